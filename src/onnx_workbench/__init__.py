@@ -1,0 +1,14 @@
+"""Follow one line of PyTorch to the ONNX Runtime kernel that runs it.
+
+>>> import onnx_workbench as ow
+>>> sorted(ow.__all__)
+['capture', 'check', 'export', 'lessons', 'load', 'race', 'verify', 'view', 'watch']
+
+The names are loaded when they are first used (`SPEC 1 <https://scientific-python.org/specs/spec-0001/>`_),
+so that this import costs milliseconds and :func:`check` can report on a torch that does not import.
+"""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
+__version__ = "0.1.0"

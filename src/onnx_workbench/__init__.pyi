@@ -1,0 +1,11 @@
+from . import lessons as lessons
+from .agreement import verify as verify
+from .artifact import export as export
+from .artifact import load as load
+from .frames import watch as watch
+from .graph import capture as capture
+from .latency import race as race
+from .stack import check as check
+from .viewer import view as view
+
+__version__: str

@@ -1,0 +1,37 @@
+"""What can go wrong, one class for each door that can fail.
+
+::
+
+    WorkbenchError
+    ├── InputError (ValueError)   what was passed does not fit what is asked for
+    ├── CaptureError              torch.export could not turn the model into a graph
+    ├── ExportError               the graph did not become a file that ONNX Runtime loads
+    └── LoadError                 the file is no ONNX model that ONNX Runtime can run
+
+Every message has three parts: what was passed, what was expected, what to do next. The error of
+torch, onnx or ONNX Runtime that led to it is chained as ``__cause__``.
+"""
+
+
+class WorkbenchError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+
+class InputError(WorkbenchError, ValueError):
+    """What was passed does not fit what is asked for."""
+
+
+class CaptureError(WorkbenchError):
+    """torch.export could not turn the model into a graph."""
+
+
+class ExportError(WorkbenchError):
+    """The graph did not become an ``.onnx`` file that ONNX Runtime loads."""
+
+
+class LoadError(WorkbenchError):
+    """The file is no ONNX model that ONNX Runtime can run."""
+
+
+class TrainingModeWarning(UserWarning):
+    """The model was in training mode; it is captured in eval mode and put back."""

@@ -1,0 +1,82 @@
+"""Where in a person's source code something came from."""
+
+from __future__ import annotations
+
+import linecache
+import re
+import site
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<number>\d+), in (?P<function>.+)')
+_CELL = re.compile(r"ipykernel_\d+|<ipython-input|<doctest|<stdin>")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of source: ``file`` as Python names it, ``number`` from 1.
+
+    >>> Line("/home/ada/model.py", 12, "forward", "return x.relu()")
+    model.py:12  return x.relu()
+    """
+
+    file: str
+    number: int
+    function: str
+    text: str
+
+    @property
+    def place(self) -> str:
+        """Short and the same on every machine: ``model.py:12``, or ``cell:12`` in a notebook."""
+        return f"{'cell' if _CELL.search(self.file) else Path(self.file).name}:{self.number}"
+
+    def __repr__(self) -> str:
+        return f"{self.place}  {self.text}"
+
+
+def lines(stack_trace: str) -> list[Line]:
+    """All frames of a stack trace as torch and Python print it, outermost first."""
+    return [
+        _line(match["file"], int(match["number"]), match["function"].strip())
+        for match in _FRAME.finditer(stack_trace)
+    ]
+
+
+def user_line(trace: str | TracebackType | None) -> Line | None:
+    """The innermost frame of the user's own code, else the innermost frame at all.
+
+    ``trace`` is a stack trace as text (``node.meta["stack_trace"]``) or the traceback of an
+    exception. The user's own code is what lies outside the standard library and site-packages.
+
+    >>> user_line('File "/home/ada/model.py", line 12, in forward').place
+    'model.py:12'
+    """
+    found = lines(trace) if isinstance(trace, str) else list(_walk(trace))
+    return next((line for line in reversed(found) if is_users(line.file)), (found or [None])[-1])
+
+
+def is_users(file: str) -> bool:
+    """Whether a file is the user's own: not the standard library's, nor an installed package's."""
+    if _CELL.search(file):
+        return True
+    return not file.startswith(("<", _libraries()))
+
+
+def _libraries() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    places = {paths["stdlib"], paths["purelib"], paths["platlib"], *site.getsitepackages()}
+    return tuple(place + "/" for place in places) + tuple(place + "\\" for place in places)
+
+
+def _walk(trace: TracebackType | None) -> Iterator[Line]:
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        yield _line(code.co_filename, trace.tb_lineno, code.co_name)
+        trace = trace.tb_next
+
+
+def _line(file: str, number: int, function: str) -> Line:
+    return Line(file, number, function, linecache.getline(file, number).strip())

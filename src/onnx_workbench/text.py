@@ -1,0 +1,91 @@
+"""Rows and numbers as text that a person reads: the repr of every result ends here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+_SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
+_BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
+
+
+def seconds(value: float) -> str:
+    """A duration in seconds, with three significant digits and the unit that fits.
+
+    >>> seconds(4.2e-3), seconds(0.9996e-3), seconds(0)
+    ('4.20 ms', '1.00 ms', '0 s')
+    """
+    return _scaled(value, _SECONDS, zero="0 s")
+
+
+def size(value: int) -> str:
+    """A number of bytes, with three significant digits and a decimal unit.
+
+    >>> size(1234567), size(12)
+    ('1.23 MB', '12 B')
+    """
+    return f"{value} B" if value < 1000 else _scaled(value, _BYTES, zero="0 B")
+
+
+def plural(count: int, noun: str) -> str:
+    """
+    >>> plural(1, "node"), plural(1200, "node")
+    ('1 node', '1,200 nodes')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def table(
+    rows: Iterable[Sequence[object]], header: Sequence[str] = (), right: Iterable[int] = ()
+) -> str:
+    """Rows as aligned columns; the columns whose index is in ``right`` are flushed right.
+
+    >>> print(table([("relu", 1), ("conv2d", 12)], header=("op", "count"), right=[1]))
+    op      count
+    ------  -----
+    relu        1
+    conv2d     12
+    """
+    cells = [[str(cell) for cell in row] for row in rows]
+    head = [list(header)] if header else []
+    widths = [max(map(len, column)) for column in zip(*head, *cells, strict=True)]
+    rule = [["-" * width for width in widths]] if header else []
+    flush = set(right)
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if index in flush else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in head + rule + cells
+    )
+
+
+def html_table(
+    rows: Iterable[Sequence[object]], header: Sequence[str] = (), right: Iterable[int] = ()
+) -> str:
+    """The same rows as an HTML table; every cell is escaped.
+
+    >>> html_table([("<b>", "x")])
+    '<table><tr><td>&lt;b&gt;</td><td>x</td></tr></table>'
+    """
+    flush = set(right)
+
+    def line(tag: str, row: Sequence[object]) -> str:
+        cells = (
+            f"<{tag}{' style=text-align:right' if index in flush else ''}>{escape(str(cell))}</{tag}>"
+            for index, cell in enumerate(row)
+        )
+        return f"<tr>{''.join(cells)}</tr>"
+
+    head = line("th", header) if header else ""
+    return f"<table>{head}{''.join(line('td', row) for row in rows)}</table>"
+
+
+def _scaled(value: float, units: Sequence[tuple[float, str]], zero: str) -> str:
+    if value == 0:
+        return zero
+    value = float(f"{value:.3g}")  # round first, so that 999.6 us reads "1.00 ms"
+    scale, unit = next(((s, u) for s, u in units if abs(value) >= s), units[-1])
+    scaled = value / scale
+    digits = max(0, 2 - len(str(int(abs(scaled)))) + 1)
+    return f"{scaled:.{digits}f} {unit}"
