@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import linecache
+import os
 import re
-import site
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +13,13 @@ from types import TracebackType
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<number>\d+), in (?P<function>.+)')
 _CELL = re.compile(r"ipykernel_\d+|<ipython-input|<doctest|<stdin>")
+
+_PATHS = sysconfig.get_paths()
+_LIBRARIES = (
+    "<",
+    *(f"{_PATHS[key]}{os.sep}" for key in ("stdlib", "platstdlib", "purelib", "platlib")),
+)
+_LESSONS = f"{Path(__file__).parent / 'lessons'}{os.sep}"
 
 
 @dataclass(frozen=True)
@@ -59,16 +66,13 @@ def user_line(trace: str | TracebackType | None) -> Line | None:
 
 
 def is_users(file: str) -> bool:
-    """Whether a file is the user's own: not the standard library's, nor an installed package's."""
-    if _CELL.search(file):
+    """Whether a file is the user's own: not the standard library's, nor an installed package's.
+
+    The models of this package's lessons count as the user's, wherever they are installed.
+    """
+    if _CELL.search(file) or file.startswith(_LESSONS):
         return True
-    return not file.startswith(("<", _libraries()))
-
-
-def _libraries() -> tuple[str, ...]:
-    paths = sysconfig.get_paths()
-    places = {paths["stdlib"], paths["purelib"], paths["platlib"], *site.getsitepackages()}
-    return tuple(place + "/" for place in places) + tuple(place + "\\" for place in places)
+    return not file.startswith(_LIBRARIES)
 
 
 def _walk(trace: TracebackType | None) -> Iterator[Line]:

@@ -71,8 +71,9 @@ def html_table(
     flush = set(right)
 
     def line(tag: str, row: Sequence[object]) -> str:
+        style = {index: " style=text-align:right" for index in flush}
         cells = (
-            f"<{tag}{' style=text-align:right' if index in flush else ''}>{escape(str(cell))}</{tag}>"
+            f"<{tag}{style.get(index, '')}>{escape(str(cell))}</{tag}>"
             for index, cell in enumerate(row)
         )
         return f"<tr>{''.join(cells)}</tr>"
