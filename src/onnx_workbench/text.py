@@ -71,7 +71,7 @@ def html_table(
     flush = set(right)
 
     def line(tag: str, row: Sequence[object]) -> str:
-        style = {index: " style=text-align:right" for index in flush}
+        style = dict.fromkeys(flush, " style=text-align:right")
         cells = (
             f"<{tag}{style.get(index, '')}>{escape(str(cell))}</{tag}>"
             for index, cell in enumerate(row)
