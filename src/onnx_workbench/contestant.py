@@ -1,4 +1,4 @@
-"""What a contestant of a race hands over when it knows better than ``fn(*args)`` how to be timed."""
+"""What a contestant hands to a race when it knows better than ``fn(*args)`` how to be timed."""
 
 from __future__ import annotations
 

@@ -1,0 +1,184 @@
+"""Plain numbers as matplotlib Axes: what they mean is decided upstairs, how they look is here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from . import text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Five of the eight colours of Okabe and Ito, "Color Universal Design" (2002, revised 2008,
+# https://jfly.uni-koeln.de/color/): those with a contrast of 3:1 on white or more. Black comes
+# first: it is the contestant that the others are compared to.
+PALETTE = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7")
+MARKERS = "osD^vPX*"  # never colour alone
+_GREY = "#5A5A5A"
+_WIDTH = 7.2  # inches; a notebook's column at matplotlib's 100 dpi
+_WIDE = 8.0  # from this ratio of slowest to fastest on, a linear axis hides the fast ones
+
+
+def blocks(
+    times: Mapping[str, Sequence[float]], title: str = "", note: str = "", ax: Axes | None = None
+) -> Axes:
+    """Every measurement as a dot, one row a contestant, with its median and quartiles.
+
+    Args:
+        times: name -> seconds per call, one for each block.
+        title: the finding.
+        note: small print under the plot.
+        ax: where to draw; a new figure without it.
+
+    >>> ax = blocks({"eager": [4e-3, 5e-3], "fast": [2e-3, 3e-3]}, title="fast is faster")
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['eager', 'fast']
+    """
+    ax = _axes(ax, height=1.5 + 0.62 * len(times) + 0.2 * title.count("\n"))
+    jitter = np.random.default_rng(0)
+    for row, (name, values) in enumerate(times.items()):
+        color, marker = _look(row)
+        spread = row + jitter.uniform(-0.22, 0.22, len(values))
+        ax.plot(values, spread, ".", color=color, alpha=0.35, markersize=4, markeredgewidth=0)
+        low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
+        ax.plot([low, high], [row, row], color=color, linewidth=5, solid_capstyle="butt", alpha=0.6)
+        ax.plot(median, row, marker, color=color, markersize=8, markeredgecolor="white", label=name)
+        _label(ax, (median, row - 0.34), text.seconds(float(median)), color, ha="center")
+    ax.set_yticks(range(len(times)), list(times))
+    ax.set_ylim(len(times) - 0.5, -0.62)
+    ax.tick_params(axis="y", length=0)
+    _time_axis(ax, "x", times.values())
+    ax.set_xlabel("time per call: every block, quartiles and median")
+    return _finish(ax, title, note)
+
+
+def sweep(
+    times: Mapping[str, Mapping[int, Sequence[float]]],
+    title: str = "",
+    note: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Median time per call over the batch size, with a band from quartile to quartile.
+
+    Args:
+        times: name -> batch size -> seconds per call, one for each block.
+        title: the finding.
+        note: small print under the plot.
+        ax: where to draw; a new figure without it.
+
+    >>> ax = sweep({"eager": {1: [4e-3, 5e-3], 16: [9e-3, 9e-3]}}, title="alone")
+    >>> ax.get_xscale(), ax.get_yscale(), ax.get_xlabel()
+    ('log', 'log', 'batch size')
+    """
+    ax = _axes(ax, height=4.3 + 0.2 * title.count("\n"))
+    ends = {}
+    for index, (name, curve) in enumerate(times.items()):
+        color, marker = _look(index)
+        sizes = sorted(curve)
+        low, median, high = np.quantile([curve[size] for size in sizes], (0.25, 0.5, 0.75), axis=1)
+        ax.fill_between(sizes, low, high, color=color, alpha=0.18, linewidth=0)
+        ax.plot(sizes, median, color=color, marker=marker, markersize=6, linewidth=1.8, label=name)
+        ends[name] = (sizes[-1], float(median[-1]), color)
+    ax.set_xscale("log")
+    _size_ticks(ax, sorted({size for curve in times.values() for size in curve}))
+    _time_axis(ax, "y", [row for curve in times.values() for row in curve.values()], log=True)
+    ax.set_xlabel("batch size")
+    ax.set_ylabel("time per call, median and quartiles")
+    _label_ends(ax, ends)
+    return _finish(ax, title, note)
+
+
+def _axes(ax: Axes | None, height: float) -> Axes:
+    if ax is not None:
+        return ax
+    from matplotlib import pyplot
+
+    return pyplot.subplots(figsize=(_WIDTH, height), layout="constrained")[1]
+
+
+def _look(index: int) -> tuple[str, str]:
+    return PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]
+
+
+def _time_axis(
+    ax: Axes, side: Literal["x", "y"], rows: Iterable[Sequence[float]], log: bool = False
+) -> None:
+    """Ticks that carry their unit; logarithmic where the slowest would squeeze the fastest."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    axis = ax.xaxis if side == "x" else ax.yaxis
+    medians = [float(np.median(row)) for row in rows]
+    if log or max(medians) > _WIDE * min(medians):
+        (ax.set_xscale if side == "x" else ax.set_yscale)("log")
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_minor_formatter(NullFormatter())
+    axis.set_major_formatter(EngFormatter(unit="s"))
+    ax.grid(axis=side, color="#E4E4E4", linewidth=0.8)
+
+
+def _size_ticks(ax: Axes, sizes: Sequence[int]) -> None:
+    from matplotlib.ticker import NullLocator
+
+    ax.set_xticks(sizes, [str(size) for size in sizes])
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def _label(ax: Axes, at: tuple[float, float], words: str, color: str, ha: str) -> None:
+    ax.text(*at, words, color=color, ha=ha, va="center", fontsize=9)
+
+
+def _label_ends(ax: Axes, ends: Mapping[str, tuple[int, float, str]]) -> None:
+    """Names at the ends of their lines, pushed apart where lines meet, instead of a legend."""
+    bottom, top = np.log(ax.get_ylim())
+    names = sorted(ends, key=lambda name: ends[name][1])
+    heights = [(float(np.log(ends[name][1])) - bottom) / (top - bottom) for name in names]
+    for name, height in zip(names, _apart(heights, gap=0.062), strict=True):
+        size, value, color = ends[name]
+        ax.annotate(
+            *(name, (size, value), (9, height)),
+            textcoords=("offset points", "axes fraction"),
+            color=color,
+            va="center",
+            fontsize=10,
+            annotation_clip=False,
+        )
+
+
+def _apart(heights: Sequence[float], gap: float) -> list[float]:
+    """Ascending heights moved as little as keeps each ``gap`` above the one before.
+
+    >>> [round(height, 2) for height in _apart([0.5, 0.5, 0.9], gap=0.1)]
+    [0.45, 0.55, 0.9]
+    """
+    groups: list[list[float]] = []
+    for height in heights:
+        groups.append([height])
+        while len(groups) > 1 and _span(groups[-1], gap)[0] < _span(groups[-2], gap)[1] + gap:
+            groups[-2:] = [groups[-2] + groups[-1]]
+    return [_span(group, gap)[0] + gap * index for group in groups for index in range(len(group))]
+
+
+def _span(group: Sequence[float], gap: float) -> tuple[float, float]:
+    middle, half = float(np.mean(group)), gap * (len(group) - 1) / 2
+    return middle - half, middle + half
+
+
+def _finish(ax: Axes, title: str, note: str) -> Axes:
+    ax.set_title(title, loc="left", fontsize=11, pad=10)
+    for side in ("top", "right", "left"):
+        ax.spines[side].set_visible(False)
+    ax.tick_params(colors=_GREY, labelcolor="#222222")
+    ax.set_axisbelow(True)
+    if note:
+        ax.annotate(
+            *(note, (0, 0), (0, -38)),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            color=_GREY,
+            va="top",
+            fontsize=8,
+        )
+    return ax
