@@ -39,11 +39,11 @@ START = "notebooks/00-start-here.ipynb"
 INDEX = "https://download.pytorch.org/whl"
 DISK = 2_000_000_000  # bytes that set-up needs, downloads included
 
-# One module of each part that `lab` and `test` stand on; looked for, never imported, at each start.
+# A module of each part that `lab` and `test` stand on; looked for, never imported, at each start.
 MODULES = (
-    "torch onnx onnxscript onnxruntime netron anywidget sklearn matplotlib lazy_loader "
-    "jupyterlab ipykernel pytest nbval onnx_workbench"
-).split()
+    *("torch", "onnx", "onnxscript", "onnxruntime", "netron", "anywidget", "sklearn", "matplotlib"),
+    *("lazy_loader", "jupyterlab", "ipykernel", "pytest", "nbval", "onnx_workbench"),
+)
 
 PROBE = """
 import sys
@@ -108,7 +108,7 @@ class SetupError(Exception):
 
 
 def steps(flavour: str) -> tuple[Step, ...]:
-    """The whole set-up. One for all verbs: a notebook that opens is a notebook that can be tested."""
+    """The whole set-up, one for all verbs: what `lab` shows is what `test` has tested."""
     return (make_venv(), install_torch(flavour), install_project())
 
 
@@ -161,14 +161,21 @@ def pip(*arguments: str) -> list[str]:
 
 
 def run(command: list[str], settings: dict[str, str], quiet: bool) -> bool:
-    streams = {"stdin": subprocess.DEVNULL}
-    if quiet:
-        streams |= {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    output = subprocess.DEVNULL if quiet else None
     try:
-        return subprocess.call(command, cwd=ROOT, env=environment() | settings, **streams) == 0
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environment() | settings,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            check=False,
+        )
     except OSError as error:
         print(f"      {error}", file=sys.stderr)
         return False
+    return done.returncode == 0
 
 
 def environment() -> dict[str, str]:
@@ -296,9 +303,7 @@ def another_python() -> str:
     """What to say to a Python that the pins were not made for."""
     names = [f"python{major}.{minor}" for major, minor in PYTHONS]
     found = next(filter(shutil.which, names), None)
-    advice = (
-        f"{found} is here" if found else "Install one from python.org or your system's packages"
-    )
+    advice = f"{found} is here" if found else "Install one, say from python.org"
     return (
         f"The workbench needs Python 3.11, 3.12 or 3.13; this is {sys.version.split()[0]}"
         f" ({sys.executable}).\n{advice}; then: {again(found or names[0])}"
