@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +20,7 @@ PALETTE = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7")
 MARKERS = "osD^vPX*"  # never colour alone
 _GREY = "#5A5A5A"
 _WIDTH = 7.2  # inches; a notebook's column at matplotlib's 100 dpi
+_LINE = 80  # letters of a title that fit into it
 _WIDE = 8.0  # from this ratio of slowest to fastest on, a linear axis hides the fast ones
 
 
@@ -44,9 +46,11 @@ def blocks(
         spread = row + jitter.uniform(-0.22, 0.22, len(values))
         ax.plot(values, spread, ".", color=color, alpha=0.35, markersize=4, markeredgewidth=0)
         low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
-        ax.plot([low, high], [row, row], color=color, linewidth=5, solid_capstyle="butt", alpha=0.6)
-        ax.plot(median, row, marker, color=color, markersize=8, markeredgecolor="white", label=name)
-        _label(ax, (median, row - 0.34), text.seconds(float(median)), color, ha="center")
+        ax.fill_betweenx([row - 0.27, row + 0.27], low, high, color=color, alpha=0.2)
+        ax.plot(
+            median, row, marker, color=color, markersize=7.5, markeredgecolor="white", label=name
+        )
+        _label(ax, (median, row - 0.38), text.seconds(float(median)), color, ha="center")
     ax.set_yticks(range(len(times)), list(times))
     ax.set_ylim(len(times) - 0.5, -0.62)
     ax.tick_params(axis="y", length=0)
@@ -107,15 +111,16 @@ def _time_axis(
     ax: Axes, side: Literal["x", "y"], rows: Iterable[Sequence[float]], log: bool = False
 ) -> None:
     """Ticks that carry their unit; logarithmic where the slowest would squeeze the fastest."""
-    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
     axis = ax.xaxis if side == "x" else ax.yaxis
-    medians = [float(np.median(row)) for row in rows]
-    if log or max(medians) > _WIDE * min(medians):
+    values = np.concatenate([np.asarray(row) for row in rows])
+    if log or values.max() > _WIDE * values.min():
         (ax.set_xscale if side == "x" else ax.set_yscale)("log")
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_minor_formatter(NullFormatter())
-    axis.set_major_formatter(EngFormatter(unit="s"))
+        axis.set_minor_locator(NullLocator())
+    in_words = EngFormatter(unit="s")
+    axis.set_major_formatter(lambda value, _: in_words(value).replace("\N{MICRO SIGN}", "u"))
     ax.grid(axis=side, color="#E4E4E4", linewidth=0.8)
 
 
@@ -135,7 +140,7 @@ def _label_ends(ax: Axes, ends: Mapping[str, tuple[int, float, str]]) -> None:
     bottom, top = np.log(ax.get_ylim())
     names = sorted(ends, key=lambda name: ends[name][1])
     heights = [(float(np.log(ends[name][1])) - bottom) / (top - bottom) for name in names]
-    for name, height in zip(names, _apart(heights, gap=0.062), strict=True):
+    for name, height in zip(names, _apart(heights, gap=0.06), strict=True):
         size, value, color = ends[name]
         ax.annotate(
             *(name, (size, value), (9, height)),
@@ -167,7 +172,8 @@ def _span(group: Sequence[float], gap: float) -> tuple[float, float]:
 
 
 def _finish(ax: Axes, title: str, note: str) -> Axes:
-    ax.set_title(title, loc="left", fontsize=11, pad=10)
+    lines = [textwrap.fill(line, _LINE) for line in title.splitlines()]
+    ax.set_title("\n".join(lines), loc="left", fontsize=10.5, pad=10)
     for side in ("top", "right", "left"):
         ax.spines[side].set_visible(False)
     ax.tick_params(colors=_GREY, labelcolor="#222222")

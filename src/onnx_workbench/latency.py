@@ -79,10 +79,10 @@ class Ratio:
 
     @property
     def phrase(self) -> str:
-        """The verdict in words, with the number that it rests on."""
+        """The verdict in words, with its number where it has one."""
         return {
             "same": f"no difference that matters (within {_percent(self.matters)})",
-            "undecided": f"undecided ({_times(self.low)} to {_times(self.high)})",
+            "undecided": "undecided",
         }.get(self.verdict, f"{_times(self.median)} as fast")
 
 
@@ -258,14 +258,12 @@ class Race:
 
     def _sentence(self, name: str) -> str:
         ratios = {batch: self.ratio(name, batch) for batch in self.batches}
-        ran = [batch for batch, ratio in ratios.items() if ratio]
-        phrases = [
-            f"{ratio.phrase}{'' if batch is None else f' at batch {batch}'}"
-            for batch, ratio in ratios.items()
-            if ratio and batch in (ran[0], ran[-1])
-        ]
-        met = f"never ran beside {self.baseline}"
-        return f"{name} against {self.baseline}: {', '.join(phrases) or met}"
+        met = [(batch, ratio.phrase) for batch, ratio in ratios.items() if ratio]
+        said = ", ".join(
+            phrase if at is None else f"{phrase} at batch {at}" for at, phrase in met[:1]
+        )
+        said += "".join(f", {phrase} at {at}" for at, phrase in met[1:][-1:])
+        return f"{name} against {self.baseline}: {said or 'never side by side'}"
 
     def _note(self, at: str = "") -> str:
         missing = ", ".join(dict.fromkeys(lane.name for lane in self.lanes if lane.error))
