@@ -6,7 +6,8 @@
     ├── InputError (ValueError)   what was passed does not fit what is asked for
     ├── CaptureError              torch.export could not turn the model into a graph
     ├── ExportError               the graph did not become a file that ONNX Runtime loads
-    └── LoadError                 the file is no ONNX model that ONNX Runtime can run
+    ├── LoadError                 the file is no ONNX model that ONNX Runtime can load
+    └── RunError                  ONNX Runtime loaded the model and failed while running it
 
 Every message has three parts: what was passed, what was expected, what to do next. The error of
 torch, onnx or ONNX Runtime that led to it is chained as ``__cause__``.
@@ -30,7 +31,11 @@ class ExportError(WorkbenchError):
 
 
 class LoadError(WorkbenchError):
-    """The file is no ONNX model that ONNX Runtime can run."""
+    """The file is no ONNX model that ONNX Runtime can load."""
+
+
+class RunError(WorkbenchError):
+    """ONNX Runtime loaded the model and failed while running it."""
 
 
 class TrainingModeWarning(UserWarning):

@@ -19,7 +19,8 @@ _LIBRARIES = (
     "<",
     *(f"{_PATHS[key]}{os.sep}" for key in ("stdlib", "platstdlib", "purelib", "platlib")),
 )
-_LESSONS = f"{Path(__file__).parent / 'lessons'}{os.sep}"
+_PACKAGE = f"{Path(__file__).parent}{os.sep}"
+_LESSONS = f"{_PACKAGE}lessons{os.sep}"
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def user_line(trace: str | TracebackType | None) -> Line | None:
     'model.py:12'
     """
     found = lines(trace) if isinstance(trace, str) else list(_walk(trace))
-    return next((line for line in reversed(found) if is_users(line.file)), (found or [None])[-1])
+    innermost = found[-1] if found else None
+    return next((line for line in reversed(found) if is_users(line.file)), innermost)
 
 
 def is_users(file: str) -> bool:
@@ -72,7 +74,7 @@ def is_users(file: str) -> bool:
     """
     if _CELL.search(file) or file.startswith(_LESSONS):
         return True
-    return not file.startswith(_LIBRARIES)
+    return not file.startswith((*_LIBRARIES, _PACKAGE))
 
 
 def _walk(trace: TracebackType | None) -> Iterator[Line]:

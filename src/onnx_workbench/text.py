@@ -35,6 +35,15 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def shaped(dtype: object, shape: Iterable[object]) -> str:
+    """A tensor's type as one word, for torch's dtypes and for names.
+
+    >>> shaped("torch.float32", ("batch", 10))
+    'float32[batch, 10]'
+    """
+    return f"{str(dtype).removeprefix('torch.')}[{', '.join(map(str, shape))}]"
+
+
 def table(
     rows: Iterable[Sequence[object]], header: Sequence[str] = (), right: Iterable[int] = ()
 ) -> str:

@@ -1,0 +1,377 @@
+"""FX graph -> a checked ``.onnx`` file that is called like the model it came from."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+from torch.onnx import ONNXProgram
+from tqdm.auto import tqdm
+
+from . import exporter, runtime
+from .contestant import Prepared
+from .errors import ExportError, InputError, LoadError
+from .graph import Graph, capture
+from .signature import Signature
+from .text import plural, size, table
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+ONE_FILE_LIMIT = 2_000_000_000
+"""Bytes of weights above which one file becomes a folder: a protobuf message ends at 2 GiB."""
+
+
+def export(
+    model: nn.Module | Graph,
+    path: str | os.PathLike[str],
+    *args: Any,
+    opset: int | None = None,
+    dynamic: Mapping[str, Any] | None = None,
+    dynamo: bool = True,
+    provider: str = runtime.CPU,
+    **kwargs: Any,
+) -> Artifact:
+    """Export a model, or a graph that :func:`~onnx_workbench.capture` made, to ``path``.
+
+    The file is done when its opset is the one asked for, ``onnx.checker`` accepts it and ONNX
+    Runtime has loaded it. Until then it stands in a hidden folder beside ``path``: whatever fails,
+    what was at ``path`` before is still there, and nothing half-written is left.
+
+    Args:
+        model: a Graph, or an ``nn.Module`` with the ``args``, ``kwargs`` and ``dynamic`` of
+            :func:`~onnx_workbench.capture`.
+        path: ends in ``.onnx``. Weights above 2 GB do not fit one file: then a folder of that name
+            without the ending holds the model and its weights.
+        opset: the version of the ONNX operator set; the default is the exporter's own.
+        dynamo: False takes the old exporter, the TorchScript tracer. It records one run of the
+            model, so that a branch or loop over data is frozen as it went in that run.
+        provider: the execution provider that the artifact runs on.
+
+    Raises:
+        InputError: the arguments, the path or the provider do not fit.
+        CaptureError: torch.export refused the model.
+        ExportError: no translation, another opset than asked for, a file that onnx or ONNX Runtime
+            rejects, or one that could not be written.
+
+    >>> folder = getfixture("tmp_path")
+    >>> relu = export(nn.ReLU().eval(), folder / "relu.onnx", torch.ones(2))
+    >>> relu(torch.tensor([-1.0, 3.0]))
+    tensor([0., 3.])
+    """
+    target = _checked_target(Path(path))
+    _check_opset(opset)
+    runtime.check_provider(provider)
+    if isinstance(model, Graph) and (args or kwargs or dynamic or not dynamo):
+        raise InputError(
+            "export() was given a captured Graph together with arguments, `dynamic` or "
+            "dynamo=False; a Graph has its call inside. Pass the graph and the path alone, or the "
+            "model itself."
+        )
+    with _beside(target) as draft, _progress(total=5) as step:
+        graph = None
+        if dynamo:
+            step("capture")
+            graph = (
+                model
+                if isinstance(model, Graph)
+                else capture(model, *args, dynamic=dynamic, **kwargs)
+            )
+            signature = graph.signature
+            step("translate")
+            program = exporter.translate(graph.program, opset=opset, axes=graph.axes)
+            step("write")
+            _write(program, draft)
+        else:
+            step("trace")
+            signature = _trace(model, draft, args, kwargs, opset, dynamic or {})
+        step("check")
+        _check_file(draft, opset)
+        step("load")
+        _check_loads(draft, provider)
+        return Artifact(_publish(draft, target), provider, signature, graph)
+
+
+def load(path: str | os.PathLike[str], provider: str = runtime.CPU) -> Artifact:
+    """An ``.onnx`` file from anywhere as a callable: tensors in order or by input name.
+
+    It returns a tensor, or a tuple of tensors where the file has several outputs.
+
+    Raises:
+        InputError: there is no such file, or no such provider.
+        LoadError: it is no ONNX model, or not one that this ONNX Runtime can load.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(
+            f"There is no file {file.name!r} in {str(file.parent)!r}. "
+            "Pass the path of an .onnx file, or make one with export()."
+        )
+    runtime.check_provider(provider)
+    artifact = Artifact(file, provider)
+    _ = artifact.session
+    return artifact
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Artifact:
+    """A model on disk, called with the tensors and keyword arguments of the model it came from.
+
+    Made by :func:`export` and :func:`load`. It returns torch tensors in the structure that the
+    model returns. ``graph`` is None for a file that the tracer made or that was loaded.
+    """
+
+    path: Path
+    provider: str = runtime.CPU
+    signature: Signature | None = None
+    graph: Graph | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        results = runtime.run(self.session, self._feeds(args, kwargs), self.path.name)
+        tensors = [torch.from_numpy(np.asarray(result)) for result in results]
+        if self.signature:
+            return self.signature.unflatten(tensors)
+        return tensors[0] if len(tensors) == 1 else tuple(tensors)
+
+    @cached_property
+    def session(self) -> onnxruntime.InferenceSession:
+        """The InferenceSession that calls run in, with ONNX Runtime's own defaults."""
+        return runtime.open_session(self.path, self.provider)
+
+    @cached_property
+    def inputs(self) -> tuple[runtime.Value, ...]:
+        """What the file takes, in order."""
+        return runtime.values(self.session.get_inputs())
+
+    @cached_property
+    def outputs(self) -> tuple[runtime.Value, ...]:
+        """What the file gives, in order."""
+        return runtime.values(self.session.get_outputs())
+
+    @cached_property
+    def proto(self) -> onnx.ModelProto:
+        """The ``onnx.ModelProto``, without weights that lie in a file of their own."""
+        return onnx.load(self.path, load_external_data=False)
+
+    @property
+    def opset(self) -> int:
+        """The version of the ONNX operator set that the file asks a runtime for."""
+        return _opset(self.proto)
+
+    @property
+    def operations(self) -> Counter[str]:
+        """How many nodes of each operator the main graph has."""
+        return Counter(node.op_type for node in self.proto.graph.node)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The ``.onnx`` file, and the files of weights that it cannot be loaded without."""
+        entries = [entry for t in self.proto.graph.initializer for entry in t.external_data]
+        names = dict.fromkeys(entry.value for entry in entries if entry.key == "location")
+        return (self.path, *(self.path.parent / name for name in names))
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes that the initializers take, wherever they lie."""
+        return sum(_bytes(tensor) for tensor in self.proto.graph.initializer)
+
+    def prepare(self, *args: Any, threads: int = 1, **kwargs: Any) -> Prepared:
+        """One call made ready for a stopwatch: NumPy inputs, and ``session.run`` alone left.
+
+        The session is a new one, so that its thread pool has the size asked for and no other call
+        shares it.
+        """
+        feeds = self._feeds(args, kwargs)
+        session = runtime.open_session(self.path, self.provider, threads)
+        return Prepared(
+            run=partial(session.run, None, feeds),
+            timed="session.run: NumPy in, NumPy out, copies from and to tensors excluded",
+        )
+
+    def __repr__(self) -> str:
+        ops = ", ".join(f"{op} {count}" for op, count in sorted(self.operations.items()))
+        rows = [("input", repr(value)) for value in self.inputs]
+        rows += [("output", repr(value)) for value in self.outputs]
+        return f"{self._headline()}\n{table([*rows, ('nodes', ops)])}"
+
+    def _headline(self) -> str:
+        return (
+            f"{self.path.name}: opset {self.opset}, IR {self.proto.ir_version}, "
+            f"{plural(self.operations.total(), 'node')}, weights {size(self.weight_bytes)} in "
+            f"{plural(len(self.files), 'file')}, {self.provider}"
+        )
+
+    def _feeds(self, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        tensors = self._tensors(args, kwargs)
+        for value, tensor in zip(self.inputs, tensors, strict=True):
+            runtime.check_input(value, tensor)
+        return {
+            value.name: tensor.detach().numpy()
+            for value, tensor in zip(self.inputs, tensors, strict=True)
+        }
+
+    def _tensors(self, args: tuple, kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
+        if self.signature is None:
+            return self._by_input_name(args, kwargs)
+        tensors = self.signature.flatten(args, kwargs)
+        if len(tensors) == len(self.inputs):  # in order: the exporter renames an input that it must
+            return tensors
+        # The tracer drops an input that the model does not use, and keeps the names of the others.
+        named = dict(zip(self.signature.tensor_inputs, tensors, strict=True))
+        return [named[value.name] for value in self.inputs]
+
+    def _by_input_name(self, args: tuple, kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
+        names = [value.name for value in self.inputs]
+        given = dict(zip(names, args, strict=False)) | dict(kwargs)
+        if len(args) > len(names) or set(given) != set(names):
+            raise InputError(
+                f"{self.path.name} takes {', '.join(map(repr, names))}, and was called with "
+                f"{plural(len(args), 'positional argument')} and the names {sorted(kwargs)}. "
+                "Pass one tensor for each input, in that order or by name."
+            )
+        return [given[name] for name in names]
+
+
+def _checked_target(path: Path) -> Path:
+    if path.suffix != ".onnx":
+        raise InputError(
+            f"The path {path.name!r} does not end in .onnx. Pass {path.name + '.onnx'!r}."
+        )
+    if not path.parent.is_dir():
+        raise InputError(
+            f"The folder {str(path.parent)!r} of {path.name!r} does not exist. "
+            "Make it first, or pass a path in a folder that exists."
+        )
+    if path.is_dir():
+        raise InputError(
+            f"{str(path)!r} is a folder, and a file is to be written there. Pass another name."
+        )
+    return path
+
+
+def _check_opset(opset: int | None) -> None:
+    if opset is not None and (isinstance(opset, bool) or not isinstance(opset, int) or opset < 1):
+        raise InputError(f"`opset` is {opset!r}, and it takes a whole number such as 18, or None.")
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A path in a hidden folder beside ``target``; the folder is gone afterwards, come what may."""
+    folder: Path | None = None
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.stem}-", dir=target.parent))
+        yield folder / target.name
+    except OSError as error:
+        raise ExportError(
+            f"{target.name} could not be written to {str(target.parent)!r}: "
+            f"{error.strerror or error}. What was there before is still there.\n"
+            "What helps: make room or get the right to write there, or pass another path."
+        ) from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[str], None]]:
+    """A line that names the step, for exports that take longer than two seconds."""
+    with tqdm(total=total, desc="export", delay=2, leave=False) as bar:
+
+        def step(name: str) -> None:
+            bar.set_postfix_str(name, refresh=False)
+            bar.update()
+
+        yield step
+
+
+def _write(program: ONNXProgram, draft: Path) -> None:
+    weights = sum(
+        value.const_value.nbytes
+        for value in program.model.graph.initializers.values()
+        if value.const_value is not None
+    )
+    program.save(draft, external_data=weights > ONE_FILE_LIMIT)
+
+
+def _trace(
+    model: nn.Module | Graph,
+    draft: Path,
+    args: tuple,
+    kwargs: dict[str, Any],
+    opset: int | None,
+    dynamic: Mapping[str, Any],
+) -> Signature:
+    assert isinstance(model, nn.Module)
+    with exporter.evaluating(model):
+        with torch.no_grad():
+            signature = Signature.of_call(model, args, kwargs, model(*args, **kwargs))
+        exporter.trace(
+            model,
+            draft,
+            args,
+            kwargs,
+            opset=opset,
+            inputs=signature.tensor_inputs,
+            axes=signature.axes(dynamic),
+        )
+    return signature
+
+
+def _check_file(draft: Path, asked: int | None) -> None:
+    got = _opset(onnx.load(draft, load_external_data=False))
+    if asked is not None and got != asked:
+        direction = "down" if asked < got else "up"
+        raise ExportError(
+            f"You asked for opset {asked} and the exporter wrote opset {got}, without an error of "
+            f"its own: it could not convert the graph {direction}.\n"
+            f"What helps: ask for opset {got}, or leave `opset` out; check() shows the highest "
+            "that this stack writes and loads."
+        )
+    try:
+        onnx.checker.check_model(os.fspath(draft))
+    except Exception as error:
+        raise ExportError(
+            f"The exporter wrote a file that onnx.checker rejects: {str(error).splitlines()[0]}\n"
+            "What helps: ask for another opset; check() shows which this stack writes and loads."
+        ) from error
+
+
+def _check_loads(draft: Path, provider: str) -> None:
+    try:
+        runtime.open_session(draft, provider)
+    except LoadError as error:
+        raise ExportError(f"ONNX Runtime rejects what the exporter wrote. {error}") from error
+
+
+def _publish(draft: Path, target: Path) -> Path:
+    if len(list(draft.parent.iterdir())) == 1:
+        draft.replace(target)
+        return target
+    folder = target.with_suffix("")
+    made = draft.parent.with_name(f"{draft.parent.name}-done")
+    draft.parent.replace(made)
+    if folder.exists():
+        folder.replace(draft.parent)  # _beside removes what stands there
+    made.replace(folder)
+    return folder / target.name
+
+
+def _opset(proto: onnx.ModelProto) -> int:
+    return next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def _bytes(tensor: onnx.TensorProto) -> int:
+    item = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return int(np.prod(tensor.dims, dtype=np.int64)) * item

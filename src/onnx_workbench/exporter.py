@@ -1,0 +1,188 @@
+"""The one room that calls torch.export and torch.onnx: quietly, and with every default stated.
+
+``torch.onnx`` has two flavours of exporter. ``dynamo=True``, the default since torch 2.9, captures
+the model with ``torch.export`` and translates the FX graph node by node; :func:`capture_program`
+and :func:`translate` are its two halves. ``dynamo=False`` runs the model once, records what the
+TorchScript tracer saw, and translates that; it is :func:`trace`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.fx.experimental._config as fx_config
+import torch.utils._pytree as pytree
+from torch import nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument, OutputKind
+from torch.onnx import ONNXProgram
+
+from .errors import ExportError, TrainingModeWarning
+
+Axes = dict[int, str]
+"""The names of an input's dynamic dimensions: ``{0: "batch"}``."""
+
+
+def capture_program(
+    model: nn.Module, args: tuple, kwargs: dict[str, Any], dynamic_shapes: Any, strict: bool
+) -> ExportedProgram:
+    """torch.export, with the setting under which torch.onnx calls it.
+
+    ``backed_size_oblivious`` keeps a dynamic dimension of size 1 dynamic, which torch.export alone
+    would freeze (``torch/onnx/_internal/exporter/_capture_strategies.py`` sets the same).
+    """
+    with quiet(), fx_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        return torch.export.export(
+            model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=strict
+        )
+
+
+def translate(
+    program: ExportedProgram,
+    *,
+    opset: int | None = None,
+    axes: Sequence[Axes | None] = (),
+    optimize: bool = True,
+) -> ONNXProgram:
+    """The translating half of ``torch.onnx.export(dynamo=True)``.
+
+    ``axes`` names the dynamic dimensions of the graph's tensor inputs, one entry an input.
+    """
+    named = [axis or None for axis in axes] if any(axes) else None
+    try:
+        with quiet():
+            onnx_program = torch.onnx.export(
+                _without_constants(program),
+                dynamo=True,
+                verbose=False,
+                opset_version=opset,
+                dynamic_shapes=named,
+                optimize=optimize,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise ExportError(_untranslated(error)) from error
+    assert onnx_program is not None  # only dynamo=False returns None
+    return onnx_program
+
+
+def trace(
+    model: nn.Module,
+    path: Path,
+    args: tuple,
+    kwargs: dict[str, Any],
+    *,
+    opset: int | None,
+    inputs: Sequence[str],
+    axes: Sequence[Axes | None],
+) -> None:
+    """``torch.onnx.export(dynamo=False)``: the TorchScript tracer, kept for comparison."""
+    named = {name: axis for name, axis in zip(inputs, axes, strict=True) if axis}
+    try:
+        with quiet():
+            torch.onnx.export(
+                model,
+                args,
+                path,
+                kwargs=kwargs,
+                dynamo=False,
+                verbose=False,
+                opset_version=opset,
+                input_names=list(inputs),
+                dynamic_axes=named,
+            )
+    except OSError:
+        raise
+    except Exception as error:
+        raise ExportError(_untranslated(error)) from error
+
+
+def _without_constants(program: ExportedProgram) -> ExportedProgram:
+    """The program without outputs that are constants: the translation stops at an ``int`` there."""
+    specs = program.graph_signature.output_specs
+    kept = [i for i, spec in enumerate(specs) if not isinstance(spec.arg, ConstantArgument)]
+    if len(kept) == len(specs):
+        return program
+    program = program.run_decompositions({})
+    output = program.graph.output_node()
+    results = output.args[0]
+    assert isinstance(results, (tuple, list))
+    output.args = (tuple(results[i] for i in kept),)
+    program.graph_signature.output_specs = [specs[i] for i in kept]
+    users = sum(specs[i].kind is OutputKind.USER_OUTPUT for i in kept)
+    root = program.module_call_graph[0].signature
+    assert root is not None
+    root.out_spec = pytree.tree_structure((0,) * users)
+    return program
+
+
+def _untranslated(error: Exception) -> str:
+    root: BaseException = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    reason = (str(root).strip().splitlines() or [type(root).__name__])[0]
+    missing = re.search(r"OpOverload\(op='([^']+)'", str(root))
+    if missing:
+        return (
+            f"The operator {missing[1]} has no translation into ONNX.\n"
+            "What helps: write that step with other operators, or hand torch.onnx.export a "
+            "translation in `custom_translation_table`."
+        )
+    return (
+        f"torch.onnx could not translate the graph: {type(root).__name__}: {reason}\n"
+        "What helps: look at the graph with capture(...).polish(), and at the chained error."
+    )
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode for a while; every submodule gets its own mode back.
+
+    A model that was in training mode is named in a :class:`TrainingModeWarning`: dropout and batch
+    normalisation of a training model give an ONNX file that answers differently on every call.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    if model.training:
+        name = type(model).__name__
+        warnings.warn(
+            f"{name} is in training mode. It is captured in eval mode and put back as it was; "
+            f"call {name.lower()}.eval() yourself to silence this warning.",
+            TrainingModeWarning,
+            stacklevel=4,
+        )
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No chatter of the exporter; its errors come out as exceptions all the same.
+
+    torch.onnx prints its progress, logs a line for each torchvision operator that is absent, and
+    torch.export prints the graph of a failed capture to stderr.
+    """
+    logger = logging.getLogger("torch")
+    level = logger.level
+    with (
+        contextlib.redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

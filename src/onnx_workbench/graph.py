@@ -1,0 +1,296 @@
+"""nn.Module -> FX graph: what torch.export captures, as a table that a person reads."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import fx, nn
+from torch.export import Dim, ExportedProgram
+
+from . import exporter
+from .errors import CaptureError, InputError
+from .signature import Signature, bind
+from .source import Line, is_users, user_line
+from .text import html_table, plural, shaped, table
+
+_SHOWN = 60
+"""Rows of a graph that its repr shows."""
+
+
+def capture(
+    model: nn.Module,
+    *args: Any,
+    dynamic: Mapping[str, Any] | None = None,
+    strict: bool = False,
+    **kwargs: Any,
+) -> Graph:
+    """Capture the computation graph of ``model`` for one call ``model(*args, **kwargs)``.
+
+    Args:
+        model: captured in eval mode, and left as it was found.
+        args, kwargs: tensors of the shapes and dtypes that the model takes, on its device.
+            An argument that is no tensor is baked into the graph.
+        dynamic: the dimensions that may change, by parameter of ``forward`` and index of the
+            dimension: ``{"x": {0: "batch"}}``. A name demands that the dimension stays dynamic; a
+            ``torch.export.Dim`` is passed on as it is.
+        strict: False, the default of torch.export and torch.onnx, runs the Python code of
+            ``forward`` with fake tensors. True lets TorchDynamo read its bytecode instead.
+
+    Raises:
+        InputError: the arguments do not fit ``forward``, or lie on another device.
+        CaptureError: torch.export refused; the message has the line, the reason and a repair.
+
+    >>> class Double(nn.Module):
+    ...     def forward(self, x):
+    ...         return x + x
+    >>> capture(Double().eval(), torch.ones(4, 3), dynamic={"x": {0: "batch"}})
+    Double: 1 operation, 0 parameters (0 values)
+    node    op             target           value              line
+    ------  -------------  ---------------  -----------------  ------
+    x       placeholder    x                float32[batch, 3]
+    add     call_function  aten.add.Tensor  float32[batch, 3]  cell:3
+    output  output         output           (add)
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"capture() was given a {type(model).__name__}, and it takes a torch.nn.Module. "
+            "Put the function into the forward() of a module, or pass the module itself."
+        )
+    arguments = bind(model, args, kwargs).arguments
+    given = _known(dynamic or {}, list(arguments))
+    _check_devices(model, (args, kwargs))
+    shapes = {name: _as_dims(given.get(name)) for name in arguments} if given else None
+    with exporter.evaluating(model):
+        try:
+            program = exporter.capture_program(model, args, kwargs, shapes, strict)
+        except Exception as error:
+            raise _explained(model, error) from error
+    signature = Signature.of_program(program, model, args, kwargs)
+    return Graph(type(model).__name__, program, signature, tuple(signature.axes(given)))
+
+
+@dataclass(frozen=True)
+class Node:
+    """One FX node: ``value`` is dtype and shape of what it makes, ``line`` where it was made."""
+
+    name: str
+    op: str
+    target: str
+    value: str
+    line: Line | None
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Graph:
+    """An FX graph with the call that it was captured from. Made by :func:`capture`.
+
+    ``program`` is the ``torch.export.ExportedProgram``; ``axes`` has the names of the dynamic
+    dimensions of each tensor input; ``before`` is set on what :meth:`polish` returns.
+    """
+
+    name: str
+    program: ExportedProgram
+    signature: Signature
+    axes: tuple[dict[int, Any] | None, ...]
+    before: Graph | None = field(default=None)
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes without the parameters; those of a branch of ``torch.cond`` come indented."""
+        return tuple(_rows(self.program.graph_module, self._symbols()))
+
+    @property
+    def operations(self) -> Counter[str]:
+        """How many nodes call each operator, branches included."""
+        return Counter(node.target for node in self.nodes if node.op == "call_function")
+
+    def polish(self) -> Graph:
+        """The graph that the exporter translates: decomposed into operators that it has a
+        translation for, with dtype promotion spelled out and assertions removed.
+
+        It is read off a translation, so it is what ``torch.onnx.export`` really used.
+        """
+        program = exporter.translate(self.program, optimize=False).exported_program
+        assert program is not None
+        return Graph(self.name, program, self.signature, self.axes, before=self)
+
+    def changes(self) -> list[tuple[str, int, int]]:
+        """Each operator whose count differs from the graph before polishing: (target, was, is)."""
+        was, now = self.before.operations if self.before else self.operations, self.operations
+        return [(op, was[op], now[op]) for op in sorted(was | now) if was[op] != now[op]]
+
+    def __repr__(self) -> str:
+        header = ("node", "op", "target", "value", "line")
+        rows = [
+            (n.name, n.op, n.target, n.value, n.line.place if n.line else "") for n in self.nodes
+        ]
+        return "\n".join([self._headline(), table(_cut(rows), header), *self._polish_report()])
+
+    def _repr_html_(self) -> str:
+        header = ("node", "op", "target", "value", "line")
+        rows = [
+            (n.name, n.op, n.target, n.value, repr(n.line) if n.line else "") for n in self.nodes
+        ]
+        notes = "".join(f"<pre>{line}</pre>" for line in self._polish_report())
+        return f"<p>{self._headline()}</p>{html_table(_cut(rows), header)}{notes}"
+
+    def _headline(self) -> str:
+        weights = list(self.program.parameters())
+        values = sum(p.numel() for p in weights)
+        return (
+            f"{self.name}: {plural(self.operations.total(), 'operation')}, "
+            f"{plural(len(weights), 'parameter')} ({plural(values, 'value')})"
+        )
+
+    def _polish_report(self) -> list[str]:
+        if self.before is None:
+            return []
+        changes = self.changes()
+        if not changes:
+            return ["polished: no operator changed"]
+        return ["polished:", table(changes, ("target", "was", "is"), right=(1, 2))]
+
+    def _symbols(self) -> dict[str, str]:
+        """Torch's name of each dynamic dimension -> the name that the user gave it."""
+        placeholders = {n.name: n for n in self.program.graph.nodes if n.op == "placeholder"}
+        return {
+            str(placeholders[name].meta["val"].shape[index]): label
+            for name, axes in zip(self.signature.tensor_inputs, self.axes, strict=True)
+            for index, label in (axes or {}).items()
+            if isinstance(label, str)
+        }
+
+
+def _rows(module: fx.GraphModule, symbols: Mapping[str, str], indent: str = "") -> Iterator[Node]:
+    for node in module.graph.nodes:
+        if node.op == "placeholder" and node.name.startswith(("p_", "b_", "c_")) and not indent:
+            continue
+        if node.op == "get_attr" and isinstance(
+            branch := getattr(module, str(node.target), None), fx.GraphModule
+        ):
+            yield Node(f"{indent}{node.name}", "subgraph", "", "", None)
+            yield from _rows(branch, symbols, indent + "  ")
+            continue
+        line = user_line(node.meta.get("stack_trace") or "")
+        yield Node(f"{indent}{node.name}", node.op, _target(node), _value(node, symbols), line)
+
+
+def _target(node: fx.Node) -> str:
+    return str(node.target) if not callable(node.target) else _callable_name(node.target)
+
+
+def _callable_name(target: Any) -> str:
+    return str(target) if hasattr(target, "overloadpacket") else target.__name__
+
+
+def _value(node: fx.Node, symbols: Mapping[str, str]) -> str:
+    if node.op == "output":
+        return f"({', '.join(map(str, pytree.tree_leaves(node.args)))})"
+    value = node.meta.get("val")
+    return _describe(value, symbols)
+
+
+def _describe(value: object, symbols: Mapping[str, str]) -> str:
+    if isinstance(value, torch.Tensor):
+        return shaped(value.dtype, (_named(str(dim), symbols) for dim in value.shape))
+    if isinstance(value, (tuple, list)):
+        return f"({', '.join(_describe(item, symbols) for item in value)})"
+    return _named(str(value), symbols)
+
+
+def _named(dimension: str, symbols: Mapping[str, str]) -> str:
+    return re.sub(r"\w+", lambda word: symbols.get(word[0], word[0]), dimension)
+
+
+def _cut(rows: Sequence[tuple]) -> list[tuple]:
+    if len(rows) <= _SHOWN:
+        return list(rows)
+    half = _SHOWN // 2
+    gap = (f"... {plural(len(rows) - 2 * half, 'more node')}: see .nodes", "", "", "", "")
+    return [*rows[:half], gap, *rows[-half:]]
+
+
+def _known(dynamic: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
+    if not isinstance(dynamic, Mapping):
+        raise InputError(
+            f"`dynamic` is {dynamic!r}, and it takes a dict by argument of forward(). "
+            f"Write for example {{{names[0] if names else 'x'!r}: {{0: 'batch'}}}}."
+        )
+    unknown = [name for name in dynamic if name not in names]
+    if unknown:
+        raise InputError(
+            f"`dynamic` names {', '.join(map(repr, unknown))}, and this call has the arguments "
+            f"{', '.join(map(repr, names))}. Use the names that forward() gives them."
+        )
+    return dict(dynamic)
+
+
+def _as_dims(entry: Any) -> Any:
+    return pytree.tree_map(lambda leaf: Dim.DYNAMIC if isinstance(leaf, str) else leaf, entry)
+
+
+def _check_devices(model: nn.Module, arguments: object) -> None:
+    homes = {tensor.device for tensor in [*model.parameters(), *model.buffers()]}
+    for tensor in pytree.tree_leaves(arguments):
+        if homes and isinstance(tensor, torch.Tensor) and tensor.device not in homes:
+            home = ", ".join(sorted(map(str, homes)))
+            raise InputError(
+                f"An input lies on {tensor.device} and the model on {home}; both must be on one "
+                f"device. Pass the input with .to('{home}'), or move the model."
+            )
+
+
+_REASONS = (
+    (
+        r"data-dependent expression",
+        "Python needs a value that the graph only has when it runs: an `if`, `while`, `int()`, "
+        "`.item()` or a slice on what a tensor holds.",
+        "Choose with torch.where, keep both branches with torch.cond, or take the decision out of "
+        "the model.",
+    ),
+    (
+        r"specialized it to be a constant|Constraints violated|conflicts between user-specified",
+        "A dimension that was asked to stay dynamic is fixed by the model.",
+        "Take the size from x.shape where the model has a number or a table of fixed length, or "
+        "leave that dimension out of `dynamic`.",
+    ),
+    (
+        r"same device|on device",
+        "Tensors of different devices meet in one operation.",
+        "Move the model, its inputs and every tensor made inside forward() to one device.",
+    ),
+    (
+        r"not a known type|Unsupported input type|register a pytree",
+        "An argument or a result is of a class that torch cannot take apart into tensors.",
+        "Use tensors, tuples, lists and dicts, or register the class with "
+        "torch.export.register_dataclass.",
+    ),
+    (
+        r"numpy",
+        "The model leaves torch for NumPy, and the graph ends there.",
+        "Write that step with torch operations.",
+    ),
+)
+
+
+def _explained(model: nn.Module, error: Exception) -> CaptureError:
+    line = user_line(error.__traceback__)
+    place = f" at {line.place}\n    {line.text}" if line and is_users(line.file) else ""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason, repair = next(
+        ((reason, repair) for key, reason, repair in _REASONS if re.search(key, str(error))),
+        (
+            f"{type(error).__name__}: {first}",
+            "Run the model itself with these arguments: if it fails there too, mend that first.",
+        ),
+    )
+    return CaptureError(
+        f"{type(model).__name__} could not be captured{place}\nWhy: {reason}\nWhat helps: {repair}"
+    )

@@ -1,0 +1,165 @@
+"""ONNX Runtime: sessions, what they take and give, and their errors in plain words."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .errors import InputError, LoadError, RunError
+from .text import shaped
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+CPU = "CPUExecutionProvider"
+
+_DTYPES = {"float": "float32", "double": "float64"}
+"""Names that ONNX Runtime gives a dtype where torch has another; the rest agree."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """An input or output of a model: ``shape`` has a name where a dimension is dynamic.
+
+    >>> Value("images", "float32", ("batch", 1, 8, 8))
+    images float32[batch, 1, 8, 8]
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def __repr__(self) -> str:
+        return f"{self.name} {shaped(self.dtype, self.shape)}"
+
+
+def check_provider(name: str) -> None:
+    """Raises InputError unless this onnxruntime has an execution provider of that name."""
+    import onnxruntime
+
+    available = onnxruntime.get_available_providers()
+    if name not in available:
+        close = difflib.get_close_matches(str(name), available, n=1, cutoff=0.96)
+        advice = (
+            f"Did you mean {close[0]!r}?"
+            if close
+            else "Choose one of these, or install the onnxruntime package that has it "
+            "(CUDAExecutionProvider comes with onnxruntime-gpu)."
+        )
+        raise InputError(
+            f"The execution provider {name!r} is not in this onnxruntime, which has "
+            f"{', '.join(available)}. {advice}"
+        )
+
+
+def open_session(
+    path: str | os.PathLike[str], provider: str = CPU, threads: int | None = None
+) -> onnxruntime.InferenceSession:
+    """An InferenceSession that is quiet; ``threads`` is the size of its intra-op pool.
+
+    Raises:
+        LoadError: the file is no model, lacks its weights, or asks for what this version lacks.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # errors arrive as exceptions, that is enough
+    if threads is not None:
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+    try:
+        return onnxruntime.InferenceSession(os.fspath(path), options, providers=[provider])
+    except Exception as error:
+        raise LoadError(f"{Path(path).name} could not be loaded: {_why(error)}") from error
+
+
+def values(nodes: Sequence[Any]) -> tuple[Value, ...]:
+    """What ``session.get_inputs()`` or ``get_outputs()`` gives, in torch's words for a dtype."""
+    return tuple(Value(node.name, _dtype(node.type), tuple(_dims(node.shape))) for node in nodes)
+
+
+def check_input(value: Value, tensor: object) -> None:
+    """Raises InputError unless ONNX Runtime would take ``tensor`` for ``value`` as it is."""
+    if not isinstance(tensor, torch.Tensor):
+        raise InputError(
+            f"The input {value.name!r} is a {type(tensor).__name__}, and the file takes {value!r}. "
+            "Pass a torch.Tensor."
+        )
+    if tensor.device.type != "cpu":
+        raise InputError(
+            f"The input {value.name!r} lies on {tensor.device}, and it is handed over as a NumPy "
+            "array, which lies on the CPU. Pass it with .cpu()."
+        )
+    have, dtype = shaped(tensor.dtype, tensor.shape), str(tensor.dtype).removeprefix("torch.")
+    fits = len(tensor.shape) == len(value.shape) and all(
+        isinstance(want, str) or size == want
+        for size, want in zip(tensor.shape, value.shape, strict=True)
+    )
+    if dtype == value.dtype and fits:
+        return
+    advice = (
+        f"Pass it with .to(torch.{value.dtype})."
+        if fits
+        else "Pass that shape, or export with `dynamic` for the dimensions that change."
+    )
+    raise InputError(f"The input {value.name!r} is {have}, and the file takes {value!r}. {advice}")
+
+
+def run(session: onnxruntime.InferenceSession, feeds: dict[str, Any], name: str) -> list[Any]:
+    """``session.run``, with an error that says on what it failed."""
+    try:
+        return session.run(None, feeds)
+    except Exception as error:
+        given = ", ".join(
+            f"{key} {shaped(array.dtype, array.shape)}" for key, array in feeds.items()
+        )
+        raise RunError(
+            f"ONNX Runtime failed while running {name} on {given}: {_short(error)}\n"
+            "What helps: try the sizes of the export. If those run, a dimension that the file "
+            "calls dynamic is not: export with other sizes, or name it in `dynamic`."
+        ) from error
+
+
+def _why(error: Exception) -> str:
+    text = str(error)
+    missing = re.search(r'External data path does not exist: "([^"]+)"', text)
+    if missing:
+        return (
+            f"its weights are in a file of their own, {Path(missing[1]).name!r}, which is not "
+            "beside it.\nWhat helps: copy both files, or export again into one."
+        )
+    if "INVALID_PROTOBUF" in text or "No graph was found" in text:
+        return (
+            "it is no ONNX model, or was cut short.\n"
+            "What helps: compare its size with the original's, and copy or export it again."
+        )
+    if "opset" in text.lower() or "ir_version" in text.lower() or "IR version" in text:
+        return (
+            f"it asks for more than this onnxruntime knows: {_short(error)}\n"
+            "What helps: export with a lower `opset` (check() shows the highest that loads), or "
+            "upgrade onnxruntime."
+        )
+    return f"{_short(error)}\nWhat helps: check the file with onnx.checker.check_model."
+
+
+def _short(error: Exception) -> str:
+    """The first line of what ONNX Runtime says, without its code and without paths."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)
+    return re.sub(r"/[^\s:\"']*/([^\s/:\"']+)", r"\1", line)
+
+
+def _dtype(name: str) -> str:
+    inner = re.sub(r"^tensor\((.*)\)$", r"\1", name)
+    return _DTYPES.get(inner, inner)
+
+
+def _dims(shape: Sequence[int | str | None]) -> list[int | str]:
+    return ["?" if dim is None else dim for dim in shape]

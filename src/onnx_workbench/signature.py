@@ -1,0 +1,209 @@
+"""How a call of the model maps on the flat inputs and outputs of its graph."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+
+from .errors import InputError
+
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One call of a model, taken apart into tensors and put together again.
+
+    ``inputs`` names the leaves of the arguments. A leaf that is no tensor was baked into the graph:
+    it stands under its index in ``baked_inputs`` (for a result, in ``baked_outputs``).
+
+    >>> class Scale(torch.nn.Module):
+    ...     def forward(self, x, factor=2):
+    ...         return {"scaled": x * factor}
+    >>> program = torch.export.export(Scale(), (torch.ones(3), 5))
+    >>> signature = Signature.of_program(program, Scale(), (torch.ones(3), 5), {})
+    >>> signature.flatten((torch.zeros(3),), {"factor": 5})
+    [tensor([0., 0., 0.])]
+    >>> signature.unflatten([torch.zeros(1)])
+    {'scaled': tensor([0.])}
+    """
+
+    parameters: inspect.Signature
+    args: tuple[str, ...]
+    kwargs: tuple[str, ...]
+    in_spec: pytree.TreeSpec
+    inputs: tuple[str, ...]
+    baked_inputs: Mapping[int, object]
+    out_spec: pytree.TreeSpec
+    baked_outputs: Mapping[int, object]
+
+    @classmethod
+    def of_program(
+        cls, program: ExportedProgram, model: Callable, args: tuple, kwargs: Mapping[str, Any]
+    ) -> Signature:
+        """The call that ``model`` was captured with."""
+        graph = program.graph_signature
+        inputs = [spec.arg for spec in graph.input_specs if spec.kind is InputKind.USER_INPUT]
+        outputs = [spec.arg for spec in graph.output_specs if spec.kind is OutputKind.USER_OUTPUT]
+        return cls(
+            parameters=parameters(model),
+            args=tuple(bind(model, args, kwargs).arguments)[: len(args)],
+            kwargs=tuple(kwargs),
+            in_spec=program.call_spec.in_spec,
+            inputs=tuple(argument.name for argument in inputs),
+            baked_inputs=_constants(inputs),
+            out_spec=program.call_spec.out_spec,
+            baked_outputs=_constants(outputs),
+        )
+
+    @classmethod
+    def of_call(
+        cls, model: Callable, args: tuple, kwargs: Mapping[str, Any], result: object
+    ) -> Signature:
+        """The call ``model(*args, **kwargs) == result`` of a model that is traced, not captured."""
+        leaves, in_spec = pytree.tree_flatten((args, dict(kwargs)))
+        results, out_spec = pytree.tree_flatten(result)
+        names = tuple(bind(model, args, kwargs).arguments)
+        many = len(leaves) > len(names)
+        return cls(
+            parameters=parameters(model),
+            args=names[: len(args)],
+            kwargs=tuple(kwargs),
+            in_spec=in_spec,
+            inputs=tuple(f"input_{i}" for i in range(len(leaves))) if many else names,
+            baked_inputs=_not_tensors(leaves),
+            out_spec=out_spec,
+            baked_outputs=_not_tensors(results),
+        )
+
+    @property
+    def tensor_inputs(self) -> tuple[str, ...]:
+        """The names of the leaves that are inputs of the graph, in its order."""
+        return tuple(name for i, name in enumerate(self.inputs) if i not in self.baked_inputs)
+
+    def flatten(self, args: tuple, kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
+        """The tensors of a call, in the order of the graph's inputs.
+
+        Raises:
+            InputError: the call has another structure than the captured one, or another value
+                where one was baked in.
+        """
+        leaves, spec = pytree.tree_flatten(self._as_captured(args, kwargs))
+        if spec != self.in_spec:
+            raise InputError(
+                f"The arguments have the structure {_structure(spec)}, and the model was captured "
+                f"with {_structure(self.in_spec)}. Pass the same nesting, or capture the model "
+                "again with these arguments."
+            )
+        for index, value in self.baked_inputs.items():
+            if not _same(leaves[index], value):
+                raise InputError(
+                    f"The argument {self.inputs[index]!r} is {leaves[index]!r}, and {value!r} was "
+                    "baked into the graph when it was captured. Pass that value, capture the model "
+                    "again with this one, or make the argument a tensor."
+                )
+        return [
+            leaf if isinstance(leaf, torch.Tensor) else torch.tensor(leaf)
+            for i, leaf in enumerate(leaves)
+            if i not in self.baked_inputs
+        ]
+
+    def unflatten(self, tensors: Sequence[torch.Tensor]) -> Any:
+        """The tensors of the graph's outputs, in the structure that the model returns."""
+        rest = iter(tensors)
+        leaves = [
+            self.baked_outputs[i] if i in self.baked_outputs else next(rest)
+            for i in range(self.out_spec.num_leaves)
+        ]
+        return pytree.tree_unflatten(leaves, self.out_spec)
+
+    def axes(self, dynamic: Mapping[str, Any]) -> list[dict[int, Any] | None]:
+        """The dynamic dimensions of each tensor input, from those of each argument.
+
+        An argument that is a list or dict of tensors takes a list or dict of entries.
+        """
+        tree = (
+            tuple(dynamic.get(name) or None for name in self.args),
+            {name: dynamic.get(name) or None for name in self.kwargs},
+        )
+        leaves = pytree._broadcast_to_and_flatten(tree, self.in_spec, is_leaf=_is_axes)
+        if leaves is None:
+            raise InputError(
+                f"`dynamic` is {dict(dynamic)!r}, and the arguments have the structure "
+                f"{_structure(self.in_spec)}. Give each tensor a dict such as {{0: 'batch'}}."
+            )
+        return [leaf for i, leaf in enumerate(leaves) if i not in self.baked_inputs]
+
+    def _as_captured(self, args: tuple, kwargs: Mapping[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        """The same call with each argument where it stood when the model was captured."""
+        if any(p.kind in _VARIADIC for p in self.parameters.parameters.values()):
+            return args, {name: kwargs[name] for name in (*self.kwargs, *kwargs) if name in kwargs}
+        given = _bound(self.parameters, args, kwargs).arguments
+        missing = [name for name in (*self.args, *self.kwargs) if name not in given]
+        extra = [name for name in given if name not in (*self.args, *self.kwargs)]
+        extra = [name for name in extra if not _same(given[name], self._default(name))]
+        if missing or extra:
+            words = [f"lacks {name!r}" for name in missing] + [f"has {name!r}" for name in extra]
+            captured = ", ".join(map(repr, (*self.args, *self.kwargs)))
+            raise InputError(
+                f"This call {' and '.join(words)}, unlike the one that was captured, which had "
+                f"{captured}. Pass the same arguments, or capture the model again with these."
+            )
+        return tuple(given[name] for name in self.args), {n: given[n] for n in self.kwargs}
+
+    def _default(self, name: str) -> object:
+        return self.parameters.parameters[name].default
+
+
+def parameters(model: Callable) -> inspect.Signature:
+    """The parameters of ``forward`` for a module, of the function itself for a function."""
+    return inspect.signature(model.forward if isinstance(model, torch.nn.Module) else model)
+
+
+def bind(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
+    """The arguments by parameter name, or an InputError that shows what the model takes."""
+    return _bound(parameters(model), args, kwargs)
+
+
+def _bound(
+    signature: inspect.Signature, args: tuple, kwargs: Mapping[str, Any]
+) -> inspect.BoundArguments:
+    try:
+        return signature.bind(*args, **kwargs)
+    except TypeError as error:
+        names = ", ".join([type(arg).__name__ for arg in args] + [f"{name}=" for name in kwargs])
+        raise InputError(
+            f"The model was called with ({names}) and takes {signature}: {error}. "
+            "Pass the arguments as you would to the model itself."
+        ) from error
+
+
+def _constants(arguments: Sequence[Any]) -> dict[int, object]:
+    return {i: arg.value for i, arg in enumerate(arguments) if isinstance(arg, ConstantArgument)}
+
+
+def _not_tensors(leaves: Sequence[object]) -> dict[int, object]:
+    return {i: leaf for i, leaf in enumerate(leaves) if not isinstance(leaf, torch.Tensor)}
+
+
+def _is_axes(entry: object) -> bool:
+    if isinstance(entry, dict):
+        return bool(entry) and all(isinstance(key, int) for key in entry)
+    return entry is None
+
+
+def _same(a: object, b: object) -> bool:
+    return a is b or (type(a) is type(b) and not isinstance(a, torch.Tensor) and a == b)
+
+
+def _structure(spec: pytree.TreeSpec) -> str:
+    args, kwargs = pytree.tree_unflatten(["tensor"] * spec.num_leaves, spec)
+    parts = [repr(arg) for arg in args] + [f"{name}={value!r}" for name, value in kwargs.items()]
+    return f"({', '.join(parts)})".replace("'tensor'", "tensor")
