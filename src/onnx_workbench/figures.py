@@ -117,7 +117,8 @@ def _time_axis(
     values = np.concatenate([np.asarray(row) for row in rows])
     if log or values.max() > _WIDE * values.min():
         (ax.set_xscale if side == "x" else ax.set_yscale)("log")
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        short = values.max() < 10 * values.min()
+        axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7) if short else (1, 2, 5)))
         axis.set_minor_locator(NullLocator())
     in_words = EngFormatter(unit="s")
     axis.set_major_formatter(lambda value, _: in_words(value).replace("\N{MICRO SIGN}", "u"))

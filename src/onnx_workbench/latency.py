@@ -207,7 +207,7 @@ class Race:
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         least = _percent(self.matters)
-        yield from _labelled("did not run", (self._failure(x) for x in self.lanes if x.error))
+        yield from _labelled("did not run", self._failures())
         yield from _labelled("timed", self._timed())
         yield (
             "ratio",
@@ -246,23 +246,23 @@ class Race:
         return text.plural(min(counts), "round") + more
 
     def _timed(self) -> Iterator[str]:
-        names: dict[str, dict[str, None]] = {}
-        for lane in self.lanes:
-            if lane.ran:
-                names.setdefault(lane.timed, {})[lane.name] = None
-        return (f"{', '.join(those)}: {timed}" for timed, those in names.items())
+        ran = [(lane.timed, lane.name) for lane in self.lanes if lane.ran]
+        return (f"{', '.join(names)}: {timed}" for timed, names in _grouped(ran))
 
-    def _failure(self, lane: Lane) -> str:
-        at = "" if lane.batch is None else f" at batch {lane.batch}"
-        return f"{lane.name}{at}: {_reason(lane.error)}"
+    def _failures(self) -> Iterator[str]:
+        failed = [
+            (lane, f"{lane.name}: {_reason(lane.error)}") for lane in self.lanes if lane.error
+        ]
+        for said, at in _grouped((said, lane.batch) for lane, said in failed):
+            yield said if at == [None] else f"{said} (batch {', '.join(map(str, at))})"
 
     def _sentence(self, name: str) -> str:
         ratios = {batch: self.ratio(name, batch) for batch in self.batches}
-        met = [(batch, ratio.phrase) for batch, ratio in ratios.items() if ratio]
+        met = [(ratio.phrase, batch) for batch, ratio in ratios.items() if ratio]
         said = ", ".join(
-            phrase if at is None else f"{phrase} at batch {at}" for at, phrase in met[:1]
+            phrase if at == [None] else f"{phrase} at batch {' and '.join(map(str, at))}"
+            for phrase, at in _grouped(met[:1] + met[1:][-1:])
         )
-        said += "".join(f", {phrase} at {at}" for at, phrase in met[1:][-1:])
         return f"{name} against {self.baseline}: {said or 'never side by side'}"
 
     def _note(self, at: str = "") -> str:
@@ -452,6 +452,14 @@ def _reason(error: Exception | None) -> str:
 def _labelled(label: str, lines: Iterable[str]) -> Iterator[tuple[str, str]]:
     for index, line in enumerate(lines):
         yield ("" if index else label), line
+
+
+def _grouped(pairs: Iterable[tuple[str, Any]]) -> Iterable[tuple[str, list[Any]]]:
+    """What belongs to the same words, each once, in the order of its first appearance."""
+    groups: dict[str, dict[Any, None]] = {}
+    for words, item in pairs:
+        groups.setdefault(words, {})[item] = None
+    return [(words, list(items)) for words, items in groups.items()]
 
 
 def _seconds(value: float) -> str:
