@@ -1,0 +1,41 @@
+"""Any ONNX model -> Netron in the cell, with no server, no port and no request to any host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .model import read
+from .netron import Netron
+
+__all__ = ["Netron", "view"]
+
+
+def view(model: Any, *, height: int = 560) -> Netron:
+    """Netron in the cell. The page gets the graph; large weights stay in the kernel.
+
+    Args:
+        model: an Artifact, the path of an ``.onnx`` file, its bytes, an ``onnx.ModelProto``, an
+            ``onnx_ir.Model`` or a ``torch.onnx.ONNXProgram``. It is read, never changed; a file
+            of external data is not opened.
+        height: pixels of the frame at most.
+
+    Returns:
+        A widget. Where no page lives (GitHub, nbconvert, a test) it shows as a text and a picture;
+        ``.svg()`` gives the picture.
+
+    Raises:
+        InputError: ``model`` is none of these.
+        LoadError: the file cannot be read, is truncated, or is no ONNX model.
+
+    >>> from onnx import parser
+    >>> view(parser.parse_model('<ir_version: 10, opset_import: ["": 20]> '
+    ...                         'half (float[2] x) => (float[2] y) { y = Relu(x) }'))
+    half          opset 20, IR 10
+    input         x  float32  2
+    output        y  float32  2
+    nodes         1: Relu
+    initializers  none
+
+    The front-end is that of the installed `netron <https://github.com/lutzroeder/netron>`_.
+    """
+    return Netron(read(model), height=height)

@@ -1,0 +1,180 @@
+"""The picture for where no page lives: a diagram as an SVG that a person would want to look at.
+
+GitHub, nbconvert and a notebook that is not running show it. It holds no script and no link,
+every name is escaped, and the same model gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+
+from .diagram import Box, Diagram, cut, diagram
+from .layout import Layout, layout
+from .model import Model
+from .summary import plain
+
+_MARGIN, _HEADER, _LINE, _PAD = 20, 24, 16, 10
+_FONT = "-apple-system,BlinkMacSystemFont,'Segoe UI',Ubuntu,'Noto Sans',Helvetica,Arial,sans-serif"
+_INK, _SOFT, _PAPER = "#24292f", "#57606a", "#ffffff"
+
+# Netron's colours (grapher.css), and its categories with the gaps in them filled.
+_COLOURS = {
+    "#335588": "Conv ConvInteger ConvTranspose FusedConv Gemm MatMul MatMulInteger Einsum GRU LSTM "
+    "RNN QLinearConv QLinearMatMul DeformConv FusedMatMul",
+    "#702921": "Relu LeakyRelu PRelu Elu Selu Celu Gelu Sigmoid HardSigmoid Tanh Softmax LogSoftmax"
+    " Softplus Softsign HardSwish Mish Clip ThresholdedRelu Swish QuickGelu FastGelu Erf",
+    "#335533": "MaxPool AveragePool LpPool GlobalMaxPool GlobalAveragePool GlobalLpPool MaxRoiPool "
+    "RoiAlign",
+    "#335544": "BatchNormalization InstanceNormalization LayerNormalization GroupNormalization "
+    "RMSNormalization LpNormalization LRN SkipLayerNormalization MeanVarianceNormalization "
+    "SimplifiedLayerNormalization SkipSimplifiedLayerNormalization Gather GatherND Transpose "
+    "Squeeze Unsqueeze RotaryEmbedding",
+    "#454770": "Dropout",
+    "#6c4f47": "Reshape Flatten Tile Shape Size Expand",
+    "#59423b": "Concat Split Slice Pad Where",
+    "#783c00": "Attention MultiHeadAttention GroupQueryAttention",
+    "#502800": "QuantizeLinear DequantizeLinear DynamicQuantizeLinear",
+}
+_COLOUR = {op: colour for colour, ops in _COLOURS.items() for op in ops.split()}
+_NARROW, _WIDE = frozenset("iljtfrI.,:;'|!()[] "), frozenset("MWmw@%×…")
+
+
+def draw(model: Model) -> str:
+    """An SVG document: layered from top to bottom, shapes on the arrows, weights in the boxes.
+
+    >>> from onnx import parser
+    >>> from onnx_workbench.viewer.model import read
+    >>> svg = draw(read(parser.parse_model('<ir_version: 10, opset_import: ["": 20]> '
+    ...                 'half (float[2] x) => (float[2] y) { y = Relu(x) }')))
+    >>> svg[:4], "Relu" in svg
+    ('<svg', True)
+    """
+    picture = cut(diagram(model))
+    sizes = [_size(box, _label(picture, index)) for index, box in enumerate(picture.boxes)]
+    spots = layout(sizes, [(arrow.tail, arrow.head) for arrow in picture.arrows], gap=(28, 46))
+    title = plain(model.name)
+    width = max(spots.width, _wide(title, 11) + 40) + 2 * _MARGIN
+    height = spots.height + 2 * _MARGIN
+    shift = (width - spots.width) / 2
+    return "".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width:.0f}" '
+            f'height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}" '
+            f'font-family="{_FONT}" font-size="11"><title>{escape(title)}</title>'
+            f'<rect width="100%" height="100%" rx="8" fill="{_PAPER}"/>'
+            f'<g transform="translate({shift:.1f} {_MARGIN})">',
+            *_arrows(picture, spots),
+            *(_box(box, spots, index) for index, box in enumerate(picture.boxes)),
+            *_labels(picture, spots),
+            "</g></svg>",
+        ]
+    )
+
+
+def _size(box: Box, label: str) -> tuple[float, float]:
+    """Width and height; a label below the box counts as well, so that none covers another."""
+    return max(_body_width(box), _wide(label, 10) + 12), _HEADER + _LINE * len(box.lines) + (
+        6 if box.lines else 0
+    )
+
+
+def _body_width(box: Box) -> float:
+    lines = (_wide(f"{role} {shown}", 10.5) + 8 for role, shown in box.lines)
+    return max(_wide(box.title, 12), *lines, 36) + 2 * _PAD
+
+
+def _wide(text: str, size: float) -> float:
+    """Width of a line in a sans-serif font of ``size`` pixels, on the generous side."""
+    ems = sum(
+        0.34 if char in _NARROW else 0.95 if char in _WIDE else 0.7 if char.isupper() else 0.58
+        for char in text
+    )
+    return ems * size
+
+
+def _label(picture: Diagram, index: int) -> str:
+    """The shapes that leave a box."""
+    labels = [arrow.label for arrow in picture.arrows if arrow.tail == index and arrow.label]
+    return plain(", ".join(dict.fromkeys(labels)), 40)
+
+
+def _box(box: Box, spots: Layout, index: int) -> str:
+    place = spots.places[index]
+    width, left, top = _body_width(box), place.x - _body_width(box) / 2, place.y - place.height / 2
+    frame = f'x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{place.height:.0f}"'
+    head = (
+        f'<text x="{place.x:.1f}" y="{top + 16:.1f}" font-size="12" font-weight="600" '
+        f'text-anchor="middle" fill="{{}}">{escape(box.title)}</text>'
+    )
+    if box.kind == "end":
+        return f'<rect {frame} rx="12" fill="#eaeef2" stroke="#d0d7de"/>{head.format(_INK)}'
+    if box.kind == "gap":
+        dashed = f'fill="{_PAPER}" stroke="{_SOFT}" stroke-dasharray="4 4"'
+        return f'<rect {frame} rx="5" {dashed}/>{head.format(_SOFT)}'
+    colour = _COLOUR.get(box.title, "#444c56")
+    paper = f'<rect {frame} rx="5" fill="{_PAPER if box.lines else colour}" stroke="{colour}"/>'
+    if not box.lines:
+        return paper + head.format("#fff")
+    bar = (
+        f'<path d="M{left:.1f} {top + _HEADER:.1f}v{5 - _HEADER}q0-5 5-5h{width - 10:.1f}q5 0 5 5'
+        f'v{_HEADER - 5}z" fill="{colour}"/>'
+    )
+    return paper + bar + head.format("#fff") + "".join(_rows(box, left + _PAD, top))
+
+
+def _rows(box: Box, left: float, top: float) -> Iterator[str]:
+    for at, (role, shown) in enumerate(box.lines):
+        y = top + _HEADER + _LINE * (at + 1) - 2
+        bold = f'<tspan font-weight="600" fill="{_INK}">{escape(role)}</tspan>  ' if role else ""
+        yield (
+            f'<text x="{left:.1f}" y="{y:.1f}" font-size="10.5" fill="{_SOFT}" '
+            f'xml:space="preserve">{bold}{escape(shown)}</text>'
+        )
+
+
+def _arrows(picture: Diagram, spots: Layout) -> Iterator[str]:
+    for route, arrow in zip(spots.routes, picture.arrows, strict=True):
+        ports = [a.tail for a in picture.arrows if a.head == arrow.head]
+        yield _curve(route, spots, _port(arrow.tail, ports, spots, route))
+
+
+def _port(tail: int, tails: list[int], spots: Layout, route: list[int]) -> float:
+    """Where on its head an arrow ends: several arrows share the top side from left to right."""
+    order = sorted(set(tails), key=lambda index: spots.places[index].x)
+    step = min(16.0, spots.places[route[-1]].width / (len(order) + 1))
+    return (order.index(tail) - (len(order) - 1) / 2) * step
+
+
+def _curve(route: list[int], spots: Layout, port: float) -> str:
+    """Straight down out of the tail, through the bends, and straight down into the head."""
+    tail, head = spots.places[route[0]], spots.places[route[-1]]
+    stem = tail.y + tail.height / 2
+    path = [f"M{tail.x:.1f} {stem:.1f}v20"]
+    x, y = tail.x, stem + 20
+    targets = [(spots.places[index].x, spots.places[index].y) for index in route[1:-1]]
+    targets.append((head.x + port, head.y - head.height / 2 - 6))
+    for to_x, to_y in targets:
+        middle = (y + to_y) / 2
+        straight = abs(to_x - x) < 0.5
+        path.append(
+            f"V{to_y:.1f}"
+            if straight
+            else f"C{x:.1f} {middle:.1f} {to_x:.1f} {middle:.1f} {to_x:.1f} {to_y:.1f}"
+        )
+        x, y = (x if straight else to_x), to_y
+    tip = f'<path d="M{x - 3.5:.1f} {y:.1f}h7l-3.5 6z" fill="{_SOFT}"/>'
+    return f'<path d="{"".join(path)}" fill="none" stroke="{_SOFT}"/>{tip}'
+
+
+def _labels(picture: Diagram, spots: Layout) -> Iterator[str]:
+    for index in range(len(picture.boxes)):
+        if label := _label(picture, index):
+            place = spots.places[index]
+            y, width = place.y + place.height / 2 + 12, _wide(label, 10) + 8
+            yield (
+                f'<rect x="{place.x - width / 2:.1f}" y="{y - 8:.1f}" width="{width:.1f}" '
+                f'height="15" rx="4" fill="{_PAPER}"/>'
+                f'<text x="{place.x:.1f}" y="{y + 3.5:.1f}" font-size="10" text-anchor="middle" '
+                f'fill="{_SOFT}">{escape(label)}</text>'
+            )

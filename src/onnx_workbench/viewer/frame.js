@@ -1,0 +1,162 @@
+// Runs in the sandboxed frame, after netron's own modules: netron's host, made for a notebook cell.
+// It asks no server for anything. Messages: frame -> cell {type: ready | drawn | picture | activate |
+// failed}, cell -> frame {type: open | theme}.
+(() => {
+  "use strict";
+  const { Host } = modules.load("browser");
+  const { View } = modules.load("view");
+  const { BinaryStream } = modules.load("base");
+  const cell = window.parent;
+  const say = (message, transfer = []) => cell.postMessage(message, "*", transfer);
+  const element = (id) => document.getElementById(id);
+  const MOST_NODES_IN_A_PICTURE = 1000;
+
+  class CellHost extends Host {
+    #metadata = "[]";
+    #picture = null;
+
+    // Netron's browser host checks its age, asks for consent and reports home here.
+    async view(view) {
+      this._view = view;
+    }
+
+    async start() {
+      say({ type: "ready" });
+    }
+
+    // Formats that the page does not hold never match.
+    async require(id) {
+      return modules.has(id) ? modules.load(id) : { ModelFactory: class { async match() {} } };
+    }
+
+    worker() {
+      const source = modules.worker("dagre", "worker");
+      return new Worker(`data:text/javascript;charset=utf-8,${encodeURIComponent(source)}`);
+    }
+
+    async asset(file) {
+      return file === "onnx-metadata.json" ? this.#metadata : "[]";
+    }
+
+    async fetch(file) {
+      throw new Error(`'${file}' stays in the kernel.`);
+    }
+
+    async export(file, blob) {
+      if (this.#picture) {
+        this.#picture(await blob.text());
+      } else {
+        await super.export(file, blob);
+      }
+    }
+
+    get save() {
+      return undefined; // tensors cannot be saved from here: their values stay in the kernel
+    }
+
+    event() {}
+
+    exception(error) {
+      console.warn(`Netron: ${error?.message}`);
+    }
+
+    get() {}
+
+    set() {}
+
+    delete() {}
+
+    async execute(name) {
+      if (name === "about") this._view.about();
+    }
+
+    async open({ name, model, metadata }) {
+      this.#metadata = metadata;
+      const opened = await this._view.open({
+        identifier: "model.onnx", // the name decides which reader is tried; the title is the name
+        stream: new BinaryStream(new Uint8Array(model)),
+        asset: (file) => this.asset(file),
+        fetch: (file) => this.fetch(file),
+        require: (id) => this.require(id),
+        error: (error) => this.exception(error),
+      });
+      if (!opened) throw new Error("Netron found no model in the file.");
+      document.title = name;
+    }
+
+    // What is on the screen, as Netron's own SVG export writes it.
+    async picture() {
+      const target = element("target");
+      const { scrollLeft, scrollTop } = target;
+      const svg = new Promise((resolve) => (this.#picture = resolve));
+      await this._view.export("picture.svg");
+      target.scrollTo({ left: scrollLeft, top: scrollTop, behavior: "instant" });
+      this.#picture = null;
+      return svg;
+    }
+  }
+
+  // Netron leaves a margin of 100 around the graph. Smaller text than this is not read: a taller
+  // graph starts at its inputs instead.
+  const MARGIN = 100;
+  const SMALLEST = 0.7;
+  const size = () => ["width", "height"].map((side) => Number(element("canvas").getAttribute(side)));
+  const fit = (view) => {
+    const target = element("target");
+    const [width, height] = size();
+    const whole = Math.min(
+      target.clientWidth / (width - 1.6 * MARGIN),
+      target.clientHeight / (height - 1.6 * MARGIN),
+    );
+    const zoom = Math.min(1, Math.max(SMALLEST, whole));
+    view.target.zoom = zoom;
+    const first = document.querySelector("#canvas .graph-input") ?? element("canvas");
+    const box = first.getBoundingClientRect();
+    const left = target.scrollLeft + box.left + box.width / 2 - target.clientWidth / 2;
+    const spare = target.clientHeight - zoom * (height - 2 * MARGIN);
+    const top = zoom * MARGIN - Math.max(24, spare / 2);
+    target.scrollTo({ left: whole < SMALLEST ? left : (zoom * width - target.clientWidth) / 2,
+                      top, behavior: "instant" });
+    delete view.target._scrollLeft;
+    delete view.target._scrollTop;
+  };
+
+  // JupyterLab's theme is not the system's, which Netron's sheets ask for.
+  const theme = (dark) => {
+    for (const sheet of document.styleSheets) {
+      for (const rule of sheet.cssRules) {
+        if (rule instanceof CSSMediaRule && (rule.dark ??= /color-scheme: dark/.test(rule.conditionText))) {
+          rule.media.mediaText = dark ? "all" : "not all";
+        }
+      }
+    }
+  };
+
+  const host = new CellHost();
+  const view = new View(host);
+  const show = view.showNodeProperties.bind(view);
+  view.showNodeProperties = (node, source) => {
+    if (node) say({ type: "activate", name: String(node.name ?? "") });
+    return show(node, source);
+  };
+
+  const open = async (message) => {
+    await host.open(message);
+    const [width, height] = size();
+    say({ type: "drawn", width: width - 1.2 * MARGIN, height: height - 1.2 * MARGIN });
+    await new Promise(requestAnimationFrame); // the cell may have changed the frame's height
+    await new Promise(requestAnimationFrame);
+    fit(view);
+    const nodes = document.querySelectorAll("#canvas .graph-node").length;
+    if (nodes <= MOST_NODES_IN_A_PICTURE) say({ type: "picture", svg: await host.picture() });
+  };
+
+  // Netron's SVG export looks for its sheet by name.
+  Object.defineProperty(element("grapher").sheet, "href", { value: "/grapher.css" });
+  window.addEventListener("message", ({ source, data }) => {
+    if (source !== cell) return;
+    if (data.type === "theme") theme(data.dark);
+    if (data.type === "open") open(data).catch((error) => say({ type: "failed", why: error.message }));
+  });
+  view.start().catch((error) => say({ type: "failed", why: error.message }));
+})();

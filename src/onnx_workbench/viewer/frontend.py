@@ -1,0 +1,120 @@
+"""The installed netron wheel -> one HTML page that needs nothing else.
+
+Netron's front-end is a dozen ES modules. Here they are read from the wheel at run time, wrapped
+into one inline script with ``modules.js`` and ``frame.js``, and put into netron's own
+``index.html``. The page forbids itself every connection (Content-Security-Policy), so neither
+netron nor a hostile model can ask a host for anything.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import onnx
+
+from .model import subgraphs
+
+MODULES = (
+    "base text json xml protobuf zip tar flatbuffers grapher dagre worker "
+    "onnx-proto onnx-schema onnx browser view"
+).split()
+
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
+    "worker-src data:; form-action 'none'; base-uri 'none'"
+)
+_HERE = Path(__file__).parent
+
+
+class UnfitError(Exception):
+    """The installed netron cannot be shown in a cell; the message is one sentence."""
+
+
+@lru_cache(maxsize=1)
+def page() -> str:
+    """The page that shows one model: about 1 MB.
+
+    Raises:
+        UnfitError: netron is missing, or its files are not as they were in netron 9.
+    """
+    return assemble(_installed())
+
+
+def assemble(folder: Path) -> str:
+    """The page, from the folder of a netron package."""
+    html = _read(folder, "index.html")
+    scripts = [_own("modules.js"), *(_module(folder, name) for name in MODULES), _own("frame.js")]
+    script = "\n".join(scripts)
+    script = re.sub(r"<(?=/script|script|!--)", r"\\x3C", script, flags=re.IGNORECASE)
+    sheet = _read(folder, "grapher.css").replace("</", "<\\/")
+    policy = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+    html = _once(html, r'<meta http-equiv="Content-Security-Policy"[^>]*>', "")
+    html = _once(html, r'<script [^>]*src="index\.js"[^>]*></script>', "")
+    html = _once(html, r"<head>", f"<head>{policy}")
+    html = _once(html, r"</head>", f'<style id="grapher">{sheet}</style></head>')
+    html = _once(html, r"</body>", f"<script>{script}</script></body>")
+    return re.sub(r"<link [^>]*>", "", html)
+
+
+def operators(model: onnx.ModelProto) -> str:
+    """Netron's documentation of the operators that a model uses, as JSON (of 5.6 MB in all)."""
+    used = set(_used(model.graph)) | {n.op_type for f in model.functions for n in f.node}
+    entries = json.loads(_read(_installed(), "onnx-metadata.json"))
+    return json.dumps([entry for entry in entries if entry["name"] in used])
+
+
+def _used(graph: onnx.GraphProto) -> Iterator[str]:
+    for node in graph.node:
+        yield node.op_type
+        for attribute in node.attribute:
+            for inner in subgraphs(attribute):
+                yield from _used(inner)
+
+
+def _installed() -> Path:
+    spec = importlib.util.find_spec("netron")
+    if spec is None or not spec.origin:
+        raise UnfitError("Netron is not installed: pip install netron")
+    return Path(spec.origin).parent
+
+
+def _module(folder: Path, name: str) -> str:
+    """One ES module as a function that fills its ``exports``."""
+    code = _read(folder, f"{name}.js")
+    code = re.sub(
+        r"^import \* as (\w+) from '([^']+)';$", r"const \1 = modules.load('\2');", code, flags=re.M
+    )
+    code = re.sub(r"(?<![\w.$])import\((?=['\"`])", "modules.import(", code)
+    code = re.sub(r"^export const (\w+) = ", r"const \1 = exports.\1 = ", code, flags=re.M)
+    code = re.sub(
+        r"^export const (\{[^}]*\}) = (.*);$",
+        r"const \1 = \2; Object.assign(exports, \1);",
+        code,
+        flags=re.M,
+    )
+    if left := re.search(r"^(?:import|export)\b.*", code, flags=re.M):
+        raise UnfitError(f"{name}.js has a line that was not expected: {left[0][:60]}")
+    return f'modules.define("{name}", (exports) => {{\n"use strict";\n{code}\n}});'
+
+
+def _read(folder: Path, name: str) -> str:
+    try:
+        return (folder / name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnfitError(f"{name} cannot be read") from error
+
+
+def _own(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
+
+
+def _once(html: str, pattern: str, new: str) -> str:
+    html, count = re.subn(pattern, lambda _: new, html, count=1)
+    if not count:
+        raise UnfitError(f"index.html holds nothing like {pattern}")
+    return html

@@ -1,0 +1,199 @@
+"""Anything that holds an ONNX model -> its graph without the weights, and a name to show."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from onnx_workbench.errors import InputError, LoadError
+
+LARGEST_TENSOR = 64 * 1024
+"""Bytes of the largest tensor whose values still travel to the page."""
+
+ALL_TENSORS = 1024 * 1024
+"""Bytes of all tensors whose values travel to the page."""
+
+_EXPECTED = (
+    "an Artifact, the path of an .onnx file, its bytes, an onnx.ModelProto, an onnx_ir.Model or a "
+    "torch.onnx.ONNXProgram"
+)
+
+
+@dataclass(frozen=True)
+class Model:
+    """``name`` is a file's name without its folder; ``proto`` has no large weights.
+
+    ``external`` names the files that hold the rest of the weights, which are never opened.
+    """
+
+    name: str
+    proto: onnx.ModelProto
+    external: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Model({self.name!r}, {len(self.proto.graph.node)} nodes)"
+
+
+def read(source: Any) -> Model:
+    """The graph of ``source``, which is left as it is. Files of external data are never opened.
+
+    >>> from onnx import parser
+    >>> read(parser.parse_model('<ir_version: 10, opset_import: ["": 20]> '
+    ...                         'half (float[2] x) => (float[2] y) { y = Relu(x) }'))
+    Model('half', 1 nodes)
+
+    Raises:
+        InputError: ``source`` is none of the things that hold a model.
+        LoadError: the file cannot be read, is truncated, or is no ONNX model.
+    """
+    ir = sys.modules.get("onnx_ir")  # whoever passes an onnx_ir.Model has imported it
+    if ir and isinstance(program := getattr(source, "model", None), ir.Model):
+        source = program
+    if ir and isinstance(source, ir.Model):
+        source = ir.to_proto(source)
+    if isinstance(source, onnx.ModelProto):
+        return _model(source, source.graph.name or "model")
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _parse(bytes(source), "model", f"{len(source):,} bytes")
+    path = source if isinstance(source, str | os.PathLike) else getattr(source, "path", None)
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(
+            f"view was passed an object of class {type(source).__name__}. It expected {_EXPECTED}. "
+            "Export a model first: view(export(model, 'model.onnx', x))."
+        )
+    return _open(Path(path))
+
+
+def _open(path: Path) -> Model:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise LoadError(
+            f"view was passed {path.name!r}, which cannot be read: {error.strerror}. It expected "
+            f"the path of an .onnx file. Write one first: export(model, {path.name!r}, x)."
+        ) from error
+    return _parse(data, path.name, f"{path.name!r} ({len(data):,} bytes)")
+
+
+def _parse(data: bytes, name: str, shown: str) -> Model:
+    proto, cause = onnx.ModelProto(), None
+    try:
+        proto.ParseFromString(data)
+    except DecodeError as error:
+        cause = error
+    if cause is None and proto.HasField("graph"):
+        return _model(proto, name)
+    raise LoadError(
+        f"view was passed {shown}, {_what_is_wrong(data)}. It expected a whole .onnx file. "
+        "Copy or export the model again."
+    ) from cause
+
+
+def _model(proto: onnx.ModelProto, name: str) -> Model:
+    files = {
+        PurePath(entry.value).name
+        for tensor in proto.graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return Model(name, _without_weights(proto), tuple(sorted(files)))
+
+
+def _what_is_wrong(data: bytes) -> str:
+    end = _promised_end(data)
+    if end is None:
+        return "which is no ONNX model"
+    if end > len(data):
+        return f"which is truncated: it promises {end:,} bytes and ends at byte {len(data):,}"
+    return "which is no ONNX model: it holds no graph"
+
+
+def _promised_end(data: bytes) -> int | None:
+    """Where the last top-level field should end; None if these are no fields of a ModelProto.
+
+    Wire format: https://protobuf.dev/programming-guides/encoding/
+    """
+    known, at = onnx.ModelProto.DESCRIPTOR.fields_by_number, 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        wire = tag & 7
+        if tag >> 3 not in known or wire not in (0, 1, 2, 5):
+            return None
+        value, after = _varint(data, at) if wire in (0, 2) else (0, at)
+        at = after + {0: 0, 1: 8, 2: value, 5: 4}[wire]
+    return at
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[at] if at < len(data) else 0x80  # an endless number runs past the end
+        value, at = value | (byte & 0x7F) << shift, at + 1
+        if byte < 0x80:
+            break
+    return value, at
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of the model in which large tensors are stubs: they keep name, type and shape."""
+    light = onnx.ModelProto()
+    _copy(model, light, skip="graph")
+    _copy(model.graph, light.graph, skip="initializer")
+    left = ALL_TENSORS
+    for tensor in model.graph.initializer:
+        size = tensor.ByteSize()
+        kept = size <= min(LARGEST_TENSOR, left)
+        left -= size if kept else 0
+        light.graph.initializer.append(tensor if kept else _stub(tensor))
+    for tensor in _inner_tensors(light):
+        if tensor.ByteSize() > LARGEST_TENSOR:
+            tensor.CopyFrom(_stub(tensor))
+    return light
+
+
+def _copy(source: Any, target: Any, skip: str) -> None:
+    for field, value in source.ListFields():
+        if field.name == skip:
+            continue
+        if isinstance(value, int | float | str | bytes):
+            setattr(target, field.name, value)
+        else:
+            getattr(target, field.name).MergeFrom(value)
+
+
+def _stub(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    stub = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+    stub.data_location = onnx.TensorProto.EXTERNAL
+    stub.external_data.add(key="location", value="not sent to this page")
+    return stub
+
+
+def _inner_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """The tensors inside attributes, subgraphs and functions, and the sparse ones."""
+    yield from _tensors_of(model.graph.node)
+    for function in model.functions:
+        yield from _tensors_of(function.node)
+    for sparse in model.graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+
+
+def _tensors_of(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for attribute in (attribute for node in nodes for attribute in node.attribute):
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+        for graph in subgraphs(attribute):
+            yield from graph.initializer
+            yield from _tensors_of(graph.node)
+
+
+def subgraphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
+    """The bodies of an If, Loop or Scan that an attribute holds."""
+    return [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]

@@ -1,0 +1,131 @@
+"""A model as a few lines of text: the same on every run, and free of paths."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+
+import onnx
+
+from onnx_workbench import text
+
+from .model import Model
+
+_NAMES = {"float": "float32", "double": "float64"}
+_PACKED = {"int4": 4, "uint4": 4, "float4e2m1": 4, "int2": 2, "uint2": 2}  # bits
+_MOST = 6  # inputs, outputs, kinds of operator
+
+
+def summary(model: Model) -> str:
+    """
+    >>> from onnx import parser
+    >>> from onnx_workbench.viewer.model import read
+    >>> print(summary(read(parser.parse_model(
+    ...     '<ir_version: 10, opset_import: ["": 20]> '
+    ...     'half (float[batch, 2] x) => (float[batch, 2] y) { y = Relu(x) }'))))
+    half          opset 20, IR 10
+    input         x  float32  batch×2
+    output        y  float32  batch×2
+    nodes         1: Relu
+    initializers  none
+    """
+    graph = model.proto.graph
+    weights = {tensor.name for tensor in graph.initializer}
+    rows = [(plain(model.name), _versions(model.proto))]
+    rows += _ends("input", [value for value in graph.input if value.name not in weights])
+    rows += _ends("output", graph.output)
+    rows += [("nodes", _nodes(graph.node)), ("initializers", _weights(graph.initializer))]
+    rows += [("external data", plain(name)) for name in model.external]
+    return text.table(rows)
+
+
+def shape_of(value: onnx.ValueInfoProto) -> str | None:
+    """Dimensions as ``batch×8``; None where the model promises no shape.
+
+    >>> shape_of(onnx.helper.make_tensor_value_info("x", 1, ["batch", 8, None]))
+    'batch×8×?'
+    """
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    dims = (_dim(dim) for dim in tensor.shape.dim)
+    return "×".join(dims) if tensor.shape.dim else "scalar"
+
+
+def shape_of_tensor(tensor: onnx.TensorProto) -> str:
+    return "×".join(map(str, tensor.dims)) or "scalar"
+
+
+def dtype_name(number: int) -> str:
+    """
+    >>> dtype_name(onnx.TensorProto.FLOAT), dtype_name(onnx.TensorProto.INT64)
+    ('float32', 'int64')
+    """
+    if number not in onnx.TensorProto.DataType.values():
+        return f"type {number}"
+    name = onnx.TensorProto.DataType.Name(number).lower()
+    return _NAMES.get(name, name)
+
+
+def plain(name: str, longest: int = 60) -> str:
+    """On one line, and cut in the middle where it is long.
+
+    >>> plain("a\\nb"), plain("abcdefghij", longest=7)
+    ('a b', 'abc…hij')
+    """
+    name = "".join(char if char.isprintable() else " " for char in name)
+    half = (longest - 1) // 2
+    return name if len(name) <= longest else f"{name[:half]}…{name[-half:]}"
+
+
+def _versions(model: onnx.ModelProto) -> str:
+    opsets = (
+        f"opset {entry.version}" + (f" of {plain(entry.domain)}" if entry.domain else "")
+        for entry in model.opset_import
+    )
+    return ", ".join([*opsets, f"IR {model.ir_version}"])
+
+
+def _ends(noun: str, values: Iterable[onnx.ValueInfoProto]) -> list[tuple[str, str]]:
+    values = list(values)
+    cells = [(plain(v.name), _kind(v), shape_of(v) or "any shape") for v in values[:_MOST]]
+    lines = text.table(cells).splitlines() if cells else ["none"]
+    if len(values) > _MOST:
+        lines.append(f"and {len(values) - _MOST} more")
+    return [(noun if not index else "", line) for index, line in enumerate(lines)]
+
+
+def _kind(value: onnx.ValueInfoProto) -> str:
+    kind = value.type.WhichOneof("value")
+    if kind == "tensor_type":
+        return dtype_name(value.type.tensor_type.elem_type)
+    return kind.removesuffix("_type") if kind else "any type"
+
+
+def _nodes(nodes: Iterable[onnx.NodeProto]) -> str:
+    counts = Counter(plain(node.op_type) for node in nodes)
+    common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{op} × {count}" if count > 1 else op for op, count in common[:_MOST]]
+    if len(common) > _MOST:
+        shown.append(f"{text.plural(len(common) - _MOST, 'more kind')}")
+    return f"{counts.total():,}: {', '.join(shown)}" if shown else "none"
+
+
+def _weights(tensors: Iterable[onnx.TensorProto]) -> str:
+    counts = [(math.prod(tensor.dims), tensor.data_type) for tensor in tensors]
+    if not counts:
+        return "none"
+    size = sum(count * _bits(kind) for count, kind in counts) // 8
+    return f"{len(counts):,}, together {sum(n for n, _ in counts):,} numbers, {text.size(size)}"
+
+
+def _bits(number: int) -> int:
+    if number not in onnx.helper.get_all_tensor_dtypes():
+        return 0
+    kind = onnx.helper.tensor_dtype_to_np_dtype(number)
+    return _PACKED.get(dtype_name(number), 8 * kind.itemsize)
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension) -> str:
+    return plain(dim.dim_param, 24) or (str(dim.dim_value) if dim.HasField("dim_value") else "?")
