@@ -37,7 +37,7 @@ PYTHON = str(BIN / ("python.exe" if os.name == "nt" else "python"))
 STAMP = VENV / "workbench.json"  # written last: a .venv without it was never finished
 START = "notebooks/00-start-here.ipynb"
 INDEX = "https://download.pytorch.org/whl"
-DISK = 2_000_000_000  # bytes that set-up needs, downloads included
+DISK = 2_500_000_000  # bytes that set-up needs, downloads included
 
 # A module of each part that `lab` and `test` stand on; looked for, never imported, at each start.
 MODULES = (
@@ -243,7 +243,7 @@ def set_up(flavour: str) -> None:
     if why is None:
         return
     plan, began = steps(flavour), time.monotonic()
-    print(f"Setting up {VENV}: {why}. This takes a minute or two and about 1.5 GB.")
+    print(f"Setting up {VENV}: {why}. This takes a minute or two and about 2 GB.")
     STAMP.unlink(missing_ok=True)
     for number, step in enumerate(plan, start=1):
         print(f"[{number}/{len(plan)}] {step.title}", flush=True)
@@ -259,7 +259,7 @@ def full_disk() -> str | None:
     for place in (ROOT, Path(tempfile.gettempdir())):
         free = shutil.disk_usage(place).free
         if free < DISK:
-            return f"{place} has {free / 1e9:.1f} GB free, and set-up needs {DISK / 1e9:.0f} GB"
+            return f"{place} has {free / 1e9:.1f} GB free, and set-up needs {DISK / 1e9:.1f} GB"
     return None
 
 
@@ -336,6 +336,7 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
-        sys.exit(f"\nInterrupted. The same command starts over: {again()}")
+        print(f"\nInterrupted. The same command starts over: {again()}", file=sys.stderr)
+        sys.exit(130)
     except SetupError as failure:
         sys.exit(str(failure))
