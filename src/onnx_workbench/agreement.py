@@ -166,6 +166,8 @@ def _errors(
     distance = (a.to(wide) - b.to(wide)).abs()
     error = torch.where(same, 0.0, distance.nan_to_num(nan=torch.inf, posinf=torch.inf))
     scale = a.to(wide).abs().nan_to_num(nan=0.0)
+    if not (a.is_floating_point() or a.is_complex()):
+        return error, scale, ~same  # a double does not hold every whole number
     wrong = ~same & (~(error <= absolute + relative * scale) | error.isinf())
     return error, scale, wrong
 

@@ -39,4 +39,4 @@ class RunError(WorkbenchError):
 
 
 class TrainingModeWarning(UserWarning):
-    """The model was in training mode; it is captured in eval mode and put back."""
+    """The model was in training mode; it is used in eval mode and put back."""

@@ -9,7 +9,9 @@ TorchScript tracer saw, and translates that; it is :func:`trace`.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
+import itertools
 import logging
 import re
 import warnings
@@ -152,10 +154,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     if model.training:
         name = type(model).__name__
         warnings.warn(
-            f"{name} is in training mode. It is captured in eval mode and put back as it was; "
+            f"{name} is in training mode. It is used in eval mode here and put back as it was; "
             f"call {name.lower()}.eval() yourself to silence this warning.",
             TrainingModeWarning,
-            stacklevel=4,
+            stacklevel=_depth_of_caller(),
         )
     try:
         model.eval()
@@ -163,6 +165,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def _depth_of_caller() -> int:
+    """How many frames up the code stands that called this package."""
+    ours = (str(Path(__file__).parent), contextlib.__file__)
+    frames = itertools.takewhile(
+        lambda frame: frame.filename.startswith(ours),
+        itertools.islice(inspect.stack(context=0), 1, None),
+    )
+    return 1 + sum(1 for _ in frames)
 
 
 @contextlib.contextmanager
@@ -181,6 +193,7 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", message=".*The axis name: .* will not be used")
         logger.setLevel(logging.ERROR)
         try:
             yield

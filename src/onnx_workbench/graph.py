@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from typing import Any
 
 import torch
@@ -138,8 +139,8 @@ class Graph:
         rows = [
             (n.name, n.op, n.target, n.value, repr(n.line) if n.line else "") for n in self.nodes
         ]
-        notes = "".join(f"<pre>{line}</pre>" for line in self._polish_report())
-        return f"<p>{self._headline()}</p>{html_table(_cut(rows), header)}{notes}"
+        notes = "".join(f"<pre>{escape(line)}</pre>" for line in self._polish_report())
+        return f"<p>{escape(self._headline())}</p>{html_table(_cut(rows), header)}{notes}"
 
     def _headline(self) -> str:
         weights = list(self.program.parameters())

@@ -46,7 +46,7 @@ def check_provider(name: str) -> None:
 
     available = onnxruntime.get_available_providers()
     if name not in available:
-        close = difflib.get_close_matches(str(name), available, n=1, cutoff=0.96)
+        close = difflib.get_close_matches(str(name), available, n=1, cutoff=0.94)
         advice = (
             f"Did you mean {close[0]!r}?"
             if close

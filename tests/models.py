@@ -1,0 +1,50 @@
+"""Small models that the tests share, each with one habit."""
+
+import torch
+from torch import nn
+
+
+class Scores(nn.Module):
+    """Several inputs, a keyword argument, a baked number, nested outputs with None and an int."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.drop = nn.Dropout(0.5)
+        self.head = nn.Linear(144, 10)
+
+    def forward(self, images, scale=2, *, mask=None):
+        hidden = self.norm(self.conv(images)).relu()
+        hidden = self.drop(hidden).flatten(1)
+        logits = self.head(hidden) * scale
+        if mask is not None:
+            logits = logits + mask
+        return {"logits": logits, "rest": (hidden, None, 3)}
+
+
+class Branch(nn.Module):
+    """A decision that depends on data."""
+
+    def forward(self, x):
+        if x.sum() > 0:
+            return x + 1
+        return x - 1
+
+
+class Cond(nn.Module):
+    """The same decision, with both branches kept."""
+
+    def forward(self, x):
+        return torch.cond(x.sum() > 0, lambda x: x + 1, lambda x: x - 1, (x,))
+
+
+class Table(nn.Module):
+    """A position table that fixes the length of its input."""
+
+    def __init__(self):
+        super().__init__()
+        self.positions = nn.Parameter(torch.ones(16, 8))
+
+    def forward(self, x):
+        return x + self.positions

@@ -1,0 +1,409 @@
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from models import Branch, Cond, Scores
+from torch import nn
+
+from onnx_workbench import artifact, capture, export, load, verify
+from onnx_workbench.errors import (
+    CaptureError,
+    ExportError,
+    InputError,
+    LoadError,
+    RunError,
+    TrainingModeWarning,
+)
+
+X = torch.arange(128.0).reshape(2, 1, 8, 8) / 128
+MASK = torch.ones(2, 10)
+DYNAMIC = {"images": {0: "batch"}, "mask": {0: "batch"}}
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return Scores().eval()
+
+
+@pytest.fixture(scope="module")
+def scores(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("scores") / "scores.onnx"
+    return export(model, path, X, 3, mask=MASK, dynamic=DYNAMIC)
+
+
+def test_it_is_called_like_the_model_and_answers_in_its_structure(model, scores):
+    assert verify(model, scores, X, 3, mask=MASK)
+    more = torch.cat([X, X, X])
+    assert verify(model, scores, images=more, scale=3, mask=torch.ones(6, 10))
+    assert scores(X, 3, mask=MASK)["rest"][1:] == (None, 3)
+
+
+def test_the_repr_is_the_report(scores):
+    assert repr(scores) == (
+        f"scores.onnx: opset {scores.opset}, IR {scores.proto.ir_version}, 6 nodes, "
+        "weights 5.98 kB in 1 file, CPUExecutionProvider\n"
+        "input   images float32[batch, 1, 8, 8]\n"
+        "input   mask float32[batch, 10]\n"
+        f"output  {scores.outputs[0].name} float32[batch, 10]\n"
+        f"output  {scores.outputs[1].name} float32[batch, 144]\n"
+        "nodes   Add 1, Conv 1, Gemm 1, Mul 1, Relu 1, Reshape 1"
+    )
+
+
+def test_a_graph_and_its_model_give_the_same_file(model, scores, tmp_path):
+    graph = capture(model, X, 3, mask=MASK, dynamic=DYNAMIC)
+    again = export(graph, tmp_path / "again.onnx")
+    assert again.operations == scores.operations
+    assert again.inputs == scores.inputs
+
+
+def test_one_file_loads_from_an_empty_folder(scores, model, tmp_path):
+    copy = shutil.copy(scores.path, tmp_path / "copy.onnx")
+    logits, hidden = load(copy)(X, MASK)
+    assert verify(lambda: model(X, 3, mask=MASK)["logits"], lambda: logits)
+    assert hidden.shape == (2, 144)
+    assert torch.equal(load(copy)(images=X, mask=MASK)[0], logits)
+
+
+def test_weights_past_the_limit_become_one_folder(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(artifact, "ONE_FILE_LIMIT", 100)
+    for _ in range(2):  # the second time, a folder is there already
+        big = export(model, tmp_path / "big.onnx", X)
+        assert big.path == tmp_path / "big" / "big.onnx"
+        assert [file.name for file in big.files] == ["big.onnx", "big.onnx.data"]
+        assert all(file.is_file() for file in big.files)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["big"]
+        assert verify(model, big, X)
+
+
+def test_prepare_times_the_session_alone_with_the_threads_asked_for(scores):
+    ready = scores.prepare(X, 3, mask=MASK, threads=2)
+    session = ready.run.func.__self__
+    assert session.get_session_options().intra_op_num_threads == 2
+    assert session is not scores.session
+    assert all(isinstance(out, np.ndarray) for out in ready.run())
+    assert ready.timed == "session.run: NumPy in, NumPy out, copies from and to tensors excluded"
+
+
+def test_the_tracer_bakes_a_branch_that_capture_refuses_and_cond_keeps(tmp_path):
+    up, down = torch.ones(3), -torch.ones(3)
+    traced = export(Branch().eval(), tmp_path / "traced.onnx", up, dynamo=False)
+    assert verify(Branch().eval(), traced, up)
+    assert not verify(Branch().eval(), traced, down)
+    with pytest.raises(CaptureError):
+        export(Branch().eval(), tmp_path / "refused.onnx", up)
+    kept = export(Cond().eval(), tmp_path / "kept.onnx", up)
+    assert verify(Branch().eval(), kept, up)
+    assert verify(Branch().eval(), kept, down)
+    assert kept.operations["If"] == 1
+
+
+def test_the_tracer_drops_an_unused_input_and_is_called_like_the_model_all_the_same(tmp_path):
+    class Half(nn.Module):
+        def forward(self, used, unused, flag="x"):
+            return used * 2
+
+    half = export(Half().eval(), tmp_path / "half.onnx", X, MASK, dynamo=False)
+    assert [value.name for value in half.inputs] == ["used"]
+    assert torch.equal(half(X, MASK), X * 2)
+
+
+def test_the_tracer_names_dynamic_dimensions_too(tmp_path):
+    traced = export(
+        nn.ReLU().eval(), tmp_path / "relu.onnx", X, dynamo=False, dynamic={"input": {0: "batch"}}
+    )
+    assert repr(traced.inputs[0]) == "input float32[batch, 1, 8, 8]"
+
+
+def test_an_export_says_nothing(tmp_path):
+    code = (
+        "import torch, onnx_workbench as ow\n"
+        "ow.export(torch.nn.GELU().eval(), 'gelu.onnx', torch.ones(2), opset=18)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+# What bad input gets
+
+
+def refused(error, call, *args, **kwargs):
+    with pytest.raises(error) as caught:
+        call(*args, **kwargs)
+    return str(caught.value)
+
+
+def test_an_argument_that_was_captured_is_missing(scores):
+    assert refused(InputError, scores, X, 3) == (
+        "This call lacks 'mask', unlike the one that was captured, which had 'images', 'scale', "
+        "'mask'. Pass the same arguments, or capture the model again with these."
+    )
+
+
+def test_an_argument_that_was_not_captured_is_given(model, tmp_path):
+    plain = export(model, tmp_path / "plain.onnx", X)
+    assert plain(X, mask=None)["rest"][2] == 3  # the default, spelled out
+    assert refused(InputError, plain, X, mask=MASK) == (
+        "This call has 'mask', unlike the one that was captured, which had 'images'. "
+        "Pass the same arguments, or capture the model again with these."
+    )
+
+
+def test_another_value_of_a_baked_argument(scores):
+    assert refused(InputError, scores, X, 4, mask=MASK) == (
+        "The argument 'scale' is 4, and 3 was baked into the graph when it was captured. Pass that "
+        "value, capture the model again with this one, or make the argument a tensor."
+    )
+
+
+def test_another_nesting(scores):
+    assert refused(InputError, scores, [X], 3, mask=MASK) == (
+        "The arguments have the structure ([tensor], tensor, mask=tensor), and the model was "
+        "captured with (tensor, tensor, mask=tensor). Pass the same nesting, or capture the model "
+        "again with these arguments."
+    )
+
+
+def test_another_dtype(scores):
+    assert refused(InputError, scores, X.double(), 3, mask=MASK) == (
+        "The input 'images' is float64[2, 1, 8, 8], and the file takes images "
+        "float32[batch, 1, 8, 8]. Pass it with .to(torch.float32)."
+    )
+
+
+def test_another_shape(scores):
+    assert refused(InputError, scores, X[..., :4], 3, mask=MASK) == (
+        "The input 'images' is float32[2, 1, 8, 4], and the file takes images "
+        "float32[batch, 1, 8, 8]. Pass that shape, or export with `dynamic` for the dimensions "
+        "that change."
+    )
+
+
+def test_another_device(scores):
+    assert refused(InputError, scores, X.to("meta"), 3, mask=MASK) == (
+        "The input 'images' lies on meta, and it is handed over as a NumPy array, which lies on "
+        "the CPU. Pass it with .cpu()."
+    )
+
+
+def test_sizes_that_fail_inside_onnx_runtime(scores, capfd):
+    message = refused(RunError, scores, X, 3, mask=torch.ones(3, 10))
+    assert message.startswith(
+        "ONNX Runtime failed while running scores.onnx on images float32[2, 1, 8, 8], mask "
+        "float32[3, 10]: Non-zero status code returned while running Add node."
+    )
+    assert message.endswith(
+        "\nWhat helps: try the sizes of the export. If those run, a dimension that the file calls "
+        "dynamic is not: export with other sizes, or name it in `dynamic`."
+    )
+    assert capfd.readouterr().err == ""
+
+
+def test_a_loaded_file_counts_its_inputs(scores):
+    assert refused(InputError, load(scores.path), X) == (
+        "scores.onnx takes 'images', 'mask', and was called with 1 positional argument and the "
+        "names []. Pass one tensor for each input, in that order or by name."
+    )
+    assert refused(InputError, load(scores.path), X, [1]) == (
+        "The input 'mask' is a list, and the file takes mask float32[batch, 10]. "
+        "Pass a torch.Tensor."
+    )
+
+
+def test_a_path_that_cannot_be(tmp_path):
+    relu = nn.ReLU().eval()
+    assert refused(InputError, export, relu, tmp_path / "m", X) == (
+        "The path 'm' does not end in .onnx. Pass 'm.onnx'."
+    )
+    assert refused(InputError, export, relu, tmp_path / "no" / "m.onnx", X) == (
+        f"The folder {str(tmp_path / 'no')!r} of 'm.onnx' does not exist. "
+        "Make it first, or pass a path in a folder that exists."
+    )
+    (tmp_path / "d.onnx").mkdir()
+    assert refused(InputError, export, relu, tmp_path / "d.onnx", X) == (
+        f"{str(tmp_path / 'd.onnx')!r} is a folder, and a file is to be written there. "
+        "Pass another name."
+    )
+
+
+@pytest.mark.parametrize("where", ["mkdtemp", "save"])
+def test_a_full_disk_leaves_what_was_there(where, tmp_path, monkeypatch):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"what was there")
+
+    def full(*_, **__):
+        if where == "save":
+            (next(tmp_path.glob(".m-*")) / "m.onnx").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    target = (
+        (artifact.tempfile, "mkdtemp") if where == "mkdtemp" else (torch.onnx.ONNXProgram, "save")
+    )
+    monkeypatch.setattr(*target, full)
+    assert refused(ExportError, export, nn.ReLU().eval(), path, X) == (
+        f"m.onnx could not be written to {str(tmp_path)!r}: No space left on device. What was "
+        "there before is still there.\n"
+        "What helps: make room or get the right to write there, or pass another path."
+    )
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("m.onnx", b"what was there")]
+
+
+def test_the_warning_about_training_mode_points_at_the_users_line(tmp_path):
+    for dynamo in (True, False):
+        with pytest.warns(TrainingModeWarning) as caught:
+            export(nn.ReLU(), tmp_path / "m.onnx", X, dynamo=dynamo)
+        assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.onnx.ONNXProgram, "save", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        export(nn.ReLU().eval(), tmp_path / "m.onnx", X)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("asked", "way"), [(9, "down"), (99, "up")])
+def test_an_opset_that_was_not_written_is_an_error_not_a_log_line(asked, way, tmp_path):
+    message = refused(ExportError, export, nn.GELU().eval(), tmp_path / "m.onnx", X, opset=asked)
+    assert message == (
+        f"You asked for opset {asked} and the exporter wrote opset 18, without an error of its "
+        f"own: it could not convert the graph {way}.\n"
+        "What helps: ask for opset 18, or leave `opset` out; check() shows the highest that this "
+        "stack writes and loads."
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_opset_that_can_be_written_is_the_one_in_the_file(tmp_path):
+    for opset in (18, 20):
+        made = export(nn.GELU().eval(), tmp_path / f"{opset}.onnx", X, opset=opset)
+        assert made.opset == opset
+    assert load(tmp_path / "20.onnx").operations == {"Gelu": 1}
+
+
+def test_an_opset_is_a_whole_number(tmp_path):
+    assert refused(InputError, export, nn.ReLU().eval(), tmp_path / "m.onnx", X, opset="18") == (
+        "`opset` is '18', and it takes a whole number such as 18, or None."
+    )
+
+
+def test_a_provider_that_is_not_installed_is_refused_before_any_work(tmp_path):
+    message = refused(InputError, export, Branch(), tmp_path / "m.onnx", X, provider="NoProvider")
+    assert message.startswith("The execution provider 'NoProvider' is not in this onnxruntime, ")
+    assert message.endswith(
+        ". Choose one of these, or install the onnxruntime package that has it "
+        "(CUDAExecutionProvider comes with onnxruntime-gpu)."
+    )
+    assert refused(InputError, load, Path(__file__), provider="CPUExecutionprovider").endswith(
+        ". Did you mean 'CPUExecutionProvider'?"
+    )
+
+
+def test_a_graph_takes_no_second_call(model, tmp_path):
+    graph = capture(model, X)
+    assert refused(InputError, export, graph, tmp_path / "m.onnx", X) == (
+        "export() was given a captured Graph together with arguments, `dynamic` or dynamo=False; a "
+        "Graph has its call inside. Pass the graph and the path alone, or the model itself."
+    )
+
+
+@pytest.mark.parametrize("content", [b"no model at all", b"", "half"])
+def test_a_file_that_is_no_model_or_half_of_one(content, scores, tmp_path):
+    path = tmp_path / "m.onnx"
+    half = scores.path.read_bytes()[: scores.path.stat().st_size // 2]
+    path.write_bytes(half if content == "half" else content)
+    assert refused(LoadError, load, path) == (
+        "m.onnx could not be loaded: it is no ONNX model, or was cut short.\n"
+        "What helps: compare its size with the original's, and copy or export it again."
+    )
+
+
+def test_a_file_whose_weights_were_left_behind(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(artifact, "ONE_FILE_LIMIT", 100)
+    big = export(model, tmp_path / "big.onnx", X)
+    big.files[1].unlink()
+    assert refused(LoadError, load, big.path) == (
+        "big.onnx could not be loaded: its weights are in a file of their own, 'big.onnx.data', "
+        "which is not beside it.\nWhat helps: copy both files, or export again into one."
+    )
+
+
+def test_a_file_of_a_future_opset(scores, tmp_path):
+    proto = onnx.load(scores.path)
+    proto.opset_import[0].version = 999
+    onnx.save(proto, tmp_path / "m.onnx")
+    message = refused(LoadError, load, tmp_path / "m.onnx")
+    assert message.startswith(
+        "m.onnx could not be loaded: it asks for more than this onnxruntime knows: "
+    )
+    assert message.endswith(
+        "\nWhat helps: export with a lower `opset` (check() shows the highest that loads), or "
+        "upgrade onnxruntime."
+    )
+
+
+def test_no_file_at_all(tmp_path):
+    assert refused(InputError, load, tmp_path / "m.onnx") == (
+        f"There is no file 'm.onnx' in {str(tmp_path)!r}. "
+        "Pass the path of an .onnx file, or make one with export()."
+    )
+
+
+def test_an_operator_without_translation_is_named(tmp_path):
+    with torch.library._scoped_library("workbench_test", "DEF") as library:
+        library.define("swishy(Tensor x) -> Tensor")
+        library.impl("swishy", lambda x: x * x.sigmoid(), "CompositeExplicitAutograd")
+        torch.library.register_fake("workbench_test::swishy", torch.empty_like, lib=library)
+
+        class Swishy(nn.Module):
+            def forward(self, x):
+                return torch.ops.workbench_test.swishy(x)
+
+        message = refused(ExportError, export, Swishy().eval(), tmp_path / "m.onnx", X)
+    assert message == (
+        "The operator workbench_test.swishy has no translation into ONNX.\n"
+        "What helps: write that step with other operators, or hand torch.onnx.export a "
+        "translation in `custom_translation_table`."
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_onnx_runtime_rejects_is_not_published(tmp_path):
+    message = refused(ExportError, export, nn.Linear(8, 2).eval(), tmp_path / "m.onnx", X.double())
+    assert message.startswith("ONNX Runtime rejects what the exporter wrote. m.onnx could not be ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_nested_argument_takes_nested_dynamic_dimensions(tmp_path):
+    class Pair(nn.Module):
+        def forward(self, pair):
+            return pair[0] + pair[1]
+
+    pair = export(
+        Pair().eval(), tmp_path / "pair.onnx", [X, X], dynamic={"pair": [{0: "n"}, {0: "n"}]}
+    )
+    assert [value.shape[0] for value in pair.inputs] == ["n", "n"]
+    assert torch.equal(pair([X[:1], X[:1]]), 2 * X[:1])
+    path, wrong = tmp_path / "p.onnx", {"pair": [{0: "n"}]}
+    message = refused(InputError, export, Pair().eval(), path, [X, X], dynamic=wrong, dynamo=False)
+    assert message == (
+        "`dynamic` is {'pair': [{0: 'n'}]}, and the arguments have the structure "
+        "([tensor, tensor]). Give each tensor a dict such as {0: 'batch'}."
+    )

@@ -1,0 +1,49 @@
+import sysconfig
+from pathlib import Path
+
+import onnx_workbench
+from onnx_workbench.source import Line, is_users, user_line
+
+HERE = str(Path(__file__))
+STDLIB = str(Path(sysconfig.get_paths()["stdlib"], "functools.py"))
+TORCH = str(Path(sysconfig.get_paths()["purelib"], "torch", "nn", "modules", "linear.py"))
+PACKAGE = Path(onnx_workbench.__file__).parent
+
+
+def trace(*files):
+    return "".join(f'File "{file}", line {i}, in f\n    x\n' for i, file in enumerate(files, 1))
+
+
+def test_the_innermost_frame_of_the_user_wins_over_a_library_below_it():
+    assert user_line(trace(HERE, HERE, TORCH, STDLIB)).number == 2
+
+
+def test_a_trace_of_libraries_alone_gives_the_innermost():
+    assert user_line(trace(STDLIB, TORCH)).place == "linear.py:2"
+
+
+def test_an_empty_trace_has_no_line():
+    assert user_line("") is None
+    assert user_line(None) is None
+
+
+def test_an_exception_leads_to_the_line_that_raised():
+    def boom():
+        raise RuntimeError
+
+    try:
+        boom()
+    except RuntimeError as error:
+        line = user_line(error.__traceback__)
+    assert (line.function, line.text) == ("boom", "raise RuntimeError")
+
+
+def test_the_package_is_a_library_and_its_lessons_are_the_users():
+    assert not is_users(str(PACKAGE / "graph.py"))
+    assert is_users(str(PACKAGE / "lessons" / "models.py"))
+
+
+def test_a_notebook_cell_is_named_without_its_temporary_path():
+    for file in ("/tmp/ipykernel_71/33.py", r"C:\Temp\ipykernel_9\1.py", "<ipython-input-3-ab>"):
+        assert Line(file, 4, "f", "").place == "cell:4"
+        assert is_users(file)
