@@ -20,7 +20,7 @@ PALETTE = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7")
 MARKERS = "osD^vPX*"  # never colour alone
 _GREY = "#5A5A5A"
 _WIDTH = 7.2  # inches; a notebook's column at matplotlib's 100 dpi
-_LINE = 80  # letters of a title that fit into it
+_LINE = 86  # letters of a title that fit into it, less what stands left of the axes
 _WIDE = 8.0  # from this ratio of slowest to fastest on, a linear axis hides the fast ones
 
 
@@ -45,7 +45,7 @@ def blocks(
         color, marker = _look(row)
         spread = row + jitter.uniform(-0.22, 0.22, len(values))
         ax.plot(values, spread, ".", color=color, alpha=0.35, markersize=4, markeredgewidth=0)
-        low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
+        low, median, high = _quartiles(values)
         ax.fill_betweenx([row - 0.27, row + 0.27], low, high, color=color, alpha=0.2)
         ax.plot(
             median, row, marker, color=color, markersize=7.5, markeredgecolor="white", label=name
@@ -56,7 +56,7 @@ def blocks(
     ax.tick_params(axis="y", length=0)
     _time_axis(ax, "x", times.values())
     ax.set_xlabel("time per call: every block, quartiles and median")
-    return _finish(ax, title, note)
+    return _finish(ax, title, note, left=max(map(len, times)))
 
 
 def sweep(
@@ -82,7 +82,7 @@ def sweep(
     for index, (name, curve) in enumerate(times.items()):
         color, marker = _look(index)
         sizes = sorted(curve)
-        low, median, high = np.quantile([curve[size] for size in sizes], (0.25, 0.5, 0.75), axis=1)
+        low, median, high = np.transpose([_quartiles(curve[size]) for size in sizes])
         ax.fill_between(sizes, low, high, color=color, alpha=0.18, linewidth=0)
         ax.plot(sizes, median, color=color, marker=marker, markersize=6, linewidth=1.8, label=name)
         ends[name] = (sizes[-1], float(median[-1]), color)
@@ -92,7 +92,7 @@ def sweep(
     ax.set_xlabel("batch size")
     ax.set_ylabel("time per call, median and quartiles")
     _label_ends(ax, ends)
-    return _finish(ax, title, note)
+    return _finish(ax, title, note, left=8)
 
 
 def _axes(ax: Axes | None, height: float) -> Axes:
@@ -105,6 +105,10 @@ def _axes(ax: Axes | None, height: float) -> Axes:
 
 def _look(index: int) -> tuple[str, str]:
     return PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]
+
+
+def _quartiles(values: Sequence[float]) -> np.ndarray:
+    return np.quantile(values, (0.25, 0.5, 0.75))
 
 
 def _time_axis(
@@ -172,8 +176,8 @@ def _span(group: Sequence[float], gap: float) -> tuple[float, float]:
     return middle - half, middle + half
 
 
-def _finish(ax: Axes, title: str, note: str) -> Axes:
-    lines = [textwrap.fill(line, _LINE) for line in title.splitlines()]
+def _finish(ax: Axes, title: str, note: str, left: int) -> Axes:
+    lines = [textwrap.fill(line, _LINE - left) for line in title.splitlines()]
     ax.set_title("\n".join(lines), loc="left", fontsize=10.5, pad=10)
     for side in ("top", "right", "left"):
         ax.spines[side].set_visible(False)

@@ -65,11 +65,15 @@ class Ratio:
     median: float
     high: float
     matters: float
+    contended: bool = False
 
     @property
     def verdict(self) -> str:
         """``faster`` or ``slower`` where both quartiles clear the least difference that matters,
-        ``same`` where both stay inside it, else ``undecided``."""
+        ``same`` where both stay inside it, else ``undecided``; ``contended`` where the threads
+        had to share cores, which slows one runtime more than another."""
+        if self.contended:
+            return "contended"
         least = 1 + self.matters
         if self.low > least:
             return "faster"
@@ -83,6 +87,7 @@ class Ratio:
         return {
             "same": f"no difference that matters (within {_percent(self.matters)})",
             "undecided": "undecided",
+            "contended": "no verdict, the cores were contended",
         }.get(self.verdict, f"{_times(self.median)} as fast")
 
 
@@ -116,6 +121,7 @@ class Race:
     lanes: tuple[Lane, ...]
     threads: int = 1
     cores: int = 1
+    load: float | None = None
     seconds: float = 2.0
     matters: float = 0.03
     seed: int = 0
@@ -131,6 +137,15 @@ class Race:
     def batches(self) -> tuple[int | None, ...]:
         """The batch sizes in the order raced; ``(None,)`` where the inputs ran as passed."""
         return tuple(dict.fromkeys(lane.batch for lane in self.lanes))
+
+    @property
+    def contended(self) -> bool:
+        """Several threads each, and fewer cores free than that when the race began.
+
+        One thread needs no free core: the one that is taken away is missed by every contestant
+        alike. ``load`` is the machine's load average at the start, None where there is none.
+        """
+        return self.threads > 1 and self.threads + (self.load or 0.0) > self.cores + 0.5
 
     def lane(self, name: str, batch: int | None = None) -> Lane:
         """One contestant at one batch size.
@@ -155,7 +170,8 @@ class Race:
         paired = zip(
             first.times, lane.times, strict=False
         )  # Ctrl-C may leave one without the other
-        return Ratio(*quartiles_of([one / other for one, other in paired]), matters=self.matters)
+        quartiles = quartiles_of([one / other for one, other in paired])
+        return Ratio(*quartiles, matters=self.matters, contended=self.contended)
 
     @property
     def finding(self) -> str:
@@ -237,8 +253,10 @@ class Race:
         yield "one process, one instance each: not replicated, a percent or two is chance"
         if self.threads > 1:
             yield "pools of threads in one process disturb each other: 1 thread is the fairer race"
-        if self.threads > self.cores:
-            yield f"contended: {self.threads} threads on {text.plural(self.cores, 'core')}"
+        if self.contended:
+            busy = "" if self.load is None else f", which had a load of {self.load:.1f} before"
+            cores = text.plural(self.cores, "core")
+            yield f"contended: {self.threads} threads on {cores}{busy}: no verdict"
 
     def _rounds(self) -> str:
         counts = [len(lane.blocks) for lane in self.lanes if lane.ran]
@@ -259,16 +277,18 @@ class Race:
     def _sentence(self, name: str) -> str:
         ratios = {batch: self.ratio(name, batch) for batch in self.batches}
         met = [(ratio.phrase, batch) for batch, ratio in ratios.items() if ratio]
-        said = ", ".join(
-            phrase if at == [None] else f"{phrase} at batch {' and '.join(map(str, at))}"
-            for phrase, at in _grouped(met[:1] + met[1:][-1:])
-        )
-        return f"{name} against {self.baseline}: {said or 'never side by side'}"
+        if not met:
+            return f"{name} and {self.baseline} never ran side by side"
+        (phrase, sizes), *later = _grouped(met[:1] + met[1:][-1:])
+        at = "" if sizes == [None] else f" at batch {' and '.join(map(str, sizes))}"
+        rest = (f", {other.removesuffix(' as fast')} at {size}" for other, (size,) in later)
+        return f"{name} against {self.baseline}: {phrase}{at}{''.join(rest)}"
 
     def _note(self, at: str = "") -> str:
         missing = ", ".join(dict.fromkeys(lane.name for lane in self.lanes if lane.error))
         return (
             f"{text.plural(self.threads, 'thread')}{at}, one process, one instance each"
+            f"{', contended' if self.contended else ''}"
             f"{', interrupted' if self.interrupted else ''}"
             f"{f'; did not run: {missing}' if missing else ''}"
         )
@@ -344,6 +364,7 @@ def race(
             TrainingModeWarning,
             stacklevel=2,
         )
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # Windows has none
     rng, runners, interrupted = random.Random(seed), list[Runner](), False
     with eval_mode(contestants), thread_budget(threads) as granted:
         try:
@@ -359,7 +380,7 @@ def race(
     lanes = tuple(runner.lane() for runner in runners if runner.blocks or runner.error)
     _someone_ran(lanes)
     return Race(
-        lanes, granted, _cores(), seconds, matters, seed, _machine(), interrupted=interrupted
+        lanes, granted, _cores(), load, seconds, matters, seed, _machine(), interrupted=interrupted
     )
 
 
@@ -454,7 +475,7 @@ def _labelled(label: str, lines: Iterable[str]) -> Iterator[tuple[str, str]]:
         yield ("" if index else label), line
 
 
-def _grouped(pairs: Iterable[tuple[str, Any]]) -> Iterable[tuple[str, list[Any]]]:
+def _grouped(pairs: Iterable[tuple[str, Any]]) -> list[tuple[str, list[Any]]]:
     """What belongs to the same words, each once, in the order of its first appearance."""
     groups: dict[str, dict[Any, None]] = {}
     for words, item in pairs:
