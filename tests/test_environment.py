@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import PackageNotFoundError, distributions, requires
 from pathlib import Path
 
 import pytest
@@ -41,7 +41,7 @@ PROJECT = tomllib.loads(read("pyproject.toml"))["project"]
 RUNTIME = by_name(PROJECT["dependencies"])
 EXTRAS = by_name([each for lines in PROJECT["optional-dependencies"].values() for each in lines])
 DIRECT = RUNTIME | EXTRAS
-PINS = pins_of([line for line in read("constraints.txt").splitlines() if line and line[0] != "#"])
+PINS = pins_of(re.findall(r"^[a-z][^#\n]*", read("constraints.txt"), re.MULTILINE))
 
 
 # -- pyproject.toml and constraints.txt -----------------------------------------------------------
@@ -79,6 +79,17 @@ def tree(requirements: dict[str, Requirement]) -> set[str]:
             continue  # an environment without the extras of the project
         todo += [(each, extra) for each in below for extra in ("", *line.extras)]
     return seen
+
+
+@pytest.mark.parametrize("python", ["3.11.2", "3.12.0", "3.13.0"])  # Debian 12 has 3.11.2
+def test_each_pin_that_is_installed_here_allows_the_oldest_pythons(python):
+    allowed = {
+        (each.name, each.version): SpecifierSet(each.metadata.get("Requires-Python", ""))
+        for each in distributions()
+        if PINS.get(canonicalize_name(each.name)) == each.version.split("+")[0]
+    }
+    assert len(allowed) > len(RUNTIME)
+    assert [pin for pin, pythons in allowed.items() if python not in pythons] == []
 
 
 def test_no_range_shuts_out_the_torch_of_today_or_of_tomorrow():
