@@ -87,7 +87,7 @@ def test_warm_up_ends_after_50_calls_or_a_fifth_of_the_seconds(clock):
 
 
 def test_a_cold_start_does_not_make_the_blocks_short(clock):
-    result = race({"a": clock.contestant("a", 9000, *[5000] * 20, 100)})
+    result = race({"a": clock.contestant("a", 9000, *[5000] * 30, 100)})
     assert result.lane("a").calls == 40
 
 
