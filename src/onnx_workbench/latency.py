@@ -110,11 +110,11 @@ class Race:
     timed        eager, fast: call
     ratio        eager / contestant within a round; quartiles over rounds, not over instances
     verdict      faster, slower: both quartiles clear 3 %; same: both within 3 %
-    threads      1 each, as torch reads back, on 1 core
+    threads      1 each, as torch reads back
     rounds       3 rounds, each in fresh random order (seed 0)
     blocks       about 4 ms each, one call discarded before it, garbage collector off
     warm-up      50 calls or 400 ms, whichever comes first; the first call is kept apart
-    machine      a laptop
+    machine      1 core, a laptop
     doubt        one process, one instance each: not replicated, a percent or two is chance
     """
 
@@ -231,10 +231,7 @@ class Race:
             "quartiles over rounds, not over instances",
         )
         yield "verdict", f"faster, slower: both quartiles clear {least}; same: both within {least}"
-        yield (
-            "threads",
-            f"{self.threads} each, as torch reads back, on {text.plural(self.cores, 'core')}",
-        )
+        yield "threads", f"{self.threads} each, as torch reads back"
         yield "rounds", f"{self._rounds()}, each in fresh random order (seed {self.seed})"
         yield (
             "blocks",
@@ -246,7 +243,7 @@ class Race:
             f"{WARM_CALLS} calls or {1e3 * self.seconds * WARM_SHARE:.0f} ms, "
             "whichever comes first; the first call is kept apart",
         )
-        yield "machine", self.machine
+        yield "machine", f"{text.plural(self.cores, 'core')}, {self.machine}"
         yield from _labelled("doubt", self._doubts())
 
     def _doubts(self) -> Iterator[str]:
