@@ -8,7 +8,10 @@ The names are loaded when they are first used (`SPEC 1 <https://scientific-pytho
 so that this import costs milliseconds and :func:`check` can report on a torch that does not import.
 """
 
-import lazy_loader as lazy
-
-__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
+try:
+    import lazy_loader as lazy
+except ModuleNotFoundError:  # nothing is installed yet, and check() can still say so
+    from .stack import check as check
+else:
+    __getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
 __version__ = "0.1.0"
