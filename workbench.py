@@ -91,8 +91,11 @@ class Step:
     remedy: str
 
     def take(self) -> None:
-        if not any(way.taken() for way in self.ways):
-            raise SetupError(self)
+        for way in self.ways:
+            if way.taken():
+                return
+            print("      that did not work", flush=True)
+        raise SetupError(self)
 
 
 class SetupError(Exception):
@@ -199,7 +202,7 @@ def fingerprint(flavour: str) -> str:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     commands = (install_torch(flavour), install_project())
-    facts = (sys.version, commands, pins, project["build-system"], project["project"])
+    facts = (sys.version_info[:2], commands, pins, project["build-system"], project["project"])
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
@@ -310,8 +313,11 @@ def another_python() -> str:
     )
 
 
-def again(python: str = Path(sys.executable).name) -> str:
-    return " ".join([python, "workbench.py", *sys.argv[1:]])
+def again(python: str | None = None) -> str:
+    """The command that the user typed, with this Python or another."""
+    name = Path(sys.executable).name
+    here = name if shutil.which(name) == sys.executable else sys.executable
+    return " ".join([python or here, "workbench.py", *sys.argv[1:]])
 
 
 def main(arguments: list[str]) -> int:

@@ -217,6 +217,7 @@ def test_a_stamp_that_is_not_json_counts_as_none(workbench, commands):
 
 def test_a_failed_step_names_itself_the_likely_cause_and_the_next_command(workbench, monkeypatch):
     refuse(workbench, monkeypatch, lambda c: "-e" in c)
+    monkeypatch.setattr(workbench.shutil, "which", lambda name: "/usr/bin/other")
     with pytest.raises(workbench.SetupError) as caught:
         workbench.install_project().take()
     assert str(caught.value) == (
@@ -225,7 +226,7 @@ def test_a_failed_step_names_itself_the_likely_cause_and_the_next_command(workbe
         "\n  Likely cause: the package index did not answer, "
         "or has no build of a pinned package for this Python"
         "\n  Next: read pip's last lines above; behind a proxy set HTTPS_PROXY"
-        f"\n  Then: {Path(sys.executable).name} workbench.py test"
+        f"\n  Then: {sys.executable} workbench.py test"
     )
 
 
