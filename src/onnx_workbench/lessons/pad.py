@@ -1,0 +1,100 @@
+"""A pad to draw a digit on with the mouse, a finger or the keys, and what a reader makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import torch
+import traitlets
+
+from ..errors import InputError
+from .picture import svg
+from .reader import digits
+
+_HERE = Path(__file__).parent
+_SIDE = 8
+
+
+def draw_digit(reader: Callable[[torch.Tensor], Any]) -> Pad:
+    """A pad whose drawing ``reader`` reads while it is drawn.
+
+    Args:
+        reader: a callable from images ``float32[1, 1, 8, 8]`` in [0, 1] to logits
+            ``float32[1, 10]``: an Artifact, a model, a function.
+
+    Raises:
+        InputError: ``reader`` cannot be called.
+
+    >>> draw_digit(digits().model)
+    A pad to draw a digit on. It shows a 6; the reader says 6.
+    """
+    if not callable(reader):
+        raise InputError(
+            f"draw_digit() was given a {type(reader).__name__}, and it takes a callable from "
+            "images to logits. Pass an Artifact, a model or a function."
+        )
+    return Pad(reader)
+
+
+class Pad(anywidget.AnyWidget):
+    """The widget of :func:`draw_digit`.
+
+    ``pixels`` is what the reader gets, 64 grey values in [0, 1], row by row; ``probabilities`` are
+    the ten that it answered with, empty where it failed, and ``error`` says why then.
+    """
+
+    _esm = _HERE / "pad.js"
+    _css = _HERE / "pad.css"
+
+    samples: traitlets.List = traitlets.List().tag(sync=True)  # real digits, for the front-end
+    pixels = traitlets.List(traitlets.Float()).tag(sync=True)
+    probabilities = traitlets.List(traitlets.Float()).tag(sync=True)
+    error = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, reader: Callable[[torch.Tensor], Any]) -> None:
+        self._reader = reader
+        images, self._label = _one_of_each()
+        rows = images.flatten(1).tolist()
+        super().__init__(samples=rows, pixels=rows[0])  # which is read at once
+
+    @traitlets.observe("pixels")
+    def _read(self, change: object = None) -> None:
+        try:
+            with torch.no_grad():
+                logits = torch.as_tensor(self._reader(self._image()))
+            answer, failure = logits.reshape(10).softmax(0).tolist(), ""
+        except Exception as error:  # shown where the answer would be: a pad has no traceback
+            answer, failure = [], f"{type(error).__name__}: {error}"
+        with self.hold_sync():
+            self.probabilities, self.error = answer, failure
+
+    def _image(self) -> torch.Tensor:
+        return torch.tensor(self.pixels, dtype=torch.float32).reshape(1, 1, _SIDE, _SIDE)
+
+    @property
+    def digit(self) -> int | None:
+        """The digit that the reader says, None where it failed."""
+        return max(range(10), key=self.probabilities.__getitem__) if self.probabilities else None
+
+    def __repr__(self) -> str:
+        says = self.error or f"the reader says {self.digit}"
+        if self.pixels == self.samples[0]:
+            says = f"It shows a {self._label}; {says}"
+        return f"A pad to draw a digit on. {says[0].upper()}{says[1:]}."
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        """The widget, and for a page without a kernel the drawing as text and picture."""
+        data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
+        fallback = {"text/plain": repr(self), "image/svg+xml": svg(self._image(), cell=16)}
+        return data | fallback, metadata
+
+
+def _one_of_each() -> tuple[torch.Tensor, int]:
+    """The first test image of each digit, in the order they come, and the label of the first."""
+    read = digits()
+    labels = read.test_labels.tolist()
+    firsts = sorted(labels.index(digit) for digit in range(10))
+    return read.test_images[firsts], labels[firsts[0]]

@@ -1,0 +1,215 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from onnx_workbench import export, lessons, verify
+from onnx_workbench.errors import InputError, WorkbenchError
+from onnx_workbench.lessons import course, picture, reader
+from onnx_workbench.lessons.course import Progress
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("ONNX_WORKBENCH_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+# ---------------------------------------------------------------- digits
+
+
+def test_the_reader_reads_digits_that_it_never_saw():
+    digits = lessons.digits()
+    assert digits.accuracy(digits.model) > 0.97
+    assert digits.accuracy(lambda images: torch.zeros(len(images), 10)) < 0.2
+    assert not digits.model.training
+    assert not any(p.requires_grad for p in digits.model.parameters())
+
+
+def test_the_data_is_scaled_and_no_test_image_was_trained_on():
+    digits = lessons.digits()
+    assert digits.images.shape == (1437, 1, 8, 8)
+    assert digits.test_images.shape == (360, 1, 8, 8)
+    assert (digits.images.dtype, digits.labels.dtype) == (torch.float32, torch.int64)
+    assert (digits.images.min(), digits.images.max()) == (0, 1)
+    seen = {image.numpy().tobytes() for image in digits.images}
+    assert not seen & {image.numpy().tobytes() for image in digits.test_images}
+
+
+def test_training_again_gives_the_same_bits_and_leaves_torch_as_it_was():
+    first = lessons.digits()
+    assert lessons.digits() is first
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    with torch.inference_mode():
+        again = reader.digits.__wrapped__()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+    for name, tensor in first.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name]), name
+    assert torch.equal(first.test_images, again.test_images)
+
+
+def test_an_interrupted_training_puts_torch_back_and_can_be_started_again(monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", interrupted)
+        reader.digits.cache_clear()
+        with pytest.raises(KeyboardInterrupt):
+            lessons.digits()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+    assert lessons.digits().accuracy(lessons.digits().model) > 0.97
+
+
+def test_missing_data_is_told_with_the_command_that_mends_it(monkeypatch):
+    def gone():
+        raise FileNotFoundError("digits.csv.gz not found")
+
+    monkeypatch.setattr("sklearn.datasets.load_digits", gone)
+    with pytest.raises(WorkbenchError) as caught:
+        reader._load()
+    assert str(caught.value) == (
+        "The handwritten digits could not be read; they were expected in the installed "
+        "scikit-learn (digits.csv.gz not found). Install it again: "
+        "pip install --force-reinstall --no-deps scikit-learn"
+    )
+    assert isinstance(caught.value.__cause__, FileNotFoundError)
+
+
+@pytest.mark.parametrize(
+    ("predict", "given"),
+    [(lambda x: x, [360, 1, 8, 8]), (lambda x: x.numpy(), "ndarray"), (lambda x: None, "NoneType")],
+)
+def test_accuracy_wants_ten_logits_an_image(predict, given):
+    with pytest.raises(InputError) as caught:
+        lessons.digits().accuracy(predict)
+    assert str(caught.value) == (
+        f"`predict` returned {given} for 360 images, and logits of shape [360, 10] were expected. "
+        "Pass a callable that maps images to one tensor with a logit for each digit."
+    )
+
+
+def test_the_exported_reader_reads_as_well_as_the_model(tmp_path):
+    digits = lessons.digits()
+    batch = {"images": {0: "batch"}}
+    file = export(digits.model, tmp_path / "r.onnx", digits.images[:2], dynamic=batch)
+    assert digits.accuracy(file) == digits.accuracy(digits.model)
+
+
+def test_a_picture_holds_the_grey_values_of_its_digits():
+    image = torch.zeros(1, 1, 8, 8)
+    image[0, 0, 2, 5] = 0.5
+    drawn = picture.svg(image, ["<7>"])
+    assert drawn.count("<path") == 1
+    assert '<path fill-opacity="0.50" d="M5 2h1v1h-1z"/>' in drawn
+    assert "&lt;7&gt;" in drawn
+    assert lessons.digits()._repr_html_() == lessons.digits()._repr_html_()
+
+
+# ---------------------------------------------------------------- encoder
+
+
+def test_the_encoder_is_the_same_every_time_and_leaves_the_random_state_alone():
+    state = torch.get_rng_state()
+    one, two = lessons.encoder(), lessons.encoder()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(one.inputs[0], two.inputs[0])
+    assert verify(one.model, two.model, *one.inputs, tolerance=(0, 0))
+    assert not one.model.training
+
+
+def test_attention_is_what_torch_calls_attention():
+    attention = lessons.encoder().model.blocks[0].attention
+    words = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(1))
+    heads = [attention.split(layer(words)) for layer in (attention.query, attention.key)]
+    value = attention.split(attention.value(words))
+    mixed = torch.nn.functional.scaled_dot_product_attention(*heads, value)
+    expected = attention.out(mixed.transpose(1, 2).reshape(2, 5, 32))
+    torch.testing.assert_close(attention(words), expected)
+
+
+# ---------------------------------------------------------------- progress
+
+
+def test_progress_begins_empty_and_keeps_what_was_recorded(home):
+    assert lessons.progress() == Progress()
+    assert lessons.progress().next == "01"
+    assert not home.exists(), "looking must not write"
+    assert course.record("01") == course.record("03") == ""
+    assert lessons.progress().solved == {"01", "03"}
+    assert lessons.progress().next == "02"
+    assert [file.name for file in home.iterdir()] == ["progress.json"]
+
+
+def test_the_map_ticks_what_is_solved_and_links_each_notebook():
+    all_of_them = Progress(frozenset(course.SOLVABLE))
+    assert all_of_them.next is None
+    assert repr(all_of_them).count("[x]") == 5
+    assert "next" not in all_of_them._repr_html_()
+    html = Progress(frozenset({"01"}))._repr_html_()
+    assert html.count("&#10003;") == 1
+    assert '<b><a href="02-capture-a-graph.ipynb">Capture a graph</a></b> &larr; next' in html
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"solved": 3}', '{"solved": [[]]}', "\xff"])
+def test_a_broken_file_counts_as_empty_and_says_so(home, content):
+    home.mkdir()
+    (home / "progress.json").write_bytes(content.encode("latin-1"))
+    progress = lessons.progress()
+    assert progress.solved == frozenset()
+    assert progress.note == (
+        f"Your progress in {home / 'progress.json'} is broken and counts as empty; the next "
+        "solved exercise writes it anew."
+    )
+    assert repr(progress).endswith(progress.note)
+    assert course.record("02") == ""
+    assert lessons.progress() == Progress(frozenset({"02"}))
+
+
+def test_a_lesson_that_is_unknown_does_not_count(home):
+    home.mkdir()
+    (home / "progress.json").write_text(json.dumps({"solved": ["01", "99", "00"]}))
+    assert lessons.progress().solved == {"01"}
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_a_sentence(home):
+    home.write_text("a file where the folder should be")
+    assert course.record("01") == (
+        f"Your progress could not be saved in {home / 'progress.json'}: File exists."
+    )
+    assert lessons.progress().solved == frozenset()
+    assert lessons.progress().note == (
+        f"Your progress in {home / 'progress.json'} cannot be read: Not a directory."
+    )
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_draft(home, monkeypatch):
+    course.record("01")
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(course.json, "dump", full)
+    assert course.record("02").endswith("progress.json: No space left on device.")
+    assert [file.name for file in home.iterdir()] == ["progress.json"]
+    assert lessons.progress().solved == {"01"}
+
+
+def test_the_home_folder_is_short_in_what_is_shown(monkeypatch, tmp_path):
+    monkeypatch.delenv("ONNX_WORKBENCH_HOME")
+    monkeypatch.setattr(course.Path, "home", lambda: tmp_path)
+    (tmp_path / ".onnx-workbench").mkdir()
+    (tmp_path / ".onnx-workbench" / "progress.json").write_text("{")
+    assert "in ~/.onnx-workbench/progress.json is broken" in lessons.progress().note
+
+
+def test_a_recording_of_numpy_numbers_is_plain_data():
+    from onnx_workbench.lessons.exercises import ratio
+
+    times = ratio.recording()
+    assert times.a.shape == times.b.shape == (ratio.ROUNDS,)
+    assert np.array_equal(times.a, ratio.recording().a)
