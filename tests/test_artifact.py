@@ -95,7 +95,8 @@ def test_prepare_times_the_session_alone_with_the_threads_asked_for(scores):
 
 def test_the_tracer_bakes_a_branch_that_capture_refuses_and_cond_keeps(tmp_path):
     up, down = torch.ones(3), -torch.ones(3)
-    traced = export(Branch().eval(), tmp_path / "traced.onnx", up, dynamo=False)
+    with pytest.warns(torch.jit.TracerWarning):
+        traced = export(Branch().eval(), tmp_path / "traced.onnx", up, dynamo=False)
     assert verify(Branch().eval(), traced, up)
     assert not verify(Branch().eval(), traced, down)
     with pytest.raises(CaptureError):
@@ -104,6 +105,12 @@ def test_the_tracer_bakes_a_branch_that_capture_refuses_and_cond_keeps(tmp_path)
     assert verify(Branch().eval(), kept, up)
     assert verify(Branch().eval(), kept, down)
     assert kept.operations["If"] == 1
+
+
+def test_what_torch_says_about_the_users_line_comes_through(tmp_path):
+    with pytest.warns(torch.jit.TracerWarning, match="boolean might cause the trace") as caught:
+        export(Branch().eval(), tmp_path / "traced.onnx", torch.ones(3), dynamo=False)
+    assert [Path(warning.filename).name for warning in caught] == ["models.py"]
 
 
 def test_the_tracer_drops_an_unused_input_and_is_called_like_the_model_all_the_same(tmp_path):

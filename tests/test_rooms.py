@@ -12,7 +12,7 @@ import onnx_workbench
 PACKAGE = Path(onnx_workbench.__file__).parent
 
 FLOORS = (
-    {"errors", "text", "contestant"},
+    {"errors", "text", "contestant", "progress"},
     {"source", "runtime", "figures", "stack", "track"},
     {"exporter", "signature", "frames"},
     {"graph", "agreement", "latency", "viewer"},

@@ -18,9 +18,8 @@ import onnx
 import torch
 from torch import nn
 from torch.onnx import ONNXProgram
-from tqdm.auto import tqdm
 
-from . import exporter, runtime
+from . import exporter, progress, runtime
 from .contestant import Prepared
 from .errors import ExportError, InputError, LoadError
 from .graph import Graph, capture
@@ -287,7 +286,7 @@ def _beside(target: Path) -> Iterator[Path]:
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[str], None]]:
     """A line that names the step, for exports that take longer than two seconds."""
-    with tqdm(total=total, desc="export", delay=2, leave=False) as bar:
+    with progress.bar(total=total, desc="export", delay=2) as bar:
 
         def step(name: str) -> None:
             bar.set_postfix_str(name, refresh=False)

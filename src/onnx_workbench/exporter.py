@@ -28,6 +28,7 @@ from torch.export.graph_signature import ConstantArgument, OutputKind
 from torch.onnx import ONNXProgram
 
 from .errors import ExportError, TrainingModeWarning
+from .source import is_users
 
 Axes = dict[int, str]
 """The names of an input's dynamic dimensions: ``{0: "batch"}``."""
@@ -181,21 +182,22 @@ def _depth_of_caller() -> int:
 def quiet() -> Iterator[None]:
     """No chatter of the exporter; its errors come out as exceptions all the same.
 
-    torch.onnx prints its progress, logs a line for each torchvision operator that is absent, and
-    torch.export prints the graph of a failed capture to stderr.
+    torch.onnx prints its progress, logs a line for each torchvision operator that is absent and
+    warns about its own insides, and torch.export prints the graph of a failed capture to stderr.
+    What is silenced is theirs alone: a warning about a line of the user's comes through.
     """
     logger = logging.getLogger("torch")
     level = logger.level
-    with (
-        contextlib.redirect_stderr(io.StringIO()),
-        warnings.catch_warnings(),
-    ):
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
-        warnings.filterwarnings("ignore", message=".*The axis name: .* will not be used")
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("default")
         logger.setLevel(logging.ERROR)
         try:
-            yield
+            with contextlib.redirect_stderr(io.StringIO()):
+                yield
         finally:
             logger.setLevel(level)
+    for warning in heard:
+        if is_users(warning.filename):
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )

@@ -179,8 +179,15 @@ def _rows(module: fx.GraphModule, symbols: Mapping[str, str], indent: str = "") 
             yield Node(f"{indent}{node.name}", "subgraph", "", "", None)
             yield from _rows(branch, symbols, indent + "  ")
             continue
-        line = user_line(node.meta.get("stack_trace") or "")
-        yield Node(f"{indent}{node.name}", node.op, _target(node), _value(node, symbols), line)
+        yield Node(
+            f"{indent}{node.name}", node.op, _target(node), _value(node, symbols), _line(node)
+        )
+
+
+def _line(node: fx.Node) -> Line | None:
+    """The user's line, or a library module's; what torch put in between has none worth showing."""
+    line = user_line(node.meta.get("stack_trace") or "")
+    return line if line and (is_users(line.file) or line.function == "forward") else None
 
 
 def _target(node: fx.Node) -> str:

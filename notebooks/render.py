@@ -1,0 +1,70 @@
+"""Run the lessons and commit what they show: ``python notebooks/render.py [03 05 ...]``.
+
+Each notebook is run from top to bottom in a fresh kernel and written back with its outputs, beside
+the old one first. What does not belong into a commit is taken out: widget views (without a kernel
+they show an error and hide the picture below), tracebacks (their last lines stay; the rest are
+paths of this machine), times of execution. A cell that writes to stderr stops the rendering.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+HERE = Path(__file__).parent
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def render(path: Path) -> None:
+    """Run one notebook and put it, with its outputs, where it was."""
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(
+        notebook,
+        timeout=600,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(HERE)}},
+        record_timing=False,
+    ).execute()
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [_committed(output, cell) for output in cell.outputs]
+    draft = path.with_suffix(".rendering")
+    nbformat.write(notebook, draft)
+    draft.replace(path)
+
+
+def _committed(output: NotebookNode, cell: NotebookNode) -> NotebookNode:
+    if output.get("name") == "stderr":
+        raise SystemExit(f"This cell wrote to stderr:\n{cell.source}\n\n{output.text}")
+    if output.output_type == "error":
+        output.traceback = [f"\x1b[31m{output.ename}\x1b[39m: {output.evalue}"]
+    if "data" in output:
+        output.data.pop(WIDGET, None)
+    return output
+
+
+def main(names: list[str]) -> None:
+    chosen = [p for p in sorted(HERE.glob("*.ipynb")) if not names or p.name[:2] in names]
+    with tempfile.TemporaryDirectory() as home:
+        # Nobody's progress, and no progress bars: outputs are the same on every run.
+        os.environ.update(ONNX_WORKBENCH_HOME=home, TQDM_DISABLE="1")
+        for path in chosen:
+            print(f"{path.name} ...", flush=True)
+            render(path)
+
+
+if __name__ == "__main__":
+    if any(not re.fullmatch(r"\d\d", name) for name in sys.argv[1:]):
+        raise SystemExit(__doc__)
+    main(sys.argv[1:])
