@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
+from . import progress
 from .contestant import Prepared
 
 BLOCK = 4e-3  # seconds; below 3 ms the clock and the caches show, above 37 ms the drift does
@@ -141,7 +141,7 @@ def heat(runners: Sequence[Runner], threads: int, seconds: float, rng: random.Ra
         rounds = max(LEAST_ROUNDS, round(seconds / lap)) if lap else 0
         at = "racing" if runners[0].batch is None else f"racing at batch {runners[0].batch}"
         with _no_collector():
-            for _ in tqdm(range(rounds), desc=at, unit="round", leave=False):
+            for _ in progress.bar(range(rounds), desc=at, unit="round"):
                 _round([runner for runner in runners if not runner.error], threads, rng)
 
 

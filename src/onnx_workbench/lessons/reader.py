@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
+from .. import progress
 from ..errors import InputError, WorkbenchError
 from ..text import plural
 from .picture import svg
@@ -134,7 +134,7 @@ def _load() -> tuple[torch.Tensor, torch.Tensor]:
 
 def _train(model: DigitReader, images: torch.Tensor, labels: torch.Tensor) -> DigitReader:
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in tqdm(range(EPOCHS), desc="training on digits", leave=False):
+    for _ in progress.bar(range(EPOCHS), desc="training on digits"):
         for batch in torch.randperm(len(images)).split(BATCH):
             loss = nn.functional.cross_entropy(model(images[batch]), labels[batch])
             optimizer.zero_grad()
