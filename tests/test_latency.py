@@ -386,9 +386,9 @@ def test_two_races_differ_in_their_numbers_alone(clock):
             race({n: clock.contestant(n, c) for n, c in zip(names, costs, strict=True)}, X, batch=3)
         )
 
-    first, second = report(7, 4000, 123.4), report(4000, 38.75, 4010)
-    assert first != second
-    assert sanitised(first) == sanitised(second)
+    reports = {report(7, 4000, 123.4), report(4000, 38.75, 4010), report(400, 400, 400)}
+    assert len(reports) == 3
+    assert len({sanitised(one) for one in reports}) == 1
 
 
 def test_records_hold_what_the_table_shows(clock):
