@@ -13,7 +13,7 @@ at this moment. Run it with the Python of `.venv`; nothing is written outside a 
     export      capture + export of two models, beside a bare torch.onnx.export of the same
     notebooks   each lesson run in a new kernel, wall time and peak memory of the kernel and its
                 children, beside a notebook that imports torch and onnxruntime
-    set-up      `workbench.py check` in a fresh copy, beside `pip install` of the same pins
+    set-up      `workbench.py test --version` in a fresh copy, beside `pip install` of its pins
 """
 
 from __future__ import annotations
