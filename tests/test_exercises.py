@@ -1,5 +1,6 @@
 """Every exercise: the blank fails, the solution passes, each typical slip has a hint of its own."""
 
+import functools
 import math
 import re
 from pathlib import Path
@@ -9,16 +10,22 @@ import onnx
 import pytest
 import torch
 
-from onnx_workbench import check, export, lessons, load
+from onnx_workbench import export, lessons, load, stack
 from onnx_workbench.errors import InputError
 from onnx_workbench.lessons import course
 from onnx_workbench.lessons.exercises import batch, breaks, node, ratio
+from onnx_workbench.lessons.exercises import clocks as clocks_room
 from onnx_workbench.lessons.task import Exercise
 from onnx_workbench.lessons.workbook import EXERCISES
+from onnx_workbench.stack import Clocks, Reading, Stack
+
+LOOKED = functools.cache(stack.check)
+"""One look at the stack serves the whole file: it takes seconds."""
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
+    monkeypatch.setattr(stack, "check", LOOKED)
     monkeypatch.setenv("ONNX_WORKBENCH_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
 
@@ -116,9 +123,8 @@ def test_a_right_answer_that_cannot_be_saved_is_still_right(tmp_path):
 
 
 def test_each_wrong_clock_of_01_has_its_own_hint():
-    stack = check()
-    clocks = stack.clocks
-    torch_version = next(p.version for p in stack.packages if p.name == "torch")
+    clocks = LOOKED().clocks
+    torch_version = next(p.version for p in LOOKED().packages if p.name == "torch")
     wrong = {
         torch_version: f"{torch_version} is the version of a package.",
         float(".".join(torch_version.split(".")[:2])): "is the version of a package.",
@@ -135,12 +141,8 @@ def test_each_wrong_clock_of_01_has_its_own_hint():
 
 
 def test_the_hint_of_01_tells_what_onnx_knows_from_what_is_loaded(monkeypatch):
-    from onnx_workbench import stack
-    from onnx_workbench.stack import Clocks, Reading
-
     clocks = Clocks(Reading(20, 10), Reading(22, 10), knows=Reading(26, 13), loads=Reading(24, 11))
-    report = stack.Stack((), ("onnxruntime",), clocks, "")
-    monkeypatch.setattr(stack, "check", lambda: report)
+    monkeypatch.setattr(clocks_room, "facts", lambda: Stack((), ("onnxruntime",), clocks, ""))
     assert "The onnx package has definitions up to opset 26." in hint("01", 26)
     assert "ONNX Runtime would load opset 24" in hint("01", 24)
     assert lessons.exercise("01").check(22)
@@ -239,7 +241,7 @@ def test_03_wants_what_export_returns():
 
 def test_a_file_of_03_with_its_weights_elsewhere_is_told():
     proto = exported().proto
-    onnx.save(proto, "two.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    onnx.save(proto, "two.onnx", save_as_external_data=True, location="w.bin", size_threshold=256)
     assert hint("03", load("two.onnx")).startswith("It is 2 files, two.onnx and w.bin, and")
 
 

@@ -84,6 +84,12 @@ function bars(parent) {
   };
 }
 
+/** The notebook has uses of its own for arrows and space. */
+function claim(event) {
+  event.preventDefault();
+  event.stopPropagation();
+}
+
 /** Strokes of the pointer and of the keys: `changed` hears of every new point. */
 function listen(svg, cursor, strokes, changed) {
   let drawing = false;
@@ -120,11 +126,12 @@ function listen(svg, cursor, strokes, changed) {
       row = Math.min(SIDE - 1, Math.max(0, row + steps[event.key][1]));
       cursor.setAttribute("x", column);
       cursor.setAttribute("y", row);
-      if (event.shiftKey) add(before, true), add(here(), false);
+      if (!event.shiftKey) return claim(event);
+      if (String(strokes.at(-1)?.at(-1)) !== String(before)) add(before, true);
+      add(here(), false);
     } else if (event.key === " ") add(here(), true);
     else return;
-    event.preventDefault();
-    event.stopPropagation(); // the notebook has uses of its own for these keys
+    claim(event);
   });
 }
 

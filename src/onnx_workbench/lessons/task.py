@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from html import escape
@@ -13,6 +14,7 @@ from ..errors import WorkbenchError
 from ..source import is_users, user_line
 from .course import LESSONS, record
 
+_CODE = re.compile(r"`([^`\n]+)`")
 _JUDGES = Path(__file__).parent / "exercises"
 
 
@@ -84,7 +86,9 @@ class Verdict:
 
     def _repr_html_(self) -> str:
         mark, head = ("&#10003;", "Right.") if self.right else ("&#9675;", "Not yet.")
-        words = escape("\n".join(filter(None, (self.text, self.note))))
+        words = _CODE.sub(
+            r"<code>\1</code>", escape("\n".join(filter(None, (self.text, self.note))))
+        )
         return f'<div style="white-space:pre-wrap">{mark} <b>{head}</b> {words}</div>'
 
 
