@@ -42,6 +42,7 @@ RUNTIME = by_name(PROJECT["dependencies"])
 EXTRAS = by_name([each for lines in PROJECT["optional-dependencies"].values() for each in lines])
 DIRECT = RUNTIME | EXTRAS
 PINS = pins_of(re.findall(r"^[a-z][^#\n]*", read("constraints.txt"), re.MULTILINE))
+INSTALLED = {canonicalize_name(each.name): each.version.split("+")[0] for each in distributions()}
 
 
 # -- pyproject.toml and constraints.txt -----------------------------------------------------------
@@ -58,6 +59,8 @@ def test_the_first_block_of_pins_is_what_the_project_names():
 
 
 def test_everything_that_the_project_brings_along_is_pinned():
+    if any(INSTALLED.get(name, PINS[name]) != PINS[name] for name in DIRECT):
+        pytest.skip("another stack than the pinned one is installed here")
     assert tree(DIRECT) - PINS.keys() == set()
 
 
@@ -86,7 +89,7 @@ def test_each_pin_that_is_installed_here_allows_the_oldest_pythons(python):
     allowed = {
         (each.name, each.version): SpecifierSet(each.metadata.get("Requires-Python", ""))
         for each in distributions()
-        if PINS.get(canonicalize_name(each.name)) == each.version.split("+")[0]
+        if PINS.get(name := canonicalize_name(each.name)) == INSTALLED[name]
     }
     assert len(allowed) > len(RUNTIME)
     assert [pin for pin, pythons in allowed.items() if python not in pythons] == []
@@ -189,7 +192,7 @@ class TestBinder:
         monkeypatch.chdir(ROOT)
         pack = CondaBuildPack(base_image="docker.io/library/buildpack-deps:24.04")
         assert pack.detect()
-        assert pack.environment_yaml_path == "binder/environment.yml"
+        assert pack.binder_path("environment.yml") == "binder/environment.yml"
         assert pack.python_version == "3.11"
         assert pack.get_post_build_scripts() == ["binder/postBuild"]
 
