@@ -10,7 +10,7 @@ from .netron import Netron
 __all__ = ["Netron", "view"]
 
 
-def view(model: Any, *, height: int = 560) -> Netron:
+def view(model: Any, *, height: int = 640) -> Netron:
     """Netron in the cell. The page gets the graph; large weights stay in the kernel.
 
     Args:
@@ -31,8 +31,8 @@ def view(model: Any, *, height: int = 560) -> Netron:
     >>> view(parser.parse_model('<ir_version: 10, opset_import: ["": 20]> '
     ...                         'half (float[2] x) => (float[2] y) { y = Relu(x) }'))
     half          opset 20, IR 10
-    input         x  float32  2
-    output        y  float32  2
+    input         x  float32[2]
+    output        y  float32[2]
     nodes         1: Relu
     initializers  none
 

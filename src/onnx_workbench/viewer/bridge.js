@@ -9,12 +9,13 @@ const SANDBOX = "allow-scripts allow-downloads allow-popups";
 const PATIENCE = 20000; // ms until a silent kernel or frame is given up
 const STYLE = `
   .ow-netron { position: relative; overflow: hidden; resize: vertical; box-sizing: border-box;
-    border: 1px solid var(--jp-border-color2, #d0d7de); border-radius: 6px; min-height: 160px;
-    background: var(--ow-paper); }
+    border: 1px solid var(--jp-border-color2, #d0d7de); border-radius: 6px; min-height: 160px; }
   .ow-netron iframe { position: absolute; inset: 0; width: 100%; height: 100%; border: 0;
     opacity: 0; transition: opacity .15s; }
   .ow-netron.drawn iframe { opacity: 1; }
-  .ow-netron .ow-still { max-width: 100%; display: block; margin: 8px auto; }
+  .ow-netron .ow-still { max-width: 100%; display: block; margin: 8px auto;
+    animation: ow-appear .3s 1.2s both; }
+  @keyframes ow-appear { from { opacity: 0; } }
   .ow-netron.drawn .ow-still, .ow-netron.drawn .ow-note { display: none; }
   .ow-netron .ow-note { position: absolute; left: 12px; bottom: 8px; padding: 2px 8px; z-index: 1;
     font: 12px var(--jp-ui-font-family, sans-serif); border-radius: 4px; color: #57606a;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Literal
@@ -16,7 +16,7 @@ from onnx_workbench.text import plural
 
 from .layout import layers
 from .model import Model, subgraphs
-from .summary import plain, shape_of, shape_of_tensor
+from .summary import dims_of, plain
 
 MOST_BOXES = 60
 """A larger graph is drawn with its head and its tail, and one box for what lies between."""
@@ -143,7 +143,7 @@ def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
     for tensor in graph.initializer:
         yield tensor.name, _shown(tensor)
     for sparse in graph.sparse_initializer:
-        yield sparse.values.name, "×".join(map(str, sparse.dims))
+        yield sparse.values.name, _product(sparse.dims)
     for node in graph.node:
         if node.op_type == "Constant" and len(node.output) == 1 and node.attribute:
             attribute = node.attribute[0]
@@ -165,13 +165,18 @@ def _shown(tensor: onnx.TensorProto) -> str:
             return f"= [{shown}]" if tensor.dims else f"= {shown}"
         except (ValueError, TypeError, KeyError):  # no data here, or not a number
             pass
-    return shape_of_tensor(tensor)
+    return _product(tensor.dims)
 
 
 def _shapes(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
     for value in chain(graph.value_info, graph.input, graph.output):
-        if shape := shape_of(value):
-            yield value.name, shape
+        if (dims := dims_of(value)) is not None:
+            yield value.name, _product(dims)
+
+
+def _product(dims: Iterable[object]) -> str:
+    """A shape as Netron writes it, with multiplication signs."""
+    return "\u00d7".join(map(str, dims)) or "scalar"
 
 
 def _lines(

@@ -37,7 +37,7 @@ _COLOURS = {
     "#502800": "QuantizeLinear DequantizeLinear DynamicQuantizeLinear",
 }
 _COLOUR = {op: colour for colour, ops in _COLOURS.items() for op in ops.split()}
-_NARROW, _WIDE = frozenset("iljtfrI.,:;'|!()[] "), frozenset("MWmw@%×…")
+_NARROW, _WIDE = frozenset("iljtfrI.,:;'|!()[] "), frozenset("MWmw@%\u00d7\u2026")
 
 
 def draw(model: Model) -> str:

@@ -96,27 +96,26 @@
     }
   }
 
-  // Netron leaves a margin of 100 around the graph. Smaller text than this is not read: a taller
-  // graph starts at its inputs instead.
+  // Netron leaves a margin around the graph. Smaller text than this is not read: a larger graph
+  // opens at its first input instead of being seen whole.
   const MARGIN = 100;
-  const SMALLEST = 0.7;
-  const size = () => ["width", "height"].map((side) => Number(element("canvas").getAttribute(side)));
-  const fit = (view) => {
+  const SMALLEST = 0.66;
+  const size = () =>
+    ["width", "height"].map((side) => Number(element("canvas").getAttribute(side)) - 2 * MARGIN);
+  const fit = () => {
     const target = element("target");
     const [width, height] = size();
-    const whole = Math.min(
-      target.clientWidth / (width - 1.6 * MARGIN),
-      target.clientHeight / (height - 1.6 * MARGIN),
-    );
-    const zoom = Math.min(1, Math.max(SMALLEST, whole));
-    view.target.zoom = zoom;
+    const whole = Math.min(target.clientWidth / (width + 40), target.clientHeight / (height + 40));
+    view.target.zoom = Math.min(1, Math.max(SMALLEST, whole));
+    const zoom = view.target.zoom;
     const first = document.querySelector("#canvas .graph-input") ?? element("canvas");
-    const box = first.getBoundingClientRect();
-    const left = target.scrollLeft + box.left + box.width / 2 - target.clientWidth / 2;
-    const spare = target.clientHeight - zoom * (height - 2 * MARGIN);
-    const top = zoom * MARGIN - Math.max(24, spare / 2);
-    target.scrollTo({ left: whole < SMALLEST ? left : (zoom * width - target.clientWidth) / 2,
-                      top, behavior: "instant" });
+    const { left, width: wide } = (width * zoom > target.clientWidth ? first : element("canvas"))
+      .getBoundingClientRect();
+    target.scrollTo({
+      left: target.scrollLeft + left + (wide - target.clientWidth) / 2,
+      top: zoom * MARGIN - Math.max(20, (target.clientHeight - zoom * height) / 2),
+      behavior: "instant",
+    });
     delete view.target._scrollLeft;
     delete view.target._scrollTop;
   };
@@ -143,10 +142,10 @@
   const open = async (message) => {
     await host.open(message);
     const [width, height] = size();
-    say({ type: "drawn", width: width - 1.2 * MARGIN, height: height - 1.2 * MARGIN });
+    say({ type: "drawn", width: width + 40, height: height + 40 });
     await new Promise(requestAnimationFrame); // the cell may have changed the frame's height
     await new Promise(requestAnimationFrame);
-    fit(view);
+    fit();
     const nodes = document.querySelectorAll("#canvas .graph-node").length;
     if (nodes <= MOST_NODES_IN_A_PICTURE) say({ type: "picture", svg: await host.picture() });
   };

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 SWEEPS = 12
 
@@ -95,7 +96,7 @@ def _bend(places: list[Place], tail: int, head: int) -> list[int]:
         route.append(len(places))
         places.append(Place(width=8, height=0, layer=layer))
     route.append(head)
-    for upper, lower in zip(route, route[1:], strict=False):
+    for upper, lower in pairwise(route):
         places[upper].below.append(lower)
         places[lower].above.append(upper)
     return route
@@ -111,11 +112,11 @@ def _ordered(places: list[Place]) -> list[list[int]]:
     for sweep in range(SWEEPS):
         down = sweep % 2 == 0
         for row in rows if down else reversed(rows):
-            ranks = {
+            wanted = {
                 i: _mean([rank[j] for j in (places[i].above if down else places[i].below)], rank[i])
                 for i in row
             }
-            row.sort(key=lambda i, ranks=ranks: (ranks[i], rank[i]))
+            row[:] = [i for *_, i in sorted((wanted[i], rank[i], i) for i in row)]
             rank.update((index, float(at)) for at, index in enumerate(row))
         if (crossings := _crossings(places, rows, rank)) < fewest:
             best, fewest = [list(row) for row in rows], crossings
@@ -126,9 +127,7 @@ def _crossings(places: list[Place], rows: list[list[int]], rank: dict[int, float
     total = 0
     for row in rows:
         heads = [head for i in row for head in sorted(rank[j] for j in places[i].below)]
-        total += sum(
-            first > second for at, first in enumerate(heads) for second in heads[at + 1 :]
-        )
+        total += sum(first > second for at, first in enumerate(heads) for second in heads[at + 1 :])
     return total
 
 
@@ -149,7 +148,7 @@ def _spread(places: list[Place], rows: list[list[int]], gap: float) -> None:
 def _pack(places: list[Place], row: list[int], wanted: list[float], gap: float) -> None:
     """The abscissas nearest to ``wanted`` (least squares) at which no two boxes overlap."""
     offsets = [0.0]
-    for left, right in zip(row, row[1:], strict=False):
+    for left, right in pairwise(row):
         offsets.append(offsets[-1] + (places[left].width + places[right].width) / 2 + gap)
     blocks: list[tuple[float, float, int]] = []  # mean, weight, count
     for index, target, offset in zip(row, wanted, offsets, strict=True):

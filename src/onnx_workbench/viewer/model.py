@@ -10,7 +10,6 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError
 
 from onnx_workbench.errors import InputError, LoadError
 
@@ -83,10 +82,11 @@ def _open(path: Path) -> Model:
 
 
 def _parse(data: bytes, name: str, shown: str) -> Model:
-    proto, cause = onnx.ModelProto(), None
+    proto = onnx.ModelProto()
+    cause: Exception | None = None
     try:
         proto.ParseFromString(data)
-    except DecodeError as error:
+    except Exception as error:  # protobuf's DecodeError, which the package onnx does not export
         cause = error
     if cause is None and proto.HasField("graph"):
         return _model(proto, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class Netron(anywidget.AnyWidget):
     _picture = traitlets.Unicode().tag(sync=True)
     _summary = traitlets.Unicode().tag(sync=True)
     selected = traitlets.Unicode("").tag(sync=True)
-    height = traitlets.Int(560, min=160).tag(sync=True)
+    height = traitlets.Int(640, min=160).tag(sync=True)
 
     def __init__(self, model: Model, **traits: Any) -> None:
         self._model = model
@@ -69,11 +69,12 @@ class Netron(anywidget.AnyWidget):
     def _parts(self) -> tuple[dict[str, str], list[bytes]]:
         """What the page needs of this model, compressed: its bytes and its operators' manual."""
         proto = self._model.proto
-        manual = frontend.operators(proto).encode()
         content = {"name": self._model.name, "page": f"{zlib.crc32(_page()):08x}"}
-        return content, [_packed(proto.SerializeToString()), _packed(manual)]
+        parts = [proto.SerializeToString(), frontend.operators(proto).encode()]
+        return content, [_packed(part) for part in parts]
 
 
+@lru_cache(maxsize=1)
 def _page() -> bytes:
     return _packed(frontend.page().encode())
 

@@ -25,8 +25,8 @@ def summary(model: Model) -> str:
     ...     '<ir_version: 10, opset_import: ["": 20]> '
     ...     'half (float[batch, 2] x) => (float[batch, 2] y) { y = Relu(x) }'))))
     half          opset 20, IR 10
-    input         x  float32  batch×2
-    output        y  float32  batch×2
+    input         x  float32[batch, 2]
+    output        y  float32[batch, 2]
     nodes         1: Relu
     initializers  none
     """
@@ -40,21 +40,14 @@ def summary(model: Model) -> str:
     return text.table(rows)
 
 
-def shape_of(value: onnx.ValueInfoProto) -> str | None:
-    """Dimensions as ``batch×8``; None where the model promises no shape.
+def dims_of(value: onnx.ValueInfoProto) -> list[str] | None:
+    """Names and sizes; None where the model promises no shape.
 
-    >>> shape_of(onnx.helper.make_tensor_value_info("x", 1, ["batch", 8, None]))
-    'batch×8×?'
+    >>> dims_of(onnx.helper.make_tensor_value_info("x", 1, ["batch", 8, None]))
+    ['batch', '8', '?']
     """
     tensor = value.type.tensor_type
-    if not tensor.HasField("shape"):
-        return None
-    dims = (_dim(dim) for dim in tensor.shape.dim)
-    return "×".join(dims) if tensor.shape.dim else "scalar"
-
-
-def shape_of_tensor(tensor: onnx.TensorProto) -> str:
-    return "×".join(map(str, tensor.dims)) or "scalar"
+    return [_dim(dim) for dim in tensor.shape.dim] if tensor.HasField("shape") else None
 
 
 def dtype_name(number: int) -> str:
@@ -89,7 +82,7 @@ def _versions(model: onnx.ModelProto) -> str:
 
 def _ends(noun: str, values: Iterable[onnx.ValueInfoProto]) -> list[tuple[str, str]]:
     values = list(values)
-    cells = [(plain(v.name), _kind(v), shape_of(v) or "any shape") for v in values[:_MOST]]
+    cells = [(plain(value.name), _kind(value)) for value in values[:_MOST]]
     lines = text.table(cells).splitlines() if cells else ["none"]
     if len(values) > _MOST:
         lines.append(f"and {len(values) - _MOST} more")
@@ -98,15 +91,16 @@ def _ends(noun: str, values: Iterable[onnx.ValueInfoProto]) -> list[tuple[str, s
 
 def _kind(value: onnx.ValueInfoProto) -> str:
     kind = value.type.WhichOneof("value")
-    if kind == "tensor_type":
-        return dtype_name(value.type.tensor_type.elem_type)
-    return kind.removesuffix("_type") if kind else "any type"
+    if kind != "tensor_type":
+        return kind.removesuffix("_type") if kind else "of any type"
+    dtype, dims = dtype_name(value.type.tensor_type.elem_type), dims_of(value)
+    return f"{dtype} of any shape" if dims is None else text.shaped(dtype, dims)
 
 
 def _nodes(nodes: Iterable[onnx.NodeProto]) -> str:
     counts = Counter(plain(node.op_type) for node in nodes)
     common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    shown = [f"{op} × {count}" if count > 1 else op for op, count in common[:_MOST]]
+    shown = [f"{count:,} {op}" if count > 1 else op for op, count in common[:_MOST]]
     if len(common) > _MOST:
         shown.append(f"{text.plural(len(common) - _MOST, 'more kind')}")
     return f"{counts.total():,}: {', '.join(shown)}" if shown else "none"

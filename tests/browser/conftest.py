@@ -1,0 +1,220 @@
+"""JupyterLab as the README starts it, and a browser that may talk to it and to nobody else."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TOKEN = "browser-test"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+# Netron replaces window.eval by a throw, on which browser drivers stumble. The init script that
+# keeps it must come first, and it comes late to a frame in a process of its own.
+FLAGS = ["--no-sandbox", "--disable-features=IsolateSandboxedIframes"]
+KEEP_EVAL = """
+const evaluate = window.eval;
+Object.defineProperty(window, "eval", { get: () => evaluate, set: () => {} });
+"""
+
+KERNEL_WAITS = """() => {
+  const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;
+  return kernel?.connectionStatus === "connected" && kernel.status === "idle";
+}"""
+
+
+@dataclass
+class Lab:
+    """A running JupyterLab: its address with the base URL, and a folder of its own in its tree."""
+
+    url: str
+    folder: Path
+
+    def address(self, notebook: str) -> str:
+        """Of a notebook in the folder, signed in, in a workspace with nothing else open."""
+        path = (self.folder / notebook).relative_to(ROOT).as_posix()
+        return f"{self.url}lab/tree/{path}?token={TOKEN}&reset"
+
+
+@dataclass
+class Notebook:
+    """A notebook open in a page, and the requests that wanted to leave the server's address.
+
+    ``page.evaluate`` waits until a command has done its work.
+    """
+
+    page: Any
+    refused: list[str]
+
+    def do(self, command: str, **arguments: Any) -> None:
+        self.page.evaluate(
+            "([name, args]) => jupyterapp.commands.execute(name, args)", [command, arguments]
+        )
+
+    def run_all(self) -> None:
+        self.do("notebook:run-all-cells")
+
+    def run(self, cell: int) -> str:
+        """Runs one cell; the text that it prints."""
+        self.page.evaluate(f"jupyterapp.shell.currentWidget.content.activeCellIndex = {cell}")
+        self.do("notebook:run-cell")
+        return "".join(output.get("text", "") for output in self.outputs()[cell]).strip()
+
+    def run_until(self, cell: int, printed: str) -> None:
+        """Runs one cell until it prints this: messages of the page reach the kernel in between."""
+        deadline = time.monotonic() + 10
+        while (seen := self.run(cell)) != printed:
+            assert time.monotonic() < deadline, f"printed {seen!r}, not {printed!r}"
+
+    def restart_and_run_all(self) -> None:
+        self.page.evaluate("void jupyterapp.commands.execute('notebook:restart-run-all')")
+        self.page.locator(".jp-Dialog .jp-mod-accept").click()
+
+    def outputs(self) -> list[list[dict[str, Any]]]:
+        """Those of each cell, as the notebook would be saved now."""
+        cells = self.page.evaluate("jupyterapp.shell.currentWidget.content.model.toJSON().cells")
+        return [cell.get("outputs", []) for cell in cells]
+
+    def graph(self, index: int) -> Any:
+        """The frame of the view with this index on the page, once Netron has drawn."""
+        self.page.locator(".ow-netron").nth(index).scroll_into_view_if_needed()
+        self.page.locator(".ow-netron").nth(index).and_(self.page.locator(".drawn")).wait_for()
+        frame = self.page.locator(".ow-netron").nth(index).locator("iframe")
+        return frame.element_handle().content_frame()
+
+
+def absent(what: str) -> None:
+    """A laptop without a browser skips these tests; CI must not lose them in silence."""
+    if os.environ.get("CI"):
+        pytest.fail(f"CI is set, and {what}", pytrace=False)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        absent("playwright is not installed: pip install playwright")
+    named = os.environ.get("ONNX_WORKBENCH_CHROMIUM")
+    path = named or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not path:
+        absent("there is no Chromium: install it, or set ONNX_WORKBENCH_CHROMIUM to its path")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def lab_command(options: list[str]) -> list[str]:
+    """The README's command; under another Python than .venv's, what that command becomes."""
+    if Path(sys.prefix).resolve() == ROOT / ".venv":
+        return [sys.executable, str(ROOT / "workbench.py"), "lab", *options]
+    spec = importlib.util.spec_from_file_location("workbench", ROOT / "workbench.py")
+    workbench = importlib.util.module_from_spec(spec)
+    sys.modules["workbench"] = workbench  # its dataclasses look themselves up
+    spec.loader.exec_module(workbench)
+    workbench.PYTHON = sys.executable
+    return workbench.lab(options)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session", params=["/", "/user/jovyan/"])
+def lab(request, tmp_path_factory) -> Iterator[Lab]:
+    home = tmp_path_factory.mktemp("home")
+    build = ROOT / "build"  # the README's command shows this repository, so its copies lie inside
+    build.mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="browser-", dir=build))
+    port = free_port()
+    command = lab_command(
+        [
+            *("--no-browser", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0"),
+            f"--IdentityProvider.token={TOKEN}",
+            f"--ServerApp.base_url={request.param}",
+            "--expose-app-in-browser",  # window.jupyterapp: commands by name instead of by menu
+        ]
+    )
+    settings = {
+        "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_DATA_DIR": str(home / "data"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "IPYTHONDIR": str(home / "ipython"),
+        "ONNX_WORKBENCH_HOME": str(home / "progress"),
+        "TQDM_DISABLE": "1",
+        "JUPYTER_PREFER_ENV_PATH": "1",
+    }
+    log = home / "lab.log"
+    with log.open("w") as stream:
+        server = subprocess.Popen(
+            command, env=os.environ | settings, stdout=stream, stderr=subprocess.STDOUT
+        )
+    url = f"http://127.0.0.1:{port}{request.param}"
+    try:
+        wait_for(f"{url}api?token={TOKEN}", server, log)
+        yield Lab(url, folder)
+    finally:
+        server.terminate()
+        server.wait(20)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_for(url: str, server: subprocess.Popen, log: Path, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-3000:]}", pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def open_notebook(browser, lab) -> Iterator[Callable[[Path], Notebook]]:
+    """Opens a copy of a notebook in a fresh page, with a kernel that waits."""
+    contexts = []
+
+    def open_(path: Path) -> Notebook:
+        contexts.append(context := browser.new_context(viewport={"width": 1280, "height": 1000}))
+        context.set_default_timeout(30_000)
+        context.add_init_script(KEEP_EVAL)
+        notebook = Notebook(context.new_page(), [])
+        context.route("**/*", lambda route: guard(route, lab.url, notebook.refused))
+        shutil.copy(path, lab.folder)
+        notebook.page.goto(lab.address(path.name), wait_until="domcontentloaded")
+        notebook.page.wait_for_function(KERNEL_WAITS)
+        return notebook
+
+    yield open_
+    for context in contexts:
+        context.close()
+
+
+def guard(route: Any, allowed: str, refused: list[str]) -> None:
+    """Lets requests below one address through; refuses and records all others."""
+    if route.request.url.startswith((allowed, "data:", "blob:")):
+        route.continue_()
+    else:
+        refused.append(route.request.url)
+        route.abort()

@@ -1,0 +1,139 @@
+"""A view in JupyterLab: drawn by Netron, heard by the kernel, and asking nobody for anything."""
+
+from __future__ import annotations
+
+import nbformat
+import onnx
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+from onnx import parser
+
+pytestmark = pytest.mark.browser
+
+DIGITS = """<ir_version: 10, opset_import: ["": 20]>
+digits (float[batch, 1, 8, 8] image) => (float[batch, 10] logits)
+  <int64[2] flat = {0, -1}, float[4, 1, 3, 3] kernel, float[10, 256] weight, float[10] bias>
+{
+  [conv] c = Conv <pads = [1, 1, 1, 1]> (image, kernel)
+  [relu] r = Relu (c)
+  [flatten] f = Reshape (r, flat)
+  [head] logits = Gemm <transB = 1> (f, weight, bias)
+}"""
+
+MARKUP = '<img src=x onerror="document.body.dataset.harmed=1"><b>bold</b>'
+
+VIEWS = """\
+from onnx_workbench import view
+digits = view("digits.onnx")
+digits
+===
+other = view("other.onnx")
+other
+===
+print(digits.selected, "node-item-type" in digits.svg())
+===
+from ipywidgets import HTML, IntSlider, VBox
+slider, shown = IntSlider(description="batch"), HTML()
+slider.observe(lambda change: setattr(shown, "value", f"a batch of {change.new}"), "value")
+VBox([slider, shown])"""
+
+
+@pytest.fixture(scope="module")
+def notebook(open_notebook, lab, tmp_path_factory):
+    """Two views of two models, a cell that asks what was clicked, and a slider; all run once."""
+    digits = parser.parse_model(DIGITS)
+    onnx.save(digits, lab.folder / "digits.onnx")
+    onnx.save(hostile(digits), lab.folder / "other.onnx")
+    path = tmp_path_factory.mktemp("notebooks") / "views.ipynb"
+    cells = [new_code_cell(source) for source in VIEWS.split("\n===\n")]
+    kernel = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+    notebook = open_notebook(path)
+    notebook.run_all()
+    return notebook
+
+
+def hostile(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph with markup in every place that may hold a text."""
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    model.doc_string = model.producer_name = model.graph.name = model.graph.doc_string = MARKUP
+    model.metadata_props.add(key=MARKUP, value=MARKUP)
+    for node in model.graph.node:
+        node.name, node.doc_string = f"{node.name}{MARKUP}", MARKUP
+        node.metadata_props.add(key=MARKUP, value=MARKUP)
+    model.graph.node.add(op_type=MARKUP, domain=MARKUP, input=["c"], output=[MARKUP])
+    return model
+
+
+def operators(graph) -> list[str]:
+    return graph.locator(".node-item-type text").all_text_contents()
+
+
+def test_netron_draws_two_models(notebook):
+    assert operators(notebook.graph(0)) == ["Conv", "Relu", "Reshape", "Gemm"]
+    assert operators(notebook.graph(1)) == ["Conv", "Relu", "Reshape", "Gemm", MARKUP]
+
+
+def test_a_click_reaches_the_kernel_and_so_does_the_picture(notebook):
+    graph = notebook.graph(0)
+    graph.locator("#node-name-relu").click()
+    graph.get_by_text("Node Properties").wait_for()
+    notebook.run_until(2, "relu True")
+
+
+def test_a_slider_moves_and_python_answers(notebook):
+    notebook.page.locator(".noUi-handle").focus()
+    notebook.page.keyboard.press("ArrowRight")
+    notebook.page.get_by_text("a batch of 1").wait_for()
+
+
+def test_the_frame_is_a_sandbox_without_a_dialog(notebook):
+    graph = notebook.graph(0)
+    sandbox = notebook.page.locator(".ow-netron iframe").first.get_attribute("sandbox")
+    assert sandbox.split() == ["allow-scripts", "allow-downloads", "allow-popups"]
+    assert graph.evaluate("self.origin") == "null"
+    assert graph.evaluate("fetch('/api').then(() => 'answered', () => 'refused')") == "refused"
+    assert not graph.locator("#message").is_visible()
+
+
+def test_markup_in_a_model_stays_text(notebook):
+    graph = notebook.graph(1)
+    for label in ("Model Properties", "Graph Properties"):
+        graph.locator(f'button[title="{label}"]').click()
+        graph.locator("#sidebar").get_by_text(MARKUP).first.wait_for()
+    graph.locator('[id^="node-name-relu"]').click()
+    graph.get_by_text("Node Properties").wait_for()
+    for place in (graph, notebook.page):
+        assert place.evaluate("document.body.dataset.harmed ?? 'unharmed'") == "unharmed"
+        assert place.locator("img[src=x]").count() == 0
+
+
+def test_a_message_of_another_frame_is_not_heard(notebook):
+    before = notebook.run(2)
+    notebook.page.evaluate("window.postMessage({ type: 'activate', name: 'forged' }, '*')")
+    notebook.page.wait_for_timeout(200)
+    assert notebook.run(2) == before
+
+
+def test_the_frame_follows_the_theme(notebook):
+    paper = "getComputedStyle(document.getElementById('target')).backgroundColor"
+    light = notebook.graph(0).evaluate(paper)
+    notebook.do("apputils:change-theme", theme="JupyterLab Dark")
+    notebook.graph(0).wait_for_function(f"{paper} === 'rgb(64, 64, 64)'")
+    notebook.do("apputils:change-theme", theme="JupyterLab Light")
+    notebook.graph(0).wait_for_function(f"{paper} === '{light}'")
+
+
+def test_a_view_survives_a_second_run_and_a_new_kernel(notebook):
+    for again in (notebook.run_all, notebook.restart_and_run_all):
+        notebook.page.evaluate(
+            "document.querySelectorAll('.ow-netron').forEach((old) => old.classList.add('old'))"
+        )
+        again()
+        notebook.page.locator(".ow-netron:not(.old).drawn >> nth=1").wait_for()
+        assert notebook.page.locator(".ow-netron iframe").count() == 2
+        assert operators(notebook.graph(0)) == ["Conv", "Relu", "Reshape", "Gemm"]
+
+
+def test_nobody_else_was_asked_for_anything(notebook):
+    assert notebook.refused == []

@@ -1,0 +1,389 @@
+"""The room `viewer`, without a browser: what it reads, draws, refuses and would send to a page."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import onnx_ir
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper, parser
+
+from onnx_workbench.errors import InputError, LoadError
+from onnx_workbench.viewer import Netron, frontend, view
+from onnx_workbench.viewer.diagram import cut, diagram
+from onnx_workbench.viewer.drawing import draw
+from onnx_workbench.viewer.layout import layers, layout
+from onnx_workbench.viewer.model import LARGEST_TENSOR, read
+from onnx_workbench.viewer.netron import _page
+
+TIMES = "\u00d7"
+SVG = "{http://www.w3.org/2000/svg}"
+HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+def tiny() -> onnx.ModelProto:
+    return parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 20]> tiny (float[batch, 2] x) => (float[batch, 2] y)'
+        " <float[2] w = {1, 2}> { h = Mul(x, w) y = Relu(h) }"
+    )
+
+
+def chain(nodes: int) -> onnx.ModelProto:
+    names = [f"v{index}" for index in range(nodes + 1)]
+    made = [helper.make_node("Relu", [a], [b]) for a, b in pairwise(names)]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in names]
+    return helper.make_model(helper.make_graph(made, "chain", [ends[0]], [ends[-1]]))
+
+
+def with_weights(values: np.ndarray) -> onnx.ModelProto:
+    weights = numpy_helper.from_array(values, "w")
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, values.shape) for n in "xy"]
+    node = helper.make_node("Add", ["x", "w"], ["y"])
+    return helper.make_model(helper.make_graph([node], "add", ends[:1], ends[1:], [weights]))
+
+
+def titles(svg: str) -> list[str]:
+    texts = ElementTree.fromstring(svg).iter(f"{SVG}text")
+    return [text.text for text in texts if text.get("font-weight") == "600"]
+
+
+class Page:
+    """A page that asks a view, in place of a browser."""
+
+    def __init__(self, netron: Netron, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.netron, self.heard = netron, []
+        monkeypatch.setattr(
+            netron, "send", lambda content, buffers=None: self.heard.append((content, buffers))
+        )
+
+    def ask(self, question: str) -> tuple[dict, list[bytes]]:
+        self.netron._answer(self.netron, {"ask": question, "id": "7"}, [])
+        return self.heard.pop()
+
+
+# What it takes
+
+
+def test_every_holder_of_a_model_gives_the_same_view(tmp_path):
+    path = tmp_path / "tiny.onnx"
+    onnx.save(tiny(), path)
+    program = SimpleNamespace(model=onnx_ir.from_proto(tiny()))
+    artifact = SimpleNamespace(path=path)
+    holders = [tiny(), onnx_ir.from_proto(tiny()), program, path, str(path), artifact]
+    for holder in [*holders, path.read_bytes()]:
+        assert titles(view(holder).svg()) == ["x", "Mul", "Relu", "y"]
+
+
+def test_a_file_goes_by_its_own_name_and_a_model_by_its_graphs(tmp_path):
+    onnx.save(tiny(), tmp_path / "digits.onnx")
+    named = [read(source).name for source in (tmp_path / "digits.onnx", tiny())]
+    assert named == ["digits.onnx", "tiny"]
+
+
+def test_a_torch_program_is_shown():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU())
+    program = torch.onnx.export(model.eval(), (torch.ones(2, 4),), dynamo=True, verbose=False)
+    assert {"Gemm", "Relu"} <= set(titles(view(program).svg()))
+
+
+def test_the_model_is_left_as_it_was():
+    model = with_weights(np.ones(LARGEST_TENSOR, np.float32))
+    before = model.SerializeToString()
+    view(model)
+    assert model.SerializeToString() == before
+
+
+def test_something_else_is_refused_with_what_would_fit():
+    with pytest.raises(InputError) as caught:
+        view([1, 2])
+    assert str(caught.value) == (
+        "view was passed an object of class list. It expected an Artifact, the path of an .onnx "
+        "file, its bytes, an onnx.ModelProto, an onnx_ir.Model or a torch.onnx.ONNXProgram. "
+        "Export a model first: view(export(model, 'model.onnx', x))."
+    )
+
+
+def test_a_missing_file_is_named_without_its_folder(tmp_path):
+    with pytest.raises(LoadError) as caught:
+        view(tmp_path / "digits.onnx")
+    assert str(caught.value) == (
+        "view was passed 'digits.onnx', which cannot be read: No such file or directory. It "
+        "expected the path of an .onnx file. Write one first: export(model, 'digits.onnx', x)."
+    )
+    assert isinstance(caught.value.__cause__, FileNotFoundError)
+
+
+def test_a_truncated_file_names_the_byte_it_stopped_at(tmp_path):
+    path = tmp_path / "tiny.onnx"
+    whole = tiny().SerializeToString()
+    path.write_bytes(whole[:100])
+    with pytest.raises(LoadError) as caught:
+        view(path)
+    graph_ends = len(whole) - len(
+        onnx.ModelProto(opset_import=tiny().opset_import).SerializeToString()
+    )
+    assert str(caught.value) == (
+        f"view was passed 'tiny.onnx' (100 bytes), which is truncated: it promises {graph_ends} "
+        "bytes and ends at byte 100. It expected a whole .onnx file. Copy or export the model "
+        "again."
+    )
+    assert caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize(
+    ("data", "wrong"),
+    [
+        (b"PK\x03\x04 an archive", "which is no ONNX model"),
+        (b"<!doctype html>", "which is no ONNX model"),
+        (b"", "which is no ONNX model: it holds no graph"),
+        (b"\x08\x0a", "which is no ONNX model: it holds no graph"),
+    ],
+)
+def test_bytes_that_are_no_model_are_refused(data, wrong):
+    with pytest.raises(LoadError) as caught:
+        view(data)
+    assert str(caught.value) == (
+        f"view was passed {len(data)} bytes, {wrong}. It expected a whole .onnx file. "
+        "Copy or export the model again."
+    )
+
+
+def test_a_missing_data_file_does_not_stop_the_drawing(tmp_path):
+    model = with_weights(np.ones((64, 64), np.float32))
+    path = tmp_path / "add.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="add.data", size_threshold=0)
+    (tmp_path / "add.data").unlink()
+    netron = view(path)
+    assert "external data  add.data" in repr(netron)
+    assert f"64{TIMES}64" in netron.svg()
+
+
+# What it sends
+
+
+def test_large_weights_stay_and_small_ones_travel(monkeypatch):
+    for count, travels in ((LARGEST_TENSOR // 8, True), (LARGEST_TENSOR, False)):
+        weights = np.arange(count, dtype=np.float32)
+        page = Page(view(with_weights(weights)), monkeypatch)
+        sent = onnx.load_from_string(gzip.decompress(page.ask("model")[1][0]))
+        (tensor,) = sent.graph.initializer
+        assert (tensor.name, list(tensor.dims)) == ("w", [count])
+        assert (len(tensor.raw_data) == 4 * count) is travels
+        assert (tensor.data_location == TensorProto.EXTERNAL) is not travels
+
+
+def test_weights_inside_a_constant_node_stay_too():
+    big = numpy_helper.from_array(np.ones(LARGEST_TENSOR, np.float32))
+    model = tiny()
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["c"], value=big))
+    assert read(model).proto.ByteSize() < 1000
+    assert model.ByteSize() > LARGEST_TENSOR
+
+
+def test_many_small_weights_stay_when_they_add_up():
+    model = tiny()
+    for index in range(100):
+        part = numpy_helper.from_array(np.ones(LARGEST_TENSOR // 8, np.float32), f"w{index}")
+        model.graph.initializer.append(part)
+    assert read(model).proto.ByteSize() < 1.1 * 1024 * 1024
+    assert len(read(model).proto.graph.initializer) == 101
+
+
+def test_the_manual_holds_the_operators_in_use_and_no_others():
+    manual = frontend.operators(tiny())
+    assert '"name": "Relu"' in manual
+    assert '"name": "Conv"' not in manual
+    assert len(manual) < 50_000
+
+
+def test_two_views_name_the_same_front_end(monkeypatch):
+    first, second = (Page(view(model), monkeypatch).ask("model")[0] for model in (tiny(), chain(3)))
+    assert first["page"] == second["page"]
+    assert (first["name"], second["name"], first["id"]) == ("tiny", "chain", "7")
+
+
+def test_a_question_that_is_none_is_not_answered(monkeypatch):
+    page = Page(view(tiny()), monkeypatch)
+    page.netron._answer(page.netron, {"ask": "everything"}, [])
+    assert page.heard == []
+
+
+# The front-end
+
+
+def test_the_page_asks_nobody_and_runs_one_script():
+    html = frontend.page()
+    assert "default-src 'none'" in html
+    assert html.count("<script>") == 1
+    assert "<link" not in html.split("<script>")[0]
+    assert "'unsafe-inline'; img-src" in html  # styles only: no inline handler may run
+    assert "script-src 'sha256-" in html
+
+
+@pytest.fixture
+def wheel(tmp_path, monkeypatch) -> Iterator[Path]:
+    """A copy of the installed netron that a test may change."""
+    folder = tmp_path / "netron"
+    folder.mkdir()
+    others = ("index.html", "grapher.css", "onnx-metadata.json")
+    for name in (*(f"{module}.js" for module in frontend.MODULES), *others):
+        shutil.copy(frontend._installed() / name, folder)
+    monkeypatch.setattr(frontend, "_installed", lambda: folder)
+    _page.cache_clear()
+    yield folder
+    _page.cache_clear()
+
+
+def test_a_copy_of_the_wheel_is_as_good_as_the_wheel(wheel):
+    assert frontend.assemble(wheel).endswith("</html>")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("view.js", "export default class {}", "view.js has a line that was not expected: export"),
+        ("base.js", None, "base.js cannot be read"),
+        ("index.html", "<html></html>", "index.html holds nothing like <meta http-equiv="),
+        ("onnx-metadata.json", "{}{", "onnx-metadata.json is no list of operators"),
+    ],
+)
+def test_a_netron_of_another_shape_gives_one_sentence_and_the_picture(
+    wheel, monkeypatch, name, content, why
+):
+    (wheel / name).unlink()
+    if content is not None:
+        (wheel / name).write_text(content)
+    netron = view(tiny())
+    content, buffers = Page(netron, monkeypatch).ask("model")
+    assert content["why"].startswith(f"The installed netron cannot be shown in a cell ({why}")
+    assert content["why"].endswith("static picture; pip install 'netron>=9,<10' mends it.")
+    assert buffers == []
+    assert titles(netron.svg()) == ["x", "Mul", "Relu", "y"]
+
+
+def test_no_netron_at_all_gives_the_command(monkeypatch):
+    monkeypatch.setattr(frontend.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(frontend.UnfitError) as caught:
+        frontend.page()
+    assert str(caught.value) == "Netron is not installed: pip install netron"
+
+
+# What it shows where no page lives
+
+
+def test_the_bundle_holds_a_text_and_a_picture_that_never_change(tmp_path):
+    onnx.save(tiny(), tmp_path / "tiny.onnx")
+    bundles = [view(tmp_path / "tiny.onnx")._repr_mimebundle_()[0] for _ in range(2)]
+    for kind in ("text/plain", "image/svg+xml"):
+        first, second = (bundle[kind] for bundle in bundles)
+        assert first == second
+        assert str(tmp_path) not in first
+    assert "application/vnd.jupyter.widget-view+json" in bundles[0]
+
+
+def test_the_text_tells_what_is_in_the_file():
+    model = tiny()
+    model.opset_import.add(domain="my.ops", version=1)
+    model.graph.node.add(op_type="Mine", domain="my.ops", input=["h"], output=["z"])
+    assert repr(view(model)) == "\n".join(
+        [
+            "tiny          opset 20, opset 1 of my.ops, IR 10",
+            "input         x  float32[batch, 2]",
+            "output        y  float32[batch, 2]",
+            "nodes         3: Mine, Mul, Relu",
+            "initializers  1, together 2 numbers, 8 B",
+        ]
+    )
+
+
+def test_what_netron_drew_is_what_svg_gives(monkeypatch):
+    netron = view(tiny())
+    assert titles(netron.svg()) == ["x", "Mul", "Relu", "y"]
+    netron._answer(netron, {"picture": "<svg>on the screen</svg>"}, [])
+    assert netron.svg() == "<svg>on the screen</svg>"
+    assert titles(netron._repr_mimebundle_()[0]["image/svg+xml"]) == ["x", "Mul", "Relu", "y"]
+
+
+def test_a_hostile_name_stays_text():
+    model = tiny()
+    model.graph.name = HOSTILE
+    model.doc_string = HOSTILE
+    model.graph.input[0].name = model.graph.node[0].input[0] = HOSTILE
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = HOSTILE[:20]
+    model.graph.node[1].op_type = HOSTILE
+    svg = draw(read(model))
+    tags = {element.tag.removeprefix(SVG) for element in ElementTree.fromstring(svg).iter()}
+    assert tags <= {"svg", "title", "rect", "g", "path", "text", "tspan"}
+    assert "<script" not in svg
+    assert "&lt;script&gt;" in svg
+
+
+def test_characters_that_xml_forbids_do_not_break_the_picture():
+    model = tiny()
+    model.graph.name = model.graph.node[1].op_type = "a\x00b\x1b[31m\uffff\n"
+    ElementTree.fromstring(draw(read(model)))
+    assert len(repr(view(model)).splitlines()) == 5
+
+
+def test_shapes_stand_on_the_arrows_and_weights_in_the_boxes():
+    graph = diagram(read(tiny()))
+    assert [(arrow.tail, arrow.head, arrow.label) for arrow in graph.arrows] == [
+        (0, 1, f"batch{TIMES}2"),
+        (1, 2, None),
+        (2, 3, f"batch{TIMES}2"),
+    ]
+    assert graph.boxes[1].lines == (("B", "2"),)
+
+
+def test_what_a_branch_reads_from_outside_is_an_arrow():
+    model = parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 20]> choose (bool c, float[2] x) => (float[2] y) {'
+        " y = If(c) <then_branch = t () => (float[2] a) { a = Relu(x) },"
+        " else_branch = e () => (float[2] b) { b = Neg(x) }> }"
+    )
+    graph = diagram(read(model))
+    assert {(arrow.tail, arrow.head) for arrow in graph.arrows} == {(0, 2), (1, 2), (2, 3)}
+    assert ("then_branch", "1 node") in graph.boxes[2].lines
+
+
+def test_a_big_graph_is_cut_and_says_by_how_much():
+    whole = diagram(read(chain(5000)))
+    short = cut(whole)
+    gap = next(box for box in short.boxes if box.kind == "gap")
+    drawn = sum(box.kind == "op" for box in short.boxes)
+    assert gap.title == f"{5000 - drawn:,} nodes not drawn"
+    assert len(short.boxes) < 60
+    assert len(draw(read(chain(5000)))) < 40_000
+
+
+def test_boxes_of_a_layer_do_not_overlap_and_arrows_point_down():
+    edges = [(0, child) for child in range(1, 9)] + [(child, 9) for child in range(1, 9)] + [(0, 9)]
+    spots = layout([(60 + 10 * (i % 3), 20) for i in range(10)], edges)
+    for first in range(10):
+        for second in range(first):
+            a, b = spots.places[first], spots.places[second]
+            assert a.layer != b.layer or abs(a.x - b.x) >= (a.width + b.width) / 2
+    for route in spots.routes:
+        heights = [spots.places[index].y for index in route]
+        assert heights == sorted(set(heights))
+    assert all(place.width / 2 <= place.x <= spots.width for place in spots.places[:10])
+
+
+def test_a_graph_with_a_cycle_is_drawn_all_the_same():
+    assert layers(3, [(0, 1), (1, 2), (2, 1)]) == [0, 1, 0]
+    layout([(10, 10)] * 3, [(0, 1), (1, 2), (2, 1)])
+
+
+def test_a_graph_without_nodes_is_drawn():
+    empty = helper.make_model(helper.make_graph([], "empty", [], []))
+    assert "nodes         none" in repr(view(empty))
+    ElementTree.fromstring(view(empty).svg())
