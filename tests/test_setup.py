@@ -75,8 +75,10 @@ def refuse(workbench: ModuleType, monkeypatch: pytest.MonkeyPatch, bad: Callable
     return seen
 
 
-def bare_venv(workbench: ModuleType) -> None:
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", workbench.VENV], check=True)
+def bare_venv(folder: Path) -> Path:
+    """The Python of a new environment with nothing in it."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 # -- what is installed, and from where ------------------------------------------------------------
@@ -147,6 +149,11 @@ def test_a_quiet_way_that_fails_says_nothing(workbench, capfd):
     assert capfd.readouterr().err == "no\n"
 
 
+def test_a_program_that_is_not_there_fails_its_way_and_says_why(workbench, capsys):
+    assert not workbench.run(["no-such-program"], {}, quiet=False)
+    assert "no-such-program" in capsys.readouterr().err
+
+
 # -- when .venv is made again ---------------------------------------------------------------------
 
 
@@ -187,7 +194,7 @@ def test_a_package_that_is_gone_is_noticed(workbench, commands, monkeypatch):
     workbench.set_up("cpu")
     monkeypatch.undo()
     monkeypatch.setattr(workbench, "MODULES", ("json", "no_such_module"))
-    bare_venv(workbench)
+    bare_venv(workbench.VENV)
     assert workbench.unready("cpu") == "it lacks no_such_module"
 
 
@@ -328,7 +335,9 @@ def test_check_reports_before_anything_is_installed(workbench, verdict, code):
     )
     (package / "text.py").write_text("def report(self): return 'the stack'")
     done = subprocess.run(
-        [sys.executable, workbench.ROOT / "workbench.py", "check"], capture_output=True, text=True
+        [bare_venv(workbench.ROOT / "bare"), workbench.ROOT / "workbench.py", "check"],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == code, done.stderr
     assert done.stdout == (
@@ -338,5 +347,5 @@ def test_check_reports_before_anything_is_installed(workbench, verdict, code):
 
 def test_check_uses_a_venv_that_runs_even_where_it_is_not_finished(workbench):
     assert workbench.check([])[0] == sys.executable
-    bare_venv(workbench)
+    bare_venv(workbench.VENV)
     assert workbench.check([])[0] == workbench.PYTHON
