@@ -197,7 +197,7 @@ def open_notebook(browser, lab) -> Iterator[Callable[[Path], Notebook]]:
 
     def open_(path: Path) -> Notebook:
         contexts.append(context := browser.new_context(viewport={"width": 1280, "height": 1000}))
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(60_000)
         context.add_init_script(KEEP_EVAL)
         notebook = Notebook(context.new_page(), [])
         context.route("**/*", lambda route: guard(route, lab.url, notebook.refused))

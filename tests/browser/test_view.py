@@ -20,7 +20,7 @@ digits (float[batch, 1, 8, 8] image) => (float[batch, 10] logits)
   [head] logits = Gemm <transB = 1> (f, weight, bias)
 }"""
 
-MARKUP = '<img src=x onerror="document.body.dataset.harmed=1"><b>bold</b>'
+MARKUP = "<img src=x onerror=\"document['body']['title']='harmed'\"><b>bold</b>"
 
 VIEWS = """\
 from onnx_workbench import view
@@ -71,7 +71,9 @@ def operators(graph) -> list[str]:
 
 def test_netron_draws_two_models(notebook):
     assert operators(notebook.graph(0)) == ["Conv", "Relu", "Reshape", "Gemm"]
-    assert operators(notebook.graph(1)) == ["Conv", "Relu", "Reshape", "Gemm", MARKUP]
+    *usual, hostile_one = operators(notebook.graph(1))
+    assert usual == ["Conv", "Relu", "Reshape", "Gemm"]
+    assert hostile_one.startswith("<img src=x")  # Netron cuts long names
 
 
 def test_a_click_reaches_the_kernel_and_so_does_the_picture(notebook):
@@ -104,7 +106,7 @@ def test_markup_in_a_model_stays_text(notebook):
     graph.locator('[id^="node-name-relu"]').click()
     graph.get_by_text("Node Properties").wait_for()
     for place in (graph, notebook.page):
-        assert place.evaluate("document.body.dataset.harmed ?? 'unharmed'") == "unharmed"
+        assert place.evaluate("document.body.title") != "harmed"
         assert place.locator("img[src=x]").count() == 0
 
 

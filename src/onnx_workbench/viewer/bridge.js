@@ -6,7 +6,7 @@
 const pages = (globalThis[Symbol.for("onnx-workbench.netron")] ??= new Map());
 
 const SANDBOX = "allow-scripts allow-downloads allow-popups";
-const PATIENCE = 20000; // ms until a silent kernel or frame is given up
+const PATIENCE = 20000; // ms until silence is remarked upon
 const STYLE = `
   .ow-netron { position: relative; overflow: hidden; resize: vertical; box-sizing: border-box;
     border: 1px solid var(--jp-border-color2, #d0d7de); border-radius: 6px; min-height: 160px; }
@@ -25,19 +25,19 @@ const STYLE = `
 
 const tag = (name, attributes) => Object.assign(document.createElement(name), attributes);
 
+// The answer may take long: a kernel that runs a cell answers after it.
 const ask = (model, question, signal) =>
   new Promise((resolve, reject) => {
     const id = Math.random().toString(36).slice(2);
     const done = (settle, value) => {
       model.off("msg:custom", hear);
-      clearTimeout(timer);
       settle(value);
     };
     const hear = (content, buffers) => {
-      if (content.id === id) content.why ? done(reject, new Error(content.why)) : done(resolve, { content, buffers });
+      if (content.id !== id) return;
+      if (content.why) done(reject, new Error(content.why));
+      else done(resolve, { content, buffers });
     };
-    const timer = setTimeout(
-      () => done(reject, new Error("No kernel answers: run this cell to see Netron.")), PATIENCE);
     signal.addEventListener("abort", () => done(reject, new Error("closed")));
     model.on("msg:custom", hear);
     model.send({ ask: question, id });
@@ -46,16 +46,16 @@ const ask = (model, question, signal) =>
 const inflate = (buffer) =>
   new Response(new Blob([buffer]).stream().pipeThrough(new DecompressionStream("gzip")));
 
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
 const page = async (model, key, signal) => {
-  if (!pages.has(key)) {
-    const coming = ask(model, "page", signal).then(({ buffers }) => inflate(buffers[0]).text());
-    coming.catch(() => pages.delete(key)); // whoever waits asks again for itself
-    pages.set(key, coming);
+  if (pages.has(key)) {
+    const text = await Promise.race([pages.get(key).catch(() => null), sleep(PATIENCE)]);
+    if (text) return text; // else the view that asked was closed, or its kernel is gone
   }
-  return pages.get(key).catch((error) => {
-    if (error.message !== "closed" || signal.aborted) throw error;
-    return page(model, key, signal);
-  });
+  const coming = ask(model, "page", signal).then(({ buffers }) => inflate(buffers[0]).text());
+  pages.set(key, coming);
+  return coming;
 };
 
 // Light or dark, by what is really behind the cell: works in any notebook application.
@@ -80,7 +80,7 @@ function render({ model, el }) {
   const life = new AbortController();
   const { signal } = life;
   const box = tag("div", { className: "ow-netron" });
-  const note = tag("div", { className: "ow-note", textContent: "Loading Netron…" });
+  const note = tag("div", { className: "ow-note", textContent: "Loading Netron\u2026" });
   const still = tag("img", { className: "ow-still", alt: model.get("_summary") });
   still.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(model.get("_picture"))}`;
   const frame = tag("iframe", { title: "Netron" });
@@ -89,49 +89,70 @@ function render({ model, el }) {
   box.append(still, note);
   el.append(tag("style", { textContent: STYLE }), box);
 
-  const give_up = (error) => {
-    if (signal.aborted) return;
-    note.textContent = error.message;
+  let waiting;
+  const wait = (remark) => (waiting = setTimeout(remark, PATIENCE));
+  const standStill = (sentence) => {
+    note.textContent = sentence;
     box.classList.add("still");
     box.classList.remove("drawn");
+  };
+  const giveUp = (error) => {
+    clearTimeout(waiting);
     frame.remove();
+    standStill(error.message);
   };
   const tell = (message) => frame.contentWindow?.postMessage(message, "*");
   const theme = () => tell({ type: "theme", dark: isDark(el) });
-  let opened = null;
-  let patience = 0;
 
-  const hears = {
-    // Again whenever the notebook moves the frame, which loads it anew.
-    ready: () => { theme(); tell({ type: "open", ...opened }); },
-    drawn: ({ height }) => {
-      clearTimeout(patience);
-      box.style.height = `${Math.min(model.get("height"), Math.max(220, height))}px`;
-      box.classList.add("drawn");
-    },
-    picture: ({ svg }) => model.send({ picture: String(svg) }),
-    activate: ({ name }) => { model.set("selected", String(name)); model.save_changes(); },
-    failed: ({ why }) => give_up(new Error(`Netron could not draw this model: ${why}`)),
-  };
-  window.addEventListener("message", ({ source, data }) => {
-    if (source && source === frame.contentWindow) hears[data?.type]?.(data);
-  }, { signal });
-  followTheme(el, theme, signal);
-
-  (async () => {
+  const show = async () => {
+    wait(() => standStill("The kernel is busy or gone: Netron comes when it answers."));
     const { content, buffers } = await ask(model, "model", signal);
-    opened = {
+    const opened = {
+      type: "open",
       name: content.name,
       model: await inflate(buffers[0]).arrayBuffer(),
       metadata: await inflate(buffers[1]).text(),
     };
     frame.srcdoc = await page(model, content.page, signal);
-    if (signal.aborted) return;
+    clearTimeout(waiting);
+    signal.throwIfAborted();
+    box.classList.remove("still");
     box.append(frame);
-    patience = setTimeout(() => give_up(new Error("Netron did not start in this page.")), PATIENCE);
-  })().catch(give_up);
+    wait(() => giveUp(new Error("Netron did not start here, so this is a static picture.")));
+    return opened;
+  };
+  const coming = show();
+  coming.catch((error) => signal.aborted || giveUp(error));
 
-  return () => life.abort();
+  const hears = {
+    // Once more whenever the notebook moves the frame, which loads it anew.
+    ready: async () => {
+      clearTimeout(waiting);
+      note.textContent = "Drawing\u2026";
+      theme();
+      tell(await coming);
+    },
+    drawn: ({ height }) => {
+      box.style.height = `${Math.min(model.get("height"), Math.max(220, height))}px`;
+      box.classList.add("drawn");
+    },
+    picture: ({ svg }) => model.send({ picture: String(svg) }),
+    activate: ({ name }) => {
+      model.set("selected", String(name));
+      model.save_changes();
+    },
+    failed: ({ why }) => giveUp(new Error(`Netron could not draw this model: ${why}`)),
+  };
+  const hear = ({ source, data }) => {
+    if (source && source === frame.contentWindow) hears[data?.type]?.(data);
+  };
+  window.addEventListener("message", hear, { signal });
+  followTheme(el, theme, signal);
+
+  return () => {
+    clearTimeout(waiting);
+    life.abort();
+  };
 }
 
 export default { render };

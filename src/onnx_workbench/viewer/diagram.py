@@ -12,8 +12,7 @@ from typing import Literal
 import onnx
 from onnx import numpy_helper
 
-from onnx_workbench.text import plural
-
+from ..text import plural
 from .layout import layers
 from .model import Model, subgraphs
 from .summary import dims_of, plain

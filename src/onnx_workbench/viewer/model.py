@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 
-from onnx_workbench.errors import InputError, LoadError
+from ..errors import InputError, LoadError
 
 LARGEST_TENSOR = 64 * 1024
 """Bytes of the largest tensor whose values still travel to the page."""

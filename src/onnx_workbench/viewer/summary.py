@@ -8,8 +8,7 @@ from collections.abc import Iterable
 
 import onnx
 
-from onnx_workbench import text
-
+from .. import text
 from .model import Model
 
 _NAMES = {"float": "float32", "double": "float64"}
