@@ -12,10 +12,10 @@ import onnx_workbench
 PACKAGE = Path(onnx_workbench.__file__).parent
 
 FLOORS = (
-    {"errors", "text", "contestant", "progress"},
-    {"source", "runtime", "figures", "stack", "track"},
-    {"exporter", "signature", "frames"},
-    {"graph", "agreement", "latency", "viewer"},
+    {"errors", "text", "contestant", "progress", "trial"},
+    {"source", "runtime", "figures", "stack", "track", "bytecode"},
+    {"exporter", "signature", "dynamo"},
+    {"graph", "agreement", "latency", "viewer", "frames"},
     {"artifact"},
     {"lessons"},
 )

@@ -1,0 +1,164 @@
+"""The rules of a lesson, held over every notebook; each rule is shown to be able to fail."""
+
+import ast
+import copy
+import re
+import statistics
+from pathlib import Path
+
+import nbformat
+import pytest
+
+NOTEBOOKS = sorted(Path(__file__).parent.parent.joinpath("notebooks").glob("*.ipynb"))
+WIDGET = "application/vnd.jupyter.widget-view+json"
+MACHINE = re.compile(r"/(home|root|Users|work|tmp|private|usr|opt|mnt)/|[A-Z]:\\\\|site-packages")
+VERSION = re.compile(r"\b(?:torch|PyTorch|onnx|ONNX Runtime|Python|Netron) \d+\.\d+(?!.*or newer)")
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def prose(notebook):
+    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def lines(cell):
+    return [line for line in cell.source.splitlines() if line.strip()]
+
+
+def text_of(output):
+    parts = [output.get("text", ""), output.get("evalue", ""), *output.get("traceback", [])]
+    data = output.get("data", {})
+    return "\n".join(parts + [v for k, v in data.items() if isinstance(v, str) and k != "image/png"])
+
+
+def named_like_a_lesson(name, notebook):
+    """NN-verb-object.ipynb, and the number opens the title."""
+    if not re.fullmatch(r"\d\d(-[a-z]+){2,4}\.ipynb", name):
+        yield f"{name} is not named NN-verb-object.ipynb"
+    title = notebook.cells[0].source.splitlines()[0]
+    if name[:2] != "00" and not title.startswith(f"# {name[:2]} "):
+        yield f"the title is {title!r}"
+
+
+def short_cells(name, notebook):
+    counts = [len(lines(cell)) for cell in code(notebook)]
+    if max(counts) > 8 or statistics.median(counts) > 3:
+        yield f"cells have {statistics.median(counts)} lines in the median, {max(counts)} at most"
+
+
+def nothing_hidden(name, notebook):
+    for cell in code(notebook):
+        if re.search(r"(?m);\s*$|^\s*[!%]|nbval|NBVAL", cell.source):
+            yield f"a semicolon, a magic or an nbval mark in {cell.source!r}"
+        if set(cell.metadata.get("tags", [])) - {"raises-exception"}:
+            yield f"tags {cell.metadata.tags}"
+
+
+def rendered(name, notebook):
+    counts = [cell.execution_count for cell in code(notebook)]
+    if counts != list(range(1, len(counts) + 1)):
+        yield f"run in the order {counts}"
+    for cell in code(notebook):
+        last = ast.parse(cell.source).body[-1]
+        shows = isinstance(last, ast.Expr) and "observe" not in cell.source
+        if shows and not cell.outputs:
+            yield f"no output under {cell.source!r}"
+
+
+def clean_outputs(name, notebook):
+    for cell in code(notebook):
+        for output in cell.outputs:
+            if output.get("name") == "stderr":
+                yield f"stderr under {cell.source!r}"
+            if WIDGET in output.get("data", {}):
+                yield f"a widget view without a kernel under {cell.source!r}"
+            if found := MACHINE.search(text_of(output)):
+                yield f"a path of a machine ({found[0]}) under {cell.source!r}"
+
+
+def taught_as_a_lesson(name, notebook):
+    words = prose(notebook)
+    wanted = ["**Predict:**", "**Notice:**"]
+    if name[:2] != "00":
+        wanted += ["**The question:**", "## Exercise", "## On your own"]
+    yield from (f"no {word}" for word in wanted if word not in words)
+    if found := VERSION.search(words):
+        yield f"a version in prose ({found[0]}): print it instead"
+
+
+RULES = [
+    named_like_a_lesson,
+    short_cells,
+    nothing_hidden,
+    rendered,
+    clean_outputs,
+    taught_as_a_lesson,
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem[:2])
+def test_a_lesson_keeps_the_rules(path, rule):
+    assert list(rule(path.name, nbformat.read(path, as_version=4))) == []
+
+
+def test_the_lessons_are_all_here():
+    from onnx_workbench.lessons.course import LESSONS, notebook
+
+    assert [path.name for path in NOTEBOOKS] == [notebook(number) for number in LESSONS]
+
+
+def test_a_link_to_another_lesson_leads_there():
+    names = {path.name for path in NOTEBOOKS}
+    for path in NOTEBOOKS:
+        linked = re.findall(r"\]\((\d\d-[^)]+)\)", prose(nbformat.read(path, as_version=4)))
+        assert set(linked) <= names
+
+
+def spoiled(change):
+    """A copy of a lesson with one thing made wrong in its first cell that has an output."""
+    notebook = copy.deepcopy(nbformat.read(NOTEBOOKS[1], as_version=4))
+    change(next(cell for cell in code(notebook) if cell.outputs), notebook)
+    return notebook
+
+
+BREACHES = {
+    "short": (short_cells, lambda cell, _: cell.update(source="x = 1\n" * 9)),
+    "semicolon": (nothing_hidden, lambda cell, _: cell.update(source="plot();")),
+    "magic": (nothing_hidden, lambda cell, _: cell.update(source="!pip list")),
+    "lax": (nothing_hidden, lambda cell, _: cell.update(source="# NBVAL_SKIP\n1")),
+    "tag": (nothing_hidden, lambda cell, _: cell.metadata.update(tags=["nbval-skip"])),
+    "order": (rendered, lambda cell, _: cell.update(execution_count=77)),
+    "stripped": (rendered, lambda cell, _: cell.update(outputs=[], source="1 + 1")),
+    "stderr": (clean_outputs, lambda cell, _: cell.outputs[0].update(name="stderr")),
+    "widget": (
+        clean_outputs,
+        lambda cell, _: cell.outputs.append(
+            nbformat.v4.new_output("display_data", {WIDGET: {"model_id": "1"}})
+        ),
+    ),
+    "path": (clean_outputs, lambda cell, _: cell.outputs[0].update(text="/home/ada/model.onnx")),
+    "no question": (
+        taught_as_a_lesson,
+        lambda _, notebook: notebook.cells[0].update(source="# 01 Check"),
+    ),
+    "version": (
+        taught_as_a_lesson,
+        lambda _, notebook: notebook.cells[0].update(
+            source=notebook.cells[0].source + "\nThis needs torch 2.13."
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("breach", BREACHES)
+def test_a_breach_of_each_rule_is_found(breach):
+    rule, change = BREACHES[breach]
+    assert list(rule(NOTEBOOKS[1].name, spoiled(change)))
+
+
+def test_a_name_that_is_no_lessons_is_found():
+    notebook = nbformat.read(NOTEBOOKS[1], as_version=4)
+    assert list(named_like_a_lesson("Untitled1.ipynb", notebook))
