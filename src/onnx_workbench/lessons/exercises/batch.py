@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import torch
 from torch import nn
 
 from ...agreement import verify
@@ -61,12 +60,8 @@ def _settings(file: Artifact) -> str | None:
 
 
 def _numbers(file: Artifact, read: Digits) -> str | None:
-    def logits(images: torch.Tensor) -> Any:
-        result = file(images)  # a loaded file returns a tuple, an exported one what the model does
-        return result[0] if isinstance(result, tuple) and len(result) == 1 else result
-
     for size in SIZES:
-        leaf = verify(read.model, logits, read.test_images[:size]).worst
+        leaf = verify(read.model, file, read.test_images[:size]).worst
         if leaf.reason and leaf.worst is None:
             return (
                 f"It returns something else than the model: {leaf.reason}, where b is yours. "
@@ -75,7 +70,7 @@ def _numbers(file: Artifact, read: Digits) -> str | None:
         if leaf.reason:
             return (
                 f"It runs, and its numbers are not those of `digits.model`: {leaf.reason}. "
-                f"It reads {read.accuracy(logits):.0%} of the test digits, the model "
+                f"It reads {read.accuracy(file):.0%} of the test digits, the model "
                 f"{read.accuracy(read.model):.0%}. Export the trained `digits.model`."
             )
     return None
