@@ -90,7 +90,9 @@ def test_prepare_times_the_session_alone_with_the_threads_asked_for(scores):
     assert session.get_session_options().intra_op_num_threads == 2
     assert session is not scores.session
     assert all(isinstance(out, np.ndarray) for out in ready.run())
-    assert ready.timed == "session.run: NumPy in, NumPy out, copies from and to tensors excluded"
+    assert ready.timed == (
+        "session.run: NumPy in, NumPy out, copies from and to tensors excluded, intra-op threads 2"
+    )
 
 
 def test_the_tracer_bakes_a_branch_that_capture_refuses_and_cond_keeps(tmp_path):

@@ -30,7 +30,9 @@ def lines(cell):
 def text_of(output):
     parts = [output.get("text", ""), output.get("evalue", ""), *output.get("traceback", [])]
     data = output.get("data", {})
-    return "\n".join(parts + [v for k, v in data.items() if isinstance(v, str) and k != "image/png"])
+    return "\n".join(
+        parts + [v for k, v in data.items() if isinstance(v, str) and k != "image/png"]
+    )
 
 
 def named_like_a_lesson(name, notebook):

@@ -177,9 +177,8 @@ class Artifact:
     @property
     def files(self) -> tuple[Path, ...]:
         """The ``.onnx`` file, and the files of weights that it cannot be loaded without."""
-        entries = [entry for t in self.proto.graph.initializer for entry in t.external_data]
-        names = dict.fromkeys(entry.value for entry in entries if entry.key == "location")
-        return (self.path, *(self.path.parent / name for name in names))
+        weights = runtime.weight_files(self.proto)
+        return (self.path, *(self.path.parent / name for name in weights))
 
     @property
     def weight_bytes(self) -> int:
@@ -196,7 +195,8 @@ class Artifact:
         session = runtime.open_session(self.path, self.provider, threads)
         return Prepared(
             run=partial(session.run, None, feeds),
-            timed="session.run: NumPy in, NumPy out, copies from and to tensors excluded",
+            timed="session.run: NumPy in, NumPy out, copies from and to tensors excluded, "
+            f"intra-op threads {session.get_session_options().intra_op_num_threads}",
         )
 
     def __repr__(self) -> str:

@@ -16,6 +16,7 @@ from .errors import InputError, LoadError, RunError
 from .text import shaped
 
 if TYPE_CHECKING:
+    import onnx
     import onnxruntime
 
 CPU = "CPUExecutionProvider"
@@ -77,7 +78,9 @@ def open_session(
     try:
         return onnxruntime.InferenceSession(os.fspath(path), options, providers=[provider])
     except Exception as error:
-        raise LoadError(f"{Path(path).name} could not be loaded: {_why(error)}") from error
+        raise LoadError(
+            f"{Path(path).name} could not be loaded: {_why(Path(path), error)}"
+        ) from error
 
 
 def values(nodes: Sequence[Any]) -> tuple[Value, ...]:
@@ -112,6 +115,12 @@ def check_input(value: Value, tensor: object) -> None:
     raise InputError(f"The input {value.name!r} is {have}, and the file takes {value!r}. {advice}")
 
 
+def weight_files(proto: onnx.ModelProto) -> list[str]:
+    """The files, relative to the model's, that hold initializers which are not in it."""
+    entries = [entry for tensor in proto.graph.initializer for entry in tensor.external_data]
+    return list(dict.fromkeys(entry.value for entry in entries if entry.key == "location"))
+
+
 def run(session: onnxruntime.InferenceSession, feeds: dict[str, Any], name: str) -> list[Any]:
     """``session.run``, with an error that says on what it failed."""
     try:
@@ -127,26 +136,37 @@ def run(session: onnxruntime.InferenceSession, feeds: dict[str, Any], name: str)
         ) from error
 
 
-def _why(error: Exception) -> str:
-    text = str(error)
-    missing = re.search(r'External data path does not exist: "([^"]+)"', text)
-    if missing:
-        return (
-            f"its weights are in a file of their own, {Path(missing[1]).name!r}, which is not "
-            "beside it.\nWhat helps: copy both files, or export again into one."
-        )
-    if "INVALID_PROTOBUF" in text or "No graph was found" in text:
+def _why(path: Path, error: Exception) -> str:
+    """Read off the file itself where that can be: ONNX Runtime's words change with its version."""
+    proto = _parsed(path)
+    if proto is None or not proto.HasField("graph"):
         return (
             "it is no ONNX model, or was cut short.\n"
             "What helps: compare its size with the original's, and copy or export it again."
         )
-    if "opset" in text.lower() or "ir_version" in text.lower() or "IR version" in text:
+    missing = [name for name in weight_files(proto) if not (path.parent / name).is_file()]
+    if missing:
+        return (
+            f"its weights are in a file of their own, {missing[0]!r}, which is not beside it.\n"
+            "What helps: copy both files, or export again into one."
+        )
+    if re.search(r"opset|IR version", str(error), re.IGNORECASE):
         return (
             f"it asks for more than this onnxruntime knows: {_short(error)}\n"
             "What helps: export with a lower `opset` (check() shows the highest that loads), or "
             "upgrade onnxruntime."
         )
     return f"{_short(error)}\nWhat helps: check the file with onnx.checker.check_model."
+
+
+def _parsed(path: Path) -> onnx.ModelProto | None:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        return onnx.load(path, load_external_data=False)
+    except DecodeError:
+        return None
 
 
 def _short(error: Exception) -> str:

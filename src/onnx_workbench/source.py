@@ -17,6 +17,8 @@ _CELL = re.compile(r"ipykernel_\d+|<ipython-input|<doctest|<stdin>")
 _PATHS = sysconfig.get_paths()
 _LIBRARIES = (
     "<",
+    "torch/",  # how torch shortens its own files in the traces that it keeps
+    "torch\\",
     *(f"{_PATHS[key]}{os.sep}" for key in ("stdlib", "platstdlib", "purelib", "platlib")),
 )
 _PACKAGE = f"{Path(__file__).parent}{os.sep}"

@@ -74,18 +74,19 @@ def html_table(
 ) -> str:
     """The same rows as an HTML table; every cell is escaped.
 
-    >>> html_table([("<b>", "x")])
-    '<table><tr><td>&lt;b&gt;</td><td>x</td></tr></table>'
+    Alignment is spelled out, since notebooks flush cells right by default.
+
+    >>> html_table([("<b>",)])
+    '<table><tr><td style=text-align:left>&lt;b&gt;</td></tr></table>'
     """
     flush = set(right)
 
     def line(tag: str, row: Sequence[object]) -> str:
-        style = dict.fromkeys(flush, " style=text-align:right")
-        cells = (
-            f"<{tag}{style.get(index, '')}>{escape(str(cell))}</{tag}>"
-            for index, cell in enumerate(row)
-        )
-        return f"<tr>{''.join(cells)}</tr>"
+        cells = ""
+        for index, cell in enumerate(row):
+            side = "right" if index in flush else "left"
+            cells += f"<{tag} style=text-align:{side}>{escape(str(cell))}</{tag}>"
+        return f"<tr>{cells}</tr>"
 
     head = line("th", header) if header else ""
     return f"<table>{head}{''.join(line('td', row) for row in rows)}</table>"
