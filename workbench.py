@@ -52,12 +52,10 @@ specs = {name: find_spec(name) for name in sys.argv[1:]}
 print(*(name for name, spec in specs.items() if spec is None or spec.origin is None))
 """
 
-# The package's own __init__ needs lazy_loader; the report must come out where nothing is installed.
 REPORT = """
-import sys, types
-package = sys.modules["onnx_workbench"] = types.ModuleType("onnx_workbench")
-package.__path__ = [sys.argv[1]]
-from onnx_workbench.stack import check
+import sys
+sys.path.insert(0, sys.argv[1])
+from onnx_workbench import check
 stack = check()
 print(stack)
 sys.exit(not stack)
@@ -286,7 +284,7 @@ def test(arguments: list[str]) -> list[str]:
 def check(arguments: list[str]) -> list[str]:
     """The report of .venv, or of this Python where .venv has none that runs."""
     python = PYTHON if missing() is not None else sys.executable
-    return [python, "-c", REPORT, str(ROOT / "src" / "onnx_workbench"), *arguments]
+    return [python, "-c", REPORT, str(ROOT / "src"), *arguments]
 
 
 VERBS = {"lab": lab, "test": test, "check": check}
