@@ -140,6 +140,7 @@ def test_an_export_says_nothing(tmp_path):
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", "-c", code],
         cwd=tmp_path,
+        env={**os.environ, "TQDM_DISABLE": "1"},  # on a slow machine the bar would show
         capture_output=True,
         text=True,
         check=True,

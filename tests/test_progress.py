@@ -1,0 +1,25 @@
+import pytest
+import tqdm.auto
+import tqdm.notebook
+import tqdm.std
+
+from onnx_workbench import progress
+
+KINDS = pytest.mark.parametrize("kind", [tqdm.std.tqdm, tqdm.notebook.tqdm])
+
+
+@KINDS
+def test_the_variable_silences_the_bar_in_terminal_and_notebook(kind, monkeypatch):
+    monkeypatch.setattr(tqdm.auto, "tqdm", kind)
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    with progress.bar(total=3) as bar:
+        assert bar.disable
+
+
+def test_without_it_the_bar_shows_and_leaves_nothing_behind(monkeypatch, capsys):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    for _ in progress.bar(range(2), desc="exporting", mininterval=0):
+        pass
+    shown = capsys.readouterr().err
+    assert "exporting" in shown
+    assert shown.rsplit("\r", 2)[1].strip() == ""
