@@ -90,12 +90,12 @@ EXERCISE = Exercise(
     ),
     judge=judge,
     source=f"""
-        import tempfile
         import onnx_workbench as ow
 
         digits = ow.lessons.digits()
-        path = tempfile.mkdtemp() + "/reader.onnx"
         batch = {{"images": {{0: "batch"}}}}
-        answer = ow.export(digits.model, path, digits.images[:2], dynamic=batch, opset={OPSET})
+        answer = ow.export(
+            digits.model, "reader.onnx", digits.images[:2], dynamic=batch, opset={OPSET}
+        )
         """,
 )
