@@ -91,10 +91,13 @@ class Notebook:
 
     def graph(self, index: int) -> Any:
         """The frame of the view with this index on the page, once Netron has drawn."""
-        self.page.locator(".ow-netron").nth(index).scroll_into_view_if_needed()
-        self.page.locator(".ow-netron").nth(index).and_(self.page.locator(".drawn")).wait_for()
-        frame = self.page.locator(".ow-netron").nth(index).locator("iframe")
-        return frame.element_handle().content_frame()
+        box = self.page.locator(".ow-netron").nth(index)
+        box.scroll_into_view_if_needed()
+        try:
+            box.and_(self.page.locator(".drawn")).wait_for()
+        except Exception as error:
+            raise AssertionError(f"not drawn: {box.inner_text()!r}") from error
+        return box.locator("iframe").element_handle().content_frame()
 
 
 def absent(what: str) -> None:
@@ -111,8 +114,8 @@ def browser() -> Iterator:
     except ImportError:
         absent("playwright is not installed: pip install playwright")
     named = os.environ.get("ONNX_WORKBENCH_CHROMIUM")
-    path = named or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if not path:
+    path = next(filter(None, map(shutil.which, [named] if named else BROWSERS)), None)
+    if path is None:
         absent("there is no Chromium: install it, or set ONNX_WORKBENCH_CHROMIUM to its path")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)

@@ -118,12 +118,12 @@ def test_a_message_of_another_frame_is_not_heard(notebook):
 
 
 def test_the_frame_follows_the_theme(notebook):
-    paper = "getComputedStyle(document.getElementById('target')).backgroundColor"
-    light = notebook.graph(0).evaluate(paper)
-    notebook.do("apputils:change-theme", theme="JupyterLab Dark")
-    notebook.graph(0).wait_for_function(f"{paper} === 'rgb(64, 64, 64)'")
-    notebook.do("apputils:change-theme", theme="JupyterLab Light")
-    notebook.graph(0).wait_for_function(f"{paper} === '{light}'")
+    from playwright.sync_api import expect
+
+    for theme, paper in (("Dark", "rgb(64, 64, 64)"), ("Light", "rgba(0, 0, 0, 0)")):
+        notebook.do("apputils:change-theme", theme=f"JupyterLab {theme}")
+        target = notebook.graph(0).locator("#target")
+        expect(target).to_have_css("background-color", paper, timeout=20_000)
 
 
 def test_a_view_survives_a_second_run_and_a_new_kernel(notebook):

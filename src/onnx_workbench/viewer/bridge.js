@@ -13,14 +13,15 @@ const STYLE = `
   .ow-netron iframe { position: absolute; inset: 0; width: 100%; height: 100%; border: 0;
     opacity: 0; transition: opacity .15s; }
   .ow-netron.drawn iframe { opacity: 1; }
-  .ow-netron .ow-still { max-width: 100%; display: block; margin: 8px auto;
-    animation: ow-appear .3s 1.2s both; }
-  @keyframes ow-appear { from { opacity: 0; } }
   .ow-netron.drawn .ow-still, .ow-netron.drawn .ow-note { display: none; }
-  .ow-netron .ow-note { position: absolute; left: 12px; bottom: 8px; padding: 2px 8px; z-index: 1;
-    font: 12px var(--jp-ui-font-family, sans-serif); border-radius: 4px; color: #57606a;
-    background: #ffffffe0; }
+  .ow-netron .ow-still { max-width: 100%; display: block; margin: 8px auto; }
+  .ow-netron:not(.still) .ow-still { animation: ow-appear .3s 1.2s both; }
+  @keyframes ow-appear { from { opacity: 0; } }
+  .ow-netron .ow-note { position: absolute; left: 12px; bottom: 8px; padding: 2px 8px;
+    font: 12px var(--jp-ui-font-family, sans-serif); color: #57606a; background: #fffffff0;
+    border-radius: 4px; z-index: 1; }
   .ow-netron.still { overflow: auto; background: #fff; }
+  .ow-netron.still .ow-note { position: static; padding: 10px 14px 2px; }
   .ow-netron.still iframe { display: none; }`;
 
 const tag = (name, attributes) => Object.assign(document.createElement(name), attributes);
@@ -86,7 +87,7 @@ function render({ model, el }) {
   const frame = tag("iframe", { title: "Netron" });
   frame.sandbox = SANDBOX;
   box.style.height = `${model.get("height")}px`;
-  box.append(still, note);
+  box.append(note, still);
   el.append(tag("style", { textContent: STYLE }), box);
 
   let waiting;

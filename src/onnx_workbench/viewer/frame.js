@@ -11,6 +11,19 @@
   const element = (id) => document.getElementById(id);
   const MOST_NODES_IN_A_PICTURE = 1000;
 
+  // A frame that is out of sight gets no animation frames: without them the graph would be drawn,
+  // and the frame take its height, only when the reader scrolls there.
+  const soon = window.requestAnimationFrame.bind(window);
+  window.requestAnimationFrame = (callback) => {
+    let called = false;
+    const once = (time) => {
+      if (!called) callback(time);
+      called = true;
+    };
+    setTimeout(() => once(performance.now()), 100);
+    return soon(once);
+  };
+
   class CellHost extends Host {
     #metadata = "[]";
     #picture = null;
