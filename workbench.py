@@ -35,6 +35,7 @@ VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = str(BIN / ("python.exe" if os.name == "nt" else "python"))
 STAMP = VENV / "workbench.json"  # written last: a .venv without it was never finished
+DEFAULTS = VENV / "share/jupyter/lab/settings/overrides.json"  # JupyterLab's, the user's win
 START = "notebooks/00-start-here.ipynb"
 INDEX = "https://download.pytorch.org/whl"
 DISK = 2_500_000_000  # bytes that set-up needs, downloads included
@@ -249,6 +250,9 @@ def set_up(flavour: str) -> None:
     for number, step in enumerate(plan, start=1):
         print(f"[{number}/{len(plan)}] {step.title}", flush=True)
         step.take()
+    # Else a question about news covers the first notebook, and a yes sends requests to other hosts.
+    DEFAULTS.parent.mkdir(parents=True, exist_ok=True)
+    DEFAULTS.write_text('{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}')
     done = STAMP.with_suffix(".new")
     done.write_text(json.dumps({"torch": flavour, "fingerprint": fingerprint(flavour)}))
     done.replace(STAMP)
@@ -265,13 +269,11 @@ def full_disk() -> str | None:
 
 
 def lab(arguments: list[str]) -> list[str]:
-    """JupyterLab on the first notebook; no dialog and no request to other hosts comes before it."""
+    """JupyterLab, open on the first notebook."""
     as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     return [
         *(PYTHON, "-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}"),
         f"--LabApp.default_url=/lab/tree/{START}",
-        "--LabApp.news_url=None",
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         *as_root,
         *arguments,
     ]

@@ -154,6 +154,13 @@ def test_a_program_that_is_not_there_fails_its_way_and_says_why(workbench, capsy
     assert "no-such-program" in capsys.readouterr().err
 
 
+def test_jupyterlab_does_not_ask_about_news(workbench, commands):
+    workbench.set_up("cpu")
+    assert workbench.DEFAULTS.is_relative_to(workbench.VENV)
+    notification = json.loads(workbench.DEFAULTS.read_text())
+    assert notification == {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
+
+
 # -- when .venv is made again ---------------------------------------------------------------------
 
 
