@@ -95,6 +95,55 @@ def sweep(
     return _finish(ax, title, note, left=8)
 
 
+def moves(
+    times: Mapping[str, Mapping[str, float]],
+    title: str = "",
+    note: str = "",
+    ax: Axes | None = None,
+    most: int = 24,
+) -> Axes:
+    """From one time to the other, one row a line of source, in the order of ``times``.
+
+    Args:
+        times: row -> contestant -> seconds; a row may lack a contestant.
+        title: the finding.
+        note: small print under the plot.
+        ax: where to draw; a new figure without it.
+        most: rows that are drawn; of more, those in the middle are left out and counted.
+
+    >>> ax = moves({"model.py:3": {"eager": 4e-3, "fast": 2e-3}, "model.py:4": {"fast": 1e-3}})
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['model.py:3', 'model.py:4']
+    """
+    rows = _middle_cut(times, most)
+    ax = _axes(ax, height=1.7 + 0.26 * len(rows) + 0.2 * title.count("\n"))
+    names = list(dict.fromkeys(name for pair in times.values() for name in pair))
+    for at, pair in enumerate(rows.values()):
+        ax.plot(list(pair.values()), [at] * len(pair), color="#B8B8B8", linewidth=2.2, zorder=1)
+    for index, name in enumerate(names):
+        color, marker = _look(index)
+        dots = [(pair[name], at) for at, pair in enumerate(rows.values()) if name in pair]
+        x, y = zip(*dots, strict=True) if dots else ((), ())
+        ax.plot(x, y, marker, color=color, markersize=7, markeredgecolor="white", label=name)
+    ax.set_yticks(range(len(rows)), list(rows), fontsize=8, family="monospace")
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    _time_axis(ax, "x", [list(pair.values()) for pair in times.values()])
+    ax.set_xlabel("time a run, median")
+    ax.legend(loc="lower right", frameon=False, fontsize=9)
+    return _finish(ax, title, note, left=max(map(len, rows), default=0))
+
+
+def _middle_cut(
+    times: Mapping[str, Mapping[str, float]], most: int
+) -> dict[str, Mapping[str, float]]:
+    if len(times) <= most:
+        return dict(times)
+    names, half = list(times), most // 2
+    gap = f"... {text.plural(len(times) - 2 * half, 'line')} between"
+    return {n: times.get(n, {}) for n in [*names[:half], gap, *names[-half:]]}
+
+
 def _axes(ax: Axes | None, height: float) -> Axes:
     if ax is not None:
         return ax
