@@ -126,11 +126,11 @@ def moves(
         x, y = zip(*dots, strict=True) if dots else ((), ())
         ax.plot(x, y, marker, color=color, markersize=7, markeredgecolor="white", label=name)
     ax.set_yticks(range(len(rows)), list(rows), fontsize=8, family="monospace")
-    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.set_ylim(len(rows) - 0.4, -1.4)  # the names stand in a row of their own
     ax.tick_params(axis="y", length=0)
     _time_axis(ax, "x", [list(pair.values()) for pair in times.values()])
     ax.set_xlabel("time a run, median")
-    ax.legend(loc="lower right", frameon=False, fontsize=9)
+    ax.legend(loc="upper right", ncols=len(names), frameon=False, fontsize=9, borderpad=0)
     return _finish(ax, title, note, left=max(map(len, rows), default=0))
 
 
@@ -170,12 +170,16 @@ def _time_axis(
     values = np.concatenate([np.asarray(row) for row in rows])
     if log or values.max() > _WIDE * values.min():
         (ax.set_xscale if side == "x" else ax.set_yscale)("log")
-        short = values.max() < 10 * values.min()
-        axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7) if short else (1, 2, 5)))
+        axis.set_major_locator(LogLocator(subs=_steps(values.max() / values.min())))
         axis.set_minor_locator(NullLocator())
     in_words = EngFormatter(unit="s")
     axis.set_major_formatter(lambda value, _: in_words(value).replace("\N{MICRO SIGN}", "u"))
     ax.grid(axis=side, color="#E4E4E4", linewidth=0.8)
+
+
+def _steps(ratio: float) -> tuple[int, ...]:
+    """Where a decade has ticks: fewer where more decades stand side by side."""
+    return (1, 2, 3, 5, 7) if ratio < 10 else (1, 2, 5) if ratio < 200 else (1,)
 
 
 def _size_ticks(ax: Axes, sizes: Sequence[int]) -> None:

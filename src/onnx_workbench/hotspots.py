@@ -205,7 +205,8 @@ class Hotspots:
         """PyTorch against ONNX Runtime for every line, what the move saved most first."""
         rows = sorted(self.spots, key=lambda spot: -spot.saved)
         times = {_label(spot): _pair(spot) for spot in rows}
-        return figures.moves(times, self._title(rows), f"{self._how()}; PyTorch: {COVERS}", ax)
+        note = f"{self._how()}\nPyTorch: {COVERS}" if self.laps else self._how()
+        return figures.moves(times, self._title(rows), note, ax)
 
     def __repr__(self) -> str:
         return "\n".join([self._headline(), *self._body(), text.table(self._facts())])
@@ -288,7 +289,10 @@ class Hotspots:
             yield "*", "shared with other lines: a fused kernel goes to its lines as the nodes take"
             yield "", "unfused; what export merged goes as the FX nodes take in PyTorch"
         yield "whole", f"kernels are {_percent(self.covered)} of a run without the profiler"
-        yield "profiler", f"adds {_percent(self.overhead)} to a run; what it adds to each kernel is off"
+        yield (
+            "profiler",
+            f"adds {_percent(self.overhead)} to a run; what it adds to each kernel is off",
+        )
         yield "runs", self._how()
         if self.laps:
             yield "PyTorch", f"{COVERS} (torch.fx.Interpreter, inference mode):"
@@ -308,7 +312,9 @@ class Hotspots:
             apart = _percent((high - low) / median)
             yield f"runs differ: quartiles of a run are {apart} apart; quieten the machine, repeat"
         if self.covered < 1 - RESTLESS:
-            yield "much of a run is between kernels: for a model this small, read shares, not sums"
+            yield "part of a run is outside its kernels: for a model this small, read the shares"
+        if self.covered > 1 + RESTLESS:
+            yield "kernels of a few us, and a profiler that counts whole ones: read the shares"
 
     def _how(self) -> str:
         return (

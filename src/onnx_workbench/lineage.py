@@ -10,7 +10,6 @@ from functools import cached_property
 from html import escape
 from pathlib import Path
 
-import onnx
 import torch
 
 from . import folding
@@ -79,7 +78,8 @@ def trace(artifact: Artifact) -> Lineage:
             "Make one with export(model, path, x), or load(path)."
         )
     found = sites(artifact.proto)
-    origins = _inherit(found, [_origin(site, cache) for cache in [{}] for site in found])
+    known: dict[str, Line | None] = {}
+    origins = _inherit(found, [_origin(site, known) for site in found])
     gone: tuple[Folded, ...] = ()
     if artifact.graph is not None:
         graph = artifact.graph.program.graph_module.graph
@@ -190,7 +190,7 @@ class Lineage:
             if origin.line:
                 operators.setdefault(origin.line, Counter())[origin.operator] += 1
         cells = {line: (str(counts[line]), _listed(operators[line])) for line in self.lines}
-        cells |= {line: ("0", "") for line in self.silent}
+        cells |= dict.fromkeys(self.silent, ("0", ""))
         if cells:
             yield annotated(cells, ("nodes", "operators"), left={1})
 
@@ -209,23 +209,23 @@ class Lineage:
 _WAYS = ((METADATA, "by their metadata"), (NEIGHBOUR, "by a neighbour"), (NONE, "without a line"))
 
 
-def _origin(site: Site, cache: dict[str, Line | None]) -> Origin:
+def _origin(site: Site, known: dict[str, Line | None]) -> Origin:
     said = {
         entry.key.removeprefix(_METADATA): entry.value
         for entry in site.node.metadata_props
         if entry.key.startswith(_METADATA)
     }
     stack = said.get("stack_trace", "")
-    if stack not in cache:
-        cache[stack] = line_of(stack)
+    if stack not in known:
+        known[stack] = line_of(stack)
     scopes = [part.strip(" '\"") for part in said.get("name_scopes", "").strip("[]").split(",")]
     return Origin(
         node=site.name,
         operator=site.node.op_type,
         fx=said.get("fx_node", "").partition(" ")[0].removeprefix("%"),
         module=scopes[-2] if len(scopes) > 1 else "",
-        line=cache[stack],
-        rule=METADATA if cache[stack] else NONE,
+        line=known[stack],
+        rule=METADATA if known[stack] else NONE,
         inside=site.inside,
         key=Key(stack, scopes[-2] if len(scopes) > 1 else ""),
     )

@@ -38,7 +38,9 @@ def of(
         eager: FX node -> seconds in PyTorch, for what export merged into one node.
     """
     inner = _Merged(lineage, eager)
-    return {kernel: tuple(_shares(match, lineage, alone, inner)) for kernel, match in matches.items()}
+    return {
+        kernel: tuple(_shares(match, lineage, alone, inner)) for kernel, match in matches.items()
+    }
 
 
 def medians(laps: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -51,9 +53,7 @@ def medians(laps: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: statistics.median(lap[name] for lap in laps) for name in names}
 
 
-def by_line(
-    laps: Sequence[Mapping[str, float]], lineage: Lineage
-) -> dict[Line, tuple[float, ...]]:
+def by_line(laps: Sequence[Mapping[str, float]], lineage: Lineage) -> dict[Line, tuple[float, ...]]:
     """Line -> the seconds of its FX nodes in each run."""
     graph = lineage.artifact.graph
     if graph is None or not laps:
