@@ -167,13 +167,15 @@ class Hotspots:
 
     @property
     def covered(self) -> float:
-        """The kernels' share of a whole run without the profiler."""
-        return self.total / self.whole
+        """The kernels' share of a whole run without the profiler. Both are lower quartiles: what
+        else runs on the machine only ever adds."""
+        inside = map(sum, zip(*(kernel.seconds for kernel in self.recording.kernels), strict=True))
+        return _undisturbed(list(inside)) / _undisturbed(self.plain)
 
     @property
     def overhead(self) -> float:
-        """What the profiler adds to a run, as a fraction."""
-        return statistics.median(self.recording.whole) / self.whole - 1
+        """What the profiler adds to a run, as a fraction, from lower quartiles too."""
+        return _undisturbed(self.recording.whole) / _undisturbed(self.plain) - 1
 
     @cached_property
     def rules(self) -> dict[str, float]:
@@ -404,6 +406,10 @@ def _unfused(recorder: Recorder, threads: int, feeds: Mapping[str, Any]) -> dict
 
 def _any_fused(matches: Mapping[str, join.Match]) -> bool:
     return any(len(match.nodes) > 1 for match in matches.values())
+
+
+def _undisturbed(runs: Sequence[float]) -> float:
+    return quartiles_of(runs)[0]
 
 
 def _label(spot: Spot) -> str:
