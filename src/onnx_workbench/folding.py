@@ -24,13 +24,14 @@ class Key:
 @dataclass(frozen=True)
 class Folded:
     """An FX node without an ONNX node. ``into`` are the FX nodes that took over its work; where
-    they did the same anyway, it is a ``twin`` of theirs."""
+    they did the same anyway, it is a ``twin`` of theirs, and a ``view`` moves no data."""
 
     fx: str
     key: Key
     why: str
     into: tuple[str, ...] = ()
     twin: bool = False
+    view: bool = False
 
 
 def key_of(node: fx.Node) -> Key:
@@ -69,7 +70,8 @@ def _explain(graph: fx.Graph, left: Collection[Key]) -> Iterator[Folded]:
             yield Folded(node.name, key, "it gives back its input")
         else:
             heirs = _heirs(node, lambda user: key_of(user) in left)
-            yield Folded(node.name, key, "merged into what uses it", heirs)
+            view = getattr(node.target, "is_view", False)
+            yield Folded(node.name, key, "merged into what uses it", heirs, view=view)
 
 
 def _operations(graph: fx.Graph) -> Iterator[fx.Node]:

@@ -251,6 +251,12 @@ class Hotspots:
     def _eager(self) -> dict[Line, tuple[float, ...]]:
         return shares.by_line(self.laps, self.lineage)
 
+    @property
+    def _homeless(self) -> float:
+        """The share of PyTorch's time in FX nodes that have no line, such as inserted checks."""
+        placed = sum(map(sum, self._eager.values()))
+        return 1 - placed / sum(sum(lap.values()) for lap in self.laps)
+
     def _headline(self) -> str:
         return (
             f"{self.lineage.artifact.path.name}: {_time(self.whole)} a run, "
@@ -298,7 +304,8 @@ class Hotspots:
         yield "runs", self._how()
         if self.laps:
             yield "PyTorch", f"{COVERS} (torch.fx.Interpreter, inference mode):"
-            yield "", "with the call of each operator, without the Python code between them"
+            yield "", "with the call of each operator, without the Python code between them;"
+            yield "", f"{_percent(self._homeless)} of it in nodes without a line"
         for doubt in self._doubts():
             yield "doubt", doubt
 

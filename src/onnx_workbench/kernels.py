@@ -32,7 +32,7 @@ LEVELS = {
 """Our word for a level of graph optimisation -> ONNX Runtime's."""
 
 _SUFFIX = "_kernel_time"
-_MICRO = 1e-6  # the profiler counts in microseconds
+_SECOND = 1e6  # the profiler counts in microseconds
 _LENGTH, _TRIALS = 64, 60  # of the chain that the profiler's own cost is measured on
 _EXTERNAL = "session.model_external_initializers_file_folder_path"
 _OPTIMISED = "session.optimized_model_external_initializers_"
@@ -183,7 +183,7 @@ def recorded(
         _kernel(name, operators[name], found.get(name), seconds, fixed)
         for name, seconds in spent.items()
     )
-    return Recording(kernels, tuple(runs[run][1] * _MICRO for run in columns))
+    return Recording(kernels, tuple(runs[run][1] / _SECOND for run in columns))
 
 
 def _exclusive(
@@ -195,13 +195,13 @@ def _exclusive(
     that comes later in the file is the outer one.
     """
     order = sorted(range(len(events)), key=lambda i: (events[i]["ts"], -events[i]["dur"], -i))
-    own = {i: events[i]["dur"] * _MICRO - cost.inside for i in order}
+    own = {i: events[i]["dur"] / _SECOND - cost.inside for i in order}
     around: list[int] = []
     for i in order:
         while around and _end(events[around[-1]]) < max(_end(events[i]), events[i]["ts"] + 1):
             around.pop()
         if around:
-            own[around[-1]] -= events[i]["dur"] * _MICRO + cost.outside
+            own[around[-1]] -= events[i]["dur"] / _SECOND + cost.outside
         if events[i]["name"].removesuffix(_SUFFIX) in owners:
             around.append(i)
     return ((events[i], own[i]) for i in order)

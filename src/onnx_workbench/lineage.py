@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
@@ -54,10 +54,11 @@ class Origin:
 def trace(artifact: Artifact) -> Lineage:
     """Join every ONNX node of an artifact to its FX node, its module and its source line.
 
-    The line is the innermost one of the user's own code, else the innermost outside torch, else the
-    innermost at all. It stands in the metadata that the exporter writes into each node
-    (``pkg.torch.onnx.stack_trace``). A node without takes that of its first consumer, else of its
-    first producer, else of the node whose body it stands in, and says so.
+    The line is the innermost one of the user's own code, else the innermost outside torch, else
+    that of a torch module. It stands in the metadata that the exporter writes into each node
+    (``pkg.torch.onnx.stack_trace``). A node without it takes the line of the FX node that it was
+    put in place of, else that of its first consumer, of its first producer, of the node whose body
+    it stands in; ``why`` says which.
 
     Raises:
         InputError: ``artifact`` is no Artifact.
@@ -79,13 +80,16 @@ def trace(artifact: Artifact) -> Lineage:
         )
     found = sites(artifact.proto)
     known: dict[str, Line | None] = {}
-    origins = _inherit(found, [_origin(site, known) for site in found])
-    gone: tuple[Folded, ...] = ()
-    if artifact.graph is not None:
-        graph = artifact.graph.program.graph_module.graph
-        gone = folding.folded(graph, {origin.key for origin in origins})
-        origins = _merged(origins, gone, folding.keys(graph))
-    return Lineage(artifact, tuple(origins), gone)
+    origins = [_origin(site, known) for site in found]
+    if artifact.graph is None:
+        return Lineage(artifact, tuple(_inherit(found, origins)), ())
+    graph = artifact.graph.program.graph_module.graph
+    keys = folding.keys(graph)
+    gone = folding.folded(graph, {origin.key for origin in origins})
+    origins = _in_place_of(gone, keys, found, origins)
+    standing = {origin.key for origin in origins}
+    gone = tuple(item for item in gone if item.key not in standing)
+    return Lineage(artifact, tuple(_merged(_inherit(found, origins), gone, keys)), gone)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -100,7 +104,7 @@ class Lineage:
     @cached_property
     def lines(self) -> tuple[Line, ...]:
         """The lines that have nodes, in the order in which the file runs them."""
-        return tuple(dict.fromkeys(origin.line for origin in self.origins if origin.line))
+        return tuple(self._at)
 
     def of(self, node: str) -> Origin:
         """The origin of an ONNX node.
@@ -140,12 +144,16 @@ class Lineage:
     @cached_property
     def silent(self) -> dict[Line, str]:
         """Lines that computed something in PyTorch and have no ONNX node, with the reason."""
-        reasons: dict[Line, dict[str, None]] = {}
+        reasons: dict[Line, dict[str, dict[str, None]]] = {}
         for gone in self.folded:
             line = line_of(gone.key.trace)
-            if line and line not in set(self.lines):
-                reasons.setdefault(line, {})[self._reason(gone)] = None
-        return {line: "; ".join(found) for line, found in reasons.items()}
+            if line and line not in self._at:
+                heirs = reasons.setdefault(line, {}).setdefault(gone.why, {})
+                heirs |= dict.fromkeys(self._heirs(gone))
+        return {
+            line: "; ".join(_reason(why, heirs) for why, heirs in r.items())
+            for line, r in reasons.items()
+        }
 
     @property
     def without(self) -> tuple[Origin, ...]:
@@ -166,9 +174,23 @@ class Lineage:
         close = difflib.get_close_matches(str(node), self._by_name, n=1)
         return f"Did you mean {close[0]!r}?" if close else "The names are those of .origins."
 
-    def _reason(self, gone: Folded) -> str:
-        heirs = [o.node for o in self.origins if o.key in {self._keys.get(fx) for fx in gone.into}]
-        return f"{gone.why}: {', '.join(heirs[:3])}" if heirs else gone.why
+    def _heirs(self, gone: Folded) -> list[str]:
+        return [node for fx in gone.into for node in self._made.get(self._keys[fx], ())]
+
+    @cached_property
+    def _made(self) -> dict[Key, list[str]]:
+        made: dict[Key, list[str]] = {}
+        for origin in self.origins:
+            made.setdefault(origin.key, []).append(origin.node)
+        return made
+
+    @cached_property
+    def _at(self) -> dict[Line, list[Origin]]:
+        at: dict[Line, list[Origin]] = {}
+        for origin in self.origins:
+            if origin.line:
+                at.setdefault(origin.line, []).append(origin)
+        return at
 
     @cached_property
     def _keys(self) -> Mapping[str, Key]:
@@ -184,12 +206,7 @@ class Lineage:
         )
 
     def _body(self) -> Iterator[str]:
-        counts = Counter(origin.line for origin in self.origins if origin.line)
-        operators: dict[Line, Counter[str]] = {}
-        for origin in self.origins:
-            if origin.line:
-                operators.setdefault(origin.line, Counter())[origin.operator] += 1
-        cells = {line: (str(counts[line]), _listed(operators[line])) for line in self.lines}
+        cells = {line: (str(len(made)), _listed(made)) for line, made in self._at.items()}
         cells |= dict.fromkeys(self.silent, ("0", ""))
         if cells:
             yield annotated(cells, ("nodes", "operators"), left={1})
@@ -219,34 +236,47 @@ def _origin(site: Site, known: dict[str, Line | None]) -> Origin:
     if stack not in known:
         known[stack] = line_of(stack)
     scopes = [part.strip(" '\"") for part in said.get("name_scopes", "").strip("[]").split(",")]
+    module = scopes[-2] if len(scopes) > 1 and not scopes[-2].startswith("_") else ""
     return Origin(
         node=site.name,
         operator=site.node.op_type,
         fx=said.get("fx_node", "").partition(" ")[0].removeprefix("%"),
-        module=scopes[-2] if len(scopes) > 1 else "",
+        module=module,
         line=known[stack],
         rule=METADATA if known[stack] else NONE,
         inside=site.inside,
-        key=Key(stack, scopes[-2] if len(scopes) > 1 else ""),
+        key=Key(stack, module),
     )
 
 
 def line_of(trace: str) -> Line | None:
-    """The user's own line, else the innermost that is not torch's, else the innermost."""
+    """The user's own line, else the innermost that is not torch's, else that of a torch module.
+
+    None where there is but torch's own machinery, such as the checks that it inserts.
+    """
     line = user_line(trace)
     if line is None or is_users(line.file):
         return line
-    outside = [frame for frame in lines(trace) if not frame.file.startswith(_TORCH)]
-    return outside[-1] if outside else line
+    frames = lines(trace)
+    outside = [frame for frame in frames if not frame.file.startswith(_TORCH)]
+    modules = [frame for frame in frames if frame.function == "forward"]
+    return next(reversed(outside or modules), None)
 
 
 def _is(line: Line, asked: Line | int | str) -> bool:
     return asked in (line, line.number, line.place)
 
 
-def _listed(operators: Counter[str]) -> str:
-    shown = [f"{n} {op}" if n > 1 else op for op, n in operators.most_common()]
+def _listed(origins: Sequence[Origin]) -> str:
+    """Operators with their counts, the most frequent first."""
+    counts = Counter(origin.operator for origin in origins).most_common()
+    shown = [f"{n} {op}" if n > 1 else op for op, n in counts]
     return ", ".join(shown if len(shown) <= 3 else [*shown[:2], f"{len(shown) - 2} more"])
+
+
+def _reason(why: str, heirs: Collection[str]) -> str:
+    shown = [*heirs][:2] + ([f"{len(heirs) - 2} more"] if len(heirs) > 2 else [])
+    return f"{why}: {', '.join(shown)}" if shown else why
 
 
 def _inherit(found: Sequence[Site], origins: list[Origin]) -> list[Origin]:
@@ -265,6 +295,36 @@ def _inherit(found: Sequence[Site], origins: list[Origin]) -> list[Origin]:
         _place(known, site)
     lost = "no torch metadata on it, and no neighbour with a line"
     return [known[o.node] if known[o.node].line else replace(o, why=lost) for o in origins]
+
+
+def _in_place_of(
+    gone: Sequence[Folded],
+    keys: Mapping[str, Key],
+    found: Sequence[Site],
+    origins: Sequence[Origin],
+) -> list[Origin]:
+    """A node without metadata, between the same neighbours as an FX node without an ONNX node, is
+    what the exporter put in its place: it takes that one's line."""
+    heirs = {item: {keys[name] for name in item.into} for item in gone if not item.twin}
+    before: dict[Key, list[Folded]] = {}
+    for item, users in heirs.items():
+        for key in users:
+            before.setdefault(key, []).append(item)
+    used, mine = _consumers(found), {origin.node: origin.key for origin in origins}
+
+    def replaced(site: Site, origin: Origin) -> Origin:
+        names = [name for value in site.outputs for name in used.get(value, ())]
+        users = {mine[name] for name in names if mine[name].trace}
+        items = before.get(next(iter(users)), []) if users and not origin.key.trace else []
+        fits = {item.key: item.fx for item in items if users <= heirs[item]}
+        if len(fits) != 1:
+            return origin
+        (key, fx), line = next(iter(fits.items())), line_of(next(iter(fits)).trace)
+        why = f"put in place of the FX node {fx}"
+        rule = NEIGHBOUR if line else NONE
+        return replace(origin, line=line, rule=rule, why=why, module=key.module, key=key, fx=fx)
+
+    return [replaced(site, origin) for site, origin in zip(found, origins, strict=True)]
 
 
 def _take(known: dict[str, Origin], site: Site, way: str, neighbours: Iterable[str]) -> None:
@@ -309,7 +369,7 @@ def _merged(
     for item in gone:
         line = line_of(item.key.trace)
         for heir in item.into:
-            if line:
+            if line and not item.view:
                 more.setdefault(keys[heir], {})[line] = None
     return [
         replace(o, also=tuple(line for line in more.get(o.key, ()) if line != o.line))

@@ -80,7 +80,7 @@ class _Merged:
             self._own[key] = self._own.get(key, 0.0) + eager.get(name, 0.0)
         self._into: dict[folding.Key, list[folding.Folded]] = {}
         for gone in lineage.folded:
-            for heir in gone.into:
+            for heir in gone.into if not gone.view else ():
                 self._into.setdefault(self._keys[heir], []).append(gone)
 
     def parts(self, origin: Origin) -> dict[Line | None, float]:
