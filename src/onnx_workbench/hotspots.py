@@ -299,7 +299,7 @@ class Hotspots:
         yield "whole", f"kernels are {_percent(self.covered)} of a run without the profiler"
         yield (
             "profiler",
-            f"adds {_percent(self.overhead)} to a run; what it adds to each kernel is off",
+            f"adds {_percent(self.overhead)} to a run; each kernel's part is taken off",
         )
         yield "runs", self._how()
         if self.laps:
