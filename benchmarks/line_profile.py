@@ -53,7 +53,7 @@ def _joined(name: str, case: models.Case) -> tuple[str, ...]:
 
 
 def _traced() -> Iterator[tuple[str, str, str]]:
-    """Files of a known size, with the metadata that the exporter writes, and every third without."""
+    """Files of a known size: two nodes in three have the metadata that the exporter writes."""
     for count in (1_000, 5_000, 20_000):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "deep.onnx"
