@@ -11,6 +11,8 @@ at this moment. Run it with the Python of `.venv`; nothing is written outside a 
 
     import      a new Python that imports the package, beside a new Python
     export      capture + export of two models, beside a bare torch.onnx.export of the same
+    lines       how much of ONNX Runtime's time finds its line, on eight architectures of models.py,
+                and what trace() and profile() take; tables of their own, beside nothing
     notebooks   each lesson run in a new kernel, wall time and peak memory of the kernel and its
                 children, beside a notebook that imports torch and onnxruntime
     set-up      `workbench.py test --version` in a fresh copy, beside `pip install` of its pins
@@ -24,6 +26,7 @@ from collections.abc import Callable, Iterable
 
 import export_time
 import import_time
+import line_profile
 import notebook_cost
 import setup_cost
 from side_by_side import Pair
@@ -36,19 +39,26 @@ FIGURES: dict[str, Callable[[], Iterable[Pair]]] = {
     "notebooks": notebook_cost.measure,
     "set-up": setup_cost.measure,
 }
-UNASKED = [name for name in FIGURES if name != "set-up"]
+LINES = "lines"
+ALL = [*FIGURES, LINES]
+UNASKED = [name for name in ALL if name != "set-up"]
 
 
 def main() -> None:
     options = argparse.ArgumentParser(
         prog="python benchmarks", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    options.add_argument("figures", nargs="*", choices=[*FIGURES, []], default=UNASKED)
+    options.add_argument("figures", nargs="*", choices=[*ALL, []], default=UNASKED)
     rows = []
     for name in options.parse_args().figures:
         print(f"measuring {name} ...", file=sys.stderr)
-        rows += [pair.row() for pair in FIGURES[name]()]
-    print(table(rows, ("figure", "ours", "beside", "ratio", "quartiles", "turns"), right=[1, 2, 3]))
+        if name == LINES:
+            print(line_profile.report())
+        else:
+            rows += [pair.row() for pair in FIGURES[name]()]
+    if rows:
+        header = ("figure", "ours", "beside", "ratio", "quartiles", "turns")
+        print(table(rows, header, right=[1, 2, 3]))
 
 
 main()

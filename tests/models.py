@@ -48,3 +48,65 @@ class Table(nn.Module):
 
     def forward(self, x):
         return x + self.positions
+
+
+class Folds(nn.Module):
+    """Lines that leave no ONNX node behind, each for another reason."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.norm = nn.BatchNorm2d(8)
+        self.drop = nn.Dropout(0.5)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.conv(x)
+        x = self.norm(x)
+        x = self.drop(x)
+        x = x.mean((2, 3))
+        scale = torch.arange(4).float() * 2
+        left = self.head(x)
+        right = self.head(x)
+        return left * right + scale
+
+
+class Helpers(nn.Module):
+    """The work is done in functions that are not called forward."""
+
+    def forward(self, x):
+        return doubled(self.cut(x))
+
+    def cut(self, x):
+        return x.clamp(0, 1)
+
+
+def doubled(x):
+    return x * 2
+
+
+class Uneven(nn.Module):
+    """One line that is slow on purpose, between two that are not."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(512, 512))
+
+    def forward(self, x):
+        x = torch.sin(x)
+        x = (x @ self.weight) @ self.weight
+        return torch.cos(x)
+
+
+class Twins(nn.Module):
+    """Two branches of the same cost."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(256, 256)
+        self.b = nn.Linear(256, 256)
+
+    def forward(self, x):
+        left = torch.erf(self.a(x))
+        right = torch.erf(self.b(x))
+        return left + right

@@ -13,10 +13,14 @@ PACKAGE = Path(onnx_workbench.__file__).parent
 
 FLOORS = (
     {"errors", "text", "contestant", "progress", "trial"},
-    {"source", "runtime", "figures", "stack", "track", "bytecode"},
-    {"exporter", "signature", "dynamo"},
+    {"source", "runtime", "figures", "stack", "track", "bytecode", "proto"},
+    {"traces", "margin", "kernels"},
+    {"exporter", "signature", "dynamo", "join"},
     {"graph", "agreement", "latency", "viewer", "frames"},
-    {"artifact"},
+    {"artifact", "folding", "eager"},
+    {"lineage"},
+    {"shares"},
+    {"hotspots"},
     {"lessons"},
 )
 """From the ground up. A room may import from the floors below its own, never from its own."""

@@ -4,7 +4,9 @@ from .artifact import export as export
 from .artifact import load as load
 from .frames import watch as watch
 from .graph import capture as capture
+from .hotspots import profile as profile
 from .latency import race as race
+from .lineage import trace as trace
 from .stack import check as check
 from .viewer import view as view
 

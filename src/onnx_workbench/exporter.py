@@ -29,6 +29,7 @@ from torch.onnx import ONNXProgram
 
 from .errors import ExportError, TrainingModeWarning
 from .source import is_users
+from .traces import through_helpers
 
 Axes = dict[int, str]
 """The names of an input's dynamic dimensions: ``{0: "batch"}``."""
@@ -42,7 +43,8 @@ def capture_program(
     ``backed_size_oblivious`` keeps a dynamic dimension of size 1 dynamic, which torch.export alone
     would freeze (``torch/onnx/_internal/exporter/_capture_strategies.py`` sets the same).
     """
-    with quiet(), fx_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+    oblivious = fx_config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+    with quiet(), oblivious, through_helpers():
         return torch.export.export(
             model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=strict
         )

@@ -95,6 +95,55 @@ def sweep(
     return _finish(ax, title, note, left=8)
 
 
+def moves(
+    times: Mapping[str, Mapping[str, float]],
+    title: str = "",
+    note: str = "",
+    ax: Axes | None = None,
+    most: int = 24,
+) -> Axes:
+    """From one time to the other, one row a line of source, in the order of ``times``.
+
+    Args:
+        times: row -> contestant -> seconds; a row may lack a contestant.
+        title: the finding.
+        note: small print under the plot.
+        ax: where to draw; a new figure without it.
+        most: rows that are drawn; of more, those in the middle are left out and counted.
+
+    >>> ax = moves({"model.py:3": {"eager": 4e-3, "fast": 2e-3}, "model.py:4": {"fast": 1e-3}})
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['model.py:3', 'model.py:4']
+    """
+    rows = _middle_cut(times, most)
+    ax = _axes(ax, height=1.7 + 0.26 * len(rows) + 0.2 * title.count("\n"))
+    names = list(dict.fromkeys(name for pair in times.values() for name in pair))
+    for at, pair in enumerate(rows.values()):
+        ax.plot(list(pair.values()), [at] * len(pair), color="#B8B8B8", linewidth=2.2, zorder=1)
+    for index, name in enumerate(names):
+        color, marker = _look(index)
+        dots = [(pair[name], at) for at, pair in enumerate(rows.values()) if name in pair]
+        x, y = zip(*dots, strict=True) if dots else ((), ())
+        ax.plot(x, y, marker, color=color, markersize=7, markeredgecolor="white", label=name)
+    ax.set_yticks(range(len(rows)), list(rows), fontsize=8, family="monospace")
+    ax.set_ylim(len(rows) - 0.4, -1.4)  # the names stand in a row of their own
+    ax.tick_params(axis="y", length=0)
+    _time_axis(ax, "x", [list(pair.values()) for pair in times.values()])
+    ax.set_xlabel("time a run, median")
+    ax.legend(loc="upper right", ncols=len(names), frameon=False, fontsize=9, borderpad=0)
+    return _finish(ax, title, note, left=max(map(len, rows), default=0))
+
+
+def _middle_cut(
+    times: Mapping[str, Mapping[str, float]], most: int
+) -> dict[str, Mapping[str, float]]:
+    if len(times) <= most:
+        return dict(times)
+    names, half = list(times), most // 2
+    gap = f"... {text.plural(len(times) - 2 * half, 'line')} between"
+    return {n: times.get(n, {}) for n in [*names[:half], gap, *names[-half:]]}
+
+
 def _axes(ax: Axes | None, height: float) -> Axes:
     if ax is not None:
         return ax
@@ -121,12 +170,16 @@ def _time_axis(
     values = np.concatenate([np.asarray(row) for row in rows])
     if log or values.max() > _WIDE * values.min():
         (ax.set_xscale if side == "x" else ax.set_yscale)("log")
-        short = values.max() < 10 * values.min()
-        axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7) if short else (1, 2, 5)))
+        axis.set_major_locator(LogLocator(subs=_steps(values.max() / values.min())))
         axis.set_minor_locator(NullLocator())
     in_words = EngFormatter(unit="s")
     axis.set_major_formatter(lambda value, _: in_words(value).replace("\N{MICRO SIGN}", "u"))
     ax.grid(axis=side, color="#E4E4E4", linewidth=0.8)
+
+
+def _steps(ratio: float) -> tuple[int, ...]:
+    """Where a decade has ticks: fewer where more decades stand side by side."""
+    return (1, 2, 3, 5, 7) if ratio < 10 else (1, 2, 5) if ratio < 200 else (1,)
 
 
 def _size_ticks(ax: Axes, sizes: Sequence[int]) -> None:

@@ -1,0 +1,438 @@
+"""From a kernel's microseconds back to the line of PyTorch that it runs."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from html import escape
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from . import figures, join, kernels, progress, shares, text
+from .artifact import Artifact
+from .eager import COVERS, Stopwatch
+from .errors import InputError, LoadError
+from .kernels import Recorder, Recording
+from .lineage import Lineage, trace
+from .margin import annotated
+from .proto import sites
+from .shares import Share
+from .source import Line
+from .track import quartiles_of, thread_budget
+
+if TYPE_CHECKING:
+    import onnxruntime
+    from matplotlib.axes import Axes
+
+BLOCK = 4
+"""Runs in a row. The first of them finds caches full of the others' data, and does not count."""
+LEAST, MOST = 2, 25
+"""Blocks that count whatever they take, and that are enough however short they are; one more comes
+before them to warm up."""
+RESTLESS = 0.1
+"""Distance of the quartiles of a run, over its median, from which on the repr says so."""
+
+_HEADER = ("ORT", "quartiles", "share", "kernels", "by", "PyTorch")
+_BY = _HEADER.index("by")
+
+
+def profile(
+    artifact: Artifact,
+    *args: Any,
+    level: str = "all",
+    threads: int = 1,
+    seconds: float = 2.0,
+    **kwargs: Any,
+) -> Hotspots:
+    """Where the time of an artifact goes in ONNX Runtime, by line of the model's source.
+
+    ONNX Runtime's own profiler says what each kernel of its optimised graph took
+    (``SessionOptions.enable_profiling``); the rules of :data:`onnx_workbench.join.RULES` lead back
+    to the exported nodes, and :func:`~onnx_workbench.trace` to the lines. In turn with these runs
+    go runs of a session without the profiler, and of the captured graph in PyTorch, node by node.
+
+    Args:
+        args, kwargs: the call to profile, as for the model itself.
+        level: how far the graph is optimised: ``"none"``, ``"basic"``, ``"extended"``, ``"all"``.
+        threads: intra-op threads, of torch too.
+        seconds: how long the runs may go on. At least 6 runs of each count, and at most 75.
+
+    Raises:
+        InputError: no Artifact, no such level, or a call that does not fit the model.
+        LoadError: ONNX Runtime cannot load the model at this level.
+
+    >>> from onnx_workbench import export, lessons
+    >>> encoder = lessons.encoder()
+    >>> path = getfixture("tmp_path") / "encoder.onnx"
+    >>> spots = profile(export(encoder.model, path, *encoder.inputs), *encoder.inputs, seconds=0.1)
+    >>> spots.unattributed, spots.spots[0].line in spots.lineage.lines
+    (0.0, True)
+    """
+    lineage = trace(artifact)
+    kernels.check_level(level)
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise InputError(f"threads is {threads!r}; it must be a whole number of 1 or more.")
+    feeds = artifact._feeds(args, kwargs)
+    watch = Stopwatch(artifact.graph) if artifact.graph else None
+    lap = partial(watch.lap, args, kwargs) if watch else None
+    with (
+        kernels.recorder(artifact.path, artifact.proto, artifact.provider) as recorder,
+        thread_budget(threads),
+    ):
+        recording, plain = _record(recorder, level, threads, feeds, seconds, lap)
+        exported = sites(artifact.proto)
+        matches = join.matches(recording.kernels, exported)
+        alone = _unfused(recorder, threads, feeds) if _any_fused(matches) else {}
+    laps = tuple(lap for i, lap in enumerate(watch.laps) if _counts(i)) if watch else ()
+    found = shares.of(matches, lineage, alone, shares.medians(laps))
+    return Hotspots(
+        lineage, recording, matches, found, tuple(plain), laps, level=level, threads=threads
+    )
+
+
+@dataclass(frozen=True)
+class Spot:
+    """One line, with ``runs``: what ONNX Runtime spent on it in each run, in seconds.
+
+    ``line`` is None for what no line is known of; ``name`` is the line's place then the node's or
+    kernel's. ``fused`` says that a kernel of it runs other lines too, and was shared out.
+    ``eager`` has the runs of the same line in PyTorch.
+    """
+
+    name: str
+    line: Line | None
+    runs: tuple[float, ...]
+    kernels: tuple[str, ...]
+    rules: tuple[str, ...]
+    fused: bool
+    eager: tuple[float, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """The median over the runs."""
+        return max(0.0, statistics.median(self.runs)) if self.runs else 0.0
+
+    @property
+    def torch(self) -> float | None:
+        """The median in PyTorch, None where it was not measured."""
+        return statistics.median(self.eager) if self.eager else None
+
+    @property
+    def saved(self) -> float:
+        """Seconds that the move to ONNX Runtime saved on this line; negative where it cost."""
+        return (self.torch or 0.0) - self.seconds
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Hotspots:
+    """The answer of :func:`profile`.
+
+    ``recording`` has the kernels with every run; ``matches`` the rule and the exported nodes of
+    each; ``shares`` how each is shared out; ``plain`` the seconds of whole runs without the
+    profiler; ``laps`` the seconds of each FX node in PyTorch, one dict a run.
+    """
+
+    lineage: Lineage
+    recording: Recording
+    matches: Mapping[str, join.Match]
+    shares: Mapping[str, tuple[Share, ...]]
+    plain: tuple[float, ...]
+    laps: tuple[Mapping[str, float], ...]
+    level: str
+    threads: int
+
+    @cached_property
+    def spots(self) -> tuple[Spot, ...]:
+        """Every line that a kernel runs, the slowest first; nodes that have no line likewise."""
+        found = [self._spot(key, parts) for key, parts in self._parts().items()]
+        return tuple(sorted(found, key=lambda spot: -spot.seconds))
+
+    @property
+    def hottest(self) -> Spot:
+        """The line that takes the longest."""
+        return self.spots[0]
+
+    @cached_property
+    def total(self) -> float:
+        """Seconds in all kernels: the sum over the spots."""
+        return sum(spot.seconds for spot in self.spots)
+
+    @cached_property
+    def whole(self) -> float:
+        """Seconds of one ``session.run`` without the profiler, the median."""
+        return statistics.median(self.plain)
+
+    @property
+    def covered(self) -> float:
+        """The kernels' share of a whole run without the profiler. Both are lower quartiles: what
+        else runs on the machine only ever adds."""
+        inside = map(sum, zip(*(kernel.seconds for kernel in self.recording.kernels), strict=True))
+        return _undisturbed(list(inside)) / _undisturbed(self.plain)
+
+    @property
+    def overhead(self) -> float:
+        """What the profiler adds to a run, as a fraction, from lower quartiles too."""
+        return _undisturbed(self.recording.whole) / _undisturbed(self.plain) - 1
+
+    @cached_property
+    def rules(self) -> dict[str, float]:
+        """Each rule of :data:`onnx_workbench.join.RULES` -> the share of time it joined."""
+        spent = dict.fromkeys(join.RULES, 0.0)
+        for kernel in self.recording.kernels:
+            spent[self.matches[kernel.name].rule] += kernel.median
+        total = sum(spent.values()) or 1.0
+        return {rule: seconds / total for rule, seconds in spent.items()}
+
+    @property
+    def unattributed(self) -> float:
+        """The share of kernel time without a line."""
+        lost = sum(spot.seconds for spot in self.spots if spot.line is None)
+        return lost / self.total if self.total else 0.0
+
+    def heat(self) -> dict[str, float]:
+        """Exported node -> seconds a run, for ``view(artifact).heat(...)``. A node that no kernel
+        runs is not in it."""
+        spent: dict[str, float] = {}
+        for kernel in self.recording.kernels:
+            for part in self.shares[kernel.name]:
+                if part.node:
+                    seconds = part.fraction * kernel.median
+                    spent[part.node] = spent.get(part.node, 0.0) + seconds
+        return spent
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """PyTorch against ONNX Runtime for every line, what the move saved most first."""
+        rows = sorted(self.spots, key=lambda spot: -spot.saved)
+        times = {_label(spot): _pair(spot) for spot in rows}
+        note = f"{self._how()}\nPyTorch: {COVERS}" if self.laps else self._how()
+        return figures.moves(times, self._title(rows), note, ax)
+
+    def __repr__(self) -> str:
+        return "\n".join([self._headline(), *self._body(), text.table(self._facts())])
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
+
+    def _parts(self) -> dict[tuple[Line | None, str], list[tuple[str, Share]]]:
+        parts: dict[tuple[Line | None, str], list[tuple[str, Share]]] = {}
+        for kernel, shared in self.shares.items():
+            for share in shared:
+                place = share.line.place if share.line else share.node or kernel
+                parts.setdefault((share.line, place), []).append((kernel, share))
+        for line in self._eager:
+            parts.setdefault((line, line.place), [])
+        return parts
+
+    def _spot(self, key: tuple[Line | None, str], parts: Sequence[tuple[str, Share]]) -> Spot:
+        line, name = key
+        owned = list(dict.fromkeys(kernel for kernel, _ in parts))
+        runs = [
+            [share.fraction * seconds for seconds in self._kernels[kernel].seconds]
+            for kernel, share in parts
+        ]
+        return Spot(
+            name=name,
+            line=line,
+            runs=tuple(map(sum, zip(*runs, strict=True))),
+            kernels=tuple(owned),
+            rules=tuple(r for r in join.RULES if r in {self.matches[k].rule for k in owned}),
+            fused=any(len({part.line for part in self.shares[k]}) > 1 for k in owned),
+            eager=self._eager.get(line, ()) if line else (),
+        )
+
+    @cached_property
+    def _kernels(self) -> dict[str, kernels.Kernel]:
+        return {kernel.name: kernel for kernel in self.recording.kernels}
+
+    @cached_property
+    def _eager(self) -> dict[Line, tuple[float, ...]]:
+        return shares.by_line(self.laps, self.lineage)
+
+    @property
+    def _homeless(self) -> float:
+        """The share of PyTorch's time in FX nodes that have no line, such as inserted checks."""
+        placed = sum(map(sum, self._eager.values()))
+        return 1 - placed / sum(sum(lap.values()) for lap in self.laps)
+
+    def _headline(self) -> str:
+        return (
+            f"{self.lineage.artifact.path.name}: {_time(self.whole)} a run, "
+            f"{_time(self.total)} of it in {text.plural(len(self._kernels), 'kernel')}"
+        )
+
+    def _body(self) -> Iterator[str]:
+        cells = {spot.line: self._cells(spot) for spot in self._in_order() if spot.line}
+        if cells:
+            yield annotated(cells, _HEADER, left={_BY})
+        lost = [spot for spot in self.spots if spot.line is None]
+        if lost:
+            rows = [(*self._cells(spot), spot.name) for spot in lost[:_SHOWN]]
+            yield text.table(rows, (*_HEADER, "no line"), right={*range(len(_HEADER))} - {_BY})
+        if len(lost) > _SHOWN:
+            yield f"and {text.plural(len(lost) - _SHOWN, 'more node')}: see .spots"
+
+    def _in_order(self) -> list[Spot]:
+        """The spots in the order in which the file runs their lines."""
+        order = {line: index for index, line in enumerate(self.lineage.lines)}
+        return sorted(self.spots, key=lambda spot: order.get(spot.line, len(order)))  # type: ignore[arg-type]
+
+    def _cells(self, spot: Spot) -> tuple[str, ...]:
+        torch = "" if spot.torch is None else _time(spot.torch)
+        if not spot.runs:
+            return "", "", "", "0", "", torch
+        low, _, high = quartiles_of(spot.runs)
+        share = f"{_percent(spot.seconds / self.total)}{'*' if spot.fused else ' '}"
+        span = f"{_time(max(0.0, low))} to {_time(max(0.0, high))}"
+        count, rules = str(len(spot.kernels)), ", ".join(spot.rules)
+        return _time(spot.seconds), span, share, count, rules, torch
+
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        used = [f"{rule} {_percent(part)}" for rule, part in self.rules.items() if part]
+        yield "joined by", ", ".join(used)
+        yield "no line", f"{_percent(self.unattributed)} of kernel time{self._reasons()}"
+        if any(spot.fused for spot in self.spots):
+            yield "*", "shared with other lines: a fused kernel goes to its lines as the nodes take"
+            yield "", "unfused; what export merged goes as the FX nodes take in PyTorch"
+        yield "whole", f"kernels are {_percent(self.covered)} of a run without the profiler"
+        yield (
+            "profiler",
+            f"adds {_percent(self.overhead)} to a run; each kernel's part is taken off",
+        )
+        yield "runs", self._how()
+        if self.laps:
+            yield "PyTorch", f"{COVERS} (torch.fx.Interpreter, inference mode):"
+            yield "", "with the call of each operator, without the Python code between them;"
+            yield "", f"{_percent(self._homeless)} of it in nodes without a line"
+        for doubt in self._doubts():
+            yield "doubt", doubt
+
+    def _reasons(self) -> str:
+        known = {origin.node: origin.why for origin in self.lineage.without}
+        lost = [spot.name for spot in self.spots if spot.line is None]
+        whys = dict.fromkeys(known.get(name, "named in a way that no rule knows") for name in lost)
+        return f": {'; '.join(whys)}" if whys else ""
+
+    def _doubts(self) -> Iterator[str]:
+        low, median, high = quartiles_of(self.plain)
+        if high - low > RESTLESS * median:
+            apart = _percent((high - low) / median)
+            yield f"runs differ: quartiles of a run are {apart} apart; quieten the machine, repeat"
+        if self.covered < 1 - RESTLESS:
+            yield "part of a run is outside its kernels: for a model this small, read the shares"
+        if self.covered > 1 + RESTLESS:
+            yield "kernels of a few us, and a profiler that counts whole ones: read the shares"
+
+    def _how(self) -> str:
+        return (
+            f"{text.plural(len(self.plain), 'run')} of each, graph optimisation {self.level!r}, "
+            f"{text.plural(self.threads, 'thread')}"
+        )
+
+    def _title(self, rows: Sequence[Spot]) -> str:
+        if not self.laps:
+            return f"{self.hottest.name} takes the longest in ONNX Runtime"
+        saved, cost = rows[0], rows[-1]
+        words = [f"most saved at {saved.name}"] if saved.saved > 0 else []
+        words += [f"most lost at {cost.name}"] if cost.saved < 0 else []
+        return f"Line by line, PyTorch and ONNX Runtime: {', '.join(words)}"
+
+
+_SHOWN = 20
+"""Nodes without a line that the repr shows."""
+_LABEL = 30
+"""Letters of a line's text beside the plot."""
+
+
+def _record(
+    recorder: Recorder,
+    level: str,
+    threads: int,
+    feeds: Mapping[str, Any],
+    seconds: float,
+    lap: Callable[[], None] | None,
+) -> tuple[Recording, list[float]]:
+    """Blocks with the profiler, without it, and in PyTorch, in turn, so that drift meets all."""
+    quiet = recorder.open(level, threads, profiled=False)
+    profiled = recorder.open(level, threads, profiled=True)
+    cost = kernels.profiler_cost(recorder.provider, threads)
+    plain: list[float] = []
+    end = perf_counter() + seconds
+    with _profiling(profiled), progress.bar(total=MOST + 1, desc="profile", delay=2) as bar:
+        while not _enough(len(plain) // BLOCK - 1, end):
+            plain += [_timed(lambda: quiet.run(None, feeds)) for _ in range(BLOCK)]
+            for _ in range(BLOCK):
+                profiled.run(None, feeds)
+            if lap:
+                for _ in range(BLOCK):
+                    lap()
+            bar.update()
+    recording = recorder.close(profiled, level, _counts, cost)
+    return recording, [run for index, run in enumerate(plain) if _counts(index)]
+
+
+@contextmanager
+def _profiling(session: onnxruntime.InferenceSession) -> Iterator[None]:
+    """Whatever stops the runs, the profile's file is closed, so that its folder can go."""
+    try:
+        yield
+    except BaseException:
+        session.end_profiling()
+        raise
+
+
+def _counts(run: int) -> bool:
+    """Not those of the first block, and not the first of any."""
+    return run >= BLOCK and run % BLOCK > 0
+
+
+def _enough(blocks: int, end: float) -> bool:
+    return blocks >= MOST or (blocks >= LEAST and perf_counter() > end)
+
+
+def _timed(run: Callable[[], object]) -> float:
+    start = perf_counter()
+    run()
+    return perf_counter() - start
+
+
+def _unfused(recorder: Recorder, threads: int, feeds: Mapping[str, Any]) -> dict[str, float]:
+    """Exported node -> median seconds where nothing is fused; empty where that cannot run."""
+    try:
+        session = recorder.open("none", threads, profiled=True)
+    except LoadError:
+        return {}
+    with _profiling(session):
+        for _ in range(2 * BLOCK):
+            session.run(None, feeds)
+    found = recorder.close(session, "none", _counts).kernels
+    return {kernel.name: statistics.median(kernel.seconds) for kernel in found}
+
+
+def _any_fused(matches: Mapping[str, join.Match]) -> bool:
+    return any(len(match.nodes) > 1 for match in matches.values())
+
+
+def _undisturbed(runs: Sequence[float]) -> float:
+    return quartiles_of(runs)[0]
+
+
+def _label(spot: Spot) -> str:
+    words = spot.line.text if spot.line else ""
+    return f"{spot.name}  {words if len(words) <= _LABEL else words[: _LABEL - 3] + '...'}".strip()
+
+
+def _pair(spot: Spot) -> dict[str, float]:
+    pair = {} if spot.torch is None else {"PyTorch": spot.torch}
+    return pair | ({"ONNX Runtime": spot.seconds} if spot.runs else {})
+
+
+def _time(seconds: float) -> str:
+    """Always as wide, whatever the digits, so that two runs align alike."""
+    return f"{text.seconds(seconds):>7}"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:5.1f} %"

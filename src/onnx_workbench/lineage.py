@@ -1,0 +1,377 @@
+"""Source line <-> module <-> FX node <-> ONNX node."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from html import escape
+from pathlib import Path
+
+import torch
+
+from . import folding
+from .artifact import Artifact
+from .errors import InputError
+from .folding import Folded, Key
+from .margin import annotated
+from .proto import Site, producers, sites
+from .source import Line, is_users, lines, user_line
+from .text import plural, table
+
+_METADATA = "pkg.torch.onnx."
+_TORCH = ("torch/", "torch\\", "<", f"{Path(torch.__file__).parent}")
+
+METADATA = "metadata"
+NEIGHBOUR = "neighbour"
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where one ONNX node came from.
+
+    ``rule`` says who knows the line: the node's own ``metadata``, a ``neighbour``, or ``none``;
+    ``why`` has the words for the last two. ``also`` are lines whose work was merged into this node
+    at export (a batch normalisation folded into a convolution). ``inside`` is the node or function
+    whose body holds it.
+    """
+
+    node: str
+    operator: str
+    fx: str
+    module: str
+    line: Line | None
+    rule: str
+    why: str = ""
+    also: tuple[Line, ...] = ()
+    inside: str = ""
+    key: Key = field(default=Key("", ""), repr=False, compare=False)
+
+
+def trace(artifact: Artifact) -> Lineage:
+    """Join every ONNX node of an artifact to its FX node, its module and its source line.
+
+    The line is the innermost one of the user's own code, else the innermost outside torch, else
+    that of a torch module. It stands in the metadata that the exporter writes into each node
+    (``pkg.torch.onnx.stack_trace``). A node without it takes the line of the FX node that it was
+    put in place of, else that of its first consumer, of its first producer, of the node whose body
+    it stands in; ``why`` says which.
+
+    Raises:
+        InputError: ``artifact`` is no Artifact.
+
+    >>> from onnx_workbench import export, lessons
+    >>> encoder = lessons.encoder()
+    >>> path = getfixture("tmp_path") / "encoder.onnx"
+    >>> lineage = trace(export(encoder.model, path, *encoder.inputs))
+    >>> scores = lineage.line_of("node_matmul")
+    >>> scores.text
+    'scores = query @ key.transpose(-2, -1)'
+    >>> sorted({node.operator for node in lineage.at(scores)})
+    ['MatMul', 'Transpose']
+    """
+    if not isinstance(artifact, Artifact):
+        raise InputError(
+            f"trace() was given a {type(artifact).__name__}, and it takes an Artifact. "
+            "Make one with export(model, path, x), or load(path)."
+        )
+    found = sites(artifact.proto)
+    known: dict[str, Line | None] = {}
+    origins = [_origin(site, known) for site in found]
+    if artifact.graph is None:
+        return Lineage(artifact, tuple(_inherit(found, origins)), ())
+    graph = artifact.graph.program.graph_module.graph
+    keys = folding.keys(graph)
+    gone = folding.folded(graph, {origin.key for origin in origins})
+    origins = _in_place_of(gone, keys, found, origins)
+    standing = {origin.key for origin in origins}
+    gone = tuple(item for item in gone if item.key not in standing)
+    return Lineage(artifact, tuple(_merged(_inherit(found, origins), gone, keys)), gone)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Lineage:
+    """The answer of :func:`trace`. ``origins`` has every ONNX node in the order of the file,
+    ``folded`` every FX node that left none."""
+
+    artifact: Artifact
+    origins: tuple[Origin, ...]
+    folded: tuple[Folded, ...]
+
+    @cached_property
+    def lines(self) -> tuple[Line, ...]:
+        """The lines that have nodes, in the order in which the file runs them."""
+        return tuple(self._at)
+
+    def of(self, node: str) -> Origin:
+        """The origin of an ONNX node.
+
+        Raises:
+            InputError: there is no node of this name.
+        """
+        if node not in self._by_name:
+            raise InputError(f"{self.artifact.path.name} has no node {node!r}. {self._near(node)}")
+        return self._by_name[node]
+
+    def line_of(self, node: str) -> Line | None:
+        """The line that made an ONNX node."""
+        return self.of(node).line
+
+    def at(self, line: Line | int | str) -> tuple[Origin, ...]:
+        """The nodes of a line: a Line, its number, or its place such as ``"model.py:12"``."""
+        return tuple(origin for origin in self.origins if origin.line and _is(origin.line, line))
+
+    def inside(self, module: str) -> tuple[Origin, ...]:
+        """The nodes of a module and of those within it: ``"blocks.1"``."""
+        return tuple(o for o in self.origins if f"{o.module}.".startswith(f"{module}."))
+
+    def made_from(self, fx: str) -> tuple[Origin, ...]:
+        """The ONNX nodes that one FX node of the decomposed graph became."""
+        return tuple(origin for origin in self.origins if origin.fx == fx)
+
+    @cached_property
+    def decomposed(self) -> dict[str, tuple[str, ...]]:
+        """What one FX node became, where it became more than one: name -> ONNX operators."""
+        made: dict[tuple[str, str], list[str]] = {}
+        for origin in self.origins:
+            if origin.fx:
+                made.setdefault((origin.inside, origin.fx), []).append(origin.operator)
+        return {fx: tuple(operators) for (_, fx), operators in made.items() if len(operators) > 1}
+
+    @cached_property
+    def silent(self) -> dict[Line, str]:
+        """Lines that computed something in PyTorch and have no ONNX node, with the reason."""
+        reasons: dict[Line, dict[str, dict[str, None]]] = {}
+        for gone in self.folded:
+            line = line_of(gone.key.trace)
+            if line and line not in self._at:
+                heirs = reasons.setdefault(line, {}).setdefault(gone.why, {})
+                heirs |= dict.fromkeys(self._heirs(gone))
+        return {
+            line: "; ".join(_reason(why, heirs) for why, heirs in r.items())
+            for line, r in reasons.items()
+        }
+
+    @property
+    def without(self) -> tuple[Origin, ...]:
+        """The nodes that have no line; ``why`` of each says for what reason."""
+        return tuple(origin for origin in self.origins if origin.line is None)
+
+    def __repr__(self) -> str:
+        return "\n".join([self._headline(), *self._body(), *self._notes()])
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
+
+    @cached_property
+    def _by_name(self) -> dict[str, Origin]:
+        return {origin.node: origin for origin in self.origins}
+
+    def _near(self, node: str) -> str:
+        close = difflib.get_close_matches(str(node), self._by_name, n=1)
+        return f"Did you mean {close[0]!r}?" if close else "The names are those of .origins."
+
+    def _heirs(self, gone: Folded) -> list[str]:
+        return [node for fx in gone.into for node in self._made.get(self._keys[fx], ())]
+
+    @cached_property
+    def _made(self) -> dict[Key, list[str]]:
+        made: dict[Key, list[str]] = {}
+        for origin in self.origins:
+            made.setdefault(origin.key, []).append(origin.node)
+        return made
+
+    @cached_property
+    def _at(self) -> dict[Line, list[Origin]]:
+        at: dict[Line, list[Origin]] = {}
+        for origin in self.origins:
+            if origin.line:
+                at.setdefault(origin.line, []).append(origin)
+        return at
+
+    @cached_property
+    def _keys(self) -> Mapping[str, Key]:
+        graph = self.artifact.graph
+        return folding.keys(graph.program.graph_module.graph) if graph else {}
+
+    def _headline(self) -> str:
+        ways = Counter(origin.rule for origin in self.origins)
+        parts = [f"{ways[rule]:,} {words}" for rule, words in _WAYS if ways[rule]]
+        return (
+            f"{self.artifact.path.name}: {plural(len(self.origins), 'node')} from "
+            f"{plural(len(self.lines), 'line')} ({', '.join(parts)})"
+        )
+
+    def _body(self) -> Iterator[str]:
+        cells = {line: (str(len(made)), _listed(made)) for line, made in self._at.items()}
+        cells |= dict.fromkeys(self.silent, ("0", ""))
+        if cells:
+            yield annotated(cells, ("nodes", "operators"), left={1})
+
+    def _notes(self) -> Iterator[str]:
+        rows = [(line.place, f"no node: {why}") for line, why in self.silent.items()]
+        rows += [(line.place, f"merged into {node}") for line, node in self._merges()]
+        reasons = Counter(origin.why for origin in self.without)
+        rows += [(plural(count, "node"), f"no line: {why}") for why, count in reasons.items()]
+        if rows:
+            yield table(rows)
+
+    def _merges(self) -> list[tuple[Line, str]]:
+        return [(line, o.node) for o in self.origins for line in o.also if line not in self.silent]
+
+
+_WAYS = ((METADATA, "by their metadata"), (NEIGHBOUR, "by a neighbour"), (NONE, "without a line"))
+
+
+def _origin(site: Site, known: dict[str, Line | None]) -> Origin:
+    said = {
+        entry.key.removeprefix(_METADATA): entry.value
+        for entry in site.node.metadata_props
+        if entry.key.startswith(_METADATA)
+    }
+    stack = said.get("stack_trace", "")
+    if stack not in known:
+        known[stack] = line_of(stack)
+    scopes = [part.strip(" '\"") for part in said.get("name_scopes", "").strip("[]").split(",")]
+    module = scopes[-2] if len(scopes) > 1 and not scopes[-2].startswith("_") else ""
+    return Origin(
+        node=site.name,
+        operator=site.node.op_type,
+        fx=said.get("fx_node", "").partition(" ")[0].removeprefix("%"),
+        module=module,
+        line=known[stack],
+        rule=METADATA if known[stack] else NONE,
+        inside=site.inside,
+        key=Key(stack, module),
+    )
+
+
+def line_of(trace: str) -> Line | None:
+    """The user's own line, else the innermost that is not torch's, else that of a torch module.
+
+    None where there is but torch's own machinery, such as the checks that it inserts.
+    """
+    line = user_line(trace)
+    if line is None or is_users(line.file):
+        return line
+    frames = lines(trace)
+    outside = [frame for frame in frames if not frame.file.startswith(_TORCH)]
+    modules = [frame for frame in frames if frame.function == "forward"]
+    return next(reversed(outside or modules), None)
+
+
+def _is(line: Line, asked: Line | int | str) -> bool:
+    return asked in (line, line.number, line.place)
+
+
+def _listed(origins: Sequence[Origin]) -> str:
+    """Operators with their counts, the most frequent first."""
+    counts = Counter(origin.operator for origin in origins).most_common()
+    shown = [f"{n} {op}" if n > 1 else op for op, n in counts]
+    return ", ".join(shown if len(shown) <= 3 else [*shown[:2], f"{len(shown) - 2} more"])
+
+
+def _reason(why: str, heirs: Collection[str]) -> str:
+    shown = [*heirs][:2] + ([f"{len(heirs) - 2} more"] if len(heirs) > 2 else [])
+    return f"{why}: {', '.join(shown)}" if shown else why
+
+
+def _inherit(found: Sequence[Site], origins: list[Origin]) -> list[Origin]:
+    """Three passes over the nodes, so that the time is linear: consumers, producers, owners."""
+    known = {origin.node: origin for origin in origins}
+    if not any(origin.line for origin in origins):
+        why = "the file has no torch metadata: made by another tool, or with dynamo=False"
+        return [replace(origin, why=why) for origin in origins]
+    made, used = producers(found), _consumers(found)
+    for site in reversed(found):
+        _take(known, site, "consumer", (name for v in site.outputs for name in used.get(v, ())))
+    for site in found:
+        _take(known, site, "producer", (made[v].name for v in site.inputs if v in made))
+    for site in found:
+        _take(known, site, "enclosing node", _owners(found, site))
+        _place(known, site)
+    lost = "no torch metadata on it, and no neighbour with a line"
+    return [known[o.node] if known[o.node].line else replace(o, why=lost) for o in origins]
+
+
+def _in_place_of(
+    gone: Sequence[Folded],
+    keys: Mapping[str, Key],
+    found: Sequence[Site],
+    origins: Sequence[Origin],
+) -> list[Origin]:
+    """A node without metadata, between the same neighbours as an FX node without an ONNX node, is
+    what the exporter put in its place: it takes that one's line."""
+    heirs = {item: {keys[name] for name in item.into} for item in gone if not item.twin}
+    before: dict[Key, list[Folded]] = {}
+    for item, users in heirs.items():
+        for key in users:
+            before.setdefault(key, []).append(item)
+    used, mine = _consumers(found), {origin.node: origin.key for origin in origins}
+
+    def replaced(site: Site, origin: Origin) -> Origin:
+        names = [name for value in site.outputs for name in used.get(value, ())]
+        users = {mine[name] for name in names if mine[name].trace}
+        items = before.get(next(iter(users)), []) if users and not origin.key.trace else []
+        fits = {item.key: item.fx for item in items if users <= heirs[item]}
+        if len(fits) != 1:
+            return origin
+        (key, fx), line = next(iter(fits.items())), line_of(next(iter(fits)).trace)
+        why = f"put in place of the FX node {fx}"
+        rule = NEIGHBOUR if line else NONE
+        return replace(origin, line=line, rule=rule, why=why, module=key.module, key=key, fx=fx)
+
+    return [replaced(site, origin) for site, origin in zip(found, origins, strict=True)]
+
+
+def _take(known: dict[str, Origin], site: Site, way: str, neighbours: Iterable[str]) -> None:
+    """The line of the first neighbour that has one, for a node that has none."""
+    mine = known[site.name]
+    if mine.line:
+        return
+    for name in neighbours:
+        if line := known[name].line:
+            why, module = f"line of its {way} {name}", mine.module or known[name].module
+            known[site.name] = replace(mine, line=line, rule=NEIGHBOUR, why=why, module=module)
+            return
+
+
+def _place(known: dict[str, Origin], site: Site) -> None:
+    """A node of a body whose metadata has no module stands in the module of the body's owner."""
+    mine, owner = known[site.name], known.get(site.inside)
+    if owner and owner.module and not mine.module:
+        why = "; ".join(filter(None, (mine.why, f"module of its enclosing node {owner.node}")))
+        known[site.name] = replace(mine, module=owner.module, why=why)
+
+
+def _owners(found: Sequence[Site], site: Site) -> list[str]:
+    if not site.function:
+        return [site.inside] if site.inside else []
+    return [s.name for s in found if s.node.op_type == site.function and s.node.domain]
+
+
+def _consumers(found: Sequence[Site]) -> dict[str, list[str]]:
+    used: dict[str, list[str]] = {}
+    for site in found:
+        for value in site.inputs:
+            used.setdefault(value, []).append(site.name)
+    return used
+
+
+def _merged(
+    origins: Sequence[Origin], gone: Sequence[Folded], keys: Mapping[str, Key]
+) -> list[Origin]:
+    """Origins with the lines that were merged into them at export."""
+    more: dict[Key, dict[Line, None]] = {}
+    for item in gone:
+        line = line_of(item.key.trace)
+        for heir in item.into:
+            if line and not item.view:
+                more.setdefault(keys[heir], {})[line] = None
+    return [
+        replace(o, also=tuple(line for line in more.get(o.key, ()) if line != o.line))
+        for o in origins
+    ]

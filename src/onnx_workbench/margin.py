@@ -1,0 +1,101 @@
+"""Source code with columns in its margin, as readers of line_profiler know it."""
+
+from __future__ import annotations
+
+import linecache
+import re
+from collections.abc import Collection, Mapping, Sequence
+from itertools import groupby
+
+from .source import Line
+from .text import table
+
+_GAP = 4
+"""Lines without anything in the margin that are still shown between two that have something."""
+
+
+def annotated(
+    cells: Mapping[Line, Sequence[str]], header: Sequence[str], left: Collection[int] = ()
+) -> str:
+    """Each line's cells, its number and its text, function by function.
+
+    Lines between them are shown too, and so is the ``def``; what lies far apart is cut. Where the
+    file is gone or has changed since, the lines stand alone. Columns whose index is in ``left`` are
+    flushed left.
+
+    >>> line = Line("/home/ada/model.py", 12, "forward", "return x.relu()")
+    >>> print(annotated({line: ("3",)}, ("nodes",)))
+    nodes  line  source
+    -----  ----  ---------------------
+                 model.py, in forward:
+        3    12  return x.relu()
+    """
+    blank = ("",) * len(header)
+    rows: list[tuple[str, ...]] = []
+    for (file, function), group in groupby(_sorted(cells), key=lambda line: _home(line)):
+        found = list(group)
+        rows.append((*blank, "", f"{_short(found[0])}, in {function}:"))
+        at = {line.number: cells[line] for line in found}
+        rows += [
+            (*at.get(number, blank), str(number) if number else "", text)
+            for number, text in _stretch(file, function, found)
+        ]
+    return table(rows, (*header, "line", "source"), right={*range(len(header) + 1)} - {*left})
+
+
+def _sorted(lines: Mapping[Line, object]) -> list[Line]:
+    """Files and functions in the order of their first line as passed, lines by number."""
+    order: dict[tuple[str, str], int] = {}
+    for line in lines:
+        order.setdefault(_home(line), len(order))
+    return sorted(lines, key=lambda line: (order[_home(line)], line.number))
+
+
+def _home(line: Line) -> tuple[str, str]:
+    return line.file, line.function
+
+
+def _short(line: Line) -> str:
+    return line.place.rpartition(":")[0]
+
+
+def _stretch(file: str, function: str, found: Sequence[Line]) -> list[tuple[int, str]]:
+    """(number, text) from the ``def`` to the last line; a cut is (0, "...")."""
+    texts = {line.number: line.text for line in found}
+    source = linecache.getlines(file)
+    if any(not 0 < n <= len(source) or source[n - 1].strip() != t for n, t in texts.items()):
+        return sorted(texts.items())  # no source, or another than the one that was exported
+    starts = {_definition(source, function, number) for number in texts}
+    shown = [(n, source[n - 1].rstrip()) for n in _filled(sorted(texts.keys() | starts - {0}))]
+    margin = min((_indent(text) for _, text in shown if text), default=0)
+    return [(n, text[margin:] if n else "...") for n, text in _with_cuts(shown)]
+
+
+def _definition(source: Sequence[str], function: str, number: int) -> int:
+    """The number of the nearest ``def function`` above; 0 where there is none."""
+    pattern = re.compile(rf"\s*(async\s+)?def\s+{re.escape(function)}\b")
+    above = range(number - 1, 0, -1)
+    return next((n for n in above if pattern.match(source[n - 1])), 0)
+
+
+def _filled(numbers: Sequence[int]) -> list[int]:
+    filled = list(numbers[:1])
+    for number in numbers[1:]:
+        if number - filled[-1] - 1 <= _GAP:
+            filled += range(filled[-1] + 1, number)
+        if number != filled[-1]:
+            filled.append(number)
+    return filled
+
+
+def _with_cuts(shown: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
+    rows: list[tuple[int, str]] = []
+    for number, text in shown:
+        if rows and number > rows[-1][0] + 1:
+            rows.append((0, ""))
+        rows.append((number, text))
+    return rows
+
+
+def _indent(text: str) -> int:
+    return len(text) - len(text.lstrip())

@@ -1,0 +1,116 @@
+"""The nodes of a ModelProto wherever they stand, each under a name of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """A node and where it stands. ``inside`` names the node or function whose body holds it.
+
+    ``name`` is the node's own where it has one that no other node has.
+    """
+
+    name: str
+    node: onnx.NodeProto
+    inside: str = ""
+    function: str = ""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What it reads; for a node with a body, also what the body reads from outside."""
+        return tuple(name for name in (*self.node.input, *_captured(self.node)) if name)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(name for name in self.node.output if name)
+
+
+def sites(model: onnx.ModelProto) -> tuple[Site, ...]:
+    """Every node, those of ``If``, ``Loop`` and ``Scan`` behind their owner, functions last.
+
+    >>> from onnx import parser
+    >>> model = parser.parse_model('<ir_version: 10, opset_import: ["": 20]> half (float[2] x) '
+    ...     '=> (float[2] y) { h = Relu(x)  y = Relu(h) }')
+    >>> [site.name for site in sites(model)]
+    ['h', 'y']
+    """
+    taken: set[str] = set()
+    return (
+        *_walk(model.graph.node, taken),
+        *(
+            site
+            for function in model.functions
+            for site in _walk(function.node, taken, function.name, function.name)
+        ),
+    )
+
+
+def named(model: onnx.ModelProto) -> onnx.ModelProto | None:
+    """A copy in which each node has the name of its site; None where each has it already."""
+    if all(site.name == site.node.name for site in sites(model) if not site.function):
+        return None
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for site in sites(copy):
+        if not site.function:
+            site.node.name = site.name
+    return copy
+
+
+def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs that a control-flow node holds."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def producers(found: Iterable[Site]) -> dict[str, Site]:
+    """Value -> the node that makes it; a value of that name in two bodies belongs to neither."""
+    made: dict[str, Site] = {}
+    twice: set[str] = set()
+    for site in found:
+        for value in site.outputs:
+            if value in made:
+                twice.add(value)
+            made[value] = site
+    return {value: site for value, site in made.items() if value not in twice}
+
+
+def _walk(
+    nodes: Sequence[onnx.NodeProto], taken: set[str], inside: str = "", function: str = ""
+) -> Iterator[Site]:
+    for node in nodes:
+        prefix = f"{function}/" if function else ""
+        name = _free(prefix + (node.name or next(iter(node.output), node.op_type)), taken)
+        yield Site(name, node, inside, function)
+        for body in bodies(node):
+            yield from _walk(body.node, taken, name, function)
+
+
+def _free(name: str, taken: set[str]) -> str:
+    unique, count = name, 1
+    while unique in taken:
+        count += 1
+        unique = f"{name}_{count}"
+    taken.add(unique)
+    return unique
+
+
+def _captured(node: onnx.NodeProto) -> list[str]:
+    """What the bodies of a node read and do not make."""
+    read: list[str] = []
+    for body in bodies(node):
+        made = {value for inner in body.node for value in inner.output}
+        made |= {value.name for value in body.input} | {t.name for t in body.initializer}
+        inner_reads = (
+            v for inner in body.node for v in (*inner.input, *_captured(inner)) if v not in made
+        )
+        read += inner_reads
+        read += [value.name for value in body.output if value.name not in made]
+    return read

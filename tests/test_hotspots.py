@@ -1,0 +1,447 @@
+"""From a kernel to its line: each rule where the answer is known by construction."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from dataclasses import replace
+from types import MappingProxyType
+
+import matplotlib
+import numpy as np
+import onnx
+import pytest
+import torch
+from models import Folds, Scores, Twins, Uneven
+from onnx import parser
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+import onnx_workbench as ow
+from onnx_workbench import hotspots, join, kernels, proto, shares
+from onnx_workbench.errors import InputError, RunError
+from onnx_workbench.kernels import Cost, Kernel, Recording
+
+
+def exported(text):
+    return proto.sites(
+        parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> g (float[2] x) {text}')
+    )
+
+
+def kernel(name, reads, makes, seconds=(1.0,)):
+    return Kernel(name, "", tuple(reads.split()), tuple(makes.split()), seconds)
+
+
+def told(found):
+    return {name: (match.rule, *match.nodes) for name, match in found.items()}
+
+
+CHAIN = exported("=> (float[2] c) { [one] a = Sin(x) [two] b = Cos(a) [three] c = Relu(b) }")
+
+
+# The rules of the join
+
+
+def test_a_kernel_of_the_same_name_is_that_node():
+    found = join.matches([kernel("two", "a", "b")], CHAIN)
+    assert told(found)["two"][:2] == ("name", "two")
+
+
+def test_a_kernel_of_another_name_is_the_node_that_makes_the_same_value():
+    found = join.matches([kernel("other", "a", "b")], CHAIN)
+    assert told(found)["other"][:2] == ("value", "two")
+
+
+def test_a_kernel_in_another_layout_is_told_by_value_or_node_before_nchwc():
+    found = join.matches([kernel("b_nchwc", "r", "s"), kernel("one_nchwc", "x", "r")], CHAIN)
+    assert told(found) == {"b_nchwc": ("layout", "two"), "one_nchwc": ("layout", "one")}
+
+
+def test_a_fused_name_is_told_by_what_stands_before_it():
+    fused = [kernel("two/SomeFusion", "r", "s"), kernel("one_new_reshape", "x", "r")]
+    assert told(join.matches(fused, CHAIN)) == {
+        "two/SomeFusion": ("fused name", "two"),
+        "one_new_reshape": ("fused name", "one"),
+    }
+
+
+def test_what_the_optimiser_put_in_takes_its_consumer_else_its_producer():
+    found = join.matches(
+        [
+            kernel("Reorder", "x", "r"),
+            kernel("one", "r", "a"),
+            kernel("two", "a", "b"),
+            kernel("three", "b", "c2"),
+            kernel("ReorderOutput", "c2", "out"),
+        ],
+        CHAIN,
+    )
+    assert told(found)["Reorder"] == ("neighbour", "one")
+    assert told(found)["ReorderOutput"] == ("neighbour", "three")
+
+
+def test_names_that_no_rule_knows_are_unattributed():
+    changed = [kernel("kernel#1", "x", "t1"), kernel("kernel#2", "t1", "t2")]
+    assert told(join.matches(changed, CHAIN)) == {
+        "kernel#1": ("unattributed",),
+        "kernel#2": ("unattributed",),
+    }
+
+
+def test_a_fused_kernel_runs_the_nodes_whose_values_are_gone():
+    found = join.matches([kernel("two", "x", "b"), kernel("three", "b", "c")], CHAIN)
+    assert told(found) == {"two": ("name", "two", "one"), "three": ("name", "three")}
+
+
+RESIDUAL = exported(
+    "=> (float[2] d) { [skip] s = Sin(x) [conv] a = Cos(s) [add] b = Add(a, s) [gelu] d = Erf(b) }"
+)
+
+
+def test_a_node_that_needs_more_than_a_kernel_reads_belongs_to_the_kernel_before():
+    """The residual Add was fused into the convolution, whose result has a name of its own."""
+    found = join.matches(
+        [kernel("skip", "x", "s"), kernel("a_nchwc", "s s", "r"), kernel("gelu", "r", "d")],
+        RESIDUAL,
+    )
+    assert told(found)["a_nchwc"] == ("layout", "conv", "add")
+    assert told(found)["gelu"] == ("name", "gelu")
+
+
+def test_a_value_of_two_branches_joins_neither():
+    model = parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 20]> g (bool p, float[2] x) => (float[2] y) '
+        "{ y = If(p) <then_branch = t () => (float[2] u) { u = Sin(x) },"
+        " else_branch = e () => (float[2] u) { u = Cos(x) }> }"
+    )
+    found = join.matches([kernel("elsewhere", "x", "u")], proto.sites(model))
+    assert told(found) == {"elsewhere": ("unattributed",)}
+
+
+# What the profiler wrote
+
+
+def event(name, start, lasts, cat="Node"):
+    return {"cat": cat, "name": name, "ts": start, "dur": lasts, "args": {}}
+
+
+LOOP = parser.parse_model(
+    '<ir_version: 10, opset_import: ["": 20]> g (bool p, float[2] x) => (float[2] y) '
+    "{ [outer] y = If(p) <then_branch = t () => (float[2] u) { [inner] u = Sin(x) },"
+    " else_branch = e () => (float[2] v) { [other] v = Cos(x) }> }"
+)
+RUN = event("model_run", 0, 100, "Session")
+
+
+def spent(events, **options):
+    found = kernels.recorded(events, LOOP, options.pop("kept", lambda run: True), **options)
+    return {k.name: [round(s * 1e6, 3) for s in k.seconds] for k in found.kernels}
+
+
+def test_what_a_body_takes_is_not_counted_twice():
+    events = [
+        event("inner_kernel_time", 12, 3),
+        event("inner_kernel_time", 16, 4),
+        event("outer_kernel_time", 10, 20),
+        RUN,
+    ]
+    assert spent(events) == {"outer": [13.0], "inner": [7.0]}
+
+
+def test_a_kernel_that_follows_in_the_same_microsecond_is_not_inside():
+    events = [event("outer_kernel_time", 10, 5), event("inner_kernel_time", 15, 0), RUN]
+    assert spent(events) == {"outer": [5.0], "inner": [0.0]}
+
+
+def test_what_the_profiler_costs_is_taken_off_inside_and_around():
+    events = [event("inner_kernel_time", 12, 5), event("outer_kernel_time", 10, 20), RUN]
+    cost = Cost(inside=2e-6, outside=1e-6)
+    assert spent(events, cost=cost) == {"outer": [12.0], "inner": [3.0]}
+
+
+def test_runs_that_do_not_count_are_left_out():
+    events = [
+        event("other_kernel_time", 10, 5),
+        RUN,
+        event("other_kernel_time", 210, 7),
+        event("model_run", 200, 50, "Session"),
+    ]
+    assert spent(events, kept=lambda run: run == 1) == {"other": [7.0]}
+    assert kernels.recorded(events, LOOP, lambda run: run == 1).whole == (50e-6,)
+
+
+def test_of_a_block_the_first_run_does_not_count():
+    assert [run for run in range(12) if hotspots._counts(run)] == [5, 6, 7, 9, 10, 11]
+
+
+# Shares, on a lineage that is real and times that are made up
+
+
+@pytest.fixture(scope="module")
+def folds(tmp_path_factory):
+    file = tmp_path_factory.mktemp("hotspots") / "folds.onnx"
+    return ow.export(Folds().eval(), file, torch.ones(1, 3, 8, 8))
+
+
+def made_up(artifact, alone=MappingProxyType({}), rename=str, lap=None):
+    """Hotspots in which each exported node is a kernel that takes 10 us."""
+    sites = proto.sites(artifact.proto)
+    lineage = ow.trace(artifact)
+    ran = tuple(Kernel(rename(s.name), "", (), (), (1e-5, 1e-5, 2e-5)) for s in sites)
+    matches = join.matches(ran, sites)
+    laps = (lap,) * 3 if lap else ()
+    found = shares.of(matches, lineage, alone, shares.medians(laps))
+    whole = tuple(1e-5 * n * len(ran) for n in (1, 1, 2))
+    return hotspots.Hotspots(
+        lineage, Recording(ran, whole), matches, found, whole, laps, level="all", threads=1
+    )
+
+
+def by_text(spots):
+    return {spot.line.text: spot for spot in spots.spots if spot.line}
+
+
+def test_a_fused_kernel_is_shared_as_its_nodes_take_unfused(folds):
+    lineage = ow.trace(folds)
+    match = join.Match(join.VALUE, ("node_linear", "node_mean"))
+    alone = {"node_linear": 3e-6, "node_mean": 1e-6}
+    found = shares.of({"k": match}, lineage, alone, {})["k"]
+    parts = {part.node: part.fraction for part in found}
+    assert parts["node_mean"] == 0.25
+    assert sum(part.fraction for part in found) == 1
+
+
+def test_what_export_merged_is_shared_as_its_fx_nodes_take_in_pytorch(folds):
+    spots = by_text(made_up(folds, lap={"conv2d": 9e-5, "batch_norm": 1e-5}))
+    assert spots["x = self.conv(x)"].seconds == pytest.approx(9e-6)
+    assert spots["x = self.norm(x)"].seconds == pytest.approx(1e-6)
+    assert spots["x = self.conv(x)"].fused
+    assert not spots["x = x.mean((2, 3))"].fused
+
+
+def test_what_is_computed_once_for_two_lines_is_halved(folds):
+    spots = by_text(made_up(folds, lap={"linear": 9e-5, "linear_1": 1e-5}))
+    assert spots["left = self.head(x)"].seconds == spots["right = self.head(x)"].seconds == 5e-6
+
+
+def test_another_way_of_naming_kernels_shows_as_unattributed(folds):
+    changed = made_up(folds, rename=lambda name: f"kernel {name}")
+    assert changed.unattributed == 1.0
+    assert changed.rules["unattributed"] == 1.0
+    assert "no line    100.0 % of kernel time: named in a way that no rule knows" in repr(changed)
+    assert changed.heat() == {}
+
+
+def test_heat_has_the_seconds_of_each_exported_node(folds):
+    spots = made_up(folds)
+    assert spots.heat() == dict.fromkeys([o.node for o in spots.lineage.origins], 1e-5)
+
+
+def test_the_report_is_the_source_with_time_in_the_margin(folds):
+    lap = {"conv2d": 3e-5, "batch_norm": 1e-5, "mean": 2e-5, "mul": 1e-6}
+    rows = repr(made_up(folds, lap=lap)).splitlines()
+    assert rows[0] == "folds.onnx: 50.0 us a run, 50.0 us of it in 5 kernels"
+    assert rows[1].split() == [*hotspots._HEADER, "line", "source"]
+    assert re.sub(r"us +\d+  ", "us  N  ", rows[5]) == (
+        "7.50 us  7.50 us to 11.3 us   15.0 %*        1  name  30.0 us  N      x = self.conv(x)"
+    )
+    facts = rows[rows.index(next(row for row in rows if row.startswith("joined by"))) :]
+    assert facts[:4] == [
+        "joined by  name 100.0 %",
+        "no line      0.0 % of kernel time",
+        "*          shared with other lines: a fused kernel goes to its lines as the nodes take",
+        "           unfused; what export merged goes as the FX nodes take in PyTorch",
+    ]
+    assert "whole      kernels are 100.0 % of a run without the profiler" in facts
+    assert "profiler   adds   0.0 % to a run; each kernel's part is taken off" in facts
+    assert facts[-1] == (
+        "doubt      runs differ: quartiles of a run are  50.0 % apart; quieten the machine, repeat"
+    )
+
+
+def test_columns_are_as_wide_whatever_the_numbers(folds):
+    quick = made_up(folds)
+    kernels_ = tuple(
+        replace(kernel, seconds=tuple(1234.5 * s for s in kernel.seconds))
+        for kernel in quick.recording.kernels
+    )
+    slow = replace(quick, recording=replace(quick.recording, kernels=kernels_))
+    rows = [repr(spots).splitlines()[1:12] for spots in (quick, slow)]
+    assert list(map(len, rows[0])) == list(map(len, rows[1]))
+    assert rows[0] != rows[1]
+
+
+def test_the_plot_shows_both_runtimes_for_each_line_most_saved_first(folds):
+    lap = {"conv2d": 8e-4, "mean": 5e-4, "mul": 1e-7}
+    ax = made_up(folds, lap=lap).plot()
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert "x = self.conv(x)" in labels[0]
+    assert "x = x.mean((2, 3))" in labels[1]
+    assert "return left * right" in labels[-1]
+    drawn = {line.get_label(): list(line.get_xdata()) for line in ax.lines}
+    assert drawn["PyTorch"][:2] == [8e-4, 5e-4]
+    assert drawn["ONNX Runtime"][1] == 1e-5
+    assert "most saved at models.py:" in ax.get_title(loc="left")
+    pyplot.close("all")
+
+
+# Real runs
+
+
+def profiled(model, folder, *inputs, **options):
+    return ow.profile(ow.export(model.eval(), folder / "m.onnx", *inputs), *inputs, **options)
+
+
+def test_a_line_that_is_slow_on_purpose_comes_out_on_top(tmp_path):
+    spots = profiled(Uneven(), tmp_path, torch.randn(64, 512), seconds=0.1)
+    assert spots.hottest.line.text == "x = (x @ self.weight) @ self.weight"
+    assert spots.unattributed == 0
+
+
+def test_branches_of_the_same_cost_get_the_same_kernels_each_to_its_own_line(tmp_path):
+    spots = by_text(profiled(Twins(), tmp_path, torch.randn(8, 256), seconds=0.1))
+    left = spots["left = torch.erf(self.a(x))"]
+    right = spots["right = torch.erf(self.b(x))"]
+    assert (len(left.kernels), left.rules) == (len(right.kernels), right.rules)
+    assert not set(left.kernels) & set(right.kernels)
+    assert 0.3 < left.seconds / right.seconds < 3
+
+
+def test_an_operator_on_a_known_line_goes_to_no_other(tmp_path):
+    class Known(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(8, 8, 3, padding=1)
+
+        def forward(self, x):
+            x = torch.relu(x)
+            y = self.conv(x)
+            y = y + x
+            y = torch.nn.functional.gelu(y)
+            return y.softmax(-1)
+
+    spots = profiled(Known(), tmp_path, torch.randn(1, 8, 16, 16), seconds=0.1)
+    lines = {
+        operator: {
+            part.line.text
+            for kernel in spots.recording.kernels
+            if kernel.operator == operator
+            for part in spots.shares[kernel.name]
+        }
+        for operator in ("Softmax", "Gelu", "Conv")
+    }
+    assert lines["Softmax"] == {"return y.softmax(-1)"}
+    assert lines["Gelu"] == {"y = torch.nn.functional.gelu(y)"}
+    assert lines["Conv"] <= {"y = self.conv(x)", "y = y + x"}
+    assert "y = self.conv(x)" in lines["Conv"]
+
+
+@pytest.mark.parametrize("level", list(kernels.LEVELS))
+def test_every_kernel_has_a_line_at_every_level(tmp_path, level):
+    spots = profiled(Scores(), tmp_path, torch.randn(2, 1, 8, 8), level=level, seconds=0.05)
+    assert spots.unattributed == 0
+    assert spots.rules["unattributed"] == 0
+    assert spots.level == level
+    if level == "none":
+        assert spots.rules["name"] == 1
+
+
+def test_the_share_of_every_kernel_is_given_out_once(tmp_path):
+    spots = profiled(Scores(), tmp_path, torch.randn(2, 1, 8, 8), seconds=0.05)
+    for parts in spots.shares.values():
+        assert sum(part.fraction for part in parts) == pytest.approx(1)
+
+
+def test_other_sizes_than_those_of_the_export_can_be_profiled(tmp_path):
+    dynamic = {"images": {0: "batch"}}
+    graph = ow.capture(Scores().eval(), torch.randn(2, 1, 8, 8), dynamic=dynamic)
+    artifact = ow.export(graph, tmp_path / "m.onnx")
+    spots = ow.profile(artifact, torch.randn(5, 1, 8, 8), seconds=0.05)
+    assert spots.unattributed == 0
+    assert len(spots.laps) == len(spots.plain) > 0
+
+
+def test_a_bare_file_is_reported_by_node_and_says_why(tmp_path):
+    model = parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 20]> g (float[512, 512] x) => (float[512, 512] y) '
+        "{ h = MatMul(x, x) y = Sin(h) }"
+    )
+    onnx.save(model, tmp_path / "bare.onnx")
+    spots = ow.profile(ow.load(tmp_path / "bare.onnx"), torch.ones(512, 512), seconds=0.05)
+    assert (spots.hottest.line, spots.hottest.name, spots.hottest.torch) == (None, "h", None)
+    assert spots.unattributed == 1.0
+    assert (
+        "no line    100.0 % of kernel time: the file has no torch metadata: made by another tool, "
+        "or with dynamo=False" in repr(spots)
+    )
+    assert spots.plot().get_title(loc="left") == "h takes the longest in ONNX Runtime"
+    pyplot.close("all")
+
+
+def test_weights_in_a_file_of_their_own_are_found_from_the_temporary_folder(tmp_path):
+    text = (
+        '<ir_version: 10, opset_import: ["": 20]> g (float[64] x) => (float[64] z) '
+        "<float[64] w> { y = Add(x, w)  z = Sin(y) }"
+    )
+    model = parser.parse_model(text)
+    del model.graph.initializer[:]
+    weight = onnx.numpy_helper.from_array(np.arange(64, dtype=np.float32), "w")
+    model.graph.initializer.append(weight)
+    onnx.save(
+        *(model, tmp_path / "w.onnx"),
+        save_as_external_data=True,
+        location="w.bin",
+        size_threshold=0,
+    )
+    spots = ow.profile(ow.load(tmp_path / "w.onnx"), torch.zeros(64), seconds=0.05)
+    assert {spot.name for spot in spots.spots} == {"y", "z"}
+
+
+def test_nothing_is_left_on_disk_nor_after_an_error_nor_an_interrupt(tmp_path, monkeypatch):
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    artifact = ow.export(Uneven().eval(), tmp_path / "m.onnx", torch.ones(4, 512))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+
+    def stop(error):
+        def stopped(*_):
+            assert any(folder.iterdir())  # the profile is being written
+            raise error
+
+        return stopped
+
+    ow.profile(artifact, torch.ones(4, 512), seconds=0.01)
+    for error in (KeyboardInterrupt(), RunError("no")):
+        monkeypatch.setattr(hotspots, "_enough", stop(error))
+        with pytest.raises(type(error)):
+            ow.profile(artifact, torch.ones(4, 512))
+    assert list(folder.iterdir()) == []
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_torchs_threads_are_put_back(tmp_path):
+    before = torch.get_num_threads()
+    profiled(Uneven(), tmp_path, torch.ones(4, 512), seconds=0.01, threads=2)
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            {"level": "max"},
+            "`level` is 'max', and it takes one of 'none', 'basic', 'extended', 'all': how far "
+            "ONNX Runtime may optimise the graph before it runs.",
+        ),
+        ({"threads": 0}, "threads is 0; it must be a whole number of 1 or more."),
+        ({"threads": True}, "threads is True; it must be a whole number of 1 or more."),
+    ],
+)
+def test_what_cannot_be_profiled_is_told(folds, options, sentence):
+    with pytest.raises(InputError) as error:
+        ow.profile(folds, torch.ones(1, 3, 8, 8), **options)
+    assert str(error.value) == sentence

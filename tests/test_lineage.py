@@ -1,0 +1,295 @@
+"""Every ONNX node and the line that made it, also where the file does not say so."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from models import Cond, Folds, Helpers
+from onnx import parser
+from torch.fx.proxy import TracerBase
+
+import onnx_workbench as ow
+from onnx_workbench import folding, margin, proto
+from onnx_workbench.errors import InputError
+from onnx_workbench.source import Line
+
+STACK = "pkg.torch.onnx.stack_trace"
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    small = ow.lessons.encoder()
+    file = tmp_path_factory.mktemp("lineage") / "encoder.onnx"
+    return ow.trace(ow.export(small.model, file, *small.inputs))
+
+
+@pytest.fixture(scope="module")
+def folds(tmp_path_factory):
+    file = tmp_path_factory.mktemp("lineage") / "folds.onnx"
+    return ow.trace(ow.export(Folds().eval(), file, torch.ones(1, 3, 8, 8)))
+
+
+def loaded(folder, text, lines=None):
+    """A file from ONNX text; ``lines`` gives nodes a stack trace, as the exporter writes it."""
+    model = parser.parse_model(text)
+    for site in proto.sites(model):
+        if site.name in (lines or {}):
+            number = lines[site.name]
+            trace = f'File "/home/ada/net.py", line {number}, in forward'
+            site.node.metadata_props.add(key=STACK, value=trace)
+    file = folder / "loaded.onnx"
+    onnx.save(model, file)
+    return ow.trace(ow.load(file))
+
+
+CHAIN = """<ir_version: 10, opset_import: ["": 20]> g (float[2] x) => (float[2] c)
+{ [one] a = Relu(x)  [two] b = Sin(a)  [three] c = Cos(b) }"""
+
+BRANCH = """<ir_version: 10, opset_import: ["": 20]> g (bool p, float[2] x) => (float[2] y)
+{ [if] y = If(p) <then_branch = t () => (float[2] u) { [in_then] u = Sin(x) },
+                  else_branch = e () => (float[2] v) { [in_else] v = Cos(x) }> }"""
+
+FUNCTION = """<ir_version: 10, opset_import: ["": 20, "mine": 1]> g (float[2] x) => (float[2] y)
+{ [call] y = mine.twice(x) }
+<domain: "mine", opset_import: ["": 20]> twice (a) => (b) { [once] h = Sin(a)  b = Cos(h) }"""
+
+
+def lines_of(lineage):
+    return {o.node: o.line and o.line.number for o in lineage.origins}
+
+
+def test_every_node_of_an_exported_model_has_the_users_line(encoder):
+    assert encoder.without == ()
+    assert {Path(o.line.file).name for o in encoder.origins} == {"transformer.py"}
+
+
+def test_a_node_is_led_back_to_its_line_module_and_fx_node(encoder):
+    origin = encoder.of("node_softmax_1")
+    assert origin.line.text == "weights = torch.softmax(scores / self.size**0.5, dim=-1)"
+    assert (origin.module, origin.fx, origin.operator) == (
+        "blocks.1.attention",
+        "softmax_1",
+        "Softmax",
+    )
+    assert (origin.rule, origin.why) == ("metadata", "")
+
+
+def test_a_line_knows_its_nodes_by_itself_by_number_and_by_place(encoder):
+    line = encoder.line_of("node_softmax")
+    nodes = encoder.at(line)
+    assert Counter(o.operator for o in nodes) == {"Div": 3, "Softmax": 3}
+    assert nodes == encoder.at(line.number) == encoder.at(line.place)
+
+
+def test_a_module_knows_its_nodes_and_not_those_of_one_whose_name_goes_on(encoder):
+    inside = encoder.inside("blocks.1")
+    assert {o.module.split(".")[1] for o in inside} == {"1"}
+    assert encoder.inside("block") == ()
+    assert set(encoder.inside("blocks.1.attention")) < set(inside)
+
+
+def test_what_one_fx_node_was_decomposed_into_is_told(encoder):
+    assert encoder.decomposed["linear_1"] == ("MatMul", "Add")
+    assert [o.operator for o in encoder.made_from("linear_1")] == ["MatMul", "Add"]
+    assert "softmax" not in encoder.decomposed
+
+
+def test_an_unknown_node_is_told_with_the_nearest_name(encoder):
+    with pytest.raises(InputError) as error:
+        encoder.of("node_softmax_l")
+    assert str(error.value) == (
+        "encoder.onnx has no node 'node_softmax_l'. Did you mean 'node_softmax_2'?"
+    )
+
+
+def test_what_is_no_artifact_is_told():
+    with pytest.raises(InputError) as error:
+        ow.trace("model.onnx")
+    assert str(error.value) == (
+        "trace() was given a str, and it takes an Artifact. "
+        "Make one with export(model, path, x), or load(path)."
+    )
+
+
+def test_lines_of_helper_functions_are_told_from_the_line_that_calls_them(tmp_path):
+    lineage = ow.trace(ow.export(Helpers().eval(), tmp_path / "h.onnx", torch.ones(4)))
+    assert [(o.operator, o.line.text) for o in lineage.origins] == [
+        ("Clip", "return x.clamp(0, 1)"),
+        ("Mul", "return x * 2"),
+    ]
+
+
+def test_torchs_own_filter_of_frames_is_back_after_a_capture_that_failed():
+    before = TracerBase._filter_traceback_frames
+
+    class Broken(torch.nn.Module):
+        def forward(self, x):
+            return x @ x
+
+    with pytest.raises(ow.errors.CaptureError):
+        ow.capture(Broken().eval(), torch.ones(2, 3))
+    assert TracerBase._filter_traceback_frames is before
+
+
+def test_each_line_without_a_node_has_its_reason(folds):
+    assert {line.text: why for line, why in folds.silent.items()} == {
+        "x = self.conv(x)": f"merged into what uses it: {folds.origins[0].node}",
+        "x = self.drop(x)": "it gives back its input",
+        "scale = torch.arange(4).float() * 2": "computed at export: it depends on no input",
+        "right = self.head(x)": (
+            "computed once for this and for an equal operation on the same input: node_linear"
+        ),
+    }
+
+
+def test_what_was_merged_into_a_node_stands_beside_its_own_line(folds):
+    conv = folds.origins[0]
+    assert conv.operator == "Conv"
+    assert conv.line.text == "x = self.norm(x)"
+    assert [line.text for line in conv.also] == ["x = self.conv(x)"]
+
+
+def test_a_result_that_nobody_uses_is_told():
+    class Idle(torch.nn.Module):
+        def forward(self, x):
+            torch.sin(x)
+            return torch.cos(x)
+
+    graph = ow.capture(Idle().eval(), torch.ones(2)).program.graph
+    gone = folding.folded(graph, {folding.key_of(n) for n in graph.nodes if "cos" in n.name})
+    assert [(g.fx, g.why) for g in gone] == [("sin", "nothing uses its result")]
+
+
+def test_nodes_in_the_branches_of_cond_have_lines_and_the_module_of_their_owner(tmp_path):
+    class Outer(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Cond()
+
+        def forward(self, x):
+            return self.inner(x)
+
+    lineage = ow.trace(ow.export(Outer().eval(), tmp_path / "c.onnx", torch.ones(3)))
+    branch = [o for o in lineage.origins if o.inside]
+    assert {o.operator for o in branch} == {"Add", "Sub"}
+    assert {o.line.text.startswith("return torch.cond(") for o in branch} == {True}
+    assert {(o.module, o.why) for o in branch} == {
+        ("inner", f"module of its enclosing node {branch[0].inside}")
+    }
+
+
+def test_a_node_without_metadata_takes_its_consumers_line_and_says_so(tmp_path):
+    lineage = loaded(tmp_path, CHAIN, {"one": 5, "three": 7})
+    assert lines_of(lineage) == {"one": 5, "two": 7, "three": 7}
+    assert (lineage.of("two").rule, lineage.of("two").why) == (
+        "neighbour",
+        "line of its consumer three",
+    )
+
+
+def test_a_node_without_consumers_takes_its_producers_line(tmp_path):
+    lineage = loaded(tmp_path, CHAIN, {"one": 5})
+    assert lines_of(lineage) == {"one": 5, "two": 5, "three": 5}
+    assert lineage.of("three").why == "line of its producer two"
+
+
+def test_a_node_of_a_body_takes_the_line_of_its_owner(tmp_path):
+    lineage = loaded(tmp_path, BRANCH, {"if": 4})
+    assert lines_of(lineage) == {"if": 4, "in_then": 4, "in_else": 4}
+    assert lineage.of("in_else").why == "line of its enclosing node if"
+
+
+def test_the_nodes_of_a_function_take_the_line_of_its_call(tmp_path):
+    lineage = loaded(tmp_path, FUNCTION, {"call": 9})
+    assert lines_of(lineage) == {"call": 9, "twice/once": 9, "twice/b": 9}
+
+
+def test_a_file_without_torch_metadata_says_why_it_has_no_lines(tmp_path):
+    lineage = loaded(tmp_path, CHAIN)
+    assert repr(lineage) == (
+        "loaded.onnx: 3 nodes from 0 lines (3 without a line)\n"
+        "3 nodes  no line: the file has no torch metadata: made by another tool, or with "
+        "dynamo=False"
+    )
+
+
+def test_nodes_without_a_name_or_with_that_of_another_are_told_apart(tmp_path):
+    bare = loaded(tmp_path, CHAIN.replace("[two]", ""))
+    assert [o.node for o in bare.origins] == ["one", "b", "three"]
+    twice = BRANCH.replace("[in_then]", "[in]").replace("[in_else]", "[in]")
+    assert [o.node for o in loaded(tmp_path, twice).origins] == ["if", "in", "in_2"]
+
+
+def test_torchs_own_machinery_is_no_line():
+    trace = f'File "{torch.__file__}", line 3, in insert_checks'
+    assert ow.lineage.line_of(trace) is None
+    inner = f'File "{torch.__file__}", line 3, in forward'
+    assert ow.lineage.line_of(inner).number == 3
+    library = '  File "/usr/lib/python3/site-packages/net.py", line 8, in blur\n' + inner
+    assert ow.lineage.line_of(library).number in (3, 8)
+
+
+def test_the_report_is_the_source_with_counts_in_the_margin(folds):
+    first = min(o.line.number for o in folds.origins) - 2
+    conv = folds.origins[0].node
+    assert repr(folds) == "\n".join(
+        [
+            "folds.onnx: 5 nodes from 4 lines (5 by their metadata)",
+            "nodes  operators   line  source",
+            "-----  ----------  ----  ---------------------------------------",
+            "                         models.py, in forward:",
+            f"                   {first:>4}  def forward(self, x):",
+            f"    0              {first + 1:>4}      x = self.conv(x)",
+            f"    1  Conv        {first + 2:>4}      x = self.norm(x)",
+            f"    0              {first + 3:>4}      x = self.drop(x)",
+            f"    1  ReduceMean  {first + 4:>4}      x = x.mean((2, 3))",
+            f"    0              {first + 5:>4}      scale = torch.arange(4).float() * 2",
+            f"    1  Gemm        {first + 6:>4}      left = self.head(x)",
+            f"    0              {first + 7:>4}      right = self.head(x)",
+            f"    2  Mul, Add    {first + 8:>4}      return left * right + scale",
+            f"models.py:{first + 1}  no node: merged into what uses it: {conv}",
+            f"models.py:{first + 3}  no node: it gives back its input",
+            f"models.py:{first + 5}  no node: computed at export: it depends on no input",
+            f"models.py:{first + 7}  no node: computed once for this and for an equal operation on "
+            "the same input: node_linear",
+        ]
+    )
+
+
+def test_a_report_that_becomes_html_is_escaped(tmp_path):
+    file = tmp_path / "<b>.onnx"
+    onnx.save(parser.parse_model(CHAIN), file)
+    html = ow.trace(ow.load(file))._repr_html_()
+    assert html.startswith("<pre>&lt;b&gt;.onnx: 3 nodes")
+
+
+def test_source_that_changed_since_is_not_shown_around_a_line(tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text("def forward(x):\n    y = 1\n    return x\n")
+
+    def shown(text):
+        return margin.annotated({Line(str(file), 3, "forward", text): ("7",)}, ("nodes",))
+
+    assert [row.strip() for row in shown("return x").splitlines()[3:]] == [
+        "1  def forward(x):",
+        "2      y = 1",
+        "7     3      return x",
+    ]
+    assert [row.strip() for row in shown("return y").splitlines()[3:]] == ["7     3  return y"]
+
+
+def test_lines_far_apart_are_cut(tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text("def forward(x):\n" + "    x = x + 1\n" * 30)
+    cells = {Line(str(file), n, "forward", "x = x + 1"): ("7",) for n in (2, 30)}
+    rows = margin.annotated(cells, ("nodes",)).splitlines()
+    assert [row.strip() for row in rows[3:]] == [
+        "1  def forward(x):",
+        "7     2      x = x + 1",
+        "...",
+        "7    30      x = x + 1",
+    ]
