@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from ..text import plural
 from .layout import layers
 from .model import Model, subgraphs
+from .origin import key
 from .summary import dims_of, plain
 
 MOST_BOXES = 60
@@ -28,11 +29,15 @@ _MOST_LINES = 5
 
 @dataclass(frozen=True)
 class Box:
-    """``kind`` "op", "end" (an input or output of the graph) or "gap" (what is not drawn)."""
+    """``kind`` "op", "end" (an input or output of the graph) or "gap" (what is not drawn).
+
+    ``node`` is what the ONNX node goes by, "" for the other kinds.
+    """
 
     title: str
     lines: tuple[tuple[str, str], ...] = ()
     kind: Literal["op", "end", "gap"] = "op"
+    node: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,8 @@ def diagram(model: Model) -> Diagram:
         if not constants.keys() >= set(node.output):
             connect([*node.input, *_captured(node)])
             maker.update(dict.fromkeys(filter(None, node.output), len(boxes)))
-            boxes.append(Box(plain(node.op_type, 32), tuple(_lines(node, constants, opsets))))
+            lines = tuple(_lines(node, constants, opsets))
+            boxes.append(Box(plain(node.op_type, 32), lines, node=key(node)))
     for value in graph.output:
         connect([value.name])
         boxes.append(Box(plain(value.name, 32), kind="end"))
