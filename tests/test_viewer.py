@@ -22,6 +22,7 @@ from onnx_workbench.source import Line
 from onnx_workbench.viewer import Netron, frontend, view
 from onnx_workbench.viewer.diagram import cut, diagram
 from onnx_workbench.viewer.drawing import draw
+from onnx_workbench.viewer.fold import fold
 from onnx_workbench.viewer.heat import COLD, VIRIDIS, Heat, ink
 from onnx_workbench.viewer.layout import layers, layout
 from onnx_workbench.viewer.model import LARGEST_TENSOR, read
@@ -587,3 +588,60 @@ def test_png_needs_a_page():
     )
     netron._answer(netron, {"picture": "<svg/>"}, [memoryview(b"png")])
     assert netron.png() == b"png"
+
+
+# Big graphs
+
+
+def layered(blocks: int) -> onnx.ModelProto:
+    """A chain of modules of four nodes each; one mask feeds them all."""
+    nodes, last = [], "x"
+    for block in range(blocks):
+        for step in range(4):
+            made = f"b{block}.{step}"
+            node = helper.make_node("Add", [last, "mask"], [made], name=f"add_{made}")
+            scopes = str(["", f"blocks.{block}", "add"])
+            node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=scopes)
+            node.metadata_props.add(
+                key="pkg.torch.onnx.class_hierarchy", value="['a.M', 'a.B', 'add']"
+            )
+            nodes.append(node)
+            last = made
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2]) for n in ("x", "mask", last)]
+    return helper.make_model(helper.make_graph(nodes, "layered", ends[:2], ends[2:]))
+
+
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            yield from all_nodes(attribute.g)
+
+
+def test_a_fold_has_a_box_for_each_module_and_loses_no_node():
+    model = layered(300)
+    folded = fold(model)
+    boxes = [node for node in folded.proto.graph.node if node.attribute]
+    assert [box.name for box in boxes] == [f"blocks.{block}" for block in range(300)]
+    assert {box.op_type for box in boxes} == {"B"}
+    assert all("." not in box.attribute[0].g.name for box in boxes)
+    kept = [node.name for node in all_nodes(folded.proto.graph) if node.op_type == "Add"]
+    assert kept == [node.name for node in model.graph.node]
+
+
+def test_an_edge_over_many_layers_becomes_a_stub_with_its_name():
+    folded = fold(layered(300))
+    boxes = [node for node in folded.proto.graph.node if node.attribute]
+    assert list(boxes[0].input) == ["x", "mask"]
+    assert boxes[-1].input[1] == f"{chr(0x2191)} mask {len(folded.stubs)}"
+    assert set(folded.stubs.values()) == {"mask"}
+    assert 270 < len(folded.stubs) < 300
+
+
+def test_only_a_big_graph_is_folded_and_all_of_it_can_be_had(monkeypatch):
+    for blocks, big in ((3, False), (300, True)):
+        netron = view(layered(blocks))
+        content = Page(netron, monkeypatch).ask("model")[0]
+        assert (content["folded"], content["nodes"]) == (big, 4 * blocks)
+        sent = onnx.load_from_string(gzip.decompress(netron._parts(whole=True)[1][0]))
+        assert len(sent.graph.node) == 4 * blocks

@@ -165,7 +165,6 @@ function render({ model, el }) {
     theme();
     tell(opened);
     tell({ type: "heat", heat: model.get("_heat") });
-    tell({ type: "only", names: model.get("_only") });
     tell({ type: "mark", names: model.get("marked") });
   };
   whole.onclick = () => {
@@ -188,6 +187,8 @@ function render({ model, el }) {
     picture: ({ svg, png }) =>
       model.send({ picture: String(svg) }, undefined, png instanceof ArrayBuffer ? [png] : []),
     activate: ({ name }) => {
+      const maker = panel.maker(String(name));
+      if (maker) return tell({ type: "activate", name: maker });
       panel.show(String(name));
       keep("selected", String(name));
     },

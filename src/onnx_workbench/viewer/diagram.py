@@ -88,7 +88,7 @@ def diagram(model: Model) -> Diagram:
             boxes.append(Box(plain(value.name, 32), kind="end"))
     for node in graph.node:
         if not constants.keys() >= set(node.output):
-            connect([*node.input, *_captured(node)])
+            connect([*node.input, *captured(node)])
             maker.update(dict.fromkeys(filter(None, node.output), len(boxes)))
             lines = tuple(_lines(node, constants, opsets))
             boxes.append(Box(plain(node.op_type, 32), lines, node=key(node)))
@@ -210,11 +210,11 @@ def _roles(node: onnx.NodeProto, opset: int) -> list[str]:
     return [formal.name for formal in schema.inputs]
 
 
-def _captured(node: onnx.NodeProto) -> Iterator[str]:
+def captured(node: onnx.NodeProto) -> Iterator[str]:
     """What the bodies of an If, Loop or Scan read from outside; names made inside do no harm."""
     for attribute in node.attribute:
         for graph in subgraphs(attribute):
             for inner in graph.node:
                 yield from inner.input
-                yield from _captured(inner)
+                yield from captured(inner)
             yield from (value.name for value in graph.output)

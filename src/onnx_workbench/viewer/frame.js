@@ -1,6 +1,6 @@
 // Runs in the sandboxed frame, after netron's own modules: netron's host, made for a notebook cell.
 // It asks no server for anything. Messages: frame -> cell {type: ready | drawn | picture | activate |
-// failed}, cell -> frame {type: open | theme | mark | activate | heat | only}.
+// failed}, cell -> frame {type: open | theme | mark | activate | heat}.
 (() => {
   "use strict";
   const { Host } = modules.load("browser");
@@ -195,6 +195,7 @@
     if (scroll) view.target?.scrollTo(elements.slice(0, 1));
   };
   const mark = async (names) => {
+    if (names.length && view._sidebar._stack?.length) view._sidebar.close(); // it shows another node
     marked = new Set(names);
     if (names.length === 1) await reveal(names[0]);
     select(true);
@@ -209,7 +210,6 @@
   const rules = element("grapher").sheet;
   const usual = rules.cssRules.length;
   let heat = {};
-  let only = new Set();
   const level = (node) => {
     const own = heat.levels[key(node)];
     const inner = () => bodies(node).flatMap((body) => body.nodes.map(level));
@@ -223,15 +223,12 @@
   const paint = () => {
     for (const { value, shape } of drawn()) {
       const { classList } = shape.element;
-      classList.remove(...[...classList].filter((name) => /^(heat|only)/.test(name)));
+      classList.remove(...[...classList].filter((name) => /^heat/.test(name)));
       if (heat.levels) classList.add(`heat${level(value)}`);
-      if (only.has(key(value))) classList.add("only");
     }
   };
   const repaint = () => {
     while (rules.cssRules.length > usual) rules.deleteRule(usual);
-    const border = ".graph-node.only > .node-border { stroke: #d97706; stroke-width: 3px; }";
-    rules.insertRule(border, usual);
     if (heat.levels) {
       rule("heat-1", heat.cold);
       for (const used of new Set(Object.values(heat.levels))) rule(`heat${used}`, heat.palette[used]);
@@ -338,10 +335,6 @@
     activate: ({ name }) => activate(name),
     heat: (message) => {
       heat = message.heat;
-      repaint();
-    },
-    only: ({ names }) => {
-      only = new Set(names);
       repaint();
     },
   };

@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..source import Line
 from . import frontend, origin, saved
 from .drawing import draw
+from .fold import FOLD_ABOVE, Folded, fold
 from .heat import Heat
 from .model import Model
 from .summary import summary
@@ -43,7 +44,6 @@ class Netron(anywidget.AnyWidget):
     _picture = traitlets.Unicode().tag(sync=True)
     _summary = traitlets.Unicode().tag(sync=True)
     _heat: traitlets.Dict = traitlets.Dict().tag(sync=True)
-    _only: traitlets.List = traitlets.List(traitlets.Unicode()).tag(sync=True)
     selected = traitlets.Unicode("").tag(sync=True)
     marked: traitlets.List = traitlets.List(traitlets.Unicode()).tag(sync=True)
     height = traitlets.Int(640, min=160).tag(sync=True)
@@ -140,14 +140,16 @@ class Netron(anywidget.AnyWidget):
             InputError: the folder does not exist, or the installed netron cannot be shown.
         """
         try:
-            answers = {"model": self._parts, "page": ({}, [_page()])}
+            answers = {"model": self._parts(), "page": ({}, [_page()])}
+            if self._folded:
+                answers["whole"] = self._parts(whole=True)
         except frontend.UnfitError as error:
             raise InputError(
                 f"save() needs Netron's front-end, and the installed netron has none that fits "
                 f"({error}). Call pip install 'netron>=9,<10'; svg() gives a static picture "
                 "without it."
             ) from error
-        shared = ("_picture", "_summary", "_heat", "_only", "marked", "selected", "height")
+        shared = ("_picture", "_summary", "_heat", "marked", "selected", "height")
         traits = {name: getattr(self, name) for name in shared}
         return saved.write(path, saved.document(self._model.name, self._esm, traits, answers))
 
@@ -165,24 +167,38 @@ class Netron(anywidget.AnyWidget):
         if message.get("ask") not in ("model", "page"):
             return
         try:
-            content, parts = self._parts if message["ask"] == "model" else ({}, [_page()])
+            whole = bool(message.get("whole"))
+            content, parts = self._parts(whole) if message["ask"] == "model" else ({}, [_page()])
         except frontend.UnfitError as error:
             content, parts = {"why": _sentence(error)}, []
         self.send({**content, "id": message.get("id")}, parts)
 
     @cached_property
-    def _parts(self) -> tuple[dict[str, Any], list[bytes]]:
+    def _folded(self) -> Folded | None:
+        """What is shown first of a big graph; None where all is."""
+        big = len(self._model.proto.graph.node) > FOLD_ABOVE
+        return fold(self._model.proto) if big else None
+
+    def _parts(self, whole: bool = False) -> tuple[dict[str, Any], list[bytes]]:
         """What the page needs of this model, compressed: bytes, operators' manual and source."""
         proto = self._model.proto
+        folded = None if whole else self._folded
         content = {
             "name": self._model.name,
             "nodes": len(proto.graph.node),
+            "folded": folded is not None,
             "page": f"{zlib.crc32(_page()):08x}",
         }
+        stubs, modules = {}, {}
+        if folded:
+            makers = {name: origin.key(node) for node in proto.graph.node for name in node.output}
+            stubs = {label: makers.get(value, "") for label, value in folded.stubs.items()}
+            modules = folded.modules
+        source = {**origin.sheet(self._origins), "stubs": stubs, "modules": modules}
         parts = [
-            proto.SerializeToString(),
+            (folded.proto if folded else proto).SerializeToString(),
             frontend.operators(proto).encode(),
-            json.dumps(origin.sheet(self._origins)).encode(),
+            json.dumps(source).encode(),
         ]
         return content, [_packed(part) for part in parts]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import linecache
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -156,7 +157,8 @@ def _function(line: Line, first: int, last: int, name: str) -> Function:
     if last - first >= LONGEST_FUNCTION:
         first = max(first, line.number - LONGEST_FUNCTION // 2)
         last = min(last, first + LONGEST_FUNCTION - 1)
-    lines = tuple(text.rstrip("\n") for text in linecache.getlines(line.file)[first - 1 : last])
+    text = "".join(linecache.getlines(line.file)[first - 1 : last])
+    lines = tuple(textwrap.dedent(text).splitlines())
     return Function(place(line).rpartition(":")[0], name, first, lines)
 
 

@@ -52,7 +52,7 @@ const MOST_CHIPS = 60;
 
 // `mark` is called with the nodes of a line, `activate` with one node.
 const makePanel = ({ mark, activate }) => {
-  let sheet = { nodes: {}, functions: [] };
+  let sheet = { nodes: {}, functions: [], stubs: {}, modules: {} };
   let heat = {};
   let shown = null;
   const element = tag("aside", { className: "ow-source", hidden: true, ariaLabel: "Source" });
@@ -120,7 +120,8 @@ const makePanel = ({ mark, activate }) => {
 
   const show = (name) => {
     const focused = document.activeElement?.closest?.(".ow-source") === element;
-    const node = sheet.nodes[name];
+    const kind = sheet.modules[name]; // a module that is folded into one node
+    const node = sheet.nodes[name] ?? (kind && { op: kind, module: name.replace(/ .*/, "") });
     shown = name;
     element.replaceChildren(
       tag("header", {}, tag("b", { textContent: node?.op ?? "" }), tag("span", { textContent: name }),
@@ -128,7 +129,9 @@ const makePanel = ({ mark, activate }) => {
       facts(name, node),
     );
     if (!node?.line) {
-      const silent = "The file does not say which line made this node.";
+      const silent = kind
+        ? "A module, folded. Press + on its box to expand it."
+        : "The file does not say which line made this node.";
       element.append(tag("div", { className: "place", textContent: silent }));
     } else if (node.function < 0) {
       const gone = `${node.place}, which is not here or has changed since the export`;
@@ -151,6 +154,7 @@ const makePanel = ({ mark, activate }) => {
     element,
     show,
     load: (next) => (sheet = next),
+    maker: (name) => sheet.stubs[name], // of the value that a stub of a cut edge stands for
     heat: (next) => {
       heat = next;
       if (shown !== null) show(shown);
