@@ -195,7 +195,12 @@
     if (scroll) view.target?.scrollTo(elements.slice(0, 1));
   };
   const mark = async (names) => {
-    if (names.length && view._sidebar._stack?.length) view._sidebar.close(); // it shows another node
+    if (names.length && view._sidebar._stack?.length) {
+      const target = element("target"); // the sidebar shows another node, and would take the focus
+      target.focus = () => {};
+      view._sidebar.close();
+      delete target.focus;
+    }
     marked = new Set(names);
     if (names.length === 1) await reveal(names[0]);
     select(true);
