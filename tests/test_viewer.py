@@ -18,12 +18,16 @@ import torch
 from onnx import TensorProto, helper, numpy_helper, parser
 
 from onnx_workbench.errors import InputError, LoadError
+from onnx_workbench.source import Line
 from onnx_workbench.viewer import Netron, frontend, view
 from onnx_workbench.viewer.diagram import cut, diagram
 from onnx_workbench.viewer.drawing import draw
+from onnx_workbench.viewer.fold import fold
+from onnx_workbench.viewer.heat import COLD, VIRIDIS, Heat, ink
 from onnx_workbench.viewer.layout import layers, layout
 from onnx_workbench.viewer.model import LARGEST_TENSOR, read
 from onnx_workbench.viewer.netron import _page
+from onnx_workbench.viewer.origin import scopes_of, sheet
 
 TIMES = "\u00d7"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -49,6 +53,28 @@ def with_weights(values: np.ndarray) -> onnx.ModelProto:
     ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, values.shape) for n in "xy"]
     node = helper.make_node("Add", ["x", "w"], ["y"])
     return helper.make_model(helper.make_graph([node], "add", ends[:1], ends[1:], [weights]))
+
+
+class Lines(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = torch.relu(self.first(x))
+        return torch.tanh(hidden * 2)
+
+
+@pytest.fixture(scope="module")
+def traced() -> onnx.ModelProto:
+    """Exported by torch, so that each node knows its line in this very file."""
+    program = torch.onnx.export(Lines().eval(), (torch.ones(2, 4),), dynamo=True, verbose=False)
+    return program.model_proto
+
+
+def number_of(text: str) -> int:
+    lines = Path(__file__).read_text().splitlines()
+    return next(at for at, line in enumerate(lines, 1) if line.strip() == text)
 
 
 def titles(svg: str) -> list[str]:
@@ -387,3 +413,235 @@ def test_a_graph_without_nodes_is_drawn():
     empty = helper.make_model(helper.make_graph([], "empty", [], []))
     assert "nodes         none" in repr(view(empty))
     ElementTree.fromstring(view(empty).svg())
+
+
+# From a node to its line and back
+
+
+def test_the_panel_gets_the_fx_node_the_module_and_the_line(traced):
+    netron = view(traced)
+    told = sheet(netron._origins)
+    by_op = {node["op"]: node for node in told["nodes"].values()}
+    relu, gemm = by_op["Relu"], by_op["Gemm"]
+    assert (relu["fx"], relu["target"], relu["module"]) == ("relu", "aten.relu.default", "")
+    assert gemm["module"] == "first"
+    line = number_of("hidden = torch.relu(self.first(x))")
+    assert relu["place"] == gemm["place"] == f"test_viewer.py:{line}"
+    (function,) = told["functions"]
+    assert (function["file"], function["name"]) == ("test_viewer.py", "Lines.forward")
+    assert function["lines"][line - function["first"]].strip() == relu["text"]
+
+
+def test_no_folder_leaves_the_kernel(traced, monkeypatch, tmp_path):
+    netron = view(traced)
+    folder = str(Path(__file__).parent)
+    assert folder in traced.graph.node[0].metadata_props[-1].value
+    sent = [gzip.decompress(part) for part in Page(netron, monkeypatch).ask("model")[1]]
+    assert all(folder.encode() not in part for part in sent)
+    assert b"test_viewer.py" in sent[0]
+    assert folder not in netron.save(tmp_path / "graph.html").read_text()
+
+
+def test_a_file_that_changed_since_the_export_is_not_shown(tmp_path):
+    path = tmp_path / "model.py"
+    path.write_text("def forward(x):\n    return x.relu()\n")
+    model = tiny()
+    trace = f'File "{path}", line 2, in forward\n    return x.{{}}()'
+    for written, shown in (("relu", 1), ("tanh", 0)):
+        del model.graph.node[0].metadata_props[:]
+        model.graph.node[0].metadata_props.add(
+            key="pkg.torch.onnx.stack_trace", value=trace.format(written)
+        )
+        told = sheet(view(model)._origins)
+        assert len(told["functions"]) == shown
+        assert told["nodes"]["h"]["text"] == f"return x.{written}()"
+
+
+def test_select_takes_a_node_a_module_a_place_and_a_line(traced):
+    netron = view(traced)
+    names = {node.op_type: node.name for node in traced.graph.node}
+    line = number_of("hidden = torch.relu(self.first(x))")
+    both = (names["Gemm"], names["Relu"])
+    assert netron.select(names["Tanh"]) == (names["Tanh"],)
+    assert netron.select("first") == (names["Gemm"],)
+    assert netron.select(f"test_viewer.py:{line}") == both
+    assert netron.select(Line(__file__, line, "forward", "")) == both
+    assert netron.marked == list(both)
+
+
+@pytest.mark.parametrize("what", ["", "elsewhere.py:3", "fir", Line("a.py", 1, "f", "")])
+def test_select_refuses_what_made_no_node(traced, what):
+    netron = view(traced)
+    with pytest.raises(InputError) as caught:
+        netron.select(what)
+    assert str(caught.value) == (
+        f"select() was given {what!r}, by which no node of {netron._model.name} goes. It expected "
+        "the name of a node, the path of a module, or a line such as 'model.py:12'. Click a node "
+        "to see what it goes by."
+    )
+    assert netron.marked == []
+
+
+@pytest.mark.parametrize("written", ["[", "3", "['', 1]", "[" * 9999, HOSTILE])
+def test_scopes_that_are_none_are_no_module(written):
+    assert scopes_of(written) == ()
+
+
+# Heat
+
+
+def test_heat_colours_the_boxes_and_shows_the_values():
+    netron = view(tiny())
+    cold = netron.svg()
+    netron.heat({"h": 1e-3, "y": 3e-3}, unit="s")
+    assert VIRIDIS[0] in netron.svg()
+    assert VIRIDIS[-1] in netron.svg()
+    assert netron.svg().count("3.00 ms") == 2  # in its box and in the legend
+    assert netron._heat["levels"] == {"h": 0, "y": 31}
+    netron.heat(None)
+    assert (netron.svg(), netron._heat) == (cold, {})
+
+
+def test_viridis_is_matplotlibs_and_every_label_can_be_read():
+    from matplotlib import colormaps, colors
+
+    made = [colors.to_hex(colormaps["viridis"](at / 31)) for at in range(32)]
+    assert list(VIRIDIS) == made
+    for colour in (*VIRIDIS, COLD):
+        assert contrast(colour, ink(colour)) >= 4.5
+
+
+def contrast(one: str, other: str) -> float:
+    def light(colour: str) -> float:
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+    dark, bright = sorted((light(one), light(other)))
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def test_equal_values_and_negative_ones_have_a_colour():
+    assert Heat({"a": 2.0, "b": 2.0}).colour("a") == VIRIDIS[-1]
+    heat = Heat({"a": -1.0, "b": 0.0, "c": 1.0}, "bits")
+    assert (heat.low, heat.level("b"), heat.colour("d")) == ("-1 bits", 16, COLD)
+    assert Heat({"a": 2_500_000}, "B").high == "2.50 MB"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"nobody": 1.0},
+            "heat() was given the name 'nobody', and tiny has nodes such as 'h'. Pass a number for "
+            "each node, by its name.",
+        ),
+        (
+            {},
+            "heat() was given no values, and tiny has nodes such as 'h'. Pass a number for each "
+            "node, by its name.",
+        ),
+        (
+            {"h": float("nan")},
+            "heat() was given nan for 'h', and it takes finite numbers. Leave the node out.",
+        ),
+    ],
+)
+def test_heat_refuses_what_has_no_colour(values, message):
+    netron = view(tiny())
+    with pytest.raises(InputError) as caught:
+        netron.heat(values)
+    assert str(caught.value) == message
+    assert netron._heat == {}
+
+
+# Files
+
+
+def test_a_saved_view_holds_all_it_needs_and_no_markup_of_the_model(tmp_path):
+    model = tiny()
+    model.graph.name = model.graph.node[0].name = HOSTILE
+    text = view(model).save(tmp_path / "graph.html").read_text()
+    assert text.count("<script") == text.count("</script") == 1
+    assert "default-src 'none'" in text
+    assert "<img" not in text.split("<script")[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["graph.html"]
+
+
+def test_a_view_is_not_saved_into_a_folder_that_is_not_there(tmp_path):
+    path = str(tmp_path / "nowhere" / "graph.html")
+    with pytest.raises(InputError) as caught:
+        view(tiny()).save(path)
+    assert str(caught.value) == (
+        f"save() was given {path!r}, which is no file in a folder that exists. Pass a path such as "
+        "'graph.html'."
+    )
+
+
+def test_png_needs_a_page():
+    netron = view(tiny())
+    with pytest.raises(InputError) as caught:
+        netron.png()
+    assert str(caught.value) == (
+        "png() takes the picture from the page, and no page has drawn this view yet. Show the "
+        "view, call png() in a later cell; svg() gives a picture anywhere."
+    )
+    netron._answer(netron, {"picture": "<svg/>"}, [memoryview(b"png")])
+    assert netron.png() == b"png"
+
+
+# Big graphs
+
+
+def layered(blocks: int) -> onnx.ModelProto:
+    """A chain of modules of four nodes each; one mask feeds them all."""
+    nodes, last = [], "x"
+    for block in range(blocks):
+        for step in range(4):
+            made = f"b{block}.{step}"
+            node = helper.make_node("Add", [last, "mask"], [made], name=f"add_{made}")
+            scopes = str(["", f"blocks.{block}", "add"])
+            node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=scopes)
+            node.metadata_props.add(
+                key="pkg.torch.onnx.class_hierarchy", value="['a.M', 'a.B', 'add']"
+            )
+            nodes.append(node)
+            last = made
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2]) for n in ("x", "mask", last)]
+    return helper.make_model(helper.make_graph(nodes, "layered", ends[:2], ends[2:]))
+
+
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            yield from all_nodes(attribute.g)
+
+
+def test_a_fold_has_a_box_for_each_module_and_loses_no_node():
+    model = layered(300)
+    folded = fold(model)
+    boxes = [node for node in folded.proto.graph.node if node.attribute]
+    assert [box.name for box in boxes] == [f"blocks.{block}" for block in range(300)]
+    assert {box.op_type for box in boxes} == {"B"}
+    assert all("." not in box.attribute[0].g.name for box in boxes)
+    kept = [node.name for node in all_nodes(folded.proto.graph) if node.op_type == "Add"]
+    assert kept == [node.name for node in model.graph.node]
+
+
+def test_an_edge_over_many_layers_becomes_a_stub_with_its_name():
+    folded = fold(layered(300))
+    boxes = [node for node in folded.proto.graph.node if node.attribute]
+    assert list(boxes[0].input) == ["x", "mask"]
+    assert boxes[-1].input[1] == f"{chr(0x2191)} mask {len(folded.stubs)}"
+    assert set(folded.stubs.values()) == {"mask"}
+    assert 270 < len(folded.stubs) < 300
+
+
+def test_only_a_big_graph_is_folded_and_all_of_it_can_be_had(monkeypatch):
+    for blocks, big in ((3, False), (300, True)):
+        netron = view(layered(blocks))
+        content = Page(netron, monkeypatch).ask("model")[0]
+        assert (content["folded"], content["nodes"]) == (big, 4 * blocks)
+        sent = onnx.load_from_string(gzip.decompress(netron._parts(whole=True)[1][0]))
+        assert len(sent.graph.node) == 4 * blocks

@@ -35,7 +35,21 @@ print(digits.selected, "node-item-type" in digits.svg())
 from ipywidgets import HTML, IntSlider, VBox
 slider, shown = IntSlider(description="batch"), HTML()
 slider.observe(lambda change: setattr(shown, "value", f"a batch of {change.new}"), "value")
-VBox([slider, shown])"""
+VBox([slider, shown])
+===
+import torch
+class Small(torch.nn.Module):
+    def forward(self, x):
+        first = torch.relu(x + 1)
+        return torch.tanh(first)
+program = torch.onnx.export(Small().eval(), (torch.ones(2, 3),), dynamo=True, verbose=False)
+small = view(program)
+small.heat({node.name: number / 1000 for number, node in enumerate(program.model.graph)}, "s")
+small
+===
+print(small.selected, len(small.marked), small._screen and small.png()[1:4])
+===
+print(small.select("cell:4"))"""
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +64,8 @@ def notebook(open_notebook, lab, tmp_path_factory):
     nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
     notebook = open_notebook(path)
     notebook.run_all()
+    failed = [o for cell in notebook.outputs() for o in cell if o["output_type"] == "error"]
+    assert failed == []
     return notebook
 
 
@@ -117,6 +133,57 @@ def test_a_message_of_another_frame_is_not_heard(notebook):
     assert notebook.run(2) == before
 
 
+def test_a_click_shows_the_line_in_its_function(notebook):
+    graph = notebook.graph(2)
+    graph.locator("#node-name-node_relu").click()
+    panel = notebook.page.locator(".ow-source:not([hidden])").last
+    panel.get_by_text("relu = aten.relu.default").wait_for()
+    assert panel.locator(".place").text_content() == "cell \u00b7 Small.forward"
+    assert panel.locator(".code .here").text_content().endswith("first = torch.relu(x + 1)")
+    assert panel.locator(".made-by button").all_text_contents() == ["Add", "Relu"]
+    assert "1.00 ms" in panel.inner_text()
+    notebook.run_until(5, "node_relu 2 b'PNG'")
+
+
+def test_a_line_marks_the_nodes_that_it_made(notebook):
+    graph = notebook.graph(2)
+    panel = notebook.page.locator(".ow-source:not([hidden])").last
+    panel.locator(".code .here").focus()
+    notebook.page.keyboard.press("ArrowDown")
+    notebook.page.keyboard.press("Enter")
+    graph.locator("#node-name-node_tanh.select").wait_for()
+    assert graph.locator(".graph-node.select").count() == 1
+    notebook.page.keyboard.press("ArrowUp")
+    notebook.page.keyboard.press("Enter")
+    graph.locator("#node-name-node_relu.select").wait_for()
+    assert graph.locator(".graph-node.select").count() == 2
+    notebook.page.keyboard.press("Escape")
+    panel.wait_for(state="hidden")
+    notebook.run_until(5, "node_relu 2 b'PNG'")
+
+
+def test_python_marks_by_line(notebook):
+    graph = notebook.graph(2)
+    graph.locator("#node-name-node_tanh").click()
+    assert graph.locator(".graph-node.select").count() == 1
+    assert notebook.run(6) == "('node_add', 'node_relu')"
+    graph.locator("#node-name-node_add.select").wait_for()
+    assert graph.locator(".graph-node.select").count() == 2
+
+
+def test_heat_has_its_colours_and_a_legend(notebook):
+    graph = notebook.graph(2)
+    fill = "(node) => getComputedStyle(node).fill"
+    box = graph.locator("#node-name-node_tanh > .node-item-type")
+    notebook.page.mouse.move(0, 0)
+    assert box.locator("path").evaluate(fill) == "rgb(253, 231, 37)"
+    assert box.locator("text").evaluate(fill) == "rgb(0, 0, 0)"
+    assert notebook.page.locator(".ow-legend:not([hidden])").inner_text().split() == [
+        *("0", "s"),
+        *("2.00", "ms"),
+    ]
+
+
 def test_the_frame_follows_the_theme(notebook):
     from playwright.sync_api import expect
 
@@ -132,8 +199,8 @@ def test_a_view_survives_a_second_run_and_a_new_kernel(notebook):
             "document.querySelectorAll('.ow-netron').forEach((old) => old.classList.add('old'))"
         )
         again()
-        notebook.page.locator(".ow-netron:not(.old).drawn >> nth=1").wait_for()
-        assert notebook.page.locator(".ow-netron iframe").count() == 2
+        notebook.page.locator(".ow-netron:not(.old).drawn >> nth=2").wait_for()
+        assert notebook.page.locator(".ow-netron iframe").count() == 3
         assert operators(notebook.graph(0)) == ["Conv", "Relu", "Reshape", "Gemm"]
 
 

@@ -1,6 +1,7 @@
 // The view in the notebook page: one sandboxed frame, and what goes between it and the kernel.
 // Kernel: {ask: "model" | "page"} is answered in a custom message with the same id.
-// Frame: see frame.js. Only messages of our own frame are heard.
+// Frame: see frame.js. Only messages of our own frame are heard. `tag`, `makePanel` and `makeLegend`
+// are those of panel.js, which netron.py puts in front of this file.
 
 // Front-ends that this page already has, by their key: several views share one transfer.
 const pages = (globalThis[Symbol.for("onnx-workbench.netron")] ??= new Map());
@@ -8,8 +9,10 @@ const pages = (globalThis[Symbol.for("onnx-workbench.netron")] ??= new Map());
 const SANDBOX = "allow-scripts allow-downloads allow-popups";
 const PATIENCE = 20000; // ms until silence is remarked upon
 const STYLE = `
-  .ow-netron { position: relative; overflow: hidden; resize: vertical; box-sizing: border-box;
-    border: 1px solid var(--jp-border-color2, #d0d7de); border-radius: 6px; min-height: 160px; }
+  .ow-netron { display: flex; overflow: hidden; box-sizing: border-box; border-radius: 6px;
+    border: 1px solid var(--jp-border-color2, #d0d7de); }
+  .ow-graph { position: relative; flex: 1 1 auto; min-width: 0; min-height: 160px; overflow: hidden;
+    resize: vertical; }
   .ow-netron iframe { position: absolute; inset: 0; width: 100%; height: 100%; border: 0;
     opacity: 0; transition: opacity .15s; }
   .ow-netron.drawn iframe { opacity: 1; }
@@ -20,14 +23,17 @@ const STYLE = `
   .ow-netron .ow-note { position: absolute; left: 12px; bottom: 8px; padding: 2px 8px;
     font: 12px var(--jp-ui-font-family, sans-serif); color: #57606a; background: #fffffff0;
     border-radius: 4px; z-index: 1; }
-  .ow-netron.still { overflow: auto; background: #fff; }
+  .ow-netron.still .ow-graph { overflow: auto; background: #fff; }
   .ow-netron.still .ow-note { position: static; padding: 10px 14px 2px; }
-  .ow-netron.still iframe { display: none; }`;
-
-const tag = (name, attributes) => Object.assign(document.createElement(name), attributes);
+  .ow-netron.still :is(iframe, .ow-whole) { display: none; }
+  .ow-whole { position: absolute; left: 50%; top: 10px; transform: translateX(-50%); z-index: 1;
+    padding: 4px 12px; cursor: pointer; border-radius: 6px; color: var(--jp-ui-font-color1, #24292f);
+    font: 12px var(--jp-ui-font-family, sans-serif); background: var(--jp-layout-color1, #fff);
+    border: 1px solid var(--jp-border-color2, #d0d7de); }
+  ${PANEL_STYLE}`;
 
 // The answer may take long: a kernel that runs a cell answers after it.
-const ask = (model, question, signal) =>
+const ask = (model, question, signal, more = {}) =>
   new Promise((resolve, reject) => {
     const id = Math.random().toString(36).slice(2);
     const done = (settle, value) => {
@@ -41,7 +47,7 @@ const ask = (model, question, signal) =>
     };
     signal.addEventListener("abort", () => done(reject, new Error("closed")));
     model.on("msg:custom", hear);
-    model.send({ ask: question, id });
+    model.send({ ask: question, id, ...more });
   });
 
 const inflate = (buffer) =>
@@ -80,15 +86,25 @@ const followTheme = (element, tell, signal) => {
 function render({ model, el }) {
   const life = new AbortController();
   const { signal } = life;
-  const box = tag("div", { className: "ow-netron" });
   const note = tag("div", { className: "ow-note", textContent: "Loading Netron\u2026" });
   const still = tag("img", { className: "ow-still", alt: model.get("_summary") });
-  still.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(model.get("_picture"))}`;
   const frame = tag("iframe", { title: "Netron" });
   frame.sandbox = SANDBOX;
-  box.style.height = `${model.get("height")}px`;
-  box.append(note, still);
-  el.append(tag("style", { textContent: STYLE }), box);
+  const tell = (message) => frame.contentWindow?.postMessage(message, "*");
+  const keep = (name, value) => {
+    model.set(name, value);
+    model.save_changes();
+  };
+  const panel = makePanel({
+    mark: (names) => keep("marked", names),
+    activate: (name) => tell({ type: "activate", name }),
+  });
+  const legend = makeLegend();
+  const whole = tag("button", { className: "ow-whole", hidden: true });
+  const graph = tag("div", { className: "ow-graph" }, note, still, whole);
+  const box = tag("div", { className: "ow-netron" }, graph, panel.element);
+  graph.style.height = `${model.get("height")}px`;
+  el.append(tag("style", { textContent: STYLE }), tag("div", { className: "ow-view" }, box, legend.element));
 
   let waiting;
   const wait = (remark) => (waiting = setTimeout(remark, PATIENCE));
@@ -102,45 +118,79 @@ function render({ model, el }) {
     frame.remove();
     standStill(error.message);
   };
-  const tell = (message) => frame.contentWindow?.postMessage(message, "*");
   const theme = () => tell({ type: "theme", dark: isDark(el) });
 
-  const show = async () => {
-    wait(() => standStill("The kernel is busy or gone: Netron comes when it answers."));
-    const { content, buffers } = await ask(model, "model", signal);
-    const opened = {
+  const fetchModel = async (all) => {
+    const { content, buffers } = await ask(model, "model", signal, { whole: all });
+    const source = JSON.parse(await inflate(buffers[2]).text());
+    panel.load(source);
+    whole.hidden = !content.folded;
+    whole.textContent = `Show all ${content.nodes.toLocaleString("en")} nodes`;
+    return {
       type: "open",
       name: content.name,
+      page: content.page,
+      count: content.nodes,
       model: await inflate(buffers[0]).arrayBuffer(),
       metadata: await inflate(buffers[1]).text(),
     };
-    frame.srcdoc = await page(model, content.page, signal);
+  };
+  const show = async () => {
+    wait(() => standStill("The kernel is busy or gone: Netron comes when it answers."));
+    const opened = await fetchModel(false);
+    frame.srcdoc = await page(model, opened.page, signal);
     clearTimeout(waiting);
     signal.throwIfAborted();
     box.classList.remove("still");
-    box.append(frame);
+    graph.append(frame);
     wait(() => giveUp(new Error("Netron did not start here, so this is a static picture.")));
     return opened;
   };
-  const coming = show();
+  let coming = show();
   coming.catch((error) => signal.aborted || giveUp(error));
+
+  // A big graph takes seconds: the note counts them, so that nobody takes it for dead.
+  let counting;
+  const draw = async () => {
+    const opened = await coming;
+    const start = Date.now();
+    const remark = () => {
+      const seconds = Math.floor((Date.now() - start) / 1000);
+      const of = opened.count ? ` ${opened.count.toLocaleString("en")} nodes` : "";
+      note.textContent = `Drawing${of}\u2026${seconds > 1 ? ` ${seconds} s` : ""}`;
+    };
+    clearInterval(counting);
+    counting = setInterval(remark, 1000);
+    remark();
+    theme();
+    tell(opened);
+    tell({ type: "heat", heat: model.get("_heat") });
+    tell({ type: "mark", names: model.get("marked") });
+  };
+  whole.onclick = () => {
+    box.classList.remove("drawn");
+    coming = fetchModel(true);
+    draw().catch((error) => signal.aborted || giveUp(error));
+  };
 
   const hears = {
     // Once more whenever the notebook moves the frame, which loads it anew.
-    ready: async () => {
+    ready: () => {
       clearTimeout(waiting);
-      note.textContent = "Drawing\u2026";
-      theme();
-      tell(await coming);
+      draw();
     },
     drawn: ({ height }) => {
-      box.style.height = `${Math.min(model.get("height"), Math.max(220, height))}px`;
+      clearInterval(counting);
+      graph.style.height = `${Math.min(model.get("height"), Math.max(220, height))}px`;
       box.classList.add("drawn");
     },
-    picture: ({ svg }) => model.send({ picture: String(svg) }),
+    picture: ({ svg, png }) =>
+      model.send({ picture: String(svg) }, undefined, png instanceof ArrayBuffer ? [png] : []),
     activate: ({ name }) => {
-      model.set("selected", String(name));
-      model.save_changes();
+      const maker = panel.maker(String(name));
+      if (maker) return tell({ type: "activate", name: maker });
+      panel.show(String(name));
+      keep("selected", String(name));
     },
     failed: ({ why }) => giveUp(new Error(`Netron could not draw this model: ${why}`)),
   };
@@ -150,8 +200,32 @@ function render({ model, el }) {
   window.addEventListener("message", hear, { signal });
   followTheme(el, theme, signal);
 
+  const follow = (name, act) => {
+    model.on(`change:${name}`, act);
+    signal.addEventListener("abort", () => model.off(`change:${name}`, act));
+  };
+  const heat = () => {
+    const now = model.get("_heat");
+    panel.heat(now);
+    legend.heat(now);
+    tell({ type: "heat", heat: now });
+  };
+  const picture = () => {
+    still.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(model.get("_picture"))}`;
+  };
+  follow("_heat", heat);
+  follow("_picture", picture);
+  follow("marked", () => {
+    const names = model.get("marked");
+    tell({ type: "mark", names });
+    if (names.length) panel.show(names[0]);
+  });
+  heat();
+  picture();
+
   return () => {
     clearTimeout(waiting);
+    clearInterval(counting);
     life.abort();
   };
 }

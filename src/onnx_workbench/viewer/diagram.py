@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from ..text import plural
 from .layout import layers
 from .model import Model, subgraphs
+from .origin import key
 from .summary import dims_of, plain
 
 MOST_BOXES = 60
@@ -28,11 +29,15 @@ _MOST_LINES = 5
 
 @dataclass(frozen=True)
 class Box:
-    """``kind`` "op", "end" (an input or output of the graph) or "gap" (what is not drawn)."""
+    """``kind`` "op", "end" (an input or output of the graph) or "gap" (what is not drawn).
+
+    ``node`` is what the ONNX node goes by, "" for the other kinds.
+    """
 
     title: str
     lines: tuple[tuple[str, str], ...] = ()
     kind: Literal["op", "end", "gap"] = "op"
+    node: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,9 +88,10 @@ def diagram(model: Model) -> Diagram:
             boxes.append(Box(plain(value.name, 32), kind="end"))
     for node in graph.node:
         if not constants.keys() >= set(node.output):
-            connect([*node.input, *_captured(node)])
+            connect([*node.input, *captured(node)])
             maker.update(dict.fromkeys(filter(None, node.output), len(boxes)))
-            boxes.append(Box(plain(node.op_type, 32), tuple(_lines(node, constants, opsets))))
+            lines = tuple(_lines(node, constants, opsets))
+            boxes.append(Box(plain(node.op_type, 32), lines, node=key(node)))
     for value in graph.output:
         connect([value.name])
         boxes.append(Box(plain(value.name, 32), kind="end"))
@@ -204,11 +210,11 @@ def _roles(node: onnx.NodeProto, opset: int) -> list[str]:
     return [formal.name for formal in schema.inputs]
 
 
-def _captured(node: onnx.NodeProto) -> Iterator[str]:
+def captured(node: onnx.NodeProto) -> Iterator[str]:
     """What the bodies of an If, Loop or Scan read from outside; names made inside do no harm."""
     for attribute in node.attribute:
         for graph in subgraphs(attribute):
             for inner in graph.node:
                 yield from inner.input
-                yield from _captured(inner)
+                yield from captured(inner)
             yield from (value.name for value in graph.output)

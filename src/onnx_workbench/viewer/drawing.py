@@ -7,14 +7,16 @@ every name is escaped, and the same model gives the same bytes.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from html import escape
 
 from .diagram import Box, Diagram, cut, diagram
+from .heat import VIRIDIS, Heat, ink
 from .layout import Layout, layout
 from .model import Model
 from .summary import plain
 
-_MARGIN, _HEADER, _LINE, _PAD = 20, 24, 16, 10
+_MARGIN, _HEADER, _LINE, _PAD, _LEGEND = 20, 24, 16, 10, 32
 _FONT = "-apple-system,BlinkMacSystemFont,'Segoe UI',Ubuntu,'Noto Sans',Helvetica,Arial,sans-serif"
 _INK, _SOFT, _PAPER = "#24292f", "#57606a", "#ffffff"
 
@@ -40,8 +42,10 @@ _COLOUR = {op: colour for colour, ops in _COLOURS.items() for op in ops.split()}
 _NARROW, _WIDE = frozenset("iljtfrI.,:;'|!()[] "), frozenset("MWmw@%\u00d7\u2026")
 
 
-def draw(model: Model) -> str:
+def draw(model: Model, heat: Heat | None = None) -> str:
     """An SVG document: layered from top to bottom, shapes on the arrows, weights in the boxes.
+
+    With ``heat`` each box has the colour of its value, and the value inside.
 
     >>> from onnx import parser
     >>> from onnx_workbench.viewer.model import read
@@ -51,11 +55,13 @@ def draw(model: Model) -> str:
     ('<svg', True)
     """
     picture = cut(diagram(model))
+    if heat:
+        picture = Diagram([_warm(box, heat) for box in picture.boxes], picture.arrows)
     sizes = [_size(box, _label(picture, index)) for index, box in enumerate(picture.boxes)]
     spots = layout(sizes, [(arrow.tail, arrow.head) for arrow in picture.arrows], gap=(28, 46))
     title = plain(model.name)
     width = max(spots.width, _wide(title, 11) + 40) + 2 * _MARGIN
-    height = spots.height + 2 * _MARGIN
+    height = spots.height + 2 * _MARGIN + (_LEGEND if heat else 0)
     shift = (width - spots.width) / 2
     return "".join(
         [
@@ -65,9 +71,11 @@ def draw(model: Model) -> str:
             f'<rect width="100%" height="100%" rx="8" fill="{_PAPER}"/>'
             f'<g transform="translate({shift:.1f} {_MARGIN})">',
             *_arrows(picture, spots),
-            *(_box(box, spots, index) for index, box in enumerate(picture.boxes)),
+            *(_box(box, spots, index, heat) for index, box in enumerate(picture.boxes)),
             *_labels(picture, spots),
-            "</g></svg>",
+            "</g>",
+            *(_legend(heat, width / 2, height - _MARGIN - 12) if heat else ()),
+            "</svg>",
         ]
     )
 
@@ -99,7 +107,27 @@ def _label(picture: Diagram, index: int) -> str:
     return plain(", ".join(dict.fromkeys(labels)), 40)
 
 
-def _box(box: Box, spots: Layout, index: int) -> str:
+def _warm(box: Box, heat: Heat) -> Box:
+    value = heat.shown(box.node)
+    return replace(box, lines=(*box.lines, ("", value))) if value else box
+
+
+def _legend(heat: Heat, middle: float, top: float) -> Iterator[str]:
+    """The colours from the least value to the greatest, with both."""
+    left = middle - 2 * len(VIRIDIS)
+    for at, colour in enumerate(VIRIDIS):
+        yield f'<rect x="{left + 4 * at:.1f}" y="{top}" width="4.5" height="10" fill="{colour}"/>'
+    for x, anchor, value in (
+        (left - 6, "end", heat.low),
+        (middle * 2 - left + 6, "start", heat.high),
+    ):
+        yield (
+            f'<text x="{x:.1f}" y="{top + 9}" text-anchor="{anchor}" fill="{_INK}">'
+            f"{escape(plain(value, 20))}</text>"
+        )
+
+
+def _box(box: Box, spots: Layout, index: int, heat: Heat | None) -> str:
     place = spots.places[index]
     width, left, top = _body_width(box), place.x - _body_width(box) / 2, place.y - place.height / 2
     frame = f'x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{place.height:.0f}"'
@@ -112,15 +140,16 @@ def _box(box: Box, spots: Layout, index: int) -> str:
     if box.kind == "gap":
         dashed = f'fill="{_PAPER}" stroke="{_SOFT}" stroke-dasharray="4 4"'
         return f'<rect {frame} rx="5" {dashed}/>{head.format(_SOFT)}'
-    colour = _COLOUR.get(box.title, "#444c56")
+    colour = heat.colour(box.node) if heat else _COLOUR.get(box.title, "#444c56")
+    title = head.format(ink(colour))
     paper = f'<rect {frame} rx="5" fill="{_PAPER if box.lines else colour}" stroke="{colour}"/>'
     if not box.lines:
-        return paper + head.format("#fff")
+        return paper + title
     bar = (
         f'<path d="M{left:.1f} {top + _HEADER:.1f}v{5 - _HEADER}q0-5 5-5h{width - 10:.1f}q5 0 5 5'
         f'v{_HEADER - 5}z" fill="{colour}"/>'
     )
-    return paper + bar + head.format("#fff") + "".join(_rows(box, left + _PAD, top))
+    return paper + bar + title + "".join(_rows(box, left + _PAD, top))
 
 
 def _rows(box: Box, left: float, top: float) -> Iterator[str]:

@@ -1,6 +1,6 @@
 // Runs in the sandboxed frame, after netron's own modules: netron's host, made for a notebook cell.
 // It asks no server for anything. Messages: frame -> cell {type: ready | drawn | picture | activate |
-// failed}, cell -> frame {type: open | theme}.
+// failed}, cell -> frame {type: open | theme | mark | activate | heat}.
 (() => {
   "use strict";
   const { Host } = modules.load("browser");
@@ -146,29 +146,206 @@
 
   const host = new CellHost();
   const view = new View(host);
+
+  // What a node goes by, as origin.py has it: its name, or where it has none its first output.
+  const key = (node) => String(node.name || node.outputs?.[0]?.value?.[0]?.name || "");
+  const isNode = (value) => Array.isArray(value?.outputs) && !Array.isArray(value.nodes);
+  const bodies = (node) =>
+    (node.attributes ?? []).filter(({ type }) => type === "graph").map(({ value }) => value);
+
+  // Every node on the screen, also those of bodies that are expanded in place.
+  function* drawn(graph = view.target) {
+    for (const [value, shape] of graph?._table ?? []) {
+      if (isNode(value)) yield { graph, value, shape };
+      for (const { target } of shape.blocks ?? []) {
+        if (target?._table) yield* drawn(target);
+      }
+    }
+  }
+  const folded = ({ graph, value }) => bodies(value).filter((body) => !graph.blocks?.has(body));
+  const holds = (body, fits) =>
+    body.nodes.some((node) => fits(node) || bodies(node).some((inner) => holds(inner, fits)));
+
+  // Opens what the node is folded into, level by level.
+  const reveal = async (name) => {
+    const fits = (node) => key(node) === name;
+    for (;;) {
+      const all = [...drawn()];
+      const found = all.find(({ value }) => fits(value));
+      if (found) return found;
+      const holder = all.find((one) => folded(one).some((body) => holds(body, fits)));
+      if (!holder) return null;
+      for (const body of folded(holder)) holder.graph.blocks.add(body);
+      const rect = holder.shape.element.getBoundingClientRect();
+      await view.refresh({ value: holder.value, rect });
+    }
+  };
+
+  let marked = new Set();
+  const select = (scroll) => {
+    const fits = (node) => marked.has(key(node));
+    const elements = [];
+    view.target?.clearSelection();
+    for (const one of drawn()) {
+      if (fits(one.value) || folded(one).some((body) => holds(body, fits))) {
+        elements.push(...one.shape.select());
+        one.graph._selection.add(one.shape);
+      }
+    }
+    if (scroll) view.target?.scrollTo(elements.slice(0, 1));
+  };
+  const mark = async (names) => {
+    if (names.length && view._sidebar._stack?.length) {
+      const target = element("target"); // the sidebar shows another node, and would take the focus
+      target.focus = () => {};
+      view._sidebar.close();
+      delete target.focus;
+    }
+    marked = new Set(names);
+    if (names.length === 1) await reveal(names[0]);
+    select(true);
+    depict();
+  };
+  const activate = async (name) => {
+    const found = await reveal(name);
+    if (found) view.target.scrollTo(found.graph.activate(found.value, "target"));
+  };
+
+  // Colours are rules of Netron's own sheet: its SVG export copies that sheet over inline styles.
+  const rules = element("grapher").sheet;
+  const usual = rules.cssRules.length;
+  let heat = {};
+  const level = (node) => {
+    const own = heat.levels[key(node)];
+    const inner = () => bodies(node).flatMap((body) => body.nodes.map(level));
+    return own ?? Math.max(-1, ...inner());
+  };
+  const rule = (name, [fill, ink]) => {
+    const item = `.graph-node.${name} > .node-item-type >`;
+    rules.insertRule(`${item} path { fill: ${fill}; }`, rules.cssRules.length);
+    rules.insertRule(`${item} text { fill: ${ink}; }`, rules.cssRules.length);
+  };
+  const paint = () => {
+    for (const { value, shape } of drawn()) {
+      const { classList } = shape.element;
+      classList.remove(...[...classList].filter((name) => /^heat/.test(name)));
+      if (heat.levels) classList.add(`heat${level(value)}`);
+    }
+  };
+  const repaint = () => {
+    while (rules.cssRules.length > usual) rules.deleteRule(usual);
+    if (heat.levels) {
+      rule("heat-1", heat.cold);
+      for (const used of new Set(Object.values(heat.levels))) rule(`heat${used}`, heat.palette[used]);
+    }
+    paint();
+    depict();
+  };
+
+  // Whatever draws anew draws without our colours and marks.
+  for (const name of ["refresh", "_updatePath"]) {
+    const draw = view[name].bind(view);
+    view[name] = async (...args) => {
+      const result = await draw(...args);
+      paint();
+      if (marked.size) select(false);
+      depict();
+      return result;
+    };
+  }
+
   const show = view.showNodeProperties.bind(view);
   view.showNodeProperties = (node, source) => {
-    if (node) say({ type: "activate", name: String(node.name ?? "") });
+    marked = new Set();
+    if (node) say({ type: "activate", name: key(node) });
     return show(node, source);
   };
 
+  // The picture follows what is on the screen, when it has come to rest.
+  let ready = false;
+  let resting;
+  const depict = () => {
+    clearTimeout(resting);
+    resting = setTimeout(async () => {
+      const nodes = document.querySelectorAll("#canvas .graph-node").length;
+      if (!ready || nodes > MOST_NODES_IN_A_PICTURE) return;
+      const svg = withLegend(await host.picture());
+      const png = await rendered(svg);
+      say({ type: "picture", svg, png }, png ? [png] : []);
+    }, 300);
+  };
+
+  const withLegend = (svg) => {
+    if (!heat.levels) return svg;
+    const { documentElement: root } = new DOMParser().parseFromString(svg, "image/svg+xml");
+    const make = (name, attributes, text = "") => {
+      const made = document.createElementNS(root.namespaceURI, name);
+      for (const [at, value] of Object.entries(attributes)) made.setAttribute(at, value);
+      made.textContent = text;
+      return made;
+    };
+    const height = Number(root.getAttribute("height"));
+    const width = Math.max(260, Number(root.getAttribute("width")));
+    const row = make("g", { transform: `translate(${(width - 128) / 2} ${height + 12})` });
+    const words = { y: 10, "font-family": "sans-serif", "font-size": 11, fill: "#24292f" };
+    heat.palette.forEach(([fill], at) => row.append(make("rect", { x: at * 4, width: 4.5, height: 12, fill })));
+    row.append(make("text", { ...words, x: -6, "text-anchor": "end" }, heat.low));
+    row.append(make("text", { ...words, x: 134 }, heat.high));
+    root.append(make("rect", { y: height, width, height: 36, fill: "#fff" }), row);
+    root.setAttribute("height", height + 36);
+    root.setAttribute("width", width);
+    return new XMLSerializer().serializeToString(root);
+  };
+
+  const LONGEST_SIDE = 8192; // pixels; browsers refuse larger canvases
+  const rendered = async (svg) => {
+    const image = new Image();
+    image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg)}`;
+    await image.decode();
+    const scale = Math.min(2, LONGEST_SIDE / Math.max(image.width, image.height));
+    const canvas = document.createElement("canvas");
+    canvas.width = image.width * scale;
+    canvas.height = image.height * scale;
+    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+    const blob = await new Promise((resolve) => canvas.toBlob(resolve));
+    return blob?.arrayBuffer();
+  };
+
   const open = async (message) => {
+    ready = false;
     await host.open(message);
     const [width, height] = size();
     say({ type: "drawn", width: width + 40, height: height + 40 });
     await new Promise(requestAnimationFrame); // the cell may have changed the frame's height
     await new Promise(requestAnimationFrame);
     fit();
-    const nodes = document.querySelectorAll("#canvas .graph-node").length;
-    if (nodes <= MOST_NODES_IN_A_PICTURE) say({ type: "picture", svg: await host.picture() });
+    ready = true;
+    paint();
+    select(marked.size > 0);
+    depict();
   };
+
+  // Beside the panel of the cell, Netron's own sidebar must leave room for the graph.
+  const narrow = document.createElement("style");
+  narrow.textContent = `#sidebar { max-width: 24em; }
+    #target[style*="42em"] { width: max(40vw, calc(100vw - 24em)) !important; }`;
+  document.head.append(narrow);
 
   // Netron's SVG export looks for its sheet by name.
   Object.defineProperty(element("grapher").sheet, "href", { value: "/grapher.css" });
+  const hears = {
+    theme: ({ dark }) => theme(dark),
+    open: (message) => open(message).catch((error) => say({ type: "failed", why: error.message })),
+    mark: ({ names }) => mark(names),
+    activate: ({ name }) => activate(name),
+    heat: (message) => {
+      heat = message.heat;
+      repaint();
+    },
+  };
   window.addEventListener("message", ({ source, data }) => {
     if (source !== cell) return;
-    if (data.type === "theme") theme(data.dark);
-    if (data.type === "open") open(data).catch((error) => say({ type: "failed", why: error.message }));
+    hears[data.type]?.(data);
   });
   view.start().catch((error) => say({ type: "failed", why: error.message }));
 })();

@@ -151,10 +151,10 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         size = tensor.ByteSize()
         kept = size <= min(LARGEST_TENSOR, left)
         left -= size if kept else 0
-        light.graph.initializer.append(tensor if kept else _stub(tensor))
+        light.graph.initializer.append(tensor if kept else stub(tensor))
     for tensor in _inner_tensors(light):
         if tensor.ByteSize() > LARGEST_TENSOR:
-            tensor.CopyFrom(_stub(tensor))
+            tensor.CopyFrom(stub(tensor))
     return light
 
 
@@ -168,7 +168,7 @@ def _copy(source: Any, target: Any, skip: str) -> None:
             getattr(target, field.name).MergeFrom(value)
 
 
-def _stub(tensor: onnx.TensorProto) -> onnx.TensorProto:
+def stub(tensor: onnx.TensorProto) -> onnx.TensorProto:
     stub = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
     stub.data_location = onnx.TensorProto.EXTERNAL
     stub.external_data.add(key="location", value="not sent to this page")

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import json
+import math
+import os
 import zlib
+from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,40 +15,143 @@ from typing import Any
 import anywidget
 import traitlets
 
-from . import frontend
+from ..errors import InputError
+from ..source import Line
+from . import frontend, origin, saved
 from .drawing import draw
+from .fold import FOLD_ABOVE, Folded, fold
+from .heat import Heat
 from .model import Model
 from .summary import summary
+
+_HERE = Path(__file__).parent
 
 
 class Netron(anywidget.AnyWidget):
     """A graph in a notebook cell: Netron where a page lives, a picture and a text where none does.
 
+    A click on a node shows its FX node, its module and its line beside the graph. A node goes by
+    its name, or where it has none by its first output.
+
     Traits:
-        selected: name of the node that was activated last in the page, ``""`` before the first.
-            Watch it with ``view.observe(function, "selected")``.
+        selected: the node that was clicked last in the page, ``""`` before the first. Watch it with
+            ``view.observe(function, "selected")``.
+        marked: the nodes that are marked, by :meth:`select` or by a line chosen in the page.
         height: pixels of the frame; a smaller graph gets a smaller frame.
     """
 
-    _esm = Path(__file__).parent / "bridge.js"
+    _esm = "\n".join((_HERE / name).read_text("utf-8") for name in ("panel.js", "bridge.js"))
     _picture = traitlets.Unicode().tag(sync=True)
     _summary = traitlets.Unicode().tag(sync=True)
+    _heat: traitlets.Dict = traitlets.Dict().tag(sync=True)
     selected = traitlets.Unicode("").tag(sync=True)
+    marked: traitlets.List = traitlets.List(traitlets.Unicode()).tag(sync=True)
     height = traitlets.Int(640, min=160).tag(sync=True)
 
     def __init__(self, model: Model, **traits: Any) -> None:
         self._model = model
-        self._screen: str | None = None
+        self._origins = origin.origins(model.proto.graph)
+        origin.scrub(model.proto)
+        self._screen: tuple[str, bytes | None] | None = None
         super().__init__(_picture=draw(model), _summary=summary(model), **traits)
         self.on_msg(self._answer)
 
+    def select(self, what: Line | str) -> tuple[str, ...]:
+        """Marks nodes, scrolls to the first of them, and returns their names.
+
+        Args:
+            what: the name of a node, the path of a module (``"blocks.0.attention"``) or a line of
+                source, as a :class:`~onnx_workbench.source.Line` or as ``"model.py:12"``.
+
+        Raises:
+            InputError: no node goes by this.
+        """
+        found = origin.find(what, self._origins)
+        if not found:
+            raise InputError(
+                f"select() was given {what!r}, by which no node of {self._model.name} goes. It "
+                "expected the name of a node, the path of a module, or a line such as "
+                "'model.py:12'. Click a node to see what it goes by."
+            )
+        self.marked = list(found)
+        return found
+
+    def heat(self, values: Mapping[str, float] | None, unit: str = "") -> None:
+        """Colours nodes by a number each (latency, error, bytes); None takes the colours away.
+
+        Args:
+            values: a number for each node, by name; nodes that are left out stay grey.
+            unit: ``"s"`` and ``"B"`` are scaled (``4.20 ms``), any other stands behind the number.
+
+        Raises:
+            InputError: a name is no node's, a value is no finite number, or there are none.
+        """
+        heat = None if values is None else Heat(self._numbers(values), unit)
+        with self.hold_sync():
+            self._picture = draw(self._model, heat)
+            self._heat = heat.sheet() if heat else {}
+        self._screen = None
+
+    def _numbers(self, values: Mapping[str, float]) -> dict[str, float]:
+        numbers = {name: float(value) for name, value in values.items()}
+        wrong = [name for name in numbers if name not in self._origins]
+        if wrong or not numbers:
+            given = f"the name {wrong[0]!r}" if wrong else "no values"
+            raise InputError(
+                f"heat() was given {given}, and {self._model.name} has nodes such as "
+                f"{next(iter(self._origins), '')!r}. Pass a number for each node, by its name."
+            )
+        for name, value in numbers.items():
+            if not math.isfinite(value):
+                raise InputError(
+                    f"heat() was given {value} for {name!r}, and it takes finite numbers. Leave "
+                    "the node out."
+                )
+        return numbers
+
     def svg(self) -> str:
-        """The graph as an SVG document.
+        """The graph as an SVG document, heat included.
 
         As Netron drew it, once a page has shown it (in a later cell than the one that shows the
         view, and up to 1,000 nodes); until then, and where no page lives, the static picture.
         """
-        return self._screen or self._picture
+        return self._screen[0] if self._screen else self._picture
+
+    def png(self) -> bytes:
+        """The picture on the screen as a PNG file, two pixels for one.
+
+        Raises:
+            InputError: no page has drawn this view: Python has nothing here that renders SVG.
+        """
+        if self._screen is None or self._screen[1] is None:
+            raise InputError(
+                "png() takes the picture from the page, and no page has drawn this view yet. Show "
+                "the view, call png() in a later cell; svg() gives a picture anywhere."
+            )
+        return self._screen[1]
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes one HTML file that opens offline: the view as it is now, with source and heat.
+
+        Returns:
+            The path. The file holds no weights above 64 KB and no path of this machine.
+
+        Raises:
+            InputError: the folder does not exist, or the installed netron cannot be shown.
+        """
+        try:
+            answers = {"model": self._parts(), "page": ({}, [_page()])}
+            if self._folded:
+                answers["whole"] = self._parts(whole=True)
+        except frontend.UnfitError as error:
+            raise InputError(
+                f"save() needs Netron's front-end, and the installed netron has none that fits "
+                f"({error}). Call pip install 'netron>=9,<10'; svg() gives a static picture "
+                "without it."
+            ) from error
+        shared = ("_picture", "_summary", "_heat", "marked", "selected", "height")
+        traits = {name: getattr(self, name) for name in shared}
+        return saved.write(path, saved.document(self._model.name, self._esm, traits, answers))
 
     def __repr__(self) -> str:
         return self._summary
@@ -53,24 +160,46 @@ class Netron(anywidget.AnyWidget):
         data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
         return {**data, "text/plain": self._summary, "image/svg+xml": self._picture}, metadata
 
-    def _answer(self, _: object, message: dict[str, Any], __: object) -> None:
+    def _answer(self, _: object, message: dict[str, Any], buffers: list[Any]) -> None:
         """One message of the page: a question, or the picture that Netron drew."""
         if isinstance(picture := message.get("picture"), str):
-            self._screen = picture
+            self._screen = picture, bytes(buffers[0]) if buffers else None
         if message.get("ask") not in ("model", "page"):
             return
         try:
-            content, buffers = self._parts if message["ask"] == "model" else ({}, [_page()])
+            whole = bool(message.get("whole"))
+            content, parts = self._parts(whole) if message["ask"] == "model" else ({}, [_page()])
         except frontend.UnfitError as error:
-            content, buffers = {"why": _sentence(error)}, []
-        self.send({**content, "id": message.get("id")}, buffers)
+            content, parts = {"why": _sentence(error)}, []
+        self.send({**content, "id": message.get("id")}, parts)
 
     @cached_property
-    def _parts(self) -> tuple[dict[str, str], list[bytes]]:
-        """What the page needs of this model, compressed: its bytes and its operators' manual."""
+    def _folded(self) -> Folded | None:
+        """What is shown first of a big graph; None where all is."""
+        big = len(self._model.proto.graph.node) > FOLD_ABOVE
+        return fold(self._model.proto) if big else None
+
+    def _parts(self, whole: bool = False) -> tuple[dict[str, Any], list[bytes]]:
+        """What the page needs of this model, compressed: bytes, operators' manual and source."""
         proto = self._model.proto
-        content = {"name": self._model.name, "page": f"{zlib.crc32(_page()):08x}"}
-        parts = [proto.SerializeToString(), frontend.operators(proto).encode()]
+        folded = None if whole else self._folded
+        content = {
+            "name": self._model.name,
+            "nodes": len(proto.graph.node),
+            "folded": folded is not None,
+            "page": f"{zlib.crc32(_page()):08x}",
+        }
+        stubs, modules = {}, {}
+        if folded:
+            makers = {name: origin.key(node) for node in proto.graph.node for name in node.output}
+            stubs = {label: makers.get(value, "") for label, value in folded.stubs.items()}
+            modules = folded.modules
+        source = {**origin.sheet(self._origins), "stubs": stubs, "modules": modules}
+        parts = [
+            (folded.proto if folded else proto).SerializeToString(),
+            frontend.operators(proto).encode(),
+            json.dumps(source).encode(),
+        ]
         return content, [_packed(part) for part in parts]
 
 

@@ -1,0 +1,191 @@
+"""A big graph -> one that Netron can draw in seconds: modules folded into boxes, long edges cut.
+
+Netron spends its time on edges that pass many layers. A module becomes one node with a body, which
+Netron expands in place; what is left of a value that is read far below is a stub with its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import onnx
+from onnx import helper
+
+from .diagram import captured
+from .layout import layers
+from .model import LARGEST_TENSOR, stub
+from .origin import scopes_of
+
+FOLD_ABOVE = 1000
+"""Nodes up to which a graph is shown as it is."""
+
+LONGEST_EDGE = 8
+"""Layers that an edge of a big graph may pass."""
+
+_FEW = 3  # a module of fewer nodes is no box
+_ARROW = "\u2191"
+
+
+@dataclass
+class Folded:
+    """``proto`` is what is drawn; ``stubs`` name the value that each cut edge carried."""
+
+    proto: onnx.ModelProto
+    stubs: dict[str, str] = field(default_factory=dict)
+    modules: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Module:
+    path: str
+    nodes: Sequence[onnx.NodeProto]
+    depth: int
+
+
+def fold(model: onnx.ModelProto) -> Folded:
+    """A graph of the same nodes, in the same order, as Netron draws it fast.
+
+    Nodes belong to the module that ``name_scopes`` of torch's exporter tells. Only neighbours are
+    folded together, so that no fold makes a cycle.
+    """
+    return _Folder(model).folded
+
+
+class _Folder:
+    def __init__(self, model: onnx.ModelProto) -> None:
+        graph = model.graph
+        self.folded = Folded(onnx.ModelProto())
+        self._nodes = list(graph.node)  # kept: their id() is the key
+        self._scopes = dict(_scopes(self._nodes))
+        self._weights = {tensor.name: tensor for tensor in graph.initializer}
+        self._infos = {v.name: v for v in (*graph.value_info, *graph.input, *graph.output)}
+        self._readers: dict[str, list[int]] = {}
+        for node in self._nodes:
+            for name in _reads(node):
+                self._readers.setdefault(name, []).append(id(node))
+        for value in graph.output:
+            self._readers.setdefault(value.name, []).append(-1)
+        made = self.folded.proto
+        made.CopyFrom(_without_graph(model))
+        made.graph.CopyFrom(self._graph(graph.name, self._level(self._nodes, 0), graph.input))
+        made.graph.output.extend(graph.output)
+
+    def _level(self, nodes: list[onnx.NodeProto], depth: int) -> list[onnx.NodeProto | _Module]:
+        """The nodes of one level, with each run of one module as one thing."""
+        items: list[onnx.NodeProto | _Module] = []
+        for path, run in groupby(nodes, lambda node: self._path(node, depth)):
+            members = list(run)
+            if not path or len(members) < _FEW:
+                items += members
+            elif 2 * len(members) > len(nodes):  # one box around nearly all would hide the graph
+                items += self._level(members, depth + 1)
+            else:
+                items.append(_Module(path, members, depth))
+        return items
+
+    def _path(self, node: onnx.NodeProto, depth: int) -> str:
+        scopes = self._scopes[id(node)][0]
+        return scopes[depth] if depth < len(scopes) else ""
+
+    def _graph(
+        self,
+        name: str,
+        items: Sequence[onnx.NodeProto | _Module],
+        inputs: Sequence[onnx.ValueInfoProto],
+    ) -> onnx.GraphProto:
+        nodes = [self._box(item) if isinstance(item, _Module) else _copy(item) for item in items]
+        self._cut(nodes, [value.name for value in inputs])
+        graph = onnx.GraphProto(name=name.replace(".", "/"), node=nodes, input=inputs)
+        read = dict.fromkeys(name for node in nodes for name in _reads(node))
+        graph.initializer.extend(self._weight(name) for name in read if name in self._weights)
+        wrote = [name for node in nodes for name in node.output]
+        graph.value_info.extend(self._infos[name] for name in wrote if name in self._infos)
+        return graph
+
+    def _weight(self, name: str) -> onnx.TensorProto:
+        tensor = self._weights[name]
+        shared = len(self._readers[name]) > 1 and tensor.ByteSize() > LARGEST_TENSOR // 64
+        return stub(tensor) if shared else tensor
+
+    def _box(self, module: _Module) -> onnx.NodeProto:
+        """The node that stands for a module."""
+        inside = {id(node) for node in module.nodes}
+        wrote = dict.fromkeys(name for node in module.nodes for name in node.output if name)
+        read = dict.fromkeys(name for node in module.nodes for name in _reads(node))
+        takes = [name for name in read if name not in wrote and name not in self._weights]
+        gives = [n for n in wrote if any(r not in inside for r in self._readers.get(n, ()))]
+        path, kind = module.path, self._scopes[id(module.nodes[0])][1][module.depth]
+        again = sum(name.split(" ")[0] == path for name in self.folded.modules)
+        name = f"{path} ({again + 1})" if again else path
+        self.folded.modules[name] = kind
+        items = self._level(list(module.nodes), module.depth + 1)
+        body = self._graph(name, items, [self._info(value) for value in takes])
+        body.output.extend(self._info(value) for value in gives)
+        node = helper.make_node(kind, takes, gives, name=name)
+        node.attribute.append(helper.make_attribute("body", body))
+        return node
+
+    def _info(self, name: str) -> onnx.ValueInfoProto:
+        return self._infos.get(name) or onnx.ValueInfoProto(name=name)
+
+    def _cut(self, nodes: list[onnx.NodeProto], inputs: Sequence[str]) -> None:
+        """Values that are read many layers below get a stub there, in front of their reader."""
+        maker = {name: at for at, name in enumerate(inputs)}
+        maker |= {n: at for at, node in enumerate(nodes, len(inputs)) for n in node.output if n}
+        edges = [
+            (maker[name], at)
+            for at, node in enumerate(nodes, len(inputs))
+            for name in node.input
+            if name in maker
+        ]
+        layer = layers(len(inputs) + len(nodes), edges)
+        cut: list[onnx.NodeProto] = []
+        for at, node in enumerate(nodes, len(inputs)):
+            for place, name in enumerate(node.input):
+                if name in maker and layer[at] - layer[maker[name]] > LONGEST_EDGE:
+                    cut.append(self._stub(name))
+                    node.input[place] = cut[-1].output[0]
+        nodes[:0] = cut
+
+    def _stub(self, name: str) -> onnx.NodeProto:
+        label = f"{_ARROW} {name} {len(self.folded.stubs) + 1}"
+        self.folded.stubs[label] = name
+        return helper.make_node(f"{_ARROW} {name}".replace(".", "_"), [], [label], name=label)
+
+
+def _scopes(nodes: Sequence[onnx.NodeProto]) -> Iterator[tuple[int, tuple[tuple, tuple]]]:
+    """Module paths and classes by node; one without any, as a constant, is of the next node's."""
+    found: tuple[tuple, tuple] = ((), ())
+    for node in reversed(nodes):
+        notes = {entry.key: entry.value for entry in node.metadata_props}
+        if written := notes.get("pkg.torch.onnx.name_scopes"):
+            paths = scopes_of(written)
+            classes = scopes_of(notes.get("pkg.torch.onnx.class_hierarchy", ""))[-len(paths) :]
+            kinds = [name.rpartition(".")[2] for name in classes]
+            found = paths, (*kinds, *["Module"] * (len(paths) - len(kinds)))
+        yield id(node), found
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    yield from filter(None, node.input)
+    yield from captured(node)
+
+
+def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    return copy
+
+
+def _without_graph(model: onnx.ModelProto) -> onnx.ModelProto:
+    return onnx.ModelProto(
+        ir_version=model.ir_version,
+        opset_import=model.opset_import,
+        producer_name=model.producer_name,
+        producer_version=model.producer_version,
+        doc_string=model.doc_string,
+        metadata_props=model.metadata_props,
+        functions=model.functions,
+    )

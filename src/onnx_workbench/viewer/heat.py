@@ -1,0 +1,95 @@
+"""A number for each node -> a colour, an ink that can be read on it, and a legend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from .. import text
+
+VIRIDIS = (
+    *("#440154", "#470d60", "#48186a", "#482374", "#472e7c", "#453882", "#424186"),
+    *("#3e4a89", "#3a548c", "#365d8d", "#32658e", "#2e6d8e", "#2b758e", "#287d8e"),
+    *("#25848e", "#228c8d", "#1f948c", "#1e9c89", "#20a386", "#25ab82", "#2eb37c"),
+    *("#3aba76", "#48c16e", "#58c765", "#6ccd5a", "#7fd34e", "#93d741", "#a8db34"),
+    *("#c0df25", "#d5e21a", "#eae51a", "#fde725"),
+)
+"""Perceptually uniform, also for most colour-blind readers: 32 steps of viridis, by Nathaniel
+Smith and Stefan van der Walt (2015, CC0), https://bids.github.io/colormap/."""
+
+COLD = "#d8dee4"
+"""Of a node without a value."""
+
+
+def ink(colour: str) -> str:
+    """Black or white, whichever has more contrast on ``colour``.
+
+    Contrast as in https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio.
+
+    >>> ink("#440154"), ink("#fde725")
+    ('#ffffff', '#000000')
+    """
+    channels = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    red, green, blue = (
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels
+    )
+    return "#ffffff" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.18 else "#000000"
+
+
+@dataclass(frozen=True)
+class Heat:
+    """``values`` by node; ``unit`` "s" and "B" are scaled, any other stands behind the number.
+
+    >>> heat = Heat({"conv": 2e-3, "relu": 0.5e-3}, "s")
+    >>> heat.low, heat.high, heat.shown("conv"), heat.colour("conv")
+    ('500 us', '2.00 ms', '2.00 ms', '#fde725')
+    """
+
+    values: Mapping[str, float]
+    unit: str = ""
+
+    @cached_property
+    def span(self) -> tuple[float, float]:
+        """The least and the greatest value."""
+        return min(self.values.values()), max(self.values.values())
+
+    @property
+    def low(self) -> str:
+        return self._text(self.span[0])
+
+    @property
+    def high(self) -> str:
+        return self._text(self.span[1])
+
+    def shown(self, node: str) -> str:
+        """The value with its unit, "" for a node that has none."""
+        return self._text(self.values[node]) if node in self.values else ""
+
+    def level(self, node: str) -> int:
+        """Index into :data:`VIRIDIS`, linear from the least value to the greatest."""
+        least, most = self.span
+        share = (self.values[node] - least) / (most - least) if most > least else 1.0
+        return round(share * (len(VIRIDIS) - 1))
+
+    def colour(self, node: str) -> str:
+        return VIRIDIS[self.level(node)] if node in self.values else COLD
+
+    def sheet(self) -> dict[str, Any]:
+        """What the page needs, as JSON."""
+        return {
+            "levels": {node: self.level(node) for node in self.values},
+            "shown": {node: self.shown(node) for node in self.values},
+            "palette": [[colour, ink(colour)] for colour in VIRIDIS],
+            "cold": [COLD, ink(COLD)],
+            "low": self.low,
+            "high": self.high,
+        }
+
+    def _text(self, value: float) -> str:
+        if self.unit == "s":
+            return text.seconds(value)
+        if self.unit == "B":
+            return text.size(round(value))
+        return f"{value:.4g} {self.unit}".rstrip()

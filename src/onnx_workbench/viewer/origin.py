@@ -1,0 +1,241 @@
+"""Where each ONNX node came from: FX node, module and line, as torch's exporter wrote them down."""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import onnx
+
+from ..source import Line, user_line
+from .model import subgraphs
+
+LONGEST_FUNCTION = 400
+"""Lines of a function that are shown; a longer one is cut around the lines that made nodes."""
+
+_PREFIX = "pkg.torch.onnx."
+_FX = re.compile(r"%(?P<name>\w+) : .*?\[target=(?P<target>[^\]]+)\]")
+_PATH = re.compile(r"""(?<=File ")[^"\n]+(?=")|(?<!\S)(?:[A-Za-z]:)?[\\/]\S*?\.py\b""")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Of one ONNX node; ``fx``, ``target`` and ``module`` are empty where the file is silent."""
+
+    node: str
+    op: str
+    fx: str = ""
+    target: str = ""
+    module: str = ""
+    line: Line | None = None
+
+
+@dataclass(frozen=True)
+class Function:
+    """The source of a function that made nodes; ``file`` is a name without its folder."""
+
+    file: str
+    name: str
+    first: int
+    lines: tuple[str, ...]
+
+
+def key(node: onnx.NodeProto) -> str:
+    """What a node goes by: its name, or where it has none its first output.
+
+    >>> key(onnx.helper.make_node("Relu", ["x"], ["y"]))
+    'y'
+    """
+    return node.name or next(iter(node.output), "")
+
+
+def origins(graph: onnx.GraphProto) -> dict[str, Origin]:
+    """Of every node, also inside the bodies of If, Loop and Scan, by :func:`key`."""
+    return {origin.node: origin for origin in _walk(graph)}
+
+
+def _walk(graph: onnx.GraphProto) -> Iterator[Origin]:
+    for node in graph.node:
+        notes = {p.key.removeprefix(_PREFIX): p.value for p in node.metadata_props}
+        fx = _FX.match(notes.get("fx_node", ""))
+        scopes = scopes_of(notes.get("name_scopes", ""))
+        yield Origin(
+            key(node),
+            node.op_type,
+            fx["name"] if fx else "",
+            fx["target"].removeprefix("torch.ops.") if fx else "",
+            scopes[-1] if scopes else "",
+            _made_by(notes.get("stack_trace", "")),
+        )
+        for attribute in node.attribute:
+            for inner in subgraphs(attribute):
+                yield from _walk(inner)
+
+
+@lru_cache(maxsize=4096)
+def scopes_of(written: str) -> tuple[str, ...]:
+    """Module paths from the outermost in; torch writes the model's own "" first, the FX node last.
+
+    >>> scopes_of("['', 'blocks.0', 'blocks.0.look', 'layer_norm']")
+    ('blocks.0', 'blocks.0.look')
+    """
+    try:
+        scopes = ast.literal_eval(written) if written else []
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return ()
+    whole = isinstance(scopes, list) and all(isinstance(scope, str) for scope in scopes)
+    return tuple(filter(None, scopes[:-1])) if whole else ()
+
+
+@lru_cache(maxsize=4096)
+def _made_by(trace: str) -> Line | None:
+    """The user's line; its text as it was at the export, which the file may no longer hold."""
+    line = user_line(trace) if trace else None
+    if line is None:
+        return None
+    _, _, after = trace.rpartition(f'File "{line.file}", line {line.number}, in ')
+    written = after.split("\n")[1].strip() if "\n" in after else line.text
+    return Line(line.file, line.number, line.function, written)
+
+
+def place(line: Line) -> str:
+    """``model.py:12``, also for a file that was named on another kind of system."""
+    return re.split(r"[\\/]", line.place)[-1]
+
+
+def functions(made: Iterable[Origin]) -> tuple[list[Function], dict[tuple[str, int], int]]:
+    """The functions that made nodes, and which of them each (file, line) lies in.
+
+    A file that has changed since the export is not shown: its lines would be the wrong ones.
+    """
+    found: dict[tuple[str, int], Function] = {}
+    home: dict[tuple[str, int], tuple[str, int]] = {}
+    lines = {(line.file, line.number): line for origin in made if (line := origin.line)}
+    for spot, line in sorted(lines.items()):
+        if span := _span(line):
+            start = (line.file, span[0])
+            found.setdefault(start, _function(line, *span))
+            home[spot] = start
+    order = {start: index for index, start in enumerate(found)}
+    return list(found.values()), {spot: order[start] for spot, start in home.items()}
+
+
+def _span(line: Line) -> tuple[int, int, str] | None:
+    source = linecache.getlines(line.file)
+    if line.number > len(source) or source[line.number - 1].strip() != line.text:
+        return None
+    spans = _spans("".join(source))
+    around = [span for span in spans if span[0] <= line.number <= span[1]]
+    return max(around, default=(line.number, line.number, line.function))  # the innermost
+
+
+@lru_cache(maxsize=64)
+def _spans(source: str) -> tuple[tuple[int, int, str], ...]:
+    try:
+        return tuple(_defined(ast.parse(source), ""))
+    except (SyntaxError, ValueError, RecursionError):  # a cell with a magic in it
+        return ()
+
+
+def _defined(tree: ast.AST, scope: str) -> Iterator[tuple[int, int, str]]:
+    for node in ast.iter_child_nodes(tree):
+        inner = scope
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            inner = f"{scope}{node.name}."
+            if not isinstance(node, ast.ClassDef):
+                yield node.lineno, node.end_lineno or node.lineno, inner[:-1]
+        yield from _defined(node, inner)
+
+
+def _function(line: Line, first: int, last: int, name: str) -> Function:
+    if last - first >= LONGEST_FUNCTION:
+        first = max(first, line.number - LONGEST_FUNCTION // 2)
+        last = min(last, first + LONGEST_FUNCTION - 1)
+    text = "".join(linecache.getlines(line.file)[first - 1 : last])
+    lines = tuple(textwrap.dedent(text).splitlines())
+    return Function(place(line).rpartition(":")[0], name, first, lines)
+
+
+def sheet(made: Mapping[str, Origin]) -> dict[str, Any]:
+    """What the panel beside the graph needs, as JSON: no absolute path is in it."""
+    shown, home = functions(made.values())
+    nodes = {}
+    for name, origin in made.items():
+        line = origin.line
+        nodes[name] = {
+            "op": origin.op,
+            "fx": origin.fx,
+            "target": origin.target,
+            "module": origin.module,
+            "place": place(line) if line else "",
+            "text": line.text if line else "",
+            "line": line.number if line else 0,
+            "function": home.get((line.file, line.number), -1) if line else -1,
+        }
+    return {"nodes": nodes, "functions": [vars(function) for function in shown]}
+
+
+def without_folders(text: str) -> str:
+    """The text with each absolute path of a Python file cut to the file's name.
+
+    >>> without_folders('File "/home/ada/model.py", line 12, in forward')
+    'File "model.py", line 12, in forward'
+    """
+    return _PATH.sub(lambda found: place(Line(found[0], 0, "", "")).rpartition(":")[0], text)
+
+
+def find(what: Line | str, made: Mapping[str, Origin]) -> tuple[str, ...]:
+    """The nodes that a name, a module path or a place such as ``model.py:12`` stands for."""
+    if isinstance(what, Line):
+        return _named(
+            made, lambda o: o.line and (o.line.file, o.line.number) == (what.file, what.number)
+        )
+    if what in made:
+        return (what,)
+    inside = _named(made, lambda o: what and f"{o.module}.".startswith(f"{what}."))
+    return inside or _named(made, lambda o: o.line and place(o.line) == what)
+
+
+def _named(made: Mapping[str, Origin], fits: Callable[[Origin], Any]) -> tuple[str, ...]:
+    return tuple(name for name, origin in made.items() if fits(origin))
+
+
+def scrub(model: onnx.ModelProto) -> None:
+    """Takes the folders of the author's machine out of everything that describes the model."""
+    model.doc_string = without_folders(model.doc_string)
+    _scrub_notes(model.metadata_props)
+    for function in model.functions:
+        function.doc_string = without_folders(function.doc_string)
+        _scrub_nodes(function.node)
+    _scrub_graph(model.graph)
+
+
+def _scrub_graph(graph: onnx.GraphProto) -> None:
+    graph.doc_string = without_folders(graph.doc_string)
+    _scrub_notes(graph.metadata_props)
+    for described in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        described.doc_string = without_folders(described.doc_string)
+        _scrub_notes(described.metadata_props)
+    _scrub_nodes(graph.node)
+
+
+def _scrub_nodes(nodes: Sequence[onnx.NodeProto]) -> None:
+    for node in nodes:
+        if node.doc_string:
+            node.doc_string = without_folders(node.doc_string)
+        _scrub_notes(node.metadata_props)
+        for attribute in node.attribute:
+            for inner in subgraphs(attribute):
+                _scrub_graph(inner)
+
+
+def _scrub_notes(notes: Iterable[onnx.StringStringEntryProto]) -> None:
+    for note in notes:
+        if "/" in note.value or "\\" in note.value:
+            note.value = without_folders(note.value)

@@ -1,0 +1,73 @@
+"""A view as one HTML file that opens without a kernel, a server or a network."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+Answer = tuple[Mapping[str, Any], Sequence[bytes]]
+
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
+    "worker-src data:; form-action 'none'; base-uri 'none'"
+)
+
+_STYLE = """
+  html, body, main { margin: 0; height: 100%; background: #fff; }
+  .ow-view { height: 100%; display: flex; flex-direction: column; }
+  .ow-view .ow-netron { flex: 1; min-height: 0; border: 0; border-radius: 0; }
+  .ow-netron .ow-graph { height: auto !important; resize: none; }
+  @media (prefers-color-scheme: dark) {
+    html, body, main { background: #1e1e1e; --jp-layout-color1: #1e1e1e;
+      --jp-layout-color2: #2d2d2d; --jp-ui-font-color1: #e0e0e0; --jp-border-color2: #444; }
+  }"""
+
+
+def document(
+    title: str, script: str, traits: Mapping[str, Any], answers: Mapping[str, Answer]
+) -> str:
+    """``script`` defines ``render``; ``answers`` are what the kernel would say to its questions."""
+    coded = {
+        question: [content, [base64.b64encode(part).decode() for part in parts]]
+        for question, (content, parts) in answers.items()
+    }
+    data = json.dumps({"traits": traits, "answers": coded})
+    tail = (Path(__file__).parent / "saved.js").read_text(encoding="utf-8")
+    code = _inline(f"const saved = {data};\n{script}\n{tail}")
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f'<meta name="viewport" content="width=device-width">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>"
+        f'<body><main></main><script type="module">{code}</script></body></html>\n'
+    )
+
+
+def _inline(script: str) -> str:
+    """No text of a model may end the script; inside a string ``\\x3C`` is the same as ``<``."""
+    return re.sub(r"<(?=/script|script|!--)", r"\\u003C", script, flags=re.IGNORECASE)
+
+
+def write(path: str | os.PathLike[str], text: str) -> Path:
+    """Beside the target first, then renamed: a failure leaves what was there before."""
+    target = Path(path)
+    if not target.parent.is_dir() or target.is_dir():
+        raise InputError(
+            f"save() was given {str(path)!r}, which is no file in a folder that exists. Pass "
+            "a path such as 'graph.html'."
+        )
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        draft.write_text(text, encoding="utf-8", newline="\n")
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
+    return target
