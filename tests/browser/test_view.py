@@ -136,18 +136,18 @@ def test_a_message_of_another_frame_is_not_heard(notebook):
 def test_a_click_shows_the_line_in_its_function(notebook):
     graph = notebook.graph(2)
     graph.locator("#node-name-node_relu").click()
-    panel = notebook.page.locator(".ow-source:not([hidden])").last
+    panel = notebook.page.locator(".ow-source").nth(2)
     panel.get_by_text("relu = aten.relu.default").wait_for()
     assert panel.locator(".place").text_content() == "cell \u00b7 Small.forward"
     assert panel.locator(".code .here").text_content().endswith("first = torch.relu(x + 1)")
     assert panel.locator(".made-by button").all_text_contents() == ["Add", "Relu"]
     assert "1.00 ms" in panel.inner_text()
-    notebook.run_until(5, "node_relu 2 b'PNG'")
+    notebook.run_until(5, "node_relu 0 b'PNG'")
 
 
 def test_a_line_marks_the_nodes_that_it_made(notebook):
     graph = notebook.graph(2)
-    panel = notebook.page.locator(".ow-source:not([hidden])").last
+    panel = notebook.page.locator(".ow-source").nth(2)
     panel.locator(".code .here").focus()
     notebook.page.keyboard.press("ArrowDown")
     notebook.page.keyboard.press("Enter")

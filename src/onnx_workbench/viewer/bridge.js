@@ -106,6 +106,7 @@ function render({ model, el }) {
   graph.style.height = `${model.get("height")}px`;
   el.append(tag("style", { textContent: STYLE }), tag("div", { className: "ow-view" }, box, legend.element));
 
+  let clicked = false;
   let waiting;
   const wait = (remark) => (waiting = setTimeout(remark, PATIENCE));
   const standStill = (sentence) => {
@@ -190,6 +191,9 @@ function render({ model, el }) {
       const maker = panel.maker(String(name));
       if (maker) return tell({ type: "activate", name: maker });
       panel.show(String(name));
+      clicked = true; // a click takes the marks away, in the frame it already has
+      model.set("marked", []);
+      clicked = false;
       keep("selected", String(name));
     },
     failed: ({ why }) => giveUp(new Error(`Netron could not draw this model: ${why}`)),
@@ -216,6 +220,7 @@ function render({ model, el }) {
   follow("_heat", heat);
   follow("_picture", picture);
   follow("marked", () => {
+    if (clicked) return;
     const names = model.get("marked");
     tell({ type: "mark", names });
     if (names.length) panel.show(names[0]);

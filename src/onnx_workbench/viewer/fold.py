@@ -21,7 +21,7 @@ from .origin import scopes_of
 FOLD_ABOVE = 1000
 """Nodes up to which a graph is shown as it is."""
 
-LONGEST_EDGE = 8
+LONGEST_EDGE = 16
 """Layers that an edge of a big graph may pass."""
 
 _FEW = 3  # a module of fewer nodes is no box
