@@ -61,6 +61,10 @@ def test_nan_agrees_with_nan_and_an_infinity_with_itself(a, b, verdict):
     assert bool(same(torch.tensor(a), torch.tensor(b))) is verdict
 
 
+def test_no_tolerance_is_so_wide_that_infinities_of_other_signs_agree():
+    assert not same(torch.tensor([INF]), torch.tensor([-INF]), tolerance=(2.0, 0.0))
+
+
 @pytest.mark.parametrize(
     ("dtype", "fine", "wrong"),
     [

@@ -395,6 +395,26 @@ def test_an_operator_without_translation_is_named(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_the_checker_rejects_is_not_published(tmp_path, monkeypatch):
+    """An operator that its opset does not have: what torch.onnx can write without an error."""
+    node = onnx.helper.make_node("Gelu", ["x"], ["y"])
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2]) for name in "xy"]
+    graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:])
+    opset = onnx.helper.make_opsetid("", 18)
+    wrong = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10)
+    monkeypatch.setattr(
+        torch.onnx.ONNXProgram, "save", lambda _, path, **__: onnx.save(wrong, path)
+    )
+    message = refused(ExportError, export, nn.GELU().eval(), tmp_path / "m.onnx", X, opset=18)
+    assert message.startswith(
+        "The exporter wrote a file that onnx.checker rejects: No Op registered"
+    )
+    assert message.endswith(
+        "\nWhat helps: ask for another opset; check() shows which this stack writes and loads."
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_that_onnx_runtime_rejects_is_not_published(tmp_path):
     message = refused(ExportError, export, nn.Linear(8, 2).eval(), tmp_path / "m.onnx", X.double())
     assert message.startswith("ONNX Runtime rejects what the exporter wrote. m.onnx could not be ")

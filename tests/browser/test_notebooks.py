@@ -13,8 +13,6 @@ LESSONS = [ROOT / "notebooks" / name for name in ("00-start-here.ipynb", "04-see
 
 @pytest.fixture(scope="module", params=LESSONS, ids=lambda path: path.stem)
 def lesson(request, open_notebook):
-    if not request.param.exists():
-        pytest.skip(f"{request.param.name} is not written yet")
     notebook = open_notebook(request.param)
     notebook.run_all()
     return notebook
