@@ -41,7 +41,8 @@ def hint(number, answer):
 
 
 def test_every_lesson_but_the_map_ends_in_an_exercise():
-    assert tuple(EXERCISES) == course.SOLVABLE
+    assert {course.lesson(number) for number in EXERCISES} == course.LESSONS.keys() - {"00"}
+    assert list(EXERCISES) == [number for number in course.SOLVABLE if number in EXERCISES]
 
 
 @pytest.mark.parametrize("number", EXERCISES)
@@ -115,7 +116,7 @@ def test_a_right_answer_that_cannot_be_saved_is_still_right(tmp_path):
     verdict = task.check(task.solution().value)
     assert verdict
     assert repr(verdict).startswith(
-        "Right. That was the last one.\nYour progress could not be saved"
+        "Right. Next: exercise 05b, in this lesson.\nYour progress could not be saved"
     )
 
 

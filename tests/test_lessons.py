@@ -159,11 +159,26 @@ def test_progress_begins_empty_and_keeps_what_was_recorded(home):
 def test_the_map_ticks_what_is_solved_and_links_each_notebook():
     all_of_them = Progress(frozenset(course.SOLVABLE))
     assert all_of_them.next is None
-    assert repr(all_of_them).count("[x]") == 5
+    assert repr(all_of_them).count("[x]") == len(course.LESSONS) - 1
     assert "next" not in all_of_them._repr_html_()
     html = Progress(frozenset({"01"}))._repr_html_()
     assert html.count("&#10003;") == 1
     assert '<b><a href="02-capture-a-graph.ipynb">Capture a graph</a></b> &larr; next' in html
+
+
+def test_a_lesson_with_several_exercises_is_ticked_when_all_are_solved():
+    begun = Progress(frozenset(course.SOLVABLE) - {"05b"})
+    assert begun.next == "05"
+    assert repr(begun).startswith(f"{len(course.SOLVABLE) - 1} of {len(course.SOLVABLE)} exercises")
+    assert "[ ]  05  " in repr(begun)
+    assert "Race the runtimes</a></b> &larr; next" in begun._repr_html_()
+    assert "[x]  05  " in repr(Progress(frozenset({"05", "05b", "05c"})))
+
+
+def test_after_an_exercise_comes_the_next_of_its_lesson_then_the_next_lesson():
+    assert course.after("05") == "Next: exercise 05b, in this lesson."
+    assert course.after("03") == f"Next: lesson 04, {course.LESSONS['04']}."
+    assert course.after(course.SOLVABLE[-1]) == "That was the last one."
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"solved": 3}', '{"solved": [[]]}', "\xff"])

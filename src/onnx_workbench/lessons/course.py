@@ -1,4 +1,4 @@
-"""The lessons in order, and which of them a learner has solved."""
+"""The lessons in order, and which of their exercises a learner has solved."""
 
 from __future__ import annotations
 
@@ -22,16 +22,20 @@ LESSONS = {
 }
 """Number -> title. The map begins with 00 and has no exercise; every other lesson ends in one."""
 
-SOLVABLE = tuple(LESSONS)[1:]
+SOLVABLE = tuple(sorted({*LESSONS, "05b", "05c"} - {"00"}))
+"""The exercises in order: a lesson's own number is its first, a letter behind it counts on."""
+
 _FILE = "progress.json"
 
 
 @dataclass(frozen=True, repr=False)
 class Progress:
-    """The lessons whose exercise was solved. ``note`` says what went wrong with the file, if so.
+    """The exercises that were solved; a lesson is ticked when all of its are.
+
+    ``note`` says what went wrong with the file, if so.
 
     >>> print(Progress(frozenset({"01"})))
-    1 of 5 exercises solved
+    1 of 7 exercises solved
          00  Start here
     [x]  01  Check the stack
     [ ]  02  Capture a graph
@@ -45,8 +49,8 @@ class Progress:
 
     @property
     def next(self) -> str | None:
-        """The first lesson that is not solved, None when all are."""
-        return next((number for number in SOLVABLE if number not in self.solved), None)
+        """The first lesson with an exercise that is not solved, None when all are."""
+        return next((lesson(number) for number in SOLVABLE if number not in self.solved), None)
 
     def __repr__(self) -> str:
         rows = [(self._tick(number), number, title) for number, title in LESSONS.items()]
@@ -61,15 +65,39 @@ class Progress:
         return f"{len(self.solved)} of {len(SOLVABLE)} exercises solved"
 
     def _tick(self, number: str) -> str:
-        if number not in SOLVABLE:
+        mine = {exercise for exercise in SOLVABLE if lesson(exercise) == number}
+        if not mine:
             return ""
-        return "[x]" if number in self.solved else "[ ]"
+        return "[x]" if mine <= self.solved else "[ ]"
 
     def _row(self, number: str) -> str:
         mark = {"[x]": "&#10003;", "[ ]": "&#9675;"}.get(self._tick(number), "")
         link = f'<a href="{notebook(number)}">{LESSONS[number]}</a>'
         title = f"<b>{link}</b> &larr; next" if number == self.next else link
         return f"<tr><td>{mark}</td><td>{number}</td><td style=text-align:left>{title}</td></tr>"
+
+
+def lesson(exercise: str) -> str:
+    """The lesson that an exercise belongs to.
+
+    >>> lesson("05b")
+    '05'
+    """
+    return exercise[:2]
+
+
+def after(exercise: str) -> str:
+    """Where to go when an exercise is solved, in a sentence.
+
+    >>> after("04"), after("05")
+    ('Next: lesson 05, Race the runtimes.', 'Next: exercise 05b, in this lesson.')
+    """
+    later = [number for number in SOLVABLE if number > exercise]
+    if not later:
+        return "That was the last one."
+    if lesson(later[0]) == lesson(exercise):
+        return f"Next: exercise {later[0]}, in this lesson."
+    return f"Next: lesson {later[0]}, {LESSONS[later[0]]}."
 
 
 def notebook(number: str) -> str:

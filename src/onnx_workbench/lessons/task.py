@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import WorkbenchError
 from ..source import is_users, user_line
-from .course import LESSONS, record
+from .course import after, record
 
 _CODE = re.compile(r"`([^`\n]+)`")
 _JUDGES = Path(__file__).parent / "exercises"
@@ -51,15 +51,11 @@ class Exercise:
             hint = _told(error)
         if hint is not None:
             return Verdict(self.number, right=False, text=hint)
-        return Verdict(self.number, right=True, text=self._praise(), note=record(self.number))
+        return Verdict(self.number, right=True, text=after(self.number), note=record(self.number))
 
     def solution(self) -> Solution:
         """One way to solve it, as source text and as value."""
         return Solution(self.number, dedent(self.source).strip())
-
-    def _praise(self) -> str:
-        later = [f"Next: lesson {n}, {title}." for n, title in LESSONS.items() if n > self.number]
-        return later[0] if later else "That was the last one."
 
     def __repr__(self) -> str:
         return f"Exercise {self.number}: {self.title}\n\n{self.text}"
