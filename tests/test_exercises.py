@@ -12,11 +12,13 @@ import torch
 
 from onnx_workbench import export, lessons, load, stack
 from onnx_workbench.errors import InputError
+from onnx_workbench.hotspots import Spot
 from onnx_workbench.lessons import course
-from onnx_workbench.lessons.exercises import batch, breaks, node, ratio
+from onnx_workbench.lessons.exercises import batch, breaks, hot, node, ratio
 from onnx_workbench.lessons.exercises import clocks as clocks_room
 from onnx_workbench.lessons.task import Exercise
 from onnx_workbench.lessons.workbook import EXERCISES
+from onnx_workbench.source import Line
 from onnx_workbench.stack import Clocks, Reading, Stack
 
 LOOKED = functools.cache(stack.check)
@@ -76,7 +78,7 @@ def test_an_unknown_number_lists_the_known_ones(number):
     with pytest.raises(InputError) as caught:
         lessons.exercise(number)
     assert str(caught.value) == (
-        f"There is no exercise {number!r}. There are '01', '02', '03', '04', '05'; "
+        f"There is no exercise {number!r}. There are {', '.join(map(repr, EXERCISES))}; "
         "pass one of these, with its leading zero."
     )
 
@@ -307,3 +309,88 @@ def test_the_slips_of_05_lie_further_apart_than_an_answer_may_be_rounded():
 
 def test_the_honest_ratio_of_05_is_near_the_one_that_was_put_in():
     assert ratio.honest(ratio.recording()) == pytest.approx(1.4, rel=0.05)
+
+
+# ---------------------------------------------------------------- 05c
+
+
+def spot(number, ort, kernels=1, torch=1.0, noise=0.0):
+    """Three runs of a line, of ``ort`` us each; the middle one is the typical."""
+    line = Line("/home/ada/transformer.py", number, "forward", f"y{number} = f(x)")
+    runs = tuple(ort + noise * swing for swing in (-1, 0, 1))
+    names = tuple(f"k{number}_{i}" for i in range(kernels))
+    return Spot(line.place, line, runs, names, ("name",), fused=False, eager=(torch,))
+
+
+def asked(monkeypatch, answer, *spots):
+    monkeypatch.setattr(hot, "measured", lambda: spots)
+    return lessons.exercise("05c").check(answer)
+
+
+QUIET = (spot(1, 50), spot(2, 20, torch=9.0), spot(3, 20, kernels=7), spot(4, 10))
+
+
+@pytest.mark.parametrize(
+    "answer", [1, "1", " y1 = f(x) ", "transformer.py:1", QUIET[0].line, QUIET[0]]
+)
+def test_05c_takes_a_line_in_each_way_that_it_can_be_named(monkeypatch, answer):
+    assert asked(monkeypatch, answer, *QUIET)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (
+            2,
+            "PyTorch spends the longest on that line. In ONNX Runtime it takes 20 % of the time in "
+            "kernels, and another line takes more: read the column ORT.",
+        ),
+        (
+            3,
+            "No line has more kernels, 7 kernels, and they are short: together 20 % of the time in "
+            "kernels, and another line takes more. Count the time, not the kernels.",
+        ),
+        (
+            4,
+            "That line takes 10 % of the time in kernels, and another line takes more. Look down "
+            "the column `share` of the report.",
+        ),
+        (
+            "def forward(x):",
+            "ONNX Runtime runs no kernel for 'def forward(x):'. Copy a line of the encoder from "
+            "the report of ow.profile(): its text, its place or its number.",
+        ),
+        (
+            1.0,
+            "A line is asked for, and this is a float. Answer with its text, its place such as "
+            "'transformer.py:12', or its number.",
+        ),
+        (
+            True,
+            "A line is asked for, and this is a bool. Answer with its text, its place such as "
+            "'transformer.py:12', or its number.",
+        ),
+    ],
+)
+def test_each_wrong_line_of_05c_has_its_own_hint(monkeypatch, answer, expected):
+    assert asked(monkeypatch, answer, *QUIET).text == expected
+
+
+def test_05c_takes_a_line_that_the_noise_cannot_tell_from_the_first(monkeypatch):
+    loud = (spot(1, 50, noise=20), spot(2, 40), spot(3, 10))
+    assert asked(monkeypatch, 2, *loud)
+    assert not asked(monkeypatch, 3, *loud)
+    assert not asked(monkeypatch, 2, spot(1, 50, noise=2), *loud[1:])
+
+
+def test_05c_takes_a_line_that_differs_by_less_than_matters(monkeypatch):
+    assert asked(monkeypatch, 2, spot(1, 50.0), spot(2, 49.0))
+    assert not asked(monkeypatch, 2, spot(1, 52.0), spot(2, 48.0))
+
+
+def test_a_machine_that_slows_down_moves_no_share_of_05c():
+    slowed = tuple(
+        Spot(s.name, s.line, (s.runs[0], 3 * s.runs[1], 9 * s.runs[2]), s.kernels, s.rules, False)
+        for s in QUIET
+    )
+    assert hot.shares(slowed[0], slowed) == (0.5, 0.5, 0.5)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from ..errors import InputError
-from .exercises import batch, breaks, clocks, node, ratio
+from .exercises import batch, breaks, clocks, hot, node, ratio
 from .task import Exercise
 
-EXERCISES = {e.number: e for e in (m.EXERCISE for m in (clocks, breaks, batch, node, ratio))}
+EXERCISES = {e.number: e for e in (m.EXERCISE for m in (clocks, breaks, batch, node, ratio, hot))}
 
 
 def exercise(number: str) -> Exercise:
-    """The exercise at the end of lesson ``number``.
+    """The exercise ``number``: that of its lesson, a letter behind it for a further one.
 
     Raises:
         InputError: there is no exercise of this number.
