@@ -135,8 +135,8 @@ LOOP = parser.parse_model(
 RUN = event("model_run", 0, 100, "Session")
 
 
-def spent(events, **options):
-    found = kernels.recorded(events, LOOP, options.pop("kept", lambda run: True), **options)
+def spent(events, kept=lambda run: True, cost=kernels.FREE):
+    found = kernels.recorded(events, LOOP, kept).less(cost)
     return {k.name: [round(s * 1e6, 3) for s in k.seconds] for k in found.kernels}
 
 
@@ -169,7 +169,57 @@ def test_runs_that_do_not_count_are_left_out():
         event("model_run", 200, 50, "Session"),
     ]
     assert spent(events, kept=lambda run: run == 1) == {"other": [7.0]}
-    assert kernels.recorded(events, LOOP, lambda run: run == 1).whole == (50e-6,)
+    recording = kernels.recorded(events, LOOP, lambda run: run == 1)
+    assert recording.whole == recording.executed == (50e-6,)
+
+
+def recording(*kernels_, executed=(100e-6,) * 4):
+    return Recording(kernels_, executed, executed)
+
+
+def us(name, *seconds, calls=1.0, inner=0.0):
+    return Kernel(name, "", (), (), tuple(s * 1e-6 for s in seconds), calls, inner)
+
+
+def test_what_the_profiler_costs_is_what_kernels_are_too_long_by():
+    found = recording(us("a", 30, 30, 30, 30), us("b", 10, 10, 10, 10, calls=3))
+    cost = found.cost_beside(32e-6)
+    assert (cost.inside, cost.outside) == (pytest.approx(2e-6), pytest.approx(15e-6))
+    assert sum(found.less(cost).sums) == pytest.approx(4 * 32e-6)
+    assert found.less(cost).cost == cost
+
+
+def test_the_profiler_between_the_kernels_of_a_body_is_taken_off_their_owner():
+    found = recording(us("if", 50, 50, 50, 50, inner=2), us("in", 30, 30, 30, 30, calls=2))
+    cost = found.cost_beside(28e-6)
+    assert cost.outside == pytest.approx(20e-6)
+    assert cost.inside == pytest.approx(4e-6)
+    assert [k.seconds[0] for k in found.less(cost).kernels] == [
+        pytest.approx(6e-6),
+        pytest.approx(22e-6),
+    ]
+
+
+def test_noise_cannot_pass_for_the_profilers_cost():
+    found = recording(us("a", 98, 98, 98, 98))
+    assert found.cost_beside(200e-6).inside == 0
+    assert found.cost_beside(10e-6).inside == pytest.approx(2e-6)
+    assert recording().cost_beside(1.0) == kernels.FREE
+
+
+def test_what_is_typical_of_the_parts_adds_up_to_what_is_typical_of_the_whole():
+    found = recording(us("a", 1, 2, 9, 3), us("b", 30, 20, 90, 25))
+    assert found.usual == (0, 1, 3)
+    parts = [found.typical(k.seconds) for k in found.kernels]
+    assert parts == [pytest.approx(2e-6), pytest.approx(25e-6)]
+    assert found.typical(found.sums) == pytest.approx(sum(parts))
+    assert found.typical((-1.0, -1.0, 5.0, -1.0)) == 0.0
+
+
+def test_from_the_first_kernel_to_the_last_is_the_outermost_executor():
+    executor = kernels._EXECUTOR
+    events = [RUN, event(executor, 5, 80, "Session"), event(executor, 20, 9, "Session")]
+    assert kernels.recorded(events, LOOP, lambda run: True).executed == (80e-6,)
 
 
 def test_of_a_block_the_first_run_does_not_count():
@@ -195,7 +245,7 @@ def made_up(artifact, alone=MappingProxyType({}), rename=str, lap=None):
     found = shares.of(matches, lineage, alone, shares.medians(laps))
     whole = tuple(1e-5 * n * len(ran) for n in (1, 1, 2))
     return hotspots.Hotspots(
-        lineage, Recording(ran, whole), matches, found, whole, laps, level="all", threads=1
+        lineage, Recording(ran, whole, whole), matches, found, whole, laps, level="all", threads=1
     )
 
 
@@ -255,10 +305,23 @@ def test_the_report_is_the_source_with_time_in_the_margin(folds):
         "           unfused; what export merged goes as the FX nodes take in PyTorch",
     ]
     assert "whole      kernels are 100.0 % of a run without the profiler" in facts
-    assert "profiler   adds   0.0 % to a run; each kernel's part is taken off" in facts
+    at = facts.index("profiler   adds   0.0 % to a run;     0 s are taken off each kernel,")
+    assert facts[at + 1] == (
+        "           so that both agree; as the profiler counts, it were 100.0 %"
+    )
     assert facts[-1] == (
         "doubt      runs differ: quartiles of a run are  50.0 % apart; quieten the machine, repeat"
     )
+
+
+def test_a_profiler_that_counts_mostly_itself_is_a_doubt(folds):
+    spots = made_up(folds)
+    doubt = "most of what was counted is the profiler's own: trust the order, not the digits"
+    assert doubt not in repr(spots)
+    dear = replace(spots, recording=replace(spots.recording, cost=Cost(inside=1.1e-5)))
+    assert f"doubt      {doubt}" in repr(dear)
+    assert dear.counted == pytest.approx(2.1)
+    assert dear.covered == 1.0
 
 
 def test_columns_are_as_wide_whatever_the_numbers(folds):
@@ -361,6 +424,13 @@ def test_other_sizes_than_those_of_the_export_can_be_profiled(tmp_path):
     spots = ow.profile(artifact, torch.randn(5, 1, 8, 8), seconds=0.05)
     assert spots.unattributed == 0
     assert len(spots.laps) == len(spots.plain) > 0
+
+
+def test_a_model_that_does_next_to_nothing_has_a_report(tmp_path):
+    spots = profiled(torch.nn.ReLU(), tmp_path, torch.ones(1), seconds=0.01)
+    idle = replace(spots, recording=spots.recording.less(Cost(inside=1.0)))
+    assert (idle.total, idle.covered, idle.unattributed) == (0, 0, 0)
+    assert "joined by" in repr(idle)
 
 
 def test_a_bare_file_is_reported_by_node_and_says_why(tmp_path):
