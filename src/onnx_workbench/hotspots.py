@@ -75,7 +75,7 @@ def profile(
     kernels.check_level(level)
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise InputError(f"threads is {threads!r}; it must be a whole number of 1 or more.")
-    feeds = artifact._feeds(args, kwargs)
+    feeds = artifact.feeds(*args, **kwargs)
     watch = Stopwatch(artifact.graph) if artifact.graph else None
     lap = partial(watch.lap, args, kwargs) if watch else None
     with (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 import tempfile
 from bisect import bisect_right
@@ -239,8 +240,32 @@ def recorded(
         if (column := column_of(event)) is not None:  # those of bodies are shorter
             executed[column] = max(executed[column], event["dur"] / _SECOND)
     fixed = {tensor.name for tensor in graph.graph.initializer}
+    found |= _nameless(spent, found)
     kernels = tuple(part.kernel(name, found.get(name), fixed) for name, part in spent.items())
     return Recording(kernels, whole, tuple(executed))
+
+
+def _nameless(spent: Mapping[str, _Spent], found: Mapping[str, Site]) -> dict[str, Site]:
+    """Kernels of nodes that have no name, as those of a function that the optimiser inlined.
+
+    The profiler calls them by operator and a number that the graph does not have; both are in the
+    order in which they run. Where their counts differ, none is known.
+    """
+    events: dict[str, list[str]] = {}
+    for name, part in spent.items():
+        if name not in found and re.fullmatch(rf"{re.escape(part.operator)}_\d+", name):
+            events.setdefault(part.operator, []).append(name)
+    nodes: dict[str, list[Site]] = {}
+    for site in found.values():
+        if not site.node.name:
+            nodes.setdefault(site.node.op_type, []).append(site)
+    pairs = ((names, nodes.get(operator, [])) for operator, names in events.items())
+    return {
+        n: s
+        for names, sites_ in pairs
+        if len(names) == len(sites_)
+        for n, s in zip(names, sites_, strict=True)
+    }
 
 
 class _Spent:
