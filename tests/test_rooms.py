@@ -15,7 +15,7 @@ FLOORS = (
     {"errors", "text", "contestant", "progress", "trial"},
     {"source", "runtime", "figures", "stack", "track", "bytecode", "proto"},
     {"traces", "margin", "kernels"},
-    {"exporter", "signature", "dynamo", "join"},
+    {"exporter", "signature", "dynamo", "join", "columns"},
     {"graph", "agreement", "latency", "viewer", "frames"},
     {"artifact", "folding", "eager"},
     {"lineage"},

@@ -43,6 +43,13 @@ def test_the_package_is_a_library_and_its_lessons_are_the_users():
     assert is_users(str(PACKAGE / "lessons" / "models.py"))
 
 
+def test_a_package_of_another_place_is_a_library_too():
+    for folder in ("/home/ada/.local/lib/python3.11/site-packages", "C:\\py\\Lib\\site-packages"):
+        assert not is_users(f"{folder}/net/model.py")
+    assert not is_users("/usr/lib/python3/dist-packages/net.py")
+    assert is_users("/home/ada/my-site-packages/model.py")
+
+
 def test_a_notebook_cell_is_named_without_its_temporary_path():
     for file in ("/tmp/ipykernel_71/33.py", r"C:\Temp\ipykernel_9\1.py", "<ipython-input-3-ab>"):
         assert Line(file, 4, "f", "").place == "cell:4"

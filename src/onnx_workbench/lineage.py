@@ -9,11 +9,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from . import folding
 from .artifact import Artifact
+from .columns import Columns, Link
 from .errors import InputError
 from .folding import Folded, Key
 from .margin import annotated
@@ -23,6 +25,9 @@ from .text import plural, table
 
 _METADATA = "pkg.torch.onnx."
 _TORCH = ("torch/", "torch\\", "<", f"{Path(torch.__file__).parent}")
+
+_MOST = 2_000
+"""Nodes that are shown as columns; a page with more rows is slow."""
 
 METADATA = "metadata"
 NEIGHBOUR = "neighbour"
@@ -165,6 +170,42 @@ class Lineage:
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(repr(self))}</pre>"
+
+    @cached_property
+    def columns(self) -> Columns:
+        """Source, FX and ONNX beside each other, as a widget."""
+        return Columns([*self._links()], repr(self))
+
+    def beside(self, view: Any) -> Any:
+        """The columns above a view of the same model, each marking what is chosen in the other.
+
+        Args:
+            view: what ``view(artifact)`` returned, or any widget with the traits ``marked``, a list
+                of nodes, and ``selected``, the node that was clicked.
+        """
+        import ipywidgets
+
+        self.columns.observe(lambda change: setattr(view, "marked", change["new"]), "marked")
+        view.observe(lambda change: self.columns.choose(change["new"]), "selected")
+        return ipywidgets.VBox([self.columns, view])
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        """The columns, and for a page without a kernel the source with counts in the margin."""
+        told = {"text/plain": repr(self), "text/html": self._repr_html_()}
+        if not self.lines or len(self.origins) > _MOST:
+            return told
+        data, metadata = self.columns._repr_mimebundle_(**kwargs) or ({}, {})
+        return {**data, **told}, metadata
+
+    def _links(self) -> Iterator[Link]:
+        for origin in self.origins:
+            for line in (origin.line, *origin.also):
+                yield Link(line, origin.fx, origin.node, origin.operator, origin.module)
+        for gone in self.folded:
+            heirs = self._heirs(gone)
+            line = line_of(gone.key.trace)
+            if not heirs and line:
+                yield Link(line, f"{gone.fx}: {gone.why}", "")
 
     @cached_property
     def _by_name(self) -> dict[str, Origin]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import linecache
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from .source import Line
@@ -32,23 +32,31 @@ def annotated(
     """
     blank = ("",) * len(header)
     rows: list[tuple[str, ...]] = []
-    for (file, function), group in groupby(_sorted(cells), key=lambda line: _home(line)):
-        found = list(group)
-        rows.append((*blank, "", f"{_short(found[0])}, in {function}:"))
-        at = {line.number: cells[line] for line in found}
+    for title, shown in stretches(cells):
+        rows.append((*blank, "", f"{title}:"))
         rows += [
-            (*at.get(number, blank), str(number) if number else "", text)
-            for number, text in _stretch(file, function, found)
+            (*(cells[line] if line else blank), str(number) if number else "", text)
+            for number, text, line in shown
         ]
     return table(rows, (*header, "line", "source"), right={*range(len(header) + 1)} - {*left})
 
 
-def _sorted(lines: Mapping[Line, object]) -> list[Line]:
+def stretches(lines: Iterable[Line]) -> Iterator[tuple[str, list[tuple[int, str, Line | None]]]]:
+    """Function by function its title, and (number, text, the line if it is among those passed)."""
+    for (file, function), group in groupby(_sorted(lines), key=_home):
+        found = list(group)
+        at = {line.number: line for line in found}
+        shown = [(n, text, at.get(n)) for n, text in _stretch(file, function, found)]
+        yield f"{_short(found[0])}, in {function}", shown
+
+
+def _sorted(lines: Iterable[Line]) -> list[Line]:
     """Files and functions in the order of their first line as passed, lines by number."""
     order: dict[tuple[str, str], int] = {}
-    for line in lines:
+    unsorted = list(lines)
+    for line in unsorted:
         order.setdefault(_home(line), len(order))
-    return sorted(lines, key=lambda line: (order[_home(line)], line.number))
+    return sorted(unsorted, key=lambda line: (order[_home(line)], line.number))
 
 
 def _home(line: Line) -> tuple[str, str]:

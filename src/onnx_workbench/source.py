@@ -13,6 +13,7 @@ from types import TracebackType
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<number>\d+), in (?P<function>.+)')
 _CELL = re.compile(r"ipykernel_\d+|<ipython-input|<doctest|<stdin>")
+_INSTALLED = re.compile(r"[\\/](site|dist)-packages[\\/]")  # of pip --user or Debian, too
 
 _PATHS = sysconfig.get_paths()
 _LIBRARIES = (
@@ -76,7 +77,7 @@ def is_users(file: str) -> bool:
     """
     if _CELL.search(file) or file.startswith(_LESSONS):
         return True
-    return not file.startswith((*_LIBRARIES, _PACKAGE))
+    return not file.startswith((*_LIBRARIES, _PACKAGE)) and not _INSTALLED.search(file)
 
 
 def _walk(trace: TracebackType | None) -> Iterator[Line]:
