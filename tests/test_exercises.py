@@ -320,7 +320,7 @@ def spot(number, ort, kernels=1, torch=1.0, noise=0.0):
     line = Line("/home/ada/transformer.py", number, "forward", f"y{number} = f(x)")
     runs = tuple(ort + noise * swing for swing in (-1, 0, 1))
     names = tuple(f"k{number}_{i}" for i in range(kernels))
-    return Spot(line.place, line, runs, ort, names, ("name",), fused=False, eager=(torch,))
+    return Spot(line.place, line, runs, ort, names, ("name",), fused=False, torch=torch)
 
 
 def asked(monkeypatch, answer, *spots):

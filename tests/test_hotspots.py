@@ -271,9 +271,9 @@ def test_noise_cannot_pass_for_the_profilers_cost():
 
 def test_what_is_typical_of_the_parts_adds_up_to_what_is_typical_of_the_whole():
     found = recording(us("a", 1, 2, 9, 3), us("b", 30, 20, 90, 25))
-    assert found.usual == (0, 1, 3)
+    assert found.calm == (1, 3)
     parts = [found.typical(k.seconds) for k in found.kernels]
-    assert parts == [pytest.approx(2e-6), pytest.approx(25e-6)]
+    assert parts == [pytest.approx(2.5e-6), pytest.approx(22.5e-6)]
     assert found.typical(found.sums) == pytest.approx(sum(parts))
     assert found.typical((-1.0, -1.0, 5.0, -1.0)) == 0.0
 
@@ -412,6 +412,13 @@ def test_a_profiler_that_counts_mostly_itself_is_a_doubt(folds):
     assert f"doubt      {doubt}" in repr(dear)
     assert dear.counted == pytest.approx(2.1)
     assert dear.covered == 1.0
+
+
+def test_kernels_that_exceed_a_run_are_a_doubt(folds):
+    spots = made_up(folds)
+    doubt = "doubt      runs differ: with the profiler they took longer than it explains; repeat"
+    assert doubt not in repr(spots)
+    assert doubt in repr(replace(spots, plain=(4e-5,) * 3))
 
 
 def test_columns_are_as_wide_whatever_the_numbers(folds):

@@ -15,7 +15,7 @@ from . import figures, join, kernels, progress, shares, text
 from .artifact import Artifact
 from .eager import COVERS, Stopwatch
 from .errors import InputError, LoadError
-from .kernels import Cost, Recorder, Recording, faster_half, timed
+from .kernels import Cost, Recorder, Recording, calm, timed
 from .lineage import Lineage, trace
 from .margin import annotated
 from .proto import sites
@@ -98,8 +98,9 @@ class Spot:
     """One line, with ``runs``: what ONNX Runtime spent on it in each run, in seconds.
 
     ``line`` is None for what no line is known of; ``name`` is the line's place then the node's or
-    kernel's. ``seconds`` are those of a usual run. ``fused`` says that a kernel of it runs other
-    lines too, and was shared out. ``eager`` has the runs of the same line in PyTorch.
+    kernel's. ``seconds`` are those of the calm runs. ``fused`` says that a kernel of it runs other
+    lines too, and was shared out. ``eager`` has the runs of the same line in PyTorch, and ``torch``
+    the seconds of the calm ones; None where it was not measured.
     """
 
     name: str
@@ -110,11 +111,7 @@ class Spot:
     rules: tuple[str, ...]
     fused: bool
     eager: tuple[float, ...] = ()
-
-    @property
-    def torch(self) -> float | None:
-        """The median in PyTorch, None where it was not measured."""
-        return statistics.median(self.eager) if self.eager else None
+    torch: float | None = None
 
     @property
     def saved(self) -> float:
@@ -236,6 +233,7 @@ class Hotspots:
             for kernel, share in parts
         ]
         summed = tuple(map(sum, zip(*runs, strict=True)))
+        eager = self._eager.get(line, ()) if line else ()
         return Spot(
             name=name,
             line=line,
@@ -244,7 +242,8 @@ class Hotspots:
             kernels=tuple(owned),
             rules=tuple(r for r in join.RULES if r in {self.matches[k].rule for k in owned}),
             fused=any(len({part.line for part in self.shares[k]}) > 1 for k in owned),
-            eager=self._eager.get(line, ()) if line else (),
+            eager=eager,
+            torch=statistics.fmean(eager[lap] for lap in self._calm_laps) if eager else None,
         )
 
     @cached_property
@@ -254,6 +253,10 @@ class Hotspots:
     @cached_property
     def _eager(self) -> dict[Line, tuple[float, ...]]:
         return shares.by_line(self.laps, self.lineage)
+
+    @cached_property
+    def _calm_laps(self) -> tuple[int, ...]:
+        return calm([sum(lap.values()) for lap in self.laps])
 
     @property
     def _homeless(self) -> float:
@@ -308,6 +311,7 @@ class Hotspots:
         )
         yield "", f"so that both agree; as the profiler counts, it were {_percent(self.counted)}"
         yield "runs", self._how()
+        yield "", "times are means over the fastest quarter of them, quartiles are of all"
         if self.laps:
             yield "PyTorch", f"{COVERS} (torch.fx.Interpreter, inference mode):"
             yield "", "with the call of each operator, without the Python code between them;"
@@ -328,6 +332,8 @@ class Hotspots:
             yield f"runs differ: quartiles of a run are {apart} apart; quieten the machine, repeat"
         if self.covered < 1 - RESTLESS:
             yield "part of a run is outside its kernels: for a model this small, read the shares"
+        if self.covered > 1 + RESTLESS:
+            yield "runs differ: with the profiler they took longer than it explains; repeat"
         if self.counted > 2 * self.covered:
             yield "most of what was counted is the profiler's own: trust the order, not the digits"
 
@@ -415,7 +421,7 @@ def _unfused(
 
 
 def _typical(runs: Sequence[float]) -> float:
-    return statistics.fmean(runs[run] for run in faster_half(runs))
+    return statistics.fmean(runs[run] for run in calm(runs))
 
 
 def _any_fused(matches: Mapping[str, join.Match]) -> bool:
