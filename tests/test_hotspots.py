@@ -217,6 +217,11 @@ def test_a_kernel_that_follows_in_the_same_microsecond_is_not_inside():
     assert spent(events) == {"outer": [5.0], "inner": [0.0]}
 
 
+def test_of_two_events_that_last_as_long_the_one_written_later_is_outside():
+    events = [event("inner_kernel_time", 10, 5), event("outer_kernel_time", 10, 5), RUN]
+    assert spent(events) == {"outer": [0.0], "inner": [5.0]}
+
+
 def test_what_the_profiler_costs_is_taken_off_inside_and_around():
     events = [event("inner_kernel_time", 12, 5), event("outer_kernel_time", 10, 20), RUN]
     cost = Cost(inside=2e-6, outside=1e-6)
@@ -521,6 +526,14 @@ def test_other_sizes_than_those_of_the_export_can_be_profiled(tmp_path):
     spots = ow.profile(artifact, torch.randn(5, 1, 8, 8), seconds=0.05)
     assert spots.unattributed == 0
     assert len(spots.laps) == len(spots.plain) > 0
+
+
+def test_keyword_arguments_are_profiled_as_the_model_takes_them(tmp_path):
+    call = (torch.randn(2, 1, 8, 8),), {"mask": torch.zeros(2, 10)}
+    artifact = ow.export(Scores().eval(), tmp_path / "m.onnx", *call[0], **call[1])
+    spots = ow.profile(artifact, *call[0], seconds=0.01, **call[1])
+    assert spots.unattributed == 0
+    assert "logits = logits + mask" in by_text(spots)
 
 
 def test_a_model_that_does_next_to_nothing_has_a_report(tmp_path):

@@ -53,6 +53,7 @@ def profile(
     (``SessionOptions.enable_profiling``); the rules of :data:`onnx_workbench.join.RULES` lead back
     to the exported nodes, and :func:`~onnx_workbench.trace` to the lines. In turn with these runs
     go runs of a session without the profiler, and of the captured graph in PyTorch, node by node.
+    What the profiler itself takes is taken off each kernel, so that kernels and run agree.
 
     Args:
         args, kwargs: the call to profile, as for the model itself.
