@@ -214,7 +214,7 @@ def test_what_a_body_takes_is_not_counted_twice():
 
 def test_a_kernel_that_follows_in_the_same_microsecond_is_not_inside():
     events = [event("outer_kernel_time", 10, 5), event("inner_kernel_time", 15, 0), RUN]
-    assert spent(events) == {"outer": [5.0], "inner": [0.0]}
+    assert spent(events, cost=Cost(outside=1e-6)) == {"outer": [5.0], "inner": [0.0]}
 
 
 def test_of_two_events_that_last_as_long_the_one_written_later_is_outside():
