@@ -317,6 +317,22 @@ def test_nameless_kernels_that_cannot_be_counted_off_are_unknown():
     assert changed == {"named": ("a",), "Sin#1": (), "Sin#2": ()}
 
 
+def test_a_kernel_reads_what_is_not_known_before_the_run():
+    model = parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 20]> g (float[2] x) => (float[2] y) '
+        "<float[2] w = {1.0, 2.0}> { [add] y = Add(x, w) }"
+    )
+    events = [event("add_kernel_time", 10, 5), RUN]
+    [add] = kernels.recorded(events, model, lambda run: True).kernels
+    assert (add.inputs, add.outputs) == (("x",), ("y",))
+
+
+def test_a_session_has_the_threads_asked_for(folds):
+    with kernels.recorder(folds.path, folds.proto, folds.provider) as recorder:
+        options = recorder.open("all", 2, profiled=False).get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 1)
+
+
 def test_of_a_block_the_first_run_does_not_count():
     assert [run for run in range(12) if hotspots._counts(run)] == [5, 6, 7, 9, 10, 11]
 
