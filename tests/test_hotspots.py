@@ -95,6 +95,11 @@ def test_a_fused_kernel_runs_the_nodes_whose_values_are_gone():
     assert told(found) == {"two": ("name", "two", "one"), "three": ("name", "three")}
 
 
+def test_what_was_put_in_before_a_fused_kernel_goes_to_one_node_alone():
+    found = join.matches([kernel("Reorder", "x", "r"), kernel("two", "r", "b")], CHAIN)
+    assert told(found) == {"Reorder": ("neighbour", "two"), "two": ("name", "two", "one")}
+
+
 def test_what_depends_on_constants_alone_is_part_of_no_kernel():
     found = exported(
         "=> (float[2] y) { [c] c = Constant<value_floats = [1.0, 2.0]>() [d] d = Neg(c) "
@@ -106,10 +111,12 @@ def test_what_depends_on_constants_alone_is_part_of_no_kernel():
 CALLS = proto.sites(
     parser.parse_model(
         '<ir_version: 10, opset_import: ["": 20, "mine": 1]> g (float[2] x) => (float[2] z) '
-        "{ [call] y = mine.twice(x) [h] w = Relu(y) [again] v = mine.twice(w) "
-        "[swish] z = HardSwish(v) } "
+        "{ [call] y = mine.twice(x) [h] h = Relu(y) [again] v = mine.twice(h) "
+        "[swish] s = HardSwish(v) [end] z = mine.outer(s) } "
         '<domain: "mine", opset_import: ["": 20]> twice (a) => (b) '
-        "{ [once] h = Sin(a) [two] b = Cos(h) }"
+        "{ [once] h = Sin(a) [two] b = Cos(h) } "
+        '<domain: "mine", opset_import: ["": 20, "mine": 1]> outer (a) => (b) '
+        "{ [in] b = mine.twice(a) }"
     )
 )
 
@@ -119,22 +126,30 @@ def test_what_was_inlined_belongs_to_the_call_whose_result_it_leads_to():
         [
             kernel("_inlfunc_twice_once", "x", "_inlfunc_twice_h"),
             kernel("Cos_4", "_inlfunc_twice_h", "y"),
-            kernel("h", "y", "w"),
-            kernel("_inlfunc_twice_token_0_once", "w", "_inlfunc_twice_token_0_h"),
+            kernel("other", "y", "h"),
+            kernel("Reorder", "h", "r"),
+            kernel("_inlfunc_twice_token_0_once", "r", "_inlfunc_twice_token_0_h"),
             kernel("_inlfunc_twice_token_0_two", "_inlfunc_twice_token_0_h", "v"),
-            kernel("HardSigmoid_7", "v", "_inlfunc_HardSwish_token_1_HS_X"),
-            kernel("Mul_8", "v _inlfunc_HardSwish_token_1_HS_X", "z"),
+            kernel("_inlfunc_Deeper_x", "v", "t"),
+            kernel("HardSigmoid_7", "t", "_inlfunc_HardSwish_token_1_HS_X"),
+            kernel("Mul_8", "v _inlfunc_HardSwish_token_1_HS_X", "s"),
+            kernel("_inlfunc_twice_token_2_once", "s", "_inlfunc_twice_token_2_h"),
+            kernel("_inlfunc_twice_token_2_two", "_inlfunc_twice_token_2_h", "z"),
         ],
         CALLS,
     )
     assert told(found) == {
         "_inlfunc_twice_once": ("inlined", "call"),
         "Cos_4": ("value", "call"),
-        "h": ("name", "h"),
+        "other": ("value", "h"),
+        "Reorder": ("neighbour", "again"),
         "_inlfunc_twice_token_0_once": ("inlined", "again"),
         "_inlfunc_twice_token_0_two": ("value", "again"),
+        "_inlfunc_Deeper_x": ("inlined", "swish"),
         "HardSigmoid_7": ("inlined", "swish"),
         "Mul_8": ("value", "swish"),
+        "_inlfunc_twice_token_2_once": ("inlined", "end"),
+        "_inlfunc_twice_token_2_two": ("value", "end"),
     }
 
 
@@ -142,7 +157,7 @@ def test_what_was_inlined_and_fused_over_its_end_still_belongs_to_its_call():
     found = join.matches(
         [
             kernel("_inlfunc_twice_once", "x", "_inlfunc_twice_h"),
-            kernel("h", "_inlfunc_twice_h", "w"),
+            kernel("h", "_inlfunc_twice_h", "h"),
         ],
         CALLS,
     )
