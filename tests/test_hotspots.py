@@ -410,6 +410,20 @@ def test_another_way_of_naming_kernels_shows_as_unattributed(folds):
     assert changed.heat() == {}
 
 
+def test_pytorch_is_timed_over_its_calm_runs_too(folds):
+    laps = ({"mean": 9e-4}, {"mean": 1e-4}, {"mean": 8e-4})
+    spots = by_text(replace(made_up(folds), laps=laps))
+    assert spots["x = x.mean((2, 3))"].torch == 1e-4
+
+
+def test_a_kernel_of_several_nodes_of_one_line_is_not_shared_out(folds):
+    spots = made_up(folds)
+    line = spots.lineage.line_of("node_mean")
+    halves = (shares.Share("node_mean", line, 0.5), shares.Share("node_linear", line, 0.5))
+    one = replace(spots, shares={**spots.shares, "node_mean": halves})
+    assert not by_text(one)["x = x.mean((2, 3))"].fused
+
+
 def test_heat_has_the_seconds_of_each_exported_node(folds):
     spots = made_up(folds)
     assert spots.heat() == dict.fromkeys([o.node for o in spots.lineage.origins], 1e-5)
