@@ -17,6 +17,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper, parser
 
+from onnx_workbench import notes
 from onnx_workbench.errors import InputError, LoadError
 from onnx_workbench.source import Line
 from onnx_workbench.viewer import Netron, frontend, view
@@ -27,7 +28,7 @@ from onnx_workbench.viewer.heat import COLD, VIRIDIS, Heat, ink
 from onnx_workbench.viewer.layout import layers, layout
 from onnx_workbench.viewer.model import LARGEST_TENSOR, read
 from onnx_workbench.viewer.netron import _page
-from onnx_workbench.viewer.origin import scopes_of, sheet
+from onnx_workbench.viewer.origin import sheet
 
 TIMES = "\u00d7"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -484,7 +485,9 @@ def test_select_refuses_what_made_no_node(traced, what):
 
 @pytest.mark.parametrize("written", ["[", "3", "['', 1]", "[" * 9999, HOSTILE])
 def test_scopes_that_are_none_are_no_module(written):
-    assert scopes_of(written) == ()
+    node = helper.make_node("Relu", ["x"], ["y"])
+    node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=written)
+    assert notes.read(node) == notes.Notes()
 
 
 # Heat

@@ -50,7 +50,7 @@ class Netron(anywidget.AnyWidget):
 
     def __init__(self, model: Model, **traits: Any) -> None:
         self._model = model
-        self._origins = origin.origins(model.proto.graph)
+        self._origins = origin.origins(model.proto)
         origin.scrub(model.proto)
         self._screen: tuple[str, bytes | None] | None = None
         super().__init__(_picture=draw(model), _summary=summary(model), **traits)

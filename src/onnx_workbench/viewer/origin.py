@@ -6,21 +6,20 @@ import ast
 import linecache
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import onnx
 
-from ..source import Line, user_line
-from .model import subgraphs
+from .. import notes
+from ..proto import Site, bodies, sites
+from ..source import Line
 
 LONGEST_FUNCTION = 400
 """Lines of a function that are shown; a longer one is cut around the lines that made nodes."""
 
-_PREFIX = "pkg.torch.onnx."
-_FX = re.compile(r"%(?P<name>\w+) : .*?\[target=(?P<target>[^\]]+)\]")
 _PATH = re.compile(r"""(?<=File ")[^"\n]+(?=")|(?<!\S)(?:[A-Za-z]:)?[\\/]\S*?\.py\b""")
 
 
@@ -30,6 +29,7 @@ class Origin:
 
     node: str
     op: str
+    outputs: tuple[str, ...]
     fx: str = ""
     target: str = ""
     module: str = ""
@@ -55,53 +55,16 @@ def key(node: onnx.NodeProto) -> str:
     return node.name or next(iter(node.output), "")
 
 
-def origins(graph: onnx.GraphProto) -> dict[str, Origin]:
+def origins(model: onnx.ModelProto) -> dict[str, Origin]:
     """Of every node, also inside the bodies of If, Loop and Scan, by :func:`key`."""
-    return {origin.node: origin for origin in _walk(graph)}
+    return {site.name: _origin(site) for site in sites(model) if not site.function}
 
 
-def _walk(graph: onnx.GraphProto) -> Iterator[Origin]:
-    for node in graph.node:
-        notes = {p.key.removeprefix(_PREFIX): p.value for p in node.metadata_props}
-        fx = _FX.match(notes.get("fx_node", ""))
-        scopes = scopes_of(notes.get("name_scopes", ""))
-        yield Origin(
-            key(node),
-            node.op_type,
-            fx["name"] if fx else "",
-            fx["target"].removeprefix("torch.ops.") if fx else "",
-            scopes[-1] if scopes else "",
-            _made_by(notes.get("stack_trace", "")),
-        )
-        for attribute in node.attribute:
-            for inner in subgraphs(attribute):
-                yield from _walk(inner)
-
-
-@lru_cache(maxsize=4096)
-def scopes_of(written: str) -> tuple[str, ...]:
-    """Module paths from the outermost in; torch writes the model's own "" first, the FX node last.
-
-    >>> scopes_of("['', 'blocks.0', 'blocks.0.look', 'layer_norm']")
-    ('blocks.0', 'blocks.0.look')
-    """
-    try:
-        scopes = ast.literal_eval(written) if written else []
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return ()
-    whole = isinstance(scopes, list) and all(isinstance(scope, str) for scope in scopes)
-    return tuple(filter(None, scopes[:-1])) if whole else ()
-
-
-@lru_cache(maxsize=4096)
-def _made_by(trace: str) -> Line | None:
-    """The user's line; its text as it was at the export, which the file may no longer hold."""
-    line = user_line(trace) if trace else None
-    if line is None:
-        return None
-    _, _, after = trace.rpartition(f'File "{line.file}", line {line.number}, in ')
-    written = after.split("\n")[1].strip() if "\n" in after else line.text
-    return Line(line.file, line.number, line.function, written)
+def _origin(site: Site) -> Origin:
+    said = notes.read(site.node)
+    return Origin(
+        site.name, site.node.op_type, site.outputs, said.fx, said.target, said.module, said.line
+    )
 
 
 def place(line: Line) -> str:
@@ -208,34 +171,12 @@ def _named(made: Mapping[str, Origin], fits: Callable[[Origin], Any]) -> tuple[s
 
 def scrub(model: onnx.ModelProto) -> None:
     """Takes the folders of the author's machine out of everything that describes the model."""
-    model.doc_string = without_folders(model.doc_string)
-    _scrub_notes(model.metadata_props)
-    for function in model.functions:
-        function.doc_string = without_folders(function.doc_string)
-        _scrub_nodes(function.node)
-    _scrub_graph(model.graph)
-
-
-def _scrub_graph(graph: onnx.GraphProto) -> None:
-    graph.doc_string = without_folders(graph.doc_string)
-    _scrub_notes(graph.metadata_props)
-    for described in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        described.doc_string = without_folders(described.doc_string)
-        _scrub_notes(described.metadata_props)
-    _scrub_nodes(graph.node)
-
-
-def _scrub_nodes(nodes: Sequence[onnx.NodeProto]) -> None:
-    for node in nodes:
-        if node.doc_string:
-            node.doc_string = without_folders(node.doc_string)
-        _scrub_notes(node.metadata_props)
-        for attribute in node.attribute:
-            for inner in subgraphs(attribute):
-                _scrub_graph(inner)
-
-
-def _scrub_notes(notes: Iterable[onnx.StringStringEntryProto]) -> None:
-    for note in notes:
-        if "/" in note.value or "\\" in note.value:
-            note.value = without_folders(note.value)
+    nodes = [site.node for site in sites(model)]
+    graphs = [model.graph, *(body for node in nodes for body in bodies(node))]
+    values = (v for g in graphs for v in (*g.input, *g.output, *g.value_info, *g.initializer))
+    for described in (model, *model.functions, *nodes, *graphs, *values):
+        if described.doc_string:
+            described.doc_string = without_folders(described.doc_string)
+        for note in described.metadata_props:
+            if "/" in note.value or "\\" in note.value:
+                note.value = without_folders(note.value)
