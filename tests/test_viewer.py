@@ -19,8 +19,10 @@ from onnx import TensorProto, helper, numpy_helper, parser
 
 from onnx_workbench import notes
 from onnx_workbench.errors import InputError, LoadError
+from onnx_workbench.proto import sites
 from onnx_workbench.source import Line
 from onnx_workbench.viewer import Netron, frontend, view
+from onnx_workbench.viewer.comparison import LEFT, RIGHT
 from onnx_workbench.viewer.diagram import cut, diagram
 from onnx_workbench.viewer.drawing import draw
 from onnx_workbench.viewer.fold import fold
@@ -421,7 +423,7 @@ def test_a_graph_without_nodes_is_drawn():
 
 def test_the_panel_gets_the_fx_node_the_module_and_the_line(traced):
     netron = view(traced)
-    told = sheet(netron._origins)
+    told = sheet(netron.origins)
     by_op = {node["op"]: node for node in told["nodes"].values()}
     relu, gemm = by_op["Relu"], by_op["Gemm"]
     assert (relu["fx"], relu["target"], relu["module"]) == ("relu", "aten.relu.default", "")
@@ -453,7 +455,7 @@ def test_a_file_that_changed_since_the_export_is_not_shown(tmp_path):
         model.graph.node[0].metadata_props.add(
             key="pkg.torch.onnx.stack_trace", value=trace.format(written)
         )
-        told = sheet(view(model)._origins)
+        told = sheet(view(model).origins)
         assert len(told["functions"]) == shown
         assert told["nodes"]["h"]["text"] == f"return x.{written}()"
 
@@ -488,6 +490,22 @@ def test_scopes_that_are_none_are_no_module(written):
     node = helper.make_node("Relu", ["x"], ["y"])
     node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=written)
     assert notes.read(node) == notes.Notes()
+
+
+def test_two_nodes_of_one_name_are_told_apart_as_trace_does(traced):
+    model = graph("[a] h = Relu(x) [a] y = Neg(h)")
+    netron = view(model)
+    assert [origin.op for origin in netron.origins.values()] == ["Relu", "Neg"]
+    assert list(netron.origins) == [site.name for site in sites(model)] == ["a", "a_2"]
+    assert [node.name for node in netron._model.proto.graph.node] == ["a", "a_2"]
+
+
+def test_a_module_whose_name_starts_with_an_underscore_keeps_its_nodes():
+    node = helper.make_node("Relu", ["x"], ["y"])
+    node.metadata_props.add(
+        key="pkg.torch.onnx.name_scopes", value="['', '_guards_fn', '_body', 'relu']"
+    )
+    assert notes.read(node).modules == ("_body",)
 
 
 # Heat
@@ -556,6 +574,114 @@ def test_heat_refuses_what_has_no_colour(values, message):
         netron.heat(values)
     assert str(caught.value) == message
     assert netron._heat == {}
+
+
+# Two graphs side by side
+
+
+def graph(body: str, name: str = "net", **sources: str) -> onnx.ModelProto:
+    """From ONNX text; ``sources`` give nodes an FX node, or a line of the module "block"."""
+    model = parser.parse_model(
+        f'<ir_version: 10, opset_import: ["": 20]> {name} (float[2] x) => (float[2] y) {{{body}}}'
+    )
+    for node in (node for node in model.graph.node if node.name in sources):
+        source = sources[node.name]
+        trace = f'File "/home/ada/net.py", line {len(source)}, in forward\n    {source}'
+        notes = {"fx_node": source, "name_scopes": "['', 'block', 'f']", "stack_trace": trace}
+        for key, value in notes.items():
+            if source.startswith("%") is (key == "fx_node"):
+                node.metadata_props.add(key=f"pkg.torch.onnx.{key}", value=value)
+    return model
+
+
+OLD = graph("[a] h = Relu(x) [b] g = Neg(h) [c] y = Neg(g)", "old", b="%gelu", c="%gelu")
+NEW = graph("[a] h = Relu(x) [c] y = Abs(h)", "new", c="%gelu")
+
+
+def test_the_report_says_what_only_one_graph_has():
+    made = view(OLD).compare(NEW)
+    assert (made.both, made.here, made.there) == ((("a", "a"),), ("b", "c"), ("c",))
+    assert (dict(made.lost), dict(made.gained)) == ({"Neg": 2}, {"Abs": 1})
+    assert repr(made).splitlines() == [
+        "           old  new",
+        "---------  ---  ---",
+        "nodes        3    2",
+        "in both      1    1",
+        "only here    2    1",
+        "",
+        "lost         2 Neg",
+        "gained       Abs",
+        "only in old  b, c",
+        "only in new  c",
+    ]
+    assert made._repr_mimebundle_()["text/plain"] == repr(made)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "twin"),
+    [
+        (graph("[a] h = Relu(x) [b] y = Relu(h)"), graph("[b] h = Relu(x) y = Relu(h)"), None),
+        (graph("[a] y = Relu(x)"), graph("[b] y = Relu(x)"), "b"),
+        (graph("[a] y = Relu(x)", a="%r"), graph("[b] g = Relu(x) y = Neg(g)", b="%r"), "b"),
+        (graph("[a] y = Relu(x)", a="r(x)"), graph("[b] g = Relu(x) y = Neg(g)", b="r(x)"), "b"),
+        (graph("[a] y = Relu(x)", a="r(x)"), graph("[b] g = Relu(x) y = Neg(g)", b="s(x)"), None),
+        (graph("[a] y = Relu(x)", a="%r"), graph("[a] y = Relu(x)", a="%other"), None),
+        (graph("[a] y = Relu(x)"), graph("[a] y = Neg(x)"), None),
+    ],
+    ids=["name first", "value", "fx", "line", "other line", "other fx", "other operator"],
+)
+def test_a_node_is_matched_by_the_first_sign_that_both_have(left, right, twin):
+    assert dict(view(left).compare(right).both).get("a") == twin
+
+
+def test_each_node_is_taken_once():
+    twice = graph("[a] h = Relu(x) [b] y = Relu(h)", a="r(x)", b="r(x)")
+    once = graph("[c] z = Relu(x) [d] y = Neg(z)", c="r(x)")
+    assert view(twice).compare(once).both == (("a", "c"),)
+
+
+def test_a_choice_in_one_view_marks_its_counterpart_in_the_other():
+    made = view(OLD).compare(NEW)
+    made.left.selected = "a"
+    assert (made.left.marked, made.right.marked) == ([], ["a"])
+    made.right.selected = "c"
+    assert made.left.marked == ["b", "c"]
+    made.left.select("b")
+    assert (made.left.marked, made.right.marked) == (["b"], ["c"])
+    made.left.marked = []  # as a click does, also on the node that was clicked before
+    assert (made.left.selected, made.right.marked) == ("a", ["a"])
+
+
+def test_the_views_that_are_compared_stay_as_they_were():
+    old, new = view(OLD, height=300), view(NEW)
+    made = old.compare(new)
+    assert old._heat == new._heat == {}
+    assert (made.left.height, made.right.height) == (300, 300)
+    made.left.selected = "a"
+    assert new.marked == []
+
+
+def test_what_only_one_graph_has_is_seen_without_colour_vision_and_explained():
+    made = view(OLD).compare(NEW)
+    svg = made.svg()
+    assert titles(svg) == ["x", "Relu", "Neg", "Neg", "y", "x", "Relu", "Abs", "y"]
+    assert svg.count("only here") == 3  # the word stands in the box, too
+    for words in ("2 nodes only in old", "1 node only in new", "1 node in both"):
+        assert f">{words}<" in svg
+    for hue in (LEFT, RIGHT):
+        assert svg.count(f'stroke="{hue}"') == {LEFT: 2, RIGHT: 1}[hue]
+        assert contrast(hue, COLD) >= 3
+        assert contrast(hue, ink(hue)) >= 4.5
+    assert view(OLD).compare(NEW).svg() == svg
+
+
+def test_two_files_of_one_name_are_told_apart():
+    assert repr(view(OLD).compare(OLD)).split("\n")[0].split() == "old (left) old (right)".split()
+
+
+def test_compare_refuses_what_holds_no_model():
+    with pytest.raises(InputError, match="view was passed an object of class int"):
+        view(OLD).compare(3)
 
 
 # Files

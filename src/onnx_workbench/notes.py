@@ -46,9 +46,8 @@ def read(node: onnx.NodeProto) -> Notes:
     """The notes in the metadata of a node, by torch's keys (``pkg.torch.onnx.stack_trace``).
 
     >>> node = onnx.helper.make_node("Relu", ["x"], ["y"])
-    >>> node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value="['', 'block', 'relu']")
-    key: "pkg.torch.onnx.name_scopes"
-    value: "[\\'\\', \\'block\\', \\'relu\\']"
+    >>> scopes = "['', 'block', 'relu']"
+    >>> _ = node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=scopes)
     >>> read(node).module
     'block'
     """

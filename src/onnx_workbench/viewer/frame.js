@@ -288,9 +288,15 @@
     const width = Math.max(260, Number(root.getAttribute("width")));
     const row = make("g", { transform: `translate(${(width - 128) / 2} ${height + 12})` });
     const words = { y: 10, "font-family": "sans-serif", "font-size": 11, fill: "#24292f" };
-    heat.palette.forEach(([fill], at) => row.append(make("rect", { x: at * 4, width: 4.5, height: 12, fill })));
-    row.append(make("text", { ...words, x: -6, "text-anchor": "end" }, heat.low));
-    row.append(make("text", { ...words, x: 134 }, heat.high));
+    heat.swatches?.forEach(([fill, said], at) => {
+      row.append(make("rect", { y: at * 18 - 6, width: 12, height: 12, fill }));
+      row.append(make("text", { ...words, x: 18, y: at * 18 + 4 }, said));
+    });
+    if (!heat.swatches) {
+      heat.palette.forEach(([fill], at) => row.append(make("rect", { x: at * 4, width: 4.5, height: 12, fill })));
+      row.append(make("text", { ...words, x: -6, "text-anchor": "end" }, heat.low));
+      row.append(make("text", { ...words, x: 134 }, heat.high));
+    }
     root.append(make("rect", { y: height, width, height: 36, fill: "#fff" }), row);
     root.setAttribute("height", height + 36);
     root.setAttribute("width", width);

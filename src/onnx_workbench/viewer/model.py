@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -13,7 +13,7 @@ import onnx
 
 from ..errors import InputError, LoadError
 from ..proto import bodies, sites
-from .origin import key
+from .origin import Origin, key, origins, scrub
 
 LARGEST_TENSOR = 64 * 1024
 """Bytes of the largest tensor whose values still travel to the page."""
@@ -29,13 +29,15 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class Model:
-    """``name`` is a file's name without its folder; ``proto`` has no large weights.
+    """``name`` is a file's name without its folder; ``proto`` has no large weights and no folders.
 
+    ``origins`` are those of its nodes, with whole paths, since their source is looked up here.
     ``external`` names the files that hold the rest of the weights, which are never opened.
     """
 
     name: str
     proto: onnx.ModelProto
+    origins: Mapping[str, Origin]
     external: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -105,7 +107,10 @@ def _model(proto: onnx.ModelProto, name: str) -> Model:
         for entry in tensor.external_data
         if entry.key == "location"
     }
-    return Model(name, _without_weights(proto), tuple(sorted(files)))
+    light = _without_weights(proto)
+    made = origins(light)
+    scrub(light)
+    return Model(name, light, made, tuple(sorted(files)))
 
 
 def _what_is_wrong(data: bytes) -> str:
