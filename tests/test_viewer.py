@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import os
+import re
 import shutil
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -30,7 +33,7 @@ from onnx_workbench.viewer.heat import COLD, VIRIDIS, Heat, ink
 from onnx_workbench.viewer.layout import layers, layout
 from onnx_workbench.viewer.model import LARGEST_TENSOR, read
 from onnx_workbench.viewer.netron import _page
-from onnx_workbench.viewer.origin import sheet
+from onnx_workbench.viewer.origin import sheet, without_folders
 
 TIMES = "\u00d7"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -435,14 +438,87 @@ def test_the_panel_gets_the_fx_node_the_module_and_the_line(traced):
     assert function["lines"][line - function["first"]].strip() == relu["text"]
 
 
+PATHS = (
+    'File "{}/net.py", line 3, in forward\n    x.relu()',
+    "written to {}/my net.onnx",
+    "'{}/my weights.bin'",
+    "{}/net.py(12): forward\n{}/torch/nn.py(4): call",
+    "({}/a.txt,{}/b.txt)",
+)
+
+
+def everywhere(model: onnx.ModelProto, text: str) -> onnx.ModelProto:
+    """The model with a text in every place that describes it."""
+    nodes = [site.node for site in sites(model)]
+    values = (*model.graph.input, *model.graph.output, *model.graph.initializer)
+    for described in (model, model.graph, *nodes, *values):
+        described.doc_string = text
+        for key in ("fx_node", "name_scopes", "class_hierarchy", "stack_trace", "namespace"):
+            described.metadata_props.add(key=f"pkg.torch.onnx.{key}", value=text)
+    for node in nodes:
+        node.attribute.add(name="path", type=onnx.AttributeProto.STRING, s=text.encode())
+        node.attribute[-1].doc_string = text
+    return model
+
+
+def all_that_is_in(html: Path) -> str:
+    """The text of a saved view and of what is packed in it."""
+    text = html.read_text(encoding="utf-8")
+    packed = re.findall(r'"(H4sI[^"]+)"', text)
+    assert len(packed) >= 4
+    return text + "".join(
+        gzip.decompress(base64.b64decode(part)).decode("utf-8", "replace") for part in packed
+    )
+
+
+@pytest.mark.parametrize("folder", ["/home/ada", "C:\\Users\\ada", "/Volumes/a/b", "/opt/ada-1.2"])
+@pytest.mark.parametrize("shape", PATHS)
+def test_no_folder_is_in_what_is_saved_or_committed(folder, shape, tmp_path):
+    text = shape.replace("{}", folder).replace("/", "\\" if "\\" in folder else "/")
+    model = everywhere(tiny(), text)
+    model.graph.initializer[0].data_location = TensorProto.EXTERNAL
+    model.graph.initializer[0].external_data.add(key="location", value=f"{folder}/w.data")
+    netron = view(model)
+    netron.heat({"h": 1.0})
+    seen = all_that_is_in(netron.save(tmp_path / "graph.html"))
+    made = netron.compare(tiny())
+    for shown in (seen, *netron._repr_mimebundle_()[0].values(), repr(made), made.svg()):
+        assert folder not in str(shown)
+    assert "net.py" in seen or ".bin" in seen or ".onnx" in seen or "a.txt" in seen
+
+
+def test_a_folder_in_the_source_itself_is_cut_too(tmp_path):
+    path = tmp_path / "model.py"
+    path.write_text("def forward(x):\n    return x + load('/home/ada/bias.pt')\n")
+    trace = f"File \"{path}\", line 2, in forward\n    return x + load('/home/ada/bias.pt')"
+    model = graph("[a] y = Relu(x)")
+    model.graph.node[0].metadata_props.add(key="pkg.torch.onnx.stack_trace", value=trace)
+    seen = all_that_is_in(view(model).save(tmp_path / "graph.html"))
+    assert "/home/ada" not in seen
+    assert seen.count("return x + load('bias.pt')") == 3  # in the node, the panel, the function
+
+
+def test_what_is_no_path_of_a_machine_stays():
+    for text in (
+        "https://host.org/a/b",
+        "and/or",
+        "a </b> c",
+        "1/2",
+        "torch.ops/aten/relu",
+        "4 / 2",
+        "{a}/b/c",
+    ):
+        assert without_folders(text) == text
+
+
 def test_no_folder_leaves_the_kernel(traced, monkeypatch, tmp_path):
-    netron = view(traced)
     folder = str(Path(__file__).parent)
     assert folder in traced.graph.node[0].metadata_props[-1].value
+    netron = view(traced)
     sent = [gzip.decompress(part) for part in Page(netron, monkeypatch).ask("model")[1]]
     assert all(folder.encode() not in part for part in sent)
     assert b"test_viewer.py" in sent[0]
-    assert folder not in netron.save(tmp_path / "graph.html").read_text()
+    assert folder not in all_that_is_in(netron.save(tmp_path / "graph.html"))
 
 
 def test_a_file_that_changed_since_the_export_is_not_shown(tmp_path):
@@ -676,7 +752,8 @@ def test_what_only_one_graph_has_is_seen_without_colour_vision_and_explained():
 
 
 def test_two_files_of_one_name_are_told_apart():
-    assert repr(view(OLD).compare(OLD)).split("\n")[0].split() == "old (left) old (right)".split()
+    names = repr(view(OLD).compare(OLD)).split("\n")[0].split()
+    assert names == ["old", "(left)", "old", "(right)"]
 
 
 def test_compare_refuses_what_holds_no_model():
@@ -687,14 +764,42 @@ def test_compare_refuses_what_holds_no_model():
 # Files
 
 
+def hostile() -> onnx.ModelProto:
+    """Markup in every name and every text that a file can hold."""
+    model = everywhere(tiny(), f'File "{HOSTILE[3:]}.py", line 1, in {HOSTILE[3:]}\n    {HOSTILE}')
+    model.graph.name = model.graph.input[0].name = model.graph.node[0].input[0] = HOSTILE
+    for number, node in enumerate(model.graph.node):
+        node.name, node.op_type = f"{HOSTILE}{number}", HOSTILE
+    model.graph.node[0].output[0] = model.graph.node[1].input[0] = f"{HOSTILE}h"
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = HOSTILE[3:22]
+    return model
+
+
 def test_a_saved_view_holds_all_it_needs_and_no_markup_of_the_model(tmp_path):
-    model = tiny()
-    model.graph.name = model.graph.node[0].name = HOSTILE
-    text = view(model).save(tmp_path / "graph.html").read_text()
+    netron = view(hostile())
+    netron.heat({f"{HOSTILE}1": 1.0}, unit=HOSTILE)
+    text = netron.save(tmp_path / "graph.html").read_text()
     assert text.count("<script") == text.count("</script") == 1
     assert "default-src 'none'" in text
     assert "<img" not in text.split("<script")[0]
     assert [path.name for path in tmp_path.iterdir()] == ["graph.html"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such file names")
+def test_markup_stays_text_in_all_that_is_shown_without_a_page(tmp_path):
+    path = tmp_path / "<img src=x onerror=alert(3)>\x1b[31m.onnx"
+    onnx.save(hostile(), path)
+    netron, made = view(path), view(path).compare(OLD)
+    netron.heat({f"{HOSTILE}1": 1.0}, unit=HOSTILE)
+    for bundle in (netron._repr_mimebundle_()[0], made._repr_mimebundle_()):
+        assert {kind for kind in bundle if "html" in kind or "javascript" in kind} == set()
+        assert bundle["text/plain"].isprintable() or "\x1b" not in bundle["text/plain"]
+        tags = {
+            e.tag.removeprefix(SVG) for e in ElementTree.fromstring(bundle["image/svg+xml"]).iter()
+        }
+        assert tags <= {"svg", "title", "rect", "g", "path", "text", "tspan"}
+        assert "&lt;img src=x onerror=alert(3)&gt;" in bundle["image/svg+xml"]
+    assert "<img src=x" in repr(made)  # text/plain: every front-end escapes it
 
 
 def test_a_view_is_not_saved_into_a_folder_that_is_not_there(tmp_path):

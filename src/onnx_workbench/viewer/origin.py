@@ -7,6 +7,7 @@ import linecache
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,7 +21,12 @@ from ..source import Line
 LONGEST_FUNCTION = 400
 """Lines of a function that are shown; a longer one is cut around the lines that made nodes."""
 
-_PATH = re.compile(r"""(?<=File ")[^"\n]+(?=")|(?<!\S)(?:[A-Za-z]:)?[\\/]\S*?\.py\b""")
+_PATH = re.compile(
+    r"""(?<=File ")[^"\n]+(?=")"""
+    r"""|(?<=(["']))(?:[A-Za-z]:)?[\\/][^\s"'\\/]+[\\/][^"'\n]+(?=\1)"""
+    r"""|(?<![\w:/\\.<>)\]}-])(?:[A-Za-z]:)?[\\/](?:[^\s"'<>:,;()\\/]+[\\/])+[^\s"'<>:,;()\\/]+"""
+)
+"""What a trace names as a file; an absolute path in quotes; one that stands alone."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,7 @@ def _function(line: Line, first: int, last: int, name: str) -> Function:
         first = max(first, line.number - LONGEST_FUNCTION // 2)
         last = min(last, first + LONGEST_FUNCTION - 1)
     text = "".join(linecache.getlines(line.file)[first - 1 : last])
-    lines = tuple(textwrap.dedent(text).splitlines())
+    lines = tuple(without_folders(text) for text in textwrap.dedent(text).splitlines())
     return Function(place(line).rpartition(":")[0], name, first, lines)
 
 
@@ -137,15 +143,16 @@ def sheet(made: Mapping[str, Origin]) -> dict[str, Any]:
             "target": origin.target,
             "module": origin.module,
             "place": place(line) if line else "",
-            "text": line.text if line else "",
+            "text": without_folders(line.text) if line else "",
             "line": line.number if line else 0,
             "function": home.get((line.file, line.number), -1) if line else -1,
         }
     return {"nodes": nodes, "functions": [vars(function) for function in shown]}
 
 
+@lru_cache(maxsize=4096)
 def without_folders(text: str) -> str:
-    """The text with each absolute path of a Python file cut to the file's name.
+    """The text with each absolute path cut to the file's name.
 
     >>> without_folders('File "/home/ada/model.py", line 12, in forward')
     'File "model.py", line 12, in forward'
@@ -178,5 +185,10 @@ def scrub(model: onnx.ModelProto) -> None:
         if described.doc_string:
             described.doc_string = without_folders(described.doc_string)
         for note in described.metadata_props:
-            if "/" in note.value or "\\" in note.value:
-                note.value = without_folders(note.value)
+            note.value = without_folders(note.value)
+    for attribute in (attribute for node in nodes for attribute in node.attribute):
+        if attribute.doc_string:
+            attribute.doc_string = without_folders(attribute.doc_string)
+        if attribute.s:
+            with suppress(UnicodeDecodeError):  # bytes that are no text
+                attribute.s = without_folders(attribute.s.decode()).encode()
