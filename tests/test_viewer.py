@@ -879,3 +879,9 @@ def test_only_a_big_graph_is_folded_and_all_of_it_can_be_had(monkeypatch):
         assert (content["folded"], content["nodes"]) == (big, 4 * blocks)
         sent = onnx.load_from_string(gzip.decompress(netron._parts(whole=True)[1][0]))
         assert len(sent.graph.node) == 4 * blocks
+
+
+def test_a_small_graph_is_folded_where_this_is_asked_for(monkeypatch):
+    for folded in (True, False):
+        content = Page(view(layered(3), folded=folded), monkeypatch).ask("model")[0]
+        assert content["folded"] is folded

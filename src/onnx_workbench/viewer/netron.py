@@ -49,8 +49,8 @@ class Netron(anywidget.AnyWidget):
     marked: traitlets.List = traitlets.List(traitlets.Unicode()).tag(sync=True)
     height = traitlets.Int(640, min=160).tag(sync=True)
 
-    def __init__(self, model: Model, **traits: Any) -> None:
-        self._model = model
+    def __init__(self, model: Model, *, folded: bool = False, **traits: Any) -> None:
+        self._model, self._wanted = model, folded
         self.name, self.origins = model.name, model.origins
         self._screen: tuple[str, bytes | None] | None = None
         super().__init__(_picture=draw(model), _summary=summary(model), **traits)
@@ -217,7 +217,7 @@ class Netron(anywidget.AnyWidget):
     def _folded(self) -> Folded | None:
         """What is shown first of a big graph; None where all is."""
         big = len(self._model.proto.graph.node) > FOLD_ABOVE
-        return fold(self._model.proto) if big else None
+        return fold(self._model.proto) if self._wanted or big else None
 
     def _parts(self, whole: bool = False) -> tuple[dict[str, Any], list[bytes]]:
         """What the page needs of this model, compressed: bytes, operators' manual and source."""
