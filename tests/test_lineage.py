@@ -13,7 +13,7 @@ from onnx import parser
 from torch.fx.proxy import TracerBase
 
 import onnx_workbench as ow
-from onnx_workbench import folding, margin, proto, traces
+from onnx_workbench import folding, margin, notes, proto, traces
 from onnx_workbench.errors import InputError
 from onnx_workbench.source import Line
 
@@ -246,11 +246,11 @@ def test_nodes_without_a_name_or_with_that_of_another_are_told_apart(tmp_path):
 
 def test_torchs_own_machinery_is_no_line():
     trace = f'File "{torch.__file__}", line 3, in insert_checks'
-    assert ow.lineage.line_of(trace) is None
+    assert notes.line_of(trace) is None
     inner = f'File "{torch.__file__}", line 3, in forward'
-    assert ow.lineage.line_of(inner).number == 3
+    assert notes.line_of(inner).number == 3
     library = '  File "/usr/lib/python3/site-packages/net.py", line 8, in blur\n' + inner
-    assert ow.lineage.line_of(library).number == 8
+    assert notes.line_of(library).number == 8
 
 
 def test_the_report_is_the_source_with_counts_in_the_margin(folds):

@@ -14,7 +14,7 @@ PACKAGE = Path(onnx_workbench.__file__).parent
 FLOORS = (
     {"errors", "text", "contestant", "progress", "trial"},
     {"source", "runtime", "figures", "stack", "track", "bytecode", "proto"},
-    {"traces", "margin", "kernels"},
+    {"traces", "margin", "kernels", "notes"},
     {"exporter", "signature", "dynamo", "join", "columns"},
     {"graph", "agreement", "latency", "viewer", "frames"},
     {"artifact", "folding", "eager"},

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import os
+import re
 import shutil
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -17,9 +20,12 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper, parser
 
+from onnx_workbench import notes
 from onnx_workbench.errors import InputError, LoadError
+from onnx_workbench.proto import sites
 from onnx_workbench.source import Line
 from onnx_workbench.viewer import Netron, frontend, view
+from onnx_workbench.viewer.comparison import LEFT, RIGHT
 from onnx_workbench.viewer.diagram import cut, diagram
 from onnx_workbench.viewer.drawing import draw
 from onnx_workbench.viewer.fold import fold
@@ -27,7 +33,7 @@ from onnx_workbench.viewer.heat import COLD, VIRIDIS, Heat, ink
 from onnx_workbench.viewer.layout import layers, layout
 from onnx_workbench.viewer.model import LARGEST_TENSOR, read
 from onnx_workbench.viewer.netron import _page
-from onnx_workbench.viewer.origin import scopes_of, sheet
+from onnx_workbench.viewer.origin import sheet, without_folders
 
 TIMES = "\u00d7"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -420,7 +426,7 @@ def test_a_graph_without_nodes_is_drawn():
 
 def test_the_panel_gets_the_fx_node_the_module_and_the_line(traced):
     netron = view(traced)
-    told = sheet(netron._origins)
+    told = sheet(netron.origins)
     by_op = {node["op"]: node for node in told["nodes"].values()}
     relu, gemm = by_op["Relu"], by_op["Gemm"]
     assert (relu["fx"], relu["target"], relu["module"]) == ("relu", "aten.relu.default", "")
@@ -432,14 +438,87 @@ def test_the_panel_gets_the_fx_node_the_module_and_the_line(traced):
     assert function["lines"][line - function["first"]].strip() == relu["text"]
 
 
+PATHS = (
+    'File "{}/net.py", line 3, in forward\n    x.relu()',
+    "written to {}/my net.onnx",
+    "'{}/my weights.bin'",
+    "{}/net.py(12): forward\n{}/torch/nn.py(4): call",
+    "({}/a.txt,{}/b.txt)",
+)
+
+
+def everywhere(model: onnx.ModelProto, text: str) -> onnx.ModelProto:
+    """The model with a text in every place that describes it."""
+    nodes = [site.node for site in sites(model)]
+    values = (*model.graph.input, *model.graph.output, *model.graph.initializer)
+    for described in (model, model.graph, *nodes, *values):
+        described.doc_string = text
+        for key in ("fx_node", "name_scopes", "class_hierarchy", "stack_trace", "namespace"):
+            described.metadata_props.add(key=f"pkg.torch.onnx.{key}", value=text)
+    for node in nodes:
+        node.attribute.add(name="path", type=onnx.AttributeProto.STRING, s=text.encode())
+        node.attribute[-1].doc_string = text
+    return model
+
+
+def all_that_is_in(html: Path) -> str:
+    """The text of a saved view and of what is packed in it."""
+    text = html.read_text(encoding="utf-8")
+    packed = re.findall(r'"(H4sI[^"]+)"', text)
+    assert len(packed) >= 4
+    return text + "".join(
+        gzip.decompress(base64.b64decode(part)).decode("utf-8", "replace") for part in packed
+    )
+
+
+@pytest.mark.parametrize("folder", ["/home/ada", "C:\\Users\\ada", "/Volumes/a/b", "/opt/ada-1.2"])
+@pytest.mark.parametrize("shape", PATHS)
+def test_no_folder_is_in_what_is_saved_or_committed(folder, shape, tmp_path):
+    text = shape.replace("{}", folder).replace("/", "\\" if "\\" in folder else "/")
+    model = everywhere(tiny(), text)
+    model.graph.initializer[0].data_location = TensorProto.EXTERNAL
+    model.graph.initializer[0].external_data.add(key="location", value=f"{folder}/w.data")
+    netron = view(model)
+    netron.heat({"h": 1.0})
+    seen = all_that_is_in(netron.save(tmp_path / "graph.html"))
+    made = netron.compare(tiny())
+    for shown in (seen, *netron._repr_mimebundle_()[0].values(), repr(made), made.svg()):
+        assert folder not in str(shown)
+    assert "net.py" in seen or ".bin" in seen or ".onnx" in seen or "a.txt" in seen
+
+
+def test_a_folder_in_the_source_itself_is_cut_too(tmp_path):
+    path = tmp_path / "model.py"
+    path.write_text("def forward(x):\n    return x + load('/home/ada/bias.pt')\n")
+    trace = f"File \"{path}\", line 2, in forward\n    return x + load('/home/ada/bias.pt')"
+    model = graph("[a] y = Relu(x)")
+    model.graph.node[0].metadata_props.add(key="pkg.torch.onnx.stack_trace", value=trace)
+    seen = all_that_is_in(view(model).save(tmp_path / "graph.html"))
+    assert "/home/ada" not in seen
+    assert seen.count("return x + load('bias.pt')") == 3  # in the node, the panel, the function
+
+
+def test_what_is_no_path_of_a_machine_stays():
+    for text in (
+        "https://host.org/a/b",
+        "and/or",
+        "a </b> c",
+        "1/2",
+        "torch.ops/aten/relu",
+        "4 / 2",
+        "{a}/b/c",
+    ):
+        assert without_folders(text) == text
+
+
 def test_no_folder_leaves_the_kernel(traced, monkeypatch, tmp_path):
-    netron = view(traced)
     folder = str(Path(__file__).parent)
     assert folder in traced.graph.node[0].metadata_props[-1].value
+    netron = view(traced)
     sent = [gzip.decompress(part) for part in Page(netron, monkeypatch).ask("model")[1]]
     assert all(folder.encode() not in part for part in sent)
     assert b"test_viewer.py" in sent[0]
-    assert folder not in netron.save(tmp_path / "graph.html").read_text()
+    assert folder not in all_that_is_in(netron.save(tmp_path / "graph.html"))
 
 
 def test_a_file_that_changed_since_the_export_is_not_shown(tmp_path):
@@ -452,7 +531,7 @@ def test_a_file_that_changed_since_the_export_is_not_shown(tmp_path):
         model.graph.node[0].metadata_props.add(
             key="pkg.torch.onnx.stack_trace", value=trace.format(written)
         )
-        told = sheet(view(model)._origins)
+        told = sheet(view(model).origins)
         assert len(told["functions"]) == shown
         assert told["nodes"]["h"]["text"] == f"return x.{written}()"
 
@@ -484,7 +563,25 @@ def test_select_refuses_what_made_no_node(traced, what):
 
 @pytest.mark.parametrize("written", ["[", "3", "['', 1]", "[" * 9999, HOSTILE])
 def test_scopes_that_are_none_are_no_module(written):
-    assert scopes_of(written) == ()
+    node = helper.make_node("Relu", ["x"], ["y"])
+    node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=written)
+    assert notes.read(node) == notes.Notes()
+
+
+def test_two_nodes_of_one_name_are_told_apart_as_trace_does(traced):
+    model = graph("[a] h = Relu(x) [a] y = Neg(h)")
+    netron = view(model)
+    assert [origin.op for origin in netron.origins.values()] == ["Relu", "Neg"]
+    assert list(netron.origins) == [site.name for site in sites(model)] == ["a", "a_2"]
+    assert [node.name for node in netron._model.proto.graph.node] == ["a", "a_2"]
+
+
+def test_a_module_whose_name_starts_with_an_underscore_keeps_its_nodes():
+    node = helper.make_node("Relu", ["x"], ["y"])
+    node.metadata_props.add(
+        key="pkg.torch.onnx.name_scopes", value="['', '_guards_fn', '_body', 'relu']"
+    )
+    assert notes.read(node).modules == ("_body",)
 
 
 # Heat
@@ -555,17 +652,154 @@ def test_heat_refuses_what_has_no_colour(values, message):
     assert netron._heat == {}
 
 
+# Two graphs side by side
+
+
+def graph(body: str, name: str = "net", **sources: str) -> onnx.ModelProto:
+    """From ONNX text; ``sources`` give nodes an FX node, or a line of the module "block"."""
+    model = parser.parse_model(
+        f'<ir_version: 10, opset_import: ["": 20]> {name} (float[2] x) => (float[2] y) {{{body}}}'
+    )
+    for node in (node for node in model.graph.node if node.name in sources):
+        source = sources[node.name]
+        trace = f'File "/home/ada/net.py", line {len(source)}, in forward\n    {source}'
+        notes = {"fx_node": source, "name_scopes": "['', 'block', 'f']", "stack_trace": trace}
+        for key, value in notes.items():
+            if source.startswith("%") is (key == "fx_node"):
+                node.metadata_props.add(key=f"pkg.torch.onnx.{key}", value=value)
+    return model
+
+
+OLD = graph("[a] h = Relu(x) [b] g = Neg(h) [c] y = Neg(g)", "old", b="%gelu", c="%gelu")
+NEW = graph("[a] h = Relu(x) [c] y = Abs(h)", "new", c="%gelu")
+
+
+def test_the_report_says_what_only_one_graph_has():
+    made = view(OLD).compare(NEW)
+    assert (made.both, made.here, made.there) == ((("a", "a"),), ("b", "c"), ("c",))
+    assert (dict(made.lost), dict(made.gained)) == ({"Neg": 2}, {"Abs": 1})
+    assert repr(made).splitlines() == [
+        "           old  new",
+        "---------  ---  ---",
+        "nodes        3    2",
+        "in both      1    1",
+        "only here    2    1",
+        "",
+        "lost         2 Neg",
+        "gained       Abs",
+        "only in old  b, c",
+        "only in new  c",
+    ]
+    assert made._repr_mimebundle_()["text/plain"] == repr(made)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "twin"),
+    [
+        (graph("[a] h = Relu(x) [b] y = Relu(h)"), graph("[b] h = Relu(x) y = Relu(h)"), None),
+        (graph("[a] y = Relu(x)"), graph("[b] y = Relu(x)"), "b"),
+        (graph("[a] y = Relu(x)", a="%r"), graph("[b] g = Relu(x) y = Neg(g)", b="%r"), "b"),
+        (graph("[a] y = Relu(x)", a="r(x)"), graph("[b] g = Relu(x) y = Neg(g)", b="r(x)"), "b"),
+        (graph("[a] y = Relu(x)", a="r(x)"), graph("[b] g = Relu(x) y = Neg(g)", b="s(x)"), None),
+        (graph("[a] y = Relu(x)", a="%r"), graph("[a] y = Relu(x)", a="%other"), None),
+        (graph("[a] y = Relu(x)"), graph("[a] y = Neg(x)"), None),
+    ],
+    ids=["name first", "value", "fx", "line", "other line", "other fx", "other operator"],
+)
+def test_a_node_is_matched_by_the_first_sign_that_both_have(left, right, twin):
+    assert dict(view(left).compare(right).both).get("a") == twin
+
+
+def test_each_node_is_taken_once():
+    twice = graph("[a] h = Relu(x) [b] y = Relu(h)", a="r(x)", b="r(x)")
+    once = graph("[c] z = Relu(x) [d] y = Neg(z)", c="r(x)")
+    assert view(twice).compare(once).both == (("a", "c"),)
+
+
+def test_a_choice_in_one_view_marks_its_counterpart_in_the_other():
+    made = view(OLD).compare(NEW)
+    made.left.selected = "a"
+    assert (made.left.marked, made.right.marked) == ([], ["a"])
+    made.right.selected = "c"
+    assert made.left.marked == ["b", "c"]
+    made.left.select("b")
+    assert (made.left.marked, made.right.marked) == (["b"], ["c"])
+    made.left.marked = []  # as a click does, also on the node that was clicked before
+    assert (made.left.selected, made.right.marked) == ("a", ["a"])
+
+
+def test_the_views_that_are_compared_stay_as_they_were():
+    old, new = view(OLD, height=300), view(NEW)
+    made = old.compare(new)
+    assert old._heat == new._heat == {}
+    assert (made.left.height, made.right.height) == (300, 300)
+    made.left.selected = "a"
+    assert new.marked == []
+
+
+def test_what_only_one_graph_has_is_seen_without_colour_vision_and_explained():
+    made = view(OLD).compare(NEW)
+    svg = made.svg()
+    assert titles(svg) == ["x", "Relu", "Neg", "Neg", "y", "x", "Relu", "Abs", "y"]
+    assert svg.count("only here") == 3  # the word stands in the box, too
+    for words in ("2 nodes only in old", "1 node only in new", "1 node in both"):
+        assert f">{words}<" in svg
+    for hue in (LEFT, RIGHT):
+        assert svg.count(f'stroke="{hue}"') == {LEFT: 2, RIGHT: 1}[hue]
+        assert contrast(hue, COLD) >= 3
+        assert contrast(hue, ink(hue)) >= 4.5
+    assert view(OLD).compare(NEW).svg() == svg
+
+
+def test_two_files_of_one_name_are_told_apart():
+    names = repr(view(OLD).compare(OLD)).split("\n")[0].split()
+    assert names == ["old", "(left)", "old", "(right)"]
+
+
+def test_compare_refuses_what_holds_no_model():
+    with pytest.raises(InputError, match="view was passed an object of class int"):
+        view(OLD).compare(3)
+
+
 # Files
 
 
+def hostile() -> onnx.ModelProto:
+    """Markup in every name and every text that a file can hold."""
+    model = everywhere(tiny(), f'File "{HOSTILE[3:]}.py", line 1, in {HOSTILE[3:]}\n    {HOSTILE}')
+    model.graph.name = model.graph.input[0].name = model.graph.node[0].input[0] = HOSTILE
+    for number, node in enumerate(model.graph.node):
+        node.name, node.op_type = f"{HOSTILE}{number}", HOSTILE
+    model.graph.node[0].output[0] = model.graph.node[1].input[0] = f"{HOSTILE}h"
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = HOSTILE[3:22]
+    return model
+
+
 def test_a_saved_view_holds_all_it_needs_and_no_markup_of_the_model(tmp_path):
-    model = tiny()
-    model.graph.name = model.graph.node[0].name = HOSTILE
-    text = view(model).save(tmp_path / "graph.html").read_text()
+    netron = view(hostile())
+    netron.heat({f"{HOSTILE}1": 1.0}, unit=HOSTILE)
+    text = netron.save(tmp_path / "graph.html").read_text()
     assert text.count("<script") == text.count("</script") == 1
     assert "default-src 'none'" in text
     assert "<img" not in text.split("<script")[0]
     assert [path.name for path in tmp_path.iterdir()] == ["graph.html"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such file names")
+def test_markup_stays_text_in_all_that_is_shown_without_a_page(tmp_path):
+    path = tmp_path / "<img src=x onerror=alert(3)>\x1b[31m.onnx"
+    onnx.save(hostile(), path)
+    netron, made = view(path), view(path).compare(OLD)
+    netron.heat({f"{HOSTILE}1": 1.0}, unit=HOSTILE)
+    for bundle in (netron._repr_mimebundle_()[0], made._repr_mimebundle_()):
+        assert {kind for kind in bundle if "html" in kind or "javascript" in kind} == set()
+        assert bundle["text/plain"].isprintable() or "\x1b" not in bundle["text/plain"]
+        tags = {
+            e.tag.removeprefix(SVG) for e in ElementTree.fromstring(bundle["image/svg+xml"]).iter()
+        }
+        assert tags <= {"svg", "title", "rect", "g", "path", "text", "tspan"}
+        assert "&lt;img src=x onerror=alert(3)&gt;" in bundle["image/svg+xml"]
+    assert "<img src=x" in repr(made)  # text/plain: every front-end escapes it
 
 
 def test_a_view_is_not_saved_into_a_folder_that_is_not_there(tmp_path):
@@ -645,3 +879,9 @@ def test_only_a_big_graph_is_folded_and_all_of_it_can_be_had(monkeypatch):
         assert (content["folded"], content["nodes"]) == (big, 4 * blocks)
         sent = onnx.load_from_string(gzip.decompress(netron._parts(whole=True)[1][0]))
         assert len(sent.graph.node) == 4 * blocks
+
+
+def test_a_small_graph_is_folded_where_this_is_asked_for(monkeypatch):
+    for folded in (True, False):
+        content = Page(view(layered(3), folded=folded), monkeypatch).ask("model")[0]
+        assert content["folded"] is folded

@@ -8,23 +8,18 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
-from pathlib import Path
 from typing import Any
 
-import torch
-
-from . import folding
+from . import folding, notes
 from .artifact import Artifact
 from .columns import Columns, Link
 from .errors import InputError
 from .folding import Folded, Key
 from .margin import annotated
+from .notes import line_of
 from .proto import Site, producers, sites
-from .source import Line, is_users, lines, user_line
+from .source import Line
 from .text import plural, table
-
-_METADATA = "pkg.torch.onnx."
-_TORCH = ("torch/", "torch\\", "<", f"{Path(torch.__file__).parent}")
 
 _MOST = 2_000
 """Nodes that are shown as columns; a page with more rows is slow."""
@@ -84,8 +79,7 @@ def trace(artifact: Artifact) -> Lineage:
             "Make one with export(model, path, x), or load(path)."
         )
     found = sites(artifact.proto)
-    known: dict[str, Line | None] = {}
-    origins = [_origin(site, known) for site in found]
+    origins = [_origin(site) for site in found]
     if artifact.graph is None:
         return Lineage(artifact, tuple(_inherit(found, origins)), ())
     graph = artifact.graph.program.graph_module.graph
@@ -267,41 +261,18 @@ class Lineage:
 _WAYS = ((METADATA, "by their metadata"), (NEIGHBOUR, "by a neighbour"), (NONE, "without a line"))
 
 
-def _origin(site: Site, known: dict[str, Line | None]) -> Origin:
-    said = {
-        entry.key.removeprefix(_METADATA): entry.value
-        for entry in site.node.metadata_props
-        if entry.key.startswith(_METADATA)
-    }
-    stack = said.get("stack_trace", "")
-    if stack not in known:
-        known[stack] = line_of(stack)
-    scopes = [part.strip(" '\"") for part in said.get("name_scopes", "").strip("[]").split(",")]
-    module = scopes[-2] if len(scopes) > 1 and not scopes[-2].startswith("_") else ""
+def _origin(site: Site) -> Origin:
+    said = notes.read(site.node)
     return Origin(
         node=site.name,
         operator=site.node.op_type,
-        fx=said.get("fx_node", "").partition(" ")[0].removeprefix("%"),
-        module=module,
-        line=known[stack],
-        rule=METADATA if known[stack] else NONE,
+        fx=said.fx,
+        module=said.module,
+        line=said.line,
+        rule=METADATA if said.line else NONE,
         inside=site.inside,
-        key=Key(stack, module),
+        key=Key(said.trace, said.module),
     )
-
-
-def line_of(trace: str) -> Line | None:
-    """The user's own line, else the innermost that is not torch's, else that of a torch module.
-
-    None where there is but torch's own machinery, such as the checks that it inserts.
-    """
-    line = user_line(trace)
-    if line is None or is_users(line.file):
-        return line
-    frames = lines(trace)
-    outside = [frame for frame in frames if not frame.file.startswith(_TORCH)]
-    modules = [frame for frame in frames if frame.function == "forward"]
-    return next(reversed(outside or modules), None)
 
 
 def _is(line: Line, asked: Line | int | str) -> bool:

@@ -23,7 +23,7 @@ class Site:
     @property
     def inputs(self) -> tuple[str, ...]:
         """What it reads; for a node with a body, also what the body reads from outside."""
-        return tuple(name for name in (*self.node.input, *_captured(self.node)) if name)
+        return tuple(name for name in (*self.node.input, *captured(self.node)) if name)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -70,6 +70,20 @@ def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from attribute.graphs
 
 
+def captured(node: onnx.NodeProto) -> list[str]:
+    """What the bodies of a node read and do not make."""
+    read: list[str] = []
+    for body in bodies(node):
+        made = {value for inner in body.node for value in inner.output}
+        made |= {value.name for value in body.input} | {t.name for t in body.initializer}
+        inner_reads = (
+            v for inner in body.node for v in (*inner.input, *captured(inner)) if v not in made
+        )
+        read += inner_reads
+        read += [value.name for value in body.output if value.name not in made]
+    return read
+
+
 def producers(found: Iterable[Site]) -> dict[str, Site]:
     """Value -> the node that makes it; a value of that name in two bodies belongs to neither."""
     made: dict[str, Site] = {}
@@ -100,17 +114,3 @@ def _free(name: str, taken: set[str]) -> str:
         unique = f"{name}_{count}"
     taken.add(unique)
     return unique
-
-
-def _captured(node: onnx.NodeProto) -> list[str]:
-    """What the bodies of a node read and do not make."""
-    read: list[str] = []
-    for body in bodies(node):
-        made = {value for inner in body.node for value in inner.output}
-        made |= {value.name for value in body.input} | {t.name for t in body.initializer}
-        inner_reads = (
-            v for inner in body.node for v in (*inner.input, *_captured(inner)) if v not in made
-        )
-        read += inner_reads
-        read += [value.name for value in body.output if value.name not in made]
-    return read

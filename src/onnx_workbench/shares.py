@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from . import folding
 from .join import Match
-from .lineage import Lineage, Origin, line_of
+from .lineage import Lineage, Origin
+from .notes import line_of
 from .source import Line
 
 _LEAST = 1e-9

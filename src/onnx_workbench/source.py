@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<number>\d+), in (?P<function>.+)')
+_FRAME = re.compile(
+    r'File "(?P<file>[^"]+)", line (?P<number>\d+), in (?P<function>.+)'
+    r'(?:\n[ \t]+(?!File ")(?P<text>\S.*))?'
+)
 _CELL = re.compile(r"ipykernel_\d+|<ipython-input|<doctest|<stdin>")
 _INSTALLED = re.compile(r"[\\/](site|dist)-packages[\\/]")  # of pip --user or Debian, too
 
@@ -49,9 +52,12 @@ class Line:
 
 
 def lines(stack_trace: str) -> list[Line]:
-    """All frames of a stack trace as torch and Python print it, outermost first."""
+    """All frames of a stack trace as torch and Python print it, outermost first.
+
+    Their text is that of the trace, which the file may no longer hold.
+    """
     return [
-        _line(match["file"], int(match["number"]), match["function"].strip())
+        _line(match["file"], int(match["number"]), match["function"].strip(), match["text"])
         for match in _FRAME.finditer(stack_trace)
     ]
 
@@ -87,5 +93,5 @@ def _walk(trace: TracebackType | None) -> Iterator[Line]:
         trace = trace.tb_next
 
 
-def _line(file: str, number: int, function: str) -> Line:
-    return Line(file, number, function, linecache.getline(file, number).strip())
+def _line(file: str, number: int, function: str, text: str | None = None) -> Line:
+    return Line(file, number, function, (text or linecache.getline(file, number)).strip())

@@ -10,7 +10,7 @@ from .netron import Netron
 __all__ = ["Netron", "view"]
 
 
-def view(model: Any, *, height: int = 640) -> Netron:
+def view(model: Any, *, height: int = 640, folded: bool = False) -> Netron:
     """Netron in the cell. The page gets the graph; large weights stay in the kernel.
 
     Args:
@@ -18,6 +18,8 @@ def view(model: Any, *, height: int = 640) -> Netron:
             ``onnx_ir.Model`` or a ``torch.onnx.ONNXProgram``. It is read, never changed; a file
             of external data is not opened.
         height: pixels of the frame at most.
+        folded: whether a graph of up to a thousand nodes opens with one box for each module, too,
+            as a larger one does.
 
     Returns:
         A widget. Where no page lives (GitHub, nbconvert, a test) it shows as a text and a picture;
@@ -38,4 +40,4 @@ def view(model: Any, *, height: int = 640) -> Netron:
 
     The front-end is that of the installed `netron <https://github.com/lutzroeder/netron>`_.
     """
-    return Netron(read(model), height=height)
+    return Netron(read(model), height=height, folded=folded)

@@ -12,9 +12,10 @@ from typing import Literal
 import onnx
 from onnx import numpy_helper
 
+from ..proto import captured
 from ..text import plural
 from .layout import layers
-from .model import Model, subgraphs
+from .model import Model
 from .origin import key
 from .summary import dims_of, plain
 
@@ -197,8 +198,8 @@ def _lines(
     if len(weights) > _MOST_LINES:
         yield "", f"and {len(weights) - _MOST_LINES} more"
     for attribute in node.attribute:
-        for graph in subgraphs(attribute):
-            yield plain(attribute.name, 16), plural(len(graph.node), "node")
+        if held := sum(len(graph.node) for graph in (attribute.g, *attribute.graphs)):
+            yield plain(attribute.name, 16), plural(held, "node")
 
 
 def _roles(node: onnx.NodeProto, opset: int) -> list[str]:
@@ -208,13 +209,3 @@ def _roles(node: onnx.NodeProto, opset: int) -> list[str]:
     except onnx.defs.SchemaError:
         return []
     return [formal.name for formal in schema.inputs]
-
-
-def captured(node: onnx.NodeProto) -> Iterator[str]:
-    """What the bodies of an If, Loop or Scan read from outside; names made inside do no harm."""
-    for attribute in node.attribute:
-        for graph in subgraphs(attribute):
-            for inner in graph.node:
-                yield from inner.input
-                yield from captured(inner)
-            yield from (value.name for value in graph.output)

@@ -6,12 +6,13 @@ every name is escaped, and the same model gives the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from html import escape
 
 from .diagram import Box, Diagram, cut, diagram
-from .heat import VIRIDIS, Heat, ink
+from .heat import VIRIDIS, Contrast, Heat, ink
 from .layout import Layout, layout
 from .model import Model
 from .summary import plain
@@ -42,7 +43,7 @@ _COLOUR = {op: colour for colour, ops in _COLOURS.items() for op in ops.split()}
 _NARROW, _WIDE = frozenset("iljtfrI.,:;'|!()[] "), frozenset("MWmw@%\u00d7\u2026")
 
 
-def draw(model: Model, heat: Heat | None = None) -> str:
+def draw(model: Model, heat: Heat | Contrast | None = None) -> str:
     """An SVG document: layered from top to bottom, shapes on the arrows, weights in the boxes.
 
     With ``heat`` each box has the colour of its value, and the value inside.
@@ -60,7 +61,8 @@ def draw(model: Model, heat: Heat | None = None) -> str:
     sizes = [_size(box, _label(picture, index)) for index, box in enumerate(picture.boxes)]
     spots = layout(sizes, [(arrow.tail, arrow.head) for arrow in picture.arrows], gap=(28, 46))
     title = plain(model.name)
-    width = max(spots.width, _wide(title, 11) + 40) + 2 * _MARGIN
+    words = max((_wide(said, 11) for _, said in heat.swatches), default=0) if heat else 0
+    width = max(spots.width, _wide(title, 11) + 40, words + 20) + 2 * _MARGIN
     height = spots.height + 2 * _MARGIN + (_LEGEND if heat else 0)
     shift = (width - spots.width) / 2
     return "".join(
@@ -74,9 +76,24 @@ def draw(model: Model, heat: Heat | None = None) -> str:
             *(_box(box, spots, index, heat) for index, box in enumerate(picture.boxes)),
             *_labels(picture, spots),
             "</g>",
-            *(_legend(heat, width / 2, height - _MARGIN - 12) if heat else ()),
+            *(_key(heat, width / 2, height - _MARGIN - 12) if heat else ()),
             "</svg>",
         ]
+    )
+
+
+def beside(pictures: Sequence[str]) -> str:
+    """Several pictures of :func:`draw` as one, from left to right."""
+    sizes = [re.findall(r' (?:width|height)="(\d+)"', picture)[:2] for picture in pictures]
+    width, height = sum(int(w) for w, _ in sizes), max(int(h) for _, h in sizes)
+    parts = [
+        picture.replace("<svg ", f'<svg x="{sum(int(w) for w, _ in sizes[:at])}" ', 1)
+        for at, picture in enumerate(pictures)
+    ]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}"><rect width="100%" height="100%" rx="8" '
+        f'fill="{_PAPER}"/>{"".join(parts)}</svg>'
     )
 
 
@@ -107,9 +124,20 @@ def _label(picture: Diagram, index: int) -> str:
     return plain(", ".join(dict.fromkeys(labels)), 40)
 
 
-def _warm(box: Box, heat: Heat) -> Box:
+def _warm(box: Box, heat: Heat | Contrast) -> Box:
     value = heat.shown(box.node)
     return replace(box, lines=(*box.lines, ("", value))) if value else box
+
+
+def _key(heat: Heat | Contrast, middle: float, top: float) -> Iterator[str]:
+    if isinstance(heat, Heat):
+        yield from _legend(heat, middle, top)
+        return
+    left = middle - max(_wide(words, 11) for _, words in heat.swatches) / 2 - 8
+    for at, (colour, words) in enumerate(heat.swatches):
+        y = top - 8 + 18 * at
+        yield f'<rect x="{left:.1f}" y="{y}" width="11" height="11" rx="2" fill="{colour}"/>'
+        yield f'<text x="{left + 17:.1f}" y="{y + 9}" fill="{_INK}">{escape(words)}</text>'
 
 
 def _legend(heat: Heat, middle: float, top: float) -> Iterator[str]:
@@ -127,7 +155,7 @@ def _legend(heat: Heat, middle: float, top: float) -> Iterator[str]:
         )
 
 
-def _box(box: Box, spots: Layout, index: int, heat: Heat | None) -> str:
+def _box(box: Box, spots: Layout, index: int, heat: Heat | Contrast | None) -> str:
     place = spots.places[index]
     width, left, top = _body_width(box), place.x - _body_width(box) / 2, place.y - place.height / 2
     frame = f'x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{place.height:.0f}"'

@@ -13,10 +13,10 @@ from itertools import groupby
 import onnx
 from onnx import helper
 
-from .diagram import captured
+from .. import notes
+from ..proto import captured
 from .layout import layers
 from .model import LARGEST_TENSOR, stub
-from .origin import scopes_of
 
 FOLD_ABOVE = 1000
 """Nodes up to which a graph is shown as it is."""
@@ -159,12 +159,9 @@ def _scopes(nodes: Sequence[onnx.NodeProto]) -> Iterator[tuple[int, tuple[tuple,
     """Module paths and classes by node; one without any, as a constant, is of the next node's."""
     found: tuple[tuple, tuple] = ((), ())
     for node in reversed(nodes):
-        notes = {entry.key: entry.value for entry in node.metadata_props}
-        if written := notes.get("pkg.torch.onnx.name_scopes"):
-            paths = scopes_of(written)
-            classes = scopes_of(notes.get("pkg.torch.onnx.class_hierarchy", ""))[-len(paths) :]
-            kinds = [name.rpartition(".")[2] for name in classes]
-            found = paths, (*kinds, *["Module"] * (len(paths) - len(kinds)))
+        said = notes.read(node)
+        if said.fx or said.modules:
+            found = said.modules, said.classes
         yield id(node), found
 
 

@@ -182,6 +182,7 @@
   };
 
   let marked = new Set();
+  let closing = false;
   const select = (scroll) => {
     const fits = (node) => marked.has(key(node));
     const elements = [];
@@ -198,7 +199,9 @@
     if (names.length && view._sidebar._stack?.length) {
       const target = element("target"); // the sidebar shows another node, and would take the focus
       target.focus = () => {};
+      closing = true; // the sidebar beneath it chooses its node once more
       view._sidebar.close();
+      closing = false;
       delete target.focus;
     }
     marked = new Set(names);
@@ -254,11 +257,27 @@
     };
   }
 
+  // A node is chosen by a click on it, which ends in its properties, or in a sidebar.
+  let chosen = null;
+  const report = (node) => {
+    if (key(node) === chosen && !marked.size) return;
+    chosen = key(node);
+    marked = new Set();
+    say({ type: "activate", name: chosen });
+  };
   const show = view.showNodeProperties.bind(view);
   view.showNodeProperties = (node, source) => {
-    marked = new Set();
-    if (node) say({ type: "activate", name: key(node) });
+    if (node) report(node);
     return show(node, source);
+  };
+  const hearSidebars = ({ prototype }) => {
+    const { select: chooses } = prototype;
+    if (!chooses || Object.hasOwn(prototype, "heard")) return;
+    prototype.heard = true;
+    prototype.select = function (values, source) {
+      if (source === "sidebar" && isNode(values?.[0]) && !closing) report(values[0]);
+      return chooses.call(this, values, source);
+    };
   };
 
   // The picture follows what is on the screen, when it has come to rest.
@@ -288,9 +307,15 @@
     const width = Math.max(260, Number(root.getAttribute("width")));
     const row = make("g", { transform: `translate(${(width - 128) / 2} ${height + 12})` });
     const words = { y: 10, "font-family": "sans-serif", "font-size": 11, fill: "#24292f" };
-    heat.palette.forEach(([fill], at) => row.append(make("rect", { x: at * 4, width: 4.5, height: 12, fill })));
-    row.append(make("text", { ...words, x: -6, "text-anchor": "end" }, heat.low));
-    row.append(make("text", { ...words, x: 134 }, heat.high));
+    heat.swatches?.forEach(([fill, said], at) => {
+      row.append(make("rect", { y: at * 18 - 6, width: 12, height: 12, fill }));
+      row.append(make("text", { ...words, x: 18, y: at * 18 + 4 }, said));
+    });
+    if (!heat.swatches) {
+      heat.palette.forEach(([fill], at) => row.append(make("rect", { x: at * 4, width: 4.5, height: 12, fill })));
+      row.append(make("text", { ...words, x: -6, "text-anchor": "end" }, heat.low));
+      row.append(make("text", { ...words, x: 134 }, heat.high));
+    }
     root.append(make("rect", { y: height, width, height: 36, fill: "#fff" }), row);
     root.setAttribute("height", height + 36);
     root.setAttribute("width", width);
@@ -314,6 +339,7 @@
   const open = async (message) => {
     ready = false;
     await host.open(message);
+    hearSidebars(view.target.constructor);
     const [width, height] = size();
     say({ type: "drawn", width: width + 40, height: height + 40 });
     await new Promise(requestAnimationFrame); // the cell may have changed the frame's height

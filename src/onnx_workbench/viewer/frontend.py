@@ -13,12 +13,11 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 
-from .model import subgraphs
+from ..proto import sites
 
 MODULES = (
     *("base", "text", "json", "xml", "protobuf", "zip", "tar", "flatbuffers", "grapher", "dagre"),
@@ -70,20 +69,12 @@ def operators(model: onnx.ModelProto) -> str:
     Raises:
         UnfitError: the manual is missing or not a list of named entries.
     """
-    used = set(_used(model.graph)) | {n.op_type for f in model.functions for n in f.node}
+    used = {site.node.op_type for site in sites(model)}
     try:
         entries = json.loads(_read(_installed(), "onnx-metadata.json"))
         return json.dumps([entry for entry in entries if entry["name"] in used])
     except (ValueError, TypeError, KeyError) as error:
         raise UnfitError("onnx-metadata.json is no list of operators") from error
-
-
-def _used(graph: onnx.GraphProto) -> Iterator[str]:
-    for node in graph.node:
-        yield node.op_type
-        for attribute in node.attribute:
-            for inner in subgraphs(attribute):
-                yield from _used(inner)
 
 
 def _installed() -> Path:

@@ -1,4 +1,4 @@
-"""A number for each node -> a colour, an ink that can be read on it, and a legend."""
+"""A number or a verdict for each node -> a colour, an ink that can be read on it, and a legend."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ class Heat:
 
     values: Mapping[str, float]
     unit: str = ""
+    swatches = ()
 
     @cached_property
     def span(self) -> tuple[float, float]:
@@ -93,3 +94,40 @@ class Heat:
         if self.unit == "B":
             return text.size(round(value))
         return f"{value:.4g} {self.unit}".rstrip()
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The nodes ``only`` this graph has in one ``hue``; those of ``both`` graphs are grey.
+
+    >>> contrast = Contrast(frozenset({"gelu"}), "new.onnx", both=2, hue="#0072b2")
+    >>> contrast.colour("gelu"), [words for _, words in contrast.swatches]
+    ('#0072b2', ['1 node only in new.onnx', '2 nodes in both'])
+    """
+
+    only: frozenset[str]
+    name: str
+    both: int
+    hue: str
+
+    @property
+    def swatches(self) -> tuple[tuple[str, str], ...]:
+        """The legend: colours and what they mean."""
+        mine = f"{text.plural(len(self.only), 'node')} only in {self.name}"
+        return (self.hue, mine), (COLD, f"{text.plural(self.both, 'node')} in both")
+
+    def shown(self, node: str) -> str:
+        return "only here" if node in self.only else ""
+
+    def colour(self, node: str) -> str:
+        return self.hue if node in self.only else COLD
+
+    def sheet(self) -> dict[str, Any]:
+        """What the page needs, as JSON."""
+        return {
+            "levels": dict.fromkeys(sorted(self.only), 0),
+            "shown": {node: self.shown(node) for node in sorted(self.only)},
+            "palette": [[self.hue, ink(self.hue)]],
+            "cold": [COLD, ink(COLD)],
+            "swatches": self.swatches,
+        }

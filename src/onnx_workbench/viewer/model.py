@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 import onnx
 
 from ..errors import InputError, LoadError
+from ..proto import bodies, sites
+from .origin import Origin, key, origins, scrub
 
 LARGEST_TENSOR = 64 * 1024
 """Bytes of the largest tensor whose values still travel to the page."""
@@ -27,13 +29,15 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class Model:
-    """``name`` is a file's name without its folder; ``proto`` has no large weights.
+    """``name`` is a file's name without its folder; ``proto`` has no large weights and no folders.
 
+    ``origins`` are those of its nodes, with whole paths, since their source is looked up here.
     ``external`` names the files that hold the rest of the weights, which are never opened.
     """
 
     name: str
     proto: onnx.ModelProto
+    origins: Mapping[str, Origin]
     external: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -103,7 +107,10 @@ def _model(proto: onnx.ModelProto, name: str) -> Model:
         for entry in tensor.external_data
         if entry.key == "location"
     }
-    return Model(name, _without_weights(proto), tuple(sorted(files)))
+    light = _without_weights(proto)
+    made = origins(light)
+    scrub(light)
+    return Model(name, light, made, tuple(sorted(files)))
 
 
 def _what_is_wrong(data: bytes) -> str:
@@ -149,12 +156,16 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     left = ALL_TENSORS
     for tensor in model.graph.initializer:
         size = tensor.ByteSize()
-        kept = size <= min(LARGEST_TENSOR, left)
+        here = tensor.data_location != onnx.TensorProto.EXTERNAL
+        kept = here and size <= min(LARGEST_TENSOR, left)
         left -= size if kept else 0
         light.graph.initializer.append(tensor if kept else stub(tensor))
     for tensor in _inner_tensors(light):
         if tensor.ByteSize() > LARGEST_TENSOR:
             tensor.CopyFrom(stub(tensor))
+    for site in sites(light):
+        if not site.function and site.name != key(site.node):
+            site.node.name = site.name  # where another node goes by that already
     return light
 
 
@@ -177,23 +188,12 @@ def stub(tensor: onnx.TensorProto) -> onnx.TensorProto:
 
 def _inner_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """The tensors inside attributes, subgraphs and functions, and the sparse ones."""
-    yield from _tensors_of(model.graph.node)
-    for function in model.functions:
-        yield from _tensors_of(function.node)
+    for node in (site.node for site in sites(model)):
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+        for graph in bodies(node):
+            yield from graph.initializer
     for sparse in model.graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)
-
-
-def _tensors_of(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
-    for attribute in (attribute for node in nodes for attribute in node.attribute):
-        if attribute.HasField("t"):
-            yield attribute.t
-        yield from attribute.tensors
-        for graph in subgraphs(attribute):
-            yield from graph.initializer
-            yield from _tensors_of(graph.node)
-
-
-def subgraphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
-    """The bodies of an If, Loop or Scan that an attribute holds."""
-    return [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]

@@ -18,10 +18,11 @@ import traitlets
 from ..errors import InputError
 from ..source import Line
 from . import frontend, origin, saved
+from .comparison import Comparison, compare
 from .drawing import draw
 from .fold import FOLD_ABOVE, Folded, fold
-from .heat import Heat
-from .model import Model
+from .heat import Contrast, Heat
+from .model import Model, read
 from .summary import summary
 
 _HERE = Path(__file__).parent
@@ -35,7 +36,7 @@ class Netron(anywidget.AnyWidget):
 
     Traits:
         selected: the node that was clicked last in the page, ``""`` before the first. Watch it with
-            ``view.observe(function, "selected")``.
+            ``view.observe(function, "selected")``; ``view.origins[view.selected]`` has its line.
         marked: the nodes that are marked, by :meth:`select` or by a line chosen in the page.
         height: pixels of the frame; a smaller graph gets a smaller frame.
     """
@@ -48,10 +49,9 @@ class Netron(anywidget.AnyWidget):
     marked: traitlets.List = traitlets.List(traitlets.Unicode()).tag(sync=True)
     height = traitlets.Int(640, min=160).tag(sync=True)
 
-    def __init__(self, model: Model, **traits: Any) -> None:
-        self._model = model
-        self._origins = origin.origins(model.proto.graph)
-        origin.scrub(model.proto)
+    def __init__(self, model: Model, *, folded: bool = False, **traits: Any) -> None:
+        self._model, self._wanted = model, folded
+        self.name, self.origins = model.name, model.origins
         self._screen: tuple[str, bytes | None] | None = None
         super().__init__(_picture=draw(model), _summary=summary(model), **traits)
         self.on_msg(self._answer)
@@ -66,7 +66,7 @@ class Netron(anywidget.AnyWidget):
         Raises:
             InputError: no node goes by this.
         """
-        found = origin.find(what, self._origins)
+        found = origin.find(what, self.origins)
         if not found:
             raise InputError(
                 f"select() was given {what!r}, by which no node of {self._model.name} goes. It "
@@ -86,20 +86,60 @@ class Netron(anywidget.AnyWidget):
         Raises:
             InputError: a name is no node's, a value is no finite number, or there are none.
         """
-        heat = None if values is None else Heat(self._numbers(values), unit)
+        self._colour(None if values is None else Heat(self._numbers(values), unit))
+
+    def _colour(self, paint: Heat | Contrast | None) -> None:
         with self.hold_sync():
-            self._picture = draw(self._model, heat)
-            self._heat = heat.sheet() if heat else {}
+            self._picture = draw(self._model, paint)
+            self._heat = paint.sheet() if paint else {}
         self._screen = None
+
+    def compare(self, other: Any) -> Comparison:
+        """Two views side by side, of this graph and of another; this view stays as it is.
+
+        A node is in both graphs where the other has one of the same operator and the same name,
+        else an output value of the same name, else the same FX node, else the same line of the
+        same module; each node is taken once, and a name or a value does not count between two
+        different FX nodes. What only one graph has is coloured. A choice in one view marks its
+        counterpart in the other: its twin, or where it has none all nodes of its FX node, else of
+        its line, else of its name, else of its values.
+
+        Args:
+            other: a view, or anything that :func:`view` takes.
+
+        Raises:
+            InputError: ``other`` is none of these.
+            LoadError: the file cannot be read, is truncated, or is no ONNX model.
+
+        >>> from onnx import parser
+        >>> from onnx_workbench import view
+        >>> old, new = (parser.parse_model(
+        ...     '<ir_version: 10, opset_import: ["": 20]> '
+        ...     f'{name} (float[2] x) => (float[2] y) {{ h = Relu(x) y = {last}(h) }}')
+        ...     for name, last in [("old", "Neg"), ("new", "Abs")])
+        >>> view(old).compare(new)
+                   old  new
+        ---------  ---  ---
+        nodes        2    2
+        in both      1    1
+        only here    1    1
+        <BLANKLINE>
+        lost         Neg
+        gained       Abs
+        only in old  y
+        only in new  y
+        """
+        theirs = other._model if isinstance(other, Netron) else read(other)
+        return compare(*(Netron(model, height=self.height) for model in (self._model, theirs)))
 
     def _numbers(self, values: Mapping[str, float]) -> dict[str, float]:
         numbers = {name: float(value) for name, value in values.items()}
-        wrong = [name for name in numbers if name not in self._origins]
+        wrong = [name for name in numbers if name not in self.origins]
         if wrong or not numbers:
             given = f"the name {wrong[0]!r}" if wrong else "no values"
             raise InputError(
                 f"heat() was given {given}, and {self._model.name} has nodes such as "
-                f"{next(iter(self._origins), '')!r}. Pass a number for each node, by its name."
+                f"{next(iter(self.origins), '')!r}. Pass a number for each node, by its name."
             )
         for name, value in numbers.items():
             if not math.isfinite(value):
@@ -177,7 +217,7 @@ class Netron(anywidget.AnyWidget):
     def _folded(self) -> Folded | None:
         """What is shown first of a big graph; None where all is."""
         big = len(self._model.proto.graph.node) > FOLD_ABOVE
-        return fold(self._model.proto) if big else None
+        return fold(self._model.proto) if self._wanted or big else None
 
     def _parts(self, whole: bool = False) -> tuple[dict[str, Any], list[bytes]]:
         """What the page needs of this model, compressed: bytes, operators' manual and source."""
@@ -194,7 +234,7 @@ class Netron(anywidget.AnyWidget):
             makers = {name: origin.key(node) for node in proto.graph.node for name in node.output}
             stubs = {label: makers.get(value, "") for label, value in folded.stubs.items()}
             modules = folded.modules
-        source = {**origin.sheet(self._origins), "stubs": stubs, "modules": modules}
+        source = {**origin.sheet(self.origins), "stubs": stubs, "modules": modules}
         parts = [
             (folded.proto if folded else proto).SerializeToString(),
             frontend.operators(proto).encode(),

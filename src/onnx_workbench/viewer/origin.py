@@ -6,22 +6,27 @@ import ast
 import linecache
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import onnx
 
-from ..source import Line, user_line
-from .model import subgraphs
+from .. import notes
+from ..proto import Site, bodies, sites
+from ..source import Line
 
 LONGEST_FUNCTION = 400
 """Lines of a function that are shown; a longer one is cut around the lines that made nodes."""
 
-_PREFIX = "pkg.torch.onnx."
-_FX = re.compile(r"%(?P<name>\w+) : .*?\[target=(?P<target>[^\]]+)\]")
-_PATH = re.compile(r"""(?<=File ")[^"\n]+(?=")|(?<!\S)(?:[A-Za-z]:)?[\\/]\S*?\.py\b""")
+_PATH = re.compile(
+    r"""(?<=File ")[^"\n]+(?=")"""
+    r"""|(?<=(["']))(?:[A-Za-z]:)?[\\/][^\s"'\\/]+[\\/][^"'\n]+(?=\1)"""
+    r"""|(?<![\w:/\\.<>)\]}-])(?:[A-Za-z]:)?[\\/](?:[^\s"'<>:,;()\\/]+[\\/])+[^\s"'<>:,;()\\/]+"""
+)
+"""What a trace names as a file; an absolute path in quotes; one that stands alone."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class Origin:
 
     node: str
     op: str
+    outputs: tuple[str, ...]
     fx: str = ""
     target: str = ""
     module: str = ""
@@ -55,53 +61,16 @@ def key(node: onnx.NodeProto) -> str:
     return node.name or next(iter(node.output), "")
 
 
-def origins(graph: onnx.GraphProto) -> dict[str, Origin]:
+def origins(model: onnx.ModelProto) -> dict[str, Origin]:
     """Of every node, also inside the bodies of If, Loop and Scan, by :func:`key`."""
-    return {origin.node: origin for origin in _walk(graph)}
+    return {site.name: _origin(site) for site in sites(model) if not site.function}
 
 
-def _walk(graph: onnx.GraphProto) -> Iterator[Origin]:
-    for node in graph.node:
-        notes = {p.key.removeprefix(_PREFIX): p.value for p in node.metadata_props}
-        fx = _FX.match(notes.get("fx_node", ""))
-        scopes = scopes_of(notes.get("name_scopes", ""))
-        yield Origin(
-            key(node),
-            node.op_type,
-            fx["name"] if fx else "",
-            fx["target"].removeprefix("torch.ops.") if fx else "",
-            scopes[-1] if scopes else "",
-            _made_by(notes.get("stack_trace", "")),
-        )
-        for attribute in node.attribute:
-            for inner in subgraphs(attribute):
-                yield from _walk(inner)
-
-
-@lru_cache(maxsize=4096)
-def scopes_of(written: str) -> tuple[str, ...]:
-    """Module paths from the outermost in; torch writes the model's own "" first, the FX node last.
-
-    >>> scopes_of("['', 'blocks.0', 'blocks.0.look', 'layer_norm']")
-    ('blocks.0', 'blocks.0.look')
-    """
-    try:
-        scopes = ast.literal_eval(written) if written else []
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return ()
-    whole = isinstance(scopes, list) and all(isinstance(scope, str) for scope in scopes)
-    return tuple(filter(None, scopes[:-1])) if whole else ()
-
-
-@lru_cache(maxsize=4096)
-def _made_by(trace: str) -> Line | None:
-    """The user's line; its text as it was at the export, which the file may no longer hold."""
-    line = user_line(trace) if trace else None
-    if line is None:
-        return None
-    _, _, after = trace.rpartition(f'File "{line.file}", line {line.number}, in ')
-    written = after.split("\n")[1].strip() if "\n" in after else line.text
-    return Line(line.file, line.number, line.function, written)
+def _origin(site: Site) -> Origin:
+    said = notes.read(site.node)
+    return Origin(
+        site.name, site.node.op_type, site.outputs, said.fx, said.target, said.module, said.line
+    )
 
 
 def place(line: Line) -> str:
@@ -158,7 +127,7 @@ def _function(line: Line, first: int, last: int, name: str) -> Function:
         first = max(first, line.number - LONGEST_FUNCTION // 2)
         last = min(last, first + LONGEST_FUNCTION - 1)
     text = "".join(linecache.getlines(line.file)[first - 1 : last])
-    lines = tuple(textwrap.dedent(text).splitlines())
+    lines = tuple(without_folders(text) for text in textwrap.dedent(text).splitlines())
     return Function(place(line).rpartition(":")[0], name, first, lines)
 
 
@@ -174,15 +143,16 @@ def sheet(made: Mapping[str, Origin]) -> dict[str, Any]:
             "target": origin.target,
             "module": origin.module,
             "place": place(line) if line else "",
-            "text": line.text if line else "",
+            "text": without_folders(line.text) if line else "",
             "line": line.number if line else 0,
             "function": home.get((line.file, line.number), -1) if line else -1,
         }
     return {"nodes": nodes, "functions": [vars(function) for function in shown]}
 
 
+@lru_cache(maxsize=4096)
 def without_folders(text: str) -> str:
-    """The text with each absolute path of a Python file cut to the file's name.
+    """The text with each absolute path cut to the file's name.
 
     >>> without_folders('File "/home/ada/model.py", line 12, in forward')
     'File "model.py", line 12, in forward'
@@ -208,34 +178,17 @@ def _named(made: Mapping[str, Origin], fits: Callable[[Origin], Any]) -> tuple[s
 
 def scrub(model: onnx.ModelProto) -> None:
     """Takes the folders of the author's machine out of everything that describes the model."""
-    model.doc_string = without_folders(model.doc_string)
-    _scrub_notes(model.metadata_props)
-    for function in model.functions:
-        function.doc_string = without_folders(function.doc_string)
-        _scrub_nodes(function.node)
-    _scrub_graph(model.graph)
-
-
-def _scrub_graph(graph: onnx.GraphProto) -> None:
-    graph.doc_string = without_folders(graph.doc_string)
-    _scrub_notes(graph.metadata_props)
-    for described in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        described.doc_string = without_folders(described.doc_string)
-        _scrub_notes(described.metadata_props)
-    _scrub_nodes(graph.node)
-
-
-def _scrub_nodes(nodes: Sequence[onnx.NodeProto]) -> None:
-    for node in nodes:
-        if node.doc_string:
-            node.doc_string = without_folders(node.doc_string)
-        _scrub_notes(node.metadata_props)
-        for attribute in node.attribute:
-            for inner in subgraphs(attribute):
-                _scrub_graph(inner)
-
-
-def _scrub_notes(notes: Iterable[onnx.StringStringEntryProto]) -> None:
-    for note in notes:
-        if "/" in note.value or "\\" in note.value:
+    nodes = [site.node for site in sites(model)]
+    graphs = [model.graph, *(body for node in nodes for body in bodies(node))]
+    values = (v for g in graphs for v in (*g.input, *g.output, *g.value_info, *g.initializer))
+    for described in (model, *model.functions, *nodes, *graphs, *values):
+        if described.doc_string:
+            described.doc_string = without_folders(described.doc_string)
+        for note in described.metadata_props:
             note.value = without_folders(note.value)
+    for attribute in (attribute for node in nodes for attribute in node.attribute):
+        if attribute.doc_string:
+            attribute.doc_string = without_folders(attribute.doc_string)
+        if attribute.s:
+            with suppress(UnicodeDecodeError):  # bytes that are no text
+                attribute.s = without_folders(attribute.s.decode()).encode()

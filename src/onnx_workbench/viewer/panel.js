@@ -44,9 +44,11 @@ const PANEL_STYLE = `
     overflow: auto; }
   .ow-source .made-by button { border: 1px solid var(--line); margin: 2px 4px 2px 0; padding: 0 7px; }
   .ow-source .made-by button.here { background: #d4a72c38; border-color: #bf8700; }
-  .ow-legend { display: flex; justify-content: center; gap: 8px; align-items: center; padding: 6px;
+  .ow-legend { display: flex; flex-wrap: wrap; justify-content: center; gap: 2px 8px; align-items: center; padding: 6px;
     font: 12px var(--jp-ui-font-family, sans-serif); color: var(--jp-ui-font-color1, #24292f); }
-  .ow-legend i { width: 160px; height: 10px; border-radius: 5px; }`;
+  .ow-legend i { width: 160px; height: 10px; border-radius: 5px; }
+  .ow-legend b { width: 12px; height: 12px; border-radius: 2px; }
+  .ow-legend b ~ b { margin-left: 10px; }`;
 
 const MOST_CHIPS = 60;
 
@@ -90,7 +92,7 @@ const makePanel = ({ mark, activate }) => {
         mark(Object.keys(sheet.nodes).filter((n) => `${sheet.nodes[n].module}.`.startsWith(`${module}.`)));
       row("module", tag("button", { textContent: module, title: "Mark its nodes", onclick: inside }));
     }
-    row("value", heat.shown?.[name]);
+    row(heat.swatches ? "compared" : "value", heat.shown?.[name]);
     return list;
   };
 
@@ -167,9 +169,12 @@ const makeLegend = () => {
   const element = tag("div", { className: "ow-legend", hidden: true }, low, bar, high);
   return {
     element,
-    heat: ({ palette, low: least, high: most }) => {
+    heat: ({ palette, swatches, low: least, high: most }) => {
       element.hidden = !palette;
       if (!palette) return;
+      const key = ([background, words]) => [tag("b", { style: `background: ${background}` }), tag("span", {}, words)];
+      element.replaceChildren(...(swatches?.flatMap(key) ?? [low, bar, high]));
+      if (swatches) return;
       bar.style.background = `linear-gradient(to right, ${palette.map(([colour]) => colour).join()})`;
       low.textContent = least;
       high.textContent = most;

@@ -3,45 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from ... import artifact
-from ...source import Line, user_line
+from ...lineage import Origin, trace
 from ..task import Exercise
 from ..transformer import encoder
 
 LINE = "scores = query @ key.transpose(-2, -1)"
 OPERATOR = "MatMul"
 BLOCK = "blocks.1"
-
-_METADATA = "pkg.torch.onnx."
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What the metadata of an ONNX node says: operator, FX node, module and source line."""
-
-    operator: str
-    fx: str
-    module: str
-    line: Line | None
-
-    @property
-    def text(self) -> str:
-        return self.line.text if self.line else ""
-
-    @property
-    def wanted(self) -> bool:
-        return self.text == LINE and self.operator == OPERATOR and self.in_block
-
-    @property
-    def in_block(self) -> bool:
-        return f"{self.module}.".startswith(f"{BLOCK}.")
 
 
 @cache
@@ -50,18 +23,16 @@ def origins() -> dict[str, Origin]:
     small = encoder()
     with tempfile.TemporaryDirectory() as folder:
         file = artifact.export(small.model, Path(folder) / "encoder.onnx", *small.inputs)
-        return {node.name: _origin(node) for node in file.proto.graph.node}
+        return {origin.node: origin for origin in trace(file).origins}
 
 
-def _origin(node: onnx.NodeProto) -> Origin:
-    said = {entry.key.removeprefix(_METADATA): entry.value for entry in node.metadata_props}
-    scopes = [s.strip(" '\"") for s in said.get("name_scopes", "").strip("[]").split(",")]
-    return Origin(
-        operator=node.op_type,
-        fx=said.get("fx_node", "").partition(" ")[0].removeprefix("%"),
-        module=scopes[-2] if len(scopes) > 1 else "",
-        line=user_line(said.get("stack_trace", "")),
-    )
+def wanted(origin: Origin) -> bool:
+    inside = f"{origin.module}.".startswith(f"{BLOCK}.")
+    return _text(origin) == LINE and origin.operator == OPERATOR and inside
+
+
+def _text(origin: Origin) -> str:
+    return origin.line.text if origin.line else ""
 
 
 def judge(answer: Any) -> str | None:
@@ -71,9 +42,9 @@ def judge(answer: Any) -> str | None:
     origin = known.get(answer)
     if origin is None:
         return _not_a_node(answer, known)
-    if origin.wanted:
+    if wanted(origin):
         return None
-    if origin.text == LINE:
+    if _text(origin) == LINE:
         return _same_line(answer, origin)
     return (
         f"{answer!r} exists, and it comes from another line:\n    {origin.line!r}\n"

@@ -1,0 +1,107 @@
+"""What torch's exporter wrote into an ONNX node about where it came from."""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import onnx
+
+from .source import Line, is_users, lines, user_line
+
+_PREFIX = "pkg.torch.onnx."
+_FX = re.compile(r"%(?P<name>\w+)(?: : .*?\[target=(?P<target>[^\]]+)\])?")
+_OWN = {"", "_guards_fn"}  # the model itself, and the checks that torch puts into it
+
+
+@dataclass(frozen=True)
+class Notes:
+    """All fields are empty where the file is silent.
+
+    ``fx`` and ``target`` are the name and the operator of the FX node, ``trace`` its stack trace.
+    ``modules`` are the paths of the modules around it from the outermost in, ``classes`` theirs.
+    """
+
+    fx: str = ""
+    target: str = ""
+    modules: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    trace: str = ""
+
+    @property
+    def module(self) -> str:
+        """The path of the innermost module."""
+        return self.modules[-1] if self.modules else ""
+
+    @property
+    def line(self) -> Line | None:
+        return line_of(self.trace)
+
+
+def read(node: onnx.NodeProto) -> Notes:
+    """The notes in the metadata of a node, by torch's keys (``pkg.torch.onnx.stack_trace``).
+
+    >>> node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    >>> scopes = "['', 'block', 'relu']"
+    >>> _ = node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=scopes)
+    >>> read(node).module
+    'block'
+    """
+    said = {p.key.removeprefix(_PREFIX): p.value for p in node.metadata_props}
+    fx = _FX.match(said.get("fx_node", ""))
+    modules, classes = _scopes(said.get("name_scopes", ""), said.get("class_hierarchy", ""))
+    return Notes(
+        fx["name"] if fx else "",
+        (fx["target"] or "").removeprefix("torch.ops.") if fx else "",
+        modules,
+        classes,
+        said.get("stack_trace", ""),
+    )
+
+
+@lru_cache(maxsize=4096)
+def line_of(trace: str) -> Line | None:
+    """The user's own line, else the innermost that is not torch's, else that of a torch module.
+
+    None where there is but torch's own machinery, such as the checks that it inserts.
+    """
+    line = user_line(trace)
+    if line is None or is_users(line.file):
+        return line
+    frames = lines(trace)
+    outside = [frame for frame in frames if not frame.file.startswith(_torch())]
+    modules = [frame for frame in frames if frame.function == "forward"]
+    return next(reversed(outside or modules), None)
+
+
+@lru_cache(maxsize=1)
+def _torch() -> tuple[str, ...]:
+    found = find_spec("torch")
+    folders = [str(Path(found.origin).parent)] if found and found.origin else []
+    return ("torch/", "torch\\", "<", *folders)
+
+
+@lru_cache(maxsize=4096)
+def _scopes(names: str, classes: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Torch writes the model itself first, by no name, and the FX node last."""
+    scopes, kinds = _listed(names), _listed(classes)
+    kinds += ["Module"] * (len(scopes) - len(kinds))
+    inside = [
+        (scope, kind.rpartition(".")[2])
+        for scope, kind in zip(scopes[:-1], kinds, strict=False)
+        if scope not in _OWN
+    ]
+    return tuple(scope for scope, _ in inside), tuple(kind for _, kind in inside)
+
+
+def _listed(written: str) -> list[str]:
+    try:
+        found = ast.literal_eval(written) if written else []
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return []
+    whole = isinstance(found, list) and all(isinstance(part, str) for part in found)
+    return found if whole else []

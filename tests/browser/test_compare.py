@@ -1,0 +1,146 @@
+"""Two graphs side by side in JupyterLab, and what Netron's own sidebars tell the kernel."""
+
+from __future__ import annotations
+
+import nbformat
+import onnx
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+from onnx import parser
+
+pytestmark = pytest.mark.browser
+
+MARKUP = "<img src=x onerror=\"document['body']['title']='harmed'\">"
+
+TEXT = '<ir_version: 10, opset_import: ["": 20]> {} (float[2] x) => (float[2] y) {{{}}}'
+OLD = TEXT.format("old", "[a] h = Relu(x) [b] g = Neg(h) [c] y = Neg(g)")
+NEW = TEXT.format("new", "[a] h = Relu(x) [c] y = Abs(h)")
+FILE = "<img src=x onerror=alert(1)>.onnx"
+
+CELLS = f"""\
+from onnx_workbench import view
+pair = view("old.onnx").compare("new.onnx")
+pair
+===
+print(pair.left.selected, pair.left.marked, pair.right.selected, pair.right.marked)
+===
+saved = view({FILE!r})
+saved.compare("hostile.onnx")
+===
+saved.heat(dict.fromkeys(saved.origins, 1.0), unit={MARKUP!r})
+print(saved.save("hostile.html"))"""
+
+
+def hostile(model: onnx.ModelProto) -> onnx.ModelProto:
+    model.graph.name = model.doc_string = MARKUP
+    trace = f'File "{MARKUP[:9]}.py", line 1, in {MARKUP[:9]}\n    {MARKUP}'
+    scopes = str(["", MARKUP, ""])
+    notes = {"fx_node": f"%f : {MARKUP}", "stack_trace": trace, "name_scopes": scopes}
+    for node in model.graph.node:
+        node.op_type, node.name = MARKUP + node.op_type, node.name + MARKUP
+        for key, value in notes.items():
+            node.metadata_props.add(key=f"pkg.torch.onnx.{key}", value=value)
+    return model
+
+
+@pytest.fixture(scope="module")
+def notebook(open_notebook, lab, tmp_path_factory):
+    old, new = parser.parse_model(OLD), parser.parse_model(NEW)
+    for name, model in (("old.onnx", old), ("new.onnx", new)):
+        onnx.save(model, lab.folder / name)
+    for name, model in ((FILE, old), ("hostile.onnx", new)):
+        onnx.save(hostile(model), lab.folder / name)
+    path = tmp_path_factory.mktemp("notebooks") / "compare.ipynb"
+    cells = [new_code_cell(source) for source in CELLS.split("\n===\n")]
+    kernel = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+    notebook = open_notebook(path)
+    notebook.run_all()
+    failed = [o for cell in notebook.outputs() for o in cell if o["output_type"] == "error"]
+    assert failed == []
+    return notebook
+
+
+def fill(graph, name: str) -> str:
+    box = graph.locator(f'[id="node-name-{name}"] > .node-item-type path')
+    return box.evaluate("(path) => getComputedStyle(path).fill")
+
+
+def test_two_graphs_stand_side_by_side_with_what_only_one_has_coloured(notebook):
+    left, right = notebook.graph(0), notebook.graph(1)
+    boxes = [notebook.page.locator(".ow-netron").nth(at).bounding_box() for at in (0, 1)]
+    assert boxes[0]["y"] == boxes[1]["y"]
+    assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
+    notebook.page.mouse.move(0, 0)
+    assert [fill(left, name) for name in "abc"] == ["rgb(216, 222, 228)", *["rgb(196, 78, 0)"] * 2]
+    assert [fill(right, name) for name in "ac"] == ["rgb(216, 222, 228)", "rgb(0, 114, 178)"]
+    legends = notebook.page.locator(".ow-legend:not([hidden])").all_inner_texts()
+    assert [legend.split("\n") for legend in legends[:2]] == [
+        ["2 nodes only in old.onnx", "1 node in both"],
+        ["1 node only in new.onnx", "1 node in both"],
+    ]
+
+
+def test_in_a_narrow_page_they_stand_one_above_the_other(notebook):
+    notebook.page.set_viewport_size({"width": 700, "height": 1000})
+    boxes = [notebook.page.locator(".ow-netron").nth(at).bounding_box() for at in (0, 1)]
+    assert boxes[0]["x"] == boxes[1]["x"]
+    assert boxes[0]["y"] + boxes[0]["height"] <= boxes[1]["y"]
+    notebook.page.set_viewport_size({"width": 1280, "height": 1000})
+
+
+def test_a_click_in_one_graph_marks_its_counterpart_in_the_other(notebook):
+    left, right = notebook.graph(0), notebook.graph(1)
+    left.locator("#node-name-a").click()
+    right.locator("#node-name-a.select").wait_for()
+    notebook.run_until(1, "a []  ['a']")
+    right.locator("#node-name-c").click()
+    left.locator("#node-name-c.select").wait_for()
+    notebook.run_until(1, "a ['c'] c []")
+    assert "only here" in notebook.page.locator(".ow-source").nth(1).inner_text()
+    left.locator("#node-name-a").click()  # once more, though it is what was clicked here last
+    right.locator("#node-name-a.select").wait_for()
+    notebook.run_until(1, "a [] c ['a']")
+
+
+def test_netrons_find_and_its_sidebar_choose_as_a_click_does(notebook):
+    left = notebook.graph(0)
+    left.locator("#target").focus()
+    notebook.page.keyboard.press("Control+f")
+    left.locator(".sidebar-find-search input[type=text]").fill("b")
+    left.locator(".sidebar-find-content li", has_text="b").first.click()
+    notebook.run_until(1, "b [] c []")
+    left.locator(".sidebar-find-content li", has_text="b").first.dblclick()
+    left.get_by_text("Node Properties").wait_for()
+    notebook.run_until(1, "b [] c []")
+
+
+def test_markup_in_two_models_a_file_name_and_a_unit_runs_nothing(notebook):
+    pair = [notebook.graph(at) for at in (2, 3)]
+    pair[0].locator(".graph-node").first.click()
+    panel = notebook.page.locator(".ow-source").nth(2)
+    panel.get_by_text(MARKUP).first.wait_for()
+    legend = notebook.page.locator(".ow-legend:not([hidden])").nth(2)
+    assert "only in <img src=x one" in legend.inner_text()
+    for place in (*pair, notebook.page):
+        assert place.evaluate("document.body.title") != "harmed"
+        assert place.locator("img[src=x]").count() == 0
+
+
+def test_a_saved_file_of_a_hostile_model_runs_nothing(notebook, lab):
+    page = notebook.page.context.new_page()
+    page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
+    page.set_content((lab.folder / "hostile.html").read_text(encoding="utf-8"))
+    page.locator(".ow-netron.drawn").wait_for()
+    frame = page.locator("iframe").element_handle().content_frame()
+    frame.locator(".graph-node").first.click()
+    page.locator(".ow-source").get_by_text(MARKUP).first.wait_for()
+    assert MARKUP in page.locator(".ow-legend").inner_text()
+    for place in (page, frame):
+        assert place.evaluate("document.body.title") != "harmed"
+        assert place.locator("img[src=x]").count() == 0
+    page.close()
+
+
+def test_nobody_else_was_asked_for_anything(notebook):
+    assert notebook.refused == []
