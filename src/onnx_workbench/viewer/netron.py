@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import math
 import os
 import zlib
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from . import frontend, origin, saved
 from .drawing import draw
 from .fold import FOLD_ABOVE, Folded, fold
 from .heat import Heat
-from .model import Model
+from .model import Model, compressed, packed
 from .summary import summary
 
 _HERE = Path(__file__).parent
@@ -49,9 +49,11 @@ class Netron(anywidget.AnyWidget):
     height = traitlets.Int(640, min=160).tag(sync=True)
 
     def __init__(self, model: Model, **traits: Any) -> None:
-        self._model = model
-        self._origins = origin.origins(model.proto.graph)
-        origin.scrub(model.proto)
+        proto = model.proto
+        self._origins = origin.origins(proto.graph)
+        origin.scrub(proto)
+        self._model = model = replace(model, packed=packed(proto))
+        self._made: dict[bool, tuple[dict[str, Any], list[bytes]]] = {}  # what was sent, by whole
         self._screen: tuple[str, bytes | None] | None = None
         super().__init__(_picture=draw(model), _summary=summary(model), **traits)
         self.on_msg(self._answer)
@@ -141,7 +143,7 @@ class Netron(anywidget.AnyWidget):
         """
         try:
             answers = {"model": self._parts(), "page": ({}, [_page()])}
-            if self._folded:
+            if answers["model"][0]["folded"]:
                 answers["whole"] = self._parts(whole=True)
         except frontend.UnfitError as error:
             raise InputError(
@@ -173,43 +175,34 @@ class Netron(anywidget.AnyWidget):
             content, parts = {"why": _sentence(error)}, []
         self.send({**content, "id": message.get("id")}, parts)
 
-    @cached_property
-    def _folded(self) -> Folded | None:
-        """What is shown first of a big graph; None where all is."""
-        big = len(self._model.proto.graph.node) > FOLD_ABOVE
-        return fold(self._model.proto) if big else None
-
     def _parts(self, whole: bool = False) -> tuple[dict[str, Any], list[bytes]]:
         """What the page needs of this model, compressed: bytes, operators' manual and source."""
+        if whole not in self._made:
+            self._made[whole] = self._make(whole)
+        return self._made[whole]
+
+    def _make(self, whole: bool) -> tuple[dict[str, Any], list[bytes]]:
         proto = self._model.proto
-        folded = None if whole else self._folded
+        nodes = len(proto.graph.node)
+        big = nodes > FOLD_ABOVE
+        folded = fold(proto) if big and not whole else Folded(proto)
+        makers = {name: origin.key(node) for node in proto.graph.node for name in node.output}
+        stubs = {label: makers.get(value, "") for label, value in folded.stubs.items()}
+        source = {**origin.sheet(self._origins), "stubs": stubs, "modules": folded.modules}
         content = {
             "name": self._model.name,
-            "nodes": len(proto.graph.node),
-            "folded": folded is not None,
+            "nodes": nodes,
+            "folded": big and not whole,
             "page": f"{zlib.crc32(_page()):08x}",
         }
-        stubs, modules = {}, {}
-        if folded:
-            makers = {name: origin.key(node) for node in proto.graph.node for name in node.output}
-            stubs = {label: makers.get(value, "") for label, value in folded.stubs.items()}
-            modules = folded.modules
-        source = {**origin.sheet(self._origins), "stubs": stubs, "modules": modules}
-        parts = [
-            (folded.proto if folded else proto).SerializeToString(),
-            frontend.operators(proto).encode(),
-            json.dumps(source).encode(),
-        ]
-        return content, [_packed(part) for part in parts]
+        rest = [frontend.operators(proto).encode(), json.dumps(source).encode()]
+        graph = self._model.packed if folded.proto is proto else packed(folded.proto)
+        return content, [graph, *map(compressed, rest)]
 
 
 @lru_cache(maxsize=1)
 def _page() -> bytes:
-    return _packed(frontend.page().encode())
-
-
-def _packed(data: bytes) -> bytes:
-    return gzip.compress(data, compresslevel=6, mtime=0)
+    return compressed(frontend.page().encode())
 
 
 def _sentence(error: frontend.UnfitError) -> str:
