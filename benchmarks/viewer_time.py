@@ -91,7 +91,7 @@ WATCH = """() => {
 CLICK = """(at) => {
   const note = () => (window.clicked = performance.timeOrigin + performance.now());
   window.addEventListener("click", note, { capture: true, once: true });
-  const node = [...document.querySelectorAll(".graph-node")][at];
+  const node = document.querySelectorAll(".graph-node > .node-item-type")[at];
   node.dispatchEvent(new MouseEvent("click", { bubbles: true }));
   return window.clicked;
 }"""
@@ -118,7 +118,7 @@ def measure() -> Iterator[Pair]:
                 name = f"{graph.name}, until drawn / Netron alone"
                 ours, alone = partial(in_the_cell, notebook, path), partial(by_netron, browser, path)
                 yield take_turns(name, ours, alone, turns, warm=turns > 1)
-            yield click(notebook, LARGE)
+            yield click(notebook, FLAT)
             yield heat(notebook, FLAT)
             light, heavy = (partial(in_the_cell, notebook, g.write(lab.folder)) for g in (LIGHT, HEAVY))
             yield take_turns("500 nodes with 1 GB of weights / without", heavy, light, 3)
@@ -182,6 +182,7 @@ def click(notebook: Notebook, graph: Graph) -> Pair:
     frame, times = notebook.graph(0), []
     notebook.page.evaluate(WATCH)
     for at in range(CLICKS):
+        notebook.page.wait_for_timeout(1000)  # as a reader would, who reads what he sees
         notebook.page.evaluate("window.answered = undefined")
         clicked = frame.evaluate(CLICK, at)
         answered = notebook.page.wait_for_function("window.answered").json_value()

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 
 from onnx_workbench.errors import InputError, LoadError
 from onnx_workbench.source import Line
-from onnx_workbench.viewer import Netron, frontend, view
+from onnx_workbench.viewer import Netron, frontend, view, wire
 from onnx_workbench.viewer.diagram import cut, diagram
 from onnx_workbench.viewer.drawing import draw
 from onnx_workbench.viewer.fold import fold
@@ -82,18 +82,9 @@ def titles(svg: str) -> list[str]:
     return [text.text for text in texts if text.get("font-weight") == "600"]
 
 
-class Page:
-    """A page that asks a view, in place of a browser."""
-
-    def __init__(self, netron: Netron, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.netron, self.heard = netron, []
-        monkeypatch.setattr(
-            netron, "send", lambda content, buffers=None: self.heard.append((content, buffers))
-        )
-
-    def ask(self, question: str) -> tuple[dict, list[bytes]]:
-        self.netron._answer(self.netron, {"ask": question, "id": "7"}, [])
-        return self.heard.pop()
+def sent(netron: Netron) -> list[bytes]:
+    """What a page gets with the widget: the model, the operators' manual and the source."""
+    return [gzip.decompress(part) for part in netron._sent["parts"]]
 
 
 # What it takes
@@ -196,12 +187,11 @@ def test_a_missing_data_file_does_not_stop_the_drawing(tmp_path):
 # What it sends
 
 
-def test_large_weights_stay_and_small_ones_travel(monkeypatch):
+def test_large_weights_stay_and_small_ones_travel():
     for count, travels in ((LARGEST_TENSOR // 8, True), (LARGEST_TENSOR, False)):
         weights = np.arange(count, dtype=np.float32)
-        page = Page(view(with_weights(weights)), monkeypatch)
-        sent = onnx.load_from_string(gzip.decompress(page.ask("model")[1][0]))
-        (tensor,) = sent.graph.initializer
+        model = onnx.load_from_string(sent(view(with_weights(weights)))[0])
+        (tensor,) = model.graph.initializer
         assert (tensor.name, list(tensor.dims)) == ("w", [count])
         assert (len(tensor.raw_data) == 4 * count) is travels
         assert (tensor.data_location == TensorProto.EXTERNAL) is not travels
@@ -231,16 +221,17 @@ def test_the_manual_holds_the_operators_in_use_and_no_others():
     assert len(manual) < 50_000
 
 
-def test_two_views_name_the_same_front_end(monkeypatch):
-    first, second = (Page(view(model), monkeypatch).ask("model")[0] for model in (tiny(), chain(3)))
-    assert first["page"] == second["page"]
-    assert (first["name"], second["name"], first["id"]) == ("tiny", "chain", "7")
+def test_all_that_is_drawn_comes_with_the_widget_so_that_a_busy_kernel_is_not_asked():
+    state = view(tiny()).get_state()["_sent"]
+    assert (state["name"], state["nodes"], state["folded"]) == ("tiny", 2, False)
+    assert gzip.decompress(state["page"]).decode() == frontend.page()
 
 
 def test_a_question_that_is_none_is_not_answered(monkeypatch):
-    page = Page(view(tiny()), monkeypatch)
-    page.netron._answer(page.netron, {"ask": "everything"}, [])
-    assert page.heard == []
+    netron, heard = view(tiny()), []
+    monkeypatch.setattr(netron, "send", lambda *message: heard.append(message))
+    netron._answer(netron, {"ask": "everything"}, [])
+    assert heard == []
 
 
 # The front-end
@@ -283,16 +274,16 @@ def test_a_copy_of_the_wheel_is_as_good_as_the_wheel(wheel):
     ],
 )
 def test_a_netron_of_another_shape_gives_one_sentence_and_the_picture(
-    wheel, monkeypatch, name, content, why
+    wheel, name, content, why
 ):
     (wheel / name).unlink()
     if content is not None:
         (wheel / name).write_text(content)
     netron = view(tiny())
-    content, buffers = Page(netron, monkeypatch).ask("model")
-    assert content["why"].startswith(f"The installed netron cannot be shown in a cell ({why}")
-    assert content["why"].endswith("static picture; pip install 'netron>=9,<10' mends it.")
-    assert buffers == []
+    assert list(netron._sent) == ["why"]
+    told = netron._sent["why"]
+    assert told.startswith(f"The installed netron cannot be shown in a cell ({why}")
+    assert told.endswith("static picture; pip install 'netron>=9,<10' mends it.")
     assert titles(netron.svg()) == ["x", "Mul", "Relu", "y"]
 
 
@@ -432,13 +423,12 @@ def test_the_panel_gets_the_fx_node_the_module_and_the_line(traced):
     assert function["lines"][line - function["first"]].strip() == relu["text"]
 
 
-def test_no_folder_leaves_the_kernel(traced, monkeypatch, tmp_path):
+def test_no_folder_leaves_the_kernel(traced, tmp_path):
     netron = view(traced)
     folder = str(Path(__file__).parent)
     assert folder in traced.graph.node[0].metadata_props[-1].value
-    sent = [gzip.decompress(part) for part in Page(netron, monkeypatch).ask("model")[1]]
-    assert all(folder.encode() not in part for part in sent)
-    assert b"test_viewer.py" in sent[0]
+    assert all(folder.encode() not in part for part in sent(netron))
+    assert b"test_viewer.py" in sent(netron)[0]
     assert folder not in netron.save(tmp_path / "graph.html").read_text()
 
 
@@ -640,8 +630,24 @@ def test_an_edge_over_many_layers_becomes_a_stub_with_its_name():
 
 def test_only_a_big_graph_is_folded_and_all_of_it_can_be_had(monkeypatch):
     for blocks, big in ((3, False), (300, True)):
-        netron = view(layered(blocks))
-        content = Page(netron, monkeypatch).ask("model")[0]
-        assert (content["folded"], content["nodes"]) == (big, 4 * blocks)
-        sent = onnx.load_from_string(gzip.decompress(netron._parts(whole=True)[1][0]))
-        assert len(sent.graph.node) == 4 * blocks
+        netron, heard = view(layered(blocks)), []
+        monkeypatch.setattr(netron, "send", lambda *message, heard=heard: heard.append(message))
+        assert (netron._sent["folded"], netron._sent["nodes"]) == (big, 4 * blocks)
+        netron._answer(netron, {"ask": "whole", "id": "7"}, [])
+        ((content, parts),) = heard
+        assert (content["folded"], content["id"]) == (False, "7")
+        assert len(onnx.load_from_string(gzip.decompress(parts[0])).graph.node) == 4 * blocks
+
+
+@pytest.mark.parametrize("make", [lambda: with_weights(np.ones((256, 256), np.float32)), tiny])
+def test_weights_of_a_large_file_are_stepped_over(make, tmp_path, monkeypatch):
+    monkeypatch.setattr("onnx_workbench.viewer.model.STEP_OVER_ABOVE", 0)
+    path = tmp_path / "model.onnx"
+    onnx.save(make(), path)
+    whole = path.read_bytes()
+    for source in (path, whole):
+        assert read(source).proto == read(make()).proto
+    assert len(wire.without_values(whole, LARGEST_TENSOR)) < 500
+    path.write_bytes(whole[:-9])
+    with pytest.raises(LoadError, match="which is truncated: it promises"):
+        read(path)

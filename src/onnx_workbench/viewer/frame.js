@@ -258,7 +258,7 @@
   view.showNodeProperties = (node, source) => {
     marked = new Set();
     if (node) say({ type: "activate", name: key(node) });
-    return show(node, source);
+    setTimeout(() => show(node, source)); // the line first: Netron lays its whole page out for its own
   };
 
   // The picture follows what is on the screen, when it has come to rest.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -41,6 +40,7 @@ class Netron(anywidget.AnyWidget):
     """
 
     _esm = "\n".join((_HERE / name).read_text("utf-8") for name in ("panel.js", "bridge.js"))
+    _sent: traitlets.Dict = traitlets.Dict().tag(sync=True)
     _picture = traitlets.Unicode().tag(sync=True)
     _summary = traitlets.Unicode().tag(sync=True)
     _heat: traitlets.Dict = traitlets.Dict().tag(sync=True)
@@ -53,9 +53,9 @@ class Netron(anywidget.AnyWidget):
         self._origins = origin.origins(proto.graph)
         origin.scrub(proto)
         self._model = model = replace(model, packed=packed(proto))
-        self._made: dict[bool, tuple[dict[str, Any], list[bytes]]] = {}  # what was sent, by whole
         self._screen: tuple[str, bytes | None] | None = None
-        super().__init__(_picture=draw(model), _summary=summary(model), **traits)
+        shown = {"_picture": draw(model), "_summary": summary(model)}
+        super().__init__(**shown, _sent=self._first(), **traits)
         self.on_msg(self._answer)
 
     def select(self, what: Line | str) -> tuple[str, ...]:
@@ -141,19 +141,14 @@ class Netron(anywidget.AnyWidget):
         Raises:
             InputError: the folder does not exist, or the installed netron cannot be shown.
         """
-        try:
-            answers = {"model": self._parts(), "page": ({}, [_page()])}
-            if answers["model"][0]["folded"]:
-                answers["whole"] = self._parts(whole=True)
-        except frontend.UnfitError as error:
-            raise InputError(
-                f"save() needs Netron's front-end, and the installed netron has none that fits "
-                f"({error}). Call pip install 'netron>=9,<10'; svg() gives a static picture "
-                "without it."
-            ) from error
+        if why := self._sent.get("why"):
+            raise InputError(f"save() writes Netron's front-end into the file. {why}")
+        graphs = {"_sent": self._sent}
+        if self._sent["folded"]:
+            graphs["whole"] = self._drawn(whole=True)
         shared = ("_picture", "_summary", "_heat", "marked", "selected", "height")
         traits = {name: getattr(self, name) for name in shared}
-        return saved.write(path, saved.document(self._model.name, self._esm, traits, answers))
+        return saved.write(path, saved.document(self._model.name, self._esm, traits, graphs))
 
     def __repr__(self) -> str:
         return self._summary
@@ -166,22 +161,20 @@ class Netron(anywidget.AnyWidget):
         """One message of the page: a question, or the picture that Netron drew."""
         if isinstance(picture := message.get("picture"), str):
             self._screen = picture, bytes(buffers[0]) if buffers else None
-        if message.get("ask") not in ("model", "page"):
-            return
+        if message.get("ask") == "whole":
+            answer = self._drawn(whole=True)
+            parts = answer.pop("parts")
+            self.send({**answer, "id": message.get("id")}, parts)
+
+    def _first(self) -> dict[str, Any]:
+        """What a page draws before it asks for anything: the graph, folded where it is big."""
         try:
-            whole = bool(message.get("whole"))
-            content, parts = self._parts(whole) if message["ask"] == "model" else ({}, [_page()])
+            return {**self._drawn(whole=False), "page": _page()}
         except frontend.UnfitError as error:
-            content, parts = {"why": _sentence(error)}, []
-        self.send({**content, "id": message.get("id")}, parts)
+            return {"why": _sentence(error)}
 
-    def _parts(self, whole: bool = False) -> tuple[dict[str, Any], list[bytes]]:
-        """What the page needs of this model, compressed: bytes, operators' manual and source."""
-        if whole not in self._made:
-            self._made[whole] = self._make(whole)
-        return self._made[whole]
-
-    def _make(self, whole: bool) -> tuple[dict[str, Any], list[bytes]]:
+    def _drawn(self, whole: bool) -> dict[str, Any]:
+        """One graph; ``parts`` are its bytes, the operators' manual and the source, compressed."""
         proto = self._model.proto
         nodes = len(proto.graph.node)
         big = nodes > FOLD_ABOVE
@@ -189,15 +182,14 @@ class Netron(anywidget.AnyWidget):
         makers = {name: origin.key(node) for node in proto.graph.node for name in node.output}
         stubs = {label: makers.get(value, "") for label, value in folded.stubs.items()}
         source = {**origin.sheet(self._origins), "stubs": stubs, "modules": folded.modules}
-        content = {
+        graph = self._model.packed if folded.proto is proto else packed(folded.proto)
+        rest = (frontend.operators(proto).encode(), json.dumps(source).encode())
+        return {
             "name": self._model.name,
             "nodes": nodes,
             "folded": big and not whole,
-            "page": f"{zlib.crc32(_page()):08x}",
+            "parts": [graph, *map(compressed, rest)],
         }
-        rest = [frontend.operators(proto).encode(), json.dumps(source).encode()]
-        graph = self._model.packed if folded.proto is proto else packed(folded.proto)
-        return content, [graph, *map(compressed, rest)]
 
 
 @lru_cache(maxsize=1)
