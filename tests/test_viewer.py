@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import shutil
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -651,3 +651,53 @@ def test_weights_of_a_large_file_are_stepped_over(make, tmp_path, monkeypatch):
     path.write_bytes(whole[:-9])
     with pytest.raises(LoadError, match="which is truncated: it promises"):
         read(path)
+
+
+# A cell that is run again
+
+
+@pytest.fixture
+def run_cell(monkeypatch) -> Callable[[str, str], Netron]:
+    """A kernel that runs a cell, as JupyterLab names it, which shows a view."""
+    shell = SimpleNamespace()
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+
+    def run(cell: str, run: str) -> Netron:
+        shell.get_parent = lambda: {"metadata": {"cellId": cell}, "header": {"msg_id": run}}
+        return view(tiny())
+
+    return run
+
+
+def test_a_second_run_closes_what_the_first_has_shown_and_nothing_else(run_cell):
+    first, beside = run_cell("a", "1"), run_cell("a", "1")
+    other, unnamed = run_cell("b", "2"), run_cell("", "3")
+    again, unnamed_again = run_cell("a", "4"), run_cell("", "5")
+    views = [first, beside, other, unnamed, again, unnamed_again]
+    assert [one.comm is None for one in views] == [True, True, False, False, False, False]
+
+
+def test_a_closed_view_holds_no_model_and_says_so(tmp_path):
+    netron = view(tiny())
+    text, picture = repr(netron), netron.svg()
+    netron.close()
+    assert (repr(netron), netron.svg()) == (text, picture)
+    assert (netron._model.packed, netron._origins, netron._sent) == (b"", {}, {})
+    for use in (lambda: netron.select("h"), lambda: netron.heat({"h": 1}), lambda: netron.save("a")):
+        with pytest.raises(InputError) as caught:
+            use()
+        assert str(caught.value) == (
+            "This view of tiny was closed: the cell that made it has been run again. Use the new "
+            "view, or call view() again."
+        )
+
+
+def test_a_netron_that_cannot_be_shown_cannot_be_saved(wheel, tmp_path):
+    (wheel / "base.js").unlink()
+    with pytest.raises(InputError) as caught:
+        view(tiny()).save(tmp_path / "graph.html")
+    assert str(caught.value) == (
+        "save() writes Netron's front-end into the file. The installed netron cannot be shown in a "
+        "cell (base.js cannot be read), so this is a static picture; pip install 'netron>=9,<10' "
+        "mends it."
+    )

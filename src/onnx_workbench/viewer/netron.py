@@ -17,6 +17,7 @@ import traitlets
 from ..errors import InputError
 from ..source import Line
 from . import frontend, origin, saved
+from .again import replace_earlier
 from .drawing import draw
 from .fold import FOLD_ABOVE, Folded, fold
 from .heat import Heat
@@ -49,6 +50,7 @@ class Netron(anywidget.AnyWidget):
     height = traitlets.Int(640, min=160).tag(sync=True)
 
     def __init__(self, model: Model, **traits: Any) -> None:
+        self._model = model  # close() may be called on what was not finished
         proto = model.proto
         self._origins = origin.origins(proto.graph)
         origin.scrub(proto)
@@ -57,6 +59,18 @@ class Netron(anywidget.AnyWidget):
         shown = {"_picture": draw(model), "_summary": summary(model)}
         super().__init__(**shown, _sent=self._first(), **traits)
         self.on_msg(self._answer)
+        replace_earlier(self)
+
+    def close(self) -> None:
+        """Takes the view off every page and lets the model go; the text and the picture stay.
+
+        Called when the cell that made the view is run again.
+        """
+        super().close()
+        self._model = replace(self._model, packed=b"")
+        self._origins = {}
+        self._screen = None
+        self._sent = {}
 
     def select(self, what: Line | str) -> tuple[str, ...]:
         """Marks nodes, scrolls to the first of them, and returns their names.
@@ -68,6 +82,7 @@ class Netron(anywidget.AnyWidget):
         Raises:
             InputError: no node goes by this.
         """
+        self._must_be_open()
         found = origin.find(what, self._origins)
         if not found:
             raise InputError(
@@ -88,11 +103,19 @@ class Netron(anywidget.AnyWidget):
         Raises:
             InputError: a name is no node's, a value is no finite number, or there are none.
         """
+        self._must_be_open()
         heat = None if values is None else Heat(self._numbers(values), unit)
         with self.hold_sync():
             self._picture = draw(self._model, heat)
             self._heat = heat.sheet() if heat else {}
         self._screen = None
+
+    def _must_be_open(self) -> None:
+        if not self._model.packed:
+            raise InputError(
+                f"This view of {self._model.name} was closed: the cell that made it has been run "
+                "again. Use the new view, or call view() again."
+            )
 
     def _numbers(self, values: Mapping[str, float]) -> dict[str, float]:
         numbers = {name: float(value) for name, value in values.items()}
@@ -141,6 +164,7 @@ class Netron(anywidget.AnyWidget):
         Raises:
             InputError: the folder does not exist, or the installed netron cannot be shown.
         """
+        self._must_be_open()
         if why := self._sent.get("why"):
             raise InputError(f"save() writes Netron's front-end into the file. {why}")
         graphs = {"_sent": self._sent}
