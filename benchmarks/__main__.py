@@ -1,8 +1,10 @@
 """What the workbench costs, beside what does the same without it.
 
-    python benchmarks                    every figure but set-up
+    python benchmarks                    every figure that needs neither minutes nor a browser
     python benchmarks import export      some of them
     python benchmarks set-up             minutes, 3 GB of disk while it runs, and the network
+    python benchmarks viewer             minutes, 2 GB of disk, and Chromium
+    python benchmarks netron-releases    minutes, the network and Chromium
 
 Each figure runs ours and the bare way side by side in one go, turn by turn in random order where
 that is possible, and prints the median of each and the median of the ratios within a turn (with
@@ -15,6 +17,11 @@ at this moment. Run it with the Python of `.venv`; nothing is written outside a 
                 and what trace() and profile() take; tables of their own, beside nothing
     notebooks   each lesson run in a new kernel, wall time and peak memory of the kernel and its
                 children, beside a notebook that imports torch and onnxruntime
+    viewer      view() in JupyterLab, from running the cell until drawn, beside Netron alone in the
+                same browser; a click, heat, memory and 1 GB of weights, beside what they may cost
+    netron-releases
+                a table of every netron 9 of the package index: does view() draw with it, and show
+                a node's line and heat? Beside nothing
     set-up      `workbench.py test --version` in a fresh copy, beside `pip install` of its pins
 """
 
@@ -27,8 +34,10 @@ from collections.abc import Callable, Iterable
 import export_time
 import import_time
 import line_profile
+import netron_releases
 import notebook_cost
 import setup_cost
+import viewer_time
 from side_by_side import Pair
 
 from onnx_workbench.text import table
@@ -37,11 +46,15 @@ FIGURES: dict[str, Callable[[], Iterable[Pair]]] = {
     "import": import_time.measure,
     "export": export_time.measure,
     "notebooks": notebook_cost.measure,
+    "viewer": viewer_time.measure,
     "set-up": setup_cost.measure,
 }
-LINES = "lines"
-ALL = [*FIGURES, LINES]
-UNASKED = [name for name in ALL if name != "set-up"]
+TABLES: dict[str, Callable[[], str]] = {
+    "lines": line_profile.report,
+    "netron-releases": netron_releases.report,
+}
+ALL = [*FIGURES, *TABLES]
+UNASKED = [name for name in ALL if name not in ("set-up", "viewer", "netron-releases")]
 
 
 def main() -> None:
@@ -52,8 +65,8 @@ def main() -> None:
     rows = []
     for name in options.parse_args().figures:
         print(f"measuring {name} ...", file=sys.stderr)
-        if name == LINES:
-            print(line_profile.report())
+        if name in TABLES:
+            print(TABLES[name]())
         else:
             rows += [pair.row() for pair in FIGURES[name]()]
     if rows:

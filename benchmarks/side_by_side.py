@@ -35,15 +35,15 @@ class Pair:
 
 
 def take_turns(
-    name: str, ours: Callable[[], object], beside: Callable[[], object], turns: int
+    name: str, ours: Callable[[], object], beside: Callable[[], object], turns: int, warm: bool = True
 ) -> Pair:
     """Both once to warm up, then so many turns, in each of which chance says who goes first."""
     ways, rng = (ours, beside), random.Random(0)
     times: tuple[list[float], list[float]] = ([], [])
-    for turn in range(turns + 1):
+    for turn in range(turns + warm):
         for which in rng.sample((0, 1), 2):
             start = perf_counter()
             ways[which]()
-            if turn:
+            if turn >= warm:
                 times[which].append(perf_counter() - start)
     return Pair(name, *times)

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +24,7 @@ from onnx_workbench import notes
 from onnx_workbench.errors import InputError, LoadError
 from onnx_workbench.proto import sites
 from onnx_workbench.source import Line
-from onnx_workbench.viewer import Netron, frontend, view
+from onnx_workbench.viewer import Netron, frontend, view, wire
 from onnx_workbench.viewer.comparison import LEFT, RIGHT
 from onnx_workbench.viewer.diagram import cut, diagram
 from onnx_workbench.viewer.drawing import draw
@@ -88,18 +88,9 @@ def titles(svg: str) -> list[str]:
     return [text.text for text in texts if text.get("font-weight") == "600"]
 
 
-class Page:
-    """A page that asks a view, in place of a browser."""
-
-    def __init__(self, netron: Netron, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.netron, self.heard = netron, []
-        monkeypatch.setattr(
-            netron, "send", lambda content, buffers=None: self.heard.append((content, buffers))
-        )
-
-    def ask(self, question: str) -> tuple[dict, list[bytes]]:
-        self.netron._answer(self.netron, {"ask": question, "id": "7"}, [])
-        return self.heard.pop()
+def sent(netron: Netron) -> list[bytes]:
+    """What a page gets with the widget: the model, the operators' manual and the source."""
+    return [gzip.decompress(part) for part in netron._sent["parts"]]
 
 
 # What it takes
@@ -202,12 +193,11 @@ def test_a_missing_data_file_does_not_stop_the_drawing(tmp_path):
 # What it sends
 
 
-def test_large_weights_stay_and_small_ones_travel(monkeypatch):
+def test_large_weights_stay_and_small_ones_travel():
     for count, travels in ((LARGEST_TENSOR // 8, True), (LARGEST_TENSOR, False)):
         weights = np.arange(count, dtype=np.float32)
-        page = Page(view(with_weights(weights)), monkeypatch)
-        sent = onnx.load_from_string(gzip.decompress(page.ask("model")[1][0]))
-        (tensor,) = sent.graph.initializer
+        model = onnx.load_from_string(sent(view(with_weights(weights)))[0])
+        (tensor,) = model.graph.initializer
         assert (tensor.name, list(tensor.dims)) == ("w", [count])
         assert (len(tensor.raw_data) == 4 * count) is travels
         assert (tensor.data_location == TensorProto.EXTERNAL) is not travels
@@ -237,16 +227,17 @@ def test_the_manual_holds_the_operators_in_use_and_no_others():
     assert len(manual) < 50_000
 
 
-def test_two_views_name_the_same_front_end(monkeypatch):
-    first, second = (Page(view(model), monkeypatch).ask("model")[0] for model in (tiny(), chain(3)))
-    assert first["page"] == second["page"]
-    assert (first["name"], second["name"], first["id"]) == ("tiny", "chain", "7")
+def test_all_that_is_drawn_comes_with_the_widget_so_that_a_busy_kernel_is_not_asked():
+    state = view(tiny()).get_state()["_sent"]
+    assert (state["name"], state["nodes"], state["folded"]) == ("tiny", 2, False)
+    assert gzip.decompress(state["page"]).decode() == frontend.page()
 
 
 def test_a_question_that_is_none_is_not_answered(monkeypatch):
-    page = Page(view(tiny()), monkeypatch)
-    page.netron._answer(page.netron, {"ask": "everything"}, [])
-    assert page.heard == []
+    netron, heard = view(tiny()), []
+    monkeypatch.setattr(netron, "send", lambda *message: heard.append(message))
+    netron._answer(netron, {"ask": "everything"}, [])
+    assert heard == []
 
 
 # The front-end
@@ -288,17 +279,15 @@ def test_a_copy_of_the_wheel_is_as_good_as_the_wheel(wheel):
         ("onnx-metadata.json", "{}{", "onnx-metadata.json is no list of operators"),
     ],
 )
-def test_a_netron_of_another_shape_gives_one_sentence_and_the_picture(
-    wheel, monkeypatch, name, content, why
-):
+def test_a_netron_of_another_shape_gives_one_sentence_and_the_picture(wheel, name, content, why):
     (wheel / name).unlink()
     if content is not None:
         (wheel / name).write_text(content)
     netron = view(tiny())
-    content, buffers = Page(netron, monkeypatch).ask("model")
-    assert content["why"].startswith(f"The installed netron cannot be shown in a cell ({why}")
-    assert content["why"].endswith("static picture; pip install 'netron>=9,<10' mends it.")
-    assert buffers == []
+    assert list(netron._sent) == ["why"]
+    told = netron._sent["why"]
+    assert told.startswith(f"The installed netron cannot be shown in a cell ({why}")
+    assert told.endswith("static picture; pip install 'netron>=9,<10' mends it.")
     assert titles(netron.svg()) == ["x", "Mul", "Relu", "y"]
 
 
@@ -511,13 +500,12 @@ def test_what_is_no_path_of_a_machine_stays():
         assert without_folders(text) == text
 
 
-def test_no_folder_leaves_the_kernel(traced, monkeypatch, tmp_path):
+def test_no_folder_leaves_the_kernel(traced, tmp_path):
+    netron = view(traced)
     folder = str(Path(__file__).parent)
     assert folder in traced.graph.node[0].metadata_props[-1].value
-    netron = view(traced)
-    sent = [gzip.decompress(part) for part in Page(netron, monkeypatch).ask("model")[1]]
-    assert all(folder.encode() not in part for part in sent)
-    assert b"test_viewer.py" in sent[0]
+    assert all(folder.encode() not in part for part in sent(netron))
+    assert b"test_viewer.py" in sent(netron)[0]
     assert folder not in all_that_is_in(netron.save(tmp_path / "graph.html"))
 
 
@@ -874,14 +862,83 @@ def test_an_edge_over_many_layers_becomes_a_stub_with_its_name():
 
 def test_only_a_big_graph_is_folded_and_all_of_it_can_be_had(monkeypatch):
     for blocks, big in ((3, False), (300, True)):
-        netron = view(layered(blocks))
-        content = Page(netron, monkeypatch).ask("model")[0]
-        assert (content["folded"], content["nodes"]) == (big, 4 * blocks)
-        sent = onnx.load_from_string(gzip.decompress(netron._parts(whole=True)[1][0]))
-        assert len(sent.graph.node) == 4 * blocks
+        netron, heard = view(layered(blocks)), []
+        monkeypatch.setattr(netron, "send", lambda *message, heard=heard: heard.append(message))
+        assert (netron._sent["folded"], netron._sent["nodes"]) == (big, 4 * blocks)
+        netron._answer(netron, {"ask": "whole", "id": "7"}, [])
+        ((content, parts),) = heard
+        assert (content["folded"], content["id"]) == (False, "7")
+        assert len(onnx.load_from_string(gzip.decompress(parts[0])).graph.node) == 4 * blocks
 
 
-def test_a_small_graph_is_folded_where_this_is_asked_for(monkeypatch):
+def test_a_small_graph_is_folded_where_this_is_asked_for():
     for folded in (True, False):
-        content = Page(view(layered(3), folded=folded), monkeypatch).ask("model")[0]
-        assert content["folded"] is folded
+        assert view(layered(3), folded=folded)._sent["folded"] is folded
+
+
+@pytest.mark.parametrize("make", [lambda: with_weights(np.ones((256, 256), np.float32)), tiny])
+def test_weights_of_a_large_file_are_stepped_over(make, tmp_path, monkeypatch):
+    monkeypatch.setattr("onnx_workbench.viewer.model.STEP_OVER_ABOVE", 0)
+    path = tmp_path / "model.onnx"
+    onnx.save(make(), path)
+    whole = path.read_bytes()
+    for source in (path, whole):
+        assert read(source).proto == read(make()).proto
+    assert len(wire.without_values(whole, LARGEST_TENSOR)) < 500
+    path.write_bytes(whole[:-9])
+    with pytest.raises(LoadError, match="which is truncated: it promises"):
+        read(path)
+
+
+# A cell that is run again
+
+
+@pytest.fixture
+def run_cell(monkeypatch) -> Callable[[str, str], Netron]:
+    """A kernel that runs a cell, as JupyterLab names it, which shows a view."""
+    shell = SimpleNamespace()
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+
+    def run(cell: str, run: str) -> Netron:
+        shell.get_parent = lambda: {"metadata": {"cellId": cell}, "header": {"msg_id": run}}
+        return view(tiny())
+
+    return run
+
+
+def test_a_second_run_closes_what_the_first_has_shown_and_nothing_else(run_cell):
+    first, beside = run_cell("a", "1"), run_cell("a", "1")
+    other, unnamed = run_cell("b", "2"), run_cell("", "3")
+    again, unnamed_again = run_cell("a", "4"), run_cell("", "5")
+    views = [first, beside, other, unnamed, again, unnamed_again]
+    assert [one.comm is None for one in views] == [True, True, False, False, False, False]
+
+
+def test_a_closed_view_holds_no_model_and_says_so(tmp_path):
+    netron = view(tiny())
+    text, picture = repr(netron), netron.svg()
+    netron.close()
+    assert (repr(netron), netron.svg()) == (text, picture)
+    assert (netron._model.packed, netron.origins, netron._sent) == (b"", {}, {})
+    for use in (
+        lambda: netron.select("h"),
+        lambda: netron.heat({"h": 1}),
+        lambda: netron.save("a"),
+    ):
+        with pytest.raises(InputError) as caught:
+            use()
+        assert str(caught.value) == (
+            "This view of tiny was closed: the cell that made it has been run again. Use the new "
+            "view, or call view() again."
+        )
+
+
+def test_a_netron_that_cannot_be_shown_cannot_be_saved(wheel, tmp_path):
+    (wheel / "base.js").unlink()
+    with pytest.raises(InputError) as caught:
+        view(tiny()).save(tmp_path / "graph.html")
+    assert str(caught.value) == (
+        "save() writes Netron's front-end into the file. The installed netron cannot be shown in a "
+        "cell (base.js cannot be read), so this is a static picture; pip install 'netron>=9,<10' "
+        "mends it."
+    )

@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,13 @@ def absent(what: str) -> None:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator:
+    with launched() as browser:
+        yield browser
+
+
+@contextmanager
+def launched() -> Iterator[Any]:
+    """The Chromium of this machine."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -143,7 +151,13 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session", params=["/", "/user/jovyan/"])
 def lab(request, tmp_path_factory) -> Iterator[Lab]:
-    home = tmp_path_factory.mktemp("home")
+    with serving(request.param, tmp_path_factory.mktemp("home")) as running:
+        yield running
+
+
+@contextmanager
+def serving(base_url: str, home: Path) -> Iterator[Lab]:
+    """JupyterLab below this base URL, with settings and kernels of its own in ``home``."""
     build = ROOT / "build"  # the README's command shows this repository, so its copies lie inside
     build.mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="browser-", dir=build))
@@ -152,7 +166,7 @@ def lab(request, tmp_path_factory) -> Iterator[Lab]:
         [
             *("--no-browser", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0"),
             f"--IdentityProvider.token={TOKEN}",
-            f"--ServerApp.base_url={request.param}",
+            f"--ServerApp.base_url={base_url}",
             "--expose-app-in-browser",  # window.jupyterapp: commands by name instead of by menu
         ]
     )
@@ -172,7 +186,7 @@ def lab(request, tmp_path_factory) -> Iterator[Lab]:
         server = subprocess.Popen(
             command, env=os.environ | settings, stdout=stream, stderr=subprocess.STDOUT
         )
-    url = f"http://127.0.0.1:{port}{request.param}"
+    url = f"http://127.0.0.1:{port}{base_url}"
     try:
         wait_for(f"{url}api?token={TOKEN}", server, log)
         yield Lab(url, folder)
@@ -196,22 +210,28 @@ def wait_for(url: str, server: subprocess.Popen, log: Path, seconds: float = 60)
 @pytest.fixture(scope="module")
 def open_notebook(browser, lab) -> Iterator[Callable[[Path], Notebook]]:
     """Opens a copy of a notebook in a fresh page, with a kernel that waits."""
-    contexts = []
+    opened = []
 
     def open_(path: Path) -> Notebook:
-        contexts.append(context := browser.new_context(viewport={"width": 1280, "height": 1000}))
-        context.set_default_timeout(60_000)
-        context.add_init_script(KEEP_EVAL)
-        notebook = Notebook(context.new_page(), [])
-        context.route("**/*", lambda route: guard(route, lab.url, notebook.refused))
         shutil.copy(path, lab.folder)
-        notebook.page.goto(lab.address(path.name), wait_until="domcontentloaded")
-        notebook.page.wait_for_function(KERNEL_WAITS)
+        opened.append(notebook := opening(browser, lab, path.name))
         return notebook
 
     yield open_
-    for context in contexts:
-        context.close()
+    for notebook in opened:
+        notebook.page.context.close()
+
+
+def opening(browser: Any, lab: Lab, name: str) -> Notebook:
+    """A notebook of the lab's folder in a page that may ask nobody but the lab."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    context.set_default_timeout(60_000)
+    context.add_init_script(KEEP_EVAL)
+    notebook = Notebook(context.new_page(), [])
+    context.route("**/*", lambda route: guard(route, lab.url, notebook.refused))
+    notebook.page.goto(lab.address(name), wait_until="domcontentloaded")
+    notebook.page.wait_for_function(KERNEL_WAITS)
+    return notebook
 
 
 def guard(route: Any, allowed: str, refused: list[str]) -> None:

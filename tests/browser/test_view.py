@@ -49,7 +49,22 @@ small
 ===
 print(small.selected, len(small.marked), small._screen and small.png()[1:4])
 ===
-print(small.select("cell:4"))"""
+print(small.select("cell:4"))
+===
+import gc
+from onnx_workbench.viewer import Netron
+gc.collect()
+views = [one for one in gc.get_objects() if Netron in type(one).__mro__]
+print(sum(one.comm is not None for one in views), sum(len(one._model.packed) for one in views))
+===
+import io
+from PIL import Image
+from onnx_workbench.viewer.heat import VIRIDIS
+def legend():
+    picture = Image.open(io.BytesIO(small.png())).convert("RGB")
+    row = {picture.getpixel((at, picture.height - 36)) for at in range(picture.width)}
+    return row & {tuple(bytes.fromhex(colour[1:])) for colour in VIRIDIS}
+print(small._screen and len(legend()), "2.00 ms" in small.svg())"""
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +199,34 @@ def test_heat_has_its_colours_and_a_legend(notebook):
     ]
 
 
+def test_the_picture_has_the_legend_too(notebook):
+    notebook.graph(2)
+    notebook.run_until(8, "32 True")
+
+
+def test_ten_runs_hold_what_one_does(notebook):
+    before = held(notebook)
+    assert before[0].startswith("3 ")
+    for _ in range(10):
+        notebook.run(0)
+    views, frames, listeners = held(notebook)
+    assert (views, frames) == before[:2]
+    assert listeners < before[2] + 20  # one view has hundreds
+
+
+def held(notebook) -> tuple[str, int, int]:
+    """The kernel's open views and their bytes; the page's frames and listeners."""
+    for index in range(3):
+        notebook.graph(index)
+    session = notebook.page.context.new_cdp_session(notebook.page)
+    session.send("HeapProfiler.collectGarbage")
+    session.send("Performance.enable")
+    told = session.send("Performance.getMetrics")["metrics"]
+    session.detach()
+    count = {metric["name"]: int(metric["value"]) for metric in told}
+    return notebook.run(7), count["Frames"], count["JSEventListeners"]
+
+
 def test_the_frame_follows_the_theme(notebook):
     from playwright.sync_api import expect
 
@@ -194,6 +237,7 @@ def test_the_frame_follows_the_theme(notebook):
 
 
 def test_a_view_survives_a_second_run_and_a_new_kernel(notebook):
+    frames = held(notebook)[1]
     for again in (notebook.run_all, notebook.restart_and_run_all):
         notebook.page.evaluate(
             "document.querySelectorAll('.ow-netron').forEach((old) => old.classList.add('old'))"
@@ -201,6 +245,7 @@ def test_a_view_survives_a_second_run_and_a_new_kernel(notebook):
         again()
         notebook.page.locator(".ow-netron:not(.old).drawn >> nth=2").wait_for()
         assert notebook.page.locator(".ow-netron iframe").count() == 3
+        assert held(notebook)[1] == frames
         assert operators(notebook.graph(0)) == ["Conv", "Relu", "Reshape", "Gemm"]
 
 

@@ -1,13 +1,11 @@
 // The view in the notebook page: one sandboxed frame, and what goes between it and the kernel.
-// Kernel: {ask: "model" | "page"} is answered in a custom message with the same id.
+// Kernel: the trait `_sent` holds all that is drawn first; {ask: "whole"} is answered in a custom
+// message with the same id. A kernel that runs the cells below answers late, but has sent before.
 // Frame: see frame.js. Only messages of our own frame are heard. `tag`, `makePanel` and `makeLegend`
 // are those of panel.js, which netron.py puts in front of this file.
 
-// Front-ends that this page already has, by their key: several views share one transfer.
-const pages = (globalThis[Symbol.for("onnx-workbench.netron")] ??= new Map());
-
 const SANDBOX = "allow-scripts allow-downloads allow-popups";
-const PATIENCE = 20000; // ms until silence is remarked upon
+const PATIENCE = 20000; // ms until a frame that says nothing is given up
 const STYLE = `
   .ow-netron { display: flex; overflow: hidden; box-sizing: border-box; border-radius: 6px;
     border: 1px solid var(--jp-border-color2, #d0d7de); }
@@ -32,38 +30,21 @@ const STYLE = `
     border: 1px solid var(--jp-border-color2, #d0d7de); }
   ${PANEL_STYLE}`;
 
-// The answer may take long: a kernel that runs a cell answers after it.
-const ask = (model, question, signal, more = {}) =>
+const ask = (model, question, signal) =>
   new Promise((resolve, reject) => {
     const id = Math.random().toString(36).slice(2);
     const done = (settle, value) => {
       model.off("msg:custom", hear);
       settle(value);
     };
-    const hear = (content, buffers) => {
-      if (content.id !== id) return;
-      if (content.why) done(reject, new Error(content.why));
-      else done(resolve, { content, buffers });
-    };
+    const hear = (content, parts) => content.id === id && done(resolve, { ...content, parts });
     signal.addEventListener("abort", () => done(reject, new Error("closed")));
     model.on("msg:custom", hear);
-    model.send({ ask: question, id, ...more });
+    model.send({ ask: question, id });
   });
 
 const inflate = (buffer) =>
   new Response(new Blob([buffer]).stream().pipeThrough(new DecompressionStream("gzip")));
-
-const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
-const page = async (model, key, signal) => {
-  if (pages.has(key)) {
-    const text = await Promise.race([pages.get(key).catch(() => null), sleep(PATIENCE)]);
-    if (text) return text; // else the view that asked was closed, or its kernel is gone
-  }
-  const coming = ask(model, "page", signal).then(({ buffers }) => inflate(buffers[0]).text());
-  pages.set(key, coming);
-  return coming;
-};
 
 // Light or dark, by what is really behind the cell: works in any notebook application.
 const isDark = (element) => {
@@ -108,50 +89,44 @@ function render({ model, el }) {
 
   let clicked = false;
   let waiting;
-  const wait = (remark) => (waiting = setTimeout(remark, PATIENCE));
-  const standStill = (sentence) => {
-    note.textContent = sentence;
+  let counting;
+  const giveUp = (error) => {
+    clearTimeout(waiting);
+    clearInterval(counting);
+    frame.remove();
+    note.textContent = error.message;
     box.classList.add("still");
     box.classList.remove("drawn");
   };
-  const giveUp = (error) => {
-    clearTimeout(waiting);
-    frame.remove();
-    standStill(error.message);
-  };
   const theme = () => tell({ type: "theme", dark: isDark(el) });
 
-  const fetchModel = async (all) => {
-    const { content, buffers } = await ask(model, "model", signal, { whole: all });
-    const source = JSON.parse(await inflate(buffers[2]).text());
-    panel.load(source);
-    whole.hidden = !content.folded;
-    whole.textContent = `Show all ${content.nodes.toLocaleString("en")} nodes`;
+  const unpack = async ({ name, nodes, folded, parts: [graph, manual, source] }) => {
+    panel.load(JSON.parse(await inflate(source).text()));
+    whole.hidden = !folded;
+    whole.textContent = `Show all ${nodes.toLocaleString("en")} nodes`;
     return {
       type: "open",
-      name: content.name,
-      page: content.page,
-      count: content.nodes,
-      model: await inflate(buffers[0]).arrayBuffer(),
-      metadata: await inflate(buffers[1]).text(),
+      name,
+      count: nodes,
+      model: await inflate(graph).arrayBuffer(),
+      metadata: await inflate(manual).text(),
     };
   };
   const show = async () => {
-    wait(() => standStill("The kernel is busy or gone: Netron comes when it answers."));
-    const opened = await fetchModel(false);
-    frame.srcdoc = await page(model, opened.page, signal);
-    clearTimeout(waiting);
+    const sent = model.get("_sent");
+    if (sent.why) throw new Error(sent.why);
+    const opened = await unpack(sent);
+    frame.srcdoc = await inflate(sent.page).text();
     signal.throwIfAborted();
-    box.classList.remove("still");
     graph.append(frame);
-    wait(() => giveUp(new Error("Netron did not start here, so this is a static picture.")));
+    waiting = setTimeout(
+      () => giveUp(new Error("Netron did not start here, so this is a static picture.")), PATIENCE);
     return opened;
   };
   let coming = show();
   coming.catch((error) => signal.aborted || giveUp(error));
 
   // A big graph takes seconds: the note counts them, so that nobody takes it for dead.
-  let counting;
   const draw = async () => {
     const opened = await coming;
     const start = Date.now();
@@ -170,7 +145,8 @@ function render({ model, el }) {
   };
   whole.onclick = () => {
     box.classList.remove("drawn");
-    coming = fetchModel(true);
+    note.textContent = "Asking the kernel, which may be busy\u2026";
+    coming = ask(model, "whole", signal).then(unpack);
     draw().catch((error) => signal.aborted || giveUp(error));
   };
 

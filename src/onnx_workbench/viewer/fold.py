@@ -6,6 +6,7 @@ Netron expands in place; what is left of a value that is read far below is a stu
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -57,6 +58,7 @@ class _Folder:
     def __init__(self, model: onnx.ModelProto) -> None:
         graph = model.graph
         self.folded = Folded(onnx.ModelProto())
+        self._boxes: Counter[str] = Counter()
         self._nodes = list(graph.node)  # kept: their id() is the key
         self._scopes = dict(_scopes(self._nodes))
         self._weights = {tensor.name: tensor for tensor in graph.initializer}
@@ -117,8 +119,8 @@ class _Folder:
         takes = [name for name in read if name not in wrote and name not in self._weights]
         gives = [n for n in wrote if any(r not in inside for r in self._readers.get(n, ()))]
         path, kind = module.path, self._scopes[id(module.nodes[0])][1][module.depth]
-        again = sum(name.split(" ")[0] == path for name in self.folded.modules)
-        name = f"{path} ({again + 1})" if again else path
+        self._boxes[path] += 1
+        name = f"{path} ({self._boxes[path]})" if self._boxes[path] > 1 else path
         self.folded.modules[name] = kind
         items = self._level(list(module.nodes), module.depth + 1)
         body = self._graph(name, items, [self._info(value) for value in takes])

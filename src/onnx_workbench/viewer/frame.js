@@ -251,6 +251,7 @@
     view[name] = async (...args) => {
       const result = await draw(...args);
       paint();
+      stopAt(stops()[0]);
       if (marked.size) select(false);
       depict();
       return result;
@@ -268,7 +269,7 @@
   const show = view.showNodeProperties.bind(view);
   view.showNodeProperties = (node, source) => {
     if (node) report(node);
-    return show(node, source);
+    setTimeout(() => show(node, source)); // the line first: Netron lays its whole page out for its own
   };
   const hearSidebars = ({ prototype }) => {
     const { select: chooses } = prototype;
@@ -279,6 +280,27 @@
       return chooses.call(this, values, source);
     };
   };
+
+  // By keyboard: the graph is one stop of Tab, arrows go from node to node, Enter is a click.
+  const stops = () => [...document.querySelectorAll("#canvas .graph-node > .node-item-type")];
+  const stopAt = (stop) => {
+    document.querySelector("#canvas [tabindex]")?.removeAttribute("tabindex");
+    stop?.setAttribute("tabindex", "0");
+  };
+  const STEP = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 };
+  window.addEventListener("keydown", (event) => {
+    const at = event.target.closest?.("#canvas [tabindex]");
+    if (!at || !(event.key in STEP || event.key === "Enter")) return;
+    event.preventDefault();
+    event.stopPropagation(); // Netron scrolls by arrows
+    if (event.key === "Enter") return at.dispatchEvent(new MouseEvent("click", { bubbles: true }));
+    const all = stops();
+    const next = all[all.indexOf(at) + STEP[event.key]];
+    if (!next) return;
+    stopAt(next);
+    next.focus({ preventScroll: true });
+    view.target.scrollTo([next]);
+  }, { capture: true });
 
   // The picture follows what is on the screen, when it has come to rest.
   let ready = false;
@@ -347,6 +369,7 @@
     fit();
     ready = true;
     paint();
+    stopAt(stops()[0]);
     select(marked.size > 0);
     depict();
   };
@@ -354,6 +377,7 @@
   // Beside the panel of the cell, Netron's own sidebar must leave room for the graph.
   const narrow = document.createElement("style");
   narrow.textContent = `#sidebar { max-width: 24em; }
+    #canvas :focus-visible { outline: 3px solid #1976d2; outline-offset: 2px; }
     #target[style*="42em"] { width: max(40vw, calc(100vw - 24em)) !important; }`;
   document.head.append(narrow);
 

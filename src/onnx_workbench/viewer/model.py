@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
+import mmap
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, BinaryIO
 
 import onnx
 
 from ..errors import InputError, LoadError
 from ..proto import bodies, sites
+from . import wire
 from .origin import Origin, key, origins, scrub
 
 LARGEST_TENSOR = 64 * 1024
@@ -20,6 +24,9 @@ LARGEST_TENSOR = 64 * 1024
 
 ALL_TENSORS = 1024 * 1024
 """Bytes of all tensors whose values travel to the page."""
+
+STEP_OVER_ABOVE = 16 * 1024 * 1024
+"""Bytes of a file from which on its weights are not even read."""
 
 _EXPECTED = (
     "an Artifact, the path of an .onnx file, its bytes, an onnx.ModelProto, an onnx_ir.Model or a "
@@ -29,16 +36,22 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class Model:
-    """``name`` is a file's name without its folder; ``proto`` has no large weights and no folders.
+    """``name`` is a file's name without its folder; ``packed`` has no large weights, no folders.
 
     ``origins`` are those of its nodes, with whole paths, since their source is looked up here.
-    ``external`` names the files that hold the rest of the weights, which are never opened.
+    ``external`` names the files that hold the rest of the weights, which are never opened. What is
+    kept is what is sent to a page: messages of protobuf take five times the bytes of their file.
     """
 
     name: str
-    proto: onnx.ModelProto
+    packed: bytes
     origins: Mapping[str, Origin]
     external: tuple[str, ...] = ()
+
+    @property
+    def proto(self) -> onnx.ModelProto:
+        """Unpacked anew each time, for whoever asks to change or to let go."""
+        return onnx.ModelProto.FromString(gzip.decompress(self.packed))
 
     def __repr__(self) -> str:
         return f"Model({self.name!r}, {len(self.proto.graph.node)} nodes)"
@@ -76,20 +89,28 @@ def read(source: Any) -> Model:
 
 def _open(path: Path) -> Model:
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file, _bytes_of(file) as data:
+            return _parse(data, path.name, f"{path.name!r} ({len(data):,} bytes)")
     except OSError as error:
         raise LoadError(
             f"view was passed {path.name!r}, which cannot be read: {error.strerror}. It expected "
             f"the path of an .onnx file. Write one first: export(model, {path.name!r}, x)."
         ) from error
-    return _parse(data, path.name, f"{path.name!r} ({len(data):,} bytes)")
 
 
-def _parse(data: bytes, name: str, shown: str) -> Model:
+def _bytes_of(file: BinaryIO) -> AbstractContextManager[wire.Data]:
+    """A large file is mapped, so that weights which are stepped over are not read at all."""
+    if os.fstat(file.fileno()).st_size > STEP_OVER_ABOVE:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return nullcontext(file.read())
+
+
+def _parse(data: wire.Data, name: str, shown: str) -> Model:
     proto = onnx.ModelProto()
     cause: Exception | None = None
+    large = len(data) > STEP_OVER_ABOVE
     try:
-        proto.ParseFromString(data)
+        proto.ParseFromString(wire.without_values(data, LARGEST_TENSOR) if large else data)
     except Exception as error:  # protobuf's DecodeError, which the package onnx does not export
         cause = error
     if cause is None and proto.HasField("graph"):
@@ -105,47 +126,32 @@ def _model(proto: onnx.ModelProto, name: str) -> Model:
         PurePath(entry.value).name
         for tensor in proto.graph.initializer
         for entry in tensor.external_data
-        if entry.key == "location"
+        if entry.key == "location" and entry.value != wire.NOT_SENT
     }
     light = _without_weights(proto)
     made = origins(light)
     scrub(light)
-    return Model(name, light, made, tuple(sorted(files)))
+    return Model(name, packed(light), made, tuple(sorted(files)))
 
 
-def _what_is_wrong(data: bytes) -> str:
-    end = _promised_end(data)
-    if end is None:
-        return "which is no ONNX model"
+def packed(proto: onnx.ModelProto) -> bytes:
+    return compressed(proto.SerializeToString())
+
+
+def compressed(data: bytes) -> bytes:
+    """The same bytes every time."""
+    return gzip.compress(data, compresslevel=6, mtime=0)
+
+
+def _what_is_wrong(data: wire.Data) -> str:
+    known, end = onnx.ModelProto.DESCRIPTOR.fields_by_number, 0
+    for field in wire.fields(data, 0, len(data)):
+        if field.number not in known or field.wire not in (0, 1, 2, 5):
+            return "which is no ONNX model"
+        end = field.end
     if end > len(data):
         return f"which is truncated: it promises {end:,} bytes and ends at byte {len(data):,}"
     return "which is no ONNX model: it holds no graph"
-
-
-def _promised_end(data: bytes) -> int | None:
-    """Where the last top-level field should end; None if these are no fields of a ModelProto.
-
-    Wire format: https://protobuf.dev/programming-guides/encoding/
-    """
-    known, at = onnx.ModelProto.DESCRIPTOR.fields_by_number, 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        wire = tag & 7
-        if tag >> 3 not in known or wire not in (0, 1, 2, 5):
-            return None
-        value, after = _varint(data, at) if wire in (0, 2) else (0, at)
-        at = after + {0: 0, 1: 8, 2: value, 5: 4}[wire]
-    return at
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = data[at] if at < len(data) else 0x80  # an endless number runs past the end
-        value, at = value | (byte & 0x7F) << shift, at + 1
-        if byte < 0x80:
-            break
-    return value, at
 
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -181,8 +187,7 @@ def _copy(source: Any, target: Any, skip: str) -> None:
 
 def stub(tensor: onnx.TensorProto) -> onnx.TensorProto:
     stub = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-    stub.data_location = onnx.TensorProto.EXTERNAL
-    stub.external_data.add(key="location", value="not sent to this page")
+    stub.MergeFromString(wire.ELSEWHERE)
     return stub
 
 

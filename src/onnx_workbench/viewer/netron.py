@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import math
 import os
-import zlib
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,12 @@ import traitlets
 from ..errors import InputError
 from ..source import Line
 from . import frontend, origin, saved
+from .again import replace_earlier
 from .comparison import Comparison, compare
 from .drawing import draw
 from .fold import FOLD_ABOVE, Folded, fold
 from .heat import Contrast, Heat
-from .model import Model, read
+from .model import Model, compressed, packed, read
 from .summary import summary
 
 _HERE = Path(__file__).parent
@@ -42,6 +42,7 @@ class Netron(anywidget.AnyWidget):
     """
 
     _esm = "\n".join((_HERE / name).read_text("utf-8") for name in ("panel.js", "bridge.js"))
+    _sent: traitlets.Dict = traitlets.Dict().tag(sync=True)
     _picture = traitlets.Unicode().tag(sync=True)
     _summary = traitlets.Unicode().tag(sync=True)
     _heat: traitlets.Dict = traitlets.Dict().tag(sync=True)
@@ -53,8 +54,21 @@ class Netron(anywidget.AnyWidget):
         self._model, self._wanted = model, folded
         self.name, self.origins = model.name, model.origins
         self._screen: tuple[str, bytes | None] | None = None
-        super().__init__(_picture=draw(model), _summary=summary(model), **traits)
+        shown = {"_picture": draw(model), "_summary": summary(model)}
+        super().__init__(**shown, _sent=self._first(), **traits)
         self.on_msg(self._answer)
+        replace_earlier(self)
+
+    def close(self) -> None:
+        """Takes the view off every page and lets the model go; the text and the picture stay.
+
+        Called when the cell that made the view is run again.
+        """
+        super().close()
+        self._model = replace(self._model, packed=b"", origins={})
+        self.origins = {}
+        self._screen = None
+        self._sent = {}
 
     def select(self, what: Line | str) -> tuple[str, ...]:
         """Marks nodes, scrolls to the first of them, and returns their names.
@@ -66,6 +80,7 @@ class Netron(anywidget.AnyWidget):
         Raises:
             InputError: no node goes by this.
         """
+        self._must_be_open()
         found = origin.find(what, self.origins)
         if not found:
             raise InputError(
@@ -86,6 +101,7 @@ class Netron(anywidget.AnyWidget):
         Raises:
             InputError: a name is no node's, a value is no finite number, or there are none.
         """
+        self._must_be_open()
         self._colour(None if values is None else Heat(self._numbers(values), unit))
 
     def _colour(self, paint: Heat | Contrast | None) -> None:
@@ -129,8 +145,16 @@ class Netron(anywidget.AnyWidget):
         only in old  y
         only in new  y
         """
+        self._must_be_open()
         theirs = other._model if isinstance(other, Netron) else read(other)
         return compare(*(Netron(model, height=self.height) for model in (self._model, theirs)))
+
+    def _must_be_open(self) -> None:
+        if not self._model.packed:
+            raise InputError(
+                f"This view of {self._model.name} was closed: the cell that made it has been run "
+                "again. Use the new view, or call view() again."
+            )
 
     def _numbers(self, values: Mapping[str, float]) -> dict[str, float]:
         numbers = {name: float(value) for name, value in values.items()}
@@ -179,19 +203,15 @@ class Netron(anywidget.AnyWidget):
         Raises:
             InputError: the folder does not exist, or the installed netron cannot be shown.
         """
-        try:
-            answers = {"model": self._parts(), "page": ({}, [_page()])}
-            if self._folded:
-                answers["whole"] = self._parts(whole=True)
-        except frontend.UnfitError as error:
-            raise InputError(
-                f"save() needs Netron's front-end, and the installed netron has none that fits "
-                f"({error}). Call pip install 'netron>=9,<10'; svg() gives a static picture "
-                "without it."
-            ) from error
+        self._must_be_open()
+        if why := self._sent.get("why"):
+            raise InputError(f"save() writes Netron's front-end into the file. {why}")
+        graphs = {"_sent": self._sent}
+        if self._sent["folded"]:
+            graphs["whole"] = self._drawn(whole=True)
         shared = ("_picture", "_summary", "_heat", "marked", "selected", "height")
         traits = {name: getattr(self, name) for name in shared}
-        return saved.write(path, saved.document(self._model.name, self._esm, traits, answers))
+        return saved.write(path, saved.document(self._model.name, self._esm, traits, graphs))
 
     def __repr__(self) -> str:
         return self._summary
@@ -204,52 +224,40 @@ class Netron(anywidget.AnyWidget):
         """One message of the page: a question, or the picture that Netron drew."""
         if isinstance(picture := message.get("picture"), str):
             self._screen = picture, bytes(buffers[0]) if buffers else None
-        if message.get("ask") not in ("model", "page"):
-            return
+        if message.get("ask") == "whole":
+            answer = self._drawn(whole=True)
+            parts = answer.pop("parts")
+            self.send({**answer, "id": message.get("id")}, parts)
+
+    def _first(self) -> dict[str, Any]:
+        """What a page draws before it asks for anything: the graph, folded where it is big."""
         try:
-            whole = bool(message.get("whole"))
-            content, parts = self._parts(whole) if message["ask"] == "model" else ({}, [_page()])
+            return {**self._drawn(whole=False), "page": _page()}
         except frontend.UnfitError as error:
-            content, parts = {"why": _sentence(error)}, []
-        self.send({**content, "id": message.get("id")}, parts)
+            return {"why": _sentence(error)}
 
-    @cached_property
-    def _folded(self) -> Folded | None:
-        """What is shown first of a big graph; None where all is."""
-        big = len(self._model.proto.graph.node) > FOLD_ABOVE
-        return fold(self._model.proto) if self._wanted or big else None
-
-    def _parts(self, whole: bool = False) -> tuple[dict[str, Any], list[bytes]]:
-        """What the page needs of this model, compressed: bytes, operators' manual and source."""
+    def _drawn(self, whole: bool) -> dict[str, Any]:
+        """One graph; ``parts`` are its bytes, the operators' manual and the source, compressed."""
         proto = self._model.proto
-        folded = None if whole else self._folded
-        content = {
+        nodes = len(proto.graph.node)
+        cut = not whole and (self._wanted or nodes > FOLD_ABOVE)
+        folded = fold(proto) if cut else Folded(proto)
+        makers = {name: origin.key(node) for node in proto.graph.node for name in node.output}
+        stubs = {label: makers.get(value, "") for label, value in folded.stubs.items()}
+        source = {**origin.sheet(self.origins), "stubs": stubs, "modules": folded.modules}
+        graph = self._model.packed if folded.proto is proto else packed(folded.proto)
+        rest = (frontend.operators(proto).encode(), json.dumps(source).encode())
+        return {
             "name": self._model.name,
-            "nodes": len(proto.graph.node),
-            "folded": folded is not None,
-            "page": f"{zlib.crc32(_page()):08x}",
+            "nodes": nodes,
+            "folded": cut,
+            "parts": [graph, *map(compressed, rest)],
         }
-        stubs, modules = {}, {}
-        if folded:
-            makers = {name: origin.key(node) for node in proto.graph.node for name in node.output}
-            stubs = {label: makers.get(value, "") for label, value in folded.stubs.items()}
-            modules = folded.modules
-        source = {**origin.sheet(self.origins), "stubs": stubs, "modules": modules}
-        parts = [
-            (folded.proto if folded else proto).SerializeToString(),
-            frontend.operators(proto).encode(),
-            json.dumps(source).encode(),
-        ]
-        return content, [_packed(part) for part in parts]
 
 
 @lru_cache(maxsize=1)
 def _page() -> bytes:
-    return _packed(frontend.page().encode())
-
-
-def _packed(data: bytes) -> bytes:
-    return gzip.compress(data, compresslevel=6, mtime=0)
+    return compressed(frontend.page().encode())
 
 
 def _sentence(error: frontend.UnfitError) -> str:

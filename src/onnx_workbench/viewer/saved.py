@@ -6,14 +6,12 @@ import base64
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-
-Answer = tuple[Mapping[str, Any], Sequence[bytes]]
 
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
@@ -32,14 +30,10 @@ _STYLE = """
 
 
 def document(
-    title: str, script: str, traits: Mapping[str, Any], answers: Mapping[str, Answer]
+    title: str, script: str, traits: Mapping[str, Any], graphs: Mapping[str, Mapping[str, Any]]
 ) -> str:
-    """``script`` defines ``render``; ``answers`` are what the kernel would say to its questions."""
-    coded = {
-        question: [content, [base64.b64encode(part).decode() for part in parts]]
-        for question, (content, parts) in answers.items()
-    }
-    data = json.dumps({"traits": traits, "answers": coded})
+    """``script`` defines ``render``; ``graphs``: what is drawn first, and what can be asked for."""
+    data = json.dumps({"traits": traits, "graphs": graphs}, default=_coded)
     tail = (Path(__file__).parent / "saved.js").read_text(encoding="utf-8")
     code = _inline(f"const saved = {data};\n{script}\n{tail}")
     return (
@@ -49,6 +43,10 @@ def document(
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head>"
         f'<body><main></main><script type="module">{code}</script></body></html>\n'
     )
+
+
+def _coded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 def _inline(script: str) -> str:

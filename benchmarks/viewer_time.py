@@ -1,0 +1,200 @@
+"""The viewer in JupyterLab, beside Netron alone: the same browser, the same file, turn by turn."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import nbformat
+import netron
+import onnx
+from nbformat.v4 import new_code_cell, new_notebook
+from onnx import TensorProto, helper
+from side_by_side import Pair, take_turns
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.browser.conftest import KEEP_EVAL, Lab, Notebook, guard, launched, opening, serving
+
+STEPS = 20  # nodes of a layer
+GIGABYTE = 1 << 30
+PATIENCE = 600_000  # ms; Netron alone takes minutes for one mask that feeds every layer
+CLICKS = 7
+
+SOURCE = "class Layer:\n    def forward(self, x):\n" + "        x = x.relu()\n" * STEPS
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A chain of ``nodes``, with what torch's exporter writes beside each of them."""
+
+    name: str
+    nodes: int
+    mask: bool = False
+    modules: bool = True
+    weights: int = 0  # bytes
+
+    @property
+    def file(self) -> str:
+        return f"{self.name.replace(' ', '-').replace(',', '')}.onnx"
+
+    def write(self, folder: Path) -> Path:
+        made = [self._node(at, folder / "model.py") for at in range(self.nodes)]
+        ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [8]) for n in ("v0", "mask")]
+        last = helper.make_tensor_value_info(f"v{self.nodes}", TensorProto.FLOAT, [8])
+        graph = helper.make_graph(made, "chain", ends[: 1 + self.mask], [last])
+        for at in range(16 if self.weights else 0):
+            part = TensorProto(name=f"w{at}", data_type=TensorProto.INT8, dims=[self.weights // 16])
+            part.raw_data = bytes(self.weights // 16)
+            graph.initializer.append(part)
+        onnx.save(helper.make_model(graph), folder / self.file)
+        return folder / self.file
+
+    def _node(self, at: int, source: Path) -> onnx.NodeProto:
+        layer, step = divmod(at, STEPS)
+        reads = ["mask"] if self.mask and not step else [f"w{layer}"] * (
+            step == 1 and layer < 16 and self.weights > 0
+        )
+        kind = "Add" if reads else "Relu"
+        node = helper.make_node(kind, [f"v{at}", *reads], [f"v{at + 1}"], name=f"node_{at}")
+        scopes = ["", f"layers.{layer}"] if self.modules else [""]
+        notes = {
+            "name_scopes": str([*scopes, f"relu_{at}"]),
+            "class_hierarchy": str(["m.Model", "m.Layer"][: len(scopes)] + ["aten.relu.default"]),
+            "fx_node": f"%relu_{at} : [num_users=1] = call_function"
+            f"[target=torch.ops.aten.relu.default](args = (%relu_{at - 1},), kwargs = {{}})",
+            "stack_trace": f'File "{source}", line {step + 3}, in forward\n    x = x.relu()',
+        }
+        for key, value in notes.items():
+            node.metadata_props.add(key=f"pkg.torch.onnx.{key}", value=value)
+        return node
+
+
+FLAT = Graph("5,000 nodes of no module", 5_000, modules=False)
+MASK = Graph("5,000 nodes and one mask", 5_000, mask=True)
+LIGHT, HEAVY = Graph("500 nodes", 500), Graph("500 nodes and 1 GB", 500, weights=GIGABYTE)
+LARGE, LARGEST = Graph("5,000 nodes", 5_000), Graph("20,000 nodes", 20_000)
+
+# Runs inside the page and notes when the line stands there, on the clock that all frames share.
+WATCH = """() => {
+  const panel = [...document.querySelectorAll(".ow-source")].at(-1);
+  const look = () => panel.querySelector(".code .here") && !panel.hidden &&
+    (window.answered ??= performance.timeOrigin + performance.now());
+  new MutationObserver(look).observe(panel, { subtree: true, childList: true, attributes: true });
+}"""
+CLICK = """(at) => {
+  const note = () => (window.clicked = performance.timeOrigin + performance.now());
+  window.addEventListener("click", note, { capture: true, once: true });
+  const node = document.querySelectorAll(".graph-node > .node-item-type")[at];
+  node.dispatchEvent(new MouseEvent("click", { bubbles: true }));
+  return window.clicked;
+}"""
+HOT = """() => document.querySelectorAll('.graph-node[class*="heat"]').length >= 5000"""
+KERNEL = """
+import ctypes, gc, psutil
+from onnx_workbench import view
+def held():
+    gc.collect()
+    return psutil.Process().memory_info().rss
+"""
+
+
+def measure() -> Iterator[Pair]:
+    """Every time of ours is taken in JupyterLab, from running the cell until Netron has drawn."""
+    logging.getLogger().addHandler(logging.NullHandler())  # netron.serve would set up its own
+    with launched() as browser, tempfile.TemporaryDirectory() as home:
+        with serving("/", Path(home)) as lab:
+            (lab.folder / "model.py").write_text(SOURCE)
+            notebook = opened(browser, lab)
+            yield memory(notebook, LARGEST.write(lab.folder))
+            for graph, turns in ((LIGHT, 5), (LARGE, 3), (FLAT, 3), (LARGEST, 1), (MASK, 1)):
+                path = graph.write(lab.folder)
+                name = f"{graph.name}, until drawn / Netron alone"
+                ours, alone = partial(in_the_cell, notebook, path), partial(by_netron, browser, path)
+                yield take_turns(name, ours, alone, turns, warm=turns > 1)
+            yield click(notebook, FLAT)
+            yield heat(notebook, FLAT)
+            light, heavy = (partial(in_the_cell, notebook, g.write(lab.folder)) for g in (LIGHT, HEAVY))
+            yield take_turns("500 nodes with 1 GB of weights / without", heavy, light, 3)
+
+
+def opened(browser: Any, lab: Lab) -> Notebook:
+    kernel = {"name": "python3", "display_name": "Python 3"}
+    cells = [new_code_cell(KERNEL)]
+    nbformat.write(
+        new_notebook(cells=cells, metadata={"kernelspec": kernel}), lab.folder / "bench.ipynb"
+    )
+    notebook = opening(browser, lab, "bench.ipynb")
+    notebook.page.set_default_timeout(PATIENCE)
+    notebook.run(0)
+    return notebook
+
+
+def say(notebook: Notebook, code: str) -> str:
+    """What the one cell prints, with this code in it."""
+    notebook.page.evaluate(
+        "(code) => jupyterapp.shell.currentWidget.content.activeCell.model.sharedModel.setSource(code)", code
+    )
+    return notebook.run(0)
+
+
+def in_the_cell(notebook: Notebook, path: Path) -> None:
+    say(notebook, f"shown = view({path.name!r})\nshown")
+    notebook.page.locator(".ow-netron.drawn").wait_for()
+
+
+def by_netron(browser: Any, path: Path) -> None:
+    """Netron as its wheel shows it, with its consent given and no host to report to."""
+    address = netron.serve(str(path), browse=False)
+    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    try:
+        url = f"http://{address[0]}:{address[1]}"
+        context.add_cookies([{"name": "consent", "value": "1", "url": url}])
+        context.add_init_script(KEEP_EVAL)
+        context.route("**/*", lambda route: guard(route, url, []))
+        page = context.new_page()
+        page.goto(url, wait_until="commit")
+        page.locator("body.default").wait_for(timeout=PATIENCE)
+    finally:
+        context.close()
+        netron.stop(address)
+
+
+def memory(notebook: Notebook, path: Path) -> Pair:
+    """What the kernel holds more, once the page has asked for all that it needs."""
+    in_the_cell(notebook, path)  # its first view loads the front-end and the libraries
+    before = int(say(notebook, "del shown\nprint(held())"))
+    in_the_cell(notebook, path)
+    growth = int(say(notebook, "print(held())")) - before
+    size = path.stat().st_size
+    return Pair("20,000 nodes, memory of the kernel / file", [growth], [size], "bytes")
+
+
+def click(notebook: Notebook, graph: Graph) -> Pair:
+    """From the event in the frame until the source line stands beside it."""
+    in_the_cell(notebook, Path(graph.file))
+    frame, times = notebook.graph(0), []
+    notebook.page.evaluate(WATCH)
+    for at in range(CLICKS):
+        notebook.page.wait_for_timeout(1000)  # as a reader would, who reads what he sees
+        notebook.page.evaluate("window.answered = undefined")
+        clicked = frame.evaluate(CLICK, at)
+        answered = notebook.page.wait_for_function("window.answered").json_value()
+        times.append((answered - clicked) / 1000)
+    return Pair("a click until its line stands / 100 ms", times, [0.1] * CLICKS)
+
+
+def heat(notebook: Notebook, graph: Graph) -> Pair:
+    """From running the cell until every node has its colour."""
+    in_the_cell(notebook, Path(graph.file))
+    frame = notebook.graph(0)
+    start = perf_counter()
+    say(notebook, "shown.heat({f'node_{at}': at / 1e6 for at in range(5000)}, 's')")
+    frame.wait_for_function(HOT)
+    return Pair("heat on 5,000 nodes / 1 s", [perf_counter() - start], [1.0])

@@ -1,0 +1,37 @@
+"""A cell that is run again: what it showed before is closed, so that ten runs hold what one does.
+
+Both ipywidgets and IPython's ``Out`` keep every widget that was ever made.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+from weakref import WeakSet
+
+from ipywidgets import Widget
+
+_shown: dict[str, tuple[str, WeakSet[Widget]]] = {}
+
+
+def replace_earlier(widget: Widget) -> None:
+    """Closes the widgets that an earlier run of the cell that runs now has handed to this."""
+    cell, run = _running()
+    if not cell:
+        return
+    last, widgets = _shown.get(cell, (run, WeakSet()))
+    if last != run:
+        for old in list(widgets):
+            old.close()
+        widgets = WeakSet()
+    widgets.add(widget)
+    _shown[cell] = run, widgets
+
+
+def _running() -> tuple[str, str]:
+    """The cell and this run of it, as JupyterLab names them; "" where no cell is named."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython and ipython.get_ipython()
+    message: dict[str, Any] = getattr(shell, "get_parent", dict)() or {}
+    cell = message.get("metadata", {}).get("cellId", "")
+    return str(cell), str(message.get("header", {}).get("msg_id", ""))

@@ -1,0 +1,95 @@
+"""The bytes of an ``.onnx`` file, read field by field: weights are stepped over, never loaded.
+
+Wire format: https://protobuf.dev/programming-guides/encoding/
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx
+
+Data = bytes | mmap.mmap
+
+_GRAPH = onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number
+_INITIALIZER = onnx.GraphProto.DESCRIPTOR.fields_by_name["initializer"].number
+_BYTES = 2  # the wire type of a field that tells its own length
+
+
+NOT_SENT = "not sent to this page"
+ELSEWHERE = onnx.TensorProto(
+    data_location=onnx.TensorProto.EXTERNAL,
+    external_data=[onnx.StringStringEntryProto(key="location", value=NOT_SENT)],
+).SerializeToString()
+"""What a tensor without its values holds in their place."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """Of one message: its bytes are ``data[start:end]``, its value begins at ``value``."""
+
+    number: int
+    wire: int
+    start: int
+    value: int
+    end: int
+
+
+def fields(data: Data, at: int, end: int) -> Iterator[Field]:
+    """The fields of the message in ``data[at:end]``; the last may promise more than there is."""
+    while at < end:
+        tag, after = varint(data, at)
+        wire = tag & 7
+        length, value = varint(data, after) if wire in (0, _BYTES) else (0, after)
+        stop = value + {0: 0, 1: 8, _BYTES: length, 5: 4}.get(wire, end)
+        yield Field(tag >> 3, wire, at, value, stop)
+        at = stop
+
+
+def varint(data: Data, at: int) -> tuple[int, int]:
+    """The number that begins at ``at``, and where it ends."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[at] if at < len(data) else 0x80  # an endless number runs past the end
+        value, at = value | (byte & 0x7F) << shift, at + 1
+        if byte < 0x80:
+            break
+    return value, at
+
+
+def without_values(data: Data, largest: int) -> bytes:
+    """The same model, in which larger weights have a name, a type and a shape, and no values."""
+    return b"".join(_thin(data, largest))
+
+
+def _thin(data: Data, largest: int) -> Iterator[bytes]:
+    for field in fields(data, 0, len(data)):
+        if (field.number, field.wire) == (_GRAPH, _BYTES):
+            yield _tagged(_GRAPH, b"".join(_thin_graph(data, field, largest)))
+        else:
+            yield data[field.start : field.end]
+
+
+def _thin_graph(data: Data, graph: Field, largest: int) -> Iterator[bytes]:
+    """Neighbours are copied in one piece: a graph has many more small fields than weights."""
+    start = graph.value
+    for field in fields(data, start, graph.end):
+        if field.number == _INITIALIZER and field.end - field.value > largest:
+            kept = [f for f in fields(data, field.value, field.end) if f.end - f.value <= largest]
+            yield data[start : field.start]
+            yield _tagged(_INITIALIZER, b"".join(data[f.start : f.end] for f in kept) + ELSEWHERE)
+            start = field.end
+    yield data[start : graph.end]
+
+
+def _tagged(number: int, message: bytes) -> bytes:
+    return _number(number << 3 | _BYTES) + _number(len(message)) + message
+
+
+def _number(value: int) -> bytes:
+    head = b""
+    while value > 0x7F:
+        head, value = head + bytes([value & 0x7F | 0x80]), value >> 7
+    return head + bytes([value])
