@@ -75,7 +75,7 @@ class Calls:
         except RuntimeError as error:
             raise InputError(
                 f"No dynamic shapes can be inferred from what was seen of {self.model}: "
-                f"{str(error).splitlines()[0]}\nCall the model inside `with observe(model) as seen:` "
+                f"{str(error).splitlines()[0]}\nCall it inside `with observe(model) as seen:` "
                 "at least twice, with other sizes and with the same arguments otherwise."
             ) from error
 

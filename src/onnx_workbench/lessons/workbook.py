@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from ..errors import InputError
-from .exercises import batch, breaks, clocks, node, ratio
+from .exercises import batch, breaks, clocks, length, node, ratio
 from .task import Exercise
 
-EXERCISES = {e.number: e for e in (m.EXERCISE for m in (clocks, breaks, batch, node, ratio))}
+EXERCISES = {
+    e.number: e for e in (m.EXERCISE for m in (clocks, breaks, batch, node, ratio, length))
+}
 
 
 def exercise(number: str) -> Exercise:
