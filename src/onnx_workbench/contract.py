@@ -35,8 +35,9 @@ all that can be said of a file without its model."""
 _HEADER = ("dimension", "asked as", "file says", "torch.export says", "verdict", "sizes tried")
 _REPAIRS = {
     STATIC: "Name it in `dynamic` when you export; export() raises where the model freezes it.",
-    BROKEN: "Find the line with probe(model, ..., dynamic=...): a file alone does not know it.",
+    RUNS: "Give probe() the model: a file alone does not know the right numbers.",
 }
+_LOOK = "Give probe() the model, or verify() one of these sizes: torch.export has no line for it."
 """Where torch.export made no guard, or there is no model."""
 
 
@@ -129,7 +130,9 @@ class Dimension:
     @property
     def repair(self) -> str:
         """What usually helps; empty where nothing is to be mended."""
-        return self.guard.repair if self.guard else _REPAIRS.get(self.verdict, "")
+        if self.guard:
+            return self.guard.repair
+        return "" if self else _REPAIRS.get(self.verdict, _LOOK)
 
     @property
     def place(self) -> str:
@@ -165,10 +168,12 @@ class Contract:
 
     def _headline(self) -> str:
         count = plural(len(self.dimensions), "dynamic dimension")
+        broken = sum(not d and not d.verdict.startswith("runs") for d in self.dimensions)
+        if broken:
+            return f"BROKEN: {broken} of {count}"
         if not self.compared:
-            return f"NOT PROVEN: {count}; without the model, nobody knows if the numbers are right"
-        broken = sum(not dimension for dimension in self.dimensions)
-        return f"BROKEN: {broken} of {count}" if broken else f"KEPT: {count}"
+            return f"NOT PROVEN: {count}; without the model nobody knows if the numbers are right"
+        return f"KEPT: {count}"
 
 
 def _row(dimension: Dimension) -> tuple[str, ...]:
@@ -190,7 +195,7 @@ def _notes(dimension: Dimension) -> Iterator[str]:
         yield f"{dimension.place}: {guard}"
         yield from (f"    {name} = {value}" for name, value in guard.locals.items())
     elif not dimension:
-        said = next((trial.said for trial in dimension.trials if trial.said), "")
+        said = next((t.said.partition(". ")[0] for t in dimension.trials if t.outcome in BAD), "")
         yield f"{dimension.place}: {said or dimension.verdict}"
     if dimension.repair:
         yield f"    What helps: {dimension.repair}"
