@@ -36,18 +36,17 @@ _KINDS = (
         "A Python loop over a size is unrolled. Work on the whole dimension at once: sum, cumsum, "
         "torch.vmap, or torch's scan and while_loop.",
     ),
-    (
-        r"\b(if|elif|assert|and|or|not|min|max)\b",
-        "A Python decision on a size is taken once, at capture. Keep both branches with "
-        "torch.cond, or say where it holds: torch.export.Dim('n', min=...).",
-    ),
-    (
-        r"",
-        "Something of a fixed size meets this dimension. Take as much of it as the input has, "
-        "table[: x.shape[1]], or make it from x.shape.",
-    ),
 )
-"""What stands on a line -> what usually helps. A guard that freezes nothing is a decision."""
+"""What stands on a line that freezes a size -> what usually helps."""
+
+_DECISION = (
+    "A Python decision on a size is taken once, at capture. Keep both branches with torch.cond, or "
+    "say where it holds: torch.export.Dim('n', min=...)."
+)
+_FIXED = (
+    "Something of a fixed size meets this dimension. Take as much of it as the input has, "
+    "table[: x.shape[1]], or make it from x.shape."
+)
 
 
 @dataclass(frozen=True)
@@ -79,9 +78,10 @@ class Guard:
         """What usually helps, by what stands on the line."""
         if self.expression.startswith("Eq(") and not self.freezes:
             return "These sizes are one: give them one name, or the same Dim."
+        if not self.freezes:
+            return _DECISION
         text = self.line.text if self.line else ""
-        kinds = _KINDS if self.freezes else _KINDS[2:3]
-        return next(words for pattern, words in kinds if re.search(pattern, text))
+        return next((words for pattern, words in _KINDS if re.search(pattern, text)), _FIXED)
 
     def __str__(self) -> str:
         return f"{self.words}, assumed at {self.line}" if self.line else self.words
