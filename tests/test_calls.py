@@ -3,7 +3,6 @@
 import pytest
 import torch
 from torch import nn
-from torch.export import Dim
 
 from onnx_workbench import capture, observe, probe
 from onnx_workbench.errors import InputError
@@ -34,13 +33,13 @@ def test_what_changed_between_the_calls_is_dynamic_and_nothing_else():
         model(torch.ones(2, 3), torch.ones(2, 3))
         model(torch.ones(4, 3), torch.ones(1, 3))
         model(torch.ones(4, 3), y=torch.ones(4, 3))
-    assert seen.dynamic == {"x": {0: Dim.DYNAMIC}, "y": {0: Dim.DYNAMIC}}
+    assert seen.dynamic == {"x": {0: "x_0"}, "y": {0: "y_0"}}
     assert repr(seen).splitlines() == [
         "3 calls",
         "input  example        dynamic",
-        "-----  -------------  -------",
-        "x      float32[2, 3]  [0]",
-        "y      float32[2, 3]  [0]",
+        "-----  -------------  ---------------",
+        "x      float32[2, 3]  float32[x_0, 3]",
+        "y      float32[2, 3]  float32[y_0, 3]",
     ]
 
 
@@ -49,20 +48,20 @@ def test_an_input_that_never_changed_is_left_out():
     with observe(model) as seen:
         for rows in (2, 4):
             model(torch.ones(rows, 3), torch.ones(3))
-    assert seen.dynamic == {"x": {0: Dim.DYNAMIC}, "y": None}
+    assert seen.dynamic == {"x": {0: "x_0"}, "y": None}
     assert probe(model, **seen.arguments, dynamic=seen.dynamic)
 
 
-def test_nested_inputs_and_a_number_that_is_passed_by_position():
+def test_nested_dimensions_of_the_same_sizes_have_one_name_and_numbers_may_be_positional():
     model = Nested().eval()
     with observe(model) as seen:
         model(batch(2), 3)
         model(batch(4), scale=3)
-    assert seen.dynamic["batch"] == {"a": {0: Dim.DYNAMIC}, "b": [{0: Dim.DYNAMIC}]}
+    assert seen.dynamic["batch"] == {"a": {0: "batch_a_0"}, "b": [{0: "batch_a_0"}]}
     assert seen.arguments["scale"] == 3
     assert "batch['b'][0]" in repr(seen)
     graph = capture(model, **seen.arguments, dynamic=seen.dynamic)
-    assert graph.axes == ({0: Dim.DYNAMIC}, {0: Dim.DYNAMIC})
+    assert graph.axes == ({0: "batch_a_0"}, {0: "batch_a_0"})
 
 
 def test_the_model_is_given_back_as_it_was():

@@ -156,6 +156,25 @@ def test_dimensions_that_must_be_equal_vary_together(labels):
         assert len(sizes(dimension, "agrees")) == len(dimension.trials) > 5
 
 
+class Ignores(nn.Module):
+    """torch.export cannot know that the rows of both are the same."""
+
+    def forward(self, x, mask):
+        return x * 2, mask[: x.shape[0]].sum() + x.new_zeros(x.shape[0]) * mask.shape[0]
+
+
+def test_dimensions_with_one_name_vary_together_where_torch_does_not_tie_them():
+    x, mask = torch.rand(2, 8), torch.rand(2, 8)
+    calls = []
+    model = Ignores().eval()
+    model.register_forward_pre_hook(lambda _, args: calls.append([a.shape[0] for a in args]))
+    found = probe(model, x, mask, dynamic={"x": {0: "n"}, "mask": {0: "n"}})
+    assert found
+    tried = [rows for rows in calls if all(type(size) is int for size in rows)]
+    assert len(tried) > 5
+    assert all(rows == marks for rows, marks in tried)
+
+
 def test_a_dimension_that_is_the_sum_of_two_others_follows_both():
     x, past, mask = torch.rand(2, 3, 8), torch.rand(2, 5, 8), torch.rand(2, 8)
     dynamic = {"x": {1: "new"}, "past": {1: "old"}, "mask": {1: "all"}}

@@ -142,13 +142,21 @@ def symbolic(graph: Graph) -> list[dict[int, sympy.Expr]]:
 
 
 def in_graph(artifact: Artifact, graph: Graph, args: tuple, kwargs: Mapping[str, Any]) -> Subject:
-    """An artifact that knows its model: dimensions vary together that torch.export found equal."""
+    """An artifact that knows its model: dimensions vary together that torch.export found equal,
+    or that the user gave one name."""
     names = graph.signature.tensor_inputs
     sizes = {
         (tensor, axis): size
         for tensor, dynamic in enumerate(symbolic(graph))
         for axis, size in dynamic.items()
     }
+    named: dict[str, sympy.Expr] = {}
+    for tensor, axes in enumerate(graph.axes):
+        for axis, label in opened(axes).items():
+            size = sizes.get((tensor, axis))
+            if size is not None and size.is_Symbol and name_of(label):
+                one = named.setdefault(name_of(label), size)
+                sizes = {place: other.subs(size, one) for place, other in sizes.items()}
     asked = []
     for tensor, (name, axes) in enumerate(zip(names, graph.axes, strict=True)):
         for axis, label in opened(axes).items():
