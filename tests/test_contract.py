@@ -165,14 +165,17 @@ class Ignores(nn.Module):
 
 def test_dimensions_with_one_name_vary_together_where_torch_does_not_tie_them():
     x, mask = torch.rand(2, 8), torch.rand(2, 8)
-    calls = []
+    calls, given = [], []
     model = Ignores().eval()
     model.register_forward_pre_hook(lambda _, args: calls.append([a.shape[0] for a in args]))
+    model.register_forward_pre_hook(lambda _, args: given.append(args[0]))
     found = probe(model, x, mask, dynamic={"x": {0: "n"}, "mask": {0: "n"}})
     assert found
     tried = [rows for rows in calls if all(type(size) is int for size in rows)]
     assert len(tried) > 5
     assert all(rows == marks for rows, marks in tried)
+    four = next(x for x, rows in zip(given, calls, strict=True) if rows == [4, 4])
+    assert torch.equal(four, torch.cat([x, x]))  # the example's own rows, in turn
 
 
 def test_a_dimension_that_is_the_sum_of_two_others_follows_both():
@@ -328,8 +331,10 @@ def test_a_training_model_is_warned_of_once_and_put_back():
 
 def test_the_arguments_of_the_caller_are_left_alone():
     class InPlace(nn.Module):
+        """Frozen, so that it is the model alone that is run at the other sizes."""
+
         def forward(self, x, y):
-            return x.add_(1) + y.mul_(2)
+            return x.add_(int(x.shape[0])) + y.mul_(2)
 
     x, y = torch.ones(3, 2), torch.ones(2)
     probe(InPlace().eval(), x, y, dynamic={"x": {0: "n"}})
