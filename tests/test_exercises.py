@@ -15,7 +15,7 @@ from onnx_workbench import export, lessons, load, stack
 from onnx_workbench.errors import InputError
 from onnx_workbench.hotspots import Spot
 from onnx_workbench.lessons import course
-from onnx_workbench.lessons.exercises import batch, breaks, hot, node, ratio
+from onnx_workbench.lessons.exercises import batch, breaks, hot, length, node, ratio
 from onnx_workbench.lessons.exercises import clocks as clocks_room
 from onnx_workbench.lessons.task import Exercise
 from onnx_workbench.lessons.workbook import EXERCISES
@@ -74,7 +74,7 @@ def test_the_task_reads_as_text_and_as_markdown(number):
     assert not re.search(r"\d\.\d+\.\d", task.text), "a task names no version"
 
 
-@pytest.mark.parametrize("number", ["06", "1", 1, ""])
+@pytest.mark.parametrize("number", ["66", "1", 1, ""])
 def test_an_unknown_number_lists_the_known_ones(number):
     with pytest.raises(InputError) as caught:
         lessons.exercise(number)
@@ -115,7 +115,7 @@ def test_what_a_verdict_quotes_is_escaped():
 
 def test_a_right_answer_that_cannot_be_saved_is_still_right(tmp_path):
     (tmp_path / "home").write_text("in the way")
-    task = lessons.exercise("05")
+    task = lessons.exercise(course.SOLVABLE[-1])
     verdict = task.check(task.solution().value)
     assert verdict
     assert repr(verdict).startswith(
@@ -398,3 +398,50 @@ def test_a_machine_that_slows_down_moves_no_share_of_05c():
         replace(spot, runs=(spot.runs[0], 3 * spot.runs[1], 9 * spot.runs[2])) for spot in QUIET
     )
     assert hot.shares(slowed[0], slowed) == (0.5, 0.5, 0.5)
+# ---------------------------------------------------------------- 06
+
+
+def mended(body):
+    """A model of 06 whose ``forward`` is ``body(self, x)``."""
+    return type("Mended", (length.Positions,), {"forward": body})().eval()
+
+
+def test_06_takes_a_model():
+    assert hint("06", length.Positions).startswith("That is the class.")
+    assert hint("06", 3) == "That is a int. Answer with a torch.nn.Module."
+
+
+def test_the_model_of_06_itself_broadcasts_one_word():
+    assert hint("06", length.given()).startswith(
+        "With 1 word it is wrong, and nothing is raised: a is float32[2, 1, 8], b is "
+        "float32[2, 16, 8], where b is yours."
+    )
+
+
+def test_each_slip_of_06_has_its_own_hint():
+    last = mended(lambda self, x: x + self.table[-x.shape[1] :])
+    assert "numbers are wrong: " in hint("06", last)
+    assert "Word i gets row i of the table" in hint("06", last)
+    short = mended(lambda self, x: x + self.table[: min(x.shape[1], 16)])
+    assert hint("06", short).startswith("With 17 words your model itself raises RuntimeError: ")
+    frozen = mended(lambda self, x: x + self.table[: int(x.shape[1])])
+    assert hint("06", frozen).startswith(
+        "PyTorch's own numbers are right, and the length is still frozen.\nMended could not be "
+        "captured at test_exercises.py:"
+    )
+
+
+def test_a_decision_on_the_length_in_06_is_told_with_its_line():
+    def forward(self, x):
+        rows = self.table if x.shape[1] > 32 else self.table[:32]
+        return x + rows[: x.shape[1]]
+
+    told = hint("06", mended(forward))
+    assert told.startswith("It was exported, and ONNX Runtime is wrong with 33 words.\nBROKEN: ")
+    assert "rows = self.table if x.shape[1] > 32 else self.table[:32]" in told
+
+
+def test_the_file_of_06_is_run_and_not_only_the_model(monkeypatch):
+    monkeypatch.setattr(length, "_agrees", lambda file, words: words != 40)
+    told = hint("06", mended(lambda self, x: x + self.table[: x.shape[1]]))
+    assert told.startswith("It was exported, and ONNX Runtime is wrong with 40 words.\nKEPT: ")

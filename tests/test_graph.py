@@ -124,11 +124,15 @@ def test_nothing_is_printed_when_a_capture_fails(capfd):
 def test_a_dimension_that_the_model_fixes_is_an_error_not_a_static_graph():
     with pytest.raises(CaptureError) as caught:
         capture(Table().eval(), torch.ones(2, 16, 8), dynamic={"x": {1: "length"}})
+    line = Table.forward.__code__.co_firstlineno + 1
     assert str(caught.value) == (
-        "Table could not be captured\n"
-        "Why: A dimension that was asked to stay dynamic is fixed by the model.\n"
-        "What helps: Take the size from x.shape where the model has a number or a table of fixed "
-        "length, or leave that dimension out of `dynamic`."
+        f"Table could not be captured at models.py:{line}\n"
+        "    return x + self.positions\n"
+        "Why: A dimension that was asked to stay dynamic is fixed by the model. There "
+        "x.shape[1] == 16, where x = Tensor[2, x.shape[1], 8].\n"
+        "What helps: Something of a fixed size meets this dimension. Take as much of it as the "
+        "input has, table[: x.shape[1]], or make it from x.shape. Or leave that dimension out of "
+        "`dynamic`."
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
 from typing import Any
@@ -16,7 +17,9 @@ from torch import fx, nn
 from torch.export import Dim, ExportedProgram
 
 from . import exporter
+from .dims import relaxed
 from .errors import CaptureError, InputError
+from .guards import Guard, listening
 from .signature import Signature, bind
 from .source import Line, is_users, user_line
 from .text import html_table, plural, shaped, table
@@ -72,9 +75,11 @@ def capture(
         try:
             program = exporter.capture_program(model, args, kwargs, shapes, strict)
         except Exception as error:
-            raise _explained(model, error) from error
+            frozen = _frozen(model, args, kwargs, shapes) if _CONSTRAINED in str(error) else None
+            raise _explained(model, error, frozen) from error
     signature = Signature.of_program(program, model, args, kwargs)
-    return Graph(type(model).__name__, program, signature, tuple(signature.axes(given)))
+    axes = tuple(signature.axes(given))
+    return Graph(type(model).__name__, program, signature, axes, model)
 
 
 @dataclass(frozen=True)
@@ -93,13 +98,15 @@ class Graph:
     """An FX graph with the call that it was captured from. Made by :func:`capture`.
 
     ``program`` is the ``torch.export.ExportedProgram``; ``axes`` has the names of the dynamic
-    dimensions of each tensor input; ``before`` is set on what :meth:`polish` returns.
+    dimensions of each tensor input; ``model`` is the module itself; ``before`` is set on what
+    :meth:`polish` returns.
     """
 
     name: str
     program: ExportedProgram
     signature: Signature
     axes: tuple[dict[int, Any] | None, ...]
+    model: nn.Module
     before: Graph | None = field(default=None)
 
     @cached_property
@@ -120,7 +127,7 @@ class Graph:
         """
         program = exporter.translate(self.program, optimize=False).exported_program
         assert program is not None
-        return Graph(self.name, program, self.signature, self.axes, before=self)
+        return replace(self, program=program, before=self)
 
     def changes(self) -> list[tuple[str, int, int]]:
         """Each operator whose count differs from the graph before polishing: (target, was, is)."""
@@ -255,6 +262,8 @@ def _check_devices(model: nn.Module, arguments: object) -> None:
             )
 
 
+_CONSTRAINED = "Constraints violated"
+
 _REASONS = (
     (
         r"data-dependent expression",
@@ -288,8 +297,15 @@ _REASONS = (
 )
 
 
-def _explained(model: nn.Module, error: Exception) -> CaptureError:
-    line = user_line(error.__traceback__)
+def _frozen(model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any) -> Guard | None:
+    """The assumption about sizes that torch.export raised for: found when it need not raise."""
+    with listening() as heard, suppress(Exception):
+        exporter.capture_program(model, args, kwargs, relaxed(shapes), strict=False)
+    return next(iter(sorted(heard, key=lambda guard: not guard.freezes)), None)
+
+
+def _explained(model: nn.Module, error: Exception, frozen: Guard | None = None) -> CaptureError:
+    line = frozen.line if frozen else user_line(error.__traceback__)
     place = f" at {line.place}\n    {line.text}" if line and is_users(line.file) else ""
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     reason, repair = next(
@@ -299,6 +315,10 @@ def _explained(model: nn.Module, error: Exception) -> CaptureError:
             "Run the model itself with these arguments: if it fails there too, mend that first.",
         ),
     )
+    if frozen:
+        where = ", ".join(f"{name} = {value}" for name, value in frozen.locals.items())
+        reason = f"{reason} There {frozen.words}{f', where {where}' * bool(where)}."
+        repair = f"{frozen.repair} Or leave that dimension out of `dynamic`."
     return CaptureError(
         f"{type(model).__name__} could not be captured{place}\nWhy: {reason}\nWhat helps: {repair}"
     )

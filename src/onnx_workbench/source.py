@@ -57,7 +57,7 @@ def lines(stack_trace: str) -> list[Line]:
     Their text is that of the trace, which the file may no longer hold.
     """
     return [
-        _line(match["file"], int(match["number"]), match["function"].strip(), match["text"])
+        line_at(match["file"], int(match["number"]), match["function"].strip(), match["text"])
         for match in _FRAME.finditer(stack_trace)
     ]
 
@@ -89,9 +89,10 @@ def is_users(file: str) -> bool:
 def _walk(trace: TracebackType | None) -> Iterator[Line]:
     while trace is not None:
         code = trace.tb_frame.f_code
-        yield _line(code.co_filename, trace.tb_lineno, code.co_name)
+        yield line_at(code.co_filename, trace.tb_lineno, code.co_name)
         trace = trace.tb_next
 
 
-def _line(file: str, number: int, function: str, text: str | None = None) -> Line:
+def line_at(file: str, number: int, function: str, text: str | None = None) -> Line:
+    """The line of that number, with its text of today where it is not given."""
     return Line(file, number, function, (text or linecache.getline(file, number)).strip())

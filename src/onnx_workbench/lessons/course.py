@@ -19,6 +19,7 @@ LESSONS = {
     "03": "Export to ONNX",
     "04": "See the graph",
     "05": "Race the runtimes",
+    "06": "Keep shapes dynamic",
 }
 """Number -> title. The map begins with 00 and has no exercise; every other lesson ends in one."""
 
@@ -35,13 +36,14 @@ class Progress:
     ``note`` says what went wrong with the file, if so.
 
     >>> print(Progress(frozenset({"01"})))
-    1 of 7 exercises solved
+    1 of 8 exercises solved
          00  Start here
     [x]  01  Check the stack
     [ ]  02  Capture a graph
     [ ]  03  Export to ONNX
     [ ]  04  See the graph
     [ ]  05  Race the runtimes
+    [ ]  06  Keep shapes dynamic
     """
 
     solved: frozenset[str] = frozenset()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from ..errors import InputError
-from .exercises import batch, breaks, clocks, hot, node, ratio
+from .exercises import batch, breaks, clocks, hot, length, node, ratio
 from .task import Exercise
 
-EXERCISES = {e.number: e for e in (m.EXERCISE for m in (clocks, breaks, batch, node, ratio, hot))}
+EXERCISES = {
+    e.number: e for e in (m.EXERCISE for m in (clocks, breaks, batch, node, ratio, hot, length))
+}
 
 
 def exercise(number: str) -> Exercise:

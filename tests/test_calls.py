@@ -1,0 +1,101 @@
+"""Dynamic shapes from real calls."""
+
+import pytest
+import torch
+from torch import nn
+
+from onnx_workbench import capture, observe, probe
+from onnx_workbench.errors import InputError
+
+
+class Nested(nn.Module):
+    def forward(self, batch, scale=2, **rest):
+        return batch["a"] * scale + batch["b"][0]
+
+
+class Sum(nn.Module):
+    def forward(self, x, y):
+        return x + y
+
+
+class Star(nn.Module):
+    def forward(self, *tensors):
+        return tensors[0]
+
+
+def batch(rows):
+    return {"a": torch.ones(rows, 3), "b": [torch.ones(rows, 3)]}
+
+
+def test_what_changed_between_the_calls_is_dynamic_and_nothing_else():
+    model = Sum().eval()
+    with observe(model) as seen:
+        model(torch.ones(2, 3), torch.ones(2, 3))
+        model(torch.ones(4, 3), torch.ones(1, 3))
+        model(torch.ones(4, 3), y=torch.ones(4, 3))
+    assert seen.dynamic == {"x": {0: "x_0"}, "y": {0: "y_0"}}
+    assert repr(seen).splitlines() == [
+        "3 calls",
+        "input  example        dynamic",
+        "-----  -------------  ---------------",
+        "x      float32[2, 3]  float32[x_0, 3]",
+        "y      float32[2, 3]  float32[y_0, 3]",
+    ]
+
+
+def test_an_input_that_never_changed_is_left_out():
+    model = Sum().eval()
+    with observe(model) as seen:
+        for rows in (2, 4):
+            model(torch.ones(rows, 3), torch.ones(3))
+    assert seen.dynamic == {"x": {0: "x_0"}, "y": None}
+    assert probe(model, **seen.arguments, dynamic=seen.dynamic)
+
+
+def test_nested_dimensions_of_the_same_sizes_have_one_name_and_numbers_may_be_positional():
+    model = Nested().eval()
+    with observe(model) as seen:
+        model(batch(2), 3)
+        model(batch(4), scale=3)
+    assert seen.dynamic["batch"] == {"a": {0: "batch_a_0"}, "b": [{0: "batch_a_0"}]}
+    assert seen.arguments["scale"] == 3
+    assert "batch['b'][0]" in repr(seen)
+    graph = capture(model, **seen.arguments, dynamic=seen.dynamic)
+    assert graph.axes == ({0: "batch_a_0"}, {0: "batch_a_0"})
+
+
+def test_the_model_is_given_back_as_it_was():
+    model = Sum().eval()
+    with pytest.raises(RuntimeError), observe(model):
+        model(torch.ones(2), torch.ones(3))
+    assert "forward" not in vars(model)
+
+    def own(x, y):
+        return x
+
+    model.forward = own
+    with observe(model):
+        model(torch.ones(2), torch.ones(2))
+    assert model.forward is own
+
+
+def test_no_call_is_told_when_the_answer_is_asked_for():
+    with observe(Sum().eval()) as seen:
+        pass
+    with pytest.raises(InputError) as caught:
+        _ = seen.dynamic
+    assert str(caught.value) == (
+        "No dynamic shapes can be inferred from what was seen of Sum: No inputs were captured.\n"
+        "Call it inside `with observe(model) as seen:` at least twice, with other sizes and with "
+        "the same arguments otherwise."
+    )
+
+
+def test_arguments_without_a_name_are_refused():
+    with pytest.raises(InputError) as caught, observe(Star()):
+        pass
+    assert str(caught.value) == (
+        "observe() was given a Star, whose forward takes (*tensors): arguments without a name. "
+        "Give them names, or write `dynamic` yourself."
+    )
+    assert "forward" not in vars(Star())

@@ -1,0 +1,88 @@
+"""One table of opsets: what was asked, what was written, and what became of it."""
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from onnx_workbench import capture, load, opsets
+from onnx_workbench.errors import LoadError
+from onnx_workbench.proto import mislabelled
+
+X = torch.ones(2)
+
+
+@pytest.fixture(scope="module")
+def gelu():
+    return opsets(nn.GELU().eval(), X, asked=(9, 18, 20, 99))
+
+
+def test_each_opset_has_a_row_and_those_that_were_not_written_are_refused(gelu):
+    assert [(r.asked, r.got, r.refused) for r in gelu.rungs] == [
+        (9, 18, "opset"),
+        (18, 18, ""),
+        (20, 20, ""),
+        (99, 18, "opset"),
+    ]
+    assert gelu.good == (18, 20)
+
+
+def test_operators_are_compared_with_the_last_file_before(gelu):
+    assert gelu.changes() == [{}, {}, {"Gelu": 1, "Add": -1, "Div": -1, "Erf": -1, "Mul": -2}, {}]
+
+
+def test_the_table_says_what_was_reached_and_why_it_ended(gelu):
+    assert repr(gelu).splitlines()[3:] == [
+        "    9   18  -        -      -            -",
+        "   18   18  ok       ok     same         5",
+        "   20   20  ok       ok     same         1  -1 Add -1 Div -1 Erf +1 Gelu -2 Mul",
+        "   99   18  -        -      -            -",
+        "9: You asked for opset 9 and the exporter wrote opset 18, without an error of its own: it "
+        "could not convert the graph down.",
+        "99: You asked for opset 99 and the exporter wrote opset 18, without an error of its own: "
+        "it could not convert the graph up. It is labelled opset 18 and holds Gelu, which came "
+        "with opset 20.",
+    ]
+    assert "<table>" in gelu._repr_html_()
+
+
+def test_a_graph_is_captured_once_and_known_by_its_own_arguments():
+    graph = capture(nn.ReLU().eval(), torch.ones(2, 3), dynamic={"input": {0: "n"}})
+    assert opsets(graph, asked=[18]).good == (18,)
+
+
+def test_other_numbers_than_the_models_are_told(monkeypatch):
+    graph = capture(nn.ReLU().eval(), X)
+    monkeypatch.setattr(graph.model, "forward", lambda x: x + 1)
+    (rung,) = opsets(graph, asked=[18]).rungs
+    assert (bool(rung), rung.differs, rung.said) == (False, True, "2 of 2 differ")
+    assert rung.steps() == ("ok", "ok", "differ")
+
+
+def test_a_file_that_onnx_runtime_rejects_passed_the_checker():
+    (rung,) = opsets(nn.Linear(2, 2).eval(), X.double(), asked=[18]).rungs
+    assert (rung.refused, rung.got, rung.steps()) == ("load", 18, ("ok", "no", "-"))
+
+
+def test_the_range_by_default_ends_with_what_onnx_knows(monkeypatch):
+    monkeypatch.setattr(onnx.defs, "onnx_opset_version", lambda: 14)
+    assert [r.asked for r in opsets(nn.ReLU().eval(), X).rungs] == [13, 14]
+
+
+def wrong(version):
+    node = onnx.helper.make_node("Gelu", ["x"], ["y"])
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2]) for name in "xy"]
+    graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:])
+    opset = onnx.helper.make_opsetid("", version)
+    return onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10)
+
+
+def test_a_file_labelled_one_opset_with_operators_of_another_is_found(tmp_path):
+    assert mislabelled(wrong(20)) == ""
+    onnx.save(wrong(18), tmp_path / "wrong.onnx")
+    with pytest.raises(LoadError) as caught:
+        load(tmp_path / "wrong.onnx")
+    assert str(caught.value) == (
+        "wrong.onnx could not be loaded: it is labelled opset 18 and holds Gelu, which came with "
+        "opset 20.\nWhat helps: export it again with export(), which refuses such a file."
+    )
