@@ -72,7 +72,7 @@ class Race:
     >>> race = Race((lane("eager", 4000, 4040), lane("eager again", 4020, 4020, control=True),
     ...              lane("fast", 2000, 2000)))
     >>> print(race.finding)
-    fast is 2.01x as fast as eager (95 % interval 1.88 to 2.14)
+    fast is 2.01x as fast as eager (95 % interval 1.89 to 2.14)
     >>> race.trusted
     True
     """
@@ -159,11 +159,11 @@ class Race:
         ran = [lane for lane in self.lanes if lane.ran and not lane.control]
         if len({lane.batch for lane in ran}) == 1:
             at = "" if ran[0].batch is None else f" at batch {ran[0].batch}"
-            blocks = {lane.name: lane.times for lane in ran}
+            blocks = {lane.name: lane.times.tolist() for lane in ran}
             return figures.blocks(blocks, title=self.finding, note=self._note(at), ax=ax)
         curves: dict[str, dict[int, Any]] = {lane.name: {} for lane in ran}
         for lane in ran:
-            curves[lane.name][int(lane.batch or 0)] = lane.times
+            curves[lane.name][int(lane.batch or 0)] = lane.times.tolist()
         return figures.sweep(curves, title=self.finding, note=self._note(), ax=ax)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -198,7 +198,8 @@ class Race:
     def __repr__(self) -> str:
         state = ", interrupted: what was measured until then" * self.conditions.interrupted
         head = f"Race against {self.baseline}{state}"
-        tables = [self._table(panel) for panel in self.panels[1:] and self.panels or ("",)]
+        panels = self.panels if len(self.panels) > 1 else ("",)
+        tables = [self._table(panel) for panel in panels]
         return "\n".join([head, *tables, "", text.table(self._facts())])
 
     @cached_property
@@ -215,14 +216,12 @@ class Race:
         return found
 
     def _against(self, lanes: list[Lane]) -> list[Any]:
-        """The ratio of each lane, None for the first of its panel; Holm over those of a baseline."""
+        """The ratio of each lane, None for the first of its panel; Holm for each baseline."""
         firsts = {lane.name: self._first(lane) for lane in lanes}
         met: dict[str, Ratio] = {}
         for first in {id(one): one for one in firsts.values() if one}.values():
             rivals = [lane for lane in lanes if firsts[lane.name] is first]
-            met |= verdict.ratios(
-                first, rivals, self.conditions.matters, self.conditions.stratum
-            )
+            met |= verdict.ratios(first, rivals, self.conditions.matters, self.conditions.stratum)
         return [met.get(lane.name) for lane in lanes]
 
     def _first(self, lane: Lane) -> Lane | None:
@@ -233,13 +232,13 @@ class Race:
                 return None if other is lane else other
         return None
 
-    def _table(self, panel: str) -> str:
+    def _table(self, panel: Panel) -> str:
         rows = [
             self._row(lane)
             for lane in self.lanes
             if not panel or not lane.panel or lane.panel == panel
         ]
-        head = f"{_PANELS[panel]}\n" if panel else ""  # type: ignore[index]
+        head = f"{_PANELS[panel]}\n" if panel else ""
         return head + text.table(rows, _HEADER, right=range(1, len(_HEADER) - 1))
 
     def _row(self, lane: Lane) -> tuple[str, ...]:
@@ -259,9 +258,12 @@ class Race:
         yield from _labelled("did not run", self._failures())
         yield from _labelled("timed", self._timed())
         yield "ratio", f"{self.baseline} / contestant within a round; {self._interval()}"
-        yield "verdict", (
-            f"faster, slower: 1 outside the interval (Holm) and more than {100 * at.matters:g} % "
-            f"apart; same: all of it within {100 * at.matters:g} %"
+        yield (
+            "verdict",
+            (
+                f"faster, slower: 1 outside the interval (Holm), more than {100 * at.matters:g} % "
+                f"apart; same: all of it within {100 * at.matters:g} %"
+            ),
         )
         yield "control", self._check()
         yield from _labelled("threads", self._threads())
@@ -323,9 +325,7 @@ class Race:
         return (f"{', '.join(names)}: {timed}" for timed, names in _grouped(ran))
 
     def _failures(self) -> Iterator[str]:
-        failed = [
-            (lane, f"{lane.name}: {reason(lane.error)}") for lane in self.lanes if lane.error
-        ]
+        failed = [(lane, f"{lane.name}: {reason(lane.error)}") for lane in self.lanes if lane.error]
         for said, at in _grouped((said, lane.batch) for lane, said in failed):
             yield said if at == [None] else f"{said} (batch {', '.join(map(str, at))})"
 
@@ -344,7 +344,9 @@ class Race:
 
     def _note(self, at: str = "") -> str:
         missing = ", ".join(dict.fromkeys(lane.name for lane in self.lanes if lane.error))
-        where = "one process" if self.conditions.how != "workers" else f"{self.strata} processes each"
+        where = (
+            "one process" if self.conditions.how != "workers" else f"{self.strata} processes each"
+        )
         return (
             f"{text.plural(self.conditions.threads, 'thread')}{at}, {where}"
             f"{', contended' if self.conditions.contended else ''}"
