@@ -398,6 +398,8 @@ def test_a_machine_that_slows_down_moves_no_share_of_05c():
         replace(spot, runs=(spot.runs[0], 3 * spot.runs[1], 9 * spot.runs[2])) for spot in QUIET
     )
     assert hot.shares(slowed[0], slowed) == (0.5, 0.5, 0.5)
+
+
 # ---------------------------------------------------------------- 06
 
 

@@ -13,10 +13,10 @@ PACKAGE = Path(onnx_workbench.__file__).parent
 
 FLOORS = (
     {"errors", "text", "contestant", "progress", "trial", "proto"},
-    {"source", "runtime", "figures", "stack", "track", "bytecode"},
+    {"source", "runtime", "figures", "stack", "session", "bytecode"},
     {"traces", "margin", "kernels", "notes", "guards", "dims"},
     {"exporter", "signature", "dynamo", "join", "columns"},
-    {"graph", "agreement", "latency", "viewer", "frames", "calls"},
+    {"graph", "agreement", "racing", "viewer", "frames", "calls"},
     {"artifact", "folding", "eager"},
     {"lineage", "sizes", "ladder"},
     {"contract"},
@@ -90,9 +90,9 @@ def test_every_arrow_points_down():
 
 def test_an_arrow_that_points_up_or_sideways_is_found(tmp_path):
     (tmp_path / "graph.py").write_text("def f():\n    from .artifact import export\n")
-    (tmp_path / "latency.py").write_text("from . import graph\n")
+    (tmp_path / "frames.py").write_text("from . import graph\n")
     (tmp_path / "artifact.py").write_text("from .graph import capture\n")
-    assert upward(tmp_path) == ["graph -> artifact", "latency -> graph"]
+    assert upward(tmp_path) == ["frames -> graph", "graph -> artifact"]
 
 
 def test_the_ground_floor_needs_the_standard_library_alone():
@@ -104,7 +104,7 @@ def test_the_ground_floor_needs_the_standard_library_alone():
 
 
 def test_verify_and_race_never_learn_what_onnx_is():
-    for room in ("agreement", "latency"):
+    for room in ("agreement", "racing"):
         for file in rooms(PACKAGE)[room]:
             assert not imports(file, PACKAGE) & {"onnx", "onnxruntime", ".artifact", ".runtime"}
 

@@ -8,8 +8,9 @@ from .frames import watch as watch
 from .graph import capture as capture
 from .hotspots import profile as profile
 from .ladder import opsets as opsets
-from .latency import race as race
 from .lineage import trace as trace
+from .racing.call import compiled as compiled
+from .racing.race import race as race
 from .stack import check as check
 from .viewer import view as view
 

@@ -60,10 +60,8 @@ def check_provider(name: str) -> None:
         )
 
 
-def open_session(
-    path: str | os.PathLike[str], provider: str = CPU, threads: int | None = None
-) -> onnxruntime.InferenceSession:
-    """An InferenceSession that is quiet; ``threads`` is the size of its intra-op pool.
+def open_session(path: str | os.PathLike[str], provider: str = CPU) -> onnxruntime.InferenceSession:
+    """An InferenceSession that is quiet.
 
     Raises:
         LoadError: the file is no model, lacks its weights, or asks for what this version lacks.
@@ -72,9 +70,6 @@ def open_session(
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors arrive as exceptions, that is enough
-    if threads is not None:
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
     try:
         return onnxruntime.InferenceSession(os.fspath(path), options, providers=[provider])
     except Exception as error:
