@@ -363,6 +363,11 @@ STILL_RIGGED = {
         "All five are named, and the threads are still unequal: PyTorch ran on 1, ONNX Runtime on "
         "4.",
     ),
+    "as many threads as there are": (
+        [("threads=1", "threads=0")],
+        "All five are named, and the threads are still unequal: PyTorch ran on 1, ONNX Runtime on "
+        "4.",
+    ),
     "training": (
         [("    model.eval()\n", "")],
         "The model was in training mode in 201 of 201 calls: model.eval().",
@@ -463,7 +468,7 @@ def test_each_suspect_of_05b_is_either_a_flaw_with_a_nudge_or_innocent():
 def test_the_rigged_benchmark_has_the_five_flaws_and_the_machine_sees_them():
     said, machine = simulated.run(rigged.benchmark)
     ours, theirs = machine.of("PyTorch"), machine.of("ONNX Runtime")
-    assert said > 2 * rigged.TRUTH
+    assert said == pytest.approx(3.28, abs=0.01)
     assert ({call.threads for call in ours}, {call.threads for call in theirs}) == ({1}, {4})
     assert all(call.training and call.gradients for call in ours)
     assert (machine.copies("PyTorch"), machine.copies("ONNX Runtime")) == (1, 100)

@@ -187,6 +187,9 @@ def test_a_forest_plot_always_shows_the_line_at_1_and_has_ticks(interval):
     assert max(1, interval[2]) < high
     shown = [tick for tick in ax.get_xticks() if low <= tick <= high]
     assert 1 <= len(shown) <= 12
+    (words,), frame = ax.texts, ax.get_window_extent()
+    assert frame.x0 < words.get_window_extent().x0
+    assert words.get_window_extent().x1 < frame.x1
 
 
 FLAT = {size: [1e-3, 1.01e-3] for size in (1, 4, 16, 64)}
@@ -225,7 +228,8 @@ def test_parts_stand_end_to_end_and_their_sum_is_written():
     assert bars == [(0, 1.0), (1.0, 0.5), (0, 0.1), (0.1, 0.1)]
     assert [words.get_text() for words in ax.texts] == ["1.50 s", "200 ms"]
     assert [words.get_text() for words in ax.get_legend().get_texts()] == ["load", "run"]
-    assert ax.get_xscale() == "linear", "lengths add up on a linear axis alone"
+    far = figures.stacked({"a": {"load": 1.0}, "b": {"load": 0.01}})
+    assert far.get_xscale() == "linear", "lengths add up on a linear axis alone"
     first, second = ax.patches[:2]
     assert (
         first.get_hatch() != second.get_hatch() or first.get_facecolor() != second.get_facecolor()

@@ -102,7 +102,7 @@ def _misnamed(named: set[Any]) -> str | None:
 def _still_rigged(mended: simulated.Benchmark) -> str | None:
     """What a benchmark did to its contestants, then what it says where the truth is known."""
     said, machine = simulated.run(mended)
-    if isinstance(said, bool) or not isinstance(said, int | float):
+    if not isinstance(said, int | float):
         return f"One number is asked of the benchmark, and it gave a {type(said).__name__}."
     tests: tuple[Callable[[Machine], str | None], ...] = (_unused, _threads, _mode, _copy, _order)
     hints = (test(machine) for test in tests)
