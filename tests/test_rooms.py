@@ -12,13 +12,13 @@ import onnx_workbench
 PACKAGE = Path(onnx_workbench.__file__).parent
 
 FLOORS = (
-    {"errors", "text", "contestant", "progress", "trial"},
+    {"errors", "text", "contestant", "progress", "trial", "coldstart"},
     {"source", "runtime", "figures", "stack", "track", "bytecode", "proto"},
     {"traces", "margin", "kernels"},
     {"exporter", "signature", "dynamo", "join"},
     {"graph", "agreement", "latency", "viewer", "frames"},
     {"artifact", "folding", "eager"},
-    {"lineage"},
+    {"lineage", "costs"},
     {"shares"},
     {"hotspots"},
     {"lessons"},
