@@ -177,9 +177,10 @@ def weigh(
     ['contestant', 'import', 'load', 'first call', 'later call', 'peak_memory']
     """
     if not contestants or times < 1:
+        count = text.plural(len(contestants), "contestant")
         raise InputError(
-            f"weigh() was given {text.plural(len(contestants), 'contestant')} and times={times}; "
-            'it takes one of each or more. Write weigh({"PyTorch": model, "ONNX Runtime": onnx}, x).'
+            f"weigh() was given {count} and times={times}; it takes one of each or more. "
+            'Write weigh({"PyTorch": model, "ONNX Runtime": onnx}, x).'
         )
     scripts = {name: _script(name, fn, threads, args, kwargs) for name, fn in contestants.items()}
     lives: dict[str, list[Life]] = {name: [] for name in scripts}
