@@ -437,3 +437,14 @@ def test_a_nested_argument_takes_nested_dynamic_dimensions(tmp_path):
         "`dynamic` is {'pair': [{0: 'n'}]}, and the arguments have the structure "
         "([tensor, tensor]). Give each tensor a dict such as {0: 'batch'}."
     )
+
+
+def test_a_model_that_takes_any_number_of_arguments_is_exported(tmp_path):
+    class Sum(torch.nn.Module):
+        def forward(self, *tensors):
+            return tensors[0] + tensors[1]
+
+    a, b = torch.ones(2), torch.full((2,), 2.0)
+    artifact = export(Sum().eval(), tmp_path / "sum.onnx", a, b)
+    assert artifact(a, b).tolist() == [3, 3]
+    assert [feed.tolist() for feed in artifact.feeds(a, b).values()] == [[1, 1], [2, 2]]

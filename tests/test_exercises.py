@@ -4,6 +4,7 @@ import functools
 import math
 import re
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -501,7 +502,7 @@ def spot(number, ort, kernels=1, torch=1.0, noise=0.0):
     line = Line("/home/ada/transformer.py", number, "forward", f"y{number} = f(x)")
     runs = tuple(ort + noise * swing for swing in (-1, 0, 1))
     names = tuple(f"k{number}_{i}" for i in range(kernels))
-    return Spot(line.place, line, runs, names, ("name",), fused=False, eager=(torch,))
+    return Spot(line.place, line, runs, ort, names, ("name",), fused=False, eager=(torch,))
 
 
 def asked(monkeypatch, answer, *spots):
@@ -572,7 +573,6 @@ def test_05c_takes_a_line_that_differs_by_less_than_matters(monkeypatch):
 
 def test_a_machine_that_slows_down_moves_no_share_of_05c():
     slowed = tuple(
-        Spot(s.name, s.line, (s.runs[0], 3 * s.runs[1], 9 * s.runs[2]), s.kernels, s.rules, False)
-        for s in QUIET
+        replace(spot, runs=(spot.runs[0], 3 * spot.runs[1], 9 * spot.runs[2])) for spot in QUIET
     )
     assert hot.shares(slowed[0], slowed) == (0.5, 0.5, 0.5)

@@ -95,6 +95,68 @@ def test_a_fused_kernel_runs_the_nodes_whose_values_are_gone():
     assert told(found) == {"two": ("name", "two", "one"), "three": ("name", "three")}
 
 
+def test_what_depends_on_constants_alone_is_part_of_no_kernel():
+    found = exported(
+        "=> (float[2] y) { [c] c = Constant<value_floats = [1.0, 2.0]>() [d] d = Neg(c) "
+        "[e] e = Sin(x) [f] y = Add(e, d) }"
+    )
+    assert told(join.matches([kernel("f", "x", "y")], found)) == {"f": ("name", "f", "e")}
+
+
+CALLS = proto.sites(
+    parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 20, "mine": 1]> g (float[2] x) => (float[2] z) '
+        "{ [call] y = mine.twice(x) [h] w = Relu(y) [again] v = mine.twice(w) "
+        "[swish] z = HardSwish(v) } "
+        '<domain: "mine", opset_import: ["": 20]> twice (a) => (b) '
+        "{ [once] h = Sin(a) [two] b = Cos(h) }"
+    )
+)
+
+
+def test_what_was_inlined_belongs_to_the_call_whose_result_it_leads_to():
+    found = join.matches(
+        [
+            kernel("_inlfunc_twice_once", "x", "_inlfunc_twice_h"),
+            kernel("Cos_4", "_inlfunc_twice_h", "y"),
+            kernel("h", "y", "w"),
+            kernel("_inlfunc_twice_token_0_once", "w", "_inlfunc_twice_token_0_h"),
+            kernel("_inlfunc_twice_token_0_two", "_inlfunc_twice_token_0_h", "v"),
+            kernel("HardSigmoid_7", "v", "_inlfunc_HardSwish_token_1_HS_X"),
+            kernel("Mul_8", "v _inlfunc_HardSwish_token_1_HS_X", "z"),
+        ],
+        CALLS,
+    )
+    assert told(found) == {
+        "_inlfunc_twice_once": ("inlined", "call"),
+        "Cos_4": ("value", "call"),
+        "h": ("name", "h"),
+        "_inlfunc_twice_token_0_once": ("inlined", "again"),
+        "_inlfunc_twice_token_0_two": ("value", "again"),
+        "HardSigmoid_7": ("inlined", "swish"),
+        "Mul_8": ("value", "swish"),
+    }
+
+
+def test_what_was_inlined_and_fused_over_its_end_still_belongs_to_its_call():
+    found = join.matches(
+        [
+            kernel("_inlfunc_twice_once", "x", "_inlfunc_twice_h"),
+            kernel("h", "_inlfunc_twice_h", "w"),
+        ],
+        CALLS,
+    )
+    assert told(found) == {
+        "_inlfunc_twice_once": ("inlined", "call"),
+        "h": ("name", "h", "call"),
+    }
+
+
+def test_what_only_sounds_inlined_is_a_neighbour():
+    found = join.matches([kernel("_inlfunc_Gelu_x", "x", "r"), kernel("one", "r", "a")], CHAIN)
+    assert told(found)["_inlfunc_Gelu_x"] == ("neighbour", "one")
+
+
 RESIDUAL = exported(
     "=> (float[2] d) { [skip] s = Sin(x) [conv] a = Cos(s) [add] b = Add(a, s) [gelu] d = Erf(b) }"
 )
@@ -135,8 +197,8 @@ LOOP = parser.parse_model(
 RUN = event("model_run", 0, 100, "Session")
 
 
-def spent(events, **options):
-    found = kernels.recorded(events, LOOP, options.pop("kept", lambda run: True), **options)
+def spent(events, kept=lambda run: True, cost=kernels.FREE):
+    found = kernels.recorded(events, LOOP, kept).less(cost)
     return {k.name: [round(s * 1e6, 3) for s in k.seconds] for k in found.kernels}
 
 
@@ -169,7 +231,85 @@ def test_runs_that_do_not_count_are_left_out():
         event("model_run", 200, 50, "Session"),
     ]
     assert spent(events, kept=lambda run: run == 1) == {"other": [7.0]}
-    assert kernels.recorded(events, LOOP, lambda run: run == 1).whole == (50e-6,)
+    recording = kernels.recorded(events, LOOP, lambda run: run == 1)
+    assert recording.whole == recording.executed == (50e-6,)
+
+
+def recording(*kernels_, executed=(100e-6,) * 4):
+    return Recording(kernels_, executed, executed)
+
+
+def us(name, *seconds, calls=1.0, inner=0.0):
+    return Kernel(name, "", (), (), tuple(s * 1e-6 for s in seconds), calls, inner)
+
+
+def test_what_the_profiler_costs_is_what_kernels_are_too_long_by():
+    found = recording(us("a", 30, 30, 30, 30), us("b", 10, 10, 10, 10, calls=3))
+    cost = found.cost_beside(32e-6)
+    assert (cost.inside, cost.outside) == (pytest.approx(2e-6), pytest.approx(15e-6))
+    assert sum(found.less(cost).sums) == pytest.approx(4 * 32e-6)
+    assert found.less(cost).cost == cost
+
+
+def test_the_profiler_between_the_kernels_of_a_body_is_taken_off_their_owner():
+    found = recording(us("if", 50, 50, 50, 50, inner=2), us("in", 30, 30, 30, 30, calls=2))
+    cost = found.cost_beside(28e-6)
+    assert cost.outside == pytest.approx(20e-6)
+    assert cost.inside == pytest.approx(4e-6)
+    assert [k.seconds[0] for k in found.less(cost).kernels] == [
+        pytest.approx(6e-6),
+        pytest.approx(22e-6),
+    ]
+
+
+def test_noise_cannot_pass_for_the_profilers_cost():
+    found = recording(us("a", 98, 98, 98, 98))
+    assert found.cost_beside(200e-6).inside == 0
+    assert found.cost_beside(10e-6).inside == pytest.approx(2e-6)
+    assert recording().cost_beside(1.0) == kernels.FREE
+
+
+def test_what_is_typical_of_the_parts_adds_up_to_what_is_typical_of_the_whole():
+    found = recording(us("a", 1, 2, 9, 3), us("b", 30, 20, 90, 25))
+    assert found.usual == (0, 1, 3)
+    parts = [found.typical(k.seconds) for k in found.kernels]
+    assert parts == [pytest.approx(2e-6), pytest.approx(25e-6)]
+    assert found.typical(found.sums) == pytest.approx(sum(parts))
+    assert found.typical((-1.0, -1.0, 5.0, -1.0)) == 0.0
+
+
+def test_from_the_first_kernel_to_the_last_is_the_outermost_executor():
+    executor = kernels._EXECUTOR
+    events = [RUN, event(executor, 5, 80, "Session"), event(executor, 20, 9, "Session")]
+    assert kernels.recorded(events, LOOP, lambda run: True).executed == (80e-6,)
+
+
+NAMELESS = parser.parse_model(
+    '<ir_version: 10, opset_import: ["": 20]> g (float[2] x) => (float[2] c) '
+    "{ [named] a = Sin(x) b = Sin(a) c = Sin(b) }"
+)
+
+
+def placed(*events):
+    events = [
+        event(f"{name}_kernel_time", ts, 1) | {"args": {"op_name": "Sin"}} for name, ts in events
+    ]
+    found = kernels.recorded([*events, RUN], NAMELESS, lambda run: True)
+    return {k.name: k.outputs for k in found.kernels}
+
+
+def test_kernels_of_nodes_without_a_name_are_told_by_the_order_they_run_in():
+    assert placed(("Sin_7", 30), ("named", 10), ("Sin_9", 20)) == {
+        "named": ("a",),
+        "Sin_9": ("b",),
+        "Sin_7": ("c",),
+    }
+
+
+def test_nameless_kernels_that_cannot_be_counted_off_are_unknown():
+    assert placed(("named", 10), ("Sin_9", 20)) == {"named": ("a",), "Sin_9": ()}
+    changed = placed(("named", 10), ("Sin#1", 20), ("Sin#2", 30))
+    assert changed == {"named": ("a",), "Sin#1": (), "Sin#2": ()}
 
 
 def test_of_a_block_the_first_run_does_not_count():
@@ -195,7 +335,7 @@ def made_up(artifact, alone=MappingProxyType({}), rename=str, lap=None):
     found = shares.of(matches, lineage, alone, shares.medians(laps))
     whole = tuple(1e-5 * n * len(ran) for n in (1, 1, 2))
     return hotspots.Hotspots(
-        lineage, Recording(ran, whole), matches, found, whole, laps, level="all", threads=1
+        lineage, Recording(ran, whole, whole), matches, found, whole, laps, level="all", threads=1
     )
 
 
@@ -255,10 +395,23 @@ def test_the_report_is_the_source_with_time_in_the_margin(folds):
         "           unfused; what export merged goes as the FX nodes take in PyTorch",
     ]
     assert "whole      kernels are 100.0 % of a run without the profiler" in facts
-    assert "profiler   adds   0.0 % to a run; each kernel's part is taken off" in facts
+    at = facts.index("profiler   adds   0.0 % to a run;     0 s are taken off each kernel,")
+    assert facts[at + 1] == (
+        "           so that both agree; as the profiler counts, it were 100.0 %"
+    )
     assert facts[-1] == (
         "doubt      runs differ: quartiles of a run are  50.0 % apart; quieten the machine, repeat"
     )
+
+
+def test_a_profiler_that_counts_mostly_itself_is_a_doubt(folds):
+    spots = made_up(folds)
+    doubt = "most of what was counted is the profiler's own: trust the order, not the digits"
+    assert doubt not in repr(spots)
+    dear = replace(spots, recording=replace(spots.recording, cost=Cost(inside=1.1e-5)))
+    assert f"doubt      {doubt}" in repr(dear)
+    assert dear.counted == pytest.approx(2.1)
+    assert dear.covered == 1.0
 
 
 def test_columns_are_as_wide_whatever_the_numbers(folds):
@@ -363,6 +516,13 @@ def test_other_sizes_than_those_of_the_export_can_be_profiled(tmp_path):
     assert len(spots.laps) == len(spots.plain) > 0
 
 
+def test_a_model_that_does_next_to_nothing_has_a_report(tmp_path):
+    spots = profiled(torch.nn.ReLU(), tmp_path, torch.ones(1), seconds=0.01)
+    idle = replace(spots, recording=spots.recording.less(Cost(inside=1.0)))
+    assert (idle.total, idle.covered, idle.unattributed) == (0, 0, 0)
+    assert "joined by" in repr(idle)
+
+
 def test_a_bare_file_is_reported_by_node_and_says_why(tmp_path):
     model = parser.parse_model(
         '<ir_version: 10, opset_import: ["": 20]> g (float[512, 512] x) => (float[512, 512] y) '
@@ -378,6 +538,75 @@ def test_a_bare_file_is_reported_by_node_and_says_why(tmp_path):
     )
     assert spots.plot().get_title(loc="left") == "h takes the longest in ONNX Runtime"
     pyplot.close("all")
+
+
+FUNCTIONS = (
+    '<ir_version: 10, opset_import: ["": 20, "mine": 1]> g (float[128, 128] x) '
+    "=> (float[128, 128] z) { [call] y = mine.twice(x) [mid] w = Relu(y) [again] v = mine.twice(w) "
+    "[end] u = mine.outer(v) [swish] t = HardSwish(u) [last] z = Sin(t) } "
+    '<domain: "mine", opset_import: ["": 20]> twice (a) => (b) '
+    "{ [once] h = Sin(a) [two] k = Abs(h) b = MatMul(k, k) } "
+    '<domain: "mine", opset_import: ["": 20, "mine": 1]> outer (a) => (b) '
+    "{ [in] h = mine.twice(a) [out] b = Cos(h) }"
+)
+
+
+@pytest.mark.parametrize("level", ["basic", "all"])
+def test_every_call_of_a_function_gets_the_kernels_that_it_was_inlined_as(tmp_path, level):
+    onnx.save(parser.parse_model(FUNCTIONS), tmp_path / "f.onnx")
+    artifact = ow.load(tmp_path / "f.onnx")
+    spots = ow.profile(artifact, torch.ones(128, 128), level=level, seconds=0.01)
+    ran = {}
+    for ran_by in spots.recording.kernels:
+        for node in spots.matches[ran_by.name].nodes:
+            ran.setdefault(node, []).append(ran_by.operator)
+    assert {node: sorted(operators) for node, operators in ran.items()} == {
+        "call": ["Abs", "MatMul", "Sin"],
+        "mid": ["Relu"],
+        "again": ["Abs", "MatMul", "Sin"],
+        "end": ["Abs", "Cos", "MatMul", "Sin"],
+        "swish": ["HardSigmoid", "Mul"],
+        "last": ["Sin"],
+    }
+    assert spots.rules["unattributed"] == spots.rules["neighbour"] == 0
+
+
+SUBGRAPHS = {
+    "Loop": (
+        "(float[64] x) => (float[64] y) { n = Constant<value_int = 7>() "
+        "[loop] y = Loop(n, , x) <body = b (int64 i, bool c, float[64] s) => (bool d, float[64] t) "
+        "{ [keep] d = Identity(c) [work] t = Sin(s) }> }",
+        {"loop": (1, 14), "keep": (7, 0), "work": (7, 0)},
+    ),
+    "Scan": (
+        "(float[5, 64] x) => (float[5, 64] y) "
+        "{ s = Constant<value_floats = [0.0]>() [scan] f, y = Scan <num_scan_inputs = 1, body = b "
+        "(float[1] p, float[64] e) => (float[1] q, float[64] o) "
+        "{ [keep] q = Cos(p) [work] o = Sin(e) }> (s, x) }",
+        {"scan": (1, 10), "keep": (5, 0), "work": (5, 0)},
+    ),
+    "If": (
+        "(float[64] x) => (float[64] y) { m = ReduceMax <keepdims = 0> (x) z = Cast <to = 9> (m) "
+        "[if] y = If(z) <then_branch = t () => (float[64] u) { [work] u = Sin(x) }, "
+        "else_branch = e () => (float[64] v) { [other] v = Cos(x) }> }",
+        {"if": (1, 1), "work": (1, 0)},
+    ),
+}
+
+
+@pytest.mark.parametrize("operator", SUBGRAPHS)
+def test_a_body_and_its_owner_are_told_apart_and_every_turn_is_counted(tmp_path, operator):
+    text, expected = SUBGRAPHS[operator]
+    model = parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> g {text}')
+    onnx.save(model, tmp_path / "s.onnx")
+    artifact = ow.load(tmp_path / "s.onnx")
+    inputs = [torch.ones([int(d) for d in value.shape]) for value in artifact.inputs]
+    spots = ow.profile(artifact, *inputs, level="basic", seconds=0.01)
+    ran = {k.name: (k.calls, k.inner) for k in spots.recording.kernels if k.name in expected}
+    assert ran == expected
+    assert {spots.matches[name] for name in expected} == {
+        join.Match(join.NAME, (name,)) for name in expected
+    }
 
 
 def test_weights_in_a_file_of_their_own_are_found_from_the_temporary_folder(tmp_path):

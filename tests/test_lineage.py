@@ -13,7 +13,7 @@ from onnx import parser
 from torch.fx.proxy import TracerBase
 
 import onnx_workbench as ow
-from onnx_workbench import folding, margin, proto
+from onnx_workbench import folding, margin, proto, traces
 from onnx_workbench.errors import InputError
 from onnx_workbench.source import Line
 
@@ -123,6 +123,17 @@ def test_lines_of_helper_functions_are_told_from_the_line_that_calls_them(tmp_pa
     ]
 
 
+def test_torch_still_filters_frames_where_they_are_kept():
+    """Else lines of helper functions are lost: traces.py then needs the new place."""
+    assert callable(getattr(TracerBase, traces._METHOD, None))
+
+
+def test_a_torch_that_filters_in_another_way_is_left_as_it_is(monkeypatch):
+    monkeypatch.setattr(traces, "_METHOD", "_moved")
+    with traces.through_helpers():
+        assert not hasattr(TracerBase, "_moved")
+
+
 def test_torchs_own_filter_of_frames_is_back_after_a_capture_that_failed():
     before = TracerBase._filter_traceback_frames
 
@@ -206,6 +217,15 @@ def test_a_node_of_a_body_takes_the_line_of_its_owner(tmp_path):
 def test_the_nodes_of_a_function_take_the_line_of_its_call(tmp_path):
     lineage = loaded(tmp_path, FUNCTION, {"call": 9})
     assert lines_of(lineage) == {"call": 9, "twice/once": 9, "twice/b": 9}
+
+
+def test_a_value_of_a_function_is_not_the_value_of_that_name_outside(tmp_path):
+    text = FUNCTION.replace("[call] y", "[before] h = Relu(x) [call] y").replace(
+        "twice(x)", "twice(h)"
+    )
+    lineage = loaded(tmp_path, text, {"call": 9, "twice/once": 2})
+    assert lines_of(lineage) == {"before": 9, "call": 9, "twice/once": 2, "twice/b": 2}
+    assert lineage.of("before").why == "line of its consumer call"
 
 
 def test_a_file_without_torch_metadata_says_why_it_has_no_lines(tmp_path):

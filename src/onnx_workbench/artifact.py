@@ -138,7 +138,7 @@ class Artifact:
     graph: Graph | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        results = runtime.run(self.session, self._feeds(args, kwargs), self.path.name)
+        results = runtime.run(self.session, self.feeds(*args, **kwargs), self.path.name)
         tensors = [torch.from_numpy(np.asarray(result)) for result in results]
         if self.signature:
             return self.signature.unflatten(tensors)
@@ -185,13 +185,28 @@ class Artifact:
         """Bytes that the initializers take, wherever they lie."""
         return sum(_bytes(tensor) for tensor in self.proto.graph.initializer)
 
+    def feeds(self, *args: Any, **kwargs: Any) -> dict[str, np.ndarray]:
+        """One call as ``session.run`` takes it: NumPy arrays by input name, sharing the tensors'
+        memory where they can.
+
+        Raises:
+            InputError: the call does not fit the model.
+        """
+        tensors = self._tensors(args, kwargs)
+        for value, tensor in zip(self.inputs, tensors, strict=True):
+            runtime.check_input(value, tensor)
+        return {
+            value.name: tensor.detach().numpy()
+            for value, tensor in zip(self.inputs, tensors, strict=True)
+        }
+
     def prepare(self, *args: Any, threads: int = 1, **kwargs: Any) -> Prepared:
         """One call made ready for a stopwatch: NumPy inputs, and ``session.run`` alone left.
 
         The session is a new one, so that its thread pool has the size asked for and no other call
         shares it.
         """
-        feeds = self._feeds(args, kwargs)
+        feeds = self.feeds(*args, **kwargs)
         session = runtime.open_session(self.path, self.provider, threads)
         return Prepared(
             run=partial(session.run, None, feeds),
@@ -211,15 +226,6 @@ class Artifact:
             f"{plural(self.operations.total(), 'node')}, weights {size(self.weight_bytes)} in "
             f"{plural(len(self.files), 'file')}, {self.provider}"
         )
-
-    def _feeds(self, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        tensors = self._tensors(args, kwargs)
-        for value, tensor in zip(self.inputs, tensors, strict=True):
-            runtime.check_input(value, tensor)
-        return {
-            value.name: tensor.detach().numpy()
-            for value, tensor in zip(self.inputs, tensors, strict=True)
-        }
 
     def _tensors(self, args: tuple, kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
         if self.signature is None:

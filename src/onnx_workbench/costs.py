@@ -204,7 +204,7 @@ def _later(life: Life) -> float:
 
 def _script(name: str, fn: Callable, threads: int, args: Any, kwargs: Any) -> Script:
     if isinstance(fn, Artifact):
-        feeds = fn._feeds(args, kwargs)
+        feeds = fn.feeds(*args, **kwargs)
         given = {"path": str(fn.path), "provider": fn.provider, "feeds": feeds, "threads": threads}
         call = "session.run(None, feeds)"
         return Script({**_SESSION, "first call": call}, call, WARM, given)

@@ -15,7 +15,7 @@ from . import figures, join, kernels, progress, shares, text
 from .artifact import Artifact
 from .eager import COVERS, Stopwatch
 from .errors import InputError, LoadError
-from .kernels import Recorder, Recording
+from .kernels import Cost, Recorder, Recording, faster_half, timed
 from .lineage import Lineage, trace
 from .margin import annotated
 from .proto import sites
@@ -75,7 +75,7 @@ def profile(
     kernels.check_level(level)
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise InputError(f"threads is {threads!r}; it must be a whole number of 1 or more.")
-    feeds = artifact._feeds(args, kwargs)
+    feeds = artifact.feeds(*args, **kwargs)
     watch = Stopwatch(artifact.graph) if artifact.graph else None
     lap = partial(watch.lap, args, kwargs) if watch else None
     with (
@@ -85,7 +85,7 @@ def profile(
         recording, plain = _record(recorder, level, threads, feeds, seconds, lap)
         exported = sites(artifact.proto)
         matches = join.matches(recording.kernels, exported)
-        alone = _unfused(recorder, threads, feeds) if _any_fused(matches) else {}
+        alone = _unfused(recorder, threads, feeds, recording.cost) if _any_fused(matches) else {}
     laps = tuple(lap for i, lap in enumerate(watch.laps) if _counts(i)) if watch else ()
     found = shares.of(matches, lineage, alone, shares.medians(laps))
     return Hotspots(
@@ -98,22 +98,18 @@ class Spot:
     """One line, with ``runs``: what ONNX Runtime spent on it in each run, in seconds.
 
     ``line`` is None for what no line is known of; ``name`` is the line's place then the node's or
-    kernel's. ``fused`` says that a kernel of it runs other lines too, and was shared out.
-    ``eager`` has the runs of the same line in PyTorch.
+    kernel's. ``seconds`` are those of a usual run. ``fused`` says that a kernel of it runs other
+    lines too, and was shared out. ``eager`` has the runs of the same line in PyTorch.
     """
 
     name: str
     line: Line | None
     runs: tuple[float, ...]
+    seconds: float
     kernels: tuple[str, ...]
     rules: tuple[str, ...]
     fused: bool
     eager: tuple[float, ...] = ()
-
-    @property
-    def seconds(self) -> float:
-        """The median over the runs."""
-        return max(0.0, statistics.median(self.runs)) if self.runs else 0.0
 
     @property
     def torch(self) -> float | None:
@@ -162,35 +158,41 @@ class Hotspots:
 
     @cached_property
     def whole(self) -> float:
-        """Seconds of one ``session.run`` without the profiler, the median."""
-        return statistics.median(self.plain)
+        """Seconds of one ``session.run`` without the profiler."""
+        return _typical(self.plain)
 
     @property
     def covered(self) -> float:
-        """The kernels' share of a whole run without the profiler. Both are lower quartiles: what
-        else runs on the machine only ever adds."""
-        inside = map(sum, zip(*(kernel.seconds for kernel in self.recording.kernels), strict=True))
-        return _undisturbed(list(inside)) / _undisturbed(self.plain)
+        """The kernels' share of a run without the profiler, after its cost is taken off them."""
+        return self.total / self.whole
+
+    @property
+    def counted(self) -> float:
+        """The same as the profiler counts, with nothing taken off."""
+        spent = self.recording.typical(self.recording.sums)
+        return (spent + sum(map(self.recording.cost.of, self.recording.kernels))) / self.whole
 
     @property
     def overhead(self) -> float:
-        """What the profiler adds to a run, as a fraction, from lower quartiles too."""
-        return _undisturbed(self.recording.whole) / _undisturbed(self.plain) - 1
+        """What the profiler adds to a run, as a fraction."""
+        return self.recording.typical(self.recording.whole) / self.whole - 1
 
     @cached_property
     def rules(self) -> dict[str, float]:
         """Each rule of :data:`onnx_workbench.join.RULES` -> the share of time it joined."""
         spent = dict.fromkeys(join.RULES, 0.0)
         for kernel in self.recording.kernels:
-            spent[self.matches[kernel.name].rule] += kernel.median
+            spent[self.matches[kernel.name].rule] += self.recording.typical(kernel.seconds)
         total = sum(spent.values()) or 1.0
         return {rule: seconds / total for rule, seconds in spent.items()}
 
     @property
     def unattributed(self) -> float:
         """The share of kernel time without a line."""
-        lost = sum(spot.seconds for spot in self.spots if spot.line is None)
-        return lost / self.total if self.total else 0.0
+        return self._share(sum(spot.seconds for spot in self.spots if spot.line is None))
+
+    def _share(self, seconds: float) -> float:
+        return seconds / self.total if self.total else 0.0
 
     def heat(self) -> dict[str, float]:
         """Exported node -> seconds a run, for ``view(artifact).heat(...)``. A node that no kernel
@@ -199,7 +201,7 @@ class Hotspots:
         for kernel in self.recording.kernels:
             for part in self.shares[kernel.name]:
                 if part.node:
-                    seconds = part.fraction * kernel.median
+                    seconds = part.fraction * self.recording.typical(kernel.seconds)
                     spent[part.node] = spent.get(part.node, 0.0) + seconds
         return spent
 
@@ -233,10 +235,12 @@ class Hotspots:
             [share.fraction * seconds for seconds in self._kernels[kernel].seconds]
             for kernel, share in parts
         ]
+        summed = tuple(map(sum, zip(*runs, strict=True)))
         return Spot(
             name=name,
             line=line,
-            runs=tuple(map(sum, zip(*runs, strict=True))),
+            runs=summed,
+            seconds=self.recording.typical(summed) if summed else 0.0,
             kernels=tuple(owned),
             rules=tuple(r for r in join.RULES if r in {self.matches[k].rule for k in owned}),
             fused=any(len({part.line for part in self.shares[k]}) > 1 for k in owned),
@@ -284,7 +288,7 @@ class Hotspots:
         if not spot.runs:
             return "", "", "", "0", "", torch
         low, _, high = quartiles_of(spot.runs)
-        share = f"{_percent(spot.seconds / self.total)}{'*' if spot.fused else ' '}"
+        share = f"{_percent(self._share(spot.seconds))}{'*' if spot.fused else ' '}"
         span = f"{_time(max(0.0, low))} to {_time(max(0.0, high))}"
         count, rules = str(len(spot.kernels)), ", ".join(spot.rules)
         return _time(spot.seconds), span, share, count, rules, torch
@@ -299,8 +303,10 @@ class Hotspots:
         yield "whole", f"kernels are {_percent(self.covered)} of a run without the profiler"
         yield (
             "profiler",
-            f"adds {_percent(self.overhead)} to a run; each kernel's part is taken off",
+            f"adds {_percent(self.overhead)} to a run; {_time(self.recording.cost.inside)} are "
+            "taken off each kernel,",
         )
+        yield "", f"so that both agree; as the profiler counts, it were {_percent(self.counted)}"
         yield "runs", self._how()
         if self.laps:
             yield "PyTorch", f"{COVERS} (torch.fx.Interpreter, inference mode):"
@@ -322,8 +328,8 @@ class Hotspots:
             yield f"runs differ: quartiles of a run are {apart} apart; quieten the machine, repeat"
         if self.covered < 1 - RESTLESS:
             yield "part of a run is outside its kernels: for a model this small, read the shares"
-        if self.covered > 1 + RESTLESS:
-            yield "kernels of a few us, and a profiler that counts whole ones: read the shares"
+        if self.counted > 2 * self.covered:
+            yield "most of what was counted is the profiler's own: trust the order, not the digits"
 
     def _how(self) -> str:
         return (
@@ -357,20 +363,21 @@ def _record(
     """Blocks with the profiler, without it, and in PyTorch, in turn, so that drift meets all."""
     quiet = recorder.open(level, threads, profiled=False)
     profiled = recorder.open(level, threads, profiled=True)
-    cost = kernels.profiler_cost(recorder.provider, threads)
     plain: list[float] = []
     end = perf_counter() + seconds
     with _profiling(profiled), progress.bar(total=MOST + 1, desc="profile", delay=2) as bar:
         while not _enough(len(plain) // BLOCK - 1, end):
-            plain += [_timed(lambda: quiet.run(None, feeds)) for _ in range(BLOCK)]
+            plain += [timed(lambda: quiet.run(None, feeds)) for _ in range(BLOCK)]
             for _ in range(BLOCK):
                 profiled.run(None, feeds)
             if lap:
                 for _ in range(BLOCK):
                     lap()
             bar.update()
-    recording = recorder.close(profiled, level, _counts, cost)
-    return recording, [run for index, run in enumerate(plain) if _counts(index)]
+    plain = [run for index, run in enumerate(plain) if _counts(index)]
+    recording = recorder.close(profiled, level, _counts)
+    alone = _typical(plain) - kernels.idle(recorder.provider, threads)
+    return recording.less(recording.cost_beside(alone)), plain
 
 
 @contextmanager
@@ -392,14 +399,10 @@ def _enough(blocks: int, end: float) -> bool:
     return blocks >= MOST or (blocks >= LEAST and perf_counter() > end)
 
 
-def _timed(run: Callable[[], object]) -> float:
-    start = perf_counter()
-    run()
-    return perf_counter() - start
-
-
-def _unfused(recorder: Recorder, threads: int, feeds: Mapping[str, Any]) -> dict[str, float]:
-    """Exported node -> median seconds where nothing is fused; empty where that cannot run."""
+def _unfused(
+    recorder: Recorder, threads: int, feeds: Mapping[str, Any], cost: Cost
+) -> dict[str, float]:
+    """Exported node -> seconds a run where nothing is fused; empty where that cannot run."""
     try:
         session = recorder.open("none", threads, profiled=True)
     except LoadError:
@@ -407,16 +410,16 @@ def _unfused(recorder: Recorder, threads: int, feeds: Mapping[str, Any]) -> dict
     with _profiling(session):
         for _ in range(2 * BLOCK):
             session.run(None, feeds)
-    found = recorder.close(session, "none", _counts).kernels
-    return {kernel.name: statistics.median(kernel.seconds) for kernel in found}
+    found = recorder.close(session, "none", _counts).less(cost)
+    return {kernel.name: found.typical(kernel.seconds) for kernel in found.kernels}
+
+
+def _typical(runs: Sequence[float]) -> float:
+    return statistics.fmean(runs[run] for run in faster_half(runs))
 
 
 def _any_fused(matches: Mapping[str, join.Match]) -> bool:
     return any(len(match.nodes) > 1 for match in matches.values())
-
-
-def _undisturbed(runs: Sequence[float]) -> float:
-    return quartiles_of(runs)[0]
 
 
 def _label(spot: Spot) -> str:

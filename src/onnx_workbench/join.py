@@ -13,6 +13,7 @@ NAME = "name"
 VALUE = "value"
 LAYOUT = "layout"
 FUSED = "fused name"
+INLINED = "inlined"
 NEIGHBOUR = "neighbour"
 UNKNOWN = "unattributed"
 
@@ -21,6 +22,7 @@ RULES = {
     VALUE: "it makes a value that the exported graph also makes",
     LAYOUT: "its name is that of an exported node or value, and _nchwc",
     FUSED: "its name begins with that of an exported node, before / or _new_reshape",
+    INLINED: "it is part of a function, or a value of it is, and leads to what a call of it makes",
     NEIGHBOUR: "the optimiser put it in: the line of its consumer, else of its producer",
     UNKNOWN: "none of these",
 }
@@ -28,6 +30,7 @@ RULES = {
 
 _LAYOUT = re.compile(r"(.+)_nchwc(_token_\d+)?")
 _FUSED = re.compile(r"(.+?)(/.*|_new_reshape.*)")
+_INLINED = "_inlfunc_"
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,15 @@ def matches(kernels: Sequence[Kernel], exported: Sequence[Site]) -> dict[str, Ma
 class _Join:
     def __init__(self, kernels: Sequence[Kernel], exported: Sequence[Site]) -> None:
         self.kernels = kernels
-        self.sites = {site.name: site for site in exported}
-        self.made = producers(exported)
-        self.alive = {value for kernel in kernels for value in kernel.outputs}
+        self.functions = {site.function for site in exported}
+        outside = [site for site in exported if not site.function]  # what is inside gets new names
+        self.sites = {site.name: site for site in outside}
+        self.made = producers(outside)
+        self.fixed: set[str] = set()  # what depends on constants alone, and takes no time in a run
+        for site in outside:
+            if self.fixed.issuperset(site.inputs):
+                self.fixed |= {*site.outputs}
+        self.alive = self.fixed | {v for kernel in kernels for v in kernel.outputs}
         self.anchors = {kernel.name: self._anchor(kernel) for kernel in kernels}
         self.owner: dict[str, str] = {
             node: name for name, (_, node) in self.anchors.items() if node
@@ -122,7 +131,7 @@ class _Join:
         return {v for node in nodes for v in self.sites[node].inputs if self._computed(v)} - made
 
     def _computed(self, value: str) -> bool:
-        return value in self.made and self.made[value].node.op_type != "Constant"
+        return value in self.made and value not in self.fixed
 
     def _owner_before(self, site: Site) -> str:
         """The kernel that runs what this node reads and that ends in a value of another name."""
@@ -141,14 +150,29 @@ class _Join:
                 used.setdefault(value, []).append(kernel.name)
         near = dict(found)
         for kernel in reversed(self.kernels):
-            consumers = (name for value in kernel.outputs for name in used.get(value, ()))
+            consumers = [name for value in kernel.outputs for name in used.get(value, ())]
+            self._inlined(near, kernel, consumers)
             self._near(near, kernel, consumers)
         for kernel in self.kernels:
-            self._near(near, kernel, (makes[value] for value in kernel.inputs if value in makes))
+            self._near(near, kernel, [makes[value] for value in kernel.inputs if value in makes])
         lost = {kernel.name: Match(UNKNOWN) for kernel in self.kernels}
         return {name: near.get(name, lost[name]) for name in lost if name not in found}
 
-    def _near(self, near: dict[str, Match], kernel: Kernel, names: Iterator[str]) -> None:
+    def _inlined(self, near: dict[str, Match], kernel: Kernel, names: Sequence[str]) -> None:
+        """Within a function nothing has the name of an exported value, so that the first node that
+        is known down the line is, or has fused, the call."""
+        tags = [word for word in (kernel.name, *kernel.outputs) if word.startswith(_INLINED)]
+        for match in (near[name] for name in names if name in near and kernel.name not in near):
+            calls = [n for n in match.nodes if match.rule == INLINED or self._calls(n, tags)]
+            if tags and calls:
+                near[kernel.name] = Match(INLINED, (calls[0],))
+
+    def _calls(self, node: str, tags: Sequence[str]) -> bool:
+        operator = self.sites[node].node.op_type
+        own = f"{_INLINED}{operator}_"  # of a function that the operator's definition is
+        return operator in self.functions or any(tag.startswith(own) for tag in tags)
+
+    def _near(self, near: dict[str, Match], kernel: Kernel, names: Sequence[str]) -> None:
         if kernel.name not in near:
             hit = next((name for name in names if name in near), None)
             if hit:

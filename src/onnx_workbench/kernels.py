@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 import tempfile
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -33,7 +35,9 @@ LEVELS = {
 
 _SUFFIX = "_kernel_time"
 _SECOND = 1e6  # the profiler counts in microseconds
-_LENGTH, _TRIALS = 64, 60  # of the chain that the profiler's own cost is measured on
+_EXECUTOR = "SequentialExecutor::Execute"
+_IDLE = '<ir_version: 10, opset_import: ["": 20]> idle (float[4] x) => (float[4] y) { y = Neg(x) }'
+_TRIALS = 60
 _EXTERNAL = "session.model_external_initializers_file_folder_path"
 _OPTIMISED = "session.optimized_model_external_initializers_"
 
@@ -42,8 +46,8 @@ _OPTIMISED = "session.optimized_model_external_initializers_"
 class Kernel:
     """One node of the optimised graph: what each run spent in it, without what its body spent.
 
-    ``seconds`` has one entry a run, in which all turns of a loop are summed. What the profiler
-    itself is known to cost is taken off, so that one that does nothing may come out below 0.
+    ``seconds`` has one entry a run, in which all turns of a loop are summed; ``calls`` is how many
+    events of the profiler that was in a run, ``inner`` how many stood directly in its body.
     ``inputs`` leaves out what is known before the run (initializers).
     """
 
@@ -52,30 +56,83 @@ class Kernel:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     seconds: tuple[float, ...]
-
-    @property
-    def median(self) -> float:
-        """Seconds a run, never below 0."""
-        return max(0.0, statistics.median(self.seconds))
-
-
-@dataclass(frozen=True)
-class Recording:
-    """``whole`` is what the profiler itself says one run took, ``kernels`` what it was spent on."""
-
-    kernels: tuple[Kernel, ...]
-    whole: tuple[float, ...]
+    calls: float = 1.0
+    inner: float = 0.0
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds that the profiler adds for each kernel, ``inside`` its event and ``outside``."""
+    """Seconds that the profiler adds for each event, ``inside`` the event and ``outside`` it."""
 
     inside: float = 0.0
     outside: float = 0.0
 
+    def of(self, kernel: Kernel) -> float:
+        """Seconds a run."""
+        return kernel.calls * self.inside + kernel.inner * self.outside
+
 
 FREE = Cost()
+
+
+@dataclass(frozen=True)
+class Recording:
+    """``whole`` is what the profiler says that each run took, and ``executed`` the part of it from
+    the first kernel to the last; ``cost`` is what was taken off the kernels' seconds."""
+
+    kernels: tuple[Kernel, ...]
+    whole: tuple[float, ...]
+    executed: tuple[float, ...]
+    cost: Cost = FREE
+
+    @cached_property
+    def sums(self) -> tuple[float, ...]:
+        """Seconds in all kernels of each run."""
+        return tuple(map(sum, zip(*(kernel.seconds for kernel in self.kernels), strict=True)))
+
+    @cached_property
+    def usual(self) -> tuple[int, ...]:
+        """The faster half of the runs, by what all their kernels took."""
+        return faster_half(self.sums)
+
+    def typical(self, runs: Sequence[float]) -> float:
+        """Of one entry a run, the mean over the usual runs, never below 0.
+
+        As robust as a median, finer than the whole microseconds that the profiler counts in, and
+        what is typical of the parts adds up to what is typical of the whole.
+        """
+        return max(0.0, statistics.fmean(runs[run] for run in self.usual))
+
+    def cost_beside(self, alone: float) -> Cost:
+        """What the profiler costs, if the kernels together take ``alone`` seconds without it.
+
+        Its events are longer than the kernels by its own bookkeeping: as much for each, near
+        enough, and no more than it takes between two events, so that noise cannot pass for it.
+        """
+        if not self.kernels:
+            return FREE
+        events, inner = (sum(getattr(k, n) for k in self.kernels) for n in ("calls", "inner"))
+        spent = self.typical(self.sums)
+        outside = max(0.0, self.typical(self.executed) - spent) / (events - inner)
+        inside = (spent - inner * outside - alone) / events
+        return Cost(inside=max(0.0, min(inside, outside)), outside=outside)
+
+    def less(self, cost: Cost) -> Recording:
+        """The same with the profiler's cost taken off each kernel."""
+        kernels = tuple(
+            replace(k, seconds=tuple(s - cost.of(k) for s in k.seconds)) for k in self.kernels
+        )
+        return replace(self, kernels=kernels, cost=cost)
+
+
+def faster_half(runs: Sequence[float]) -> tuple[int, ...]:
+    """The indices of these runs: what else happens on a machine only ever adds.
+
+    >>> faster_half([90.0, 2.0, 3.0])
+    (1, 2)
+    """
+    order = sorted(range(len(runs)), key=runs.__getitem__)
+    return tuple(sorted(order[: len(order) // 2 + 1]))
 
 
 class Recorder:
@@ -121,13 +178,12 @@ class Recorder:
         session: onnxruntime.InferenceSession,
         level: str,
         kept: Callable[[int], bool],
-        cost: Cost = FREE,
     ) -> Recording:
         """End the profile of a session and read it."""
         profile = Path(session.end_profiling())
         events = json.loads(profile.read_text(encoding="utf-8"))
         graph = onnx.load(self._graph(level), load_external_data=False)
-        return recorded(events, graph, kept, cost)
+        return recorded(events, graph, kept)
 
     def _graph(self, level: str) -> Path:
         """Where the optimised graph is written, which the names of the kernels belong to."""
@@ -151,10 +207,7 @@ def check_level(level: str) -> None:
 
 
 def recorded(
-    events: Sequence[Mapping[str, Any]],
-    graph: onnx.ModelProto,
-    kept: Callable[[int], bool],
-    cost: Cost = FREE,
+    events: Sequence[Mapping[str, Any]], graph: onnx.ModelProto, kept: Callable[[int], bool]
 ) -> Recording:
     """The runs that are ``kept``, by number from 0, of what the profiler wrote.
 
@@ -167,88 +220,115 @@ def recorded(
     """
     runs = sorted((e["ts"], e["dur"]) for e in events if e["name"] == "model_run")
     columns = {run: column for column, run in enumerate(filter(kept, range(len(runs))))}
-    found = {site.name: site for site in sites(graph)}
-    nodes = [e for e in events if e["cat"] == "Node" and e["name"].endswith(_SUFFIX)]
-    spent: dict[str, list[float]] = {}
-    operators: dict[str, str] = {}
     starts = [start for start, _ in runs]
-    for event, own in _exclusive(nodes, {site.inside for site in found.values()}, cost):
-        column = columns.get(bisect_right(starts, event["ts"]) - 1)
+
+    def column_of(event: Mapping[str, Any]) -> int | None:
+        return columns.get(bisect_right(starts, event["ts"]) - 1)
+
+    found = {site.name: site for site in sites(graph)}
+    spent: dict[str, _Spent] = {}
+    nodes = [e for e in events if e["cat"] == "Node" and e["name"].endswith(_SUFFIX)]
+    for event, own, inner in _exclusive(nodes, {site.inside for site in found.values()}):
+        column = column_of(event)
         if column is not None:
             name = event["name"].removesuffix(_SUFFIX)
-            spent.setdefault(name, [0.0] * len(columns))[column] += own
-            operators[name] = event["args"].get("op_name", "")
+            spent.setdefault(name, _Spent(len(columns))).add(event, column, own, inner)
+    whole = tuple(runs[run][1] / _SECOND for run in columns)
+    executors = [e for e in events if e["name"] == _EXECUTOR]
+    executed = list(whole) if not executors else [0.0] * len(columns)
+    for event in executors:
+        if (column := column_of(event)) is not None:  # those of bodies are shorter
+            executed[column] = max(executed[column], event["dur"] / _SECOND)
     fixed = {tensor.name for tensor in graph.graph.initializer}
-    kernels = tuple(
-        _kernel(name, operators[name], found.get(name), seconds, fixed)
-        for name, seconds in spent.items()
-    )
-    return Recording(kernels, tuple(runs[run][1] / _SECOND for run in columns))
+    found |= _nameless(spent, found)
+    kernels = tuple(part.kernel(name, found.get(name), fixed) for name, part in spent.items())
+    return Recording(kernels, whole, tuple(executed))
+
+
+def _nameless(spent: Mapping[str, _Spent], found: Mapping[str, Site]) -> dict[str, Site]:
+    """Kernels of nodes that have no name, as those of a function that the optimiser inlined.
+
+    The profiler calls them by operator and a number that the graph does not have; both are in the
+    order in which they run. Where their counts differ, none is known.
+    """
+    events: dict[str, list[str]] = {}
+    for name, part in spent.items():
+        if name not in found and re.fullmatch(rf"{re.escape(part.operator)}_\d+", name):
+            events.setdefault(part.operator, []).append(name)
+    nodes: dict[str, list[Site]] = {}
+    for site in found.values():
+        if not site.node.name:
+            nodes.setdefault(site.node.op_type, []).append(site)
+    pairs = ((names, nodes.get(operator, [])) for operator, names in events.items())
+    return {
+        n: s
+        for names, sites_ in pairs
+        if len(names) == len(sites_)
+        for n, s in zip(names, sites_, strict=True)
+    }
+
+
+class _Spent:
+    """What is summed up of one kernel's events."""
+
+    def __init__(self, runs: int) -> None:
+        self.seconds, self.calls, self.inner, self.operator = [0.0] * runs, 0, 0, ""
+
+    def add(self, event: Mapping[str, Any], run: int, own: float, inner: int) -> None:
+        self.seconds[run] += own
+        self.calls, self.inner = self.calls + 1, self.inner + inner
+        self.operator = event["args"].get("op_name", "")
+
+    def kernel(self, name: str, site: Site | None, fixed: set[str]) -> Kernel:
+        inputs = tuple(value for value in site.inputs if value not in fixed) if site else ()
+        runs = len(self.seconds)
+        return Kernel(
+            *(name, self.operator, inputs, site.outputs if site else (), tuple(self.seconds)),
+            calls=self.calls / runs,
+            inner=self.inner / runs,
+        )
 
 
 def _exclusive(
-    events: Sequence[Mapping[str, Any]], owners: Collection[str], cost: Cost
-) -> Iterator[tuple[Mapping[str, Any], float]]:
-    """Each event with its own seconds: an ``If`` or ``Loop`` covers the kernels of its body.
+    events: Sequence[Mapping[str, Any]], owners: Collection[str]
+) -> Iterator[tuple[Mapping[str, Any], float, int]]:
+    """Each event with its own seconds, and how many stand directly in it: an ``If`` or ``Loop``
+    covers the kernels of its body.
 
     The profiler writes an event when it ends, so of two that began in the same microsecond the one
     that comes later in the file is the outer one.
     """
     order = sorted(range(len(events)), key=lambda i: (events[i]["ts"], -events[i]["dur"], -i))
-    own = {i: events[i]["dur"] / _SECOND - cost.inside for i in order}
+    own = {i: events[i]["dur"] / _SECOND for i in order}
+    inner = dict.fromkeys(order, 0)
     around: list[int] = []
     for i in order:
         while around and _end(events[around[-1]]) < max(_end(events[i]), events[i]["ts"] + 1):
             around.pop()
         if around:
-            own[around[-1]] -= events[i]["dur"] / _SECOND + cost.outside
+            own[around[-1]] -= events[i]["dur"] / _SECOND
+            inner[around[-1]] += 1
         if events[i]["name"].removesuffix(_SUFFIX) in owners:
             around.append(i)
-    return ((events[i], own[i]) for i in order)
+    return ((events[i], own[i], inner[i]) for i in order)
 
 
 def _end(event: Mapping[str, Any]) -> int:
     return event["ts"] + event["dur"]
 
 
-def _kernel(
-    name: str, operator: str, site: Site | None, seconds: Sequence[float], fixed: set[str]
-) -> Kernel:
-    inputs = tuple(value for value in site.inputs if value not in fixed) if site else ()
-    return Kernel(name, operator, inputs, site.outputs if site else (), tuple(seconds))
+def idle(provider: str, threads: int) -> float:
+    """Seconds that a ``session.run`` takes around its kernels: that of a model without work."""
+    model = onnx.parser.parse_model(_IDLE)
+    feeds = {"x": np.zeros(4, np.float32)}
+    with recorder(Path("idle.onnx"), model, provider) as sessions:
+        session = sessions.open("none", threads, profiled=False)
+        spent = [timed(lambda: session.run(None, feeds)) for _ in range(_TRIALS)]
+    return min(spent)
 
 
-def profiler_cost(provider: str, threads: int) -> Cost:
-    """What the profiler adds to a kernel, measured here and now on a chain of kernels that do next
-    to nothing: their events are longer than the time a run without the profiler has for them."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        recorder = Recorder(Path(folder) / "chain.onnx", _chain(), provider, Path(folder))
-        feeds = {"x": np.zeros(4, np.float32)}
-        plain = recorder.open("none", threads, profiled=False)
-        profiled = recorder.open("none", threads, profiled=True)
-        try:
-            spent = [_timed(plain.run, feeds) for _ in range(_TRIALS) if profiled.run(None, feeds)]
-        finally:
-            recording = recorder.close(profiled, "none", lambda run: run >= _TRIALS // 2)
-    alone = statistics.median(spent[_TRIALS // 2 :]) / _LENGTH
-    runs = zip(*(kernel.seconds for kernel in recording.kernels), strict=True)
-    event = statistics.median(map(sum, runs)) / _LENGTH
-    whole = statistics.median(recording.whole) / _LENGTH
-    return Cost(inside=max(0.0, event - alone), outside=max(0.0, whole - event))
-
-
-def _timed(run: Callable[..., object], feeds: Mapping[str, Any]) -> float:
+def timed(run: Callable[[], object]) -> float:
+    """The seconds of one call."""
     start = perf_counter()
-    run(None, feeds)
+    run()
     return perf_counter() - start
-
-
-def _chain() -> onnx.ModelProto:
-    helper = onnx.helper
-    nodes = [
-        helper.make_node("Add", [f"v{i}" if i else "x", "b"], [f"v{i + 1}"]) for i in range(_LENGTH)
-    ]
-    ends = [helper.make_tensor_value_info(n, 1, [4]) for n in ("x", f"v{_LENGTH}")]
-    bias = helper.make_tensor("b", 1, [4], [0.0] * 4)
-    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], [bias])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)

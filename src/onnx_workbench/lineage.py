@@ -285,11 +285,13 @@ def _inherit(found: Sequence[Site], origins: list[Origin]) -> list[Origin]:
     if not any(origin.line for origin in origins):
         why = "the file has no torch metadata: made by another tool, or with dynamo=False"
         return [replace(origin, why=why) for origin in origins]
-    made, used = producers(found), _consumers(found)
-    for site in reversed(found):
-        _take(known, site, "consumer", (name for v in site.outputs for name in used.get(v, ())))
-    for site in found:
-        _take(known, site, "producer", (made[v].name for v in site.inputs if v in made))
+    for scope in _scopes(found):
+        made, used = producers(scope), _consumers(scope)
+        for site in reversed(scope):
+            names = (name for v in site.outputs for name in used.get(v, ()))
+            _take(known, site, "consumer", names)
+        for site in scope:
+            _take(known, site, "producer", (made[v].name for v in site.inputs if v in made))
     for site in found:
         _take(known, site, "enclosing node", _owners(found, site))
         _place(known, site)
@@ -351,6 +353,14 @@ def _owners(found: Sequence[Site], site: Site) -> list[str]:
     if not site.function:
         return [site.inside] if site.inside else []
     return [s.name for s in found if s.node.op_type == site.function and s.node.domain]
+
+
+def _scopes(found: Sequence[Site]) -> list[list[Site]]:
+    """The nodes of the graph and of each function: values of one name in two are not the same."""
+    scopes: dict[str, list[Site]] = {}
+    for site in found:
+        scopes.setdefault(site.function, []).append(site)
+    return list(scopes.values())
 
 
 def _consumers(found: Sequence[Site]) -> dict[str, list[str]]:

@@ -129,6 +129,8 @@ class Signature:
 
         An argument that is a list or dict of tensors takes a list or dict of entries.
         """
+        if not dynamic:  # not even names are needed, which the arguments of forward(*args) lack
+            return [None] * (self.in_spec.num_leaves - len(self.baked_inputs))
         tree = (
             tuple(dynamic.get(name) or None for name in self.args),
             {name: dynamic.get(name) or None for name in self.kwargs},
