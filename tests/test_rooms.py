@@ -13,10 +13,10 @@ PACKAGE = Path(onnx_workbench.__file__).parent
 
 FLOORS = (
     {"errors", "text", "contestant", "progress", "trial", "coldstart"},
-    {"source", "runtime", "figures", "stack", "track", "bytecode", "proto"},
+    {"source", "runtime", "figures", "stack", "track", "bytecode", "proto", "session"},
     {"traces", "margin", "kernels"},
     {"exporter", "signature", "dynamo", "join"},
-    {"graph", "agreement", "latency", "viewer", "frames"},
+    {"graph", "agreement", "racing", "viewer", "frames"},
     {"artifact", "folding", "eager"},
     {"lineage", "costs"},
     {"shares"},
@@ -103,7 +103,7 @@ def test_the_ground_floor_needs_the_standard_library_alone():
 
 
 def test_verify_and_race_never_learn_what_onnx_is():
-    for room in ("agreement", "latency"):
+    for room in ("agreement", "racing"):
         for file in rooms(PACKAGE)[room]:
             assert not imports(file, PACKAGE) & {"onnx", "onnxruntime", ".artifact", ".runtime"}
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,9 @@ from torch import nn
 from torch.onnx import ONNXProgram
 
 from . import exporter, progress, runtime
-from .contestant import Prepared
 from .errors import ExportError, InputError, LoadError
 from .graph import Graph, capture
+from .session import Entry, Options
 from .signature import Signature
 from .text import plural, size, table
 
@@ -200,19 +200,31 @@ class Artifact:
             for value, tensor in zip(self.inputs, tensors, strict=True)
         }
 
-    def prepare(self, *args: Any, threads: int = 1, **kwargs: Any) -> Prepared:
-        """One call made ready for a stopwatch: NumPy inputs, and ``session.run`` alone left.
+    def entry(
+        self, *args: Any, threads: int = 1, options: Options | None = None, **kwargs: Any
+    ) -> Entry:
+        """One call of this file, ready to be sent to a process of its own and raced there.
 
         The session is a new one, so that its thread pool has the size asked for and no other call
         shares it.
         """
         feeds = self.feeds(*args, **kwargs)
-        session = runtime.open_session(self.path, self.provider, threads)
-        return Prepared(
-            run=partial(session.run, None, feeds),
-            timed="session.run: NumPy in, NumPy out, copies from and to tensors excluded, "
-            f"intra-op threads {session.get_session_options().intra_op_num_threads}",
-        )
+        path = os.fspath(self.path.resolve())
+        return Entry(path, feeds, self.provider, threads, options or Options())
+
+    def using(self, **options: Any) -> Variant:
+        """This file as another contestant of a race, with other session options.
+
+        Args:
+            options: those of :class:`~onnx_workbench.session.Options`: ``level``, ``spinning``,
+                ``arena``, ``parallel``, ``bound``.
+
+        >>> import onnx_workbench as ow
+        >>> relu = ow.export(nn.ReLU().eval(), getfixture("tmp_path") / "relu.onnx", torch.ones(2))
+        >>> relu.using(bound=True)
+        relu.onnx with IOBinding
+        """
+        return Variant(self, Options(**options))
 
     def __repr__(self) -> str:
         ops = ", ".join(f"{op} {count}" for op, count in sorted(self.operations.items()))
@@ -247,6 +259,23 @@ class Artifact:
                 "Pass one tensor for each input, in that order or by name."
             )
         return [given[name] for name in names]
+
+
+@dataclass(frozen=True, repr=False)
+class Variant:
+    """An Artifact with other session options; made by :meth:`Artifact.using`."""
+
+    artifact: Artifact
+    options: Options
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.artifact(*args, **kwargs)
+
+    def entry(self, *args: Any, threads: int = 1, **kwargs: Any) -> Entry:
+        return self.artifact.entry(*args, threads=threads, options=self.options, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"{self.artifact.path.name} with {self.options}"
 
 
 def _checked_target(path: Path) -> Path:

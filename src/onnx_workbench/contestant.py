@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
+
+Panel = Literal["", "API", "compute"]
 
 
 def _nothing() -> None:
@@ -14,11 +17,17 @@ def _nothing() -> None:
 class Prepared:
     """One contestant at the start line: its inputs are where they are needed, its threads are set.
 
-    A contestant that has a method ``prepare(*args, threads=1, **kwargs) -> Prepared`` is raced
-    through it; every other callable is timed as ``fn(*args)``.
+    A contestant that has a method ``entry(*args, threads=1, **kwargs)`` is raced through it: it
+    returns a callable without arguments that makes a Prepared, and that can be pickled, so that it
+    is called in a process of its own. Every other callable is timed as ``fn(*args)``.
 
-    ``run`` takes no argument and does the work of one call; only this is timed. ``timed`` says
-    what such a call covers and what it leaves out. ``close`` gives back what was prepared.
+    Args:
+        run: takes no argument and does the work of one call; only this is timed.
+        timed: what such a call covers and what it leaves out.
+        threads: intra-op threads as the runtime reads them back.
+        panel: ``API`` where a call takes and gives what a user holds, ``compute`` where the buffers
+            lie ready and are used again; empty where both are the same, as for a PyTorch model.
+        close: gives back what was prepared.
 
     >>> ready = Prepared(run=lambda: sum(range(10)), timed="call: nothing in, an int out")
     >>> ready.run()
@@ -28,4 +37,6 @@ class Prepared:
 
     run: Callable[[], object]
     timed: str
+    threads: int | None = None
+    panel: Panel = ""
     close: Callable[[], None] = _nothing

@@ -1,0 +1,115 @@
+"""A race as a file, and beside another race of the same environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, LoadError
+from .lane import Lane, Run
+from .report import Conditions, Race, reason
+from .verdict import LEVEL, Ratio
+
+_FORMAT = "onnx-workbench race 1"
+
+
+def save(race: Race, path: str | os.PathLike[str]) -> None:
+    """Written beside ``path`` and renamed."""
+    target = Path(path)
+    content = {
+        "format": _FORMAT,
+        "conditions": asdict(race.conditions),
+        "lanes": [_plain(lane) for lane in race.lanes],
+    }
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            json.dump(content, stream)
+        Path(name).replace(target)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str]) -> Race:
+    """What :func:`save` wrote.
+
+    Raises:
+        LoadError: the file is no race.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        if content["format"] != _FORMAT:
+            raise ValueError(f"its format is {content['format']!r}, and {_FORMAT!r} is expected")
+        lanes = tuple(map(_lane, content["lanes"]))
+        return Race(lanes, Conditions(**content["conditions"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise LoadError(
+            f"{Path(path).name} is no race: {type(error).__name__}: {error}.\n"
+            "What helps: pass a file that Race.save() wrote."
+        ) from error
+
+
+def since(now: Race, then: Race) -> dict[str, Ratio]:
+    """Contestants of both races, the time of then over the time of now."""
+    _check_same(now, then)
+    common = {lane.name: lane for lane in then.lanes if lane.ran and not lane.control}
+    return {
+        lane.name: _welch(common[lane.name], lane, now.conditions.matters)
+        for lane in now.lanes
+        if lane.ran and not lane.control and lane.name in common
+    }
+
+
+def _check_same(now: Race, then: Race) -> None:
+    one, other = _environment(now), _environment(then)
+    different = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+    if different:
+        said = "; ".join(f"{key}: {one.get(key)} now, {other.get(key)} then" for key in different)
+        raise InputError(
+            f"The two races ran in different environments ({said}), so that their times say "
+            "nothing about the contestants. Race both in one environment, or in one race."
+        )
+    if min(now.strata, then.strata) < 2:
+        raise InputError(
+            "One of the races has a single process for each contestant, and nothing to take an "
+            "interval from. Race again without quick=True."
+        )
+
+
+def _environment(race: Race) -> dict[str, Any]:
+    at = race.conditions
+    return {**at.environment, "cores": at.cores, "threads": at.threads, "how": at.how}
+
+
+def _welch(then: Lane, now: Lane, matters: float) -> Ratio:
+    from scipy import stats
+
+    one, other = (
+        np.array([np.median(np.log(run.times)) for run in lane.runs]) for lane in (then, now)
+    )
+    test = stats.ttest_ind(one, other, equal_var=False)
+    low, high = test.confidence_interval(LEVEL)
+    middle = float(one.mean() - other.mean())
+    ratio = np.exp([middle, float(low), float(high)]).tolist()
+    return Ratio(*ratio, matters=matters, differs=float(test.pvalue) < 1 - LEVEL)
+
+
+def _plain(lane: Lane) -> dict[str, Any]:
+    plain = {entry.name: getattr(lane, entry.name) for entry in fields(lane)}
+    runs = [asdict(run) for run in lane.runs]
+    return plain | {"runs": runs, "error": lane.error and reason(lane.error)}
+
+
+def _lane(plain: dict[str, Any]) -> Lane:
+    runs = tuple(
+        Run(**{key: tuple(v) if isinstance(v, list) else v for key, v in run.items()})
+        for run in plain["runs"]
+    )
+    error = plain["error"] and RuntimeError(plain["error"])
+    return Lane(**{**plain, "runs": runs, "error": error})

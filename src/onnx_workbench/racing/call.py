@@ -1,0 +1,125 @@
+"""A model or a function as a contestant: called as it is, and put back as it was."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..contestant import Prepared
+
+if TYPE_CHECKING:
+    import torch
+
+PLAIN = "call: tensors in, tensors out, under torch.inference_mode"
+
+
+@dataclass(frozen=True)
+class Call:
+    """``fn(*args, **kwargs)`` with so many threads, in eval mode, under ``torch.inference_mode``.
+
+    Only where torch is loaded: a function without tensors does not load it.
+    """
+
+    fn: Callable[..., object]
+    args: tuple = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    threads: int = 1
+
+    def __call__(self) -> Prepared:
+        stack, run = ExitStack(), partial(self.fn, *self.args, **self.kwargs)
+        torch = sys.modules.get("torch")
+        if torch is None:
+            return Prepared(run, "call")
+        granted = stack.enter_context(_threads(self.threads))
+        stack.enter_context(_evaluating(self.fn))
+        stack.enter_context(torch.inference_mode())
+        if any(device.type == "cuda" for device in _devices(self.args, self.kwargs)):
+            run = partial(_synchronised, run)  # a call on a GPU returns before the work is done
+        return Prepared(run, PLAIN, granted, close=stack.close)
+
+
+def compiled(model: Callable[..., object], **options: Any) -> Compiled:
+    """A model as ``torch.compile`` makes it: compiled anew in each process that races it.
+
+    Args:
+        options: those of ``torch.compile``.
+
+    >>> compiled(abs, dynamic=True)
+    compiled(abs, dynamic=True)
+    """
+    return Compiled(model, options)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Made by :func:`compiled`; called, it compiles and calls once."""
+
+    model: Callable[..., object]
+    options: Mapping[str, Any]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> object:
+        import torch
+
+        return torch.compile(self.model, **self.options)(*args, **kwargs)
+
+    def entry(self, *args: Any, threads: int = 1, **kwargs: Any) -> Callable[[], Prepared]:
+        return partial(_compile, self, args, kwargs, threads)
+
+    def __repr__(self) -> str:
+        name = getattr(self.model, "__name__", type(self.model).__name__)
+        return f"compiled({', '.join([name, *(f'{k}={v!r}' for k, v in self.options.items())])})"
+
+
+def _compile(contestant: Compiled, args: tuple, kwargs: dict, threads: int) -> Prepared:
+    import torch
+
+    with _evaluating(contestant.model):
+        fn = torch.compile(contestant.model, **contestant.options)
+    return Call(fn, args, kwargs, threads)()
+
+
+def _synchronised(run: Callable[[], object]) -> None:
+    import torch
+
+    run()
+    torch.cuda.synchronize()
+
+
+def _devices(*arguments: Any) -> Iterator[torch.device]:
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    return (x.device for x in tree_leaves(arguments) if isinstance(x, torch.Tensor))
+
+
+@contextmanager
+def _threads(wanted: int) -> Iterator[int]:
+    """torch's intra-op threads for a while; gives what torch says it got, and puts it back."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(wanted)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _evaluating(fn: object) -> Iterator[None]:
+    """A model in eval mode for a while; each part is put back as it was."""
+    import torch
+
+    parts = list(fn.modules()) if isinstance(fn, torch.nn.Module) else []
+    before = [(part, part.training) for part in parts]
+    try:
+        for part in parts:
+            part.training = False
+        yield
+    finally:
+        for part, training in before:
+            part.training = training

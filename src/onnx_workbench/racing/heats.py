@@ -1,0 +1,151 @@
+"""Strata and rounds: who starts when, and in which order everybody runs.
+
+A stratum holds one fresh process of every contestant. They are started and warmed up in random
+order, then run in rounds: in each, at each size, every one runs one block, in fresh random order,
+while the others are frozen. A machine that slows down slows down everybody, and what a process
+happens to be like (where its memory lies) is drawn anew with each stratum.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from time import perf_counter, sleep
+from typing import Any, Protocol
+
+from .bench import Ready
+from .lane import Run
+
+ROUNDS = 40
+LEAST_ROUNDS = 5
+SETTLE = 0.05  # seconds; an idle pool of ONNX Runtime spins for about 40 ms, one of OpenMP for 9
+
+Place = tuple[str, int]
+"""A contestant at the index of a size."""
+
+
+class Seat(Protocol):
+    """A Bench in this process, or a Worker that holds one."""
+
+    def ready(self) -> list[Ready | Exception]: ...
+    def block(self, size: int, calls: int) -> int: ...
+    def laps(self, size: int) -> tuple[int, ...]: ...
+    def freeze(self) -> None: ...
+    def thaw(self) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass
+class Stratum:
+    """One start of everybody: what each said when it was warm, and what it ran."""
+
+    ready: dict[Place, Ready] = field(default_factory=dict)
+    blocks: dict[Place, list[int]] = field(default_factory=dict)
+    laps: dict[Place, tuple[int, ...]] = field(default_factory=dict)
+    errors: dict[Place, Exception] = field(default_factory=dict)
+    interrupted: bool = False
+
+    def runs(self) -> dict[Place, Run]:
+        """One Run for each place that ended a round."""
+        return {place: self._run(place) for place, blocks in self.blocks.items() if blocks}
+
+    def _run(self, place: Place) -> Run:
+        ready = self.ready[place]
+        return Run(
+            tuple(self.blocks[place]),
+            ready.calls,
+            self.laps.get(place, ()),
+            ready.first,
+            ready.load,
+            ready.warmup,
+            ready.peak,
+        )
+
+
+def run(
+    seats: Mapping[str, Callable[[], Seat]],
+    seconds: float,
+    rng: random.Random,
+    rest: float = 0.0,
+    most: int | None = ROUNDS,
+    tick: Callable[[], object] = lambda: None,
+) -> Stratum:
+    """One stratum, from the start of its processes to their end, come what may.
+
+    Args:
+        seats: what starts each contestant.
+        seconds: what the rounds may take; at least five are run, at most ``most``.
+        rest: seconds before each block, in which the threads of the one before fall asleep.
+        tick: called after each round.
+    """
+    stratum = Stratum()
+    with ExitStack() as stack:
+        started = {}
+        for name in rng.sample(list(seats), len(seats)):
+            started[name] = seats[name]()
+            stack.callback(started[name].close)
+        for seat in started.values():  # all imports are over before anyone is timed
+            getattr(seat, "opened", float)()
+        _warm_up(started, stratum, rng)
+        try:
+            for _ in range(_rounds(stratum, seconds, rest, most)):
+                _round(started, stratum, rng, rest)
+                tick()
+            for place in list(stratum.blocks):
+                stratum.laps[place] = _alone(started[place[0]], "laps", place[1])
+        except KeyboardInterrupt:
+            stratum.interrupted = True
+    return stratum
+
+
+def _warm_up(seats: Mapping[str, Seat], stratum: Stratum, rng: random.Random) -> None:
+    for seat in seats.values():
+        seat.freeze()
+    for name in rng.sample(list(seats), len(seats)):
+        for size, said in enumerate(_alone(seats[name], "ready")):
+            place = name, size
+            if isinstance(said, Exception):
+                stratum.errors[place] = said
+            else:
+                stratum.ready[place], stratum.blocks[place] = said, []
+
+
+def _rounds(stratum: Stratum, seconds: float, rest: float, most: int | None) -> int:
+    lap = sum(ready.pace * (ready.calls + 1) + rest for ready in stratum.ready.values())
+    if not lap:
+        return 0
+    return max(LEAST_ROUNDS, min(round(seconds / lap), most or round(seconds / lap)))
+
+
+def _round(seats: Mapping[str, Seat], stratum: Stratum, rng: random.Random, rest: float) -> None:
+    """One block of everybody; recorded only when all are done, so that rounds stay paired."""
+    blocks: dict[Place, int] = {}
+    sizes = {size for _, size in stratum.blocks}
+    for at in rng.sample(sorted(sizes), len(sizes)):
+        places = [place for place in stratum.blocks if place[1] == at]
+        for place in rng.sample(places, len(places)):
+            sleep(rest)
+            try:
+                calls = stratum.ready[place].calls
+                blocks[place] = _alone(seats[place[0]], "block", at, calls)
+            except Exception as error:
+                stratum.errors[place] = error
+                del stratum.blocks[place]
+    for place, block in blocks.items():
+        stratum.blocks[place].append(block)
+
+
+def _alone(seat: Seat, verb: str, *args: Any) -> Any:
+    """One request while everybody else is frozen."""
+    seat.thaw()
+    try:
+        return getattr(seat, verb)(*args)
+    finally:
+        seat.freeze()
+
+
+def clock() -> float:
+    """Seconds, for budgets alone."""
+    return perf_counter()

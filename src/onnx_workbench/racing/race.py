@@ -1,0 +1,363 @@
+"""How long do callables take, raced side by side under the same conditions?
+
+What misleads most benchmarks of this field is kept out. Runs one after the other drift apart on a
+shared machine: here contestants run in rounds, each one short block, in fresh random order, and
+ratios are taken within a round. Two processes of the same program differ for as long as they live:
+here every contestant is started anew several times, and the interval counts those starts, not
+calls. Thread budgets are equal and read back. First calls are kept apart. The baseline races
+against a copy of itself, and a race that finds a difference there is not trusted.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.metadata
+import os
+import platform
+import random
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_flatten, tree_map
+
+from .. import progress
+from ..contestant import Prepared
+from ..errors import InputError, TrainingModeWarning
+from . import heats
+from .bench import Bench, Entry
+from .call import Call
+from .heats import Place, Seat, Stratum
+from .lane import Lane
+from .report import Conditions, Race, reason
+from .worker import FREEZES, Worker, WorkerError, packed
+
+LEAST_STRATA, STRATA, MOST_STRATA = 3, 5, 10
+WIDTH = 0.025
+"""The half-width at which a race ends."""
+QUICK = 2.0
+_DISTRIBUTIONS = ("torch", "onnxruntime", "numpy")
+
+
+def race(
+    contestants: Mapping[str, Callable[..., object]],
+    *args: Any,
+    batch: int | Iterable[int] | None = None,
+    threads: int = 1,
+    seconds: float | None = None,
+    quick: bool = False,
+    matters: float = 0.03,
+    seed: int = 0,
+    **kwargs: Any,
+) -> Race:
+    """Race callables on the same inputs; the first is the one that the others are compared to.
+
+    A contestant that offers ``entry(*args, threads=, **kwargs)``, as an Artifact does, says itself
+    what is timed (:class:`~onnx_workbench.contestant.Prepared`). Every other is timed as
+    ``fn(*args, **kwargs)`` under ``torch.inference_mode``, a model in eval mode.
+
+    Each stratum starts a fresh process for every contestant; five strata are raced, and more until
+    the 95 % intervals reach 2.5 % to each side, ten strata or the seconds are over: never until
+    something is significant. What cannot be sent to another process makes all race in this one,
+    with wider intervals, and the report says so. A contestant that fails stays in the table with
+    its reason. Ctrl-C returns what was measured until then, and no process stays behind.
+
+    Args:
+        contestants: name -> callable.
+        args, kwargs: the inputs of every contestant.
+        batch: one batch size, or several for a sweep: dimension 0 of every tensor is brought to
+            each size by repeating or cutting rows. None races the inputs as passed.
+        threads: intra-op threads of every contestant.
+        seconds: the budget, 25 by default. Three strata are raced whatever they take.
+        quick: race in this process, for 2 seconds by default: for a slider, and for a first look.
+        matters: the least difference that counts, as a fraction.
+        seed: of every random order.
+
+    Raises:
+        InputError: nothing to race, something that cannot be called, a size or budget that is not
+            positive, or no contestant that runs.
+
+    >>> relu = race({"eager": torch.relu, "clamp": lambda x: x.clamp(min=0)},
+    ...             torch.ones(4, 8), batch=(1, 16), quick=True, seconds=0.02)
+    >>> relu.batches, relu.baseline, relu.lane("clamp", 16).error
+    ((1, 16), 'eager', None)
+    """
+    budget = (QUICK if quick else 25.0) if seconds is None else seconds
+    _check(contestants, threads, budget)
+    sizes = _sizes(batch, args, kwargs)
+    _warn_of_training(contestants)
+    field_ = _Field(contestants, sizes, _entries(contestants, sizes, args, kwargs, threads))
+    conditions = Conditions(
+        *(_environment(), threads, _cores(), _load(), budget, matters, seed), freezes=FREEZES
+    )
+    if quick:
+        return _in_process(field_, replace(conditions, why="a quick race"))
+    try:
+        return _in_workers(field_, conditions)
+    except WorkerError as error:
+        return _in_process(field_, replace(conditions, why=f"no worker can hold them ({error})"))
+
+
+@dataclass
+class _Field:
+    """Everybody who races, and what was run until now."""
+
+    contestants: Mapping[str, Callable[..., object]]
+    sizes: tuple[int | None, ...]
+    entries: dict[str, list[Entry]]
+    strata: list[Stratum] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        first = next(iter(self.contestants))
+        self.copy = f"{first} again"
+        while self.copy in self.entries:
+            self.copy += " again"
+        self.entries[self.copy] = self.entries[first]
+
+    def lanes(self) -> tuple[Lane, ...]:
+        """A lane for everybody who ran at least a round or failed, the copy after the first."""
+        first, *others = self.contestants
+        places = [(name, at) for at in range(len(self.sizes)) for name in (first, self.copy, *others)]
+        return tuple(lane for lane in map(self._lane, places) if lane.ran or lane.error)
+
+    def _lane(self, place: Place) -> Lane:
+        name, at = place
+        errors = [one.errors[place] for one in self.strata if place in one.errors]
+        lane = Lane(name, self.sizes[at], control=name == self.copy, error=next(iter(errors), None))
+        if errors:
+            return lane
+        runs = [one.runs()[place] for one in self.strata if place in one.runs()]
+        ready = next((one.ready[place] for one in self.strata if place in one.ready), None)
+        if not ready:
+            return lane
+        return replace(
+            lane, runs=tuple(runs), timed=ready.timed, threads=ready.threads, panel=ready.panel
+        )
+
+
+def _in_workers(field_: _Field, conditions: Conditions) -> Race:
+    payloads = {name: packed(entries) for name, entries in field_.entries.items()}
+    rng, start, stopped = random.Random(conditions.seed), heats.clock(), ""
+    with progress.bar(desc="racing", unit="round") as bar:
+        while not stopped:
+            seats = {
+                name: partial[Seat](Worker, payload, conditions.threads)
+                for name, payload in payloads.items()
+            }
+            stratum = _stratum(field_, seats, conditions, rng, bar.update)
+            conditions = replace(
+                conditions,
+                stratum=(heats.clock() - start) / len(field_.strata),
+                interrupted=stratum.interrupted,
+            )
+            stopped = _stop(field_, conditions, heats.clock() - start)
+    return _finished(field_, replace(conditions, stopped=stopped))
+
+
+def _stratum(
+    field_: _Field, seats: Mapping[str, Callable[[], Seat]], conditions: Conditions,
+    rng: random.Random, tick: Callable[[], object],
+) -> Stratum:
+    """One more stratum; interrupted while it starts, it is none."""
+    rest = heats.SETTLE if conditions.threads > 1 else 0.0
+    share = conditions.seconds / STRATA / 2  # the other half is for starting and warming up
+    try:
+        stratum = heats.run(seats, share, rng, rest, tick=tick)
+    except KeyboardInterrupt:
+        if not field_.strata:
+            raise
+        stratum = Stratum(interrupted=True)
+    field_.strata.append(stratum)
+    return stratum
+
+
+def _stop(field_: _Field, conditions: Conditions, elapsed: float) -> str:
+    """What ends the race after this stratum, or nothing. Significance is no reason."""
+    count = len(field_.strata)
+    if conditions.interrupted:
+        return "interrupted"
+    if not any(stratum.runs() for stratum in field_.strata):
+        return "nobody ran"
+    if count >= MOST_STRATA:
+        return f"after {count} strata, the most there are"
+    if count >= LEAST_STRATA and elapsed + elapsed / count > conditions.seconds:
+        return f"after {count} strata: the budget of {conditions.seconds:g} s allows no more"
+    if count >= STRATA and _widest(field_, conditions) <= WIDTH:
+        return f"after {count} strata: all intervals are within {100 * WIDTH:g} % to each side"
+    return ""
+
+
+def _widest(field_: _Field, conditions: Conditions) -> float:
+    race = Race(field_.lanes(), conditions)
+    found = [race.ratio(lane.name, lane.batch) for lane in race.lanes if not lane.control]
+    return max((ratio.half for ratio in (*found, *race.control.values()) if ratio), default=0.0)
+
+
+def _in_process(field_: _Field, conditions: Conditions) -> Race:
+    """One stratum, everybody in this process, the rounds as long as the budget allows."""
+    rng = random.Random(conditions.seed)
+    rest = heats.SETTLE if conditions.threads > 1 else 0.0
+    warm = conditions.seconds / 5
+    seats = {
+        name: partial[Seat](Bench, entries, warm) for name, entries in field_.entries.items()
+    }
+    with _no_collector(), progress.bar(desc="racing", unit="round") as bar:
+        seconds = conditions.seconds * len(field_.sizes)
+        stratum = heats.run(seats, seconds, rng, rest, most=None, tick=bar.update)
+    field_.strata.append(stratum)
+    if stratum.interrupted and not stratum.runs():
+        raise KeyboardInterrupt
+    stopped = "interrupted" if stratum.interrupted else f"after {conditions.seconds:g} s"
+    return _finished(
+        field_,
+        replace(
+            conditions, how="in process", stopped=stopped, interrupted=stratum.interrupted
+        ),
+    )
+
+
+def _finished(field_: _Field, conditions: Conditions) -> Race:
+    lanes = field_.lanes()
+    if not any(lane.ran for lane in lanes):
+        reasons = "; ".join(
+            dict.fromkeys(f"{lane.name}: {reason(lane.error)}" for lane in lanes if not lane.control)
+        )
+        raise InputError(
+            f"No contestant ran. {reasons}. Call one by hand with the same inputs to see it fail."
+        ) from lanes[0].error
+    return Race(lanes, conditions)
+
+
+def _entries(
+    contestants: Mapping[str, Callable], sizes: Sequence[int | None], args: Any, kwargs: Any,
+    threads: int,
+) -> dict[str, list[Entry]]:
+    inputs = [_resized(size, args, kwargs) for size in sizes]
+    return {
+        name: [_entry(fn, sized_args, sized_kwargs, threads) for sized_args, sized_kwargs in inputs]
+        for name, fn in contestants.items()
+    }
+
+
+def _entry(fn: Callable, args: tuple, kwargs: dict[str, Any], threads: int) -> Entry:
+    offer = getattr(fn, "entry", None)
+    if not callable(offer) or isinstance(fn, torch.nn.Module):
+        return Call(fn, args, kwargs, threads)
+    try:
+        return offer(*args, threads=threads, **kwargs)
+    except Exception as error:
+        return partial(_failed, error)
+
+
+def _failed(error: Exception) -> Prepared:
+    raise error
+
+
+def _check(contestants: Any, threads: Any, seconds: Any) -> None:
+    if not isinstance(contestants, Mapping):
+        raise InputError(
+            f"race takes a dict of name -> callable, and got {type(contestants).__name__}. "
+            'Write race({"PyTorch": model, "ONNX Runtime": artifact}, x).'
+        )
+    if not contestants:
+        raise InputError(
+            "There is nothing to race: the dict of contestants is empty. "
+            'Write race({"PyTorch": model, "ONNX Runtime": artifact}, x).'
+        )
+    for name, fn in contestants.items():
+        if not callable(fn):
+            raise InputError(
+                f"Contestant {name!r} cannot be called: it is of type {type(fn).__name__}. "
+                "Pass a model, an Artifact or a function."
+            )
+    if not _positive(threads):
+        raise InputError(f"threads is {threads!r}; it must be a whole number of 1 or more.")
+    if not seconds > 0:
+        raise InputError(f"seconds is {seconds!r}; it must be more than 0.")
+
+
+def _sizes(batch: Any, args: Any, kwargs: Any) -> tuple[int | None, ...]:
+    if batch is None:
+        return (None,)
+    sizes = tuple(dict.fromkeys(batch if isinstance(batch, Iterable) else (batch,)))
+    if not sizes or not all(map(_positive, sizes)):
+        raise InputError(
+            f"batch is {batch!r}; it must be one whole number of 1 or more, or several: (1, 4, 16)."
+        )
+    rows = [len(tensor) for tensor in _tensors(args, kwargs) if tensor.dim()]
+    if not rows or not all(rows):
+        raise InputError(
+            f"batch is {batch!r}, but no row of the inputs can be repeated. "
+            "Pass tensors whose dimension 0 is the batch, with one row or more."
+        )
+    return sizes
+
+
+def _resized(size: int | None, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    def rows(value: Any) -> Any:
+        if size is None or not isinstance(value, torch.Tensor) or not value.dim():
+            return value
+        return value[torch.arange(size) % len(value)]
+
+    return tree_map(rows, args), tree_map(rows, kwargs)
+
+
+def _tensors(args: Any, kwargs: Any) -> list[torch.Tensor]:
+    return [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, torch.Tensor)]
+
+
+def _positive(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= 1
+
+
+def _warn_of_training(contestants: Mapping[str, Callable]) -> None:
+    training = [
+        str(name)
+        for name, fn in contestants.items()
+        if isinstance(fn, torch.nn.Module) and any(part.training for part in fn.modules())
+    ]
+    if training:
+        warnings.warn(
+            f"{', '.join(training)} in training mode: raced in eval mode, put back afterwards.",
+            TrainingModeWarning,
+            stacklevel=3,
+        )
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _load() -> float | None:
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # Windows has none
+
+
+def _environment() -> dict[str, str]:
+    """The machine, the Python, and the version of what is loaded."""
+    chip = f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}"
+    loaded = [name for name in _DISTRIBUTIONS if name in sys.modules]
+    return {
+        "chip": chip,
+        "system": platform.system(),
+        "Python": f"Python {platform.python_version()}",
+        **{name: f"{name} {importlib.metadata.version(name)}" for name in loaded},
+    }

@@ -1,0 +1,119 @@
+"""A fresh process for one contestant: started, asked, frozen while others run, and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from .bench import Entry, Ready
+
+FREEZES = hasattr(signal, "SIGSTOP")
+"""Windows has no such signal; there an idle worker waits for its pipe, unfrozen."""
+
+_START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); " + (
+    "from onnx_workbench.racing.child import main; main()"
+)
+_POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class WorkerError(RuntimeError):
+    """The process ended before it answered, or cannot take the contestant in."""
+
+
+def packed(entries: Sequence[Entry]) -> bytes:
+    """The entries as bytes that another process can take in, closures and notebook classes too.
+
+    Raises:
+        WorkerError: something in them cannot be sent: an open file, a lock, a running session.
+    """
+    import cloudpickle
+
+    try:
+        return cloudpickle.dumps(list(entries))
+    except Exception as error:
+        raise WorkerError(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+
+
+class Worker:
+    """The parent's end of one worker; a context manager, so that no process is left behind."""
+
+    def __init__(self, payload: bytes, threads: int) -> None:
+        group: dict[str, Any] = {"start_new_session": True}  # Ctrl-C is the parent's to handle
+        if sys.platform == "win32":
+            group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _START, json.dumps(sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **dict.fromkeys(_POOLS, str(threads))},
+            **group,
+        )
+        self._post("open", payload)
+
+    def opened(self) -> float:
+        """Waits until the contestant is taken in; seconds of its imports and its unpacking.
+
+        Raises:
+            WorkerError: it cannot be taken in, for want of a module for example.
+        """
+        try:
+            return self._answer()
+        except WorkerError:
+            raise
+        except Exception as error:
+            raise WorkerError(f"{type(error).__name__}: {error}") from error
+
+    def ready(self) -> list[Ready | Exception]:
+        return self._ask("ready")
+
+    def block(self, size: int, calls: int) -> int:
+        return self._ask("block", size, calls)
+
+    def laps(self, size: int) -> tuple[int, ...]:
+        return self._ask("laps", size)
+
+    def freeze(self) -> None:
+        if FREEZES:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        if FREEZES:
+            self._process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Ends the process, frozen or not."""
+        self._process.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):  # what was still to be written has no reader
+                pipe and pipe.close()  # type: ignore[func-returns-value]
+        self._process.wait()
+
+    def _ask(self, verb: str, *rest: Any) -> Any:
+        self._post(verb, *rest)
+        return self._answer()
+
+    def _post(self, verb: str, *rest: Any) -> None:
+        assert self._process.stdin
+        with contextlib.suppress(BrokenPipeError):  # told by the answer that does not come
+            pickle.dump((verb, *rest), self._process.stdin)
+            self._process.stdin.flush()
+
+    def _answer(self) -> Any:
+        from .child import Failure
+
+        assert self._process.stdout
+        try:
+            reply = pickle.load(self._process.stdout)
+        except EOFError as error:
+            code = self._process.wait()
+            raise WorkerError(f"its process ended with code {code}") from error
+        if isinstance(reply, Failure):
+            raise reply.error
+        return reply

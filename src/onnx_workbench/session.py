@@ -1,0 +1,135 @@
+"""An InferenceSession as it is raced: its options, its feeds, and no torch in its process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from .contestant import Prepared
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnxruntime
+
+_LEVELS = {
+    "off": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Session options that change how fast a session is, and not what it computes.
+
+    Args:
+        level: graph optimisation.
+        spinning: idle threads of the pool wait for work in a loop instead of sleeping.
+        arena: memory of the CPU is kept for the next call.
+        parallel: independent nodes may run at the same time (execution mode ORT_PARALLEL).
+        bound: IOBinding: inputs and outputs are bound once, and their buffers used again.
+
+    >>> Options()
+    ONNX Runtime's defaults
+    >>> Options(spinning=False, bound=True)
+    spinning off, IOBinding
+    """
+
+    level: Literal["off", "basic", "extended", "all"] = "all"
+    spinning: bool = True
+    arena: bool = True
+    parallel: bool = False
+    bound: bool = False
+
+    def __repr__(self) -> str:
+        words = {
+            f"graph optimisation {self.level}": self.level != "all",
+            "spinning off": not self.spinning,
+            "arena off": not self.arena,
+            "parallel nodes": self.parallel,
+            "IOBinding": self.bound,
+        }
+        return ", ".join(word for word, said in words.items() if said) or "ONNX Runtime's defaults"
+
+    def for_session(self, threads: int) -> onnxruntime.SessionOptions:
+        """What ``InferenceSession`` takes, quiet."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = threads if self.parallel else 1
+        options.graph_optimization_level = getattr(
+            onnxruntime.GraphOptimizationLevel, _LEVELS[self.level]
+        )
+        options.enable_cpu_mem_arena = self.arena
+        if self.parallel:
+            options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+        if not self.spinning:
+            for pool in ("intra", "inter"):
+                options.add_session_config_entry(f"session.{pool}_op.allow_spinning", "0")
+        return options
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One call of an ``.onnx`` file, ready to be sent to a process of its own.
+
+    Called there, it opens the session and leaves ``session.run``, or with ``options.bound``
+    ``run_with_iobinding`` over buffers that are used again, to be timed.
+    """
+
+    path: str
+    feeds: Mapping[str, np.ndarray]
+    provider: str = "CPUExecutionProvider"
+    threads: int = 1
+    options: Options = field(default_factory=Options)
+
+    def __call__(self) -> Prepared:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(
+            self.path, self.options.for_session(self.threads), providers=[self.provider]
+        )
+        granted = session.get_session_options().intra_op_num_threads
+        words = f", {self.options}" if asdict(self.options) != asdict(Options()) else ""
+        if not self.options.bound:
+            return Prepared(
+                run=partial(session.run, None, dict(self.feeds)),
+                timed="session.run: NumPy in, NumPy out, copies from and to tensors excluded"
+                + words,
+                threads=granted,
+                panel="API",
+            )
+        return Prepared(
+            run=_bound(session, self.feeds),
+            timed=f"run_with_iobinding: buffers bound once and used again, no copies{words}",
+            threads=granted,
+            panel="compute",
+        )
+
+
+def _bound(
+    session: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]
+) -> Callable[[], Any]:
+    """One call over buffers on the session's own device.
+
+    The first run lets ONNX Runtime allocate the outputs, so that any shape is met; then those
+    buffers are bound for good.
+    """
+    import onnxruntime
+
+    device = "cuda" if session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
+    binding = session.io_binding()
+    for name, array in feeds.items():
+        value = onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0)
+        binding.bind_ortvalue_input(name, value)
+    for output in session.get_outputs():
+        binding.bind_output(output.name, device)
+    session.run_with_iobinding(binding)
+    for output, value in zip(session.get_outputs(), binding.get_outputs(), strict=True):
+        binding.bind_ortvalue_output(output.name, value)
+    return partial(session.run_with_iobinding, binding)
