@@ -12,13 +12,13 @@ import onnx_workbench
 PACKAGE = Path(onnx_workbench.__file__).parent
 
 FLOORS = (
-    {"errors", "text", "contestant", "progress", "trial", "coldstart"},
+    {"errors", "text", "contestant", "progress", "trial"},
     {"source", "runtime", "figures", "stack", "track", "bytecode", "proto", "session"},
     {"traces", "margin", "kernels"},
     {"exporter", "signature", "dynamo", "join"},
     {"graph", "agreement", "racing", "viewer", "frames"},
-    {"artifact", "folding", "eager"},
-    {"lineage", "costs"},
+    {"artifact", "folding", "eager", "costs"},
+    {"lineage", "tuning"},
     {"shares"},
     {"hotspots"},
     {"lessons"},

@@ -1,7 +1,7 @@
-"""What a contestant costs before it is fast: import, load, first call, memory, in fresh processes.
+"""What a contestant costs before it is fast: load, first call and memory, in fresh processes.
 
-A race leaves these out. Every one here comes from a process that was started for it: what a process
-has imported, compiled or allocated before would make the next one cheap.
+A race leaves these out. Here each process is alone while it starts, and what another has imported,
+compiled or allocated cannot make it cheap.
 """
 
 from __future__ import annotations
@@ -12,76 +12,68 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import cloudpickle
-import torch
-
 from . import figures, progress, text
-from .artifact import Artifact
-from .coldstart import Life, Script, live
 from .errors import InputError
+from .racing.bench import Entry
+from .racing.race import entry_of
+from .racing.report import reason
+from .racing.worker import Worker, WorkerError, packed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WARM = 30
-"""Calls after the first, for the time of a later one: the median of their second half."""
-_PARTS = ("import", "load", "first call")
-_HEADER = ("contestant", *_PARTS, "ready after", "later calls", "peak memory")
+_HEADER = ("contestant", "load", "first call", "ready after", "later calls", "peak memory")
 
-_SESSION = {
-    "import": "import onnxruntime",
-    "load": """
-options = onnxruntime.SessionOptions()
-options.intra_op_num_threads = threads
-session = onnxruntime.InferenceSession(path, options, providers=[provider])
-""",
-}
-_TORCH = {
-    "import": "import torch; torch.set_num_threads(threads)",
-    "load": "import pickle; call, args, kwargs = pickle.loads(pickled)",
-}
-_COMPILE = {"load": f"{_TORCH['load']}; call = torch.compile(call)"}
-_CALL = """
-with torch.inference_mode():
-    call(*args, **kwargs)
-"""
+
+@dataclass(frozen=True)
+class Life:
+    """One process: seconds to load, of the first call and of a later one; bytes held at most.
+
+    ``load`` is imports, the arrival of the model, and what opens or compiles it; ``peak`` is None
+    where the system does not tell.
+    """
+
+    load: float
+    first: float
+    later: float
+    peak: int | None = None
 
 
 @dataclass(frozen=True)
 class Bill:
     """One contestant: a life for each process that was started for it.
 
-    >>> Bill("fast", (Life({"import": 1.0, "load": 0.5, "first call": 0.1}, (2e-3,), 9),)).ready
+    >>> Bill("fast", (Life(load=1.5, first=0.1, later=2e-3),)).ready
     1.6
     """
 
     name: str
     lives: tuple[Life, ...] = ()
+    trouble: str = ""
 
     @property
-    def trouble(self) -> str:
-        """Why it could not be started, else empty."""
-        return next((life.trouble for life in self.lives if life.trouble), "")
-
-    @property
-    def steps(self) -> dict[str, float]:
-        """Seconds of import, load and first call, medians over the processes."""
-        return {part: statistics.median(life.steps[part] for life in self.lives) for part in _PARTS}
+    def parts(self) -> dict[str, float]:
+        """Seconds of load and first call, medians over the processes."""
+        return {
+            "load": statistics.median(life.load for life in self.lives),
+            "first call": statistics.median(life.first for life in self.lives),
+        }
 
     @property
     def ready(self) -> float:
         """Seconds until the first answer, the start of Python itself not counted."""
-        return statistics.median(sum(life.steps[part] for part in _PARTS) for life in self.lives)
+        return statistics.median(life.load + life.first for life in self.lives)
 
     @property
     def later(self) -> float:
         """Seconds of a later call."""
-        return statistics.median(map(_later, self.lives))
+        return statistics.median(life.later for life in self.lives)
 
     @property
-    def peak(self) -> int:
-        """Bytes that the process held at most, Python included."""
-        return int(statistics.median(life.peak for life in self.lives))
+    def peak(self) -> str:
+        """What the process held at most, Python included, in words."""
+        peaks = [life.peak for life in self.lives if life.peak is not None]
+        return text.size(int(statistics.median(peaks))) if peaks else "-"
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,30 +87,25 @@ class Costs:
     @property
     def finding(self) -> str:
         """One sentence: who is ready when, and holding how much."""
-        ready = sorted((bill.ready, bill.name, bill.peak) for bill in self._started())
         parts = (
-            f"{name} after {text.seconds(seconds)} and with {text.size(peak)}"
-            for seconds, name, peak in ready
+            f"{bill.name} after {text.seconds(bill.ready)}"
+            + (f" and with {bill.peak}" if bill.peak != "-" else "")
+            for bill in sorted(self._started(), key=lambda bill: bill.ready)
         )
         return f"first answer: {'; '.join(parts)}"
 
     def records(self) -> list[dict[str, Any]]:
-        """One flat dict a process: seconds, and bytes of memory. For ``pandas.DataFrame``."""
+        """One flat dict a process, seconds and bytes, for ``pandas.DataFrame``."""
         return [
-            {
-                "contestant": bill.name,
-                **life.steps,
-                "later call": _later(life),
-                "peak_memory": life.peak,
-            }
+            {"contestant": bill.name, **vars(life)}
             for bill in self._started()
             for life in bill.lives
         ]
 
     def plot(self, calls: int = 1000, ax: Axes | None = None) -> Axes:
-        """Import, load, first call and so many calls more, end to end."""
+        """Load, first call and so many calls more, end to end."""
         name = f"{calls:,} calls more"
-        parts = {b.name: {**b.steps, name: calls * b.later} for b in self._started()}
+        parts = {b.name: {**b.parts, name: calls * b.later} for b in self._started()}
         note = f"fresh processes, medians; {text.plural(self.threads, 'thread')}"
         return figures.stacked(parts, title=self.finding, note=note, ax=ax)
 
@@ -131,21 +118,21 @@ class Costs:
         return f"{head}\n{table}\n\n{text.table(self._facts())}"
 
     def _started(self) -> list[Bill]:
-        return [bill for bill in self.bills if not bill.trouble]
+        return [bill for bill in self.bills if bill.lives]
 
     def _row(self, bill: Bill) -> tuple[str, ...]:
-        if bill.trouble:
-            return bill.name, *"-----", "not started"
-        times = (*bill.steps.values(), bill.ready, bill.later)
-        return bill.name, *map(text.seconds, times), text.size(bill.peak)
+        if not bill.lives:
+            return bill.name, *"----", "not started"
+        times = (*bill.parts.values(), bill.ready, bill.later)
+        return bill.name, *map(text.seconds, times), bill.peak
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         for bill in self.bills:
             if bill.trouble:
                 yield "not started", f"{bill.name}: {bill.trouble}"
-        yield "values", "medians over the processes, which were started in random order"
-        yield "not counted", "the start of Python itself; what the system keeps of files once read"
-        yield "load", "from memory (PyTorch: unpickled) or from the file (ONNX Runtime: optimised)"
+        yield "values", "medians over the processes, started one at a time in random order"
+        yield "load", "imports, the model's way into the process, and what opens or compiles it"
+        yield "not counted", "the start of Python itself; files that the system has read before"
         yield "threads", str(self.threads)
 
 
@@ -157,14 +144,11 @@ def weigh(
     seed: int = 0,
     **kwargs: Any,
 ) -> Costs:
-    """What models and Artifacts cost until their first answer, each in fresh processes.
-
-    An Artifact is started without PyTorch. What :func:`torch.compile` made is compiled anew, so
-    that its first call says what compiling takes with the caches of this machine.
+    """What contestants of a race cost until their first answer, each in fresh processes.
 
     Args:
-        contestants: name -> model, function or Artifact; code from a cell is pickled by value.
-        args, kwargs: the inputs of every contestant; tensors on the CPU.
+        contestants: name -> callable, as :func:`~onnx_workbench.race` takes them.
+        args, kwargs: the inputs of every contestant.
         threads: intra-op threads of every contestant.
         times: processes for each contestant.
         seed: of the order in which they are started.
@@ -172,9 +156,9 @@ def weigh(
     Raises:
         InputError: there is nothing to weigh, or something that cannot be sent to a process.
 
-    >>> costs = weigh({"relu": torch.nn.ReLU()}, torch.ones(2), times=1)
+    >>> costs = weigh({"max": max}, 1, 2, times=1)
     >>> list(costs.records()[0])
-    ['contestant', 'import', 'load', 'first call', 'later call', 'peak_memory']
+    ['contestant', 'load', 'first', 'later', 'peak']
     """
     if not contestants or times < 1:
         count = text.plural(len(contestants), "contestant")
@@ -182,46 +166,46 @@ def weigh(
             f"weigh() was given {count} and times={times}; it takes one of each or more. "
             'Write weigh({"PyTorch": model, "ONNX Runtime": onnx}, x).'
         )
-    scripts = {name: _script(name, fn, threads, args, kwargs) for name, fn in contestants.items()}
-    lives: dict[str, list[Life]] = {name: [] for name in scripts}
+    payloads = {
+        name: _sendable(name, entry_of(fn, args, kwargs, threads))
+        for name, fn in contestants.items()
+    }
     rng, interrupted = random.Random(seed), False
-    queue = [name for _ in range(times) for name in rng.sample(list(scripts), len(scripts))]
+    lives: dict[str, list[Life]] = {name: [] for name in payloads}
+    troubles: dict[str, str] = {}
+    queue = [name for _ in range(times) for name in rng.sample(list(payloads), len(payloads))]
     try:
         for name in progress.bar(queue, desc="weighing", unit="process"):
-            if not (lives[name] and lives[name][-1].trouble):  # it would fail again
-                lives[name].append(live(scripts[name]))
+            try:
+                lives[name] += [] if name in troubles else [_lived(payloads[name], threads)]
+            except Exception as error:  # it would fail again
+                troubles[name] = reason(error)
     except KeyboardInterrupt:
         if not any(lives.values()):
             raise
         interrupted = True
-    bills = tuple(Bill(name, tuple(found)) for name, found in lives.items() if found)
-    return Costs(bills, threads, interrupted)
+    bills = (Bill(name, tuple(met), troubles.get(name, "")) for name, met in lives.items())
+    return Costs(tuple(b for b in bills if b.lives or b.trouble), threads, interrupted)
 
 
-def _later(life: Life) -> float:
-    return statistics.median(life.again[len(life.again) // 2 :])
-
-
-def _script(name: str, fn: Callable, threads: int, args: Any, kwargs: Any) -> Script:
-    if isinstance(fn, Artifact):
-        feeds = fn.feeds(*args, **kwargs)
-        given = {"path": str(fn.path), "provider": fn.provider, "feeds": feeds, "threads": threads}
-        call = "session.run(None, feeds)"
-        return Script({**_SESSION, "first call": call}, call, WARM, given)
-    compiled = getattr(fn, "_orig_mod", None)  # torch.compile keeps the module there
+def _sendable(name: str, entry: Entry) -> bytes:
     try:
-        pickled = cloudpickle.dumps((_for_use(compiled or fn), args, kwargs))
-    except Exception as error:
+        return packed([entry])
+    except WorkerError as error:
         raise InputError(
-            f"Contestant {name!r} cannot be sent to a process of its own: {error}. Pass a model, "
+            f"Contestant {name!r} cannot be sent to a process of its own ({error}). Pass a model, "
             "an Artifact, or a function that holds neither files nor locks."
         ) from error
-    steps = {**_TORCH, **(_COMPILE if compiled else {}), "first call": _CALL}
-    return Script(steps, _CALL, WARM, {"pickled": pickled, "threads": threads})
 
 
-def _for_use(fn: Callable) -> Callable:
-    """A model as it is used: in eval mode; the one that was passed is left as it is."""
-    if not (isinstance(fn, torch.nn.Module) and any(part.training for part in fn.modules())):
-        return fn
-    return cloudpickle.loads(cloudpickle.dumps(fn)).eval()
+def _lived(payload: bytes, threads: int) -> Life:
+    """A worker that is started, called until it is warm, and ended, come what may."""
+    worker = Worker(payload, threads)
+    try:
+        arrived = worker.opened()
+        (ready,) = worker.ready()
+    finally:
+        worker.close()
+    if isinstance(ready, Exception):
+        raise ready
+    return Life(arrived + ready.load, ready.first, ready.pace, ready.peak)
