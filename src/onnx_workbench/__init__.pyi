@@ -10,6 +10,7 @@ from .racing.call import compiled as compiled
 from .racing.race import race as race
 from .lineage import trace as trace
 from .stack import check as check
+from .tuning import tune as tune
 from .viewer import view as view
 
 __version__: str

@@ -122,7 +122,9 @@ class _Field:
     def lanes(self) -> tuple[Lane, ...]:
         """A lane for everybody who ran at least a round or failed, the copy after the first."""
         first, *others = self.contestants
-        places = [(name, at) for at in range(len(self.sizes)) for name in (first, self.copy, *others)]
+        places = [
+            (name, at) for at in range(len(self.sizes)) for name in (first, self.copy, *others)
+        ]
         return tuple(lane for lane in map(self._lane, places) if lane.ran or lane.error)
 
     def _lane(self, place: Place) -> Lane:
@@ -160,8 +162,11 @@ def _in_workers(field_: _Field, conditions: Conditions) -> Race:
 
 
 def _stratum(
-    field_: _Field, seats: Mapping[str, Callable[[], Seat]], conditions: Conditions,
-    rng: random.Random, tick: Callable[[], object],
+    field_: _Field,
+    seats: Mapping[str, Callable[[], Seat]],
+    conditions: Conditions,
+    rng: random.Random,
+    tick: Callable[[], object],
 ) -> Stratum:
     """One more stratum; interrupted while it starts, it is none."""
     rest = heats.SETTLE if conditions.threads > 1 else 0.0
@@ -203,9 +208,7 @@ def _in_process(field_: _Field, conditions: Conditions) -> Race:
     rng = random.Random(conditions.seed)
     rest = heats.SETTLE if conditions.threads > 1 else 0.0
     warm = conditions.seconds / 5
-    seats = {
-        name: partial[Seat](Bench, entries, warm) for name, entries in field_.entries.items()
-    }
+    seats = {name: partial[Seat](Bench, entries, warm) for name, entries in field_.entries.items()}
     with _no_collector(), progress.bar(desc="racing", unit="round") as bar:
         seconds = conditions.seconds * len(field_.sizes)
         stratum = heats.run(seats, seconds, rng, rest, most=None, tick=bar.update)
@@ -215,9 +218,7 @@ def _in_process(field_: _Field, conditions: Conditions) -> Race:
     stopped = "interrupted" if stratum.interrupted else f"after {conditions.seconds:g} s"
     return _finished(
         field_,
-        replace(
-            conditions, how="in process", stopped=stopped, interrupted=stratum.interrupted
-        ),
+        replace(conditions, how="in process", stopped=stopped, interrupted=stratum.interrupted),
     )
 
 
@@ -225,7 +226,9 @@ def _finished(field_: _Field, conditions: Conditions) -> Race:
     lanes = field_.lanes()
     if not any(lane.ran for lane in lanes):
         reasons = "; ".join(
-            dict.fromkeys(f"{lane.name}: {reason(lane.error)}" for lane in lanes if not lane.control)
+            dict.fromkeys(
+                f"{lane.name}: {reason(lane.error)}" for lane in lanes if not lane.control
+            )
         )
         raise InputError(
             f"No contestant ran. {reasons}. Call one by hand with the same inputs to see it fail."
@@ -234,12 +237,17 @@ def _finished(field_: _Field, conditions: Conditions) -> Race:
 
 
 def _entries(
-    contestants: Mapping[str, Callable], sizes: Sequence[int | None], args: Any, kwargs: Any,
+    contestants: Mapping[str, Callable],
+    sizes: Sequence[int | None],
+    args: Any,
+    kwargs: Any,
     threads: int,
 ) -> dict[str, list[Entry]]:
     inputs = [_resized(size, args, kwargs) for size in sizes]
     return {
-        name: [entry_of(fn, sized_args, sized_kwargs, threads) for sized_args, sized_kwargs in inputs]
+        name: [
+            entry_of(fn, sized_args, sized_kwargs, threads) for sized_args, sized_kwargs in inputs
+        ]
         for name, fn in contestants.items()
     }
 

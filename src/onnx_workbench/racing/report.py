@@ -220,9 +220,7 @@ class Race:
         met: dict[str, Ratio] = {}
         for first in {id(one): one for one in firsts.values() if one}.values():
             rivals = [lane for lane in lanes if firsts[lane.name] is first]
-            met |= verdict.ratios(
-                first, rivals, self.conditions.matters, self.conditions.stratum
-            )
+            met |= verdict.ratios(first, rivals, self.conditions.matters, self.conditions.stratum)
         return [met.get(lane.name) for lane in lanes]
 
     def _first(self, lane: Lane) -> Lane | None:
@@ -259,9 +257,12 @@ class Race:
         yield from _labelled("did not run", self._failures())
         yield from _labelled("timed", self._timed())
         yield "ratio", f"{self.baseline} / contestant within a round; {self._interval()}"
-        yield "verdict", (
-            f"faster, slower: 1 outside the interval (Holm) and more than {100 * at.matters:g} % "
-            f"apart; same: all of it within {100 * at.matters:g} %"
+        yield (
+            "verdict",
+            (
+                f"faster, slower: 1 outside the interval (Holm) and more than {100 * at.matters:g} % "
+                f"apart; same: all of it within {100 * at.matters:g} %"
+            ),
         )
         yield "control", self._check()
         yield from _labelled("threads", self._threads())
@@ -323,9 +324,7 @@ class Race:
         return (f"{', '.join(names)}: {timed}" for timed, names in _grouped(ran))
 
     def _failures(self) -> Iterator[str]:
-        failed = [
-            (lane, f"{lane.name}: {reason(lane.error)}") for lane in self.lanes if lane.error
-        ]
+        failed = [(lane, f"{lane.name}: {reason(lane.error)}") for lane in self.lanes if lane.error]
         for said, at in _grouped((said, lane.batch) for lane, said in failed):
             yield said if at == [None] else f"{said} (batch {', '.join(map(str, at))})"
 
@@ -344,7 +343,9 @@ class Race:
 
     def _note(self, at: str = "") -> str:
         missing = ", ".join(dict.fromkeys(lane.name for lane in self.lanes if lane.error))
-        where = "one process" if self.conditions.how != "workers" else f"{self.strata} processes each"
+        where = (
+            "one process" if self.conditions.how != "workers" else f"{self.strata} processes each"
+        )
         return (
             f"{text.plural(self.conditions.threads, 'thread')}{at}, {where}"
             f"{', contended' if self.conditions.contended else ''}"

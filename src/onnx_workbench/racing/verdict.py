@@ -138,9 +138,7 @@ def holm(values: Mapping[str, float], alpha: float = 1 - LEVEL) -> set[str]:
     return fallen
 
 
-def _ratio(
-    logs: Sequence[np.ndarray], matters: float, seconds: float
-) -> tuple[Ratio, float]:
+def _ratio(logs: Sequence[np.ndarray], matters: float, seconds: float) -> tuple[Ratio, float]:
     if len(logs) == 1:
         return _within(logs[0], matters)
     medians = np.array([np.median(rounds) for rounds in logs])
@@ -166,9 +164,10 @@ def _within(rounds: np.ndarray, matters: float) -> tuple[Ratio, float]:
     test = stats.quantile_test(rounds, q=0, p=0.5)
     low, high = test.confidence_interval(LEVEL)
     middle = float(np.median(rounds))
-    low, high = (edge if math.isfinite(edge) else far for edge, far in (
-        (float(low), float(rounds.min())), (float(high), float(rounds.max()))
-    ))
+    low, high = (
+        edge if math.isfinite(edge) else far
+        for edge, far in ((float(low), float(rounds.min())), (float(high), float(rounds.max())))
+    )
     wide = math.log1p(ALONE)
     low, high = low - wide, high + wide
     ratio = Ratio(*np.exp([middle, low, high]).tolist(), matters=matters)
