@@ -6,9 +6,9 @@ from .costs import weigh as weigh
 from .frames import watch as watch
 from .graph import capture as capture
 from .hotspots import profile as profile
+from .lineage import trace as trace
 from .racing.call import compiled as compiled
 from .racing.race import race as race
-from .lineage import trace as trace
 from .stack import check as check
 from .tuning import tune as tune
 from .viewer import view as view

@@ -19,9 +19,10 @@ from .kernels import Cost, Recorder, Recording, faster_half, timed
 from .lineage import Lineage, trace
 from .margin import annotated
 from .proto import sites
+from .racing.call import thread_budget
+from .racing.lane import quartiles_of
 from .shares import Share
 from .source import Line
-from .track import quartiles_of, thread_budget
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import InputError, LoadError
 from .lane import Lane, Run
 from .report import Conditions, Race, reason
-from .verdict import LEVEL, Ratio
+from .verdict import LEVEL, Ratio, from_logs
 
 _FORMAT = "onnx-workbench race 1"
 
@@ -95,9 +95,11 @@ def _welch(then: Lane, now: Lane, matters: float) -> Ratio:
     )
     test = stats.ttest_ind(one, other, equal_var=False)
     low, high = test.confidence_interval(LEVEL)
-    middle = float(one.mean() - other.mean())
-    ratio = np.exp([middle, float(low), float(high)]).tolist()
-    return Ratio(*ratio, matters=matters, differs=float(test.pvalue) < 1 - LEVEL)
+    return from_logs(
+        float(one.mean() - other.mean()),
+        *(float(low), float(high), matters),
+        differs=float(test.pvalue) < 1 - LEVEL,
+    )
 
 
 def _plain(lane: Lane) -> dict[str, Any]:
@@ -107,9 +109,10 @@ def _plain(lane: Lane) -> dict[str, Any]:
 
 
 def _lane(plain: dict[str, Any]) -> Lane:
-    runs = tuple(
-        Run(**{key: tuple(v) if isinstance(v, list) else v for key, v in run.items()})
-        for run in plain["runs"]
-    )
+    runs = tuple(map(_run, plain["runs"]))
     error = plain["error"] and RuntimeError(plain["error"])
     return Lane(**{**plain, "runs": runs, "error": error})
+
+
+def _run(plain: dict[str, Any]) -> Run:
+    return Run(**{**plain, "blocks": tuple(plain["blocks"]), "laps": tuple(plain["laps"])})

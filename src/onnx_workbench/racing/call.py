@@ -30,11 +30,12 @@ class Call:
     threads: int = 1
 
     def __call__(self) -> Prepared:
-        stack, run = ExitStack(), partial(self.fn, *self.args, **self.kwargs)
+        stack = ExitStack()
+        run: Callable[[], object] = partial(self.fn, *self.args, **self.kwargs)
         torch = sys.modules.get("torch")
         if torch is None:
             return Prepared(run, "call")
-        granted = stack.enter_context(_threads(self.threads))
+        granted = stack.enter_context(thread_budget(self.threads))
         stack.enter_context(_evaluating(self.fn))
         stack.enter_context(torch.inference_mode())
         if any(device.type == "cuda" for device in _devices(self.args, self.kwargs)):
@@ -97,7 +98,7 @@ def _devices(*arguments: Any) -> Iterator[torch.device]:
 
 
 @contextmanager
-def _threads(wanted: int) -> Iterator[int]:
+def thread_budget(wanted: int) -> Iterator[int]:
     """torch's intra-op threads for a while; gives what torch says it got, and puts it back."""
     import torch
 

@@ -69,26 +69,26 @@ def run(
     seconds: float,
     rng: random.Random,
     rest: float = 0.0,
-    most: int | None = ROUNDS,
+    most: int | None = None,
     tick: Callable[[], object] = lambda: None,
 ) -> Stratum:
     """One stratum, from the start of its processes to their end, come what may.
 
     Args:
-        seats: what starts each contestant.
-        seconds: what the rounds may take; at least five are run, at most ``most``.
+        seats: what starts each contestant, in the order in which they start and warm up.
+        seconds: what the rounds may take; at least five are run, at most ``most``, if given.
         rest: seconds before each block, in which the threads of the one before fall asleep.
         tick: called after each round.
     """
     stratum = Stratum()
     with ExitStack() as stack:
         started = {}
-        for name in rng.sample(list(seats), len(seats)):
-            started[name] = seats[name]()
+        for name, start in seats.items():
+            started[name] = start()
             stack.callback(started[name].close)
         for seat in started.values():  # all imports are over before anyone is timed
             getattr(seat, "opened", float)()
-        _warm_up(started, stratum, rng)
+        _warm_up(started, stratum)
         try:
             for _ in range(_rounds(stratum, seconds, rest, most)):
                 _round(started, stratum, rng, rest)
@@ -100,11 +100,11 @@ def run(
     return stratum
 
 
-def _warm_up(seats: Mapping[str, Seat], stratum: Stratum, rng: random.Random) -> None:
+def _warm_up(seats: Mapping[str, Seat], stratum: Stratum) -> None:
     for seat in seats.values():
         seat.freeze()
-    for name in rng.sample(list(seats), len(seats)):
-        for size, said in enumerate(_alone(seats[name], "ready")):
+    for name, seat in seats.items():
+        for size, said in enumerate(_alone(seat, "ready")):
             place = name, size
             if isinstance(said, Exception):
                 stratum.errors[place] = said

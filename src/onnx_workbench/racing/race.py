@@ -91,20 +91,20 @@ def race(
     _check(contestants, threads, budget)
     sizes = _sizes(batch, args, kwargs)
     _warn_of_training(contestants)
-    field_ = _Field(contestants, sizes, _entries(contestants, sizes, args, kwargs, threads))
+    entrants = _Entrants(contestants, sizes, _entries(contestants, sizes, args, kwargs, threads))
     conditions = Conditions(
         *(_environment(), threads, _cores(), _load(), budget, matters, seed), freezes=FREEZES
     )
     if quick:
-        return _in_process(field_, replace(conditions, why="a quick race"))
+        return _in_process(entrants, replace(conditions, why="a quick race"))
     try:
-        return _in_workers(field_, conditions)
+        return _in_workers(entrants, conditions)
     except WorkerError as error:
-        return _in_process(field_, replace(conditions, why=f"no worker can hold them ({error})"))
+        return _in_process(entrants, replace(conditions, why=f"no worker can hold them ({error})"))
 
 
 @dataclass
-class _Field:
+class _Entrants:
     """Everybody who races, and what was run until now."""
 
     contestants: Mapping[str, Callable[..., object]]
@@ -122,9 +122,8 @@ class _Field:
     def lanes(self) -> tuple[Lane, ...]:
         """A lane for everybody who ran at least a round or failed, the copy after the first."""
         first, *others = self.contestants
-        places = [
-            (name, at) for at in range(len(self.sizes)) for name in (first, self.copy, *others)
-        ]
+        names = (first, self.copy, *others)
+        places = [(name, at) for at in range(len(self.sizes)) for name in names]
         return tuple(lane for lane in map(self._lane, places) if lane.ran or lane.error)
 
     def _lane(self, place: Place) -> Lane:
@@ -142,27 +141,27 @@ class _Field:
         )
 
 
-def _in_workers(field_: _Field, conditions: Conditions) -> Race:
-    payloads = {name: packed(entries) for name, entries in field_.entries.items()}
+def _in_workers(entrants: _Entrants, conditions: Conditions) -> Race:
+    payloads = {name: packed(entries) for name, entries in entrants.entries.items()}
     rng, start, stopped = random.Random(conditions.seed), heats.clock(), ""
     with progress.bar(desc="racing", unit="round") as bar:
         while not stopped:
             seats = {
-                name: partial[Seat](Worker, payload, conditions.threads)
-                for name, payload in payloads.items()
+                name: partial[Seat](Worker, payloads[name], conditions.threads)
+                for name in rng.sample(list(payloads), len(payloads))
             }
-            stratum = _stratum(field_, seats, conditions, rng, bar.update)
+            stratum = _stratum(entrants, seats, conditions, rng, bar.update)
             conditions = replace(
                 conditions,
-                stratum=(heats.clock() - start) / len(field_.strata),
+                stratum=(heats.clock() - start) / len(entrants.strata),
                 interrupted=stratum.interrupted,
             )
-            stopped = _stop(field_, conditions, heats.clock() - start)
-    return _finished(field_, replace(conditions, stopped=stopped))
+            stopped = _stop(entrants, conditions, heats.clock() - start)
+    return _finished(entrants, replace(conditions, stopped=stopped))
 
 
 def _stratum(
-    field_: _Field,
+    entrants: _Entrants,
     seats: Mapping[str, Callable[[], Seat]],
     conditions: Conditions,
     rng: random.Random,
@@ -172,66 +171,66 @@ def _stratum(
     rest = heats.SETTLE if conditions.threads > 1 else 0.0
     share = conditions.seconds / STRATA / 2  # the other half is for starting and warming up
     try:
-        stratum = heats.run(seats, share, rng, rest, tick=tick)
+        stratum = heats.run(seats, share, rng, rest, heats.ROUNDS, tick)
     except KeyboardInterrupt:
-        if not field_.strata:
+        if not entrants.strata:
             raise
         stratum = Stratum(interrupted=True)
-    field_.strata.append(stratum)
+    entrants.strata.append(stratum)
     return stratum
 
 
-def _stop(field_: _Field, conditions: Conditions, elapsed: float) -> str:
+def _stop(entrants: _Entrants, conditions: Conditions, elapsed: float) -> str:
     """What ends the race after this stratum, or nothing. Significance is no reason."""
-    count = len(field_.strata)
+    count = len(entrants.strata)
     if conditions.interrupted:
         return "interrupted"
-    if not any(stratum.runs() for stratum in field_.strata):
+    if not any(stratum.runs() for stratum in entrants.strata):
         return "nobody ran"
     if count >= MOST_STRATA:
         return f"after {count} strata, the most there are"
     if count >= LEAST_STRATA and elapsed + elapsed / count > conditions.seconds:
         return f"after {count} strata: the budget of {conditions.seconds:g} s allows no more"
-    if count >= STRATA and _widest(field_, conditions) <= WIDTH:
+    if count >= STRATA and _widest(entrants, conditions) <= WIDTH:
         return f"after {count} strata: all intervals are within {100 * WIDTH:g} % to each side"
     return ""
 
 
-def _widest(field_: _Field, conditions: Conditions) -> float:
-    race = Race(field_.lanes(), conditions)
+def _widest(entrants: _Entrants, conditions: Conditions) -> float:
+    race = Race(entrants.lanes(), conditions)
     found = [race.ratio(lane.name, lane.batch) for lane in race.lanes if not lane.control]
     return max((ratio.half for ratio in (*found, *race.control.values()) if ratio), default=0.0)
 
 
-def _in_process(field_: _Field, conditions: Conditions) -> Race:
+def _in_process(entrants: _Entrants, conditions: Conditions) -> Race:
     """One stratum, everybody in this process, the rounds as long as the budget allows."""
     rng = random.Random(conditions.seed)
     rest = heats.SETTLE if conditions.threads > 1 else 0.0
     warm = conditions.seconds / 5
-    seats = {name: partial[Seat](Bench, entries, warm) for name, entries in field_.entries.items()}
+    seats = {  # the copy warms up last: in one process the first call is the first one's
+        name: partial[Seat](Bench, entries, warm) for name, entries in entrants.entries.items()
+    }
     with _no_collector(), progress.bar(desc="racing", unit="round") as bar:
-        seconds = conditions.seconds * len(field_.sizes)
-        stratum = heats.run(seats, seconds, rng, rest, most=None, tick=bar.update)
-    field_.strata.append(stratum)
+        seconds = conditions.seconds * len(entrants.sizes)
+        stratum = heats.run(seats, seconds, rng, rest, tick=bar.update)
+    entrants.strata.append(stratum)
     if stratum.interrupted and not stratum.runs():
         raise KeyboardInterrupt
     stopped = "interrupted" if stratum.interrupted else f"after {conditions.seconds:g} s"
     return _finished(
-        field_,
+        entrants,
         replace(conditions, how="in process", stopped=stopped, interrupted=stratum.interrupted),
     )
 
 
-def _finished(field_: _Field, conditions: Conditions) -> Race:
-    lanes = field_.lanes()
+def _finished(entrants: _Entrants, conditions: Conditions) -> Race:
+    lanes = entrants.lanes()
     if not any(lane.ran for lane in lanes):
-        reasons = "; ".join(
-            dict.fromkeys(
-                f"{lane.name}: {reason(lane.error)}" for lane in lanes if not lane.control
-            )
-        )
+        failed = [lane for lane in lanes if not lane.control]
+        said = dict.fromkeys(f"{lane.name}: {reason(lane.error)}" for lane in failed)
         raise InputError(
-            f"No contestant ran. {reasons}. Call one by hand with the same inputs to see it fail."
+            f"No contestant ran. {'; '.join(said)}. "
+            "Call one by hand with the same inputs to see it fail."
         ) from lanes[0].error
     return Race(lanes, conditions)
 

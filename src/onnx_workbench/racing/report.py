@@ -72,7 +72,7 @@ class Race:
     >>> race = Race((lane("eager", 4000, 4040), lane("eager again", 4020, 4020, control=True),
     ...              lane("fast", 2000, 2000)))
     >>> print(race.finding)
-    fast is 2.01x as fast as eager (95 % interval 1.88 to 2.14)
+    fast is 2.01x as fast as eager (95 % interval 1.89 to 2.14)
     >>> race.trusted
     True
     """
@@ -159,11 +159,11 @@ class Race:
         ran = [lane for lane in self.lanes if lane.ran and not lane.control]
         if len({lane.batch for lane in ran}) == 1:
             at = "" if ran[0].batch is None else f" at batch {ran[0].batch}"
-            blocks = {lane.name: lane.times for lane in ran}
+            blocks = {lane.name: lane.times.tolist() for lane in ran}
             return figures.blocks(blocks, title=self.finding, note=self._note(at), ax=ax)
         curves: dict[str, dict[int, Any]] = {lane.name: {} for lane in ran}
         for lane in ran:
-            curves[lane.name][int(lane.batch or 0)] = lane.times
+            curves[lane.name][int(lane.batch or 0)] = lane.times.tolist()
         return figures.sweep(curves, title=self.finding, note=self._note(), ax=ax)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -198,7 +198,8 @@ class Race:
     def __repr__(self) -> str:
         state = ", interrupted: what was measured until then" * self.conditions.interrupted
         head = f"Race against {self.baseline}{state}"
-        tables = [self._table(panel) for panel in self.panels[1:] and self.panels or ("",)]
+        panels = self.panels if len(self.panels) > 1 else ("",)
+        tables = [self._table(panel) for panel in panels]
         return "\n".join([head, *tables, "", text.table(self._facts())])
 
     @cached_property
@@ -215,7 +216,7 @@ class Race:
         return found
 
     def _against(self, lanes: list[Lane]) -> list[Any]:
-        """The ratio of each lane, None for the first of its panel; Holm over those of a baseline."""
+        """The ratio of each lane, None for the first of its panel; Holm for each baseline."""
         firsts = {lane.name: self._first(lane) for lane in lanes}
         met: dict[str, Ratio] = {}
         for first in {id(one): one for one in firsts.values() if one}.values():
@@ -231,13 +232,13 @@ class Race:
                 return None if other is lane else other
         return None
 
-    def _table(self, panel: str) -> str:
+    def _table(self, panel: Panel) -> str:
         rows = [
             self._row(lane)
             for lane in self.lanes
             if not panel or not lane.panel or lane.panel == panel
         ]
-        head = f"{_PANELS[panel]}\n" if panel else ""  # type: ignore[index]
+        head = f"{_PANELS[panel]}\n" if panel else ""
         return head + text.table(rows, _HEADER, right=range(1, len(_HEADER) - 1))
 
     def _row(self, lane: Lane) -> tuple[str, ...]:
@@ -260,7 +261,7 @@ class Race:
         yield (
             "verdict",
             (
-                f"faster, slower: 1 outside the interval (Holm) and more than {100 * at.matters:g} % "
+                f"faster, slower: 1 outside the interval (Holm), more than {100 * at.matters:g} % "
                 f"apart; same: all of it within {100 * at.matters:g} %"
             ),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -124,6 +124,11 @@ def differences(baseline: Lane, lane: Lane) -> list[np.ndarray]:
     return logs
 
 
+def from_logs(middle: float, low: float, high: float, matters: float, **more: Any) -> Ratio:
+    """A Ratio from log-ratios."""
+    return Ratio(math.exp(middle), math.exp(low), math.exp(high), matters, **more)
+
+
 def holm(values: Mapping[str, float], alpha: float = 1 - LEVEL) -> set[str]:
     """Names whose null hypothesis falls (Holm, 1979, Scandinavian Journal of Statistics 6, 65-70).
 
@@ -143,7 +148,7 @@ def _ratio(logs: Sequence[np.ndarray], matters: float, seconds: float) -> tuple[
         return _within(logs[0], matters)
     medians = np.array([np.median(rounds) for rounds in logs])
     middle, low, high, p = _student(medians)
-    ratio = Ratio(*np.exp([middle, low, high]).tolist(), matters=matters)
+    ratio = from_logs(middle, low, high, matters)
     return replace(ratio, more=_more(medians, matters, seconds)), p
 
 
@@ -170,7 +175,7 @@ def _within(rounds: np.ndarray, matters: float) -> tuple[Ratio, float]:
     )
     wide = math.log1p(ALONE)
     low, high = low - wide, high + wide
-    ratio = Ratio(*np.exp([middle, low, high]).tolist(), matters=matters)
+    ratio = from_logs(middle, low, high, matters)
     return ratio, float(low <= 0 <= high)
 
 

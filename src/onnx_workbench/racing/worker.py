@@ -90,9 +90,9 @@ class Worker:
     def close(self) -> None:
         """Ends the process, frozen or not."""
         self._process.kill()
-        for pipe in (self._process.stdin, self._process.stdout):
+        for pipe in filter(None, (self._process.stdin, self._process.stdout)):
             with contextlib.suppress(OSError):  # what was still to be written has no reader
-                pipe and pipe.close()  # type: ignore[func-returns-value]
+                pipe.close()
         self._process.wait()
 
     def _ask(self, verb: str, *rest: Any) -> Any:

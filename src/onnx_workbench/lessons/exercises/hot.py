@@ -9,9 +9,9 @@ from typing import Any
 
 from ... import artifact, hotspots
 from ...hotspots import Spot
+from ...racing.lane import quartiles_of
 from ...source import Line
 from ...text import plural
-from ...track import quartiles_of
 from ..task import Exercise
 from ..transformer import encoder
 

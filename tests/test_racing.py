@@ -1,0 +1,1031 @@
+"""The race. In this process it is timed by a clock that the contestants themselves advance, so that
+nothing is measured; in workers it is asked what was done, not how fast."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import onnx_workbench as ow
+from onnx_workbench.contestant import Prepared
+from onnx_workbench.errors import InputError, LoadError, TrainingModeWarning
+from onnx_workbench.racing import bench, call, heats, verdict, worker
+from onnx_workbench.racing import race as racing
+from onnx_workbench.racing.lane import Lane, Run
+from onnx_workbench.racing.race import race
+from onnx_workbench.racing.report import Conditions, Race
+from onnx_workbench.racing.verdict import Ratio
+from onnx_workbench.racing.worker import Worker, WorkerError, packed
+from onnx_workbench.session import Options
+
+X = torch.arange(6.0).reshape(3, 2)
+
+# What nbval has to replace, so that the reports of two runs are equal.
+NUMBERS = (
+    r" *\b\d+(\.\d+)? (ns|us|ms|s)\b",
+    r" *\b\d+(\.\d+)?x",
+    r"\b[\d,]+ rounds?\b",
+    r"(?m)\b(faster|slower|same|undecided|noisy|contended)\b *$",
+    r"machine  .*",
+)
+
+
+class Clock:
+    """Nanoseconds that pass only when a contestant says so."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0
+        self.log: list[str] = []
+        monkeypatch.setattr(bench, "perf_counter_ns", lambda: self.now)
+        monkeypatch.setattr(bench, "LAPS", 1)
+
+    def contestant(self, name, *costs, drift=lambda: 1.0):
+        """Each call costs the next of ``costs`` in microseconds, and the last one for ever."""
+        remaining = list(costs)
+
+        def call(*args, **kwargs):
+            self.log.append(name)
+            cost = remaining.pop(0) if len(remaining) > 1 else remaining[0]
+            self.now += round(1000 * cost * drift())
+
+        return call
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
+
+
+def quick(contestants, *args, seconds=0.1, **kwargs):
+    return race(contestants, *args, quick=True, seconds=seconds, **kwargs)
+
+
+def sanitised(report: str) -> str:
+    for pattern in NUMBERS:
+        report = re.sub(pattern, " #", report)
+    return report
+
+
+def lane(name, *blocks, rounds=5, **more):
+    """A lane whose processes took so many nanoseconds a block."""
+    return Lane(name, more.pop("batch", None), tuple(Run((b,) * rounds) for b in blocks), **more)
+
+
+# ------------------------------------------------------------------ in this process
+
+
+def test_medians_and_ratios_are_those_of_the_clock(clock):
+    result = quick({"a": clock.contestant("a", 2000), "b": clock.contestant("b", 500)})
+    assert result.lane("a").quartiles == (2e-3, 2e-3, 2e-3)
+    assert result.lane("b").percentile(99) == 5e-4
+    ratio = result.ratio("b")
+    assert ratio.value == pytest.approx(4.0)
+    assert (ratio.low, ratio.high) == pytest.approx((4 / 1.03, 4 * 1.03))
+    assert result.finding == "b is 4.00x as fast as a (95 % interval 3.88 to 4.12)"
+
+
+def test_blocks_last_about_4_ms_and_raw_times_are_kept(clock):
+    result = quick({"a": clock.contestant("a", 10), "b": clock.contestant("b", 9000)}, seconds=0.5)
+    a, copy, b = (lane.runs[0] for lane in result.lanes)
+    assert (a.calls, set(a.blocks)) == (400, {4_000_000})
+    assert (b.calls, set(b.blocks)) == (1, {9_000_000})
+    lap = 2 * 401 * 10e-6 + 2 * 9e-3  # one call more than the block: it is discarded
+    assert len(a.blocks) == len(copy.blocks) == len(b.blocks) == round(0.5 / lap)
+
+
+def test_the_first_call_is_kept_apart(clock):
+    result = quick({"a": clock.contestant("a", 70_000, 1000)})
+    assert result.lane("a").first == 0.07
+    assert max(result.lane("a").times) == 1e-3
+
+
+def test_warm_up_ends_after_50_calls_or_its_seconds(clock):
+    short, long = clock.contestant("short", 10), clock.contestant("long", 100_000)
+    result = quick({"short": short, "long": long}, seconds=2.0)
+    assert [one.runs[0].warmup for one in result.lanes] == [1 + 50, 1 + 50, 1 + 4]
+
+
+def test_a_cold_start_does_not_make_the_blocks_short(clock):
+    result = quick({"a": clock.contestant("a", 9000, *[5000] * 30, 100)}, seconds=2)
+    assert result.lane("a").runs[0].calls == 40
+
+
+def test_the_call_before_each_block_is_discarded(clock):
+    runs = quick({"a": clock.contestant("a", 4000)}, seconds=0.001).lane("a").runs
+    in_rounds = len(clock.log) - 2 * (1 + 1) - 2 * 2  # warm-ups and single calls of both copies
+    assert len(runs[0].blocks) == heats.LEAST_ROUNDS
+    assert in_rounds == 2 * 2 * heats.LEAST_ROUNDS
+
+
+def test_every_round_runs_everybody_in_an_order_that_changes(clock):
+    order = []
+    names = "abc"
+
+    def contestant(name):
+        def run():
+            order.append(name)
+            clock.now += 4_000_000
+
+        return run
+
+    benches = {
+        name: lambda name=name: bench.Bench([call.Call(contestant(name))], 0.001) for name in names
+    }
+    heats.run(benches, 1.0, random.Random(0))
+    turns = order[6:-6:2]
+    rounds = ["".join(turns[at : at + 3]) for at in range(0, len(turns), 3)]
+    assert all(sorted(turn) == list(names) for turn in rounds)
+    assert len(set(rounds)) == 6
+
+
+def test_the_seed_fixes_the_order(clock):
+    def order(seed):
+        clock.log.clear()
+        quick({name: clock.contestant(name, 4000) for name in "abc"}, seed=seed)
+        return list(clock.log)
+
+    assert order(1) == order(1) != order(2)
+
+
+def test_a_machine_that_slows_down_does_not_change_the_ratio(clock):
+    def drift():
+        return 1.0 + len(clock.log) / 1000
+
+    a, b = (clock.contestant(name, cost, drift=drift) for name, cost in (("a", 4000), ("b", 2000)))
+    result = quick({"a": a, "b": b}, seconds=2)
+    assert result.ratio("b").value == pytest.approx(2.0, rel=0.01)
+    assert max(result.lane("a").times) > 1.4 * min(result.lane("a").times)
+
+
+def test_the_percentiles_are_those_of_single_calls(clock, monkeypatch):
+    monkeypatch.setattr(bench, "LAPS", 100)
+    costs = iter(range(10**6))
+
+    def uneven():
+        clock.now += 1_000_000 * (10 if next(costs) % 20 == 0 else 1)
+
+    result = quick({"a": uneven}).lane("a")
+    assert result.percentile(50) == 1e-3
+    assert result.percentile(99) == 1e-2
+
+
+def test_single_calls_end_with_their_seconds(clock, monkeypatch):
+    monkeypatch.setattr(bench, "LAPS", 1000)
+    laps = quick({"a": clock.contestant("a", 30_000)}).lane("a").runs[0].laps
+    assert laps == (30_000_000,) * 4
+
+
+def test_a_sweep_repeats_or_cuts_the_rows_of_every_tensor(clock):
+    seen = []
+
+    def watcher(x, *, mask, scale, flag):
+        seen.append((x.tolist(), mask.tolist(), scale.item(), flag))
+        clock.now += 4_000_000
+
+    mask = torch.tensor([True, False, True])
+    options = {"scale": torch.tensor(2.0), "flag": "kept"}
+    result = quick({"w": watcher}, X, mask=mask, **options, batch=(1, 4), seconds=0.001)
+    assert ([[0, 1]], [True], 2.0, "kept") in seen
+    assert ([[0, 1], [2, 3], [4, 5], [0, 1]], [True, False, True, True], 2.0, "kept") in seen
+    assert len({str(one) for one in seen}) == 2
+    assert result.batches == (1, 4)
+
+
+def test_one_batch_size_may_be_a_plain_number(clock):
+    assert quick({"a": clock.contestant("a", 4000)}, X, batch=4).batches == (4,)
+
+
+def test_a_contestant_that_fails_stays_in_the_table_and_the_others_race(clock):
+    def broken(x):
+        raise RuntimeError("No working C++ compiler found.\nSet CXX.")
+
+    result = quick({"a": clock.contestant("a", 4000), "compiled": broken}, X)
+    assert result.lane("a").ran
+    assert isinstance(result.lane("compiled").error, RuntimeError)
+    report = repr(result)
+    assert re.search(r"^compiled .* did not run$", report, re.MULTILINE)
+    assert "did not run  compiled: RuntimeError: No working C++ compiler found.\n" in report
+    assert result.ratio("compiled") is None
+
+
+def test_a_static_batch_fails_only_where_it_does_not_fit(clock):
+    def static(x):
+        clock.now += 4_000_000
+        if len(x) != 1:
+            raise ValueError("Got: 4 Expected: 1")
+
+    result = quick({"a": clock.contestant("a", 8000), "static": static}, X, batch=(1, 4, 16))
+    assert result.ratio("static", 1).value == pytest.approx(2.0)
+    assert result.ratio("static", 4) is None
+    assert "static: ValueError: Got: 4 Expected: 1 (batch 4, 16)" in repr(result)
+
+
+def test_an_entry_that_cannot_be_made_is_a_contestant_that_fails(clock):
+    class Picky:
+        def __call__(self): ...
+
+        def entry(self, *args, threads):
+            raise InputError("two dimensions are expected")
+
+    result = quick({"a": clock.contestant("a", 4000), "picky": Picky()}, X)
+    assert "picky: InputError: two dimensions are expected" in repr(result)
+
+
+def test_a_contestant_that_fails_in_a_late_round_leaves_the_race(clock):
+    calls = iter(range(100))
+
+    def tired(x):
+        clock.now += 4_000_000
+        if next(calls) == 40:
+            raise OSError("tired")
+
+    result = quick({"a": clock.contestant("a", 4000), "tired": tired}, X, seconds=0.5)
+    assert not result.lane("tired").ran
+    assert result.ratio("tired") is None
+    assert len(result.lane("a").runs[0].blocks) == round(0.5 / 0.024)
+
+
+def test_when_the_first_contestant_fails_the_next_one_is_the_baseline(clock):
+    def broken():
+        raise RuntimeError
+
+    contestants = {"x": broken, "a": clock.contestant("a", 4), "b": clock.contestant("b", 2)}
+    result = quick(contestants)
+    assert result.baseline == "a"
+    assert repr(result).startswith("Race against a\n")
+    assert result.ratio("b").value == pytest.approx(2.0, rel=0.01)
+    assert "control      none\n" in repr(result)
+
+
+def entering(clock, log, panel="API", cost=4_000_000):
+    class Session:
+        def __call__(self, *args):
+            raise AssertionError("the convenience call must not be timed")
+
+        def entry(self, *args, threads=1, **kwargs):
+            def prepare():
+                log.append(("entry", args, threads, kwargs))
+
+                def run():
+                    clock.now += cost
+
+                return Prepared(run, "no copies", threads, panel, lambda: log.append("close"))
+
+            return prepare
+
+    return Session()
+
+
+def test_a_contestant_with_an_entry_is_timed_as_it_says_and_closed(clock):
+    log = []
+    result = quick({"s": entering(clock, log)}, X, scale=2, seconds=0.01)
+    assert log == [("entry", (X,), 1, {"scale": 2})] * 2 + ["close"] * 2
+    assert "timed    s: no copies\n" in repr(result)
+
+
+def test_a_model_with_a_method_called_entry_is_called_like_any_model():
+    class Model(nn.Linear):
+        def entry(self):
+            raise AssertionError("not the entry of a contestant")
+
+    result = quick({"model": Model(2, 2).eval()}, X, seconds=0.001)
+    assert result.lane("model").timed == call.PLAIN
+
+
+def test_api_and_compute_are_two_tables_with_a_baseline_each(clock):
+    contestants = {
+        "api": entering(clock, [], "API"),
+        "eager": clock.contestant("eager", 4000),
+        "bound": entering(clock, [], "compute", 2_000_000),
+        "bound twice": entering(clock, [], "compute", 1_000_000),
+    }
+    result = quick(contestants)
+    assert result.panels == ("API", "compute")
+    assert result.ratio("eager").value == pytest.approx(1.0)  # against api
+    assert result.ratio("bound").value == pytest.approx(2.0)  # against eager
+    assert result._first(result.lane("bound twice")).name == "eager"
+    api, compute = repr(result).split("\n\n")[0].split("compute: ")
+    assert "bound" not in api
+    assert "api" not in compute.replace("API", "")
+
+
+def test_a_plain_callable_runs_in_inference_mode_and_leaves_none_behind():
+    modes = set()
+    quick({"f": lambda x: modes.add(torch.is_inference_mode_enabled())}, X, seconds=0.001)
+    assert modes == {True}
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_threads_are_set_for_everybody_read_back_and_put_back(clock, monkeypatch):
+    monkeypatch.setattr(heats, "sleep", lambda seconds: None)
+    before, seen, log = torch.get_num_threads(), set(), []
+
+    def f(x):
+        seen.add(torch.get_num_threads())
+        clock.now += 4_000_000
+
+    result = quick({"f": f, "s": entering(clock, log)}, X, threads=before + 1, seconds=0.001)
+    assert seen == {before + 1}
+    assert log[0][2] == before + 1
+    assert f"threads  f, s: {before + 1}, as read back\n" in repr(result)
+    assert torch.get_num_threads() == before
+
+
+def test_threads_say_what_torch_granted_not_what_was_asked(clock, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(heats, "sleep", lambda seconds: None)
+    result = quick({"a": clock.contestant("a", 4000)}, threads=4, seconds=0.01)
+    assert result.lane("a").threads == 1
+
+
+def test_pools_rest_before_each_block_when_there_are_several_threads(clock, monkeypatch):
+    rests = []
+    monkeypatch.setattr(heats, "sleep", rests.append)
+    result = quick({"a": clock.contestant("a", 4000)}, threads=2, seconds=1.0)
+    rounds = len(result.lane("a").runs[0].blocks)
+    assert rounds == round(1.0 / (2 * 0.058))  # two calls and a rest, and the same for the copy
+    assert rests == [heats.SETTLE] * 2 * rounds
+
+
+def test_a_model_in_training_mode_is_named_raced_in_eval_and_left_as_it_was():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout())
+    model[2].eval()
+    before = model[1].running_mean.clone()
+    modes = set()
+    model.register_forward_hook(lambda module, *_: modes.add((module.training, module[1].training)))
+    with pytest.warns(TrainingModeWarning) as warned:
+        race({"net": model, "f": torch.relu}, X, quick=True, seconds=0.001)
+    assert (
+        str(warned[0].message) == "net in training mode: raced in eval mode, put back afterwards."
+    )
+    assert warned[0].filename == __file__
+    assert modes == {(False, False)}
+    assert [part.training for part in model.modules()] == [True, True, True, False]
+    assert torch.equal(model[1].running_mean, before)
+
+
+def test_ctrl_c_returns_what_was_measured_marked_as_interrupted(clock):
+    log, calls, before = [], iter(range(1000)), torch.get_num_threads()
+
+    def impatient(x):
+        clock.now += 4_000_000
+        if next(calls) == 15:
+            raise KeyboardInterrupt
+
+    result = quick({"s": entering(clock, log), "i": impatient}, X)
+    assert result.conditions.interrupted
+    assert len({len(one.runs[0].blocks) for one in result.lanes}) == 1
+    assert repr(result).startswith("Race against s, interrupted: what was measured until then\n")
+    assert log[-2:] == ["close", "close"]
+    assert torch.get_num_threads() == before
+
+
+def test_ctrl_c_before_the_first_round_is_a_ctrl_c(clock):
+    log = []
+
+    def impatient(x):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quick({"s": entering(clock, log), "i": impatient}, X)
+    assert log.count("close") == sum(entry != "close" for entry in log)
+
+
+def test_the_collector_is_off_in_the_rounds_and_on_again_afterwards(clock):
+    states = []
+
+    def f():
+        states.append(gc.isenabled())
+        clock.now += 4_000_000
+
+    quick({"f": f}, seconds=0.001)
+    assert set(states) == {False}
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+
+
+def test_two_races_differ_in_their_numbers_alone(clock):
+    def report(*costs):
+        names = ("PyTorch", "ONNX Runtime", "torch.compile")
+        contestants = {n: clock.contestant(n, c) for n, c in zip(names, costs, strict=True)}
+        return repr(quick(contestants, X, batch=3))
+
+    reports = {report(7, 4000, 123.4), report(4000, 38.75, 4010), report(400, 400, 400)}
+    assert len(reports) == 3
+    assert len({sanitised(one) for one in reports}) == 1
+
+
+def test_records_hold_what_the_table_shows(clock):
+    def broken():
+        raise RuntimeError("no")
+
+    contestants = {"a": clock.contestant("a", 9000, 4000), "b": clock.contestant("b", 2000)}
+    a, copy, b, failed = quick({**contestants, "x": broken}, seconds=1.0).records()
+    assert (a["contestant"], a["batch"], a["median"], a["first_call"]) == ("a", None, 4e-3, 9e-3)
+    assert (b["ratio"], b["verdict"]) == (pytest.approx(2.0), "faster")
+    assert (copy["contestant"], copy["verdict"]) == ("a again", "same")
+    assert (failed["median"], failed["ratio"], failed["error"]) == (None, None, "RuntimeError: no")
+    assert a.keys() == b.keys() == failed.keys()
+
+
+def test_the_report_names_the_machine_and_the_versions_in_use(clock):
+    result = quick({"a": clock.contestant("a", 4000)}, seconds=0.001)
+    assert re.search(
+        rf"\nmachine  \d+ cores?, .*, torch {re.escape(torch.__version__)}", repr(result)
+    )
+    assert "\ndoubt    one process for all: a quick race: a percent or two is chance" in repr(
+        result
+    )
+
+
+def test_one_batch_size_is_drawn_as_blocks_and_several_as_a_sweep():
+    from matplotlib import pyplot
+
+    def lanes(*batches):
+        return tuple(lane(n, 4000, 5000, batch=b) for b in batches for n in ("a", "b"))
+
+    single, swept = Race(lanes(4)).plot(), Race(lanes(1, 64)).plot()
+    assert single.get_title(loc="left") == Race(lanes(4)).finding
+    assert (swept.get_xscale(), swept.get_xlabel()) == ("log", "batch size")
+    own = pyplot.figure().add_subplot()
+    assert Race(lanes(1, 64)).plot(ax=own) is own
+    pyplot.close("all")
+
+
+# ------------------------------------------------------------------ the verdict
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "differs", "said"),
+    [
+        (1.10, 1.04, 1.20, True, "faster"),
+        (0.90, 0.80, 0.96, True, "slower"),
+        (1.00, 0.98, 1.02, False, "same"),
+        (1.02, 1.015, 1.025, True, "same"),
+        (1.10, 1.01, 1.20, False, "undecided"),  # Holm says no
+        (1.02, 1.005, 1.06, True, "undecided"),  # it differs, by less than what matters
+        (1.00, 0.80, 1.25, False, "noisy"),
+    ],
+)
+def test_a_verdict_needs_the_interval_and_a_difference_that_matters(
+    value, low, high, differs, said
+):
+    assert Ratio(value, low, high, differs=differs).verdict == said
+
+
+def test_each_verdict_is_a_sentence():
+    assert Ratio(1.38, 1.31, 1.44).phrase == "1.38x as fast (95 % interval 1.31 to 1.44)"
+    assert Ratio(1.0, 0.8, 1.25, differs=False).phrase == (
+        "no verdict, this machine is too noisy (interval 22 % to each side)"
+    )
+    assert Ratio(1.05, 0.98, 1.12, differs=False).phrase == "not enough data"
+    assert Ratio(2, 2, 2, bar="contended").phrase == "no verdict, the cores were contended"
+    assert Ratio(2, 2, 2, bar="untrusted").phrase == (
+        "no verdict, the race is untrusted: the same contestant differed from itself"
+    )
+    assert Ratio(1.0, 0.99, 1.01, matters=0.05).phrase == (
+        "no difference that matters (within 5 %)"
+    )
+
+
+def test_the_interval_is_students_over_the_medians_of_the_strata():
+    from scipy import stats
+
+    logs = [0.10, 0.14, 0.09, 0.12, 0.11]
+    base = lane("a", *[1_000_000] * 5)
+    fast = lane("b", *[1_000_000 / math.exp(log) for log in logs])
+    ratio = verdict.ratios(base, [fast], matters=0.03)["b"]
+    half = stats.t.ppf(0.975, 4) * np.std(logs, ddof=1) / math.sqrt(5)
+    middle = np.mean(logs)
+    assert (math.log(ratio.value), math.log(ratio.low), math.log(ratio.high)) == pytest.approx(
+        (middle, middle - half, middle + half)
+    )
+
+
+def test_what_a_round_did_to_both_does_not_count():
+    hit = np.array([1, 1, 5, 1, 1, 9, 1, 2])
+    a = Lane("a", None, tuple(Run(tuple((1000 * k * hit).tolist())) for k in (1, 3)))
+    b = Lane("b", None, tuple(Run(tuple((500 * k * hit).tolist())) for k in (1, 3)))
+    assert verdict.ratios(a, [b], 0.03)["b"].low == pytest.approx(2.0)
+
+
+def test_a_stratum_in_which_one_has_fewer_rounds_counts_those_of_both():
+    a, b = Lane("a", None, (Run((1000,) * 5),)), Lane("b", None, (Run((500,) * 3),))
+    assert [len(logs) for logs in verdict.differences(a, b)] == [3]
+
+
+def test_holm_tests_the_smallest_p_the_hardest_and_stops_at_the_first_that_stands():
+    assert verdict.holm({"a": 0.03, "b": 0.02, "c": 0.04}) == set()
+    assert verdict.holm({"a": 0.001, "b": 0.02, "c": 0.04}) == {"a", "b", "c"}
+    assert verdict.holm({"a": 0.001, "b": 0.03, "c": 0.04}) == {"a"}
+
+
+def test_the_seconds_still_needed_grow_with_the_noise():
+    base = lane("a", *[1_000_000] * 4)
+
+    def more(*logs):
+        fast = lane("b", *[1_000_000 / math.exp(log) for log in logs])
+        return verdict.ratios(base, [fast], 0.03, seconds=2.0)["b"].more
+
+    little, much = more(0.03, 0.05, 0.02, 0.06), more(0.0, 0.10, -0.05, 0.12)
+    assert 0 < little < much
+    assert "needs about" in replace(Ratio(1.04, 0.99, 1.09, differs=False), more=little).phrase
+
+
+def test_a_race_whose_baseline_differs_from_its_own_copy_is_untrusted():
+    lanes = (
+        lane("a", 1000, 1010, 990),
+        lane("a again", 800, 810, 795, control=True),
+        lane("b", 500, 505, 495),
+    )
+    result = Race(lanes)
+    assert not result.trusted
+    assert result.ratio("b").verdict == "untrusted"
+    assert "control  a against its own copy: 1.25x, UNTRUSTED: it differs from itself\n" in repr(
+        result
+    )
+    assert "b against a: no verdict, the race is untrusted" in result.finding
+
+
+@pytest.mark.parametrize(
+    ("threads", "cores", "load", "contended"),
+    [(1, 1, 9.0, False), (2, 4, 1.5, False), (2, 2, 1.2, True), (4, 2, None, True)],
+)
+def test_several_threads_get_a_verdict_only_where_cores_are_free(threads, cores, load, contended):
+    conditions = Conditions(threads=threads, cores=cores, load=load)
+    result = Race((lane("a", 2000, 2010), lane("b", 1000, 1000)), conditions)
+    assert (result.ratio("b").verdict == "contended") is contended
+    assert (": no verdict" in repr(result)) is contended
+
+
+def test_the_finding_names_both_ends_of_a_sweep():
+    def pair(batch, nanoseconds):
+        return lane("a", 1000, 1000, batch=batch), lane("b", *[nanoseconds] * 2, batch=batch)
+
+    lanes = (*pair(1, 500), *pair(4, 900), *pair(64, 1250))
+    assert Race(lanes).finding == (
+        "b is 2.00x as fast as a (95 % interval 2.00 to 2.00) at batch 1; "
+        "0.80x as fast (95 % interval 0.80 to 0.80) at batch 64"
+    )
+
+
+# ------------------------------------------------------------------ workers
+
+
+def steady(milliseconds=1.0):
+    """A function that is sent by value: it says nothing of this module."""
+
+    def wait(*args):
+        import time
+
+        time.sleep(milliseconds / 1e3)
+
+    return wait
+
+
+@pytest.fixture
+def swift(monkeypatch):
+    """Workers with few rounds."""
+    monkeypatch.setattr(heats, "ROUNDS", 5)
+    monkeypatch.setattr(heats, "LEAST_ROUNDS", 2)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.fixture
+def pids(monkeypatch):
+    """The process of every worker that is started."""
+    found = []
+    start = subprocess.Popen
+
+    def recorded(*args, **kwargs):
+        process = start(*args, **kwargs)
+        found.append(process.pid)
+        return process
+
+    monkeypatch.setattr(worker.subprocess, "Popen", recorded)
+    return found
+
+
+def test_each_stratum_starts_everybody_anew_and_leaves_nobody_behind(swift, pids):
+    result = race({"a": steady(), "b": steady(2)}, seconds=0.5)
+    assert result.conditions.how == "workers"
+    assert result.strata == racing.LEAST_STRATA
+    assert len(set(pids)) == 3 * racing.LEAST_STRATA  # the copy of a as well
+    assert not any(map(alive, pids))
+    assert result.ratio("b").value < 0.8
+    assert result.conditions.stopped == "after 3 strata: the budget of 0.5 s allows no more"
+    assert "95 % interval over 3 strata of fresh processes" in repr(result)
+
+
+def test_a_race_stops_on_the_width_of_its_intervals_and_says_so(swift, monkeypatch):
+    monkeypatch.setattr(racing, "WIDTH", 10.0)
+    result = race({"a": steady()}, seconds=60)
+    assert result.strata == racing.STRATA
+    assert result.conditions.stopped == (
+        "after 5 strata: all intervals are within 1000 % to each side"
+    )
+
+
+def test_a_race_that_stays_wide_ends_after_the_most_strata(swift, monkeypatch):
+    monkeypatch.setattr(racing, "WIDTH", 0.0)
+    monkeypatch.setattr(racing, "STRATA", 3)
+    monkeypatch.setattr(racing, "MOST_STRATA", 4)
+    result = race({"a": steady(0.1)}, seconds=60)
+    assert result.conditions.stopped == "after 4 strata, the most there are"
+
+
+def test_a_worker_of_onnx_runtime_never_imports_torch(swift, tmp_path):
+    file = ow.export(nn.Linear(2, 2).eval(), tmp_path / "m.onnx", X)
+    entry = file.entry(X)
+    payload = packed([entry, SysModules()])
+    held = Worker(payload, threads=1)
+    try:
+        held.opened()
+        ready = held.ready()
+        assert ready[0].timed.startswith("session.run")
+        assert ready[0].threads == 1
+        assert "onnxruntime" in ready[1].timed
+        assert "torch" not in ready[1].timed.split()
+    finally:
+        held.close()
+
+
+class SysModules:
+    """Sent as bytes: it tells what its process has imported."""
+
+    def __reduce__(self):
+        code = (
+            "lambda: __import__('onnx_workbench.contestant').contestant.Prepared("
+            "lambda: None, ' '.join(__import__('sys').modules))"
+        )
+        return eval, (code,)
+
+
+def test_buffers_are_bound_once_and_give_the_same_numbers(tmp_path):
+    file = ow.export(nn.Linear(2, 2).eval(), tmp_path / "m.onnx", X)
+    bound = file.using(bound=True)
+    ready = bound.entry(X)()
+    assert (ready.panel, ready.threads) == ("compute", 1)
+    assert ready.timed == (
+        "run_with_iobinding: buffers bound once and used again, no copies, IOBinding"
+    )
+    ready.run()
+    (binding,) = ready.run.args
+    np.testing.assert_allclose(binding.copy_outputs_to_cpu()[0], file(X).numpy(), rtol=1e-6)
+    pointers = [value.data_ptr() for value in binding.get_outputs()]
+    ready.run()
+    assert [value.data_ptr() for value in binding.get_outputs()] == pointers
+    assert torch.equal(bound(X), file(X))
+
+
+def test_session_options_arrive_in_the_session(tmp_path):
+    import onnxruntime
+
+    file = ow.export(nn.Linear(2, 2).eval(), tmp_path / "m.onnx", X)
+    ready = file.using(level="basic", spinning=False, arena=False, parallel=True).entry(X)()
+    options = ready.run.func.__self__.get_session_options()
+    assert options.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert not options.enable_cpu_mem_arena
+    parallel = Options(parallel=True).for_session(threads=2)  # a session does not tell its own
+    assert parallel.execution_mode == onnxruntime.ExecutionMode.ORT_PARALLEL
+    assert (parallel.intra_op_num_threads, parallel.inter_op_num_threads) == (2, 2)
+    assert ready.timed.endswith(
+        ", graph optimisation basic, spinning off, arena off, parallel nodes"
+    )
+
+
+def test_idle_workers_are_frozen_and_run_alone(pids):
+    if not worker.FREEZES or sys.platform != "linux":
+        pytest.skip("no SIGSTOP or no /proc here")
+    held = [Worker(packed([call.Call(steady())]), threads=1) for _ in range(2)]
+    try:
+        for one in held:
+            one.opened()
+            one.freeze()
+        states = [_state(pid) for pid in pids]
+        held[0].thaw()
+        held[0].ready()
+        states.append(_state(pids[1]))
+    finally:
+        for one in held:
+            one.close()
+    assert states == ["T", "T", "T"]
+    assert not any(map(alive, pids))
+
+
+def _state(pid: int) -> str:
+    for _ in range(1000):
+        with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123
+            state = stat.read().rsplit(")", 1)[1].split()[0]
+        if state == "T":
+            break
+    return state
+
+
+def test_a_worker_that_dies_is_named_and_the_race_goes_on_in_this_process(swift):
+    parent = os.getpid()
+
+    def fatal(*args):
+        import os
+
+        if os.getpid() != parent:
+            os._exit(7)
+
+    result = race({"a": steady(), "fatal": fatal}, seconds=0.2)
+    assert result.conditions.how == "in process"
+    assert result.conditions.why == "no worker can hold them (its process ended with code 7)"
+
+
+def test_what_cannot_be_sent_races_in_this_process_with_the_weaker_claim(clock):
+    lock = threading.Lock()
+
+    def closure():
+        clock.now += 4_000_000
+        assert not lock.locked()
+
+    result = race({"a": closure}, seconds=0.1)
+    assert result.conditions.how == "in process"
+    assert re.search(
+        r"\ndoubt    one process for all: no worker can hold them \(\w+: .*\): a percent or two",
+        repr(result),
+    )
+
+
+def test_an_error_in_a_worker_stays_with_its_contestant(swift, pids):
+    def broken():
+        raise ValueError("only here")
+
+    result = race({"a": steady(), "broken": broken}, seconds=0.2)
+    assert result.conditions.how == "workers"
+    assert repr(result.lane("broken").error) == "ValueError('only here')"
+    assert not any(map(alive, pids))
+
+
+def test_an_interrupt_in_workers_returns_what_was_measured_and_leaves_nobody(
+    swift, pids, monkeypatch
+):
+    rounds = iter(range(100))
+    plain = heats._round
+
+    def interrupted(*args):
+        if next(rounds) == 8:  # in the second stratum
+            raise KeyboardInterrupt
+        plain(*args)
+
+    monkeypatch.setattr(heats, "_round", interrupted)
+    result = race({"a": steady()}, seconds=60)
+    assert result.conditions.interrupted
+    assert [len(run.blocks) for run in result.lane("a").runs] == [5, 3]
+    assert result.conditions.stopped == "interrupted"
+    assert not any(map(alive, pids))
+
+
+def test_an_interrupt_while_a_later_stratum_starts_keeps_the_earlier_ones(swift, monkeypatch):
+    plain, starts = heats._warm_up, iter(range(10))
+
+    def interrupted(*args):
+        if next(starts) == 1:
+            raise KeyboardInterrupt
+        plain(*args)
+
+    monkeypatch.setattr(heats, "_warm_up", interrupted)
+    result = race({"a": steady()}, seconds=60)
+    assert (result.conditions.interrupted, result.strata) == (True, 1)
+
+
+def test_a_worker_ends_with_its_parent_even_when_it_is_frozen():
+    if sys.platform != "linux":
+        pytest.skip("Linux alone ends a frozen child")
+    code = (
+        "import os, signal, sys\n"
+        "from onnx_workbench.racing import call\n"
+        "from onnx_workbench.racing.worker import Worker, packed\n"
+        "one = Worker(packed([call.Call(print)]), 1)\n"
+        "one.opened(); one.freeze()\n"
+        "print(one._process.pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL
+    pid = int(done.stdout)
+    for _ in range(200):
+        if not alive(pid) or _dead(pid):
+            break
+        time.sleep(0.01)
+    assert not alive(pid) or _dead(pid)
+
+
+def _dead(pid: int) -> bool:
+    with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123
+        return stat.read().rsplit(")", 1)[1].split()[0] in "ZX"
+
+
+def test_what_a_contestant_prints_does_not_disturb_its_worker(swift):
+    def chatty():
+        import os
+        import time
+
+        print("hello")
+        os.write(1, b"raw")
+        time.sleep(1e-3)
+
+    assert race({"chatty": chatty}, seconds=0.2).lane("chatty").ran
+
+
+def test_a_compiled_model_is_compiled_where_it_races():
+    seen = []
+
+    def backend(graph, inputs):
+        seen.append(len(inputs))
+        return graph
+
+    model = nn.Linear(2, 2).eval()
+    contestant = ow.compiled(model, backend=backend)
+    ready = contestant.entry(X)()
+    ready.run()
+    ready.close()
+    assert len(seen) == 1
+    assert ready.timed == call.PLAIN
+    assert torch.equal(contestant(X), model(X))
+
+
+# ------------------------------------------------------------------ the file, and another day
+
+
+def measured(**changes):
+    environment = {"chip": "x", "system": "Linux", "torch": "torch 2.13"}
+    lanes = (lane("a", 1000, 1010, 995), lane("b", 500, 505, 490, error=None))
+    return Race(lanes, Conditions(environment, **changes))
+
+
+def test_a_saved_race_is_the_same_race(tmp_path):
+    failed = Lane("x", None, error=RuntimeError("no"))
+    result = Race((*measured().lanes, failed), measured().conditions)
+    result.save(tmp_path / "race.json")
+    again = Race.load(tmp_path / "race.json")
+    assert again.conditions == result.conditions
+    assert again.lanes == result.lanes
+    assert "RuntimeError: no" in repr(again)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["race.json"]
+
+
+def test_a_race_that_cannot_be_written_leaves_what_was_there(tmp_path):
+    target = tmp_path / "race.json"
+    target.write_text("before")
+    broken = Race(measured().lanes, Conditions({"chip": object()}))  # type: ignore[dict-item]
+    with pytest.raises(TypeError):
+        broken.save(target)
+    assert target.read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["race.json"]
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"format": "other"}', "[1]"])
+def test_a_file_that_is_no_race_is_refused(tmp_path, content):
+    file = tmp_path / "race.json"
+    file.write_text(content)
+    with pytest.raises(LoadError) as caught:
+        Race.load(file)
+    assert str(caught.value).startswith("race.json is no race: ")
+    assert str(caught.value).endswith("\nWhat helps: pass a file that Race.save() wrote.")
+
+
+def test_a_race_of_another_day_is_compared_by_welch():
+    then, now = measured(), Race((lane("a", 1001, 1010, 994), lane("b", 250, 251, 249)))
+    now = Race(now.lanes, then.conditions)
+    found = now.since(then)
+    assert found["a"].verdict == "same"
+    assert found["b"].value == pytest.approx(2.0, rel=0.02)
+    assert found["b"].verdict == "faster"
+
+
+def test_races_of_different_environments_are_not_compared():
+    other = measured(threads=2)
+    other = Race(
+        other.lanes, replace(other.conditions, environment={"chip": "y", "system": "Linux"})
+    )
+    with pytest.raises(InputError) as caught:
+        measured().since(other)
+    assert str(caught.value) == (
+        "The two races ran in different environments (chip: x now, y then; torch: torch 2.13 now, "
+        "None then; threads: 1 now, 2 then), so that their times say nothing about the "
+        "contestants. Race both in one environment, or in one race."
+    )
+
+
+def test_a_quick_race_is_too_little_to_compare():
+    single = Race((lane("a", 1000),), measured().conditions)
+    with pytest.raises(InputError) as caught:
+        single.since(single)
+    assert str(caught.value) == (
+        "One of the races has a single process for each contestant, and nothing to take an "
+        "interval from. Race again without quick=True."
+    )
+
+
+def test_the_file_is_plain_json(tmp_path):
+    measured().save(tmp_path / "race.json")
+    content = json.loads((tmp_path / "race.json").read_text())
+    assert content["lanes"][0]["runs"][0]["blocks"] == [1000] * 5
+    assert content["conditions"]["environment"]["torch"] == "torch 2.13"
+
+
+def test_a_frame_needs_pandas_and_is_the_records_without_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    result = measured()
+    assert result.to_frame() == result.records()
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+def error_of(*args, **kwargs) -> str:
+    with pytest.raises(InputError) as caught:
+        race(*args, quick=True, **kwargs)
+    return str(caught.value)
+
+
+def test_what_cannot_race_is_refused_with_what_to_do_next():
+    example = 'Write race({"PyTorch": model, "ONNX Runtime": artifact}, x).'
+    assert error_of({}, X) == (
+        f"There is nothing to race: the dict of contestants is empty. {example}"
+    )
+    assert error_of(nn.Linear(2, 2), X) == (
+        f"race takes a dict of name -> callable, and got Linear. {example}"
+    )
+    assert error_of({"model": "digits.onnx"}, X) == (
+        "Contestant 'model' cannot be called: it is of type str. "
+        "Pass a model, an Artifact or a function."
+    )
+    assert error_of({"relu": torch.relu}, X, threads=0) == (
+        "threads is 0; it must be a whole number of 1 or more."
+    )
+    assert error_of({"relu": torch.relu}, X, seconds=0) == "seconds is 0; it must be more than 0."
+
+
+@pytest.mark.parametrize("batch", [0, (1, -4), (), (1, 2.5), True])
+def test_a_batch_size_is_a_whole_number(batch):
+    assert error_of({"relu": torch.relu}, X, batch=batch) == (
+        f"batch is {batch!r}; it must be one whole number of 1 or more, or several: (1, 4, 16)."
+    )
+
+
+@pytest.mark.parametrize("args", [(), (torch.tensor(1.0),), (torch.empty(0, 2),)])
+def test_a_sweep_needs_rows_to_repeat(args):
+    assert error_of({"relu": torch.relu}, *args, batch=(1, 4)) == (
+        "batch is (1, 4), but no row of the inputs can be repeated. "
+        "Pass tensors whose dimension 0 is the batch, with one row or more."
+    )
+
+
+def test_when_nobody_runs_everybodys_reason_is_given():
+    def long_winded(x):
+        raise RuntimeError("o" * 100)
+
+    assert error_of({"a": lambda x: 1 / 0, "b": long_winded}, X) == (
+        f"No contestant ran. a: ZeroDivisionError: division by zero; b: RuntimeError: {'o' * 77}"
+        ".... Call one by hand with the same inputs to see it fail."
+    )
+
+
+def test_when_nobody_runs_the_first_error_is_chained():
+    with pytest.raises(InputError) as caught:
+        race({"a": lambda x: 1 / 0}, X, quick=True)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_a_lane_that_never_was_names_those_that_were():
+    result = Race((lane("a", 1000, batch=1), lane("b", 1000, batch=1)))
+    with pytest.raises(InputError) as caught:
+        result.lane("c", 4)
+    assert str(caught.value) == (
+        "There is no contestant 'c' at batch 4 in this race. It has 'a', 'b' at batch 1."
+    )
+
+
+def test_what_cannot_be_packed_says_why():
+    lock = threading.Lock()
+    with pytest.raises(WorkerError, match=r"^TypeError: cannot pickle"):
+        packed([lambda: lock])
