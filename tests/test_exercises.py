@@ -3,6 +3,7 @@
 import functools
 import math
 import re
+import statistics
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,16 @@ from onnx_workbench import export, lessons, load, stack
 from onnx_workbench.errors import InputError
 from onnx_workbench.hotspots import Spot
 from onnx_workbench.lessons import course
-from onnx_workbench.lessons.exercises import batch, breaks, hot, length, node, ratio
+from onnx_workbench.lessons.exercises import (
+    batch,
+    breaks,
+    hot,
+    length,
+    node,
+    ratio,
+    rigged,
+    simulated,
+)
 from onnx_workbench.lessons.exercises import clocks as clocks_room
 from onnx_workbench.lessons.task import Exercise
 from onnx_workbench.lessons.workbook import EXERCISES
@@ -316,6 +326,187 @@ def test_the_honest_ratio_of_05_is_near_the_one_that_was_put_in():
     assert ratio.honest(ratio.recording()) == pytest.approx(1.4, rel=0.05)
 
 
+# ---------------------------------------------------------------- 05b
+
+FIVE = {"threads", "copy", "first call", "mode", "order"}
+MENDED = """
+def benchmark(model, open_session, x, clock):
+    torch.set_num_threads(1)
+    model.eval()
+    session = open_session(threads=1)
+    array = x.numpy()
+
+    def seconds(call):
+        start = clock()
+        for _ in range(5):
+            call()
+        return clock() - start
+
+    def ours(): model(x)
+    def theirs(): session.run(None, {"x": array})
+    with torch.inference_mode():
+        ours(), theirs()
+        rounds = [seconds(ours) / seconds(theirs) for _ in range(40)]
+    return statistics.median(rounds)
+"""
+
+
+def mended(*swaps):
+    """The benchmark above, with lines put back to what they were before it was mended."""
+    source = MENDED
+    for old, new in swaps:
+        assert old in source
+        source = source.replace(old, new)
+    names = {"torch": torch, "statistics": statistics}
+    exec(source, names)
+    return names["benchmark"]
+
+
+ONE_BY_ONE = (
+    "rounds = [seconds(ours) / seconds(theirs) for _ in range(40)]",
+    "rounds = [sum([seconds(ours) for _ in '_' * 40]) / sum([seconds(theirs) for _ in '_' * 40])]",
+)
+STILL_RIGGED = {
+    "threads": (
+        [("threads=1", "threads=4")],
+        "All five are named, and the threads are still unequal: PyTorch ran on 1, ONNX Runtime on "
+        "4.",
+    ),
+    "threads by default": (
+        [("threads=1", "")],
+        "All five are named, and the threads are still unequal: PyTorch ran on 1, ONNX Runtime on "
+        "4.",
+    ),
+    "as many threads as there are": (
+        [("threads=1", "threads=0")],
+        "All five are named, and the threads are still unequal: PyTorch ran on 1, ONNX Runtime on "
+        "4.",
+    ),
+    "training": (
+        [("    model.eval()\n", "")],
+        "The model was in training mode in 201 of 201 calls: model.eval().",
+    ),
+    "gradients": (
+        [("torch.inference_mode()", "torch.enable_grad()")],
+        "The model is in eval mode, good. In 201 of 201 calls PyTorch still kept what gradients "
+        "need, which ONNX Runtime never does: torch.inference_mode().",
+    ),
+    "copy": (
+        [("{'x': array}".replace("'", '"'), '{"x": array.copy()}')],
+        "ONNX Runtime got 201 inputs, each a copy of its own, and the other side none. Make the "
+        "array once, before the clock starts.",
+    ),
+    "copy on the other side": (
+        [("model(x)", "model(x.clone())")],
+        "PyTorch got 201 inputs, each a copy of its own, and the other side none. Make the array "
+        "once, before the clock starts.",
+    ),
+    "order": (
+        [ONE_BY_ONE],
+        "In 402 calls the turn changed 3 times. Let them run in turns, in 10 rounds or more, and "
+        "divide within each round.",
+    ),
+    "first call": (
+        [("ours(), theirs()", "pass"), ("statistics.median", "statistics.mean")],
+        "The first call is still counted: it says 1.43 where first calls take long, and 1.25 where "
+        "they do not. Call each once before the first round.",
+    ),
+    "drift": (
+        [("range(5)", "range(50)"), ("range(40)", "range(10)")],
+        "In turns, and it still follows the machine: it says 1.19 where that slows down, and 1.25 "
+        "where it does not. Make the blocks shorter, or their order random; divide within each "
+        "round, then take the median.",
+    ),
+    "upside down": (
+        [("seconds(ours) / seconds(theirs)", "seconds(theirs) / seconds(ours)")],
+        "That is upside down: PyTorch's time goes on top. A smaller time is better.",
+    ),
+    "uneven": (
+        [("seconds(ours) / ", "2 * seconds(ours) / ")],
+        "Equal terms now, and on a machine without any pitfall it says 2.50; the truth is 1.25. "
+        "Time the calls alone, as many on each side.",
+    ),
+    "another clock": (
+        [("clock()", "0.0"), ("/ seconds", "- seconds")],
+        "All five are named. Take the time from `clock`, which is handed to your benchmark.",
+    ),
+    "one side missing": (
+        [("def theirs(): session.run(None, {'x': array})".replace("'", '"'), "theirs = ours")],
+        "All five are named. Your benchmark never runs ONNX Runtime.",
+    ),
+    "no number": (
+        [("return statistics.median(rounds)", "return rounds")],
+        "One number is asked of the benchmark, and it gave a list.",
+    ),
+}
+
+
+@pytest.mark.parametrize("flaw", STILL_RIGGED)
+def test_a_benchmark_of_05b_that_is_still_rigged_is_told_how(flaw):
+    swaps, expected = STILL_RIGGED[flaw]
+    assert hint("05b", (mended(*swaps), FIVE)) == expected
+
+
+def test_05b_takes_another_honest_benchmark():
+    two = mended(("num_threads(1)", "num_threads(2)"), ("threads=1", "threads=2"))
+    assert lessons.exercise("05b").check((mended(), FIVE))
+    assert lessons.exercise("05b").check((two, sorted(FIVE)))
+
+
+def test_a_copy_on_both_sides_of_05b_is_fair_and_not_what_is_asked():
+    both = [("model(x)", "model(x.clone())"), ('{"x": array}', '{"x": array.copy()}')]
+    assert hint("05b", (mended(*both), FIVE)).startswith("Equal terms now, and on a machine")
+
+
+def test_05b_tells_which_flaw_is_missing_and_which_is_none():
+    old = rigged.benchmark
+    for flaw in FIVE:
+        assert hint("05b", (old, FIVE - {flaw})) == (
+            f"1 of the five flaws not named yet. {rigged.NUDGES[flaw]}"
+        )
+    for word in rigged.SUSPECTS.keys() - FIVE:
+        assert hint("05b", (old, FIVE | {word})) == (
+            f"{word!r} is no flaw here. {rigged.INNOCENT[word]}"
+        )
+    assert hint("05b", (old, {*FIVE, "clock"})).startswith("'clock' is not on the list. Choose")
+    assert hint("05b", (old, FIVE)).startswith("All five are named, and the threads are still")
+    for answer in (old, 3, (old, "threads"), (1, FIVE), (old, 2), (old, FIVE, 3)):
+        assert hint("05b", answer).startswith("Two things are asked for: ")
+
+
+def test_each_suspect_of_05b_is_either_a_flaw_with_a_nudge_or_innocent():
+    assert rigged.NUDGES.keys() == FIVE
+    assert rigged.INNOCENT.keys() == rigged.SUSPECTS.keys() - FIVE
+
+
+def test_the_rigged_benchmark_has_the_five_flaws_and_the_machine_sees_them():
+    said, machine = simulated.run(rigged.benchmark)
+    ours, theirs = machine.of("PyTorch"), machine.of("ONNX Runtime")
+    assert said == pytest.approx(3.28, abs=0.01)
+    assert ({call.threads for call in ours}, {call.threads for call in theirs}) == ({1}, {4})
+    assert all(call.training and call.gradients for call in ours)
+    assert (machine.copies("PyTorch"), machine.copies("ONNX Runtime")) == (1, 100)
+    assert (len(ours), len(theirs), machine.turns) == (100, 100, 1)
+
+
+def test_a_benchmark_of_05b_leaves_torch_as_it_was():
+    def raises(model, open_session, x, clock):
+        torch.set_num_threads(7)
+        torch.set_grad_enabled(False)
+        raise ValueError("no time")
+
+    before = torch.get_num_threads()
+    assert hint("05b", (raises, FIVE)).startswith("Your answer raised ValueError: no time at test_")
+    assert (torch.get_num_threads(), torch.is_grad_enabled()) == (before, True)
+
+
+def test_a_session_of_05b_takes_arrays_as_the_real_one_does():
+    def tensors(model, open_session, x, clock):
+        open_session(1).run(None, {"x": x})
+
+    assert "session.run takes NumPy arrays, and got a Tensor" in hint("05b", (tensors, FIVE))
+
+
 # ---------------------------------------------------------------- 05c
 
 
@@ -403,7 +594,7 @@ def test_a_machine_that_slows_down_moves_no_share_of_05c():
 # ---------------------------------------------------------------- 06
 
 
-def mended(body):
+def positions(body):
     """A model of 06 whose ``forward`` is ``body(self, x)``."""
     return type("Mended", (length.Positions,), {"forward": body})().eval()
 
@@ -421,12 +612,12 @@ def test_the_model_of_06_itself_broadcasts_one_word():
 
 
 def test_each_slip_of_06_has_its_own_hint():
-    last = mended(lambda self, x: x + self.table[-x.shape[1] :])
+    last = positions(lambda self, x: x + self.table[-x.shape[1] :])
     assert "numbers are wrong: " in hint("06", last)
     assert "Word i gets row i of the table" in hint("06", last)
-    short = mended(lambda self, x: x + self.table[: min(x.shape[1], 16)])
+    short = positions(lambda self, x: x + self.table[: min(x.shape[1], 16)])
     assert hint("06", short).startswith("With 17 words your model itself raises RuntimeError: ")
-    frozen = mended(lambda self, x: x + self.table[: int(x.shape[1])])
+    frozen = positions(lambda self, x: x + self.table[: int(x.shape[1])])
     assert hint("06", frozen).startswith(
         "PyTorch's own numbers are right, and the length is still frozen.\nMended could not be "
         "captured at test_exercises.py:"
@@ -438,12 +629,12 @@ def test_a_decision_on_the_length_in_06_is_told_with_its_line():
         rows = self.table if x.shape[1] > 32 else self.table[:32]
         return x + rows[: x.shape[1]]
 
-    told = hint("06", mended(forward))
+    told = hint("06", positions(forward))
     assert told.startswith("It was exported, and ONNX Runtime is wrong with 33 words.\nBROKEN: ")
     assert "rows = self.table if x.shape[1] > 32 else self.table[:32]" in told
 
 
 def test_the_file_of_06_is_run_and_not_only_the_model(monkeypatch):
     monkeypatch.setattr(length, "_agrees", lambda file, words: words != 40)
-    told = hint("06", mended(lambda self, x: x + self.table[: x.shape[1]]))
+    told = hint("06", positions(lambda self, x: x + self.table[: x.shape[1]]))
     assert told.startswith("It was exported, and ONNX Runtime is wrong with 40 words.\nKEPT: ")

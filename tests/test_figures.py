@@ -161,3 +161,91 @@ def test_an_axes_of_ones_own_is_drawn_into():
     own = pyplot.figure().add_subplot()
     assert figures.blocks({"a": [1e-3]}, ax=own) is own
     assert len(pyplot.get_fignums()) == 1
+
+
+def test_a_forest_plot_draws_each_interval_around_its_estimate():
+    ax = figures.ratios({"fast": (1.3, 1.4, 1.5), "same": (0.99, 1.0, 1.01)}, matters=0.05)
+    spans = [tuple(line.get_xdata()) for line in ax.lines if len(line.get_xdata()) == 2]
+    assert (1.3, 1.5) in spans
+    assert (0.99, 1.01) in spans
+    assert [float(line.get_xdata()[0]) for line in ax.lines if line.get_marker() in "sD"] == [
+        1.4,
+        1,
+    ]
+    assert "1.40x (1.30 to 1.50)" in [words.get_text() for words in ax.texts]
+    (band,) = ax.patches
+    assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((1 / 1.05, 1.05))
+    assert "within 5 %" in ax.get_xlabel()
+
+
+@pytest.mark.parametrize("interval", [(0.99, 1.0, 1.01), (0.2, 0.25, 0.3), (30, 60, 90)])
+def test_a_forest_plot_always_shows_the_line_at_1_and_has_ticks(interval):
+    ax = figures.ratios({"a": interval})
+    ax.figure.canvas.draw()
+    low, high = ax.get_xlim()
+    assert low < min(1, interval[0])
+    assert max(1, interval[2]) < high
+    shown = [tick for tick in ax.get_xticks() if low <= tick <= high]
+    assert 1 <= len(shown) <= 12
+    (words,), frame = ax.texts, ax.get_window_extent()
+    assert frame.x0 < words.get_window_extent().x0
+    assert words.get_window_extent().x1 < frame.x1
+
+
+FLAT = {size: [1e-3, 1.01e-3] for size in (1, 4, 16, 64)}
+
+
+@pytest.mark.parametrize(
+    ("other", "at"),
+    [
+        ({1: [0.5e-3], 4: [0.9e-3], 16: [2e-3], 64: [8e-3]}, 4.84),
+        ({1: [0.5e-3], 4: [1e-3], 16: [2e-3]}, 4.0),  # alike at 4, so between 1 and 16
+        ({1: [0.5e-3], 4: [0.6e-3]}, None),
+        ({1: [0.5e-3], 4: [0.9e-3, 1.2e-3]}, None),  # a change that the noise may have made
+        ({2: [9e-3]}, None),
+    ],
+)
+def test_places_change_where_the_quartiles_are_apart_on_both_sides(other, at):
+    found = figures.crossover(FLAT, other)
+    assert found == (at and pytest.approx(at, rel=0.02))
+    again = figures.crossover(other, FLAT)
+    assert again == (at and pytest.approx(at, rel=0.02))
+
+
+def test_a_sweep_marks_where_places_change_and_says_over_what():
+    falling = {1: [2e-3], 4: [1.5e-3], 16: [5e-4], 64: [2e-4]}
+    ax = figures.sweep({"a": FLAT, "b": falling, "c": FLAT}, over="tokens")
+    marks = [line for line in ax.lines if line.get_linestyle() == ":"]
+    (mark,) = marks
+    assert mark.get_xdata()[0] == figures.crossover(FLAT, falling)
+    assert "change of places at about 6.6" in [words.get_text() for words in ax.texts]
+    assert ax.get_xlabel() == "tokens"
+
+
+def test_parts_stand_end_to_end_and_their_sum_is_written():
+    ax = figures.stacked({"a": {"load": 1.0, "run": 0.5}, "b": {"load": 0.1, "run": 0.1}})
+    bars = [(bar.get_x(), bar.get_width()) for bar in ax.patches]
+    assert bars == [(0, 1.0), (1.0, 0.5), (0, 0.1), (0.1, 0.1)]
+    assert [words.get_text() for words in ax.texts] == ["1.50 s", "200 ms"]
+    assert [words.get_text() for words in ax.get_legend().get_texts()] == ["load", "run"]
+    far = figures.stacked({"a": {"load": 1.0}, "b": {"load": 0.01}})
+    assert far.get_xscale() == "linear", "lengths add up on a linear axis alone"
+    first, second = ax.patches[:2]
+    assert (
+        first.get_hatch() != second.get_hatch() or first.get_facecolor() != second.get_facecolor()
+    )
+
+
+@pytest.mark.parametrize("draw", ["ratios", "stacked"])
+def test_all_words_fit_into_the_picture(draw):
+    data = {
+        "ratios": {"ONNX Runtime": (7.9, 8.0, 8.1), "torch.compile": (0.97, 0.98, 0.99)},
+        "stacked": {"ONNX Runtime": {"import": 0.03, "run": 0.2}, "PyTorch": {"import": 1.1}},
+    }[draw]
+    ax = getattr(figures, draw)(data, title="a finding\nand another", note="one thread")
+    ax.figure.canvas.draw()
+    frame, drawn = ax.figure.bbox, ax.get_tightbbox()
+    assert frame.x0 <= drawn.x0
+    assert frame.y0 <= drawn.y0
+    assert drawn.x1 <= frame.x1
+    assert drawn.y1 <= frame.y1

@@ -4,6 +4,7 @@ from .artifact import export as export
 from .artifact import load as load
 from .calls import observe as observe
 from .contract import probe as probe
+from .costs import weigh as weigh
 from .frames import watch as watch
 from .graph import capture as capture
 from .hotspots import profile as profile
@@ -12,6 +13,7 @@ from .lineage import trace as trace
 from .racing.call import compiled as compiled
 from .racing.race import race as race
 from .stack import check as check
+from .tuning import tune as tune
 from .viewer import view as view
 
 __version__: str

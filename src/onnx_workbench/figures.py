@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ MARKERS = "osD^vPX*"  # never colour alone
 _GREY = "#5A5A5A"
 _WIDTH = 7.2  # inches; a notebook's column at matplotlib's 100 dpi
 _LINE = 86  # letters of a title that fit into it, less what stands left of the axes
+_HATCHES = ("", "", "///", "...")
 _WIDE = 8.0  # from this ratio of slowest to fastest on, a linear axis hides the fast ones
 
 
@@ -59,19 +61,61 @@ def blocks(
     return _finish(ax, title, note, left=max(map(len, times)))
 
 
+def ratios(
+    intervals: Mapping[str, tuple[float, float, float]],
+    matters: float = 0.03,
+    title: str = "",
+    note: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """How many times as fast as the baseline, with its interval: a forest plot.
+
+    Args:
+        intervals: name -> lower end, estimate, upper end; above 1 is faster.
+        matters: the least difference that counts, as a fraction; a band around 1.
+        title: the finding.
+        note: small print under the plot.
+        ax: where to draw; a new figure without it.
+
+    >>> ax = ratios({"fast": (1.31, 1.38, 1.44)}, title="fast is faster")
+    >>> ax.get_xscale(), [label.get_text() for label in ax.get_yticklabels()]
+    ('log', ['fast'])
+    """
+    ax = _axes(ax, height=1.6 + 0.5 * len(intervals) + 0.2 * title.count("\n"))
+    ax.axvspan(1 / (1 + matters), 1 + matters, color="#E4E4E4", zorder=0)
+    ax.axvline(1, color=_GREY, linewidth=1)
+    for row, (low, middle, high) in enumerate(intervals.values()):
+        color, marker = _look(row + 1)  # the first look is the baseline's, which is the line at 1
+        ax.plot([low, high], [row, row], color=color, linewidth=2.4, solid_capstyle="butt")
+        ax.plot(middle, row, marker, color=color, markersize=7.5, markeredgecolor="white")
+        words = f"{middle:.2f}x ({low:.2f} to {high:.2f})"
+        _label(ax, (middle, row - 0.3), words, color, ha="center")
+    ax.set_yticks(range(len(intervals)), list(intervals))
+    ax.set_ylim(len(intervals) - 0.5, -0.7)
+    ax.tick_params(axis="y", length=0)
+    _ratio_axis(ax, [1.0, *(end for interval in intervals.values() for end in interval)])
+    ax.set_xlabel(f"times as fast, with interval; grey: within {100 * matters:g} %")
+    return _finish(ax, title, note, left=max(map(len, intervals)))
+
+
 def sweep(
     times: Mapping[str, Mapping[int, Sequence[float]]],
     title: str = "",
     note: str = "",
     ax: Axes | None = None,
+    over: str = "batch size",
 ) -> Axes:
-    """Median time per call over the batch size, with a band from quartile to quartile.
+    """Median time per call over a size, with a band from quartile to quartile.
+
+    Where the first contestant and another change places, the size is marked; see
+    :func:`crossover`.
 
     Args:
-        times: name -> batch size -> seconds per call, one for each block.
+        times: name -> size -> seconds per call, one for each block.
         title: the finding.
         note: small print under the plot.
         ax: where to draw; a new figure without it.
+        over: what the sizes are.
 
     >>> ax = sweep({"eager": {1: [4e-3, 5e-3], 16: [9e-3, 9e-3]}}, title="alone")
     >>> ax.get_xscale(), ax.get_yscale(), ax.get_xlabel()
@@ -89,10 +133,89 @@ def sweep(
     ax.set_xscale("log")
     _size_ticks(ax, sorted({size for curve in times.values() for size in curve}))
     _time_axis(ax, "y", [row for curve in times.values() for row in curve.values()], log=True)
-    ax.set_xlabel("batch size")
+    ax.set_xlabel(over)
     ax.set_ylabel("time per call, median and quartiles")
     _label_ends(ax, ends)
+    _mark_crossovers(ax, times)
     return _finish(ax, title, note, left=8)
+
+
+def crossover(
+    one: Mapping[int, Sequence[float]], other: Mapping[int, Sequence[float]]
+) -> float | None:
+    """The size at which two curves change places, or None where they do not.
+
+    A change counts where the quartiles are apart on both sides of it, the other way round; in
+    between, the logarithms of the medians are taken to run straight. Of several the first.
+
+    >>> crossover({1: [1e-3], 16: [16e-3]}, {1: [2e-3], 16: [8e-3]})
+    4.0
+    >>> crossover({1: [1e-3], 16: [1e-3, 9e-3]}, {1: [2e-3], 16: [2e-3, 7e-3]}) is None
+    True
+    """
+    apart: list[tuple[int, float]] = []
+    for size in sorted(one.keys() & other.keys()):
+        mine, theirs = np.log(_quartiles(one[size])), np.log(_quartiles(other[size]))
+        if mine[2] < theirs[0] or theirs[2] < mine[0]:
+            apart.append((size, float(mine[1] - theirs[1])))
+    for (low, before), (high, after) in pairwise(apart):
+        if before * after < 0:
+            return float(low * (high / low) ** (before / (before - after)))
+    return None
+
+
+def stacked(
+    parts: Mapping[str, Mapping[str, float]],
+    title: str = "",
+    note: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Where the time goes until the work is done: one bar a contestant, its parts end to end.
+
+    Args:
+        parts: name -> part -> seconds, in the order in which they pass.
+        title: the finding.
+        note: small print under the plot.
+        ax: where to draw; a new figure without it.
+
+    >>> ax = stacked({"eager": {"load": 1.1, "first call": 0.01}}, title="loading is what costs")
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['eager']
+    """
+    ax = _axes(ax, height=1.9 + 0.5 * len(parts) + 0.2 * title.count("\n"))
+    names = list(dict.fromkeys(part for bar in parts.values() for part in bar))
+    for row, bar in enumerate(parts.values()):
+        begin = 0.0
+        for name, width in bar.items():
+            index = names.index(name) + 1
+            ax.barh(
+                row,
+                width,
+                0.55,
+                begin,
+                color=_look(index)[0],
+                hatch=_HATCHES[index % 4],
+                edgecolor="white",
+                linewidth=0.8,
+                label="" if row else name,
+            )
+            begin += width
+        ax.annotate(
+            text.seconds(begin),
+            (begin, row),
+            (5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+        )
+    ax.set_yticks(range(len(parts)), list(parts))
+    ax.set_ylim(len(parts) - 0.5, -1.0)  # the names of the parts stand in a row of their own
+    ax.tick_params(axis="y", length=0)
+    _time_axis(ax, "x", [[sum(bar.values())] for bar in parts.values()], linear=True)
+    ax.margins(x=0.12)
+    ax.set_xlabel("time from the start of the process")
+    ax.legend(loc="upper right", ncols=len(names), frameon=False, fontsize=9, borderpad=0)
+    return _finish(ax, title, note, left=max(map(len, parts)))
 
 
 def moves(
@@ -161,14 +284,18 @@ def _quartiles(values: Sequence[float]) -> np.ndarray:
 
 
 def _time_axis(
-    ax: Axes, side: Literal["x", "y"], rows: Iterable[Sequence[float]], log: bool = False
+    ax: Axes,
+    side: Literal["x", "y"],
+    rows: Iterable[Sequence[float]],
+    log: bool = False,
+    linear: bool = False,
 ) -> None:
     """Ticks that carry their unit; logarithmic where the slowest would squeeze the fastest."""
     from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
     axis = ax.xaxis if side == "x" else ax.yaxis
     values = np.concatenate([np.asarray(row) for row in rows])
-    if log or values.max() > _WIDE * values.min():
+    if log or (not linear and values.max() > _WIDE * values.min()):
         (ax.set_xscale if side == "x" else ax.set_yscale)("log")
         axis.set_major_locator(LogLocator(subs=_steps(values.max() / values.min())))
         axis.set_minor_locator(NullLocator())
@@ -180,6 +307,39 @@ def _time_axis(
 def _steps(ratio: float) -> tuple[int, ...]:
     """Where a decade has ticks: fewer where more decades stand side by side."""
     return (1, 2, 3, 5, 7) if ratio < 10 else (1, 2, 5) if ratio < 200 else (1,)
+
+
+def _ratio_axis(ax: Axes, values: Sequence[float]) -> None:
+    """Logarithmic, so that twice and half as fast stand equally far from 1."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    low, high = min(values), max(values)
+    room = 1.25 * max(1.0, (high / low) ** 0.12)  # for the words above the outermost
+    ax.set_xscale("log")
+    ax.set_xlim(low / room, high * room)
+    fine = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 7) if high / low < 3 else _steps(high / low)
+    ax.xaxis.set_major_locator(LogLocator(subs=fine))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
+
+
+def _mark_crossovers(ax: Axes, times: Mapping[str, Mapping[int, Sequence[float]]]) -> None:
+    curve, *others = times.values()
+    for index, other in enumerate(others, start=1):
+        size = crossover(curve, other)
+        if size is None:
+            continue
+        color, low, high = _look(index)[0], min(curve), max(curve)
+        side = "left" if size < low * (high / low) ** 0.6 else "right"
+        ax.axvline(size, color=color, linestyle=":", linewidth=1.2)
+        ax.annotate(
+            *(f"change of places at about {size:.2g}", (size, 0.05 * index)),
+            *((5 if side == "left" else -5, 0), ax.get_xaxis_transform()),
+            textcoords="offset points",
+            color=color,
+            fontsize=9,
+            ha=side,
+        )
 
 
 def _size_ticks(ax: Axes, sizes: Sequence[int]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from .contestant import Prepared
+from .contestant import Panel, Prepared
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,7 +79,8 @@ class Entry:
     """One call of an ``.onnx`` file, ready to be sent to a process of its own.
 
     Called there, it opens the session and leaves ``session.run``, or with ``options.bound``
-    ``run_with_iobinding`` over buffers that are used again, to be timed.
+    ``run_with_iobinding`` over buffers that are used again, to be timed. ``panel`` is "" where
+    the copies are what is compared, so that both count as one.
     """
 
     path: str
@@ -87,6 +88,7 @@ class Entry:
     provider: str = "CPUExecutionProvider"
     threads: int = 1
     options: Options = field(default_factory=Options)
+    panel: Panel | None = None
 
     def __call__(self) -> Prepared:
         import onnxruntime
@@ -102,13 +104,13 @@ class Entry:
                 timed="session.run: NumPy in, NumPy out, copies from and to tensors excluded"
                 + words,
                 threads=granted,
-                panel="API",
+                panel="API" if self.panel is None else self.panel,
             )
         return Prepared(
             run=_bound(session, self.feeds),
             timed=f"run_with_iobinding: buffers bound once and used again, no copies{words}",
             threads=granted,
-            panel="compute",
+            panel="compute" if self.panel is None else self.panel,
         )
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from ..errors import InputError
-from .exercises import batch, breaks, clocks, hot, length, node, ratio
+from .exercises import batch, breaks, clocks, hot, length, node, ratio, rigged
 from .task import Exercise
 
-EXERCISES = {
-    e.number: e for e in (m.EXERCISE for m in (clocks, breaks, batch, node, ratio, hot, length))
-}
+_ROOMS = (clocks, breaks, batch, node, ratio, rigged, hot, length)
+EXERCISES = {room.EXERCISE.number: room.EXERCISE for room in _ROOMS}
 
 
 def exercise(number: str) -> Exercise:

@@ -244,12 +244,15 @@ def _entries(
 ) -> dict[str, list[Entry]]:
     inputs = [_resized(size, args, kwargs) for size in sizes]
     return {
-        name: [_entry(fn, sized_args, sized_kwargs, threads) for sized_args, sized_kwargs in inputs]
+        name: [
+            entry_of(fn, sized_args, sized_kwargs, threads) for sized_args, sized_kwargs in inputs
+        ]
         for name, fn in contestants.items()
     }
 
 
-def _entry(fn: Callable, args: tuple, kwargs: dict[str, Any], threads: int) -> Entry:
+def entry_of(fn: Callable, args: tuple, kwargs: dict[str, Any], threads: int) -> Entry:
+    """What a worker is sent: the contestant's own entry, or a plain call."""
     offer = getattr(fn, "entry", None)
     if not callable(offer) or isinstance(fn, torch.nn.Module):
         return Call(fn, args, kwargs, threads)
