@@ -5,6 +5,7 @@ from .artifact import load as load
 from .frames import watch as watch
 from .graph import capture as capture
 from .hotspots import profile as profile
+from .inspection import audit as audit
 from .latency import race as race
 from .lineage import trace as trace
 from .stack import check as check

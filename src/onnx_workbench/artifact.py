@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -24,6 +25,7 @@ from .contestant import Prepared
 from .errors import ExportError, InputError, LoadError
 from .graph import Graph, capture
 from .signature import Signature
+from .source import Line, user_line
 from .text import plural, size, table
 
 if TYPE_CHECKING:
@@ -351,7 +353,18 @@ def _check_loads(draft: Path, provider: str) -> None:
     try:
         runtime.open_session(draft, provider)
     except LoadError as error:
-        raise ExportError(f"ONNX Runtime rejects what the exporter wrote. {error}") from error
+        line = _line_of_rejected(draft, str(error))
+        raise ExportError(f"ONNX Runtime rejects what the exporter wrote. {error}", line) from error
+
+
+def _line_of_rejected(draft: Path, said: str) -> Line | None:
+    """ONNX Runtime names the node that it has no kernel for; its metadata has the line."""
+    names = re.findall(r"name '([^']+)'|in node \(([^)]+)\)", said)
+    for node in onnx.load(draft, load_external_data=False).graph.node:
+        if any(node.name in found for found in names):
+            told = {entry.key: entry.value for entry in node.metadata_props}
+            return user_line(told.get("pkg.torch.onnx.stack_trace"))
+    return None
 
 
 def _publish(draft: Path, target: Path) -> Path:

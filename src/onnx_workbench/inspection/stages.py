@@ -1,0 +1,239 @@
+"""The stages of an audit, one small function each, in the order in which they run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.utils._pytree as pytree
+from torch import nn
+
+from .. import exporter, runtime
+from ..agreement import verify
+from ..artifact import Artifact, export
+from ..errors import CaptureError, ExportError, LoadError, WorkbenchError
+from ..graph import Graph, capture
+from ..hotspots import profile
+from ..latency import race
+from ..source import is_users, user_line
+from ..text import plural, seconds
+from . import facts
+from .finding import Finding
+
+QUICK = 0.2
+"""Seconds that the latency and the hot lines may take each; both have a least number of runs."""
+
+RELEASES = (
+    ("1.17", 9, 20),
+    ("1.18", 10, 21),
+    ("1.21", 10, 22),
+    ("1.23", 11, 23),
+    ("1.24", 13, 25),
+    ("1.27", 13, 26),
+)
+"""ONNX Runtime, and the highest IR version and opset that it loads. Source: one-node models of each
+version, given to each release (``benchmarks/releases.py``); its own table is at
+https://onnxruntime.ai/docs/reference/compatibility.html."""
+
+
+@dataclass
+class Case:
+    """What is audited, and what the stages have made of it so far."""
+
+    subject: nn.Module | Artifact
+    args: tuple
+    kwargs: dict[str, Any]
+    dynamic: Mapping[str, Any] | None
+    opset: int | None
+    folder: Path = Path()
+    graph: Graph | None = None
+    artifact: Artifact | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.subject, Artifact):
+            self.artifact = self.subject
+
+    @property
+    def name(self) -> str:
+        if isinstance(self.subject, Artifact):
+            return self.subject.path.name
+        return type(self.subject).__name__
+
+    @property
+    def model(self) -> nn.Module | None:
+        """None where a file is audited."""
+        return self.subject if isinstance(self.subject, nn.Module) else None
+
+
+class Stage(NamedTuple):
+    """``needs`` are the attributes of the case without which it cannot be tried."""
+
+    name: str
+    run: Callable[[Case], Iterator[Finding]]
+    needs: tuple[str, ...] = ()
+
+    def __call__(self, case: Case) -> Iterator[Finding]:
+        missing = [name for name in self.needs if getattr(case, name) is None]
+        if missing:
+            yield Finding(self.name, "not tried", f"it needs the {missing[0]}, and there is none")
+            return
+        try:
+            yield from self.run(case)
+        except WorkbenchError as error:
+            yield Finding.of_error(self.name, error)
+        except Exception as error:  # a stage of ours that fails must not hide the others
+            first = (str(error).strip().splitlines() or [""])[0]
+            line = user_line(error.__traceback__)
+            yield Finding(self.name, "not tried", f"{type(error).__name__}: {first}", line)
+
+
+def _call(case: Case) -> Iterator[Finding]:
+    model = case.model
+    if any(module.training for module in model.modules()):
+        yield Finding(
+            "model",
+            "risk",
+            "The model is in training mode: torch.onnx.export would write it so, with dropout and "
+            "batch statistics; it is audited in eval mode",
+            repair="Call model.eval() before every export.",
+        )
+    try:
+        with exporter.evaluating(model), torch.no_grad():
+            result = model(*pytree.tree_map_only(torch.Tensor, torch.clone, case.args), **case.kwargs)
+    except Exception as error:
+        line = user_line(error.__traceback__)
+        first = (str(error).strip().splitlines() or [""])[0]
+        yield Finding(
+            "model",
+            "broken",
+            f"The model itself fails on this call: {type(error).__name__}: {first}",
+            line if line and is_users(line.file) else None,
+            "Mend the call, or the model: nothing that follows can be right before.",
+        )
+        return
+    outputs = sum(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(result))
+    yield Finding("model", "ok", f"runs, and returns {plural(outputs, 'tensor')}")
+
+
+def _capture(case: Case) -> Iterator[Finding]:
+    model = case.model
+    try:
+        graph = capture(model, *case.args, dynamic=case.dynamic, **case.kwargs)
+    except CaptureError as error:
+        finding = Finding.of_error("capture", error)
+        with suppress(CaptureError):  # so that the rest can be tried
+            case.graph = capture(model, *case.args, **case.kwargs) if case.dynamic else None
+        whole = facts.forward_line(model) if case.graph is None else None  # a dimension's has its own
+        yield replace(finding, line=finding.line or whole)
+        return
+    case.graph = graph
+    found = [*facts.mutations(graph), *facts.unused(graph, model), *facts.baked(graph, model)]
+    yield from found
+    if not found:
+        count = plural(graph.operations.total(), "operation")
+        yield Finding("capture", "ok", f"{count}, no side effects, nothing baked in")
+
+
+def _export(case: Case) -> Iterator[Finding]:
+    path = case.folder / "model.onnx"
+    try:
+        case.artifact = export(case.graph, path, opset=case.opset)
+    except ExportError as error:
+        yield Finding.of_error("export", error)
+        if case.opset is None:
+            return
+        case.artifact = export(case.graph, path)
+    else:
+        nodes = plural(case.artifact.operations.total(), "node")
+        yield Finding("export", "ok", f"{nodes}, checked by onnx, loaded by ONNX Runtime")
+
+
+def _contract(case: Case) -> Iterator[Finding]:
+    if not case.dynamic:
+        yield Finding("contract", "ok", "no dimension was asked to stay dynamic")
+        return
+    from ..contract import probe
+    for dimension in probe(case.model, *case.args, dynamic=case.dynamic, **case.kwargs).dimensions:
+        verdict = "ok" if dimension else "wrong"
+        said = next((f": {trial.said}" for trial in dimension.trials if trial.said), "")
+        sentence = f"{dimension.place} is {dimension.verdict}{'' if dimension else said}"
+        yield Finding("contract", verdict, sentence, dimension.line, dimension.repair)
+
+
+def _numbers(case: Case) -> Iterator[Finding]:
+    agreement = verify(case.model, case.artifact, *case.args, **case.kwargs)
+    for leaf in agreement.leaves:
+        if leaf.reason:
+            yield Finding("numbers", "wrong", f"{leaf.path} differs: {leaf.reason}")
+    if agreement:
+        yield Finding("numbers", "ok", f"{plural(len(agreement.leaves), 'output')} within tolerance")
+
+
+def _opsets(case: Case) -> Iterator[Finding]:
+    yield Finding("opsets", "ok", "")
+
+
+def _portability(case: Case) -> Iterator[Finding]:
+    artifact = case.artifact
+    first, *others = artifact.files
+    alone = case.folder / "alone"
+    alone.mkdir()
+    shutil.copy(first, alone)
+    try:
+        runtime.open_session(alone / first.name)
+    except LoadError:
+        names = ", ".join(file.name for file in others)
+        yield Finding(
+            "portability",
+            "risk",
+            f"{first.name} cannot be loaded without {names}",
+            repair="Keep the files in one folder and move that, or write one file: "
+            "onnx_workbench.export() does up to 2 GB, torch.onnx.export with external_data=False.",
+        )
+    opset, ir = artifact.opset, artifact.proto.ir_version
+    old = next((r for r, most, highest in RELEASES if ir <= most and opset <= highest), None)
+    since = f"loads in ONNX Runtime {old} and newer" if old else "newer than the releases we know"
+    files = "one file" if not others else plural(1 + len(others), "file")
+    yield Finding("portability", "ok", f"opset {opset}, IR {ir}: {since}; {files}")
+
+
+def _size(case: Case) -> Iterator[Finding]:
+    yield facts.weights(case.artifact, case.model)
+
+
+def _latency(case: Case) -> Iterator[Finding]:
+    contestants = {"PyTorch": case.model, "ONNX Runtime": case.artifact}
+    given = {name: runs for name, runs in contestants.items() if runs is not None}
+    result = race(given, *case.args, seconds=QUICK, **case.kwargs)
+    ratio = result.ratio("ONNX Runtime")
+    if ratio is None or len(given) == 1:
+        yield Finding("latency", "ok", f"ONNX Runtime takes {seconds(result.lanes[-1].quartiles[1])}")
+    else:
+        against = f"{ratio.median:.2f}x as fast as PyTorch at 1 thread ({ratio.verdict})"
+        yield Finding("latency", "ok", f"ONNX Runtime is {against}; race() measures with more care")
+
+
+def _hot(case: Case) -> Iterator[Finding]:
+    spots = profile(case.artifact, *case.args, seconds=QUICK, **case.kwargs)
+    hottest, total = spots.hottest, spots.total or 1.0
+    share = f"{hottest.seconds / total:.0%} of kernel time"
+    yield Finding("hot lines", "ok", f"{share} in {hottest.name}", hottest.line)
+
+
+STAGES = (
+    Stage("model", _call, ("model",)),
+    Stage("capture", _capture, ("model",)),
+    Stage("export", _export, ("graph",)),
+    Stage("contract", _contract, ("model",)),
+    Stage("numbers", _numbers, ("model", "artifact")),
+    Stage("opsets", _opsets, ("graph",)),
+    Stage("portability", _portability, ("artifact",)),
+    Stage("size", _size, ("artifact",)),
+    Stage("latency", _latency, ("artifact",)),
+    Stage("hot lines", _hot, ("artifact",)),
+)
