@@ -117,7 +117,7 @@ def _call(case: Case) -> Iterator[Finding]:
         )
         return
     outputs = sum(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(result))
-    yield Finding("model", "ok", f"runs, and returns {plural(outputs, 'tensor')}")
+    yield Finding("model", "ok", f"runs, and returns {plural(outputs, 'tensor')}" if outputs else "runs")
 
 
 def _capture(case: Case) -> Iterator[Finding]:

@@ -34,10 +34,10 @@ class Tied(nn.Module):
     class Mended(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.table = nn.Parameter(torch.ones(32, 60))
+            self.table = nn.Parameter(torch.ones(60, 32))
 
         def forward(self, tokens: Tensor) -> Tensor:
-            return self.table[:, tokens].permute(1, 2, 0) @ self.table
+            return (self.table @ self.table[tokens].transpose(1, 2)).transpose(1, 2)
 
 
 def written(external: bool) -> Artifact:
