@@ -215,7 +215,7 @@ class Artifact:
         )
 
     def _feeds(self, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        tensors = self._tensors(args, kwargs)
+        tensors = self.tensors(args, kwargs)
         for value, tensor in zip(self.inputs, tensors, strict=True):
             runtime.check_input(value, tensor)
         return {
@@ -223,7 +223,8 @@ class Artifact:
             for value, tensor in zip(self.inputs, tensors, strict=True)
         }
 
-    def _tensors(self, args: tuple, kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
+    def tensors(self, args: tuple, kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
+        """The tensors of a call ``artifact(*args, **kwargs)``, in the order of :attr:`inputs`."""
         if self.signature is None:
             return self._by_input_name(args, kwargs)
         tensors = self.signature.flatten(args, kwargs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
 from typing import Any
@@ -74,7 +74,8 @@ def capture(
         except Exception as error:
             raise _explained(model, error) from error
     signature = Signature.of_program(program, model, args, kwargs)
-    return Graph(type(model).__name__, program, signature, tuple(signature.axes(given)))
+    axes = tuple(signature.axes(given))
+    return Graph(type(model).__name__, program, signature, axes, model)
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,15 @@ class Graph:
     """An FX graph with the call that it was captured from. Made by :func:`capture`.
 
     ``program`` is the ``torch.export.ExportedProgram``; ``axes`` has the names of the dynamic
-    dimensions of each tensor input; ``before`` is set on what :meth:`polish` returns.
+    dimensions of each tensor input; ``model`` is the module itself; ``before`` is set on what
+    :meth:`polish` returns.
     """
 
     name: str
     program: ExportedProgram
     signature: Signature
     axes: tuple[dict[int, Any] | None, ...]
+    model: nn.Module
     before: Graph | None = field(default=None)
 
     @cached_property
@@ -120,7 +123,7 @@ class Graph:
         """
         program = exporter.translate(self.program, optimize=False).exported_program
         assert program is not None
-        return Graph(self.name, program, self.signature, self.axes, before=self)
+        return replace(self, program=program, before=self)
 
     def changes(self) -> list[tuple[str, int, int]]:
         """Each operator whose count differs from the graph before polishing: (target, was, is)."""

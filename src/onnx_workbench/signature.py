@@ -115,6 +115,13 @@ class Signature:
             if i not in self.baked_inputs
         ]
 
+    def call(self, tensors: Sequence[torch.Tensor]) -> tuple[tuple, dict[str, Any]]:
+        """The arguments of a call with these tensors: what :meth:`flatten` takes apart."""
+        rest = iter(tensors)
+        count = range(self.in_spec.num_leaves)
+        leaves = [self.baked_inputs[i] if i in self.baked_inputs else next(rest) for i in count]
+        return pytree.tree_unflatten(leaves, self.in_spec)
+
     def unflatten(self, tensors: Sequence[torch.Tensor]) -> Any:
         """The tensors of the graph's outputs, in the structure that the model returns."""
         rest = iter(tensors)
@@ -140,6 +147,21 @@ class Signature:
                 f"{_structure(self.in_spec)}. Give each tensor a dict such as {{0: 'batch'}}."
             )
         return [leaf for i, leaf in enumerate(leaves) if i not in self.baked_inputs]
+
+    def dynamic(self, axes: Sequence[Any]) -> dict[str, Any]:
+        """What :meth:`axes` takes apart, by argument of ``forward``."""
+        rest = iter(axes)
+        count = range(self.in_spec.num_leaves)
+        leaves = [None if i in self.baked_inputs else next(rest) for i in count]
+        args, kwargs = pytree.tree_unflatten(leaves, self.in_spec)
+        return dict(zip(self.args, args, strict=False)) | kwargs
+
+    @property
+    def sources(self) -> list[str]:
+        """What torch.export calls each tensor of the call: ``L['x']``, ``L['batch']['mask']``."""
+        tree = self.dynamic(self.tensor_inputs)
+        paths = [path for path, leaf in pytree.tree_flatten_with_path(tree)[0] if leaf is not None]
+        return [f"L{pytree.keystr(path)}" for path in paths]
 
     def _as_captured(self, args: tuple, kwargs: Mapping[str, Any]) -> tuple[tuple, dict[str, Any]]:
         """The same call with each argument where it stood when the model was captured."""

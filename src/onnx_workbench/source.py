@@ -50,7 +50,7 @@ class Line:
 def lines(stack_trace: str) -> list[Line]:
     """All frames of a stack trace as torch and Python print it, outermost first."""
     return [
-        _line(match["file"], int(match["number"]), match["function"].strip())
+        line_at(match["file"], int(match["number"]), match["function"].strip())
         for match in _FRAME.finditer(stack_trace)
     ]
 
@@ -87,9 +87,10 @@ def is_users(file: str) -> bool:
 def _walk(trace: TracebackType | None) -> Iterator[Line]:
     while trace is not None:
         code = trace.tb_frame.f_code
-        yield _line(code.co_filename, trace.tb_lineno, code.co_name)
+        yield line_at(code.co_filename, trace.tb_lineno, code.co_name)
         trace = trace.tb_next
 
 
-def _line(file: str, number: int, function: str) -> Line:
+def line_at(file: str, number: int, function: str) -> Line:
+    """The line of that number, with the text that it has today."""
     return Line(file, number, function, linecache.getline(file, number).strip())

@@ -1,0 +1,309 @@
+"""Shapes promised, shapes kept: each dynamic dimension of a file, tried at many sizes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
+from html import escape
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import torch.utils._pytree as pytree
+from torch import nn
+from torch.export import Dim
+
+from .artifact import Artifact, export
+from .errors import CaptureError, InputError
+from .exporter import evaluating
+from .graph import Graph, capture
+from .guards import Guard, culprit, listening
+from .sizes import (
+    BAD,
+    FINE,
+    Asked,
+    Subject,
+    Trial,
+    demanded,
+    in_file,
+    in_graph,
+    limits,
+    sweep,
+    symbolic,
+)
+from .source import Line
+from .text import html_table, plural, table
+
+KEPT = "kept"
+WITHIN = "kept within"
+STATIC = "static in silence"
+BROKEN = "advertised but broken"
+REFUSED = "refused by capture"
+RUNS = "runs, numbers unknown"
+"""The verdicts on a dimension; "kept within" is followed by bounds, such as "[1, 32]". The last is
+all that can be said of a file without its model."""
+
+_HEADER = ("dimension", "asked as", "file says", "torch.export says", "verdict", "sizes tried")
+_REPAIRS = {
+    STATIC: "Name it in `dynamic` when you export; export() raises where the model freezes it.",
+    BROKEN: "Find the line with probe(model, ..., dynamic=...): a file alone does not know it.",
+}
+"""Where torch.export made no guard, or there is no model."""
+
+
+def probe(
+    model: nn.Module | Artifact, *args: Any, dynamic: Mapping[str, Any] | None = None, **kwargs: Any
+) -> Contract:
+    """Try each dynamic dimension of a model's ONNX file at many sizes, against the model itself.
+
+    The sizes are 1 and 2, the size of the example and its neighbours, primes, and the bounds, edges
+    first. The larger and smaller inputs are made of the example's own rows, so that an index stays
+    in range. Dimensions that stand for the same size vary together: those that torch.export found
+    to be one, or that share a name in a file which was loaded. Numbers are compared as
+    :func:`~onnx_workbench.verify` does it, and a size that the model itself refuses is no fault of
+    the file.
+
+    Args:
+        model: a module, which is captured and exported to a temporary file; an Artifact of
+            :func:`~onnx_workbench.export`, which knows its model; or one of
+            :func:`~onnx_workbench.load`, of which can be said what it declares and where it runs,
+            and not whether its numbers are right.
+        args, kwargs: the arguments of one call. An exported Artifact knows them.
+        dynamic: the dimensions asked for, as :func:`~onnx_workbench.capture` takes them; by name of
+            the input for a loaded file. The default is what an Artifact was exported with, or
+            declares.
+
+    Raises:
+        InputError: nothing is asked for, or the arguments do not fit.
+        CaptureError, ExportError: there is no file to try.
+
+    >>> import torch
+    >>> probe(nn.Linear(8, 2).eval(), torch.ones(5, 8), dynamic={"input": {0: "batch"}})
+    KEPT: 1 dynamic dimension
+    dimension       asked as  file says  torch.export says  verdict  sizes tried
+    --------------  --------  ---------  -----------------  -------  ------------------------------
+    input.shape[0]  batch     batch      any size           kept     agrees: 1 2 3 4 5 6 7 10 11 13
+    """
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        if isinstance(model, Artifact):
+            subject = _of_artifact(model, args, kwargs, dynamic)
+        else:
+            subject = _of_model(model, args, kwargs, dynamic or {}, Path(folder))
+        if not subject.asked:
+            raise InputError(
+                "probe() was asked for no dynamic dimension. Name what may change, for example "
+                "dynamic={'x': {0: 'batch'}}."
+            )
+        with evaluating(subject.graph.model) if subject.graph else nullcontext():
+            found = sweep(subject)
+        dimensions = [
+            _dimension(asked, trials, subject)
+            for asked, trials in zip(subject.asked, found, strict=True)
+        ]
+        if subject.graph and not all(dimensions):
+            dimensions = _blamed(dimensions, subject.graph, subject.call(subject.tensors))
+    return Contract(tuple(dimensions), subject.graph is not None)
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One dimension that was asked to be dynamic.
+
+    ``promised`` is what the input of the file says, ``constraint`` what torch.export's range
+    constraints say. ``guard`` is the assumption of the capture that froze or bounded it, with its
+    ``line`` and ``locals``; it is None where the dimension is kept, or torch made none.
+    """
+
+    input: str
+    axis: int
+    name: str
+    verdict: str
+    promised: int | str
+    constraint: str
+    trials: tuple[Trial, ...]
+    guard: Guard | None = None
+
+    def __bool__(self) -> bool:
+        broken = any(trial.outcome in BAD for trial in self.trials)
+        return self.verdict == KEPT or (self.verdict.startswith(WITHIN) and not broken)
+
+    @property
+    def line(self) -> Line | None:
+        """The user's line that made the assumption."""
+        return self.guard.line if self.guard else None
+
+    @property
+    def locals(self) -> Mapping[str, str]:
+        """The tensors and sizes that this line works with."""
+        return self.guard.locals if self.guard else {}
+
+    @property
+    def repair(self) -> str:
+        """What usually helps; empty where nothing is to be mended."""
+        return self.guard.repair if self.guard else _REPAIRS.get(self.verdict, "")
+
+    @property
+    def place(self) -> str:
+        """
+        >>> Dimension("x", 1, "words", KEPT, "words", "", ()).place
+        'x.shape[1]'
+        """
+        return f"{self.input}.shape[{self.axis}]"
+
+
+@dataclass(frozen=True, repr=False)
+class Contract:
+    """The answer of :func:`probe`; true where every dimension asked for is kept.
+
+    A dimension kept within bounds counts as kept where the model itself refuses what lies outside.
+    ``compared`` is False where there was no model to compare numbers with.
+    """
+
+    dimensions: tuple[Dimension, ...]
+    compared: bool
+
+    def __bool__(self) -> bool:
+        return all(self.dimensions) and self.compared
+
+    def __repr__(self) -> str:
+        parts = [self._headline(), table(map(_row, self.dimensions), _HEADER)]
+        return "\n".join(parts + [note for d in self.dimensions for note in _notes(d)])
+
+    def _repr_html_(self) -> str:
+        notes = "\n".join(note for d in self.dimensions for note in _notes(d))
+        rows = html_table(map(_row, self.dimensions), _HEADER)
+        return f"<p>{escape(self._headline())}</p>{rows}<pre>{escape(notes)}</pre>"
+
+    def _headline(self) -> str:
+        count = plural(len(self.dimensions), "dynamic dimension")
+        if not self.compared:
+            return f"NOT PROVEN: {count}; without the model, nobody knows if the numbers are right"
+        broken = sum(not dimension for dimension in self.dimensions)
+        return f"BROKEN: {broken} of {count}" if broken else f"KEPT: {count}"
+
+
+def _row(dimension: Dimension) -> tuple[str, ...]:
+    d = dimension
+    says = repr(d.promised) if str(d.promised).isdigit() else d.promised
+    return (d.place, d.name, str(says), d.constraint, d.verdict, _tried(d.trials))
+
+
+def _tried(trials: Sequence[Trial]) -> str:
+    sizes: dict[str, list[str]] = {}
+    for trial in sorted(trials, key=lambda trial: trial.size):
+        sizes.setdefault(trial.outcome, []).append(str(trial.size))
+    return "; ".join(f"{outcome}: {' '.join(found)}" for outcome, found in sizes.items())
+
+
+def _notes(dimension: Dimension) -> Iterator[str]:
+    guard = dimension.guard
+    if guard:
+        yield f"{dimension.place}: {guard}"
+        yield from (f"    {name} = {value}" for name, value in guard.locals.items())
+    elif not dimension:
+        said = next((trial.said for trial in dimension.trials if trial.said), "")
+        yield f"{dimension.place}: {said or dimension.verdict}"
+    if dimension.repair:
+        yield f"    What helps: {dimension.repair}"
+
+
+def _of_model(
+    model: nn.Module, args: tuple, kwargs: Any, dynamic: Mapping[str, Any], folder: Path
+) -> Subject:
+    graph = capture(model, *args, dynamic=_relaxed(dynamic), **kwargs)
+    graph = replace(graph, axes=tuple(graph.signature.axes(dynamic)))
+    artifact = export(replace(graph, axes=_standing(graph)), folder / "probed.onnx")
+    return replace(in_graph(artifact, graph, args, kwargs), exported=False)
+
+
+def _of_artifact(
+    artifact: Artifact, args: tuple, kwargs: Any, dynamic: Mapping[str, Any] | None
+) -> Subject:
+    graph = artifact.graph
+    if graph is None:
+        return in_file(artifact, args, kwargs, dynamic)
+    if not (args or kwargs):
+        args, kwargs = graph.program.example_inputs
+    if dynamic is not None:
+        graph = replace(graph, axes=tuple(graph.signature.axes(dynamic)))
+    return in_graph(artifact, graph, args, kwargs)
+
+
+def _relaxed(dynamic: Any) -> Any:
+    """Each name, Dim or ``Dim.DYNAMIC`` as a ``Dim.AUTO``: torch.export raises for it no more."""
+
+    def auto(label: Any) -> Any:
+        low, high = limits(label)
+        return Dim.AUTO(min=low, max=high) if demanded(label) else label
+
+    return pytree.tree_map(auto, dynamic)
+
+
+def _standing(graph: Graph) -> tuple[dict[int, Any] | None, ...]:
+    """The axes without those that capture would have refused."""
+    return tuple(
+        {i: a for i, a in (axes or {}).items() if i in dynamic or not demanded(a)}
+        for axes, dynamic in zip(graph.axes, symbolic(graph), strict=True)
+    )
+
+
+def _dimension(asked: Asked, trials: Sequence[Trial], subject: Subject) -> Dimension:
+    """The dimension and its verdict; who is to blame comes later."""
+    usual = subject.tensors[asked.tensor].shape[asked.axis]
+    if subject.refuses(asked):
+        verdict = REFUSED
+    elif isinstance(asked.promised, int):
+        verdict = STATIC
+    else:
+        verdict = BROKEN if asked.frozen else _moving(asked, trials, usual, subject)
+    return Dimension(
+        asked.input,
+        asked.axis,
+        asked.name,
+        verdict,
+        "" if verdict == REFUSED else asked.promised,
+        subject.constraint(asked),
+        tuple(trials),
+    )
+
+
+def _moving(asked: Asked, trials: Sequence[Trial], usual: int, subject: Subject) -> str:
+    """The verdict on a dimension that the file says is dynamic."""
+    tried = sorted(trials, key=lambda trial: trial.size)
+    run = _run([trial for trial in tried if trial.outcome in (*FINE, *BAD)], usual)
+    if len(run) < 2:
+        return BROKEN
+    low, high = limits(asked.label)
+    gaps = any(run[0] < trial.size < run[-1] and trial.size not in run for trial in tried)
+    first = run[0] if (low or 0) > 1 or (tried[0].size < run[0] and not gaps) else 1
+    last = run[-1] if high or (tried[-1].size > run[-1] and not gaps) else "..."
+    if (first, last) == (1, "..."):
+        return KEPT if subject.graph else RUNS
+    return f"{WITHIN if subject.graph else 'runs within'} [{first}, {last}]"
+
+
+def _run(trials: Sequence[Trial], usual: int) -> list[int]:
+    """The sizes around the example's, up to the first on either side that is not fine."""
+    below = takewhile(_fine, (t for t in reversed(trials) if t.size <= usual))
+    above = takewhile(_fine, (t for t in trials if t.size > usual))
+    return sorted(trial.size for trial in (*below, *above))
+
+
+def _fine(trial: Trial) -> bool:
+    return trial.outcome in FINE
+
+
+def _blamed(
+    dimensions: Sequence[Dimension], graph: Graph, call: tuple[tuple, dict[str, Any]]
+) -> list[Dimension]:
+    """Those that are not kept, with the guard that torch.export made of them."""
+    asked = graph.signature.dynamic(graph.axes)
+    with listening() as heard, suppress(CaptureError):
+        capture(graph.model, *call[0], dynamic=_relaxed(asked), **call[1])
+    sources = dict(zip(graph.signature.tensor_inputs, graph.signature.sources, strict=True))
+    return [
+        d if d else replace(d, guard=culprit(heard, f"{sources[d.input]}.size()[{d.axis}]"))
+        for d in dimensions
+    ]

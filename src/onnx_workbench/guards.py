@@ -1,0 +1,160 @@
+"""What torch.export assumed about sizes while it captured, and on which line it did so.
+
+Each time a model asks a symbolic size for a number, or compares two, torch's shape environment adds
+a guard: ``Eq(s27, 16)`` is how a dimension gets frozen. The guards of a capture are written into
+torch's structured trace alone (``ShapeEnv._log_guard``, torch 2.13), which is where
+``torch.export.draft_export`` reads them too. Listening there costs no second capture, runs no real
+tensors and writes no file.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+from torch._logging import _internal, structured
+
+from .source import Line, is_users, line_at
+
+_EVENT = "guard_added"
+_SIZE = re.compile(r"L\['(\w+)'\](.*?)\.size\(\)\[(\d+)\]")
+_RELATION = re.compile(r"^(Eq|Ne)\((.+), (.+)\)$")
+_SIGNS = {"Eq": "==", "Ne": "!="}
+
+_KINDS = (
+    (
+        r"\b(int|float|len)\(|\.item\(",
+        "int(), float() and len() make a number of a size. Take it as x.shape gives it.",
+    ),
+    (
+        r"\b(for|while|range|zip|enumerate)\b|\.(split|chunk|unbind|tolist)\(",
+        "A Python loop over a size is unrolled. Work on the whole dimension at once: sum, cumsum, "
+        "torch.vmap, or torch's scan and while_loop.",
+    ),
+    (
+        r"\b(if|elif|assert|and|or|not|min|max)\b",
+        "A Python decision on a size is taken once, at capture. Keep both branches with "
+        "torch.cond, or say where it holds: torch.export.Dim('n', min=...).",
+    ),
+    (
+        r"",
+        "Something of a fixed size meets this dimension. Take as much of it as the input has, "
+        "table[: x.shape[1]], or make it from x.shape.",
+    ),
+)
+"""What stands on a line -> what usually helps. A guard that freezes nothing is a decision."""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """One assumption: ``expression`` in torch's symbols, and the inputs that these stand for.
+
+    ``sources`` has for each symbol what it is the size of: ``{"s27": "L['x'].size()[1]"}``.
+    ``locals`` are the tensors and sizes that the line works with, by name, as torch saw them.
+    """
+
+    expression: str
+    sources: Mapping[str, str]
+    line: Line | None
+    locals: Mapping[str, str]
+
+    @property
+    def freezes(self) -> bool:
+        """Whether it leaves a symbol one value alone."""
+        return self.expression.startswith("Eq(") and len(self.sources) == 1
+
+    @property
+    def words(self) -> str:
+        """The assumption in terms of the inputs: ``x.shape[1] == 16``."""
+        said = _in_words(self.expression, self.sources)
+        return _RELATION.sub(lambda m: f"{m[2]} {_SIGNS[m[1]]} {m[3]}", said)
+
+    @property
+    def repair(self) -> str:
+        """What usually helps, by what stands on the line."""
+        text = self.line.text if self.line else ""
+        kinds = _KINDS if self.freezes else _KINDS[2:3]
+        return next(words for pattern, words in kinds if re.search(pattern, text))
+
+    def __str__(self) -> str:
+        return f"{self.words}, assumed at {self.line}" if self.line else self.words
+
+
+def culprit(heard: Sequence[Guard], size: str) -> Guard | None:
+    """The guard that decided over a size such as ``L['x'].size()[1]``: the one that froze it, or a
+    size that it was found equal to; else the first that compares it."""
+    linked = {size}
+    for guard in heard:
+        if linked & set(guard.sources.values()):
+            linked |= set(guard.sources.values())
+    about = [guard for guard in heard if linked & set(guard.sources.values())]
+    direct = [guard for guard in about if size in guard.sources.values()]
+    ranked = [g for g in (*direct, *about) if g.freezes] + [g for g in direct if not g.freezes]
+    return next(iter(ranked), None)
+
+
+@contextmanager
+def listening() -> Iterator[list[Guard]]:
+    """A list that every guard is added to which torch.export adds while this lasts."""
+    heard: list[Guard] = []
+    handler = _Listener(heard)
+    logger = logging.getLogger("torch.__trace")
+    logger.addHandler(handler)
+    try:
+        with patch.object(_internal, "GET_DTRACE_STRUCTURED", True):
+            yield heard
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Listener(logging.Handler):
+    def __init__(self, heard: list[Guard]) -> None:
+        super().__init__()
+        self._heard = heard
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event = getattr(record, "metadata", {}).get(_EVENT)
+        if event and event["symbol_to_sources"]:
+            self._heard.append(_guard(event))
+
+
+def _guard(event: Mapping[str, Any]) -> Guard:
+    frames = [_frame(frame) for frame in event["user_stack"]]
+    line = next((f for f in reversed(frames) if is_users(f.file)), frames[-1] if frames else None)
+    seen = event["frame_locals"]
+    sizes = {**seen["symbols"], **event["symbol_to_sources"]}
+    known = {name: [v for v in found if v is not None] for name, found in seen["locals"].items()}
+    return Guard(
+        event["expr"],
+        event["symbol_to_sources"],
+        line,
+        {
+            name: ", ".join(_in_words(_short(value), sizes) for value in found)
+            for name, found in known.items()
+            if found
+        },
+    )
+
+
+def _in_words(text: str, sources: Mapping[str, str]) -> str:
+    """Torch's symbols as what they are the size of."""
+    for symbol, source in sources.items():
+        text = re.sub(rf"\b{symbol}\b", _SIZE.sub(r"\1\2.shape[\3]", source), text)
+    return text
+
+
+def _frame(frame: Mapping[str, Any]) -> Line:
+    """Torch writes a file's name once, and from then on its number."""
+    names = {number: name for name, number in structured.INTERN_TABLE.items()}
+    return line_at(names.get(frame["filename"], "<unknown>"), frame["line"], frame["name"])
+
+
+def _short(value: str) -> str:
+    """``Tensor(shape: torch.Size([2, s27, 8]), stride: ...)`` -> ``Tensor[2, s27, 8]``."""
+    shape = value.removeprefix("Tensor(shape: torch.Size(")
+    return value if shape == value else f"Tensor{shape.partition(')')[0]}"

@@ -1,0 +1,309 @@
+"""One call of a model and of its file, made anew at many sizes of its dynamic dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import sympy
+import torch
+from torch.export import Dim
+
+from . import progress
+from .agreement import verify
+from .artifact import Artifact
+from .errors import WorkbenchError
+from .graph import Graph
+
+AGREE = "agrees"
+DIFFERS = "differs"
+FAILS = "the file fails"
+REFUSED = "the model refuses"
+ALONE = "the model refuses, the file answers"
+RUNS = "runs"
+ANSWERS = "the model answers"
+"""The outcomes of one size. A file without its model RUNS, a model without a file ANSWERS."""
+
+FINE = (AGREE, RUNS)
+BAD = (DIFFERS, FAILS)
+
+_PRIMES = (3, 7, 13)
+_SMALL = 64
+"""A bound up to here is always tried; a higher one up to four times the example's size."""
+_HALVINGS = 8
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What happened at one size. ``said`` has the words of what failed or differs."""
+
+    size: int
+    outcome: str
+    said: str = ""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A dimension that was asked to be dynamic, by a name or by a hint or Dim of torch.
+
+    ``size`` is an expression in the symbols that vary; ``frozen`` where torch.export made it a
+    number. ``promised`` is what the input of the file says.
+    """
+
+    input: str
+    tensor: int
+    axis: int
+    label: Any
+    size: sympy.Expr
+    frozen: bool
+    promised: int | str
+
+    @property
+    def name(self) -> str:
+        """The user's name for it, if it has one."""
+        return _name(self.label)
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is tried: a file, the graph and with it the model that it came from, and one call.
+
+    ``call`` makes arguments of the tensors. ``graph`` is None for a file that was loaded. ``sizes``
+    has an expression for each dimension (tensor, axis) that varies, asked for or not. The file of
+    ``exported`` False was made for the trial, although capture would have refused what is frozen.
+    """
+
+    artifact: Artifact
+    graph: Graph | None
+    tensors: Sequence[torch.Tensor]
+    call: Callable[[Sequence[torch.Tensor]], tuple[tuple, dict[str, Any]]]
+    sizes: Mapping[tuple[int, int], sympy.Expr]
+    asked: Sequence[Asked]
+    exported: bool = True
+
+    def refuses(self, asked: Asked) -> bool:
+        """Whether capture raises instead of keeping this dimension dynamic."""
+        return asked.frozen and demanded(asked.label) and not self.exported
+
+    @cached_property
+    def example(self) -> dict[sympy.Symbol, int]:
+        """The size that each symbol had in the example."""
+        return {
+            size: self.tensors[tensor].shape[axis]
+            for (tensor, axis), size in self.sizes.items()
+            if size.is_Symbol
+        }
+
+    @cached_property
+    def bounds(self) -> dict[sympy.Expr, tuple[int | None, int | None]]:
+        """By symbol the least and greatest size that the user's Dim allows."""
+        return {a.size: limits(a.label) for a in self.asked}
+
+    @cached_property
+    def ranges(self) -> dict[sympy.Expr, tuple[int | None, int | None]]:
+        """By symbol the least and greatest size of torch.export's range constraints."""
+        said = self.graph.program.range_constraints if self.graph else {}
+        return {symbol: (_finite(r.lower), _finite(r.upper)) for symbol, r in said.items()}
+
+    def constraint(self, asked: Asked) -> str:
+        """What torch.export says of a dimension, in words."""
+        if self.graph is None:
+            return "unknown"
+        if asked.frozen:
+            return f"{self.tensors[asked.tensor].shape[asked.axis]} alone"
+        if not asked.size.is_Symbol:
+            return str(asked.size)
+        low, high = self.ranges.get(asked.size, (0, None))
+        return f"{low or 0} to {high}" if high else f"{low} or more" if low else "any size"
+
+    def at(self, sizes: Mapping[sympy.Symbol, int]) -> tuple[tuple, dict[str, Any]]:
+        """The arguments of a call where the symbols have these sizes: the example's own rows."""
+        tensors = [tensor.clone() for tensor in self.tensors]
+        for (index, axis), expression in self.sizes.items():
+            tensor, size = tensors[index], int(expression.subs(sizes))
+            rows = torch.arange(size) % tensor.shape[axis]
+            tensors[index] = tensor.index_select(axis, rows)
+        return self.call(tensors)
+
+
+def demanded(label: Any) -> bool:
+    """Whether torch.export raises where it cannot keep it dynamic: all but ``Dim.AUTO``."""
+    return bool(_open({0: label})) and getattr(label, "type", None) != Dim.AUTO.type
+
+
+def limits(label: Any) -> tuple[int | None, int | None]:
+    """Least and greatest size that a hint or Dim of torch allows, where it says so."""
+    return _finite(getattr(label, "min", None)), _finite(getattr(label, "max", None))
+
+
+def symbolic(graph: Graph) -> list[dict[int, sympy.Expr]]:
+    """The dynamic dimensions of each tensor input as torch.export sees them."""
+    values = {n.name: n.meta.get("val") for n in graph.program.graph.find_nodes(op="placeholder")}
+    return [
+        {
+            axis: size.node.expr
+            for axis, size in enumerate(getattr(values[name], "shape", ()))
+            if isinstance(size, torch.SymInt) and not size.node.expr.is_Integer
+        }
+        for name in graph.signature.tensor_inputs
+    ]
+
+
+def in_graph(artifact: Artifact, graph: Graph, args: tuple, kwargs: Mapping[str, Any]) -> Subject:
+    """An artifact that knows its model: dimensions vary together that torch.export found equal."""
+    names = graph.signature.tensor_inputs
+    sizes = {
+        (tensor, axis): size
+        for tensor, dynamic in enumerate(symbolic(graph))
+        for axis, size in dynamic.items()
+    }
+    asked = []
+    for tensor, (name, axes) in enumerate(zip(names, graph.axes, strict=True)):
+        for axis, label in _open(axes).items():
+            frozen = (tensor, axis) not in sizes
+            size = sizes.get((tensor, axis), sympy.Symbol(_name(label) or f"{name}.{axis}"))
+            promised = artifact.inputs[tensor].shape[axis]
+            asked.append(Asked(name, tensor, axis, label, size, frozen, promised))
+    sizes |= {(a.tensor, a.axis): a.size for a in asked}
+    tensors = graph.signature.flatten(args, kwargs)
+    return Subject(artifact, graph, tensors, graph.signature.call, sizes, asked)
+
+
+def in_file(
+    artifact: Artifact, args: tuple, kwargs: Mapping[str, Any], dynamic: Mapping[str, Any] | None
+) -> Subject:
+    """A file alone: dimensions vary together that have one name in it."""
+    sizes = {
+        (tensor, axis): sympy.Symbol(f"{value.name}.{axis}" if size == "?" else str(size))
+        for tensor, value in enumerate(artifact.inputs)
+        for axis, size in enumerate(value.shape)
+        if isinstance(size, str)
+    }
+    asked = []
+    for tensor, value in enumerate(artifact.inputs):
+        declared = {i: size for i, size in enumerate(value.shape) if isinstance(size, str)}
+        for axis, label in _open(declared if dynamic is None else dynamic.get(value.name)).items():
+            size = sizes.get((tensor, axis), sympy.Symbol(f"{value.name}.{axis}"))
+            promised = value.shape[axis]
+            asked.append(Asked(value.name, tensor, axis, label, size, False, promised))
+    sizes |= {(a.tensor, a.axis): a.size for a in asked}
+    tensors = artifact.tensors(args, kwargs)
+    return Subject(artifact, None, tensors, lambda given: (tuple(given), {}), sizes, asked)
+
+
+def sweep(subject: Subject) -> list[list[Trial]]:
+    """For each dimension asked for, every size that it was tried at, the others at the example's.
+
+    A dimension that depends on others (their sum) takes part in the trials of each of these.
+    """
+    symbols = dict.fromkeys(s for asked in subject.asked for s in asked.size.free_symbols)
+    with progress.bar(desc="probe", unit=" sizes", delay=2) as bar:
+        found = {symbol: list(_trials(subject, symbol, bar.update)) for symbol in symbols}
+    return [
+        [
+            replace(trial, size=int(asked.size.subs({**subject.example, symbol: trial.size})))
+            for symbol in asked.size.free_symbols
+            for trial in found[symbol]
+        ]
+        for asked in subject.asked
+    ]
+
+
+def _trials(subject: Subject, symbol: sympy.Symbol, step: Callable[[], Any]) -> Iterator[Trial]:
+    refused = any(subject.refuses(asked) for asked in subject.asked if asked.size == symbol)
+    usual = subject.example[symbol]
+    trials: dict[int, Trial] = {}
+
+    def at(size: int) -> None:
+        args, kwargs = subject.at({**subject.example, symbol: size})
+        trials[size] = Trial(size, *_outcome(subject, args, kwargs, refused))
+        step()
+
+    for size in candidates(subject, symbol):
+        at(size)
+    for _ in range(_HALVINGS):
+        for size in _undecided(trials, usual):
+            at(size)
+    return iter(trials.values())
+
+
+def candidates(subject: Subject, symbol: sympy.Symbol) -> list[int]:
+    """The sizes to try first: edges, the example's neighbours, primes, bounds and their neighbours.
+
+    Those outside of what the user's Dim allows are left out.
+    """
+    usual = subject.example[symbol]
+    low, high = subject.bounds.get(symbol, (None, None))
+    least, most = subject.ranges.get(symbol, (None, None))
+    low, least = low or 1, least or 1
+    edges = [1, 2, low, least - 1, least, usual - 1, usual, usual + 1, *_PRIMES]
+    edges += [size + beyond for size in (high, most) if size for beyond in (0, 1)]
+    edges += [2 * usual, sympy.nextprime(2 * usual)]
+    limit = min(high or max(_SMALL, 4 * usual), max(_SMALL, 4 * usual))
+    return list(dict.fromkeys(int(size) for size in edges if low <= size <= limit))
+
+
+def _undecided(trials: Mapping[int, Trial], usual: int) -> list[int]:
+    """The middle between the last size that is fine and the first that is not, on either side."""
+    fine = [size for size, trial in trials.items() if trial.outcome in FINE]
+    if usual not in fine or len(fine) == 1:
+        return []
+    middles = []
+    for end, other in ((max(fine), max(trials)), (min(fine), min(trials))):
+        beyond = [size for size in trials if end < size <= other or other <= size < end]
+        if beyond:
+            nearest = min(beyond, key=lambda size: abs(size - end))
+            middles.append((end + nearest) // 2)
+    return [size for size in middles if size not in trials]
+
+
+def _outcome(subject: Subject, args: tuple, kwargs: Any, refused: bool) -> tuple[str, str]:
+    if subject.graph is None:
+        failure = _failure(subject.artifact, args, kwargs)
+        return (FAILS, failure) if failure else (RUNS, "")
+    try:
+        if refused:
+            with torch.no_grad():
+                subject.graph.model(*args, **kwargs)
+            return ANSWERS, ""
+        agreement = verify(subject.graph.model, subject.artifact, *args, **kwargs)
+    except WorkbenchError as error:  # of the file: the model ran before it
+        return FAILS, str(error).splitlines()[0]
+    except Exception as error:
+        said = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        alone = not refused and not _failure(subject.artifact, args, kwargs)
+        return (ALONE if alone else REFUSED), said
+    return (AGREE, "") if agreement else (DIFFERS, agreement.worst.reason)
+
+
+def _failure(artifact: Artifact, args: tuple, kwargs: Mapping[str, Any]) -> str:
+    try:
+        artifact(*args, **kwargs)
+    except WorkbenchError as error:
+        return str(error).splitlines()[0]
+    return ""
+
+
+def _open(axes: Mapping[int, Any] | None) -> dict[int, Any]:
+    """The dimensions that are asked to be dynamic, and not to be a number."""
+    return {
+        axis: label
+        for axis, label in (axes or {}).items()
+        if label is not None
+        and not isinstance(label, int)
+        and getattr(label, "type", None) != Dim.STATIC.type
+    }
+
+
+def _name(label: Any) -> str:
+    return label if isinstance(label, str) else getattr(label, "__name__", "")
+
+
+def _finite(bound: Any) -> int | None:
+    """A bound of torch, which has infinities of its own, as a number."""
+    try:
+        return int(bound) if bound is not None and bound < 2**31 else None
+    except (TypeError, ValueError, OverflowError):
+        return None
