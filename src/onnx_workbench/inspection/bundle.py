@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import json
 import linecache
 import pickle
@@ -130,9 +129,10 @@ def _sources(model: nn.Module) -> Iterator[tuple[str, str]]:
     roots = {home.partition(".")[0] for home in homes}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if name.partition(".")[0] in roots - {"__main__"} and file and is_users(file):
+        here = name.partition(".")[0] in roots - {"__main__"}
+        if here and file and is_users(file) and Path(file).is_file():
             path = name.replace(".", "/") + ("/__init__" if hasattr(module, "__path__") else "")
-            yield f"{path}.py", inspect.getsource(module)
+            yield f"{path}.py", Path(file).read_text(encoding="utf-8")
     if "__main__" in homes:
         yield "notebook.py", "\n\n".join(_definitions())
 

@@ -94,6 +94,13 @@ def _risk(sentence: str, line: Line | None, repair: str) -> Finding:
     return Finding("capture", "risk", sentence, line, repair)
 
 
+def output_line(artifact: Artifact, index: int) -> Line | None:
+    """The line of the node that makes an output of the file."""
+    name = artifact.outputs[index].name
+    makers = [node.name for node in artifact.proto.graph.node if name in node.output]
+    return trace(artifact).line_of(makers[0]) if makers else None
+
+
 def weights(artifact: Artifact, model: nn.Module | None) -> Finding:
     """How much the file weighs beside the model, and which constant makes the difference."""
     held = artifact.weight_bytes

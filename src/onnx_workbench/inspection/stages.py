@@ -16,10 +16,12 @@ from torch import nn
 from .. import exporter, runtime
 from ..agreement import verify
 from ..artifact import Artifact, export
+from ..contract import REFUSED, probe
 from ..errors import CaptureError, ExportError, LoadError, WorkbenchError
 from ..graph import Graph, capture
 from ..hotspots import profile
 from ..latency import race
+from ..sizes import BAD
 from ..source import is_users, user_line
 from ..text import plural, seconds
 from . import facts
@@ -157,21 +159,32 @@ def _contract(case: Case) -> Iterator[Finding]:
     if not case.dynamic:
         yield Finding("contract", "ok", "no dimension was asked to stay dynamic")
         return
-    from ..contract import probe
     for dimension in probe(case.model, *case.args, dynamic=case.dynamic, **case.kwargs).dimensions:
-        verdict = "ok" if dimension else "wrong"
-        said = next((f": {trial.said}" for trial in dimension.trials if trial.said), "")
-        sentence = f"{dimension.place} is {dimension.verdict}{'' if dimension else said}"
+        verdict = "ok" if dimension else "broken" if dimension.verdict == REFUSED else "wrong"
+        bad = (f"; at size {t.size} {t.outcome}: {t.said}" for t in dimension.trials if t.outcome in BAD)
+        sentence = f"{dimension.place} is {dimension.verdict}{next(bad, '')}"
         yield Finding("contract", verdict, sentence, dimension.line, dimension.repair)
 
 
 def _numbers(case: Case) -> Iterator[Finding]:
+    if not (agreement := verify(case.model, case.model, *case.args, **case.kwargs)):
+        yield Finding(
+            "numbers",
+            "wrong",
+            "The model is random: two runs of it on the same inputs differ",
+            facts.output_line(case.artifact, agreement.leaves.index(agreement.worst)),
+            "Draw nothing in eval mode (F.dropout takes training=self.training), or take the "
+            "noise as an input.",
+        )
+        return
     agreement = verify(case.model, case.artifact, *case.args, **case.kwargs)
-    for leaf in agreement.leaves:
+    for index, leaf in enumerate(agreement.leaves):
         if leaf.reason:
-            yield Finding("numbers", "wrong", f"{leaf.path} differs: {leaf.reason}")
+            line = facts.output_line(case.artifact, index)
+            yield Finding("numbers", "wrong", f"{leaf.path} differs: {leaf.reason}", line)
     if agreement:
-        yield Finding("numbers", "ok", f"{plural(len(agreement.leaves), 'output')} within tolerance")
+        count = plural(len(agreement.leaves), "output")
+        yield Finding("numbers", "ok", f"{count} within tolerance")
 
 
 def _opsets(case: Case) -> Iterator[Finding]:

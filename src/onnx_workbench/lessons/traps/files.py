@@ -37,7 +37,8 @@ class Tied(nn.Module):
             self.table = nn.Parameter(torch.ones(60, 32))
 
         def forward(self, tokens: Tensor) -> Tensor:
-            return (self.table @ self.table[tokens].transpose(1, 2)).transpose(1, 2)
+            words = self.table[tokens].flatten(0, 1)
+            return (self.table @ words.T).T.unflatten(0, tokens.shape)
 
 
 def written(external: bool) -> Artifact:

@@ -24,7 +24,7 @@ class Computed(nn.Module):
         return x + torch.arange(x.shape[1], dtype=x.dtype)[:, None].sin()
 
 
-FIXED, THREAD = "x[1] is fixed at 16", "pytorch/pytorch/issues/140011"
+FIXED, THREAD = "x.shape[1] is refused by capture", "pytorch/pytorch/issues/140011"
 
 
 @trap("position table", "contract", FIXED, THREAD, WORDS, dynamic=LENGTH)
@@ -36,10 +36,10 @@ class PositionTable(Positions):
         pass
 
 
-SILENT, THREAD = "x[1] went static in silence", "pytorch/pytorch/pull/143158"
+BREAKS, THREAD = "x.shape[1] is advertised but broken", "pytorch/pytorch/pull/143158"
 
 
-@trap("AUTO gives up in silence", "contract", SILENT, THREAD, WORDS, dynamic=AUTO)
+@trap("AUTO advertises and breaks", "contract", BREAKS, THREAD, WORDS, dynamic=AUTO)
 class AutoTable(Positions):
     def forward(self, x: Tensor) -> Tensor:
         return x + self.table  # trap
@@ -61,7 +61,7 @@ class StepByStep(nn.Module):
             return x.sum(1)
 
 
-INT, THREAD = "x[0] is fixed at 2", "roboflow/rf-detr/issues/949"
+INT, THREAD = "x.shape[0] is refused by capture", "roboflow/rf-detr/issues/949"
 
 
 @trap("int() of a shape", "contract", INT, THREAD, WORDS, dynamic={"x": {0: "batch"}})
@@ -75,10 +75,10 @@ class IntBatch(nn.Module):
             return x.reshape(x.shape[0], -1)
 
 
-BROKEN, THREAD = "x[1] is advertised", "pytorch/tutorials/pull/3214"
+BOUND, THREAD = "x.shape[1] is kept within [9, ...]", "pytorch/tutorials/pull/3214"
 
 
-@trap("branch on a size", "contract", BROKEN, THREAD, WORDS, dynamic=LENGTH)
+@trap("branch on a size", "contract", BOUND, THREAD, WORDS, dynamic=LENGTH)
 class BranchOnSize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] > 8:  # trap
