@@ -8,6 +8,7 @@ import weakref
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ... import exporter
@@ -37,7 +38,7 @@ class Tied(nn.Module):
             self.table = nn.Parameter(torch.ones(60, 32))
 
         def forward(self, tokens: Tensor) -> Tensor:
-            words = self.table[tokens].flatten(0, 1)
+            words = F.embedding(tokens.flatten(), self.table)
             return (self.table @ words.T).T.unflatten(0, tokens.shape)
 
 
