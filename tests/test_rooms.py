@@ -12,13 +12,13 @@ import onnx_workbench
 PACKAGE = Path(onnx_workbench.__file__).parent
 
 FLOORS = (
-    {"errors", "text", "contestant", "progress", "trial"},
-    {"source", "runtime", "figures", "stack", "track", "bytecode", "proto"},
-    {"traces", "margin", "kernels", "guards"},
+    {"errors", "text", "contestant", "progress", "trial", "proto"},
+    {"source", "runtime", "figures", "stack", "track", "bytecode"},
+    {"traces", "margin", "kernels", "guards", "dims"},
     {"exporter", "signature", "dynamo", "join"},
-    {"graph", "agreement", "latency", "viewer", "frames"},
+    {"graph", "agreement", "latency", "viewer", "frames", "calls"},
     {"artifact", "folding", "eager"},
-    {"lineage", "sizes"},
+    {"lineage", "sizes", "ladder"},
     {"contract"},
     {"shares"},
     {"hotspots"},

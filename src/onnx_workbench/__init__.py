@@ -2,7 +2,7 @@
 
 >>> import onnx_workbench as ow
 >>> print(*sorted(ow.__all__))
-audit capture check export lessons load probe profile race trace verify view watch
+audit capture check export lessons load observe opsets probe profile race trace verify view watch
 
 The names are loaded when they are first used (`SPEC 1 <https://scientific-python.org/specs/spec-0001/>`_),
 so that this import costs milliseconds and :func:`check` can report on a torch that does not import.

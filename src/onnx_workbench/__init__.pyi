@@ -2,11 +2,13 @@ from . import lessons as lessons
 from .agreement import verify as verify
 from .artifact import export as export
 from .artifact import load as load
+from .calls import observe as observe
 from .contract import probe as probe
 from .frames import watch as watch
 from .graph import capture as capture
 from .hotspots import profile as profile
 from .inspection import audit as audit
+from .ladder import opsets as opsets
 from .latency import race as race
 from .lineage import trace as trace
 from .stack import check as check

@@ -24,6 +24,7 @@ from . import exporter, progress, runtime
 from .contestant import Prepared
 from .errors import ExportError, InputError, LoadError
 from .graph import Graph, capture
+from .proto import mislabelled, opset_of
 from .signature import Signature
 from .source import Line, user_line
 from .text import plural, size, table
@@ -43,6 +44,7 @@ def export(
     dynamic: Mapping[str, Any] | None = None,
     dynamo: bool = True,
     provider: str = runtime.CPU,
+    translations: Mapping[Any, Callable[..., Any]] | None = None,
     **kwargs: Any,
 ) -> Artifact:
     """Export a model, or a graph that :func:`~onnx_workbench.capture` made, to ``path``.
@@ -60,6 +62,8 @@ def export(
         dynamo: False takes the old exporter, the TorchScript tracer. It records one run of the
             model, so that a branch or loop over data is frozen as it went in that run.
         provider: the execution provider that the artifact runs on.
+        translations: operator -> a function that writes it with onnxscript, for operators that
+            torch.onnx has none for: ``{torch.ops.demo.swishy.default: swishy}``.
 
     Raises:
         InputError: the arguments, the path or the provider do not fit.
@@ -92,16 +96,18 @@ def export(
             )
             signature = graph.signature
             step("translate")
-            program = exporter.translate(graph.program, opset=opset, axes=graph.axes)
+            program = exporter.translate(
+                graph.program, opset=opset, axes=graph.axes, translations=translations
+            )
             step("write")
             _write(program, draft)
         else:
             step("trace")
             signature = _trace(model, draft, args, kwargs, opset, dynamic or {})
         step("check")
-        _check_file(draft, opset)
+        got = _check_file(draft, opset)
         step("load")
-        _check_loads(draft, provider)
+        _check_loads(draft, provider, got)
         return Artifact(_publish(draft, target), provider, signature, graph)
 
 
@@ -169,7 +175,7 @@ class Artifact:
     @property
     def opset(self) -> int:
         """The version of the ONNX operator set that the file asks a runtime for."""
-        return _opset(self.proto)
+        return opset_of(self.proto)
 
     @property
     def operations(self) -> Counter[str]:
@@ -331,31 +337,43 @@ def _trace(
     return signature
 
 
-def _check_file(draft: Path, asked: int | None) -> None:
-    got = _opset(onnx.load(draft, load_external_data=False))
+def _check_file(draft: Path, asked: int | None) -> int:
+    """The opset of the file."""
+    proto = onnx.load(draft, load_external_data=False)
+    got, foreign = opset_of(proto), mislabelled(proto)
     if asked is not None and got != asked:
         direction = "down" if asked < got else "up"
         raise ExportError(
             f"You asked for opset {asked} and the exporter wrote opset {got}, without an error of "
-            f"its own: it could not convert the graph {direction}.\n"
+            f"its own: it could not convert the graph {direction}.{f' {foreign}' * bool(foreign)}\n"
             f"What helps: ask for opset {got}, or leave `opset` out; check() shows the highest "
-            "that this stack writes and loads."
+            "that this stack writes and loads.",
+            "opset",
+            got,
         )
     try:
         onnx.checker.check_model(os.fspath(draft))
     except Exception as error:
         raise ExportError(
-            f"The exporter wrote a file that onnx.checker rejects: {str(error).splitlines()[0]}\n"
-            "What helps: ask for another opset; check() shows which this stack writes and loads."
+            "The exporter wrote a file that onnx.checker rejects: "
+            f"{foreign or str(error).splitlines()[0]}\n"
+            "What helps: ask for another opset; check() shows which this stack writes and loads.",
+            "check",
+            got,
         ) from error
+    return got
 
 
-def _check_loads(draft: Path, provider: str) -> None:
+def _check_loads(draft: Path, provider: str, got: int) -> None:
     try:
         runtime.open_session(draft, provider)
     except LoadError as error:
-        line = _line_of_rejected(draft, str(error))
-        raise ExportError(f"ONNX Runtime rejects what the exporter wrote. {error}", line) from error
+        raise ExportError(
+            f"ONNX Runtime rejects what the exporter wrote. {error}",
+            "load",
+            got,
+            line=_line_of_rejected(draft, str(error)),
+        ) from error
 
 
 def _line_of_rejected(draft: Path, said: str) -> Line | None:
@@ -379,10 +397,6 @@ def _publish(draft: Path, target: Path) -> Path:
         folder.replace(draft.parent)  # _beside removes what stands there
     made.replace(folder)
     return folder / target.name
-
-
-def _opset(proto: onnx.ModelProto) -> int:
-    return next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
 
 
 def _bytes(tensor: onnx.TensorProto) -> int:

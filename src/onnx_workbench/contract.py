@@ -11,28 +11,15 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import torch.utils._pytree as pytree
 from torch import nn
-from torch.export import Dim
 
 from .artifact import Artifact, export
+from .dims import demanded, limits, relaxed
 from .errors import CaptureError, InputError
 from .exporter import evaluating
 from .graph import Graph, capture
 from .guards import Guard, culprit, listening
-from .sizes import (
-    BAD,
-    FINE,
-    Asked,
-    Subject,
-    Trial,
-    demanded,
-    in_file,
-    in_graph,
-    limits,
-    sweep,
-    symbolic,
-)
+from .sizes import BAD, FINE, Asked, Subject, Trial, in_file, in_graph, sweep, symbolic
 from .source import Line
 from .text import html_table, plural, table
 
@@ -212,7 +199,7 @@ def _notes(dimension: Dimension) -> Iterator[str]:
 def _of_model(
     model: nn.Module, args: tuple, kwargs: Any, dynamic: Mapping[str, Any], folder: Path
 ) -> Subject:
-    graph = capture(model, *args, dynamic=_relaxed(dynamic), **kwargs)
+    graph = capture(model, *args, dynamic=relaxed(dynamic), **kwargs)
     graph = replace(graph, axes=tuple(graph.signature.axes(dynamic)))
     artifact = export(replace(graph, axes=_standing(graph)), folder / "probed.onnx")
     return replace(in_graph(artifact, graph, args, kwargs), exported=False)
@@ -229,16 +216,6 @@ def _of_artifact(
     if dynamic is not None:
         graph = replace(graph, axes=tuple(graph.signature.axes(dynamic)))
     return in_graph(artifact, graph, args, kwargs)
-
-
-def _relaxed(dynamic: Any) -> Any:
-    """Each name, Dim or ``Dim.DYNAMIC`` as a ``Dim.AUTO``: torch.export raises for it no more."""
-
-    def auto(label: Any) -> Any:
-        low, high = limits(label)
-        return Dim.AUTO(min=low, max=high) if demanded(label) else label
-
-    return pytree.tree_map(auto, dynamic)
 
 
 def _standing(graph: Graph) -> tuple[dict[int, Any] | None, ...]:
@@ -301,7 +278,7 @@ def _blamed(
     """Those that are not kept, with the guard that torch.export made of them."""
     asked = graph.signature.dynamic(graph.axes)
     with listening() as heard, suppress(CaptureError):
-        capture(graph.model, *call[0], dynamic=_relaxed(asked), **call[1])
+        capture(graph.model, *call[0], dynamic=relaxed(asked), **call[1])
     sources = dict(zip(graph.signature.tensor_inputs, graph.signature.sources, strict=True))
     return [
         d if d else replace(d, guard=culprit(heard, f"{sources[d.input]}.size()[{d.axis}]"))

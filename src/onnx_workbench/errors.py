@@ -39,7 +39,17 @@ class CaptureError(WorkbenchError):
 
 
 class ExportError(WorkbenchError):
-    """The graph did not become an ``.onnx`` file that ONNX Runtime loads."""
+    """The graph did not become an ``.onnx`` file that ONNX Runtime loads.
+
+    ``step`` is where it ended: translate, opset, check or load. ``got`` is the opset that a file
+    was labelled with before it was refused.
+    """
+
+    def __init__(
+        self, message: str, step: str = "translate", got: int | None = None, line: Any = None
+    ) -> None:
+        super().__init__(message, line)
+        self.step, self.got = step, got
 
 
 class LoadError(WorkbenchError):

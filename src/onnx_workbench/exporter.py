@@ -15,7 +15,7 @@ import itertools
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +64,12 @@ def translate(
     opset: int | None = None,
     axes: Sequence[Axes | None] = (),
     optimize: bool = True,
+    translations: Mapping[Any, Callable] | None = None,
 ) -> ONNXProgram:
     """The translating half of ``torch.onnx.export(dynamo=True)``.
 
-    ``axes`` names the dynamic dimensions of the graph's tensor inputs, one entry an input.
+    ``axes`` names the dynamic dimensions of the graph's tensor inputs, one entry an input;
+    ``translations`` has an onnxscript function for an operator, before torch.onnx's own.
     """
     named = [axis or None for axis in axes] if any(axes) else None
     try:
@@ -79,9 +81,10 @@ def translate(
                 opset_version=opset,
                 dynamic_shapes=named,
                 optimize=optimize,
+                custom_translation_table=dict(translations or {}),
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        raise ExportError(_untranslated(error), _untranslated_line(error, program)) from error
+        raise ExportError(_untranslated(error), line=_untranslated_line(error, program)) from error
     assert onnx_program is not None  # only dynamo=False returns None
     return onnx_program
 

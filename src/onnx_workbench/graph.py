@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
@@ -16,7 +17,9 @@ from torch import fx, nn
 from torch.export import Dim, ExportedProgram
 
 from . import exporter
+from .dims import relaxed
 from .errors import CaptureError, InputError
+from .guards import Guard, listening
 from .signature import Signature, bind
 from .source import Line, is_users, user_line
 from .text import html_table, plural, shaped, table
@@ -72,7 +75,8 @@ def capture(
         try:
             program = exporter.capture_program(model, args, kwargs, shapes, strict)
         except Exception as error:
-            raise _explained(model, error) from error
+            frozen = _frozen(model, args, kwargs, shapes) if _CONSTRAINED in str(error) else None
+            raise _explained(model, error, frozen) from error
     signature = Signature.of_program(program, model, args, kwargs)
     axes = tuple(signature.axes(given))
     return Graph(type(model).__name__, program, signature, axes, model)
@@ -258,6 +262,8 @@ def _check_devices(model: nn.Module, arguments: object) -> None:
             )
 
 
+_CONSTRAINED = "Constraints violated"
+
 _REASONS = (
     (
         r"no fake impl|fake kernel",
@@ -298,8 +304,15 @@ _REASONS = (
 )
 
 
-def _explained(model: nn.Module, error: Exception) -> CaptureError:
-    line = user_line(error.__traceback__)
+def _frozen(model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any) -> Guard | None:
+    """The assumption about sizes that torch.export raised for: found when it need not raise."""
+    with listening() as heard, suppress(Exception):
+        exporter.capture_program(model, args, kwargs, relaxed(shapes), strict=False)
+    return next(iter(sorted(heard, key=lambda guard: not guard.freezes)), None)
+
+
+def _explained(model: nn.Module, error: Exception, frozen: Guard | None = None) -> CaptureError:
+    line = frozen.line if frozen else user_line(error.__traceback__)
     line = line if line and is_users(line.file) else None
     place = f" at {line.place}\n    {line.text}" if line else ""
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -310,6 +323,10 @@ def _explained(model: nn.Module, error: Exception) -> CaptureError:
             "Run the model itself with these arguments: if it fails there too, mend that first.",
         ),
     )
+    if frozen:
+        where = ", ".join(f"{name} = {value}" for name, value in frozen.locals.items())
+        reason = f"{reason} There {frozen.words}{f', where {where}' * bool(where)}."
+        repair = f"{frozen.repair} Or leave that dimension out of `dynamic`."
     return CaptureError(
         f"{type(model).__name__} could not be captured{place}\nWhy: {reason}\nWhat helps: {repair}",
         line,

@@ -77,6 +77,8 @@ class Guard:
     @property
     def repair(self) -> str:
         """What usually helps, by what stands on the line."""
+        if self.expression.startswith("Eq(") and not self.freezes:
+            return "These sizes are one: give them one name, or the same Dim."
         text = self.line.text if self.line else ""
         kinds = _KINDS if self.freezes else _KINDS[2:3]
         return next(words for pattern, words in kinds if re.search(pattern, text))

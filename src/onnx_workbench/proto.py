@@ -62,6 +62,39 @@ def named(model: onnx.ModelProto) -> onnx.ModelProto | None:
     return copy
 
 
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of the ONNX operator set that a file asks a runtime for."""
+    return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def mislabelled(model: onnx.ModelProto) -> str:
+    """A sentence on the operators that the opset of a file's label does not have; else nothing.
+
+    >>> from onnx import parser
+    >>> mislabelled(parser.parse_model('<ir_version: 10, opset_import: ["": 18]> g (float[2] x) '
+    ...     '=> (float[2] y) { y = Gelu(x) }'))
+    'It is labelled opset 18 and holds Gelu, which came with opset 20.'
+    """
+    label = opset_of(model)
+    found: dict[str, int] = {}
+    for site in sites(model):
+        name = site.node.op_type
+        if site.node.domain in ("", "ai.onnx") and not site.function and name not in found:
+            since = _since(name, label)
+            if since:
+                found[name] = since
+    held = ", ".join(f"{name}, which came with opset {since}" for name, since in found.items())
+    return f"It is labelled opset {label} and holds {held}." if held else ""
+
+
+def _since(operator: str, label: int) -> int:
+    """The opset that brought an operator, where that is above ``label``; else 0."""
+    for version in range(label, onnx.defs.onnx_opset_version() + 1):
+        if onnx.defs.has(operator, version):
+            return version if version > label else 0
+    return 0
+
+
 def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     """The graphs that a control-flow node holds."""
     for attribute in node.attribute:

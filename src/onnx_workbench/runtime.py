@@ -138,6 +138,8 @@ def run(session: onnxruntime.InferenceSession, feeds: dict[str, Any], name: str)
 
 def _why(path: Path, error: Exception) -> str:
     """Read off the file itself where that can be: ONNX Runtime's words change with its version."""
+    from .proto import mislabelled
+
     proto = _parsed(path)
     if proto is None or not proto.HasField("graph"):
         return (
@@ -149,6 +151,11 @@ def _why(path: Path, error: Exception) -> str:
         return (
             f"its weights are in a file of their own, {missing[0]!r}, which is not beside it.\n"
             "What helps: copy both files, or export again into one."
+        )
+    if foreign := mislabelled(proto):
+        return (
+            f"{foreign[0].lower()}{foreign[1:]}\n"
+            "What helps: export it again with export(), which refuses such a file."
         )
     if re.search(r"opset|IR version", str(error), re.IGNORECASE):
         return (

@@ -9,11 +9,11 @@ from typing import Any
 
 import sympy
 import torch
-from torch.export import Dim
 
 from . import progress
 from .agreement import verify
 from .artifact import Artifact
+from .dims import demanded, finite, limits, name_of, opened
 from .errors import WorkbenchError
 from .graph import Graph
 
@@ -63,7 +63,7 @@ class Asked:
     @property
     def name(self) -> str:
         """The user's name for it, if it has one."""
-        return _name(self.label)
+        return name_of(self.label)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +105,7 @@ class Subject:
     def ranges(self) -> dict[sympy.Expr, tuple[int | None, int | None]]:
         """By symbol the least and greatest size of torch.export's range constraints."""
         said = self.graph.program.range_constraints if self.graph else {}
-        return {symbol: (_finite(r.lower), _finite(r.upper)) for symbol, r in said.items()}
+        return {symbol: (finite(r.lower), finite(r.upper)) for symbol, r in said.items()}
 
     def constraint(self, asked: Asked) -> str:
         """What torch.export says of a dimension, in words."""
@@ -126,16 +126,6 @@ class Subject:
             rows = torch.arange(size) % tensor.shape[axis]
             tensors[index] = tensor.index_select(axis, rows)
         return self.call(tensors)
-
-
-def demanded(label: Any) -> bool:
-    """Whether torch.export raises where it cannot keep it dynamic: all but ``Dim.AUTO``."""
-    return bool(_open({0: label})) and getattr(label, "type", None) != Dim.AUTO.type
-
-
-def limits(label: Any) -> tuple[int | None, int | None]:
-    """Least and greatest size that a hint or Dim of torch allows, where it says so."""
-    return _finite(getattr(label, "min", None)), _finite(getattr(label, "max", None))
 
 
 def symbolic(graph: Graph) -> list[dict[int, sympy.Expr]]:
@@ -161,9 +151,9 @@ def in_graph(artifact: Artifact, graph: Graph, args: tuple, kwargs: Mapping[str,
     }
     asked = []
     for tensor, (name, axes) in enumerate(zip(names, graph.axes, strict=True)):
-        for axis, label in _open(axes).items():
+        for axis, label in opened(axes).items():
             frozen = (tensor, axis) not in sizes
-            size = sizes.get((tensor, axis), sympy.Symbol(_name(label) or f"{name}.{axis}"))
+            size = sizes.get((tensor, axis), sympy.Symbol(name_of(label) or f"{name}.{axis}"))
             promised = artifact.inputs[tensor].shape[axis]
             asked.append(Asked(name, tensor, axis, label, size, frozen, promised))
     sizes |= {(a.tensor, a.axis): a.size for a in asked}
@@ -184,7 +174,7 @@ def in_file(
     asked = []
     for tensor, value in enumerate(artifact.inputs):
         declared = {i: size for i, size in enumerate(value.shape) if isinstance(size, str)}
-        for axis, label in _open(declared if dynamic is None else dynamic.get(value.name)).items():
+        for axis, label in opened(declared if dynamic is None else dynamic.get(value.name)).items():
             size = sizes.get((tensor, axis), sympy.Symbol(f"{value.name}.{axis}"))
             promised = value.shape[axis]
             asked.append(Asked(value.name, tensor, axis, label, size, False, promised))
@@ -284,26 +274,3 @@ def _failure(artifact: Artifact, args: tuple, kwargs: Mapping[str, Any]) -> str:
     except WorkbenchError as error:
         return str(error).splitlines()[0]
     return ""
-
-
-def _open(axes: Mapping[int, Any] | None) -> dict[int, Any]:
-    """The dimensions that are asked to be dynamic, and not to be a number."""
-    return {
-        axis: label
-        for axis, label in (axes or {}).items()
-        if label is not None
-        and not isinstance(label, int)
-        and getattr(label, "type", None) != Dim.STATIC.type
-    }
-
-
-def _name(label: Any) -> str:
-    return label if isinstance(label, str) else getattr(label, "__name__", "")
-
-
-def _finite(bound: Any) -> int | None:
-    """A bound of torch, which has infinities of its own, as a number."""
-    try:
-        return int(bound) if bound is not None and bound < 2**31 else None
-    except (TypeError, ValueError, OverflowError):
-        return None

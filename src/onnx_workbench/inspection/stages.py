@@ -20,6 +20,7 @@ from ..contract import REFUSED, probe
 from ..errors import CaptureError, ExportError, LoadError, WorkbenchError
 from ..graph import Graph, capture
 from ..hotspots import profile
+from ..ladder import opsets
 from ..latency import race
 from ..sizes import BAD
 from ..source import is_users, user_line
@@ -29,6 +30,9 @@ from .finding import Finding
 
 QUICK = 0.2
 """Seconds that the latency and the hot lines may take each; both have a least number of runs."""
+
+OLDEST = 18
+"""The opset that torch.onnx's own translations are written for: below it, files are converted."""
 
 RELEASES = (
     ("1.17", 9, 20),
@@ -55,6 +59,7 @@ class Case:
     folder: Path = Path()
     graph: Graph | None = None
     artifact: Artifact | None = None
+    random: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.subject, Artifact):
@@ -168,6 +173,7 @@ def _contract(case: Case) -> Iterator[Finding]:
 
 def _numbers(case: Case) -> Iterator[Finding]:
     if not (agreement := verify(case.model, case.model, *case.args, **case.kwargs)):
+        case.random = True
         yield Finding(
             "numbers",
             "wrong",
@@ -188,7 +194,13 @@ def _numbers(case: Case) -> Iterator[Finding]:
 
 
 def _opsets(case: Case) -> Iterator[Finding]:
-    yield Finding("opsets", "ok", "")
+    ours = case.artifact.opset
+    ladder = opsets(case.graph, asked=sorted({OLDEST, ours + 1} - {ours}))
+    for rung in ladder.rungs:
+        if rung.differs and not case.random:
+            yield Finding("opsets", "wrong", f"opset {rung.asked} gives other numbers: {rung.said}")
+    tried = ", ".join(f"{rung.asked} {'works' if rung else 'does not'}" for rung in ladder.rungs)
+    yield Finding("opsets", "ok", f"got {ours}; {tried}")
 
 
 def _portability(case: Case) -> Iterator[Finding]:
@@ -244,7 +256,7 @@ STAGES = (
     Stage("export", _export, ("graph",)),
     Stage("contract", _contract, ("model",)),
     Stage("numbers", _numbers, ("model", "artifact")),
-    Stage("opsets", _opsets, ("graph",)),
+    Stage("opsets", _opsets, ("graph", "artifact")),
     Stage("portability", _portability, ("artifact",)),
     Stage("size", _size, ("artifact",)),
     Stage("latency", _latency, ("artifact",)),

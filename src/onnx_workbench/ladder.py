@@ -1,0 +1,156 @@
+"""One graph exported at one opset after the other: what each of them costs and gives."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import onnx
+from torch import nn
+
+from . import progress
+from .agreement import verify
+from .artifact import export
+from .errors import ExportError, WorkbenchError
+from .graph import Graph, capture
+from .text import html_table, table
+
+FIRST = 13
+"""The oldest opset that is asked for by default; torch.onnx itself was written for 18."""
+
+_HEADER = ("asked", "got", "checker", "loads", "numbers", "nodes", "against the one above")
+_RIGHT = (0, 1, 5)
+_REACHED = {"check": ("no", "-", "-"), "load": ("ok", "no", "-")}
+
+
+def opsets(
+    model: nn.Module | Graph,
+    *args: Any,
+    asked: Iterable[int] | None = None,
+    dynamic: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> Ladder:
+    """Export at each opset in turn, and see what comes of it: captured once, translated each time.
+
+    Every file goes through :func:`~onnx_workbench.export`: one that is labelled with another opset
+    than asked for, or holds operators that its opset does not have, is refused. What it accepts is
+    run beside the model. Nothing is left on disk.
+
+    Args:
+        model: a Graph, or a module with the ``args``, ``kwargs`` and ``dynamic`` of
+            :func:`~onnx_workbench.capture`.
+        asked: the opsets; the default is 13 to the highest that the installed onnx knows.
+
+    Raises:
+        InputError, CaptureError: as for capture.
+
+    >>> import torch
+    >>> opsets(nn.GELU().eval(), torch.ones(2), asked=(18, 20))
+    opsets of GELU
+    asked  got  checker  loads  numbers  nodes  against the one above
+    -----  ---  -------  -----  -------  -----  -----------------------------------
+       18   18  ok       ok     same         5
+       20   20  ok       ok     same         1  -1 Add -1 Div -1 Erf +1 Gelu -2 Mul
+    """
+    graph = model if isinstance(model, Graph) else capture(model, *args, dynamic=dynamic, **kwargs)
+    wanted = range(FIRST, onnx.defs.onnx_opset_version() + 1) if asked is None else asked
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        rungs = [_rung(graph, opset, Path(folder)) for opset in progress.bar([*wanted], delay=2)]
+    return Ladder(graph.name, tuple(rungs))
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One opset. ``got`` is what the file was labelled with, None where there was none.
+
+    ``refused`` is the step at which export gave up (translate, opset, check or load), ``differs``
+    how the numbers are not the model's; ``said`` has the reason for either.
+    """
+
+    asked: int
+    got: int | None
+    operations: Counter[str]
+    refused: str = ""
+    differs: bool = False
+    said: str = ""
+
+    def __bool__(self) -> bool:
+        return not (self.refused or self.differs)
+
+    def steps(self) -> tuple[str, str, str]:
+        """The verdicts of checker, loader and comparison; a dash where it was not reached."""
+        if not self.refused:
+            return "ok", "ok", "differ" if self.differs else "same"
+        return _REACHED.get(self.refused, ("-", "-", "-"))
+
+
+@dataclass(frozen=True, repr=False)
+class Ladder:
+    """The answer of :func:`opsets`, in the order asked."""
+
+    name: str
+    rungs: tuple[Rung, ...]
+
+    @property
+    def good(self) -> tuple[int, ...]:
+        """The opsets whose file was accepted and gives the model's numbers."""
+        return tuple(rung.asked for rung in self.rungs if rung)
+
+    def changes(self) -> list[Counter[str]]:
+        """For each rung the operators gained (above 0) and lost against the last file before it."""
+        found, before = [], None
+        for rung in self.rungs:
+            now = Counter(rung.operations)
+            if before is not None and not rung.refused:
+                now.subtract(before)
+            found.append(Counter({op: n for op, n in now.items() if n and before}))
+            before = rung.operations if not rung.refused else before
+        return found
+
+    def __repr__(self) -> str:
+        told = {
+            r.said.replace(f" {r.asked} ", " N "): f"{r.asked}: {r.said}"
+            for r in self.rungs
+            if not r
+        }
+        notes = told.values()
+        rows = table(self._rows(), _HEADER, _RIGHT)
+        return "\n".join([f"opsets of {self.name}", rows, *notes])
+
+    def _repr_html_(self) -> str:
+        return f"<p>opsets of {escape(self.name)}</p>{html_table(self._rows(), _HEADER, _RIGHT)}"
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [
+            (
+                str(rung.asked),
+                str(rung.got or "-"),
+                *rung.steps(),
+                str(rung.operations.total() or "-"),
+                " ".join(f"{count:+d} {op}" for op, count in sorted(change.items())),
+            )
+            for rung, change in zip(self.rungs, self.changes(), strict=True)
+        ]
+
+
+def _rung(graph: Graph, opset: int, folder: Path) -> Rung:
+    """One export, with the file gone afterwards."""
+    path = folder / f"{opset}.onnx"
+    try:
+        artifact = export(graph, path, opset=opset)
+    except ExportError as error:
+        return Rung(opset, error.got, Counter(), error.step, said=str(error).splitlines()[0])
+    args, kwargs = graph.program.example_inputs
+    try:
+        agreement = verify(graph.model, artifact, *args, **kwargs)
+        said = "" if agreement else agreement.worst.reason
+    except WorkbenchError as error:
+        said = str(error).splitlines()[0]
+    for file in artifact.files:
+        file.unlink()
+    return Rung(opset, artifact.opset, artifact.operations, differs=bool(said), said=said)
