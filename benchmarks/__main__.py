@@ -13,6 +13,7 @@ at this moment. Run it with the Python of `.venv`; nothing is written outside a 
     export      capture + export of two models, beside a bare torch.onnx.export of the same
     lines       how much of ONNX Runtime's time finds its line, on eight architectures of models.py,
                 and what trace() and profile() take; tables of their own, beside nothing
+    audit       the zoo and its mended twins, ten sound models, 500 nodes, 1 GB of weights
     notebooks   each lesson run in a new kernel, wall time and peak memory of the kernel and its
                 children, beside a notebook that imports torch and onnxruntime
     set-up      `workbench.py test --version` in a fresh copy, beside `pip install` of its pins
@@ -24,6 +25,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable
 
+import audit_report
 import export_time
 import import_time
 import line_profile
@@ -39,8 +41,8 @@ FIGURES: dict[str, Callable[[], Iterable[Pair]]] = {
     "notebooks": notebook_cost.measure,
     "set-up": setup_cost.measure,
 }
-LINES = "lines"
-ALL = [*FIGURES, LINES]
+REPORTS = {"lines": line_profile.report, "audit": audit_report.report}
+ALL = [*FIGURES, *REPORTS]
 UNASKED = [name for name in ALL if name != "set-up"]
 
 
@@ -52,8 +54,8 @@ def main() -> None:
     rows = []
     for name in options.parse_args().figures:
         print(f"measuring {name} ...", file=sys.stderr)
-        if name == LINES:
-            print(line_profile.report())
+        if name in REPORTS:
+            print(REPORTS[name]())
         else:
             rows += [pair.row() for pair in FIGURES[name]()]
     if rows:

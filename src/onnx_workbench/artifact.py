@@ -368,11 +368,12 @@ def _check_loads(draft: Path, provider: str, got: int) -> None:
     try:
         runtime.open_session(draft, provider)
     except LoadError as error:
+        said = str(error).replace(f"{draft.parent.name}{os.sep}", "")  # as it would be called
         raise ExportError(
-            f"ONNX Runtime rejects what the exporter wrote. {error}",
+            f"ONNX Runtime rejects what the exporter wrote. {said}",
             "load",
             got,
-            line=_line_of_rejected(draft, str(error)),
+            line=_line_of_rejected(draft, said),
         ) from error
 
 

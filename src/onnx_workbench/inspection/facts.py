@@ -33,6 +33,23 @@ def forward_line(model: nn.Module) -> Line | None:
     return Line(code.co_filename, code.co_firstlineno + start, "forward", text[start].strip())
 
 
+def of_graph(graph: Graph, model: nn.Module) -> list[Finding]:
+    """All that a captured graph gives away."""
+    return [*mutations(graph), *unused(graph, model), *baked(graph, model)]
+
+
+def random_line(graph: Graph) -> Line | None:
+    """The line of the first operator that draws numbers, by torch's own tag; dropout that is told
+    not to train draws none."""
+    for node in graph.program.graph.nodes:
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            names = [argument.name for argument in node.target._schema.arguments]
+            given = dict(zip(names, node.args, strict=False)) | node.kwargs
+            if given.get("train", given.get("training", True)):
+                return user_line(node.meta.get("stack_trace"))
+    return None
+
+
 def mutations(graph: Graph) -> Iterator[Finding]:
     """Writes into an input or a buffer: a file has neither memory nor the caller's tensors."""
     with exporter.quiet():

@@ -128,22 +128,20 @@ def _call(case: Case) -> Iterator[Finding]:
 
 
 def _capture(case: Case) -> Iterator[Finding]:
-    model = case.model
+    found = []
     try:
-        graph = capture(model, *case.args, dynamic=case.dynamic, **case.kwargs)
+        case.graph = capture(case.model, *case.args, dynamic=case.dynamic, **case.kwargs)
     except CaptureError as error:
         finding = Finding.of_error("capture", error)
         with suppress(CaptureError):  # so that the rest can be tried
-            case.graph = capture(model, *case.args, **case.kwargs) if case.dynamic else None
-        whole = facts.forward_line(model) if case.graph is None else None  # a dimension's has its own
-        yield replace(finding, line=finding.line or whole)
-        return
-    case.graph = graph
-    found = [*facts.mutations(graph), *facts.unused(graph, model), *facts.baked(graph, model)]
-    yield from found
-    if not found:
-        count = plural(graph.operations.total(), "operation")
-        yield Finding("capture", "ok", f"{count}, no side effects, nothing baked in")
+            case.graph = capture(case.model, *case.args, **case.kwargs) if case.dynamic else None
+        whole = None if case.graph else facts.forward_line(case.model)
+        found = [replace(finding, line=finding.line or whole)]
+    if case.graph:
+        found += facts.of_graph(case.graph, case.model)
+        count = plural(case.graph.operations.total(), "operation")
+        sound = Finding("capture", "ok", f"{count}, no side effects, nothing baked in")
+    yield from found or [sound]
 
 
 def _export(case: Case) -> Iterator[Finding]:
@@ -172,13 +170,13 @@ def _contract(case: Case) -> Iterator[Finding]:
 
 
 def _numbers(case: Case) -> Iterator[Finding]:
-    if not (agreement := verify(case.model, case.model, *case.args, **case.kwargs)):
+    if not verify(case.model, case.model, *case.args, **case.kwargs):
         case.random = True
         yield Finding(
             "numbers",
             "wrong",
             "The model is random: two runs of it on the same inputs differ",
-            facts.output_line(case.artifact, agreement.leaves.index(agreement.worst)),
+            facts.random_line(case.graph),
             "Draw nothing in eval mode (F.dropout takes training=self.training), or take the "
             "noise as an input.",
         )
@@ -199,7 +197,7 @@ def _opsets(case: Case) -> Iterator[Finding]:
     for rung in ladder.rungs:
         if rung.differs and not case.random:
             yield Finding("opsets", "wrong", f"opset {rung.asked} gives other numbers: {rung.said}")
-    tried = ", ".join(f"{rung.asked} {'works' if rung else 'does not'}" for rung in ladder.rungs)
+    tried = ", ".join(f"{r.asked} {'is refused' if r.refused else 'loads'}" for r in ladder.rungs)
     yield Finding("opsets", "ok", f"got {ours}; {tried}")
 
 

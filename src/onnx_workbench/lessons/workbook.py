@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ..errors import InputError
-from .exercises import batch, breaks, clocks, node, ratio
+from .exercises import batch, breaks, clocks, green, missing, node, ratio
 from .task import Exercise
 
-EXERCISES = {e.number: e for e in (m.EXERCISE for m in (clocks, breaks, batch, node, ratio))}
+_ROOMS = (clocks, breaks, batch, node, ratio, missing, green)
+EXERCISES = {room.EXERCISE.number: room.EXERCISE for room in _ROOMS}
 
 
 def exercise(number: str) -> Exercise:
