@@ -185,7 +185,8 @@ def _numbers(case: Case) -> Iterator[Finding]:
     for index, leaf in enumerate(agreement.leaves):
         if leaf.reason:
             line = facts.output_line(case.artifact, index)
-            yield Finding("numbers", "wrong", f"{leaf.path} differs: {leaf.reason}", line)
+            where = "This line makes the output; the fault may stand before it." if line else ""
+            yield Finding("numbers", "wrong", f"{leaf.path} differs: {leaf.reason}", line, where)
     if agreement:
         count = plural(len(agreement.leaves), "output")
         yield Finding("numbers", "ok", f"{count} within tolerance")
