@@ -54,7 +54,8 @@ def _made(name: str) -> Any:
     sys.path.insert(0, "")  # as `python -m` does: what lies in the current folder can be named
     module, _, path = name.partition(":")
     try:
-        made = reduce(getattr, path.split("."), importlib.import_module(module))()
+        factory: Any = reduce(getattr, path.split("."), importlib.import_module(module))
+        made = factory()
     except Exception as error:
         raise InputError(
             f"The factory {name!r} cannot be called: {type(error).__name__}: {error}. "

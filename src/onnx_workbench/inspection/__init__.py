@@ -72,7 +72,7 @@ def audit(
         warnings.simplefilter("ignore", TrainingModeWarning)  # a finding of its own
         case.folder = Path(folder)
         found = tuple(_run(case, skip))
-        case.artifact = None  # it ends with the folder
+        case.artifact = None  # type: ignore[assignment]  # it ends with the folder
     return Audit(case, tuple(sorted(found, key=lambda finding: VERDICTS.index(finding.verdict))))
 
 

@@ -61,7 +61,9 @@ def _fill(folder: Path, audit: Audit) -> None:
             f"This is the audit of a file, and the file is its own repro: attach {case.name}."
         )
     dynamic = case.dynamic or {}
-    shapes = {name: dynamic.get(name) for name in bind(case.model, case.args, case.kwargs).arguments}
+    shapes = {
+        name: dynamic.get(name) for name in bind(case.model, case.args, case.kwargs).arguments
+    }
     call = {
         "args": case.args,
         "kwargs": case.kwargs,

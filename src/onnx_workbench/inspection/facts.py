@@ -135,8 +135,8 @@ def weights(artifact: Artifact, model: nn.Module | None) -> Finding:
 
 
 def _heavy(artifact: Artifact, model: nn.Module, held: int, own: int) -> Finding:
-    every = {"remove_duplicate": False}
-    named = {name for name, _ in (*model.named_parameters(**every), *model.named_buffers(**every))}
+    tensors = (model.named_parameters(remove_duplicate=False), model.named_buffers())
+    named = {name for kind in tensors for name, _ in kind}
     added = [t for t in artifact.proto.graph.initializer if t.name not in named]
     worst = max(added, key=lambda tensor: len(tensor.raw_data), default=None)
     what, line = "", None

@@ -4,11 +4,12 @@ The model has its own source and structure, and random weights of a fixed seed; 
 shapes and dtypes of the call. It is exported, run in ONNX Runtime, and compared.
 """
 
-import __main__
 import json
 import pickle
 import sys
 from pathlib import Path
+
+import __main__
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "source"))
@@ -43,7 +44,7 @@ class Unpickler(pickle.Unpickler):
 
 def main():
     if (HERE / "source" / "notebook.py").exists():
-        import notebook
+        import notebook  # type: ignore[import-not-found]
 
         vars(__main__).update(vars(notebook))
     with (HERE / "model.pkl").open("rb") as stream:
@@ -64,13 +65,14 @@ def compare(model, args, kwargs, dynamic, opset):
     program = torch.onnx.export(
         model, args, kwargs=kwargs, dynamic_shapes=dynamic, opset_version=opset, dynamo=True
     )
-    proto = program.model_proto
-    session = onnxruntime.InferenceSession(proto.SerializeToString())
+    assert program is not None
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
     given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
     names = [value.name for value in session.get_inputs()]
-    got = session.run(None, {n: x.numpy() for n, x in zip(names, given)})
+    got = session.run(None, {n: x.numpy() for n, x in zip(names, given, strict=True)})
     print("asked for", dynamic, "and the file takes", [x.shape for x in session.get_inputs()])
-    for name, x, y in zip([value.name for value in session.get_outputs()], expected, got):
+    outputs = [value.name for value in session.get_outputs()]
+    for name, x, y in zip(outputs, expected, got, strict=True):
         y = torch.from_numpy(y)
         same = x.shape == y.shape and x.dtype == y.dtype
         error = float((x - y).double().abs().max()) if same and x.numel() else None

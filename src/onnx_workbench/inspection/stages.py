@@ -49,7 +49,11 @@ https://onnxruntime.ai/docs/reference/compatibility.html."""
 
 @dataclass
 class Case:
-    """What is audited, and what the stages have made of it so far."""
+    """What is audited, and what the stages have made of it so far.
+
+    A stage runs only where what it needs is there: ``model``, ``graph`` and ``artifact`` are None
+    until then.
+    """
 
     subject: nn.Module | Artifact
     args: tuple
@@ -57,8 +61,8 @@ class Case:
     dynamic: Mapping[str, Any] | None
     opset: int | None
     folder: Path = Path()
-    graph: Graph | None = None
-    artifact: Artifact | None = None
+    graph: Graph = None  # type: ignore[assignment]
+    artifact: Artifact = None  # type: ignore[assignment]
     random: bool = False
 
     def __post_init__(self) -> None:
@@ -72,9 +76,9 @@ class Case:
         return type(self.subject).__name__
 
     @property
-    def model(self) -> nn.Module | None:
+    def model(self) -> nn.Module:
         """None where a file is audited."""
-        return self.subject if isinstance(self.subject, nn.Module) else None
+        return self.subject if isinstance(self.subject, nn.Module) else None  # type: ignore
 
 
 class Stage(NamedTuple):
@@ -111,7 +115,9 @@ def _call(case: Case) -> Iterator[Finding]:
         )
     try:
         with exporter.evaluating(model), torch.no_grad():
-            result = model(*pytree.tree_map_only(torch.Tensor, torch.clone, case.args), **case.kwargs)
+            result = model(
+                *pytree.tree_map_only(torch.Tensor, torch.clone, case.args), **case.kwargs
+            )
     except Exception as error:
         line = user_line(error.__traceback__)
         first = (str(error).strip().splitlines() or [""])[0]
@@ -124,7 +130,9 @@ def _call(case: Case) -> Iterator[Finding]:
         )
         return
     outputs = sum(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(result))
-    yield Finding("model", "ok", f"runs, and returns {plural(outputs, 'tensor')}" if outputs else "runs")
+    yield Finding(
+        "model", "ok", f"runs, and returns {plural(outputs, 'tensor')}" if outputs else "runs"
+    )
 
 
 def _capture(case: Case) -> Iterator[Finding]:
@@ -132,16 +140,18 @@ def _capture(case: Case) -> Iterator[Finding]:
     try:
         case.graph = capture(case.model, *case.args, dynamic=case.dynamic, **case.kwargs)
     except CaptureError as error:
-        finding = Finding.of_error("capture", error)
-        with suppress(CaptureError):  # so that the rest can be tried
-            case.graph = capture(case.model, *case.args, **case.kwargs) if case.dynamic else None
+        if case.dynamic:
+            with suppress(CaptureError):  # for fixed sizes, so that the rest can be tried
+                case.graph = capture(case.model, *case.args, **case.kwargs)
         whole = None if case.graph else facts.forward_line(case.model)
+        finding = Finding.of_error("capture", error)
         found = [replace(finding, line=finding.line or whole)]
     if case.graph:
         found += facts.of_graph(case.graph, case.model)
+    yield from found
+    if not found:
         count = plural(case.graph.operations.total(), "operation")
-        sound = Finding("capture", "ok", f"{count}, no side effects, nothing baked in")
-    yield from found or [sound]
+        yield Finding("capture", "ok", f"{count}, no side effects, nothing baked in")
 
 
 def _export(case: Case) -> Iterator[Finding]:
@@ -164,7 +174,11 @@ def _contract(case: Case) -> Iterator[Finding]:
         return
     for dimension in probe(case.model, *case.args, dynamic=case.dynamic, **case.kwargs).dimensions:
         verdict = "ok" if dimension else "broken" if dimension.verdict == REFUSED else "wrong"
-        bad = (f"; at size {t.size} {t.outcome}: {t.said}" for t in dimension.trials if t.outcome in BAD)
+        bad = (
+            f"; at size {t.size} {t.outcome}: {t.said}"
+            for t in dimension.trials
+            if t.outcome in BAD
+        )
         sentence = f"{dimension.place} is {dimension.verdict}{next(bad, '')}"
         yield Finding("contract", verdict, sentence, dimension.line, dimension.repair)
 
@@ -231,15 +245,15 @@ def _size(case: Case) -> Iterator[Finding]:
 
 
 def _latency(case: Case) -> Iterator[Finding]:
-    contestants = {"PyTorch": case.model, "ONNX Runtime": case.artifact}
-    given = {name: runs for name, runs in contestants.items() if runs is not None}
-    result = race(given, *case.args, seconds=QUICK, **case.kwargs)
+    contestants: dict[str, Callable[..., object]] = {"ONNX Runtime": case.artifact}
+    if case.model is not None:
+        contestants = {"PyTorch": case.model, **contestants}
+    result = race(contestants, *case.args, seconds=QUICK, **case.kwargs)
     ratio = result.ratio("ONNX Runtime")
-    if ratio is None or len(given) == 1:
-        yield Finding("latency", "ok", f"ONNX Runtime takes {seconds(result.lanes[-1].quartiles[1])}")
-    else:
-        against = f"{ratio.median:.2f}x as fast as PyTorch at 1 thread ({ratio.verdict})"
-        yield Finding("latency", "ok", f"ONNX Runtime is {against}; race() measures with more care")
+    against = f"{ratio.median:.2f}x as fast as {result.baseline} ({ratio.verdict})" if ratio else ""
+    takes = f"{seconds(result.lane('ONNX Runtime').quartiles[1])} a call at 1 thread"
+    said = f"{against}; race() measures with more care" if case.model is not None else takes
+    yield Finding("latency", "ok", f"ONNX Runtime: {said}")
 
 
 def _hot(case: Case) -> Iterator[Finding]:

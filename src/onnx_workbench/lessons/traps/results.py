@@ -32,6 +32,7 @@ STATE, THREAD = "The model keeps state in its buffer 'seen'", "pytorch/pytorch/i
 class KeepsState(nn.Module):
     def __init__(self) -> None:
         super().__init__()
+        self.seen: Tensor
         self.register_buffer("seen", torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
