@@ -15,6 +15,7 @@ at this moment. Run it with the Python of `.venv`; nothing is written outside a 
     export      capture + export of two models, beside a bare torch.onnx.export of the same
     lines       how much of ONNX Runtime's time finds its line, on eight architectures of models.py,
                 and what trace() and profile() take; tables of their own, beside nothing
+    audit       the zoo and its mended twins, ten sound models, 500 nodes, 1 GB of weights
     notebooks   each lesson run in a new kernel, wall time and peak memory of the kernel and its
                 children, beside a notebook that imports torch and onnxruntime
     viewer      view() in JupyterLab, from running the cell until drawn, beside Netron alone in the
@@ -31,6 +32,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable
 
+import audit_report
 import export_time
 import import_time
 import line_profile
@@ -51,10 +53,11 @@ FIGURES: dict[str, Callable[[], Iterable[Pair]]] = {
 }
 TABLES: dict[str, Callable[[], str]] = {
     "lines": line_profile.report,
+    "audit": audit_report.report,
     "netron-releases": netron_releases.report,
 }
 ALL = [*FIGURES, *TABLES]
-UNASKED = [name for name in ALL if name not in ("set-up", "viewer", "netron-releases")]
+UNASKED = [name for name in ALL if name not in ("set-up", "viewer", "netron-releases", "audit")]
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import onnx
 import pytest
 import torch
 
-from onnx_workbench import export, lessons, load, stack
+from onnx_workbench import audit, export, lessons, load, stack
 from onnx_workbench.errors import InputError
 from onnx_workbench.hotspots import Spot
 from onnx_workbench.lessons import course
@@ -638,3 +638,60 @@ def test_the_file_of_06_is_run_and_not_only_the_model(monkeypatch):
     monkeypatch.setattr(length, "_agrees", lambda file, words: words != 40)
     told = hint("06", positions(lambda self, x: x + self.table[: x.shape[1]]))
     assert told.startswith("It was exported, and ONNX Runtime is wrong with 40 words.\nKEPT: ")
+
+
+# ---------------------------------------------------------------- 08
+
+
+def test_08_a_constant_of_the_wrong_dtype_passes_float32_and_is_found():
+    from onnxscript import opset20 as op
+
+    def slip(x, beta):
+        return op.Mul(x, op.Sigmoid(op.Mul(x, op.Constant(value_float=beta))))
+
+    assert hint("08", slip).startswith("It passes float32 and fails float16: a number that you")
+
+
+def test_08_a_translation_that_forgets_beta_is_found():
+    from onnxscript import opset20 as op
+
+    found = hint("08", lambda x, beta: op.Mul(x, op.Sigmoid(x)))
+    assert found.startswith("It runs, and with beta = 2.5 and float32 its numbers are not those")
+
+
+def test_08_what_is_no_function_is_told():
+    assert hint("08", 3) == "That is a int. Answer with a function of (x, beta)."
+    assert hint("08", {"demo::swishy": 1}).startswith("Answer with the function alone")
+
+
+# ---------------------------------------------------------------- 09
+
+QUICK = {"opsets", "latency", "hot lines"}
+
+
+@functools.cache
+def audited(dynamic=True, skip=(), change=lambda x: x + 1):
+    class Mended(type(lessons.exercise("09").given)):
+        def forward(self, x):
+            return (change(x) * self.weight).reshape(x.shape[0], -1)
+
+    batch = {"x": {0: "batch"}} if dynamic else None
+    return audit(Mended().eval(), torch.ones(2, 4, 2), dynamic=batch, skip={*QUICK, *skip})
+
+
+def test_09_the_three_faults_are_told_worst_first():
+    given = lessons.exercise("09").given
+    answer = audit(given, torch.ones(2, 4, 2), dynamic={"x": {0: "batch"}}, skip=QUICK)
+    assert {fault.line.text for fault in answer.faults} == {
+        "rows = int(x.shape[0])",
+        "x += 1",
+        "x = F.dropout(x * self.weight, 0.1)",
+    }
+    assert "The first: A dimension that was asked to stay dynamic" in hint("09", answer)
+
+
+def test_09_a_green_audit_of_less_than_was_asked_is_found():
+    assert hint("09", audited(dynamic=False)).startswith("It is green for one batch size alone.")
+    assert hint("09", audited(skip=("contract",))).startswith("It is green because stages were")
+    assert "computes something else" in hint("09", audited(change=lambda x: x + 2))
+    assert hint("09", "green") == "That is a str. Answer with what ow.audit() returned."

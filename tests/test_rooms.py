@@ -22,7 +22,8 @@ FLOORS = (
     {"contract"},
     {"shares"},
     {"hotspots"},
-    {"lessons"},
+    {"inspection"},
+    {"lessons", "__main__"},
 )
 """From the ground up. A room may import from the floors below its own, never from its own."""
 

@@ -8,6 +8,7 @@ from .costs import weigh as weigh
 from .frames import watch as watch
 from .graph import capture as capture
 from .hotspots import profile as profile
+from .inspection import audit as audit
 from .ladder import opsets as opsets
 from .lineage import trace as trace
 from .racing.call import compiled as compiled

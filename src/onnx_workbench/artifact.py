@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -25,6 +26,7 @@ from .graph import Graph, capture
 from .proto import mislabelled, opset_of
 from .session import Entry, Options
 from .signature import Signature
+from .source import Line, user_line
 from .text import plural, size, table
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ def export(
     dynamic: Mapping[str, Any] | None = None,
     dynamo: bool = True,
     provider: str = runtime.CPU,
+    translations: Mapping[Any, Callable[..., Any]] | None = None,
     **kwargs: Any,
 ) -> Artifact:
     """Export a model, or a graph that :func:`~onnx_workbench.capture` made, to ``path``.
@@ -59,6 +62,8 @@ def export(
         dynamo: False takes the old exporter, the TorchScript tracer. It records one run of the
             model, so that a branch or loop over data is frozen as it went in that run.
         provider: the execution provider that the artifact runs on.
+        translations: operator -> a function that writes it with onnxscript, for operators that
+            torch.onnx has none for: ``{torch.ops.demo.swishy.default: swishy}``.
 
     Raises:
         InputError: the arguments, the path or the provider do not fit.
@@ -91,7 +96,9 @@ def export(
             )
             signature = graph.signature
             step("translate")
-            program = exporter.translate(graph.program, opset=opset, axes=graph.axes)
+            program = exporter.translate(
+                graph.program, opset=opset, axes=graph.axes, translations=translations
+            )
             step("write")
             _write(program, draft)
         else:
@@ -396,9 +403,23 @@ def _check_loads(draft: Path, provider: str, got: int) -> None:
     try:
         runtime.open_session(draft, provider)
     except LoadError as error:
+        said = str(error).replace(f"{draft.parent.name}{os.sep}", "")  # as it would be called
         raise ExportError(
-            f"ONNX Runtime rejects what the exporter wrote. {error}", "load", got
+            f"ONNX Runtime rejects what the exporter wrote. {said}",
+            "load",
+            got,
+            line=_line_of_rejected(draft, said),
         ) from error
+
+
+def _line_of_rejected(draft: Path, said: str) -> Line | None:
+    """ONNX Runtime names the node that it has no kernel for; its metadata has the line."""
+    names = re.findall(r"name '([^']+)'|in node \(([^)]+)\)", said)
+    for node in onnx.load(draft, load_external_data=False).graph.node:
+        if any(node.name in found for found in names):
+            told = {entry.key: entry.value for entry in node.metadata_props}
+            return user_line(told.get("pkg.torch.onnx.stack_trace"))
+    return None
 
 
 def _publish(draft: Path, target: Path) -> Path:

@@ -13,9 +13,21 @@ Every message has three parts: what was passed, what was expected, what to do ne
 torch, onnx or ONNX Runtime that led to it is chained as ``__cause__``.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 
 class WorkbenchError(Exception):
-    """Base of all errors that this package raises on purpose."""
+    """Base of all errors that this package raises on purpose.
+
+    ``line`` is the :class:`~onnx_workbench.source.Line` of the user's that it is about, where one
+    is known.
+    """
+
+    def __init__(self, message: str = "", line: Any = None) -> None:
+        super().__init__(message)
+        self.line = line
 
 
 class InputError(WorkbenchError, ValueError):
@@ -33,8 +45,10 @@ class ExportError(WorkbenchError):
     was labelled with before it was refused.
     """
 
-    def __init__(self, message: str, step: str = "translate", got: int | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, step: str = "translate", got: int | None = None, line: Any = None
+    ) -> None:
+        super().__init__(message, line)
         self.step, self.got = step, got
 
 

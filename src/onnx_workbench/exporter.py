@@ -15,7 +15,7 @@ import itertools
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from torch.export.graph_signature import ConstantArgument, OutputKind
 from torch.onnx import ONNXProgram
 
 from .errors import ExportError, TrainingModeWarning
-from .source import is_users
+from .source import Line, is_users, user_line
 from .traces import through_helpers
 
 Axes = dict[int, str]
@@ -42,12 +42,20 @@ def capture_program(
 
     ``backed_size_oblivious`` keeps a dynamic dimension of size 1 dynamic, which torch.export alone
     would freeze (``torch/onnx/_internal/exporter/_capture_strategies.py`` sets the same).
+    torch.export leaves its marks of dynamic dimensions on the tensors when it fails (torch 2.13),
+    and would refuse them for ever: it is handed views.
     """
+    args, kwargs = pytree.tree_map_only(torch.Tensor, _view, (args, kwargs))
     oblivious = fx_config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
     with quiet(), oblivious, through_helpers():
         return torch.export.export(
             model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=strict
         )
+
+
+def _view(tensor: torch.Tensor) -> torch.Tensor:
+    """The same values under another name."""
+    return tensor.detach().requires_grad_(tensor.requires_grad)
 
 
 def translate(
@@ -56,10 +64,12 @@ def translate(
     opset: int | None = None,
     axes: Sequence[Axes | None] = (),
     optimize: bool = True,
+    translations: Mapping[Any, Callable] | None = None,
 ) -> ONNXProgram:
     """The translating half of ``torch.onnx.export(dynamo=True)``.
 
-    ``axes`` names the dynamic dimensions of the graph's tensor inputs, one entry an input.
+    ``axes`` names the dynamic dimensions of the graph's tensor inputs, one entry an input;
+    ``translations`` has an onnxscript function for an operator, before torch.onnx's own.
     """
     named = [axis or None for axis in axes] if any(axes) else None
     try:
@@ -71,9 +81,10 @@ def translate(
                 opset_version=opset,
                 dynamic_shapes=named,
                 optimize=optimize,
+                custom_translation_table=dict(translations or {}),
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        raise ExportError(_untranslated(error)) from error
+        raise ExportError(_untranslated(error), line=_untranslated_line(error, program)) from error
     assert onnx_program is not None  # only dynamo=False returns None
     return onnx_program
 
@@ -126,6 +137,18 @@ def _without_constants(program: ExportedProgram) -> ExportedProgram:
     assert root is not None
     root.out_spec = pytree.tree_structure((0,) * users)
     return program
+
+
+def _untranslated_line(error: BaseException | None, program: ExportedProgram) -> Line | None:
+    """The line of the FX node at which the translation stopped; its error names the node."""
+    while error is not None:
+        if found := re.search(r"translating node %(\w+)", str(error)):
+            with quiet():
+                graphs = (program.graph, program.run_decompositions().graph)
+            nodes = [node for graph in graphs for node in graph.nodes if node.name == found[1]]
+            return user_line(nodes[0].meta.get("stack_trace")) if nodes else None
+        error = error.__cause__
+    return None
 
 
 def _untranslated(error: Exception) -> str:

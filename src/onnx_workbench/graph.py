@@ -266,6 +266,13 @@ _CONSTRAINED = "Constraints violated"
 
 _REASONS = (
     (
+        r"no fake impl|fake kernel",
+        "A custom operator does not say what shape and dtype it makes: it has no fake "
+        "implementation.",
+        "Register one with torch.library.register_fake: a function that returns an empty tensor "
+        "of the right shape and dtype.",
+    ),
+    (
         r"data-dependent expression",
         "Python needs a value that the graph only has when it runs: an `if`, `while`, `int()`, "
         "`.item()` or a slice on what a tensor holds.",
@@ -306,7 +313,8 @@ def _frozen(model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any) 
 
 def _explained(model: nn.Module, error: Exception, frozen: Guard | None = None) -> CaptureError:
     line = frozen.line if frozen else user_line(error.__traceback__)
-    place = f" at {line.place}\n    {line.text}" if line and is_users(line.file) else ""
+    line = line if line and is_users(line.file) else None
+    place = f" at {line.place}\n    {line.text}" if line else ""
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     reason, repair = next(
         ((reason, repair) for key, reason, repair in _REASONS if re.search(key, str(error))),
@@ -320,5 +328,6 @@ def _explained(model: nn.Module, error: Exception, frozen: Guard | None = None) 
         reason = f"{reason} There {frozen.words}{f', where {where}' * bool(where)}."
         repair = f"{frozen.repair} Or leave that dimension out of `dynamic`."
     return CaptureError(
-        f"{type(model).__name__} could not be captured{place}\nWhy: {reason}\nWhat helps: {repair}"
+        f"{type(model).__name__} could not be captured{place}\nWhy: {reason}\nWhat helps: {repair}",
+        line,
     )

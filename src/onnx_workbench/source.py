@@ -76,6 +76,11 @@ def user_line(trace: str | TracebackType | None) -> Line | None:
     return next((line for line in reversed(found) if is_users(line.file)), innermost)
 
 
+def is_cell(file: str) -> bool:
+    """Whether Python's name of a file is that of a notebook's cell, or of typed input."""
+    return bool(_CELL.search(file))
+
+
 def is_users(file: str) -> bool:
     """Whether a file is the user's own: not the standard library's, nor an installed package's.
 

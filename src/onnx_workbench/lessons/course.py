@@ -20,6 +20,8 @@ LESSONS = {
     "04": "See the graph",
     "05": "Race the runtimes",
     "06": "Keep shapes dynamic",
+    "08": "Teach a missing op",
+    "09": "Audit your model",
 }
 """Number -> title. The map begins with 00 and has no exercise; every other lesson ends in one."""
 
@@ -36,7 +38,7 @@ class Progress:
     ``note`` says what went wrong with the file, if so.
 
     >>> print(Progress(frozenset({"01"})))
-    1 of 8 exercises solved
+    1 of 10 exercises solved
          00  Start here
     [x]  01  Check the stack
     [ ]  02  Capture a graph
@@ -44,6 +46,8 @@ class Progress:
     [ ]  04  See the graph
     [ ]  05  Race the runtimes
     [ ]  06  Keep shapes dynamic
+    [ ]  08  Teach a missing op
+    [ ]  09  Audit your model
     """
 
     solved: frozenset[str] = frozenset()

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from ..errors import InputError
-from .exercises import batch, breaks, clocks, hot, length, node, ratio, rigged
+from .exercises import (
+    batch,
+    breaks,
+    clocks,
+    green,
+    hot,
+    length,
+    missing,
+    node,
+    ratio,
+    rigged,
+)
 from .task import Exercise
 
-_ROOMS = (clocks, breaks, batch, node, ratio, rigged, hot, length)
+_ROOMS = (clocks, breaks, batch, node, ratio, rigged, hot, length, missing, green)
 EXERCISES = {room.EXERCISE.number: room.EXERCISE for room in _ROOMS}
 
 

@@ -1,0 +1,129 @@
+"""What the audit finds, what it takes for trouble that is none, and what it costs."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from time import perf_counter
+
+import models
+import torch
+from memory import peak_of
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import onnx_workbench as ow
+from onnx_workbench.lessons.traps import TRAPS, Call, Trap
+from onnx_workbench.text import seconds, size, table
+
+QUICK = {"latency", "hot lines"}
+HEAVY = 250_000_000
+"""Parameters of the heavy model: 1 GB in float32."""
+
+
+class UNet(nn.Module):
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(3, width, 3, padding=1)
+        self.deep = nn.Conv2d(width, 2 * width, 3, padding=1)
+        self.up = nn.ConvTranspose2d(2 * width, width, 2, stride=2)
+        self.head = nn.Conv2d(2 * width, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = F.relu(self.down(x))
+        deep = F.relu(self.deep(F.max_pool2d(wide, 2)))
+        return self.head(torch.cat([wide, self.up(deep)], dim=1))
+
+
+class Steady(nn.Module):
+    """500 nodes through which no rounding grows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for turn in range(250):
+            x = torch.tanh(x)
+            x = x + turn / 250
+        return x
+
+
+def sound() -> Iterator[tuple[str, models.Case]]:
+    """Ten models that nothing is wrong with."""
+    yield from ((name, models.case(name)) for name in models.MAKERS)
+    torch.manual_seed(0)
+    image, batch = torch.randn(2, 3, 32, 32), {0: "batch"}
+    yield "U-Net", models.Case(UNet().eval(), (image,), {"x": batch})
+    layers = nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 10)).eval()
+    yield "MLP", models.Case(layers, (torch.randn(4, 64),), {"input": batch})
+
+
+def report() -> str:
+    """Four tables: the zoo, its twins and the sound models, 500 nodes, and a gigabyte."""
+    with warnings.catch_warnings(action="ignore"):
+        parts = [*_zoo(), _sound(), _deep(), _heavy()]
+    return "\n\n".join(parts)
+
+
+def _audited(call: Call) -> ow.inspection.Audit:
+    return ow.audit(call.model, *call.args, dynamic=call.dynamic, opset=call.opset, skip=QUICK)
+
+
+def _zoo() -> Iterator[str]:
+    missed = [trap.name for trap in TRAPS if not _found(trap)]
+    accused = [trap.name for trap in TRAPS if not _audited(trap.mended())]
+    rows = [
+        ("traps found, with their line", f"{len(TRAPS) - len(missed)} of {len(TRAPS)}", *missed),
+        ("mended twins accused", f"{len(accused)} of {len(TRAPS)}", *accused),
+    ]
+    yield table((what, count, ", ".join(names)) for what, count, *names in rows)
+
+
+def _found(trap: Trap) -> bool:
+    return any(
+        (finding.stage, finding.line.place if finding.line else None) == (trap.stage, trap.place)
+        and finding.sentence.startswith(trap.sentence)
+        for finding in _audited(trap.broken()).faults
+    )
+
+
+def _sound() -> str:
+    rows = []
+    for name, case in sound():
+        start = perf_counter()
+        audit = ow.audit(case.model, *case.inputs, dynamic=case.dynamic or None)
+        said = "; ".join(f"{f.stage}: {f.sentence} {f.line or ''}" for f in audit.faults)
+        rows.append((name, seconds(perf_counter() - start), said or "nothing to mend"))
+    return table(rows, ("sound model", "audit", "findings"))
+
+
+def _deep() -> str:
+    start = perf_counter()
+    audit = ow.audit(Steady().eval(), torch.ones(8))
+    verdict = "nothing to mend" if audit else repr(audit)
+    return f"500 nodes: {seconds(perf_counter() - start)}, {verdict}"
+
+
+def _heavy() -> str:
+    """Each in a process of its own, since memory that was freed stays with a process."""
+    peaks = {name: peak_of([sys.executable, __file__, name]) for name in ("bare", "audit")}
+    ratio = peaks["audit"] / peaks["bare"]
+    return (
+        f"1 GB of weights, peak memory: audit {size(peaks['audit'])}, bare torch.onnx.export "
+        f"{size(peaks['bare'])}, {ratio:.2f}x"
+    )
+
+
+def _run(way: str) -> None:
+    width = int((HEAVY / 10) ** 0.5)
+    model = nn.Sequential(*(nn.Linear(width, width, bias=False) for _ in range(10))).eval()
+    x = torch.ones(1, width)
+    if way == "audit":
+        print(repr(ow.audit(model, x, dynamic={"input": {0: "batch"}})), file=sys.stderr)
+        return
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        torch.onnx.export(model, (x,), f"{folder}/m.onnx", dynamo=True, external_data=False)
+
+
+if __name__ == "__main__":
+    _run(sys.argv[1])

@@ -1,0 +1,73 @@
+"""``python -m onnx_workbench audit package.module:factory``: the audit in a terminal, or in CI.
+
+The factory is called without arguments and returns ``model, args``, and after them what it likes of
+``dynamic`` and ``opset``. Exit code: 0 nothing to mend, 1 findings, 2 the command was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from functools import reduce
+from typing import Any
+
+from .errors import InputError
+
+
+def main(words: list[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    options = argparse.ArgumentParser(
+        prog="python -m onnx_workbench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = options.add_subparsers(dest="command", required=True)
+    audit = commands.add_parser("audit", help="audit a model")
+    audit.add_argument("factory", help="package.module:factory")
+    audit.add_argument("--report", metavar="FILE.html", help="write the report as a page")
+    audit.add_argument("--bundle", metavar="FOLDER|FILE.zip", help="write a repro without weights")
+    audit.add_argument("--skip", nargs="*", default=[], metavar="STAGE", help="stages to leave out")
+    try:
+        return _audit(options.parse_args(words))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _audit(asked: argparse.Namespace) -> int:
+    from .inspection import audit
+
+    model, args, *rest = _made(asked.factory)
+    call = dict(zip(("dynamic", "opset"), rest, strict=False))
+    report = audit(model, *args, **call, skip=asked.skip)
+    print(report)
+    if asked.report:
+        report.save(asked.report)
+    if asked.bundle:
+        report.bundle(asked.bundle)
+    return 0 if report else 1
+
+
+def _made(name: str) -> Any:
+    """What the factory returns, or an InputError that says what is wrong with it."""
+    sys.path.insert(0, "")  # as `python -m` does: what lies in the current folder can be named
+    module, _, path = name.partition(":")
+    try:
+        factory: Any = reduce(getattr, path.split("."), importlib.import_module(module))
+        made = factory()
+    except Exception as error:
+        raise InputError(
+            f"The factory {name!r} cannot be called: {type(error).__name__}: {error}. "
+            "Pass package.module:function, of a function that takes no argument."
+        ) from error
+    if not (isinstance(made, tuple) and 2 <= len(made) <= 4 and isinstance(made[1], tuple)):
+        raise InputError(
+            f"The factory {name!r} returned a {type(made).__name__}, and it must return "
+            "(model, args), with args a tuple; behind these, if wanted, dynamic and opset."
+        )
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""Everything that this package can find out about a model, in one report: ``audit``."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from html import escape
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .. import progress
+from ..artifact import Artifact
+from ..errors import InputError, TrainingModeWarning
+from ..text import html_table, plural, table
+from . import bundle, stages
+from .finding import FAULTS, VERDICTS, Finding
+from .stages import Case
+
+__all__ = ["Audit", "Finding", "audit"]
+
+_HEADER = ("stage", "verdict", "what was found", "line")
+
+
+def audit(
+    model: nn.Module | Artifact,
+    *args: Any,
+    dynamic: Mapping[str, Any] | None = None,
+    opset: int | None = None,
+    skip: Collection[str] = (),
+    **kwargs: Any,
+) -> Audit:
+    """Capture, export, run, compare, time: each stage with its verdict, its line and a repair.
+
+    A stage that fails does not end the audit: what can still be tried is tried, and what cannot is
+    listed with the reason. Nothing is written; the files that it makes are gone afterwards.
+
+    Args:
+        model: in whatever mode it is; or an Artifact, of which what needs the model is not tried.
+        args, kwargs: the call, as for the model itself.
+        dynamic: the dimensions that are to stay dynamic, as for :func:`~onnx_workbench.export`.
+        opset: the opset that is wanted; None is the exporter's own.
+        skip: stages to leave out, such as ``{"latency", "hot lines"}``.
+
+    Returns:
+        an Audit; it is true where nothing is broken, wrong or at risk.
+
+    Raises:
+        InputError: no module or Artifact, or ``skip`` names no stage.
+
+    >>> import torch
+    >>> report = audit(nn.ReLU().eval(), torch.ones(2, 3), skip={"latency", "hot lines"})
+    >>> bool(report), report.findings[-1].stage
+    (True, 'size')
+    """
+    if not isinstance(model, (nn.Module, Artifact)):
+        raise InputError(
+            f"audit() was given a {type(model).__name__}, and it takes a torch.nn.Module or an "
+            "Artifact. Pass the model itself, or the .onnx file through load()."
+        )
+    names = [stage.name for stage in stages.STAGES]
+    if unknown := [name for name in skip if name not in names]:
+        raise InputError(
+            f"`skip` names {', '.join(map(repr, unknown))}, and the stages are {', '.join(names)}."
+        )
+    case = Case(model, args, dict(kwargs), dynamic, opset)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore", TrainingModeWarning)  # a finding of its own
+        case.folder = Path(folder)
+        found = tuple(_run(case, skip))
+        case.artifact = None  # type: ignore[assignment]  # it ends with the folder
+    return Audit(case, tuple(sorted(found, key=lambda finding: VERDICTS.index(finding.verdict))))
+
+
+def _run(case: Case, skip: Collection[str]) -> Iterator[Finding]:
+    chosen = [stage for stage in stages.STAGES if stage.name not in skip]
+    with progress.bar(total=len(chosen), desc="audit", delay=2) as bar:
+        for stage in chosen:
+            bar.set_postfix_str(stage.name, refresh=False)
+            yield from stage(case)
+            bar.update()
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Audit:
+    """The answer of :func:`audit`. ``findings`` come worst first."""
+
+    case: Case
+    findings: tuple[Finding, ...]
+
+    @property
+    def faults(self) -> tuple[Finding, ...]:
+        """What is broken, wrong or at risk."""
+        return tuple(finding for finding in self.findings if finding.verdict in FAULTS)
+
+    def __bool__(self) -> bool:
+        return not self.faults
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write the report as one HTML file that needs nothing else, and return its path."""
+        target = Path(path)
+        draft = target.with_name(f".{target.name}.part")
+        draft.write_text(bundle.page(f"Audit of {self.case.name}", self._repr_html_()), "utf-8")
+        draft.replace(target)
+        return target
+
+    def bundle(self, path: str | PathLike[str]) -> Path:
+        """Write what a bug report needs into a new folder, or into a .zip file, without weights.
+
+        It has ``repro.py``, which runs by itself (torch, onnx and onnxruntime are enough): the
+        model's source, its structure with random weights of a fixed seed, the shapes of the call;
+        and the versions and this report. What the model itself holds besides tensors, such as a
+        configuration, is in the structure: look before you publish.
+
+        Raises:
+            InputError: ``path`` exists, or the model cannot be taken apart.
+        """
+        return bundle.write(self, Path(fspath(path)))
+
+    def __repr__(self) -> str:
+        rows = [finding.row() for finding in self.findings]
+        return "\n".join([self._headline(), table(rows, _HEADER), *self._repairs()])
+
+    def _repr_html_(self) -> str:
+        rows = [finding.row() for finding in self.findings]
+        repairs = escape("\n".join(self._repairs()))
+        head = f"<p><b>{escape(self._headline())}</b></p>"
+        return f"{head}{html_table(rows, _HEADER)}<pre>{repairs}</pre>"
+
+    def _headline(self) -> str:
+        count = plural(len(self.faults), "finding") if self.faults else "nothing to mend"
+        left = sum(finding.verdict == "not tried" for finding in self.findings)
+        return f"{self.case.name}: {count}" + (f", {left} not tried" if left else "")
+
+    def _repairs(self) -> Iterator[str]:
+        for finding in self.findings:
+            if finding.repair:
+                where = f" ({finding.line!r})" if finding.line else ""
+                yield f"\n{finding.stage}{where}\n    {finding.repair}"

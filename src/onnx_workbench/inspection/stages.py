@@ -1,0 +1,277 @@
+"""The stages of an audit, one small function each, in the order in which they run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.utils._pytree as pytree
+from torch import nn
+
+from .. import exporter, runtime
+from ..agreement import verify
+from ..artifact import Artifact, export
+from ..contract import REFUSED, probe
+from ..errors import CaptureError, ExportError, LoadError, WorkbenchError
+from ..graph import Graph, capture
+from ..hotspots import profile
+from ..ladder import opsets
+from ..racing.race import race
+from ..sizes import BAD
+from ..source import is_users, user_line
+from ..text import plural, seconds
+from . import facts
+from .finding import Finding
+
+QUICK = 0.2
+"""Seconds that the latency and the hot lines may take each; both have a least number of runs."""
+
+OLDEST = 18
+"""The opset that torch.onnx's own translations are written for: below it, files are converted."""
+
+RELEASES = (
+    ("1.17", 9, 20),
+    ("1.18", 10, 21),
+    ("1.21", 10, 22),
+    ("1.23", 11, 23),
+    ("1.24", 13, 25),
+    ("1.27", 13, 26),
+)
+"""ONNX Runtime, and the highest IR version and opset that it loads. Source: one-node models of each
+version, given to each release (``benchmarks/releases.py``); its own table is at
+https://onnxruntime.ai/docs/reference/compatibility.html."""
+
+
+@dataclass
+class Case:
+    """What is audited, and what the stages have made of it so far.
+
+    A stage runs only where what it needs is there: ``model``, ``graph`` and ``artifact`` are None
+    until then.
+    """
+
+    subject: nn.Module | Artifact
+    args: tuple
+    kwargs: dict[str, Any]
+    dynamic: Mapping[str, Any] | None
+    opset: int | None
+    folder: Path = Path()
+    graph: Graph = None  # type: ignore[assignment]
+    artifact: Artifact = None  # type: ignore[assignment]
+    random: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.subject, Artifact):
+            self.artifact = self.subject
+
+    @property
+    def name(self) -> str:
+        if isinstance(self.subject, Artifact):
+            return self.subject.path.name
+        return type(self.subject).__name__
+
+    @property
+    def model(self) -> nn.Module:
+        """None where a file is audited."""
+        return self.subject if isinstance(self.subject, nn.Module) else None  # type: ignore
+
+
+class Stage(NamedTuple):
+    """``needs`` are the attributes of the case without which it cannot be tried."""
+
+    name: str
+    run: Callable[[Case], Iterator[Finding]]
+    needs: tuple[str, ...] = ()
+
+    def __call__(self, case: Case) -> Iterator[Finding]:
+        missing = [name for name in self.needs if getattr(case, name) is None]
+        if missing:
+            yield Finding(self.name, "not tried", f"it needs the {missing[0]}, and there is none")
+            return
+        try:
+            yield from self.run(case)
+        except WorkbenchError as error:
+            yield Finding.of_error(self.name, error)
+        except Exception as error:  # a stage of ours that fails must not hide the others
+            first = (str(error).strip().splitlines() or [""])[0]
+            line = user_line(error.__traceback__)
+            yield Finding(self.name, "not tried", f"{type(error).__name__}: {first}", line)
+
+
+def _call(case: Case) -> Iterator[Finding]:
+    model = case.model
+    if any(module.training for module in model.modules()):
+        yield Finding(
+            "model",
+            "risk",
+            "The model is in training mode: torch.onnx.export would write it so, with dropout and "
+            "batch statistics; it is audited in eval mode",
+            repair="Call model.eval() before every export.",
+        )
+    try:
+        with exporter.evaluating(model), torch.no_grad():
+            result = model(
+                *pytree.tree_map_only(torch.Tensor, torch.clone, case.args), **case.kwargs
+            )
+    except Exception as error:
+        line = user_line(error.__traceback__)
+        first = (str(error).strip().splitlines() or [""])[0]
+        yield Finding(
+            "model",
+            "broken",
+            f"The model itself fails on this call: {type(error).__name__}: {first}",
+            line if line and is_users(line.file) else None,
+            "Mend the call, or the model: nothing that follows can be right before.",
+        )
+        return
+    outputs = sum(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(result))
+    yield Finding(
+        "model", "ok", f"runs, and returns {plural(outputs, 'tensor')}" if outputs else "runs"
+    )
+
+
+def _capture(case: Case) -> Iterator[Finding]:
+    found = []
+    try:
+        case.graph = capture(case.model, *case.args, dynamic=case.dynamic, **case.kwargs)
+    except CaptureError as error:
+        if case.dynamic:
+            with suppress(CaptureError):  # for fixed sizes, so that the rest can be tried
+                case.graph = capture(case.model, *case.args, **case.kwargs)
+        whole = None if case.graph else facts.forward_line(case.model)
+        finding = Finding.of_error("capture", error)
+        found = [replace(finding, line=finding.line or whole)]
+    if case.graph:
+        found += facts.of_graph(case.graph, case.model)
+    yield from found
+    if not found:
+        count = plural(case.graph.operations.total(), "operation")
+        yield Finding("capture", "ok", f"{count}, no side effects, nothing baked in")
+
+
+def _export(case: Case) -> Iterator[Finding]:
+    path = case.folder / "model.onnx"
+    try:
+        case.artifact = export(case.graph, path, opset=case.opset)
+    except ExportError as error:
+        yield Finding.of_error("export", error)
+        if case.opset is None:
+            return
+        case.artifact = export(case.graph, path)
+    else:
+        nodes = plural(case.artifact.operations.total(), "node")
+        yield Finding("export", "ok", f"{nodes}, checked by onnx, loaded by ONNX Runtime")
+
+
+def _contract(case: Case) -> Iterator[Finding]:
+    if not case.dynamic:
+        yield Finding("contract", "ok", "no dimension was asked to stay dynamic")
+        return
+    for dimension in probe(case.model, *case.args, dynamic=case.dynamic, **case.kwargs).dimensions:
+        verdict = "ok" if dimension else "broken" if dimension.verdict == REFUSED else "wrong"
+        bad = (
+            f"; at size {t.size} {t.outcome}: {t.said}"
+            for t in dimension.trials
+            if t.outcome in BAD
+        )
+        sentence = f"{dimension.place} is {dimension.verdict}{next(bad, '')}"
+        yield Finding("contract", verdict, sentence, dimension.line, dimension.repair)
+
+
+def _numbers(case: Case) -> Iterator[Finding]:
+    if not verify(case.model, case.model, *case.args, **case.kwargs):
+        case.random = True
+        yield Finding(
+            "numbers",
+            "wrong",
+            "The model is random: two runs of it on the same inputs differ",
+            facts.random_line(case.graph),
+            "Draw nothing in eval mode (F.dropout takes training=self.training), or take the "
+            "noise as an input.",
+        )
+        return
+    agreement = verify(case.model, case.artifact, *case.args, **case.kwargs)
+    for index, leaf in enumerate(agreement.leaves):
+        if leaf.reason:
+            line = facts.output_line(case.artifact, index)
+            where = "This line makes the output; the fault may stand before it." if line else ""
+            yield Finding("numbers", "wrong", f"{leaf.path} differs: {leaf.reason}", line, where)
+    if agreement:
+        count = plural(len(agreement.leaves), "output")
+        yield Finding("numbers", "ok", f"{count} within tolerance")
+
+
+def _opsets(case: Case) -> Iterator[Finding]:
+    ours = case.artifact.opset
+    ladder = opsets(case.graph, asked=sorted({OLDEST, ours + 1} - {ours}))
+    for rung in ladder.rungs:
+        if rung.differs and not case.random:
+            yield Finding("opsets", "wrong", f"opset {rung.asked} gives other numbers: {rung.said}")
+    tried = ", ".join(f"{r.asked} {'is refused' if r.refused else 'loads'}" for r in ladder.rungs)
+    yield Finding("opsets", "ok", f"got {ours}; {tried}")
+
+
+def _portability(case: Case) -> Iterator[Finding]:
+    artifact = case.artifact
+    first, *others = artifact.files
+    alone = case.folder / "alone"
+    alone.mkdir()
+    shutil.copy(first, alone)
+    try:
+        runtime.open_session(alone / first.name)
+    except LoadError:
+        names = ", ".join(file.name for file in others)
+        yield Finding(
+            "portability",
+            "risk",
+            f"{first.name} cannot be loaded without {names}",
+            repair="Keep the files in one folder and move that, or write one file: "
+            "onnx_workbench.export() does up to 2 GB, torch.onnx.export with external_data=False.",
+        )
+    opset, ir = artifact.opset, artifact.proto.ir_version
+    old = next((r for r, most, highest in RELEASES if ir <= most and opset <= highest), None)
+    since = f"loads in ONNX Runtime {old} and newer" if old else "newer than the releases we know"
+    files = "one file" if not others else plural(1 + len(others), "file")
+    yield Finding("portability", "ok", f"opset {opset}, IR {ir}: {since}; {files}")
+
+
+def _size(case: Case) -> Iterator[Finding]:
+    yield facts.weights(case.artifact, case.model)
+
+
+def _latency(case: Case) -> Iterator[Finding]:
+    contestants: dict[str, Callable[..., object]] = {"ONNX Runtime": case.artifact}
+    if case.model is not None:
+        contestants = {"PyTorch": case.model, **contestants}
+    result = race(contestants, *case.args, quick=True, seconds=QUICK, **case.kwargs)
+    ratio = result.ratio("ONNX Runtime")
+    against = f"{ratio.value:.2f}x as fast as {result.baseline} ({ratio.verdict})" if ratio else ""
+    takes = f"{seconds(result.lane('ONNX Runtime').median)} a call at 1 thread"
+    said = f"{against}; race() measures with more care" if case.model is not None else takes
+    yield Finding("latency", "ok", f"ONNX Runtime: {said}")
+
+
+def _hot(case: Case) -> Iterator[Finding]:
+    spots = profile(case.artifact, *case.args, seconds=QUICK, **case.kwargs)
+    hottest, total = spots.hottest, spots.total or 1.0
+    share = f"{hottest.seconds / total:.0%} of kernel time"
+    yield Finding("hot lines", "ok", f"{share} in {hottest.name}", hottest.line)
+
+
+STAGES = (
+    Stage("model", _call, ("model",)),
+    Stage("capture", _capture, ("model",)),
+    Stage("export", _export, ("graph",)),
+    Stage("contract", _contract, ("model",)),
+    Stage("numbers", _numbers, ("model", "artifact")),
+    Stage("opsets", _opsets, ("graph", "artifact")),
+    Stage("portability", _portability, ("artifact",)),
+    Stage("size", _size, ("artifact",)),
+    Stage("latency", _latency, ("artifact",)),
+    Stage("hot lines", _hot, ("artifact",)),
+)

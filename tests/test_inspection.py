@@ -1,0 +1,295 @@
+"""The audit: what it says of sound models, of failing stages, and what it leaves behind."""
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+import zoo_factories
+from torch import nn
+
+from onnx_workbench import __main__ as terminal
+from onnx_workbench import audit, export, load
+from onnx_workbench.errors import InputError
+from onnx_workbench.inspection import stages
+from onnx_workbench.inspection.finding import FAULTS, VERDICTS, Finding
+
+QUICK = {"opsets", "latency", "hot lines"}
+
+
+@pytest.fixture(scope="module")
+def sound():
+    model, args, dynamic = zoo_factories.sound()
+    return audit(model, *args, dynamic=dynamic)
+
+
+def by_stage(report):
+    return {finding.stage: finding for finding in report.findings}
+
+
+def test_every_stage_of_a_sound_model_is_tried_and_ok(sound):
+    assert sound
+    assert [f.stage for f in sound.findings] == [stage.name for stage in stages.STAGES]
+    assert {f.verdict for f in sound.findings} == {"ok"}
+    assert repr(sound).splitlines()[0] == "Doubled: nothing to mend"
+
+
+def test_the_hot_line_is_the_line_of_the_model(sound):
+    line = by_stage(sound)["hot lines"].line
+    assert line.text == "return x * self.weight"
+
+
+def test_an_audit_goes_on_after_a_failure_and_says_what_could_not_be_tried():
+    report = audit(*flat(zoo_factories.broken()))
+    found = by_stage(report)
+    assert not report
+    assert found["capture"].verdict == "broken"
+    assert found["model"].verdict == "ok"
+    assert (found["export"].verdict, found["export"].sentence) == (
+        "not tried",
+        "it needs the graph, and there is none",
+    )
+    assert report.findings[0].stage == "capture", "the worst comes first"
+    assert set(found) == {stage.name for stage in stages.STAGES}
+
+
+def flat(made):
+    model, args, *_ = made
+    return (model, *args)
+
+
+def test_a_dimension_that_the_capture_refuses_does_not_end_the_audit():
+    class Table(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rows = nn.Parameter(torch.ones(4, 2))
+
+        def forward(self, x):
+            return x + self.rows
+
+    x = torch.ones(4, 2)
+    report = audit(Table().eval(), x, dynamic={"x": {0: "rows"}}, skip=QUICK)
+    found = by_stage(report)
+    assert found["capture"].verdict == "broken"
+    assert (found["export"].verdict, found["numbers"].verdict) == ("ok", "ok")
+    assert audit(Table().eval(), x, skip=QUICK), "torch's marks stay off the user's tensors"
+
+
+def test_a_stage_that_raises_is_told_and_hides_no_other(monkeypatch):
+    def breaks(case):
+        raise RuntimeError("no such luck\nand more")
+        yield
+
+    table = tuple(s._replace(run=breaks) if s.name == "size" else s for s in stages.STAGES)
+    monkeypatch.setattr(stages, "STAGES", table)
+    report = audit(nn.ReLU().eval(), torch.ones(2), skip=QUICK)
+    finding = by_stage(report)["size"]
+    assert (finding.verdict, finding.sentence) == ("not tried", "RuntimeError: no such luck")
+    assert by_stage(report)["portability"].verdict == "ok"
+
+
+def test_a_model_that_fails_by_itself_is_told_with_its_line():
+    class Fails(nn.Module):
+        def forward(self, x):
+            return x @ torch.ones(5, 5)
+
+    finding = audit(Fails().eval(), torch.ones(2, 3), skip=QUICK).findings[0]
+    assert finding.verdict == "broken"
+    assert finding.sentence.startswith("The model itself fails on this call: RuntimeError: ")
+    assert finding.line.text == "return x @ torch.ones(5, 5)"
+
+
+def test_a_model_is_left_in_its_mode_and_its_inputs_as_they_were():
+    class Writes(nn.Module):
+        def forward(self, x):
+            x += 1
+            return x
+
+    x, model = torch.zeros(2), Writes()
+    assert not audit(model, x, skip=QUICK)
+    assert model.training
+    assert x.tolist() == [0.0, 0.0]
+
+
+def test_a_file_is_audited_as_far_as_a_file_can_be(tmp_path):
+    export(nn.Linear(4, 4).eval(), tmp_path / "line.onnx", torch.ones(1, 4))
+    report = audit(load(tmp_path / "line.onnx"), torch.ones(1, 4))
+    found = by_stage(report)
+    assert report
+    assert found["numbers"].sentence == "it needs the model, and there is none"
+    assert found["portability"].verdict == found["latency"].verdict == "ok"
+    with pytest.raises(InputError, match="This is the audit of a file"):
+        report.bundle(tmp_path / "bundle")
+
+
+def test_the_releases_that_load_a_file_are_named():
+    report = audit(nn.ReLU().eval(), torch.ones(2), opset=18, skip=QUICK)
+    assert by_stage(report)["portability"].sentence == (
+        "opset 18, IR 10: loads in ONNX Runtime 1.18 and newer; one file"
+    )
+
+
+def test_verdicts_are_ranked_and_the_worst_are_faults():
+    assert VERDICTS[: len(FAULTS)] == FAULTS
+    assert VERDICTS[-1] == "ok"
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(InputError) as caught:
+        audit(torch.relu, torch.ones(2))
+    assert str(caught.value) == (
+        "audit() was given a builtin_function_or_method, and it takes a torch.nn.Module or an "
+        "Artifact. Pass the model itself, or the .onnx file through load()."
+    )
+
+
+def test_a_stage_that_is_none_cannot_be_skipped():
+    with pytest.raises(InputError) as caught:
+        audit(nn.ReLU(), torch.ones(2), skip={"lunch"})
+    assert str(caught.value) == (
+        "`skip` names 'lunch', and the stages are model, capture, export, contract, numbers, "
+        "opsets, portability, size, latency, hot lines."
+    )
+
+
+# ---------------------------------------------------------------- the report
+
+
+def test_the_page_needs_nothing_else_and_escapes_what_comes_from_a_model(tmp_path):
+    evil = type("<img src=x onerror=alert(1)>", (nn.ReLU,), {})
+    page = audit(evil().eval(), torch.ones(2), skip=QUICK).save(tmp_path / "report.html")
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("<!doctype html>")
+    assert "&lt;img src=x" in text
+    assert not re.search(r"<img|<script|https?://|src=[^x]", text)
+    assert list(tmp_path.iterdir()) == [page], "no draft is left"
+
+
+def test_a_finding_of_an_error_has_its_reason_and_its_repair():
+    error = InputError("It broke.\nWhat helps: another one.", line=None)
+    assert Finding.of_error("size", error) == Finding(
+        "size", "broken", "It broke.", None, "another one."
+    )
+
+
+# ---------------------------------------------------------------- the bundle
+
+
+def run_bundle(folder):
+    return subprocess.run(
+        [sys.executable, "repro.py"], cwd=folder, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_a_bundle_runs_by_itself_and_holds_no_weight(sound, tmp_path):
+    folder = sound.bundle(tmp_path / "bundle")
+    done = run_bundle(folder)
+    assert done.returncode == 0, done.stderr
+    assert "worst difference 0.0" in done.stdout
+    held = b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
+    assert torch.tensor([31337.25]).numpy().tobytes() not in held
+    assert b"31337" not in held.replace((folder / "source/zoo_factories.py").read_bytes(), b"")
+    assert (folder / "report.txt").read_text().startswith("Doubled: nothing to mend")
+
+
+def test_a_bundle_of_a_broken_model_fails_as_the_model_does(tmp_path):
+    report = audit(*flat(zoo_factories.broken()), skip=QUICK)
+    archive = report.bundle(tmp_path / "bundle.zip")
+    zipfile.ZipFile(archive).extractall(tmp_path / "there")
+    done = run_bundle(tmp_path / "there" / "bundle")
+    assert done.returncode == 1
+    assert "if x.sum() > 0:" in done.stderr
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["bundle.zip", "there"]
+
+
+def test_indices_keep_their_range_and_ties_stay_ties(tmp_path):
+    from onnx_workbench.lessons.traps.files import Tied
+
+    tokens = torch.tensor([[5, 59, 7]])
+    folder = audit(Tied().eval(), tokens, skip=QUICK).bundle(tmp_path / "bundle")
+    assert run_bundle(folder).returncode == 0
+    namespace = {"__file__": str(folder / "repro.py"), "__name__": "repro"}
+    exec((folder / "repro.py").read_text(), namespace)
+    with (folder / "model.pkl").open("rb") as stream:
+        model = namespace["Unpickler"](stream).load()
+    with (folder / "call.pkl").open("rb") as stream:
+        drawn = namespace["Unpickler"](stream).load()["args"][0]
+    assert model.words.weight is model.head.weight
+    assert 5 <= int(drawn.min()) <= int(drawn.max()) <= 59
+
+
+def test_a_class_from_a_script_comes_with_the_bundle(tmp_path):
+    (tmp_path / "script.py").write_text(
+        "import torch\nfrom torch import nn\nimport onnx_workbench as ow\n"
+        "def twice(x):\n    return x * 2\n"
+        "class Net(nn.Module):\n    def forward(self, x):\n        return twice(x)\n"
+        "report = ow.audit(Net().eval(), torch.ones(2), "
+        "skip={'opsets', 'latency', 'hot lines'})\nreport.bundle('bundle')\n"
+    )
+    subprocess.run([sys.executable, "script.py"], cwd=tmp_path, check=True, capture_output=True)
+    done = run_bundle(tmp_path / "bundle")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_bundle_never_replaces_what_is_there(sound, tmp_path):
+    (tmp_path / "bundle").mkdir()
+    with pytest.raises(InputError) as caught:
+        sound.bundle(tmp_path / "bundle")
+    assert str(caught.value) == "'bundle' exists. Pass the name of a new folder or .zip file."
+
+
+def test_a_model_that_cannot_be_taken_apart_is_told(tmp_path):
+    model = nn.ReLU().eval()
+    model.hook = lambda x: x
+    report = audit(model, torch.ones(2), skip=QUICK)
+    with pytest.raises(InputError, match="ReLU cannot be taken apart: "):
+        report.bundle(tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------- the terminal
+
+
+def skipping(*words):
+    return terminal.main(["audit", *words, "--skip", *QUICK])
+
+
+def test_the_exit_code_is_0_for_a_sound_model_and_the_files_are_written(tmp_path, capsys):
+    page, folder = tmp_path / "report.html", tmp_path / "bundle"
+    words = ("zoo_factories:sound", "--report", str(page), "--bundle", str(folder))
+    assert skipping(*words) == 0
+    assert capsys.readouterr().out.startswith("Doubled: nothing to mend")
+    assert page.exists()
+    assert (folder / "repro.py").exists()
+
+
+def test_the_exit_code_is_1_for_findings(capsys):
+    assert skipping("zoo_factories:broken") == 1
+    assert "Branching: 1 finding" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("factory", "said"),
+    [
+        ("no_such_module:make", "The factory 'no_such_module:make' cannot be called: Module"),
+        ("zoo_factories:nothing", "The factory 'zoo_factories:nothing' cannot be called: Attr"),
+        ("zoo_factories:odd", "The factory 'zoo_factories:odd' returned a str, and it must"),
+    ],
+)
+def test_the_exit_code_is_2_for_a_wrong_command(factory, said, capsys):
+    assert skipping(factory) == 2
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_the_command_is_there():
+    done = subprocess.run(
+        [sys.executable, "-m", "onnx_workbench", "audit", "--help"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+    )
+    assert done.returncode == 0
+    assert "package.module:factory" in done.stdout

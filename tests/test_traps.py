@@ -1,0 +1,56 @@
+"""The zoo: each trap still fails as described, and its mended twin passes.
+
+A failure here after an upgrade is news about torch, onnxscript or ONNX Runtime: mend the zoo.
+"""
+
+import re
+
+import pytest
+
+from onnx_workbench import audit
+from onnx_workbench.inspection.stages import STAGES
+from onnx_workbench.lessons.traps import TRAPS
+
+NAMES = [trap.name for trap in TRAPS]
+ORDER = [stage.name for stage in STAGES]
+SLOW = {"opsets", "latency", "hot lines"}
+
+
+def run(call, last="size"):
+    skip = SLOW.union(ORDER[ORDER.index(last) + 1 :])
+    return audit(call.model, *call.args, dynamic=call.dynamic, opset=call.opset, skip=skip)
+
+
+def place(finding):
+    return finding.line.place if finding.line else None
+
+
+@pytest.mark.parametrize("trap", TRAPS, ids=NAMES)
+def test_a_trap_is_found_at_its_stage_in_its_words_and_on_its_line(trap):
+    found = [
+        (finding.stage, place(finding))
+        for finding in run(trap.broken(), trap.stage).faults
+        if finding.sentence.startswith(trap.sentence)
+    ]
+    assert (trap.stage, trap.place) in found
+
+
+@pytest.mark.parametrize("trap", TRAPS, ids=NAMES)
+def test_its_mended_twin_is_not_accused(trap):
+    report = run(trap.mended())
+    assert report.faults == (), report
+    untried = [f.stage for f in report.findings if f.verdict == "not tried"]
+    assert report.case.model is None or untried == [], report
+
+
+def test_there_are_at_least_twenty_each_with_a_name_a_stage_and_a_thread_of_its_own():
+    assert len(TRAPS) >= 20
+    assert len(set(NAMES)) == len(NAMES)
+    assert {trap.stage for trap in TRAPS} <= set(ORDER)
+    for trap in TRAPS:
+        assert re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+/(issues|pull)/\d+", trap.thread)
+
+
+def test_a_trap_without_a_line_is_one_that_no_line_is_to_blame_for():
+    nameless = {trap.name for trap in TRAPS if trap.place is None}
+    assert nameless == {"training mode", "missing data file", "opset out of reach"}
