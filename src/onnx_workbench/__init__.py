@@ -1,7 +1,7 @@
 """Follow one line of PyTorch to the ONNX Runtime kernel that runs it.
 
 >>> import onnx_workbench as ow
->>> print(*sorted(ow.__all__))
+>>> print(*sorted(ow.__all__))  # doctest: +NORMALIZE_WHITESPACE
 audit capture check compiled export lessons load observe opsets probe profile race trace tune verify
 view watch weigh
 
