@@ -168,6 +168,18 @@ def test_the_page_needs_nothing_else_and_escapes_what_comes_from_a_model(tmp_pat
     assert list(tmp_path.iterdir()) == [page], "no draft is left"
 
 
+def test_a_line_of_the_model_is_escaped_in_the_page():
+    class Marked(nn.Module):
+        def forward(self, x):
+            if x.sum() > 0 and "<img src=y>":
+                return x
+            return x + 1
+
+    page = audit(Marked().eval(), torch.ones(2), skip=QUICK)._repr_html_()
+    assert "&lt;img src=y&gt;" in page
+    assert "<img" not in page
+
+
 def test_a_finding_of_an_error_has_its_reason_and_its_repair():
     error = InputError("It broke.\nWhat helps: another one.", line=None)
     assert Finding.of_error("size", error) == Finding(
