@@ -35,7 +35,11 @@ class Pair:
 
 
 def take_turns(
-    name: str, ours: Callable[[], object], beside: Callable[[], object], turns: int, warm: bool = True
+    name: str,
+    ours: Callable[[], object],
+    beside: Callable[[], object],
+    turns: int,
+    warm: bool = True,
 ) -> Pair:
     """Both once to warm up, then so many turns, in each of which chance says who goes first."""
     ways, rng = (ours, beside), random.Random(0)

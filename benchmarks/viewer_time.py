@@ -58,8 +58,10 @@ class Graph:
 
     def _node(self, at: int, source: Path) -> onnx.NodeProto:
         layer, step = divmod(at, STEPS)
-        reads = ["mask"] if self.mask and not step else [f"w{layer}"] * (
-            step == 1 and layer < 16 and self.weights > 0
+        reads = (
+            ["mask"]
+            if self.mask and not step
+            else [f"w{layer}"] * (step == 1 and layer < 16 and self.weights > 0)
         )
         kind = "Add" if reads else "Relu"
         node = helper.make_node(kind, [f"v{at}", *reads], [f"v{at + 1}"], name=f"node_{at}")
@@ -116,11 +118,16 @@ def measure() -> Iterator[Pair]:
             for graph, turns in ((LIGHT, 5), (LARGE, 3), (FLAT, 3), (LARGEST, 1), (MASK, 1)):
                 path = graph.write(lab.folder)
                 name = f"{graph.name}, until drawn / Netron alone"
-                ours, alone = partial(in_the_cell, notebook, path), partial(by_netron, browser, path)
+                ours, alone = (
+                    partial(in_the_cell, notebook, path),
+                    partial(by_netron, browser, path),
+                )
                 yield take_turns(name, ours, alone, turns, warm=turns > 1)
             yield click(notebook, FLAT)
             yield heat(notebook, FLAT)
-            light, heavy = (partial(in_the_cell, notebook, g.write(lab.folder)) for g in (LIGHT, HEAVY))
+            light, heavy = (
+                partial(in_the_cell, notebook, g.write(lab.folder)) for g in (LIGHT, HEAVY)
+            )
             yield take_turns("500 nodes with 1 GB of weights / without", heavy, light, 3)
 
 
@@ -139,7 +146,8 @@ def opened(browser: Any, lab: Lab) -> Notebook:
 def say(notebook: Notebook, code: str) -> str:
     """What the one cell prints, with this code in it."""
     notebook.page.evaluate(
-        "(code) => jupyterapp.shell.currentWidget.content.activeCell.model.sharedModel.setSource(code)", code
+        "(code) => jupyterapp.shell.currentWidget.content.activeCell.model.sharedModel.setSource(code)",
+        code,
     )
     return notebook.run(0)
 

@@ -273,9 +273,7 @@ def test_a_copy_of_the_wheel_is_as_good_as_the_wheel(wheel):
         ("onnx-metadata.json", "{}{", "onnx-metadata.json is no list of operators"),
     ],
 )
-def test_a_netron_of_another_shape_gives_one_sentence_and_the_picture(
-    wheel, name, content, why
-):
+def test_a_netron_of_another_shape_gives_one_sentence_and_the_picture(wheel, name, content, why):
     (wheel / name).unlink()
     if content is not None:
         (wheel / name).write_text(content)
@@ -683,7 +681,11 @@ def test_a_closed_view_holds_no_model_and_says_so(tmp_path):
     netron.close()
     assert (repr(netron), netron.svg()) == (text, picture)
     assert (netron._model.packed, netron._origins, netron._sent) == (b"", {}, {})
-    for use in (lambda: netron.select("h"), lambda: netron.heat({"h": 1}), lambda: netron.save("a")):
+    for use in (
+        lambda: netron.select("h"),
+        lambda: netron.heat({"h": 1}),
+        lambda: netron.save("a"),
+    ):
         with pytest.raises(InputError) as caught:
             use()
         assert str(caught.value) == (
