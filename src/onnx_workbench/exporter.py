@@ -15,7 +15,7 @@ import itertools
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,9 @@ from .traces import through_helpers
 
 Axes = dict[int, str]
 """The names of an input's dynamic dimensions: ``{0: "batch"}``."""
+
+Translations = Mapping[Callable[..., Any], Callable[..., Any]]
+"""torch operator -> the onnxscript function that translates it."""
 
 
 def capture_program(
@@ -56,10 +59,12 @@ def translate(
     opset: int | None = None,
     axes: Sequence[Axes | None] = (),
     optimize: bool = True,
+    translations: Translations | None = None,
 ) -> ONNXProgram:
     """The translating half of ``torch.onnx.export(dynamo=True)``.
 
-    ``axes`` names the dynamic dimensions of the graph's tensor inputs, one entry an input.
+    ``axes`` names the dynamic dimensions of the graph's tensor inputs, one entry an input. The
+    graph that was translated, decomposed, is the ``exported_program`` of what comes back.
     """
     named = [axis or None for axis in axes] if any(axes) else None
     try:
@@ -71,6 +76,7 @@ def translate(
                 opset_version=opset,
                 dynamic_shapes=named,
                 optimize=optimize,
+                custom_translation_table=dict(translations or {}),
             )
     except torch.onnx.errors.OnnxExporterError as error:
         raise ExportError(_untranslated(error)) from error
@@ -137,8 +143,8 @@ def _untranslated(error: Exception) -> str:
     if missing:
         return (
             f"The operator {missing[1]} has no translation into ONNX.\n"
-            "What helps: write that step with other operators, or hand torch.onnx.export a "
-            "translation in `custom_translation_table`."
+            "What helps: write that step with other operators, or hand export() an onnxscript "
+            "function for it in `translations`."
         )
     return (
         f"torch.onnx could not translate the graph: {type(root).__name__}: {reason}\n"
