@@ -390,8 +390,8 @@ def test_an_operator_without_translation_is_named(tmp_path):
         message = refused(ExportError, export, Swishy().eval(), tmp_path / "m.onnx", X)
     assert message == (
         "The operator workbench_test.swishy has no translation into ONNX.\n"
-        "What helps: write that step with other operators, or hand torch.onnx.export a "
-        "translation in `custom_translation_table`."
+        "What helps: write that step with other operators, or hand export() an onnxscript "
+        "function for it in `translations`."
     )
     assert list(tmp_path.iterdir()) == []
 

@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 from torch.onnx import ONNXProgram
 
 from . import exporter, progress, runtime
@@ -44,7 +45,7 @@ def export(
     dynamic: Mapping[str, Any] | None = None,
     dynamo: bool = True,
     provider: str = runtime.CPU,
-    translations: Mapping[Any, Callable[..., Any]] | None = None,
+    translations: exporter.Translations | None = None,
     **kwargs: Any,
 ) -> Artifact:
     """Export a model, or a graph that :func:`~onnx_workbench.capture` made, to ``path``.
@@ -62,11 +63,11 @@ def export(
         dynamo: False takes the old exporter, the TorchScript tracer. It records one run of the
             model, so that a branch or loop over data is frozen as it went in that run.
         provider: the execution provider that the artifact runs on.
-        translations: operator -> a function that writes it with onnxscript, for operators that
-            torch.onnx has none for: ``{torch.ops.demo.swishy.default: swishy}``.
+        translations: torch operator -> the onnxscript function that translates it, such as
+            ``{torch.ops.demo.swishy.default: swishy}``; they come before the exporter's own.
 
     Raises:
-        InputError: the arguments, the path or the provider do not fit.
+        InputError: the arguments, the path, the provider or a translation do not fit.
         CaptureError: torch.export refused the model.
         ExportError: no translation, another opset than asked for, a file that onnx or ONNX Runtime
             rejects, or one that could not be written.
@@ -78,6 +79,7 @@ def export(
     """
     target = _checked_target(Path(path))
     _check_opset(opset)
+    _check_translations(translations, dynamo)
     runtime.check_provider(provider)
     if isinstance(model, Graph) and (args or kwargs or dynamic or not dynamo):
         raise InputError(
@@ -86,7 +88,7 @@ def export(
             "model itself."
         )
     with _beside(target) as draft, _progress(total=5) as step:
-        graph = None
+        graph = translated = None
         if dynamo:
             step("capture")
             graph = (
@@ -99,6 +101,7 @@ def export(
             program = exporter.translate(
                 graph.program, opset=opset, axes=graph.axes, translations=translations
             )
+            translated = program.exported_program
             step("write")
             _write(program, draft)
         else:
@@ -108,7 +111,7 @@ def export(
         got = _check_file(draft, opset)
         step("load")
         _check_loads(draft, provider, got)
-        return Artifact(_publish(draft, target), provider, signature, graph)
+        return Artifact(_publish(draft, target), provider, signature, graph, translated)
 
 
 def load(path: str | os.PathLike[str], provider: str = runtime.CPU) -> Artifact:
@@ -137,13 +140,15 @@ class Artifact:
     """A model on disk, called with the tensors and keyword arguments of the model it came from.
 
     Made by :func:`export` and :func:`load`. It returns torch tensors in the structure that the
-    model returns. ``graph`` is None for a file that the tracer made or that was loaded.
+    model returns. ``graph`` is None for a file that the tracer made or that was loaded, and so is
+    ``translated``: that graph as the exporter decomposed and translated it, node by node.
     """
 
     path: Path
     provider: str = runtime.CPU
     signature: Signature | None = None
     graph: Graph | None = None
+    translated: ExportedProgram | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         results = runtime.run(self.session, self.feeds(*args, **kwargs), self.path.name)
@@ -307,6 +312,34 @@ def _checked_target(path: Path) -> Path:
 def _check_opset(opset: int | None) -> None:
     if opset is not None and (isinstance(opset, bool) or not isinstance(opset, int) or opset < 1):
         raise InputError(f"`opset` is {opset!r}, and it takes a whole number such as 18, or None.")
+
+
+def _check_translations(table: object, dynamo: bool) -> None:
+    if table is None:
+        return
+    if not isinstance(table, Mapping):
+        raise InputError(
+            f"`translations` is a {type(table).__name__}, and it takes a dict: torch operator -> "
+            "onnxscript function. Write {torch.ops.demo.swishy.default: swishy}."
+        )
+    if not dynamo:
+        raise InputError(
+            "`translations` was given together with dynamo=False, and the tracer takes none. "
+            "Leave dynamo out, or use torch.onnx.register_custom_op_symbolic."
+        )
+    for operator, function in table.items():
+        if isinstance(operator, torch._ops.OpOverloadPacket):
+            advice = f"Name the overload: torch.ops.{operator}.{operator.overloads()[0]}."
+        elif not callable(operator):
+            advice = "Pass the operator itself, such as torch.ops.demo.swishy.default."
+        elif not callable(function):
+            advice = "Pass an onnxscript function of the operator's arguments."
+        else:
+            continue
+        raise InputError(
+            f"`translations` has the entry {operator!s}: {function!r}, and each is one torch "
+            f"operator -> one function. {advice}"
+        )
 
 
 @contextmanager

@@ -34,6 +34,9 @@ from .traces import through_helpers
 Axes = dict[int, str]
 """The names of an input's dynamic dimensions: ``{0: "batch"}``."""
 
+Translations = Mapping[Callable[..., Any], Callable[..., Any]]
+"""torch operator -> the onnxscript function that translates it."""
+
 
 def capture_program(
     model: nn.Module, args: tuple, kwargs: dict[str, Any], dynamic_shapes: Any, strict: bool
@@ -64,12 +67,13 @@ def translate(
     opset: int | None = None,
     axes: Sequence[Axes | None] = (),
     optimize: bool = True,
-    translations: Mapping[Any, Callable] | None = None,
+    translations: Translations | None = None,
 ) -> ONNXProgram:
     """The translating half of ``torch.onnx.export(dynamo=True)``.
 
     ``axes`` names the dynamic dimensions of the graph's tensor inputs, one entry an input;
-    ``translations`` has an onnxscript function for an operator, before torch.onnx's own.
+    ``translations`` has an onnxscript function for an operator, before torch.onnx's own. The
+    graph that was translated, decomposed, is the ``exported_program`` of what comes back.
     """
     named = [axis or None for axis in axes] if any(axes) else None
     try:
@@ -160,8 +164,8 @@ def _untranslated(error: Exception) -> str:
     if missing:
         return (
             f"The operator {missing[1]} has no translation into ONNX.\n"
-            "What helps: write that step with other operators, or hand torch.onnx.export a "
-            "translation in `custom_translation_table`."
+            "What helps: write that step with other operators, or hand export() an onnxscript "
+            "function for it in `translations`."
         )
     return (
         f"torch.onnx could not translate the graph: {type(root).__name__}: {reason}\n"
