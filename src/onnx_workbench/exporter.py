@@ -34,7 +34,7 @@ from .traces import through_helpers
 Axes = dict[int, str]
 """The names of an input's dynamic dimensions: ``{0: "batch"}``."""
 
-Translations = Mapping[Callable[..., Any], Callable[..., Any]]
+Translations = Mapping[Any, Callable[..., Any]]
 """torch operator -> the onnxscript function that translates it."""
 
 
