@@ -1,6 +1,6 @@
 """What the workbench costs, beside what does the same without it.
 
-    python benchmarks                    every figure but set-up
+    python benchmarks                    every figure but race and set-up
     python benchmarks import export      some of them
     python benchmarks set-up             minutes, 3 GB of disk while it runs, and the network
 
@@ -15,6 +15,8 @@ at this moment. Run it with the Python of `.venv`; nothing is written outside a 
                 and what trace() and profile() take; tables of their own, beside nothing
     notebooks   each lesson run in a new kernel, wall time and peak memory of the kernel and its
                 children, beside a notebook that imports torch and onnxruntime
+    race        how often a race is wrong where the truth is known, beside the protocols of torch,
+                triton and onnxruntime; an hour for --races 17, and only when asked for
     set-up      `workbench.py test --version` in a fresh copy, beside `pip install` of its pins
 """
 
@@ -23,11 +25,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import export_time
 import import_time
 import line_profile
 import notebook_cost
+import race_honesty
 import setup_cost
 from side_by_side import Pair
 
@@ -40,8 +44,9 @@ FIGURES: dict[str, Callable[[], Iterable[Pair]]] = {
     "set-up": setup_cost.measure,
 }
 LINES = "lines"
-ALL = [*FIGURES, LINES]
-UNASKED = [name for name in ALL if name != "set-up"]
+RACE = "race"
+ALL = [*FIGURES, LINES, RACE]
+UNASKED = [name for name in ALL if name not in ("set-up", RACE)]
 
 
 def main() -> None:
@@ -49,11 +54,17 @@ def main() -> None:
         prog="python benchmarks", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     options.add_argument("figures", nargs="*", choices=[*ALL, []], default=UNASKED)
-    rows = []
-    for name in options.parse_args().figures:
+    race = options.add_argument_group("race")
+    race.add_argument("--races", type=int, default=1, help="of each part; 0 prints what is there")
+    race.add_argument("--into", type=Path, help="JSON lines: races are added, tables are of all")
+    race.add_argument("--only", nargs="+", choices=race_honesty.WORDS, default=[], help="parts")
+    chosen, rows = options.parse_args(), []
+    for name in chosen.figures:
         print(f"measuring {name} ...", file=sys.stderr)
         if name == LINES:
             print(line_profile.report())
+        elif name == RACE:
+            print(race_honesty.report(chosen.races, chosen.into, chosen.only))
         else:
             rows += [pair.row() for pair in FIGURES[name]()]
     if rows:
