@@ -78,7 +78,7 @@ class Bout:
 
     def instance(self) -> Entry:
         """The entry of an instance that shares nothing with another."""
-        return entry_of(copy.deepcopy(self.fn), *self.inputs)
+        return copy.deepcopy(entry_of(self.fn, *self.inputs))
 
 
 def against_itself(bout: Bout) -> Iterator[Record]:
