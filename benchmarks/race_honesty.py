@@ -225,9 +225,10 @@ def _beside(worker: Worker, calls: int) -> float:
 
 @contextmanager
 def _busy() -> Iterator[None]:
-    """A second process that never rests; it ends with this one, however that ends."""
+    """A second process that never rests; on POSIX it ends with this one, however that ends."""
     code = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: sum(range(10**6))"
-    with subprocess.Popen([sys.executable, "-c", code]) as process:
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, start_new_session=True) as process:  # Ctrl-C is for this one
         try:
             yield
         finally:
