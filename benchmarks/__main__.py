@@ -23,6 +23,8 @@ at this moment. Run it with the Python of `.venv`; nothing is written outside a 
     netron-releases
                 a table of every netron 9 of the package index: does view() draw with it, and show
                 a node's line and heat? Beside nothing
+    race        how often a race is wrong where the truth is known, beside the protocols of torch,
+                triton and onnxruntime; an hour for --races 17, and only when asked for
     set-up      `workbench.py test --version` in a fresh copy, beside `pip install` of its pins
 """
 
@@ -31,6 +33,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import audit_report
 import export_time
@@ -38,6 +41,7 @@ import import_time
 import line_profile
 import netron_releases
 import notebook_cost
+import race_honesty
 import setup_cost
 import viewer_time
 from side_by_side import Pair
@@ -56,8 +60,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "audit": audit_report.report,
     "netron-releases": netron_releases.report,
 }
-ALL = [*FIGURES, *TABLES]
-UNASKED = [name for name in ALL if name not in ("set-up", "viewer", "netron-releases", "audit")]
+RACE = "race"
+ALL = [*FIGURES, *TABLES, RACE]
+ASKED = ("set-up", "viewer", "netron-releases", "audit", RACE)
+UNASKED = [name for name in ALL if name not in ASKED]
 
 
 def main() -> None:
@@ -65,11 +71,17 @@ def main() -> None:
         prog="python benchmarks", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     options.add_argument("figures", nargs="*", choices=[*ALL, []], default=UNASKED)
-    rows = []
-    for name in options.parse_args().figures:
+    race = options.add_argument_group("race")
+    race.add_argument("--races", type=int, default=1, help="of each part; 0 prints what is there")
+    race.add_argument("--into", type=Path, help="JSON lines: races are added, tables are of all")
+    race.add_argument("--only", nargs="+", choices=race_honesty.WORDS, default=[], help="parts")
+    chosen, rows = options.parse_args(), []
+    for name in chosen.figures:
         print(f"measuring {name} ...", file=sys.stderr)
         if name in TABLES:
             print(TABLES[name]())
+        elif name == RACE:
+            print(race_honesty.report(chosen.races, chosen.into, chosen.only))
         else:
             rows += [pair.row() for pair in FIGURES[name]()]
     if rows:
