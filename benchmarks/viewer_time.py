@@ -68,7 +68,7 @@ class Graph:
         scopes = ["", f"layers.{layer}"] if self.modules else [""]
         notes = {
             "name_scopes": str([*scopes, f"relu_{at}"]),
-            "class_hierarchy": str(["m.Model", "m.Layer"][: len(scopes)] + ["aten.relu.default"]),
+            "class_hierarchy": str([*["m.Model", "m.Layer"][: len(scopes)], "aten.relu.default"]),
             "fx_node": f"%relu_{at} : [num_users=1] = call_function"
             f"[target=torch.ops.aten.relu.default](args = (%relu_{at - 1},), kwargs = {{}})",
             "stack_trace": f'File "{source}", line {step + 3}, in forward\n    x = x.relu()',
@@ -110,25 +110,26 @@ def held():
 def measure() -> Iterator[Pair]:
     """Every time of ours is taken in JupyterLab, from running the cell until Netron has drawn."""
     logging.getLogger().addHandler(logging.NullHandler())  # netron.serve would set up its own
-    with launched() as browser, tempfile.TemporaryDirectory() as home:
-        with serving("/", Path(home)) as lab:
-            (lab.folder / "model.py").write_text(SOURCE)
-            notebook = opened(browser, lab)
-            yield memory(notebook, LARGEST.write(lab.folder))
-            for graph, turns in ((LIGHT, 5), (LARGE, 3), (FLAT, 3), (LARGEST, 1), (MASK, 1)):
-                path = graph.write(lab.folder)
-                name = f"{graph.name}, until drawn / Netron alone"
-                ours, alone = (
-                    partial(in_the_cell, notebook, path),
-                    partial(by_netron, browser, path),
-                )
-                yield take_turns(name, ours, alone, turns, warm=turns > 1)
-            yield click(notebook, FLAT)
-            yield heat(notebook, FLAT)
-            light, heavy = (
-                partial(in_the_cell, notebook, g.write(lab.folder)) for g in (LIGHT, HEAVY)
+    with (
+        launched() as browser,
+        tempfile.TemporaryDirectory() as home,
+        serving("/", Path(home)) as lab,
+    ):
+        (lab.folder / "model.py").write_text(SOURCE)
+        notebook = opened(browser, lab)
+        yield memory(notebook, LARGEST.write(lab.folder))
+        for graph, turns in ((LIGHT, 5), (LARGE, 3), (FLAT, 3), (LARGEST, 1), (MASK, 1)):
+            path = graph.write(lab.folder)
+            name = f"{graph.name}, until drawn / Netron alone"
+            ours, alone = (
+                partial(in_the_cell, notebook, path),
+                partial(by_netron, browser, path),
             )
-            yield take_turns("500 nodes with 1 GB of weights / without", heavy, light, 3)
+            yield take_turns(name, ours, alone, turns, warm=turns > 1)
+        yield click(notebook, FLAT)
+        yield heat(notebook, FLAT)
+        light, heavy = (partial(in_the_cell, notebook, g.write(lab.folder)) for g in (LIGHT, HEAVY))
+        yield take_turns("500 nodes with 1 GB of weights / without", heavy, light, 3)
 
 
 def opened(browser: Any, lab: Lab) -> Notebook:
@@ -146,7 +147,10 @@ def opened(browser: Any, lab: Lab) -> Notebook:
 def say(notebook: Notebook, code: str) -> str:
     """What the one cell prints, with this code in it."""
     notebook.page.evaluate(
-        "(code) => jupyterapp.shell.currentWidget.content.activeCell.model.sharedModel.setSource(code)",
+        """(code) => {
+          const { activeCell } = jupyterapp.shell.currentWidget.content;
+          activeCell.model.sharedModel.setSource(code);
+        }""",
         code,
     )
     return notebook.run(0)

@@ -6,10 +6,11 @@ Both ipywidgets and IPython's ``Out`` keep every widget that was ever made.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from ipywidgets import Widget
+if TYPE_CHECKING:
+    from ipywidgets import Widget
 
 _shown: dict[str, tuple[str, WeakSet[Widget]]] = {}
 

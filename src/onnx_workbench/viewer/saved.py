@@ -32,7 +32,7 @@ _STYLE = """
 def document(
     title: str, script: str, traits: Mapping[str, Any], graphs: Mapping[str, Mapping[str, Any]]
 ) -> str:
-    """``script`` defines ``render``; ``graphs`` are what is drawn first and what can be asked for."""
+    """``script`` defines ``render``; ``graphs`` are the one drawn first and the whole."""
     data = json.dumps({"traits": traits, "graphs": graphs}, default=_coded)
     tail = (Path(__file__).parent / "saved.js").read_text(encoding="utf-8")
     code = _inline(f"const saved = {data};\n{script}\n{tail}")

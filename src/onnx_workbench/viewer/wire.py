@@ -89,7 +89,7 @@ def _tagged(number: int, message: bytes) -> bytes:
 
 
 def _number(value: int) -> bytes:
-    head = bytes()
+    head = b""
     while value > 0x7F:
         head, value = head + bytes([value & 0x7F | 0x80]), value >> 7
     return head + bytes([value])
