@@ -16,7 +16,7 @@ at this moment. Run it with the Python of `.venv`; nothing is written outside a 
     notebooks   each lesson run in a new kernel, wall time and peak memory of the kernel and its
                 children, beside a notebook that imports torch and onnxruntime
     race        how often a race is wrong where the truth is known, beside the protocols of torch,
-                triton and onnxruntime; an hour for --races 17, and only when asked for
+                triton and onnxruntime; 10 to 15 minutes a --races, and only when asked for
     set-up      `workbench.py test --version` in a fresh copy, beside `pip install` of its pins
 """
 
