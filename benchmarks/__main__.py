@@ -24,7 +24,7 @@ at this moment. Run it with the Python of `.venv`; nothing is written outside a 
                 a table of every netron 9 of the package index: does view() draw with it, and show
                 a node's line and heat? Beside nothing
     race        how often a race is wrong where the truth is known, beside the protocols of torch,
-                triton and onnxruntime; an hour for --races 17, and only when asked for
+                triton and onnxruntime; 10 to 15 minutes a --races, and only when asked for
     set-up      `workbench.py test --version` in a fresh copy, beside `pip install` of its pins
 """
 

@@ -34,7 +34,6 @@ from torch import nn
 
 import onnx_workbench as ow
 from onnx_workbench.racing.bench import Bench
-from onnx_workbench.racing.verdict import differences
 from onnx_workbench.racing.worker import Worker, packed
 from onnx_workbench.text import table
 
@@ -180,7 +179,6 @@ def _raced(bout: Bout, pair: dict[str, Any], truth: float) -> Record:
         raise KeyboardInterrupt
     seconds, left = perf_counter() - start, before ^ _held()
     ratio, control = race.ratio("B"), race.control[None]
-    logs = differences(race.lane("A"), race.lane("B"))
     return {
         "protocol": "race",
         "truth": truth,
@@ -195,7 +193,10 @@ def _raced(bout: Bout, pair: dict[str, Any], truth: float) -> Record:
         "left": len(left),
         "median": race.lane("A").median,
         "seed": seed,
-        "strata": [float(np.median(rounds)) for rounds in logs],
+        "blocks": {  # nanoseconds by process, to try other statistics on
+            lane.name: [{"calls": run.calls, "blocks": run.blocks} for run in lane.runs]
+            for lane in race.lanes
+        },
     }
 
 
@@ -240,7 +241,7 @@ def _load() -> float | None:
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, list):
+    if isinstance(value, dict):
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
