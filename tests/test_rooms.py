@@ -13,13 +13,13 @@ PACKAGE = Path(onnx_workbench.__file__).parent
 
 FLOORS = (
     {"errors", "text", "contestant", "progress", "trial"},
-    {"source", "runtime", "figures", "stack", "track", "bytecode", "proto"},
+    {"source", "runtime", "figures", "stack", "track", "bytecode", "proto", "exposed"},
     {"traces", "margin", "kernels"},
     {"exporter", "signature", "dynamo", "join"},
     {"graph", "agreement", "latency", "viewer", "frames"},
     {"artifact", "folding", "eager"},
     {"lineage"},
-    {"shares"},
+    {"shares", "divergence"},
     {"hotspots"},
     {"lessons"},
 )

@@ -1,7 +1,7 @@
 from . import lessons as lessons
-from .agreement import verify as verify
 from .artifact import export as export
 from .artifact import load as load
+from .divergence import verify as verify
 from .frames import watch as watch
 from .graph import capture as capture
 from .hotspots import profile as profile

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from ...agreement import verify
+from ...divergence import verify
 from ...artifact import Artifact
 from ...errors import WorkbenchError
 from ..reader import Digits, digits
