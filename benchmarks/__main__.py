@@ -13,6 +13,8 @@ at this moment. Run it with the Python of `.venv`; nothing is written outside a 
     export      capture + export of two models, beside a bare torch.onnx.export of the same
     lines       how much of ONNX Runtime's time finds its line, on eight architectures of models.py,
                 and what trace() and profile() take; tables of their own, beside nothing
+    values      every value of a model of 200 nodes against PyTorch's: verify(values=True) beside
+                torch.onnx.verification, which opens a session for each
     notebooks   each lesson run in a new kernel, wall time and peak memory of the kernel and its
                 children, beside a notebook that imports torch and onnxruntime
     set-up      `workbench.py test --version` in a fresh copy, beside `pip install` of its pins
@@ -29,6 +31,7 @@ import import_time
 import line_profile
 import notebook_cost
 import setup_cost
+import values_time
 from side_by_side import Pair
 
 from onnx_workbench.text import table
@@ -39,8 +42,11 @@ FIGURES: dict[str, Callable[[], Iterable[Pair]]] = {
     "notebooks": notebook_cost.measure,
     "set-up": setup_cost.measure,
 }
-LINES = "lines"
-ALL = [*FIGURES, LINES]
+REPORTS: dict[str, Callable[[], str]] = {
+    "lines": line_profile.report,
+    "values": values_time.report,
+}
+ALL = [*FIGURES, *REPORTS]
 UNASKED = [name for name in ALL if name != "set-up"]
 
 
@@ -52,8 +58,8 @@ def main() -> None:
     rows = []
     for name in options.parse_args().figures:
         print(f"measuring {name} ...", file=sys.stderr)
-        if name == LINES:
-            print(line_profile.report())
+        if name in REPORTS:
+            print(REPORTS[name]())
         else:
             rows += [pair.row() for pair in FIGURES[name]()]
     if rows:

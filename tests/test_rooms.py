@@ -13,8 +13,8 @@ PACKAGE = Path(onnx_workbench.__file__).parent
 
 FLOORS = (
     {"errors", "text", "contestant", "progress", "trial"},
-    {"source", "runtime", "figures", "stack", "track", "bytecode", "proto", "exposed"},
-    {"traces", "margin", "kernels"},
+    {"source", "runtime", "figures", "stack", "track", "bytecode", "proto"},
+    {"traces", "margin", "kernels", "exposed"},
     {"exporter", "signature", "dynamo", "join"},
     {"graph", "agreement", "latency", "viewer", "frames"},
     {"artifact", "folding", "eager"},

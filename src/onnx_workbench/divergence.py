@@ -411,8 +411,9 @@ class _Beside(fx.Interpreter):
             if spec.arg.name in names and spec.kind is not InputKind.USER_INPUT:
                 ours = _lifted_one(self.program, spec)
                 theirs = self.exposed.weight(str(spec.target))
-                fits = theirs is not None and theirs.shape == ours.shape
-                if fits and not torch.equal(ours, theirs):
+                if theirs is None or theirs.shape != ours.shape:
+                    continue
+                if not torch.equal(ours, theirs):
                     yield str(spec.target)
 
 
