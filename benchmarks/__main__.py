@@ -16,6 +16,8 @@ at this moment. Run it with the Python of `.venv`; nothing is written outside a 
     lines       how much of ONNX Runtime's time finds its line, on eight architectures of models.py,
                 and what trace() and profile() take; tables of their own, beside nothing
     audit       the zoo and its mended twins, ten sound models, 500 nodes, 1 GB of weights
+    values      every value of a model of 200 nodes against PyTorch's: verify(values=True) beside
+                torch.onnx.verification, which opens a session for each
     notebooks   each lesson run in a new kernel, wall time and peak memory of the kernel and its
                 children, beside a notebook that imports torch and onnxruntime
     viewer      view() in JupyterLab, from running the cell until drawn, beside Netron alone in the
@@ -43,6 +45,7 @@ import netron_releases
 import notebook_cost
 import race_honesty
 import setup_cost
+import values_time
 import viewer_time
 from side_by_side import Pair
 
@@ -57,6 +60,7 @@ FIGURES: dict[str, Callable[[], Iterable[Pair]]] = {
 }
 TABLES: dict[str, Callable[[], str]] = {
     "lines": line_profile.report,
+    "values": values_time.report,
     "audit": audit_report.report,
     "netron-releases": netron_releases.report,
 }

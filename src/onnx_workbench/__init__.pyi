@@ -1,10 +1,10 @@
 from . import lessons as lessons
-from .agreement import verify as verify
 from .artifact import export as export
 from .artifact import load as load
 from .calls import observe as observe
 from .contract import probe as probe
 from .costs import weigh as weigh
+from .divergence import verify as verify
 from .frames import watch as watch
 from .graph import capture as capture
 from .hotspots import profile as profile

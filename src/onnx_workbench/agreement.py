@@ -25,32 +25,14 @@ _TOLERANCES = {
 order. Any other dtype must agree exactly."""
 
 
-def verify(
+def agree(
     a: Callable[..., Any],
     b: Callable[..., Any],
     *args: Any,
     tolerance: tuple[float, float] | None = None,
     **kwargs: Any,
 ) -> Agreement:
-    """Call ``a`` and ``b`` with the same arguments and compare what they return.
-
-    Structure, shapes and dtypes come first, and nothing is ever broadcast: (2, 3) and (1, 3) do not
-    agree. A number agrees where ``|a - b| <= absolute + relative * |a|`` (the rule of numpy.isclose
-    and torch.testing, with ``a`` as the reference), NaN with NaN, and an infinity with itself.
-
-    Args:
-        a: the reference. Both run without gradients, modules in eval mode.
-        tolerance: (relative, absolute) for every dtype; the default goes by dtype and is printed.
-
-    Returns:
-        an Agreement; it is true where everything agrees.
-
-    >>> verify(torch.exp, lambda x: 1 + x, torch.tensor([0.0, 1.0]))
-    DIFFERENT: 1 of 1 output differs
-    output  value       worst |a - b|  at   relative  tolerance    verdict
-    ------  ----------  -------------  ---  --------  -----------  -------------
-    result  float32[2]  7.18e-01       [1]  2.64e-01  1e-04,1e-05  1 of 2 differ
-    """
+    """What both return for the same arguments, compared as :func:`~onnx_workbench.verify` says."""
     results = [_call(name, function, args, kwargs) for name, function in (("a", a), ("b", b))]
     return Agreement(tuple(_leaves(results[0], results[1], tolerance)))
 
@@ -75,7 +57,7 @@ class Leaf:
 
 @dataclass(frozen=True, repr=False)
 class Agreement:
-    """The verdict of :func:`verify`, leaf by leaf."""
+    """The verdict of :func:`~onnx_workbench.verify`, leaf by leaf."""
 
     leaves: tuple[Leaf, ...]
 
@@ -144,8 +126,8 @@ def _compare(path: str, a: Any, b: Any, tolerance: tuple[float, float] | None) -
     value = shaped(a.dtype, a.shape)
     if a.shape != b.shape or a.dtype != b.dtype:
         return Leaf(path, value, reason=f"a is {value}, b is {shaped(b.dtype, b.shape)}")
-    bounds = (tolerance or _TOLERANCES[a.dtype]) if a.dtype in _TOLERANCES else (0.0, 0.0)
-    error, scale, wrong = _errors(a.detach().cpu(), b.detach().cpu(), *bounds)
+    bounds = tolerance_of(a.dtype, tolerance)
+    error, scale, wrong = errors(a.detach().cpu(), b.detach().cpu(), *bounds)
     if not error.numel():
         return Leaf(path, value)
     # the worst among those that are wrong, if any is: a large number may be far off and still agree
@@ -157,7 +139,18 @@ def _compare(path: str, a: Any, b: Any, tolerance: tuple[float, float] | None) -
     return Leaf(path, value, float(error[index]), float(relative), index, bounds, reason)
 
 
-def _errors(
+def tolerance_of(
+    dtype: torch.dtype, asked: tuple[float, float] | None = None
+) -> tuple[float, float]:
+    """(relative, absolute): what was asked for, else the default of the dtype.
+
+    >>> tolerance_of(torch.float16), tolerance_of(torch.int64, (0.1, 0.1))
+    ((0.01, 0.001), (0.0, 0.0))
+    """
+    return (asked or _TOLERANCES[dtype]) if dtype in _TOLERANCES else (0.0, 0.0)
+
+
+def errors(
     a: torch.Tensor, b: torch.Tensor, relative: float, absolute: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Absolute error, magnitude of ``a``, and what is wrong, element by element."""

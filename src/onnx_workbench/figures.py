@@ -257,6 +257,65 @@ def moves(
     return _finish(ax, title, note, left=max(map(len, rows), default=0))
 
 
+def growth(
+    errors: Sequence[float],
+    tolerances: Sequence[float],
+    marked: Mapping[int, str],
+    title: str = "",
+    note: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Relative errors in the order of the graph, logarithmic, with the tolerance as a line.
+
+    Args:
+        errors, tolerances: one each for every value; what is 0 or infinite stands at the edge.
+        marked: index -> the word beside it, for the values that the finding is about.
+        title: the finding.
+        note: small print under the plot.
+        ax: where to draw; a new figure without it.
+
+    >>> ax = growth([0.0, 1e-7, 1e-2], [1e-4] * 3, {2: "model.py:12"})
+    >>> ax.get_yscale(), [text.get_text() for text in ax.texts]
+    ('log', ['model.py:12'])
+    """
+    ax = _axes(ax, height=3.6 + 0.2 * title.count("\n"))
+    low, high = _edges([*errors, *tolerances])
+    shown = np.clip(errors, low, high)
+    ax.plot(shown, ".-", color=PALETTE[1], linewidth=0.8, markersize=4, label="error")
+    ax.step(
+        range(len(tolerances)),
+        np.clip(tolerances, low, high),
+        "--",
+        where="mid",
+        color=_GREY,
+        linewidth=1.2,
+        label="tolerance",
+    )
+    for index, word in marked.items():
+        ax.plot(index, shown[index], MARKERS[1], color=PALETTE[2], markersize=8)
+        ax.annotate(
+            word,
+            (index, shown[index]),
+            (-8, 4),
+            textcoords="offset points",
+            color=PALETTE[2],
+            fontsize=9,
+            ha="right",
+        )
+    ax.set_yscale("log")
+    ax.set_ylim(low / 2, high * 3)
+    ax.set_xlabel("value, in the order of the graph")
+    ax.set_ylabel("relative error (0 at the bottom)")
+    ax.legend(frameon=False, fontsize=9)
+    return _finish(ax, title, note, left=8)
+
+
+def _edges(values: Sequence[float]) -> tuple[float, float]:
+    """The decade below the smallest number above 0, and the one above the largest finite one."""
+    drawn = [value for value in values if 0 < value < np.inf] or [1e-9, 1.0]
+    return 10 ** np.floor(np.log10(min(drawn)) - 1), 10 ** np.ceil(np.log10(max(drawn)))
+
+
 def _middle_cut(
     times: Mapping[str, Mapping[str, float]], most: int
 ) -> dict[str, Mapping[str, float]]:

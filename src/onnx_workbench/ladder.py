@@ -14,7 +14,7 @@ import onnx
 from torch import nn
 
 from . import progress
-from .agreement import verify
+from .agreement import agree
 from .artifact import export
 from .errors import ExportError, WorkbenchError
 from .graph import Graph, capture
@@ -147,7 +147,7 @@ def _rung(graph: Graph, opset: int, folder: Path) -> Rung:
         return Rung(opset, error.got, Counter(), error.step, said=str(error).splitlines()[0])
     args, kwargs = graph.program.example_inputs
     try:
-        agreement = verify(graph.model, artifact, *args, **kwargs)
+        agreement = agree(graph.model, artifact, *args, **kwargs)
         said = "" if agreement else agreement.worst.reason
     except WorkbenchError as error:
         said = str(error).splitlines()[0]

@@ -11,7 +11,7 @@ import sympy
 import torch
 
 from . import progress
-from .agreement import verify
+from .agreement import agree
 from .artifact import Artifact
 from .dims import demanded, finite, limits, name_of, opened
 from .errors import WorkbenchError
@@ -266,7 +266,7 @@ def _outcome(subject: Subject, args: tuple, kwargs: Any, refused: bool) -> tuple
             with torch.no_grad():
                 subject.graph.model(*args, **kwargs)
             return ANSWERS, ""
-        agreement = verify(subject.graph.model, subject.artifact, *args, **kwargs)
+        agreement = agree(subject.graph.model, subject.artifact, *args, **kwargs)
     except WorkbenchError as error:  # of the file: the model ran before it
         return FAILS, str(error).splitlines()[0]
     except Exception as error:

@@ -14,9 +14,9 @@ import torch.utils._pytree as pytree
 from torch import nn
 
 from .. import exporter, runtime
-from ..agreement import verify
 from ..artifact import Artifact, export
 from ..contract import REFUSED, probe
+from ..divergence import verify
 from ..errors import CaptureError, ExportError, LoadError, WorkbenchError
 from ..graph import Graph, capture
 from ..hotspots import profile

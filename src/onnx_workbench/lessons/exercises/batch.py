@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from ...agreement import verify
 from ...artifact import Artifact
+from ...divergence import verify
 from ...errors import WorkbenchError
 from ..reader import Digits, digits
 from ..task import Exercise

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ... import frames, graph
-from ...agreement import verify
+from ...divergence import verify
 from ..task import Exercise
 
 SIZE = 5

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...agreement import verify
+from ...divergence import verify
 from ...inspection import Audit
 from ..task import Exercise
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...agreement import verify
 from ...artifact import Artifact, export
 from ...contract import probe
+from ...divergence import verify
 from ...errors import CaptureError, WorkbenchError
 from ...signature import parameters
 from ..task import Exercise

@@ -1,0 +1,234 @@
+"""The first value that is wrong, where the fault was planted and its line is known."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnxscript import opset20 as op
+from torch import nn
+
+import onnx_workbench as ow
+from onnx_workbench import divergence
+from onnx_workbench.errors import InputError
+
+X = torch.linspace(-2, 2, 24).reshape(4, 6)
+
+
+def wrong_sin(x):
+    return op.Mul(op.Sin(x), op.CastLike(1.01, x))
+
+
+WRONG = {torch.ops.aten.sin.default: wrong_sin}
+
+
+class Chain(nn.Module):
+    def forward(self, x):
+        x = torch.relu(x)
+        x = torch.sin(x)
+        x = torch.exp(x)
+        return x * 100
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc = nn.Linear(6, 6)
+
+    def forward(self, x):
+        y = torch.tanh(self.fc(x))
+        z = torch.sin(y)
+        return y + x, z + y
+
+
+class Branch(nn.Module):
+    def forward(self, x):
+        y = torch.cond(x.sum() > -1e9, torch.sin, torch.cos, (x,))
+        return y + 1
+
+
+class Drop(nn.Module):
+    def forward(self, x):
+        y = nn.functional.dropout(torch.relu(x), 0.5, training=True)
+        return y * 2
+
+
+class Whole(nn.Module):
+    def forward(self, x):
+        index = x.argmax(-1)
+        return index * 2 + 1
+
+
+def line(module, text):
+    lines, start = inspect.getsourcelines(module)
+    return start + next(i for i, row in enumerate(lines) if text in row)
+
+
+def diverged(model, folder, x=X, **options):
+    file = ow.export(model.eval(), folder / "m.onnx", x, **options)
+    return ow.verify(model, file, x, values=True)
+
+
+@pytest.mark.parametrize("model", [Chain, Residual])
+def test_a_wrong_translation_is_named_with_its_node_and_line(model, tmp_path):
+    found = diverged(model(), tmp_path, translations=WRONG)
+    assert not found
+    assert (found.first.fx, found.first.line.number) == ("sin", line(model, "torch.sin"))
+    assert found.first.jump
+    assert found.first.inherited < 1e-5
+    assert found.blamed == (found.first,)
+
+
+def test_the_largest_error_is_another_than_the_first(tmp_path):
+    found = diverged(Chain(), tmp_path, x=X * 0.3, translations=WRONG)
+    assert found.first.fx == "sin"
+    later = next(step for step in found.steps if step.fx == "exp")
+    assert later.wrong
+    assert not later.blamed
+    assert not later.jump
+
+
+def test_a_sound_model_agrees_value_by_value(tmp_path):
+    found = diverged(Residual(), tmp_path)
+    assert found
+    assert found.first is None
+    assert repr(found).startswith("AGREE: 5 values and the outputs within tolerance")
+
+
+def test_a_fault_in_a_branch_is_seen_where_the_branch_ends(tmp_path):
+    found = diverged(Branch(), tmp_path, translations=WRONG)
+    assert found.first.operator == "If"
+    assert found.first.line.number == line(Branch, "torch.cond")
+    assert found.apart[divergence.BODY]
+
+
+def test_a_weight_that_is_another_in_the_file_is_named(tmp_path):
+    model = Residual().eval()
+    file = ow.export(model, tmp_path / "m.onnx", X)
+    proto = onnx.load(file.path)
+    bias = next(t for t in proto.graph.initializer if t.name == "fc.bias")
+    wrong = onnx.numpy_helper.to_array(bias) + np.float32(0.5)
+    bias.CopyFrom(onnx.numpy_helper.from_array(wrong, "fc.bias"))
+    onnx.save(proto, file.path)
+    first = ow.verify(model, file, X, values=True).first
+    assert first.weights == ("fc.bias",)
+    assert first.module == "fc"
+    assert "its fc.bias in the file is not the model's" in repr(first)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_each_dtype_has_its_tolerance(dtype, tmp_path):
+    found = diverged(Residual().to(dtype), tmp_path, x=X.to(dtype))
+    assert found
+    assert {step.tolerance for step in found.steps} == {divergence.tolerance_of(dtype)[0]}
+    assert not diverged(Residual().to(torch.float64), tmp_path, X.double(), translations=WRONG)
+
+
+def test_whole_numbers_must_be_equal(tmp_path):
+    def shifted(x, dim=None, keepdim=False):
+        return op.Mod(op.Add(op.ArgMax(x, axis=1, keepdims=0), 1), 6)
+
+    table = {torch.ops.aten.argmax.default: shifted}
+    found = diverged(Whole(), tmp_path, translations=table)
+    assert (found.first.fx, found.first.tolerance) == ("argmax", 0.0)
+
+
+def test_dropout_that_was_left_on_is_named_and_what_follows_is_not_judged(tmp_path):
+    torch.manual_seed(0)
+    found = diverged(Drop(), tmp_path)
+    assert found.first is None
+    assert not found
+    [(name, place)] = found.random.items()
+    assert "dropout" in name
+    assert place.number == line(Drop, "dropout")
+    assert repr(found).startswith("RANDOM: aten.native_dropout.default (test_divergence.py:")
+    assert "mul" in found.apart[divergence.RANDOM]
+
+
+def test_dropout_in_eval_mode_is_not_random(tmp_path):
+    found = diverged(nn.Sequential(nn.ReLU(), nn.Dropout(0.5)), tmp_path)
+    assert found
+    assert not found.random
+
+
+def test_a_value_of_another_shape_is_not_compared(tmp_path):
+    assert divergence._error(torch.ones(2, 3), torch.ones(1, 3), None) is None
+    assert divergence._error(torch.ones(2), torch.ones(2).double(), None) is None
+
+
+@pytest.mark.parametrize("chunk", [0, 100])
+def test_chunks_give_what_one_pass_gives(chunk, tmp_path, monkeypatch):
+    file = ow.export(Residual().eval(), tmp_path / "m.onnx", X, translations=WRONG)
+    whole = ow.verify(Residual().eval(), file, X, values=True)
+    opened = []
+    run = divergence.Exposed.run
+    monkeypatch.setattr(
+        divergence.Exposed, "run", lambda self, n, f: opened.append(n) or run(self, n, f)
+    )
+    monkeypatch.setattr(divergence, "CHUNK", chunk)
+    assert ow.verify(Residual().eval(), file, X, values=True).steps == whole.steps
+    assert len(opened) > 1
+    assert sum(map(len, opened)) == len(whole.steps)
+
+
+def test_weights_in_a_file_of_their_own_are_found(tmp_path, monkeypatch):
+    monkeypatch.setattr("onnx_workbench.artifact.ONE_FILE_LIMIT", 0)
+    model = nn.Linear(64, 64).eval()
+    x = torch.ones(2, 64)
+    file = ow.export(model, tmp_path / "m.onnx", x)
+    assert len(file.files) == 2
+    assert ow.verify(model, file, x, values=True)
+
+
+def test_outputs_that_differ_while_values_agree_accuse_the_capture(tmp_path):
+    file = ow.export(Chain().eval(), tmp_path / "m.onnx", X)
+    found = ow.verify(lambda x: Chain()(x) + 1, file, X, values=True)
+    assert not found
+    assert found.first is None
+    assert "the captured graph is not the model" in repr(found)
+
+
+def test_what_has_no_graph_says_why(tmp_path):
+    ow.export(Chain().eval(), tmp_path / "m.onnx", X)
+    with pytest.raises(InputError) as caught:
+        ow.verify(Chain(), ow.load(tmp_path / "m.onnx"), X, values=True)
+    assert str(caught.value) == (
+        "m.onnx has no graph beside it to compare its values with: it was loaded from a file, or "
+        "made with dynamo=False. Pass what export() returned, or leave values=True out and compare "
+        "the outputs."
+    )
+    with pytest.raises(InputError) as caught:
+        ow.verify(Chain(), Chain(), X, values=True)
+    assert str(caught.value) == (
+        "verify(values=True) was given a Chain as 'b', and it looks into an artifact. Pass what "
+        "export() returned: verify(model, artifact, x, values=True)."
+    )
+
+
+def test_the_plot_shows_every_value_and_states_the_finding(tmp_path):
+    found = diverged(Chain(), tmp_path, translations=WRONG)
+    ax = found.plot()
+    assert ax.get_title(loc="left").startswith("DIFFERENT: first at test_divergence.py:")
+    assert len(ax.lines[0].get_ydata()) == len(found.steps)
+    assert found.first.line.place in [text.get_text() for text in ax.texts]
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ([1], "`translations` is a list"),
+        ({torch.ops.aten.relu: wrong_sin}, "Name the overload: torch.ops.aten.relu.default."),
+        ({"relu": wrong_sin}, "Pass the operator itself"),
+        ({torch.ops.aten.relu.default: 3}, "Pass an onnxscript function"),
+    ],
+)
+def test_a_translation_that_does_not_fit_is_refused(table, words, tmp_path):
+    with pytest.raises(InputError, match="translations") as caught:
+        ow.export(Chain().eval(), tmp_path / "m.onnx", X, translations=table)
+    assert words in str(caught.value)
+    with pytest.raises(InputError, match="dynamo=False"):
+        ow.export(Chain().eval(), tmp_path / "m.onnx", X, translations=WRONG, dynamo=False)
