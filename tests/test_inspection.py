@@ -305,3 +305,16 @@ def test_the_command_is_there():
     )
     assert done.returncode == 0
     assert "package.module:factory" in done.stdout
+
+
+def test_the_line_of_wrong_numbers_is_where_they_first_part_not_where_they_come_out():
+    class Late(nn.Module):
+        def forward(self, x, index):
+            mean = torch.ones(2).scatter_reduce(0, index, x, "mean", include_self=False)  # here
+            return (2 * mean).exp()
+
+    call = torch.tensor([4.0, 2.0, 6.0]), torch.tensor([0, 1, 1])
+    found = by_stage(audit(Late().eval(), *call, skip=QUICK))["numbers"]
+    assert found.verdict == "wrong"
+    assert found.line.text.endswith("# here")
+    assert found.repair.endswith(" is the first value that is wrong.")

@@ -23,7 +23,7 @@ from ..hotspots import profile
 from ..ladder import opsets
 from ..racing.race import race
 from ..sizes import BAD
-from ..source import is_users, user_line
+from ..source import Line, is_users, user_line
 from ..text import plural, seconds
 from . import facts
 from .finding import Finding
@@ -196,14 +196,24 @@ def _numbers(case: Case) -> Iterator[Finding]:
         )
         return
     agreement = verify(case.model, case.artifact, *case.args, **case.kwargs)
+    line, where = _first_line(case) if not agreement else (None, "")
     for index, leaf in enumerate(agreement.leaves):
         if leaf.reason:
-            line = facts.output_line(case.artifact, index)
-            where = "This line makes the output; the fault may stand before it." if line else ""
-            yield Finding("numbers", "wrong", f"{leaf.path} differs: {leaf.reason}", line, where)
+            at = line or facts.output_line(case.artifact, index)
+            yield Finding("numbers", "wrong", f"{leaf.path} differs: {leaf.reason}", at, where)
     if agreement:
         count = plural(len(agreement.leaves), "output")
         yield Finding("numbers", "ok", f"{count} within tolerance")
+
+
+def _first_line(case: Case) -> tuple[Line | None, str]:
+    """Where the values first part, and what is known of it."""
+    if case.artifact.translated is None:
+        return None, "The line makes the output; the fault may stand before it."
+    inside = verify(case.model, case.artifact, *case.args, values=True, **case.kwargs)
+    if inside.first is None:
+        return None, "Every value that can be compared agrees: look at what cannot."
+    return inside.first.line, f"{inside.first.node} is the first value that is wrong."
 
 
 def _opsets(case: Case) -> Iterator[Finding]:
