@@ -582,6 +582,10 @@ def test_the_finding_names_both_ends_of_a_sweep():
         "b is 2.00x as fast as a (95 % interval 2.00 to 2.00) at batch 1; "
         "0.80x as fast (95 % interval 0.80 to 0.80) at batch 64"
     )
+    assert Race((*pair(1, 1000), *pair(64, 1000))).finding == (
+        "b against a: no difference that matters (within 3 %) at batch 1 and 64"
+    )
+    assert Race(pair(4, 500)).finding.endswith(" (95 % interval 2.00 to 2.00) at batch 4")
 
 
 # ------------------------------------------------------------------ workers

@@ -334,13 +334,15 @@ class Race:
         first = self._first(self.lane(name, met[0][0]))
         rival = first.name if first else self.baseline
         ends = met[:1] + met[1:][-1:]
-        if ends[0][0] is None:
-            return _said(name, rival, ends[0][1])
-        return "; ".join(
-            _said(name if not index else "", rival if not index else "", ratio)
-            + f" at batch {batch}"
-            for index, (batch, ratio) in enumerate(ends)
-        )
+        (batch, ratio), (last, other) = ends[0], ends[-1]
+        said = _said(name, rival, ratio)
+        if batch is None:
+            return said
+        if len(ends) == 1:
+            return f"{said} at batch {batch}"
+        if ratio.phrase == other.phrase:
+            return f"{said} at batch {batch} and {last}"
+        return f"{said} at batch {batch}; {_said('', '', other)} at batch {last}"
 
     def _note(self, at: str = "") -> str:
         missing = ", ".join(dict.fromkeys(lane.name for lane in self.lanes if lane.error))
