@@ -75,7 +75,7 @@ def test_an_unknown_number_lists_the_known_ones(number):
     with pytest.raises(InputError) as caught:
         lessons.exercise(number)
     assert str(caught.value) == (
-        f"There is no exercise {number!r}. There are '01', '02', '03', '04', '05'; "
+        f"There is no exercise {number!r}. There are '01', '02', '03', '04', '05', '07'; "
         "pass one of these, with its leading zero."
     )
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..errors import InputError
-from .exercises import batch, breaks, clocks, node, ratio
+from .exercises import batch, breaks, clocks, mend, node, ratio
 from .task import Exercise
 
-EXERCISES = {e.number: e for e in (m.EXERCISE for m in (clocks, breaks, batch, node, ratio))}
+EXERCISES = {e.number: e for e in (m.EXERCISE for m in (clocks, breaks, batch, node, ratio, mend))}
 
 
 def exercise(number: str) -> Exercise:
