@@ -20,6 +20,7 @@ LESSONS = {
     "04": "See the graph",
     "05": "Race the runtimes",
     "06": "Keep shapes dynamic",
+    "07": "Trust the numbers",
     "08": "Teach a missing op",
     "09": "Audit your model",
 }
@@ -38,7 +39,7 @@ class Progress:
     ``note`` says what went wrong with the file, if so.
 
     >>> print(Progress(frozenset({"01"})))
-    1 of 10 exercises solved
+    1 of 11 exercises solved
          00  Start here
     [x]  01  Check the stack
     [ ]  02  Capture a graph
@@ -46,6 +47,7 @@ class Progress:
     [ ]  04  See the graph
     [ ]  05  Race the runtimes
     [ ]  06  Keep shapes dynamic
+    [ ]  07  Trust the numbers
     [ ]  08  Teach a missing op
     [ ]  09  Audit your model
     """

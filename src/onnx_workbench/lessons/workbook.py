@@ -10,6 +10,7 @@ from .exercises import (
     green,
     hot,
     length,
+    mend,
     missing,
     node,
     ratio,
@@ -17,7 +18,7 @@ from .exercises import (
 )
 from .task import Exercise
 
-_ROOMS = (clocks, breaks, batch, node, ratio, rigged, hot, length, missing, green)
+_ROOMS = (clocks, breaks, batch, node, ratio, rigged, hot, length, mend, missing, green)
 EXERCISES = {room.EXERCISE.number: room.EXERCISE for room in _ROOMS}
 
 
