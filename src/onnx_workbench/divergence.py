@@ -341,6 +341,11 @@ class _Beside(fx.Interpreter):
         name = next((name for name in _names(node) if name in self.exposed.names), "")
         if not isinstance(result, torch.Tensor):
             return  # of a tuple, each item comes as a node of its own
+        folded = None if name else self.exposed.weight(node.name)
+        found = None if folded is None else _error(result, folded, self.tolerance)
+        if found:  # computed at export, and a weight of the file
+            self.names[node], self.errors[node] = node.name, found
+            return
         if name:
             self.names[node] = name
         if not name or node in self.tainted:
@@ -375,7 +380,7 @@ class _Beside(fx.Interpreter):
             if node.op == "placeholder" or node in self.errors:
                 near[node] = frozenset([node])
             if node in self.errors:
-                steps.append(self._step(node, before, by_value[self.names[node]]))
+                steps.append(self._step(node, before, by_value.get(self.names[node], _WEIGHT)))
         known = {step.name for step in steps} | set(self.names.values())
         inner = sorted(self.exposed.names - known)
         apart = {name: tuple(values) for name, values in self.apart.items()}
@@ -415,6 +420,9 @@ class _Beside(fx.Interpreter):
                     continue
                 if not torch.equal(ours, theirs):
                     yield str(spec.target)
+
+
+_WEIGHT = lineage.Origin("", "Initializer", "", "", None, lineage.NONE)
 
 
 def _makers(origins: Lineage) -> dict[str, lineage.Origin]:
