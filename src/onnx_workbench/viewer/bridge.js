@@ -24,7 +24,8 @@ const STYLE = `
   .ow-netron.still .ow-graph { overflow: auto; background: #fff; }
   .ow-netron.still .ow-note { position: static; padding: 10px 14px 2px; }
   .ow-netron.still :is(iframe, .ow-whole) { display: none; }
-  .ow-whole { position: absolute; left: 50%; top: 10px; transform: translateX(-50%); z-index: 1;
+  .ow-whole:not([hidden]) ~ iframe { top: 36px; height: calc(100% - 36px); }
+  .ow-whole { position: absolute; left: 50%; top: 5px; transform: translateX(-50%); z-index: 1;
     padding: 4px 12px; cursor: pointer; border-radius: 6px; color: var(--jp-ui-font-color1, #24292f);
     font: 12px var(--jp-ui-font-family, sans-serif); background: var(--jp-layout-color1, #fff);
     border: 1px solid var(--jp-border-color2, #d0d7de); }
@@ -166,7 +167,8 @@ function render({ model, el }) {
     },
     drawn: ({ height }) => {
       clearInterval(counting);
-      graph.style.height = `${Math.min(model.get("height"), Math.max(220, height))}px`;
+      const above = graph.clientHeight - frame.clientHeight; // the button's row
+      graph.style.height = `${Math.min(model.get("height"), Math.max(220, height + above))}px`;
       box.classList.add("drawn");
     },
     picture: ({ svg, png }) =>
