@@ -264,6 +264,7 @@
     if (key(node) === chosen && !marked.size) return;
     chosen = key(node);
     marked = new Set();
+    touched = true;
     say({ type: "activate", name: chosen });
   };
   const show = view.showNodeProperties.bind(view);
