@@ -81,6 +81,18 @@ def test_two_graphs_stand_side_by_side_with_what_only_one_has_coloured(notebook)
     ]
 
 
+def test_a_frame_made_lower_still_shows_the_whole_of_a_small_graph(notebook):
+    graph, box = notebook.graph(0), notebook.page.locator(".ow-graph").first
+    usual = box.evaluate("(box) => box.style.height")
+    box.evaluate("(box) => { box.style.height = '170px'; }")
+    graph.wait_for_function("""() => innerHeight < 200 && [...document.querySelectorAll(
+      "#canvas .graph-node, #canvas .graph-input")].every((node) => {
+        const { top, bottom } = node.getBoundingClientRect();
+        return top >= 0 && bottom <= innerHeight;
+      })""")
+    box.evaluate("(box, height) => { box.style.height = height; }", usual)
+
+
 def test_in_a_narrow_page_they_stand_one_above_the_other(notebook):
     notebook.page.set_viewport_size({"width": 700, "height": 1000})
     boxes = [notebook.page.locator(".ow-netron").nth(at).bounding_box() for at in (0, 1)]

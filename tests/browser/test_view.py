@@ -64,7 +64,12 @@ def legend():
     picture = Image.open(io.BytesIO(small.png())).convert("RGB")
     row = {picture.getpixel((at, picture.height - 36)) for at in range(picture.width)}
     return row & {tuple(bytes.fromhex(colour[1:])) for colour in VIRIDIS}
-print(small._screen and len(legend()), "2.00 ms" in small.svg())"""
+print(small._screen and len(legend()), "2.00 ms" in small.svg())
+===
+from anywidget import AnyWidget
+class Trivial(AnyWidget):
+    _esm = "export default { render: ({ el }) => { el.textContent = 'trivial'; } }"
+Trivial()"""
 
 
 @pytest.fixture(scope="module")
@@ -212,16 +217,37 @@ def test_ten_runs_hold_what_one_does(notebook):
     assert held(notebook) == before
 
 
+def test_ten_runs_leave_no_more_listeners_than_a_widget_that_only_shows_a_word(notebook):
+    assert listeners_of_ten_runs(notebook, 0) <= listeners_of_ten_runs(notebook, 9)
+
+
+def listeners_of_ten_runs(notebook, cell: int) -> int:
+    """JupyterLab and anywidget themselves keep a few listeners of each run."""
+    counts = []
+    for runs in (1, 10):
+        for _ in range(runs):
+            notebook.run(cell)
+            notebook.graph(0)
+        counts.append(metrics(notebook)["JSEventListeners"])
+    return counts[1] - counts[0]
+
+
+def metrics(notebook) -> dict[str, int]:
+    """What the page holds, once all that nothing reaches any more is collected."""
+    session = notebook.page.context.new_cdp_session(notebook.page)
+    session.send("Performance.enable")
+    for _ in range(3):
+        session.send("HeapProfiler.collectGarbage")
+    told = session.send("Performance.getMetrics")["metrics"]
+    session.detach()
+    return {metric["name"]: int(metric["value"]) for metric in told}
+
+
 def held(notebook) -> tuple[str, int]:
     """The kernel's open views and their bytes; the page's frames."""
     for index in range(3):
         notebook.graph(index)
-    session = notebook.page.context.new_cdp_session(notebook.page)
-    session.send("Performance.enable")
-    told = session.send("Performance.getMetrics")["metrics"]
-    session.detach()
-    count = {metric["name"]: int(metric["value"]) for metric in told}
-    return notebook.run(7), count["Frames"]
+    return notebook.run(7), metrics(notebook)["Frames"]
 
 
 def test_the_frame_follows_the_theme(notebook):

@@ -24,11 +24,18 @@ const STYLE = `
   .ow-netron.still .ow-graph { overflow: auto; background: #fff; }
   .ow-netron.still .ow-note { position: static; padding: 10px 14px 2px; }
   .ow-netron.still :is(iframe, .ow-whole) { display: none; }
-  .ow-whole { position: absolute; left: 50%; top: 10px; transform: translateX(-50%); z-index: 1;
+  .ow-whole:not([hidden]) ~ iframe { top: 36px; height: calc(100% - 36px); }
+  .ow-whole { position: absolute; left: 50%; top: 5px; transform: translateX(-50%); z-index: 1;
     padding: 4px 12px; cursor: pointer; border-radius: 6px; color: var(--jp-ui-font-color1, #24292f);
     font: 12px var(--jp-ui-font-family, sans-serif); background: var(--jp-layout-color1, #fff);
     border: 1px solid var(--jp-border-color2, #d0d7de); }
   ${PANEL_STYLE}`;
+
+// Listeners go as they are called: the page holds on to the signal of a view that is gone.
+const atEnd = (signal, act) => signal.addEventListener("abort", act, { once: true });
+
+// A function of its own, which holds nothing else: anywidget keeps it for as long as the page lives.
+const ending = (life) => () => life.abort();
 
 const ask = (model, question, signal) =>
   new Promise((resolve, reject) => {
@@ -38,7 +45,7 @@ const ask = (model, question, signal) =>
       settle(value);
     };
     const hear = (content, parts) => content.id === id && done(resolve, { ...content, parts });
-    signal.addEventListener("abort", () => done(reject, new Error("closed")));
+    atEnd(signal, () => done(reject, new Error("closed")));
     model.on("msg:custom", hear);
     model.send({ ask: question, id });
   });
@@ -61,7 +68,7 @@ const followTheme = (element, tell, signal) => {
   for (const node of [document.documentElement, document.body]) {
     observer.observe(node, { attributes: true });
   }
-  signal.addEventListener("abort", () => observer.disconnect());
+  atEnd(signal, () => observer.disconnect());
 };
 
 function render({ model, el }) {
@@ -123,12 +130,14 @@ function render({ model, el }) {
       () => giveUp(new Error("Netron did not start here, so this is a static picture.")), PATIENCE);
     return opened;
   };
+  const failed = (error) => signal.aborted || giveUp(error);
   let coming = show();
-  coming.catch((error) => signal.aborted || giveUp(error));
+  coming.catch(failed);
 
   // A big graph takes seconds: the note counts them, so that nobody takes it for dead.
   const draw = async () => {
     const opened = await coming;
+    signal.throwIfAborted();
     const start = Date.now();
     const remark = () => {
       const seconds = Math.floor((Date.now() - start) / 1000);
@@ -147,18 +156,19 @@ function render({ model, el }) {
     box.classList.remove("drawn");
     note.textContent = "Asking the kernel, which may be busy\u2026";
     coming = ask(model, "whole", signal).then(unpack);
-    draw().catch((error) => signal.aborted || giveUp(error));
+    draw().catch(failed);
   };
 
   const hears = {
     // Once more whenever the notebook moves the frame, which loads it anew.
     ready: () => {
       clearTimeout(waiting);
-      draw();
+      draw().catch(failed);
     },
     drawn: ({ height }) => {
       clearInterval(counting);
-      graph.style.height = `${Math.min(model.get("height"), Math.max(220, height))}px`;
+      const above = graph.clientHeight - frame.clientHeight; // the button's row
+      graph.style.height = `${Math.min(model.get("height"), Math.max(220, height + above))}px`;
       box.classList.add("drawn");
     },
     picture: ({ svg, png }) =>
@@ -182,7 +192,7 @@ function render({ model, el }) {
 
   const follow = (name, act) => {
     model.on(`change:${name}`, act);
-    signal.addEventListener("abort", () => model.off(`change:${name}`, act));
+    atEnd(signal, () => model.off(`change:${name}`, act));
   };
   const heat = () => {
     const now = model.get("_heat");
@@ -204,11 +214,12 @@ function render({ model, el }) {
   heat();
   picture();
 
-  return () => {
+  atEnd(signal, () => {
     clearTimeout(waiting);
     clearInterval(counting);
-    life.abort();
-  };
+    el.replaceChildren();
+  });
+  return ending(life);
 }
 
 export default { render };

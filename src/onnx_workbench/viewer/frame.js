@@ -264,6 +264,7 @@
     if (key(node) === chosen && !marked.size) return;
     chosen = key(node);
     marked = new Set();
+    touched = true;
     say({ type: "activate", name: chosen });
   };
   const show = view.showNodeProperties.bind(view);
@@ -358,8 +359,15 @@
     return blob?.arrayBuffer();
   };
 
+  // A frame that gets another size before the reader has moved anything shows its graph anew.
+  let touched = false;
+  for (const name of ["pointerdown", "wheel", "keydown"]) {
+    window.addEventListener(name, () => (touched = true), { capture: true });
+  }
+  window.addEventListener("resize", () => ready && !touched && !marked.size && fit());
+
   const open = async (message) => {
-    ready = false;
+    ready = touched = false;
     await host.open(message);
     hearSidebars(view.target.constructor);
     const [width, height] = size();
