@@ -29,6 +29,13 @@ def test_every_view_is_drawn(lesson):
         assert lesson.graph(index).locator(".node-item-type").count() > 1
 
 
+def test_no_panel_is_without_its_source(lesson):
+    """Also where a cell below marks nodes before the page has unpacked the source."""
+    panels = lesson.page.locator(".ow-source:not([hidden])")
+    shown = [panels.nth(index).inner_text() for index in range(panels.count())]
+    assert not [text for text in shown if "does not say which line" in text]
+
+
 @pytest.mark.parametrize("lesson", LESSONS[:1], ids=lambda path: path.stem, indirect=True)
 def test_a_drawn_stroke_is_read_by_the_exported_model(lesson):
     pad = lesson.page.locator(".ow-pad-paper")

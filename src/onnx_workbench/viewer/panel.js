@@ -152,14 +152,18 @@ const makePanel = ({ mark, activate }) => {
     if (focused) (here ?? element.querySelector("button")).focus({ preventScroll: true });
   };
 
+  const again = () => shown !== null && show(shown);
   return {
     element,
     show,
-    load: (next) => (sheet = next),
+    load: (next) => {
+      sheet = next;
+      again(); // a cell below may have marked nodes before the source was unpacked
+    },
     maker: (name) => sheet.stubs[name], // of the value that a stub of a cut edge stands for
     heat: (next) => {
       heat = next;
-      if (shown !== null) show(shown);
+      again();
     },
   };
 };
