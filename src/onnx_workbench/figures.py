@@ -292,15 +292,16 @@ def growth(
         label="tolerance",
     )
     for index, word in marked.items():
+        inward = index < len(errors) / 2  # away from the nearer edge, below the line
         ax.plot(index, shown[index], MARKERS[1], color=PALETTE[2], markersize=8)
         ax.annotate(
             word,
             (index, shown[index]),
-            (-8, 4),
+            (8 if inward else -8, -13),
             textcoords="offset points",
             color=PALETTE[2],
             fontsize=9,
-            ha="right",
+            ha="left" if inward else "right",
         )
     ax.set_yscale("log")
     ax.set_ylim(low / 2, high * 3)
