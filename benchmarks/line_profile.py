@@ -13,7 +13,7 @@ import onnx
 import torch
 
 import onnx_workbench as ow
-from onnx_workbench.join import NEIGHBOUR
+from onnx_workbench.lines.join import NEIGHBOUR
 from onnx_workbench.text import seconds, table
 
 HEADER = (

@@ -14,7 +14,7 @@ import torch
 from torch.onnx.verification import verify_onnx_program
 
 import onnx_workbench as ow
-from onnx_workbench import exporter
+from onnx_workbench.capturing import exporter
 from onnx_workbench.text import seconds, table
 
 

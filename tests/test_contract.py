@@ -9,9 +9,10 @@ from models import Branch, Cond, Table
 from torch import nn
 from torch.export import Dim
 
-from onnx_workbench import capture, export, guards, load, probe
+from onnx_workbench import capture, export, load, probe
+from onnx_workbench.capturing import guards
+from onnx_workbench.capturing.exporter import quiet
 from onnx_workbench.errors import CaptureError, InputError, TrainingModeWarning
-from onnx_workbench.exporter import quiet
 
 X = torch.ones(2, 16, 8) + torch.arange(16.0)[:, None]
 

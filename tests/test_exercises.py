@@ -14,7 +14,6 @@ import torch
 
 from onnx_workbench import audit, export, lessons, load, stack
 from onnx_workbench.errors import InputError
-from onnx_workbench.hotspots import Spot
 from onnx_workbench.lessons import course
 from onnx_workbench.lessons.exercises import (
     batch,
@@ -29,6 +28,7 @@ from onnx_workbench.lessons.exercises import (
 from onnx_workbench.lessons.exercises import clocks as clocks_room
 from onnx_workbench.lessons.task import Exercise
 from onnx_workbench.lessons.workbook import EXERCISES
+from onnx_workbench.lines.hotspots import Spot
 from onnx_workbench.source import Line
 from onnx_workbench.stack import Clocks, Reading, Stack
 

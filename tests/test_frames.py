@@ -14,9 +14,10 @@ import torch
 import torch._dynamo
 from torch import nn
 
-from onnx_workbench import dynamo, watch
-from onnx_workbench.bytecode import Bytecode, Instruction, read
+from onnx_workbench import watch
 from onnx_workbench.errors import CaptureError, InputError
+from onnx_workbench.frames import dynamo
+from onnx_workbench.frames.bytecode import Bytecode, Instruction, read
 
 X = torch.ones(3)
 

@@ -19,9 +19,10 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 import onnx_workbench as ow
-from onnx_workbench import hotspots, join, kernels, proto, shares
+from onnx_workbench import proto
 from onnx_workbench.errors import InputError, RunError
-from onnx_workbench.kernels import Cost, Kernel, Recording
+from onnx_workbench.lines import hotspots, join, kernels, shares
+from onnx_workbench.lines.kernels import Cost, Kernel, Recording
 
 
 def exported(text):

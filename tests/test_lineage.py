@@ -13,8 +13,10 @@ from onnx import parser
 from torch.fx.proxy import TracerBase
 
 import onnx_workbench as ow
-from onnx_workbench import folding, margin, notes, proto, traces
+from onnx_workbench import notes, proto
+from onnx_workbench.capturing import traces
 from onnx_workbench.errors import InputError
+from onnx_workbench.lines import folding, margin
 from onnx_workbench.source import Line
 
 STACK = "pkg.torch.onnx.stack_trace"

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,12 @@ PACKAGE = Path(onnx_workbench.__file__).parent
 
 FLOORS = (
     {"errors", "text", "contestant", "progress", "trial", "proto"},
-    {"source", "runtime", "figures", "stack", "session", "bytecode"},
-    {"traces", "margin", "kernels", "notes", "guards", "dims", "exposed"},
-    {"exporter", "signature", "dynamo", "join", "columns"},
-    {"graph", "agreement", "racing", "viewer", "frames", "calls"},
-    {"artifact", "folding", "eager", "costs"},
-    {"lineage", "sizes", "ladder", "tuning"},
-    {"contract", "shares", "divergence"},
-    {"hotspots"},
+    {"source", "runtime", "figures", "stack", "session"},
+    {"capturing", "frames", "notes", "exposed", "racing"},
+    {"agreement", "viewer", "costs"},
+    {"artifact"},
+    {"lines", "shapes", "ladder", "tuning"},
+    {"divergence"},
     {"inspection"},
     {"lessons", "__main__"},
 )
@@ -80,6 +79,32 @@ def upward(package: Path, floors=FLOORS) -> list[str]:
     ]
 
 
+def inner(folder: Path) -> dict[str, set[str]]:
+    """Each file of a folder, with the files beside it that it imports when it is opened."""
+    arrows: dict[str, set[str]] = {}
+    for file in folder.glob("*.py"):
+        opened = _opened(ast.parse(file.read_text(encoding="utf-8")))
+        beside = [node for node in opened if isinstance(node, ast.ImportFrom) and node.level == 1]
+        arrows[file.stem] = {
+            target.split(".")[0]
+            for node in beside
+            for target in ([node.module] if node.module else [alias.name for alias in node.names])
+        }
+    return arrows
+
+
+def test_inside_a_folder_no_file_imports_in_a_circle():
+    for folder in {file.parent for files in rooms(PACKAGE).values() for file in files} - {PACKAGE}:
+        list(TopologicalSorter(inner(folder)).static_order())
+
+
+def test_a_circle_inside_a_folder_is_found(tmp_path):
+    (tmp_path / "sizes.py").write_text("from .calls import Calls\n")
+    (tmp_path / "calls.py").write_text("from . import sizes\n")
+    with pytest.raises(CycleError):
+        list(TopologicalSorter(inner(tmp_path)).static_order())
+
+
 def test_every_room_stands_on_a_floor():
     assert set(rooms(PACKAGE)) == set().union(*FLOORS)
 
@@ -89,10 +114,10 @@ def test_every_arrow_points_down():
 
 
 def test_an_arrow_that_points_up_or_sideways_is_found(tmp_path):
-    (tmp_path / "graph.py").write_text("def f():\n    from .artifact import export\n")
-    (tmp_path / "frames.py").write_text("from . import graph\n")
-    (tmp_path / "artifact.py").write_text("from .graph import capture\n")
-    assert upward(tmp_path) == ["frames -> graph", "graph -> artifact"]
+    (tmp_path / "frames.py").write_text("from . import notes\n")
+    (tmp_path / "notes.py").write_text("def f():\n    from .artifact import export\n")
+    (tmp_path / "artifact.py").write_text("from .notes import Noted\n")
+    assert upward(tmp_path) == ["frames -> notes", "notes -> artifact"]
 
 
 def test_the_ground_floor_needs_the_standard_library_alone():

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 
+from .capturing.exporter import evaluating
 from .errors import InputError
-from .exporter import evaluating
 from .text import plural, shaped, table
 
 _TOLERANCES = {

@@ -21,12 +21,13 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.onnx import ONNXProgram
 
-from . import exporter, progress, runtime
+from . import progress, runtime
+from .capturing import exporter
+from .capturing.graph import Graph, capture
+from .capturing.signature import Signature
 from .errors import ExportError, InputError, LoadError
-from .graph import Graph, capture
 from .proto import mislabelled, opset_of
 from .session import Entry, Options
-from .signature import Signature
 from .source import Line, user_line
 from .text import plural, size, table
 

@@ -15,13 +15,14 @@ from torch import fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, TensorArgument
 
-from . import figures, lineage, progress
+from . import figures, progress
 from .agreement import Agreement, agree, errors, tolerance_of
 from .artifact import Artifact
 from .errors import InputError
 from .exposed import Exposed
-from .folding import key_of
-from .lineage import Lineage
+from .lines import lineage
+from .lines.folding import key_of
+from .lines.lineage import Lineage
 from .proto import sites
 from .source import Line
 from .text import plural, shaped, table

@@ -16,8 +16,8 @@ from torch import nn
 from . import progress
 from .agreement import agree
 from .artifact import export
+from .capturing.graph import Graph, capture
 from .errors import ExportError, WorkbenchError
-from .graph import Graph, capture
 from .text import html_table, table
 
 FIRST = 13

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import torch
 from torch import nn
 
+from ..capturing.signature import bind
 from ..errors import InputError
-from ..signature import bind
 from ..source import is_cell, is_users
 
 if TYPE_CHECKING:

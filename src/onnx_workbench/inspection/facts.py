@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torch.export.graph_signature import InputKind, OutputKind
 
-from .. import exporter
 from ..artifact import Artifact
-from ..graph import Graph
-from ..lineage import trace
+from ..capturing import exporter
+from ..capturing.graph import Graph
+from ..lines.lineage import trace
 from ..source import Line, user_line
 from ..text import shaped, size
 from .finding import Finding

@@ -13,16 +13,17 @@ import torch
 import torch.utils._pytree as pytree
 from torch import nn
 
-from .. import exporter, runtime
+from .. import runtime
 from ..artifact import Artifact, export
-from ..contract import REFUSED, probe
+from ..capturing import exporter
+from ..capturing.graph import Graph, capture
 from ..divergence import verify
 from ..errors import CaptureError, ExportError, LoadError, WorkbenchError
-from ..graph import Graph, capture
-from ..hotspots import profile
 from ..ladder import opsets
+from ..lines.hotspots import profile
 from ..racing.race import race
-from ..sizes import BAD
+from ..shapes.contract import REFUSED, probe
+from ..shapes.sizes import BAD
 from ..source import Line, is_users, user_line
 from ..text import plural, seconds
 from . import facts

@@ -3,19 +3,7 @@
 from __future__ import annotations
 
 from ..errors import InputError
-from .exercises import (
-    batch,
-    breaks,
-    clocks,
-    green,
-    hot,
-    length,
-    mend,
-    missing,
-    node,
-    ratio,
-    rigged,
-)
+from .exercises import batch, breaks, clocks, green, hot, length, mend, missing, node, ratio, rigged
 from .task import Exercise
 
 _ROOMS = (clocks, breaks, batch, node, ratio, rigged, hot, length, mend, missing, green)

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ... import frames, graph
+from ... import frames
+from ...capturing import graph
 from ...divergence import verify
 from ..task import Exercise
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ... import artifact, hotspots
-from ...hotspots import Spot
+from ... import artifact
+from ...lines import hotspots
+from ...lines.hotspots import Spot
 from ...racing.lane import quartiles_of
 from ...source import Line
 from ...text import plural

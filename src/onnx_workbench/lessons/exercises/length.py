@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from ...artifact import Artifact, export
-from ...contract import probe
+from ...capturing.signature import parameters
 from ...divergence import verify
 from ...errors import CaptureError, WorkbenchError
-from ...signature import parameters
+from ...shapes.contract import probe
 from ..task import Exercise
 
 LONGEST, WIDTH, EXAMPLE = 64, 8, 16

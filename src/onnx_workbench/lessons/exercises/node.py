@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import artifact
-from ...lineage import Origin, trace
+from ...lines.lineage import Origin, trace
 from ..task import Exercise
 from ..transformer import encoder
 

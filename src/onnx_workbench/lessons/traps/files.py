@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ... import exporter
 from ...artifact import Artifact, load
-from ...graph import capture
+from ...capturing import exporter
+from ...capturing.graph import capture
 from .trap import trap
 
 TOKENS = torch.tensor([[1, 2, 3]])

@@ -10,16 +10,17 @@ from functools import cached_property
 from html import escape
 from typing import Any
 
-from . import folding, notes
-from .artifact import Artifact
+from .. import notes
+from ..artifact import Artifact
+from ..errors import InputError
+from ..notes import line_of
+from ..proto import Site, producers, sites
+from ..source import Line
+from ..text import plural, table
+from . import folding
 from .columns import Columns, Link
-from .errors import InputError
 from .folding import Folded, Key
 from .margin import annotated
-from .notes import line_of
-from .proto import Site, producers, sites
-from .source import Line
-from .text import plural, table
 
 _MOST = 2_000
 """Nodes that are shown as columns; a page with more rows is slow."""

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from .errors import InputError, LoadError
-from .proto import Site, named, sites
+from ..errors import InputError, LoadError
+from ..proto import Site, named, sites
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -10,7 +10,7 @@ from html import escape
 from itertools import groupby, zip_longest
 from types import CodeType
 
-from .text import plural, table
+from ..text import plural, table
 
 _JUMPS = {*dis.hasjrel, *dis.hasjabs}
 _TELLING = ("LOAD_GLOBAL", "LOAD_FAST", "LOAD_ATTR", "LOAD_METHOD", "STORE_FAST", "CALL", "RETURN")

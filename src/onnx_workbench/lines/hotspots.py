@@ -11,18 +11,19 @@ from html import escape
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from . import figures, join, kernels, progress, shares, text
-from .artifact import Artifact
+from .. import figures, progress, text
+from ..artifact import Artifact
+from ..errors import InputError, LoadError
+from ..proto import sites
+from ..racing.call import thread_budget
+from ..racing.lane import quartiles_of
+from ..source import Line
+from . import join, kernels, shares
 from .eager import COVERS, Stopwatch
-from .errors import InputError, LoadError
 from .kernels import Cost, Recorder, Recording, calm, timed
 from .lineage import Lineage, trace
 from .margin import annotated
-from .proto import sites
-from .racing.call import thread_budget
-from .racing.lane import quartiles_of
 from .shares import Share
-from .source import Line
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -51,9 +52,10 @@ def profile(
     """Where the time of an artifact goes in ONNX Runtime, by line of the model's source.
 
     ONNX Runtime's own profiler says what each kernel of its optimised graph took
-    (``SessionOptions.enable_profiling``); the rules of :data:`onnx_workbench.join.RULES` lead back
-    to the exported nodes, and :func:`~onnx_workbench.trace` to the lines. In turn with these runs
-    go runs of a session without the profiler, and of the captured graph in PyTorch, node by node.
+    (``SessionOptions.enable_profiling``); the rules of :data:`onnx_workbench.lines.join.RULES`
+    lead back to the exported nodes, and :func:`~onnx_workbench.trace` to the lines. In turn with
+    these runs go runs of a session without the profiler, and of the captured graph in PyTorch,
+    node by node.
     What the profiler itself takes is taken off each kernel, so that kernels and run agree.
 
     Args:
@@ -178,7 +180,7 @@ class Hotspots:
 
     @cached_property
     def rules(self) -> dict[str, float]:
-        """Each rule of :data:`onnx_workbench.join.RULES` -> the share of time it joined."""
+        """Each rule of :data:`onnx_workbench.lines.join.RULES` -> the share of time it joined."""
         spent = dict.fromkeys(join.RULES, 0.0)
         for kernel in self.recording.kernels:
             spent[self.matches[kernel.name].rule] += self.recording.typical(kernel.seconds)

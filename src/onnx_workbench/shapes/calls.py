@@ -15,9 +15,9 @@ import torch.utils._pytree as pytree
 from torch import nn
 from torch.onnx import InputObserver
 
-from .errors import InputError
-from .signature import bind, parameters
-from .text import plural, shaped, table
+from ..capturing.signature import bind, parameters
+from ..errors import InputError
+from ..text import plural, shaped, table
 
 
 @contextmanager

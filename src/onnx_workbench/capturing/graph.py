@@ -16,13 +16,13 @@ import torch.utils._pytree as pytree
 from torch import fx, nn
 from torch.export import Dim, ExportedProgram
 
+from ..errors import CaptureError, InputError
+from ..source import Line, is_users, user_line
+from ..text import html_table, plural, shaped, table
 from . import exporter
 from .dims import relaxed
-from .errors import CaptureError, InputError
 from .guards import Guard, listening
 from .signature import Signature, bind
-from .source import Line, is_users, user_line
-from .text import html_table, plural, shaped, table
 
 _SHOWN = 60
 """Rows of a graph that its repr shows."""

@@ -10,8 +10,8 @@ from typing import Any
 import anywidget
 import traitlets
 
+from ..source import Line
 from .margin import stretches
-from .source import Line
 
 _HERE = Path(__file__).parent
 
@@ -29,7 +29,7 @@ class Link:
 
 
 class Columns(anywidget.AnyWidget):
-    """What :meth:`onnx_workbench.lineage.Lineage._repr_mimebundle_` shows.
+    """What :meth:`onnx_workbench.lines.lineage.Lineage._repr_mimebundle_` shows.
 
     Traits:
         marked: the ONNX nodes that a choice in the page, or :meth:`choose`, marks.

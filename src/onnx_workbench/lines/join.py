@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..proto import Site, producers
 from .kernels import Kernel
-from .proto import Site, producers
 
 NAME = "name"
 VALUE = "value"

@@ -17,7 +17,7 @@ from torch._dynamo import utils
 from torch._dynamo.convert_frame import register_bytecode_hook
 from torch._guards import CompileContext
 
-from .text import shaped
+from ..text import shaped
 
 _NUMBERED = re.compile(
     r"\b(__compiled_fn|__resume_at_\d+|__builtins_dict__)_+(\d+)(_[0-9a-f_]{36})?"

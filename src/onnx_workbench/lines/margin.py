@@ -7,8 +7,8 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
-from .source import Line
-from .text import table
+from ..source import Line
+from ..text import table
 
 _GAP = 4
 """Lines without anything in the margin that are still shown between two that have something."""

@@ -27,8 +27,8 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, OutputKind
 from torch.onnx import ONNXProgram
 
-from .errors import ExportError, TrainingModeWarning
-from .source import Line, is_users, user_line
+from ..errors import ExportError, TrainingModeWarning
+from ..source import Line, is_users, user_line
 from .traces import through_helpers
 
 Axes = dict[int, str]
@@ -199,7 +199,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def _depth_of_caller() -> int:
     """How many frames up the code stands that called this package."""
-    ours = (str(Path(__file__).parent), contextlib.__file__)
+    ours = (str(Path(__file__).parents[1]), contextlib.__file__)
     frames = itertools.takewhile(
         lambda frame: frame.filename.startswith(ours),
         itertools.islice(inspect.stack(context=0), 1, None),

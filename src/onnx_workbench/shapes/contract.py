@@ -13,15 +13,15 @@ from typing import Any
 
 from torch import nn
 
-from .artifact import Artifact, export
-from .dims import demanded, limits, relaxed
-from .errors import CaptureError, InputError
-from .exporter import evaluating
-from .graph import Graph, capture
-from .guards import Guard, culprit, listening
+from ..artifact import Artifact, export
+from ..capturing.dims import demanded, limits, relaxed
+from ..capturing.exporter import evaluating
+from ..capturing.graph import Graph, capture
+from ..capturing.guards import Guard, culprit, listening
+from ..errors import CaptureError, InputError
+from ..source import Line
+from ..text import html_table, plural, table
 from .sizes import BAD, FINE, Asked, Subject, Trial, in_file, in_graph, sweep, symbolic
-from .source import Line
-from .text import html_table, plural, table
 
 KEPT = "kept"
 WITHIN = "kept within"

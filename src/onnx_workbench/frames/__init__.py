@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from ..errors import CaptureError, InputError
+from ..source import Line, user_line
+from ..text import html_table, plural, shaped, table
 from .bytecode import Bytecode, read
 from .dynamo import Listener, Names, Record
-from .errors import CaptureError, InputError
-from .source import Line, user_line
-from .text import html_table, plural, shaped, table
 
 _RESUMED = re.compile(r"(.*\.)?torch_dynamo_resume_in_(.+)_at_(\d+)")
 _HEADER = ("node", "op", "target", "value", "line")

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch.fx.proxy import TracerBase
 
-from .source import is_users
+from ..source import is_users
 
 _METHOD = "_filter_traceback_frames"
 

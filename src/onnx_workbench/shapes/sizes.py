@@ -10,12 +10,12 @@ from typing import Any
 import sympy
 import torch
 
-from . import progress
-from .agreement import agree
-from .artifact import Artifact
-from .dims import demanded, finite, limits, name_of, opened
-from .errors import WorkbenchError
-from .graph import Graph
+from .. import progress
+from ..agreement import agree
+from ..artifact import Artifact
+from ..capturing.dims import demanded, finite, limits, name_of, opened
+from ..capturing.graph import Graph
+from ..errors import WorkbenchError
 
 AGREE = "agrees"
 DIFFERS = "differs"

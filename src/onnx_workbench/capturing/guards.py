@@ -19,7 +19,7 @@ from unittest.mock import patch
 
 from torch._logging import _internal, structured
 
-from .source import Line, is_users, line_at
+from ..source import Line, is_users, line_at
 
 _EVENT = "guard_added"
 _SIZE = re.compile(r"L\['(\w+)'\](.*?)\.size\(\)\[(\d+)\]")

@@ -6,11 +6,11 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..notes import line_of
+from ..source import Line
 from . import folding
 from .join import Match
 from .lineage import Lineage, Origin
-from .notes import line_of
-from .source import Line
 
 _LEAST = 1e-9
 """Seconds that a node counts for at least, so that shares of what was too short to see exist."""

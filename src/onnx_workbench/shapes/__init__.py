@@ -1,0 +1,1 @@
+"""Shapes promised against shapes kept."""
