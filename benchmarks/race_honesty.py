@@ -60,7 +60,7 @@ def _encoder() -> models.Case:
 
 
 MODELS: dict[str, Callable[[], models.Case]] = {"MLP": _mlp, "CNN": _cnn, "encoder": _encoder}
-MANY = {"MLP": 20}
+MANY = {"MLP": 100}
 """Calls in one of a handicapped contestant: an MLP of 10 us is too short to be slowed by 5 %."""
 RUNTIMES = ("ORT", "eager")
 LOADS = ("quiet", "loaded")
@@ -194,7 +194,10 @@ def _raced(bout: Bout, pair: dict[str, Any], truth: float) -> Record:
         "median": race.lane("A").median,
         "seed": seed,
         "blocks": {  # nanoseconds by process, to try other statistics on
-            lane.name: [{"calls": run.calls, "blocks": run.blocks} for run in lane.runs]
+            lane.name: [
+                {"calls": run.calls, "blocks": run.blocks, "queued": run.queued}
+                for run in lane.runs
+            ]
             for lane in race.lanes
         },
     }
@@ -220,7 +223,7 @@ def _beside(worker: Worker, calls: int) -> float:
     for size, count in random.sample([(0, calls), (1, 1)], 2):
         worker.freeze()
         worker.thaw()
-        times[size] = worker.block(size, count)
+        times[size], _ = worker.block(size, count)
     return times[0] / times[1]
 
 

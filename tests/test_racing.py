@@ -52,6 +52,7 @@ class Clock:
         self.now = 0
         self.log: list[str] = []
         monkeypatch.setattr(bench, "perf_counter_ns", lambda: self.now)
+        monkeypatch.setattr(bench, "queued", lambda: 0)
         monkeypatch.setattr(bench, "LAPS", 1)
 
     def contestant(self, name, *costs, drift=lambda: 1.0):
@@ -503,14 +504,15 @@ def test_each_verdict_is_a_sentence():
     )
 
 
-def test_the_interval_is_students_over_the_medians_of_the_strata():
+@pytest.mark.parametrize(("strata", "freedom"), [(3, 2), (4, 3), (5, 3), (6, 4)])
+def test_the_interval_is_students_and_the_width_that_ends_a_race_costs_one_degree(strata, freedom):
     from scipy import stats
 
-    logs = [0.10, 0.14, 0.09, 0.12, 0.11]
-    base = lane("a", *[1_000_000] * 5)
+    logs = [0.10, 0.14, 0.09, 0.12, 0.11, 0.13][:strata]
+    base = lane("a", *[1_000_000] * strata)
     fast = lane("b", *[1_000_000 / math.exp(log) for log in logs])
     ratio = verdict.ratios(base, [fast], matters=0.03)["b"]
-    half = stats.t.ppf(0.975, 4) * np.std(logs, ddof=1) / math.sqrt(5)
+    half = stats.t.ppf(0.975, freedom) * np.std(logs, ddof=1) / math.sqrt(strata)
     middle = np.mean(logs)
     assert (math.log(ratio.value), math.log(ratio.low), math.log(ratio.high)) == pytest.approx(
         (middle, middle - half, middle + half)
@@ -522,6 +524,41 @@ def test_what_a_round_did_to_both_does_not_count():
     a = Lane("a", None, tuple(Run(tuple((1000 * k * hit).tolist())) for k in (1, 3)))
     b = Lane("b", None, tuple(Run(tuple((500 * k * hit).tolist())) for k in (1, 3)))
     assert verdict.ratios(a, [b], 0.03)["b"].low == pytest.approx(2.0)
+
+
+def test_an_interval_leaves_1_out_where_its_p_is_below_5_percent():
+    for logs in ([0.01, 0.02, 0.03, 0.02], [0.01, 0.02, 0.03, -0.02]):
+        middle, low, high, p = verdict._student(np.array(logs))
+        assert (low > 0 or high < 0) == (p < 0.05)
+        assert verdict._student(-np.array(logs))[3] == pytest.approx(p)
+
+
+def test_time_in_which_others_had_the_core_is_no_time_of_the_contestant():
+    a = Lane("a", None, (Run((5000, 9000, 4000), (1000, 5000, 0)),))
+    assert a.times.tolist() == [4e-6, 4e-6, 4e-6]
+    race = Race((a, replace(a, name="a again", control=True)))
+    assert "clock    wall time less the 33.3 % in which other processes had the core" in repr(race)
+
+
+def test_a_block_reads_the_scheduler_before_and_after_and_takes_off_no_more_than_it_took(
+    clock, monkeypatch
+):
+    counts = iter([100, 1100, 2000, 9_000_000_000])
+    monkeypatch.setattr(bench, "queued", lambda: next(counts))
+    one = bench.Bench([lambda: Prepared(clock.contestant("a", 5), "a call")])
+    one.ready()
+    assert [one.block(0, 10), one.block(0, 10)] == [(50_000, 1000), (50_000, 50_000)]
+    one.close()
+
+
+def test_the_scheduler_of_linux_counts_what_a_thread_waited_and_other_systems_count_nothing(
+    tmp_path, monkeypatch
+):
+    counts = tmp_path / "schedstat"
+    monkeypatch.setattr(bench, "SCHEDULER", str(counts))
+    assert bench.queued() == 0
+    counts.write_text("13366553 71833104 5\n")
+    assert bench.queued() == 71833104
 
 
 def test_a_stratum_in_which_one_has_fewer_rounds_counts_those_of_both():

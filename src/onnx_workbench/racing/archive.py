@@ -115,4 +115,6 @@ def _lane(plain: dict[str, Any]) -> Lane:
 
 
 def _run(plain: dict[str, Any]) -> Run:
-    return Run(**{**plain, "blocks": tuple(plain["blocks"]), "laps": tuple(plain["laps"])})
+    return Run(
+        **{key: tuple(kept) if isinstance(kept, list) else kept for key, kept in plain.items()}
+    )

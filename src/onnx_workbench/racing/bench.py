@@ -18,6 +18,8 @@ WARM_CALLS = 50
 WARM_SECONDS = 0.4
 LAPS = 1000  # calls timed one by one, for the percentiles
 LAP_SECONDS = 0.1
+SCHEDULER = "/proc/thread-self/schedstat"
+"""Where Linux keeps, as its second number, how long a thread was ready without a core, in ns."""
 
 Entry = Callable[[], Prepared]
 
@@ -63,12 +65,16 @@ class Bench:
         gc.freeze()  # what lives until the end is no work for the collector
         return met
 
-    def block(self, size: int, calls: int) -> int:
-        """Nanoseconds of so many calls, after one that is discarded: the caches still belong to
-        the one who ran before."""
+    def block(self, size: int, calls: int) -> tuple[int, int]:
+        """Nanoseconds of so many calls, and those of them in which others had the core.
+
+        One call before is discarded: the caches still belong to the one who ran before.
+        """
         run = self._prepared[size].run
         run()
-        return _timed(run, calls)
+        before = queued()
+        took = _timed(run, calls)
+        return took, min(queued() - before, took)
 
     def laps(self, size: int) -> tuple[int, ...]:
         """Nanoseconds of single calls, for percentiles; each holds the clock's own cost too."""
@@ -121,6 +127,16 @@ def _timed(run: Callable[[], Any], calls: int) -> int:
     for _ in repeat(None, calls):
         run()
     return perf_counter_ns() - start
+
+
+def queued() -> int:
+    """Nanoseconds that this thread was ready to run while others had the core; 0 where the system
+    does not tell. Waiting for a lock, a device or another thread is not among them."""
+    try:
+        with open(SCHEDULER, encoding="ascii") as counts:  # noqa: PTH123
+            return int(counts.read().split()[1])
+    except (OSError, IndexError):
+        return 0
 
 
 def peak_bytes() -> int | None:

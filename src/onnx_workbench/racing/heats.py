@@ -30,7 +30,7 @@ class Seat(Protocol):
     """A Bench in this process, or a Worker that holds one."""
 
     def ready(self) -> list[Ready | Exception]: ...
-    def block(self, size: int, calls: int) -> int: ...
+    def block(self, size: int, calls: int) -> tuple[int, int]: ...
     def laps(self, size: int) -> tuple[int, ...]: ...
     def freeze(self) -> None: ...
     def thaw(self) -> None: ...
@@ -42,7 +42,7 @@ class Stratum:
     """One start of everybody: what each said when it was warm, and what it ran."""
 
     ready: dict[Place, Ready] = field(default_factory=dict)
-    blocks: dict[Place, list[int]] = field(default_factory=dict)
+    blocks: dict[Place, list[tuple[int, int]]] = field(default_factory=dict)
     laps: dict[Place, tuple[int, ...]] = field(default_factory=dict)
     errors: dict[Place, Exception] = field(default_factory=dict)
     interrupted: bool = False
@@ -53,8 +53,10 @@ class Stratum:
 
     def _run(self, place: Place) -> Run:
         ready = self.ready[place]
+        blocks, queued = zip(*self.blocks[place], strict=True)
         return Run(
-            tuple(self.blocks[place]),
+            blocks,
+            queued,
             ready.calls,
             self.laps.get(place, ()),
             ready.first,
@@ -121,7 +123,7 @@ def _rounds(stratum: Stratum, seconds: float, rest: float, most: int | None) -> 
 
 def _round(seats: Mapping[str, Seat], stratum: Stratum, rng: random.Random, rest: float) -> None:
     """One block of everybody; recorded only when all are done, so that rounds stay paired."""
-    blocks: dict[Place, int] = {}
+    blocks: dict[Place, tuple[int, int]] = {}
     sizes = {size for _, size in stratum.blocks}
     for at in rng.sample(sorted(sizes), len(sizes)):
         places = [place for place in stratum.blocks if place[1] == at]

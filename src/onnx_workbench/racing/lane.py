@@ -18,6 +18,7 @@ class Run:
 
     Args:
         blocks: nanoseconds of each block; block ``i`` ran in round ``i`` of this stratum.
+        queued: those of them in which other processes had the core, where the system tells.
         calls: calls in a block.
         laps: nanoseconds of calls timed one by one, after the rounds.
         first: seconds of the very first call, which no statistic includes.
@@ -27,6 +28,7 @@ class Run:
     """
 
     blocks: tuple[int, ...]
+    queued: tuple[int, ...] = ()
     calls: int = 1
     laps: tuple[int, ...] = ()
     first: float = 0.0
@@ -36,8 +38,8 @@ class Run:
 
     @cached_property
     def times(self) -> np.ndarray:
-        """Seconds per call, ``float64[rounds]``."""
-        return np.asarray(self.blocks) / self.calls / 1e9
+        """Seconds per call while it had the core, ``float64[rounds]``."""
+        return np.subtract(self.blocks, self.queued or 0) / self.calls / 1e9
 
 
 @dataclass(frozen=True)

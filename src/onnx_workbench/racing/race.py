@@ -35,9 +35,10 @@ from .call import Call
 from .heats import Place, Seat, Stratum
 from .lane import Lane
 from .report import Conditions, Race, reason
+from .verdict import STRATA
 from .worker import FREEZES, Worker, WorkerError, packed
 
-LEAST_STRATA, STRATA, MOST_STRATA = 3, 5, 10
+LEAST_STRATA, MOST_STRATA = 3, 20
 WIDTH = 0.025
 """The half-width at which a race ends."""
 QUICK = 2.0
@@ -62,7 +63,7 @@ def race(
     ``fn(*args, **kwargs)`` under ``torch.inference_mode``, a model in eval mode.
 
     Each stratum starts a fresh process for every contestant; five strata are raced, and more until
-    the 95 % intervals reach 2.5 % to each side, ten strata or the seconds are over: never until
+    the 95 % intervals reach 2.5 % to each side, twenty strata or the seconds are over: never until
     something is significant. What cannot be sent to another process makes all race in this one,
     with wider intervals, and the report says so. A contestant that fails stays in the table with
     its reason. Ctrl-C returns what was measured until then, and no process stays behind.

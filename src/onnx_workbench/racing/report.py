@@ -257,6 +257,7 @@ class Race:
         at = self.conditions
         yield from _labelled("did not run", self._failures())
         yield from _labelled("timed", self._timed())
+        yield "clock", f"wall time less the {self._queued()} in which other processes had the core"
         yield "ratio", f"{self.baseline} / contestant within a round; {self._interval()}"
         yield (
             "verdict",
@@ -276,6 +277,11 @@ class Race:
         )
         yield "machine", ", ".join([text.plural(at.cores, "core"), *at.environment.values()])
         yield from _labelled("doubt", self._doubts())
+
+    def _queued(self) -> str:
+        runs = [run for lane in self.lanes for run in lane.runs]
+        share = sum(sum(run.queued) for run in runs) / sum(sum(run.blocks) for run in runs)
+        return f"{100 * share:.1f} %"
 
     def _interval(self) -> str:
         if self.conditions.how == "workers":

@@ -12,6 +12,8 @@ import numpy as np
 from .lane import Lane
 
 LEVEL = 0.95
+STRATA = 5
+"""So many are raced before a narrow interval may end a race."""
 NOISY = 0.10
 """From this half-width of the interval on, the machine is too noisy for a verdict."""
 ALONE = 0.03
@@ -158,9 +160,16 @@ def _student(medians: np.ndarray) -> tuple[float, float, float, float]:
     middle = float(medians.mean())
     if not medians.std():  # a clock that does not vary: nothing to test
         return middle, middle, middle, float(middle == 0)
-    test = stats.ttest_1samp(medians, 0.0)
-    low, high = test.confidence_interval(LEVEL)
-    return middle, float(low), float(high), float(test.pvalue)
+    error = float(stats.sem(medians))
+    student = stats.t(_freedom(len(medians)), middle, error)
+    low, high = student.interval(LEVEL)
+    return middle, float(low), float(high), float(2 * min(student.cdf(0), student.sf(0)))
+
+
+def _freedom(strata: int) -> int:
+    """Degrees of freedom. From the fifth stratum on a narrow interval ends the race, which favours
+    chance narrow ones: one degree is given up for that."""
+    return strata - 1 if strata < STRATA else strata - 2
 
 
 def _within(rounds: np.ndarray, matters: float) -> tuple[Ratio, float]:
@@ -186,6 +195,6 @@ def _more(medians: np.ndarray, matters: float, seconds: float) -> float | None:
     spread, middle = float(medians.std(ddof=1)), abs(float(medians.mean()))
     goal = max(middle, math.log1p(matters) - middle)
     for count in range(len(medians) + 1, 101):
-        if stats.t.ppf((1 + LEVEL) / 2, count - 1) * spread / math.sqrt(count) < goal:
+        if stats.t.ppf((1 + LEVEL) / 2, _freedom(count)) * spread / math.sqrt(count) < goal:
             return max(1.0, (count - len(medians)) * seconds)
     return None

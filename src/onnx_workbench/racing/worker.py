@@ -73,7 +73,7 @@ class Worker:
     def ready(self) -> list[Ready | Exception]:
         return self._ask("ready")
 
-    def block(self, size: int, calls: int) -> int:
+    def block(self, size: int, calls: int) -> tuple[int, int]:
         return self._ask("block", size, calls)
 
     def laps(self, size: int) -> tuple[int, ...]:
