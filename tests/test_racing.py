@@ -528,7 +528,7 @@ def test_what_a_round_did_to_both_does_not_count():
 
 def test_an_interval_leaves_1_out_where_its_p_is_below_5_percent():
     for logs in ([0.01, 0.02, 0.03, 0.02], [0.01, 0.02, 0.03, -0.02]):
-        middle, low, high, p = verdict._student(np.array(logs))
+        _, low, high, p = verdict._student(np.array(logs))
         assert (low > 0 or high < 0) == (p < 0.05)
         assert verdict._student(-np.array(logs))[3] == pytest.approx(p)
 

@@ -115,6 +115,5 @@ def _lane(plain: dict[str, Any]) -> Lane:
 
 
 def _run(plain: dict[str, Any]) -> Run:
-    return Run(
-        **{key: tuple(kept) if isinstance(kept, list) else kept for key, kept in plain.items()}
-    )
+    raw = {key: tuple(plain.get(key, ())) for key in ("blocks", "queued", "laps")}
+    return Run(**{**plain, **raw})
