@@ -258,3 +258,36 @@ def test_binders_badge_opens_the_notebook_that_lab_opens():
     start = re.search(r'^START = "(.+)"', read("workbench.py"), re.MULTILINE)
     assert start is not None
     assert f"?urlpath=lab/tree/{start[1]})" in read("README.md")
+
+
+# -- what is kept ---------------------------------------------------------------------------------
+
+TOP = {
+    *(".ci", ".gitattributes", ".github", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md"),
+    *("benchmarks", "binder", "constraints.txt", "environment.yml", "notebooks", "pyproject.toml"),
+    *("src", "tests", "workbench.py"),
+}
+KINDS = {"cfg", "css", "ipynb", "js", "md", "png", "py", "pyi", "toml", "txt", "typed", "yml"}
+
+
+def strays(files: list[str]) -> list[str]:
+    """What a trial left behind: a new name at the top, or a kind of file that no room needs."""
+    known = {"run", "postBuild", "LICENSE", ".gitattributes", ".gitignore"}
+    return [
+        file
+        for file in files
+        if file.split("/")[0] not in TOP
+        or not {Path(file).suffix[1:], Path(file).name} & (KINDS | known)
+    ]
+
+
+def test_nothing_is_kept_that_a_trial_left_behind():
+    kept = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if kept.returncode:
+        pytest.skip("this tree is no git checkout")
+    assert strays(kept.stdout.splitlines()) == []
+
+
+def test_a_stray_file_is_found():
+    files = ["c.onnx", "trial.py", "tests/x/model.onnx.data", "src/a.py", "binder/postBuild"]
+    assert strays(files) == files[:3]
