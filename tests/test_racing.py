@@ -540,14 +540,24 @@ def test_time_in_which_others_had_the_core_is_no_time_of_the_contestant():
     assert "clock    wall time less the 33.3 % in which other processes had the core" in repr(race)
 
 
-def test_a_block_reads_the_scheduler_before_and_after_and_takes_off_no_more_than_it_took(
-    clock, monkeypatch
+@pytest.mark.parametrize(
+    ("queued", "busy", "off"),
+    [
+        (1000, 49_000, 1000),
+        (0, 20_000, 0),  # it waited for a lock or a device, not for the core
+        (9_000_000, 49_000, 1000),  # it waited beside the block
+        (9_000_000, 50_300, 0),  # reading the clocks takes time as well
+    ],
+)
+def test_a_block_takes_off_what_both_the_scheduler_and_the_clock_of_the_thread_say(
+    clock, monkeypatch, queued, busy, off
 ):
-    counts = iter([100, 1100, 2000, 9_000_000_000])
-    monkeypatch.setattr(bench, "queued", lambda: next(counts))
     one = bench.Bench([lambda: Prepared(clock.contestant("a", 5), "a call")])
     one.ready()
-    assert [one.block(0, 10), one.block(0, 10)] == [(50_000, 1000), (50_000, 50_000)]
+    waits, times = iter((7, 7 + queued)), iter((3, 3 + busy))
+    monkeypatch.setattr(bench, "queued", lambda: next(waits))
+    monkeypatch.setattr(bench, "thread_time_ns", lambda: next(times))
+    assert one.block(0, 10) == (50_000, off)
     one.close()
 
 

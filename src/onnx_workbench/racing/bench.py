@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from statistics import median
-from time import perf_counter_ns
+from time import perf_counter_ns, thread_time_ns
 from typing import Any
 
 from ..contestant import Panel, Prepared
@@ -72,9 +72,10 @@ class Bench:
         """
         run = self._prepared[size].run
         run()
-        before = queued()
+        waited, busy = queued(), thread_time_ns()
         took = _timed(run, calls)
-        return took, min(queued() - before, took)
+        idle = took - (thread_time_ns() - busy)  # it may have waited beside the block as well
+        return took, max(0, min(queued() - waited, idle))
 
     def laps(self, size: int) -> tuple[int, ...]:
         """Nanoseconds of single calls, for percentiles; each holds the clock's own cost too."""
