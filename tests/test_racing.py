@@ -4,6 +4,7 @@ nothing is measured; in workers it is asked what was done, not how fast."""
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import math
 import os
@@ -559,6 +560,15 @@ def test_a_block_takes_off_what_both_the_scheduler_and_the_clock_of_the_thread_s
     monkeypatch.setattr(bench, "thread_time_ns", lambda: next(times))
     assert one.block(0, 10) == (50_000, off)
     one.close()
+
+
+def test_what_others_took_is_kept_block_by_block(clock, monkeypatch):
+    monkeypatch.setattr(bench, "queued", itertools.count(0, 1000).__next__)
+    monkeypatch.setattr(bench, "thread_time_ns", lambda: 0)
+    run = quick({"a": clock.contestant("a", 500)}).lane("a").runs[0]
+    assert set(run.queued) == {1000}
+    assert len(run.queued) == len(run.blocks)
+    assert run.times[0] == pytest.approx((run.blocks[0] - 1000) / run.calls / 1e9)
 
 
 def test_the_scheduler_of_linux_counts_what_a_thread_waited_and_other_systems_count_nothing(
