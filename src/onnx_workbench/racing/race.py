@@ -170,7 +170,7 @@ def _stratum(
 ) -> Stratum:
     """One more stratum; interrupted while it starts, it is none."""
     rest = heats.SETTLE if conditions.threads > 1 else 0.0
-    share = conditions.seconds / STRATA / 2  # the other half is for starting and warming up
+    share = conditions.seconds / STRATA / 3  # the rest is for starting and warming up
     try:
         stratum = heats.run(seats, share, rng, rest, heats.ROUNDS, tick)
     except KeyboardInterrupt:
