@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import io
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ import onnx_ir
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper, parser
+from PIL import Image
 
 from onnx_workbench import notes
 from onnx_workbench.errors import InputError, LoadError
@@ -471,6 +473,7 @@ def test_no_folder_is_in_what_is_saved_or_committed(folder, shape, tmp_path):
     netron.heat({"h": 1.0})
     seen = all_that_is_in(netron.save(tmp_path / "graph.html"))
     made = netron.compare(tiny())
+    seen += all_that_is_in(made.save(tmp_path / "pair.html"))
     for shown in (seen, *netron._repr_mimebundle_()[0].values(), repr(made), made.svg()):
         assert folder not in str(shown)
     assert "net.py" in seen or ".bin" in seen or ".onnx" in seen or "a.txt" in seen
@@ -744,9 +747,58 @@ def test_two_files_of_one_name_are_told_apart():
     assert names == ["old", "(left)", "old", "(right)"]
 
 
-def test_compare_refuses_what_holds_no_model():
-    with pytest.raises(InputError, match="view was passed an object of class int"):
-        view(OLD).compare(3)
+def test_compare_names_its_own_door_when_it_refuses(tmp_path):
+    closed = view(NEW)
+    closed.close()
+    for other, message in (
+        (
+            3,
+            "compare was passed an object of class int. It expected an Artifact, the path of an "
+            ".onnx file, its bytes, an onnx.ModelProto, an onnx_ir.Model or a "
+            "torch.onnx.ONNXProgram. Export a model first: compare(export(model, 'model.onnx', "
+            "x)).",
+        ),
+        (
+            tmp_path / "new.onnx",
+            "compare was passed 'new.onnx', which cannot be read: No such file or directory. It "
+            "expected the path of an .onnx file. Write one first: export(model, 'new.onnx', x).",
+        ),
+        (
+            b"PK",
+            "compare was passed 2 bytes, which is no ONNX model. It expected a whole .onnx file. "
+            "Copy or export the model again.",
+        ),
+        (
+            closed,
+            "This view of new was closed: the cell that made it has been run again. Use the new "
+            "view, or call view() again.",
+        ),
+    ):
+        with pytest.raises((InputError, LoadError)) as caught:
+            view(OLD).compare(other)
+        assert str(caught.value) == message
+
+
+def test_what_the_two_pages_drew_is_what_svg_and_png_give():
+    made = view(OLD).compare(NEW)
+    with pytest.raises(InputError, match="no page has drawn this view yet"):
+        made.png()
+    still = made.svg()
+    for side, size, colour in ((made.left, (4, 2), "red"), (made.right, (3, 5), "blue")):
+        image = io.BytesIO()
+        Image.new("RGBA", size, colour).save(image, "PNG")
+        drawn = f'<svg xmlns="{SVG[1:-1]}" width="{size[0]}" height="{size[1]}"><a id="n"/></svg>'
+        side._answer(side, {"picture": drawn}, [image.getvalue()])
+    picture = Image.open(io.BytesIO(made.png())).convert("RGB")
+    assert picture.size == (7, 5)
+    assert [picture.getpixel(at) for at in ((0, 1), (0, 4), (4, 4))] == [
+        (255, 0, 0),
+        (255, 255, 255),
+        (0, 0, 255),
+    ]
+    places = [each.get("x") for each in ElementTree.fromstring(made.svg()) if each.get("x")]
+    assert places == ["0", "4"]
+    assert made._repr_mimebundle_()["image/svg+xml"] == still  # committed outputs never change
 
 
 # Files
@@ -766,11 +818,12 @@ def hostile() -> onnx.ModelProto:
 def test_a_saved_view_holds_all_it_needs_and_no_markup_of_the_model(tmp_path):
     netron = view(hostile())
     netron.heat({f"{HOSTILE}1": 1.0}, unit=HOSTILE)
-    text = netron.save(tmp_path / "graph.html").read_text()
-    assert text.count("<script") == text.count("</script") == 1
-    assert "default-src 'none'" in text
-    assert "<img" not in text.split("<script")[0]
-    assert [path.name for path in tmp_path.iterdir()] == ["graph.html"]
+    for saved in (netron, netron.compare(hostile())):
+        text = saved.save(tmp_path / "graph.html").read_text()
+        assert text.count("<script") == text.count("</script") == 1
+        assert "default-src 'none'" in text
+        assert "<img" not in text.split("<script")[0]
+        assert [path.name for path in tmp_path.iterdir()] == ["graph.html"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such file names")
@@ -935,10 +988,11 @@ def test_a_closed_view_holds_no_model_and_says_so(tmp_path):
 
 def test_a_netron_that_cannot_be_shown_cannot_be_saved(wheel, tmp_path):
     (wheel / "base.js").unlink()
-    with pytest.raises(InputError) as caught:
-        view(tiny()).save(tmp_path / "graph.html")
-    assert str(caught.value) == (
-        "save() writes Netron's front-end into the file. The installed netron cannot be shown in a "
-        "cell (base.js cannot be read), so this is a static picture; pip install 'netron>=9,<10' "
-        "mends it."
-    )
+    for shown in (view(tiny()), view(tiny()).compare(tiny())):
+        with pytest.raises(InputError) as caught:
+            shown.save(tmp_path / "graph.html")
+        assert str(caught.value) == (
+            "save() writes Netron's front-end into the file. The installed netron cannot be shown "
+            "in a cell (base.js cannot be read), so this is a static picture; pip install "
+            "'netron>=9,<10' mends it."
+        )

@@ -52,6 +52,11 @@ def layered(blocks: int) -> onnx.ModelProto:
     return helper.make_model(helper.make_graph(nodes, "layered", ends[:2], ends[2:]))
 
 
+def frame(page, index=0):
+    page.locator(".ow-netron").nth(index).and_(page.locator(".drawn")).wait_for()
+    return page.locator("iframe").nth(index).element_handle().content_frame()
+
+
 @pytest.fixture(scope="module")
 def open_file(browser, tmp_path_factory):
     """A page that shows a saved view, its frame, and the requests that were refused."""
@@ -64,8 +69,7 @@ def open_file(browser, tmp_path_factory):
         page, refused = context.new_page(), []
         page.route("**/*", lambda route: guard(route, path.as_uri(), refused))
         page.goto(path.as_uri())
-        page.locator(".ow-netron.drawn").wait_for()
-        return page, page.locator("iframe").element_handle().content_frame(), refused
+        return page, frame(page), refused
 
     yield open_
     context.close()
@@ -113,6 +117,24 @@ def test_the_source_stands_beside_a_wide_graph_and_below_a_narrow_one(small):
         assert (source["y"] >= drawn["y"] + drawn["height"]) is not beside
         assert min(drawn["width"], source["width"]) > 380
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_two_graphs_in_one_file_are_coloured_and_linked(open_file):
+    pair = view(layered(1)).compare(layered(2))
+    page, left, refused = open_file(pair)
+    right = frame(page, 1)
+    legends = page.locator(".ow-legend").all_inner_texts()
+    assert [legend.split("\n")[0] for legend in legends] == [
+        "0 nodes only in layered (left)",
+        "4 nodes only in layered (right)",
+    ]
+    assert right.locator(".graph-node.heat0").count() == 4
+    for one, other, name in ((left, right, "b0_1"), (right, left, "b0_2"), (left, right, "b0_1")):
+        one.locator(f"#node-name-node_{name}").click()
+        other.locator(f"#node-name-node_{name}.select").wait_for()
+        assert other.locator(".graph-node.select").count() == 1
+    assert page.locator(".code .here").all_inner_texts() == [f"{FIRST + 1}\n    x = x * mask"] * 2
+    assert refused == []
 
 
 def test_a_big_graph_opens_folded_and_all_of_it_is_one_button_away(open_file):

@@ -57,8 +57,10 @@ class Model:
         return f"Model({self.name!r}, {len(self.proto.graph.node)} nodes)"
 
 
-def read(source: Any) -> Model:
+def read(source: Any, door: str = "view") -> Model:
     """The graph of ``source``, which is left as it is. Files of external data are never opened.
+
+    ``door`` is what a message says the source was passed to.
 
     >>> from onnx import parser
     >>> read(parser.parse_model('<ir_version: 10, opset_import: ["": 20]> '
@@ -77,23 +79,24 @@ def read(source: Any) -> Model:
     if isinstance(source, onnx.ModelProto):
         return _model(source, source.graph.name or "model")
     if isinstance(source, bytes | bytearray | memoryview):
-        return _parse(bytes(source), "model", f"{len(source):,} bytes")
+        return _parse(bytes(source), "model", f"{door} was passed {len(source):,} bytes")
     path = source if isinstance(source, str | os.PathLike) else getattr(source, "path", None)
     if not isinstance(path, str | os.PathLike):
         raise InputError(
-            f"view was passed an object of class {type(source).__name__}. It expected {_EXPECTED}. "
-            "Export a model first: view(export(model, 'model.onnx', x))."
+            f"{door} was passed an object of class {type(source).__name__}. It expected "
+            f"{_EXPECTED}. Export a model first: {door}(export(model, 'model.onnx', x))."
         )
-    return _open(Path(path))
+    return _open(Path(path), door)
 
 
-def _open(path: Path) -> Model:
+def _open(path: Path, door: str) -> Model:
     try:
         with path.open("rb") as file, _bytes_of(file) as data:
-            return _parse(data, path.name, f"{path.name!r} ({len(data):,} bytes)")
+            said = f"{door} was passed {path.name!r} ({len(data):,} bytes)"
+            return _parse(data, path.name, said)
     except OSError as error:
         raise LoadError(
-            f"view was passed {path.name!r}, which cannot be read: {error.strerror}. It expected "
+            f"{door} was passed {path.name!r}, which cannot be read: {error.strerror}. It expected "
             f"the path of an .onnx file. Write one first: export(model, {path.name!r}, x)."
         ) from error
 
@@ -105,7 +108,7 @@ def _bytes_of(file: BinaryIO) -> AbstractContextManager[wire.Data]:
     return nullcontext(file.read())
 
 
-def _parse(data: wire.Data, name: str, shown: str) -> Model:
+def _parse(data: wire.Data, name: str, said: str) -> Model:
     proto = onnx.ModelProto()
     cause: Exception | None = None
     large = len(data) > STEP_OVER_ABOVE
@@ -116,7 +119,7 @@ def _parse(data: wire.Data, name: str, shown: str) -> Model:
     if cause is None and proto.HasField("graph"):
         return _model(proto, name)
     raise LoadError(
-        f"view was passed {shown}, {_what_is_wrong(data)}. It expected a whole .onnx file. "
+        f"{said}, {_what_is_wrong(data)}. It expected a whole .onnx file. "
         "Copy or export the model again."
     ) from cause
 

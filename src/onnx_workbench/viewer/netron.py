@@ -146,7 +146,9 @@ class Netron(anywidget.AnyWidget):
         only in new  y
         """
         self._must_be_open()
-        theirs = other._model if isinstance(other, Netron) else read(other)
+        if isinstance(other, Netron):
+            other._must_be_open()
+        theirs = other._model if isinstance(other, Netron) else read(other, "compare")
         return compare(*(Netron(model, height=self.height) for model in (self._model, theirs)))
 
     def _must_be_open(self) -> None:
@@ -203,15 +205,20 @@ class Netron(anywidget.AnyWidget):
         Raises:
             InputError: the folder does not exist, or the installed netron cannot be shown.
         """
+        return saved.write(
+            path, saved.document(self.name, [self._kept()], self._esm, self._sent["page"])
+        )
+
+    def _kept(self) -> dict[str, Any]:
+        """What a saved file holds of this view."""
         self._must_be_open()
         if why := self._sent.get("why"):
             raise InputError(f"save() writes Netron's front-end into the file. {why}")
-        graphs = {"_sent": self._sent}
+        graphs = {"_sent": {name: part for name, part in self._sent.items() if name != "page"}}
         if self._sent["folded"]:
             graphs["whole"] = self._drawn(whole=True)
         shared = ("_picture", "_summary", "_heat", "marked", "selected", "height")
-        traits = {name: getattr(self, name) for name in shared}
-        return saved.write(path, saved.document(self._model.name, self._esm, traits, graphs))
+        return {"traits": {name: getattr(self, name) for name in shared}, "graphs": graphs}
 
     def __repr__(self) -> str:
         return self._summary
