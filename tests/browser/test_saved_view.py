@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import onnx
@@ -110,13 +109,31 @@ def test_the_source_stands_beside_a_wide_graph_and_below_a_narrow_one(small):
     page, graph, _ = small
     graph.locator("#node-name-node_b0_0").click()
     page.locator(".code .here").wait_for()
-    for width, beside in ((1280, True), (420, False)):
+    for width, beside in ((1280, True), (400, False)):
         page.set_viewport_size({"width": width, "height": 900})
         drawn, source = (page.locator(name).bounding_box() for name in (".ow-graph", ".ow-source"))
         assert (source["x"] >= drawn["x"] + drawn["width"]) is beside
         assert (source["y"] >= drawn["y"] + drawn["height"]) is not beside
         assert min(drawn["width"], source["width"]) > 380
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_graph_that_is_too_wide_opens_where_most_of_its_first_nodes_are(open_file):
+    """And not at its first input, which stands at one side of them."""
+    names = [f"v{at}" for at in range(12)]
+    nodes = [helper.make_node("Relu", [name], [f"{name}_{name}"], name=name) for name in names]
+    nodes.append(
+        helper.make_node("Concat", [f"{n}_{n}" for n in names], ["y"], name="concat", axis=0)
+    )
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2]) for n in (*names, "y")]
+    graph = helper.make_graph(nodes, "wide", ends[:-1], ends[-1:])
+    page, drawn, _ = open_file(view(helper.make_model(graph)))
+    page.set_viewport_size({"width": 400, "height": 900})
+    drawn.wait_for_function("""() => {
+      const concat = document.querySelector("[id^=node-name-concat]");
+      const { left, right } = concat.getBoundingClientRect();
+      return innerWidth === 400 && Math.abs(left + right - innerWidth) < 120;
+    }""")
 
 
 def test_two_graphs_in_one_file_are_coloured_and_linked(open_file):
@@ -150,7 +167,12 @@ def test_a_big_graph_opens_folded_and_all_of_it_is_one_button_away(open_file):
     box.get_by_text("+").click()
     graph.locator("#node-name-node_b7_2").wait_for()
     assert graph.locator('[id^="node-name-node_"]').count() == 4
-    page.get_by_role("button", name=re.compile("^Show all 1,040 nodes$")).click()
+    button = page.get_by_role("button", name="Show all 1,040 nodes", exact=True)
+    row, drawn = button.bounding_box(), page.locator("iframe").bounding_box()
+    assert row["y"] + row["height"] <= drawn["y"]  # it covers nothing of the graph
+    button.click()
     graph.locator(f"#node-name-node_b{BLOCKS - 1}_3").wait_for(state="attached")
     assert graph.locator(".graph-node").count() == 4 * BLOCKS
+    assert not button.is_visible()
+    assert page.locator("iframe").bounding_box()["y"] < row["y"]  # the row is the graph's now
     assert refused == []
