@@ -1,4 +1,4 @@
-"""What is linked in JupyterLab: two graphs; source, FX, ONNX and Netron; Netron and its sidebars."""
+"""What is linked in JupyterLab: two graphs; source, FX, ONNX and Netron; Netron and its panes."""
 
 from __future__ import annotations
 
