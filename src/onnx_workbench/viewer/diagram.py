@@ -15,7 +15,6 @@ from onnx import numpy_helper
 from ..proto import captured
 from ..text import plural
 from .layout import layers
-from .model import Model
 from .origin import key
 from .summary import dims_of, plain
 
@@ -56,25 +55,24 @@ class Diagram:
     arrows: list[Arrow]
 
 
-def diagram(model: Model) -> Diagram:
+def diagram(model: onnx.ModelProto) -> Diagram:
     """The boxes of the inputs, operators and outputs, and the arrows of the values.
 
     Initializers and constants are lines inside the box that reads them.
 
     >>> from onnx import parser
-    >>> from onnx_workbench.viewer.model import read
-    >>> graph = diagram(read(parser.parse_model(
+    >>> graph = diagram(parser.parse_model(
     ...     '<ir_version: 10, opset_import: ["": 20]> '
-    ...     'half (float[2] x) => (float[2] y) <float[2] w = {1, 2}> { y = Mul(x, w) }')))
+    ...     'half (float[2] x) => (float[2] y) <float[2] w = {1, 2}> { y = Mul(x, w) }'))
     >>> [(box.title, box.lines) for box in graph.boxes]
     [('x', ()), ('Mul', (('B', '2'),)), ('y', ())]
     >>> [(arrow.tail, arrow.head, arrow.label) for arrow in graph.arrows]
     [(0, 1, '2'), (1, 2, '2')]
     """
-    graph = model.proto.graph
+    graph = model.graph
     constants = dict(_constants(graph))
     shapes = dict(_shapes(graph))
-    opsets = {entry.domain: entry.version for entry in model.proto.opset_import}
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
     boxes: list[Box] = []
     arrows: list[Arrow] = []
     maker: dict[str, int] = {}

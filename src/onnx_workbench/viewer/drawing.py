@@ -11,10 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from html import escape
 
-from .diagram import Box, Diagram, cut, diagram
+from .diagram import Box, Diagram
 from .heat import VIRIDIS, Contrast, Heat, ink
 from .layout import Layout, layout
-from .model import Model
 from .summary import plain
 
 _MARGIN, _HEADER, _LINE, _PAD, _LEGEND = 20, 24, 16, 10, 32
@@ -43,24 +42,20 @@ _COLOUR = {op: colour for colour, ops in _COLOURS.items() for op in ops.split()}
 _NARROW, _WIDE = frozenset("iljtfrI.,:;'|!()[] "), frozenset("MWmw@%\u00d7\u2026")
 
 
-def draw(model: Model, heat: Heat | Contrast | None = None) -> str:
+def draw(name: str, picture: Diagram, heat: Heat | Contrast | None = None) -> str:
     """An SVG document: layered from top to bottom, shapes on the arrows, weights in the boxes.
 
     With ``heat`` each box has the colour of its value, and the value inside.
 
-    >>> from onnx import parser
-    >>> from onnx_workbench.viewer.model import read
-    >>> svg = draw(read(parser.parse_model('<ir_version: 10, opset_import: ["": 20]> '
-    ...                 'half (float[2] x) => (float[2] y) { y = Relu(x) }')))
+    >>> svg = draw("half", Diagram([Box("Relu")], []))
     >>> svg[:4], "Relu" in svg
     ('<svg', True)
     """
-    picture = cut(diagram(model))
     if heat:
         picture = Diagram([_warm(box, heat) for box in picture.boxes], picture.arrows)
     sizes = [_size(box, _label(picture, index)) for index, box in enumerate(picture.boxes)]
     spots = layout(sizes, [(arrow.tail, arrow.head) for arrow in picture.arrows], gap=(28, 46))
-    title = plain(model.name)
+    title = plain(name)
     words = max((_wide(said, 11) for _, said in heat.swatches), default=0) if heat else 0
     width = max(spots.width, _wide(title, 11) + 40, words + 20) + 2 * _MARGIN
     height = spots.height + 2 * _MARGIN + (_LEGEND if heat else 0)

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import onnx
 
 from ..errors import InputError, LoadError
-from ..proto import bodies, sites
+from ..proto import bodies, walk
 from . import wire
 from .origin import Origin, key, origins, scrub
 
@@ -77,7 +77,7 @@ def read(source: Any, door: str = "view") -> Model:
     if ir and isinstance(source, ir.Model):
         source = ir.to_proto(source)
     if isinstance(source, onnx.ModelProto):
-        return _model(source, source.graph.name or "model")
+        return _model(_copied(source), source.graph.name or "model")
     if isinstance(source, bytes | bytearray | memoryview):
         return _parse(bytes(source), "model", f"{door} was passed {len(source):,} bytes")
     path = source if isinstance(source, str | os.PathLike) else getattr(source, "path", None)
@@ -124,14 +124,15 @@ def _parse(data: wire.Data, name: str, said: str) -> Model:
     ) from cause
 
 
-def _model(proto: onnx.ModelProto, name: str) -> Model:
+def _model(light: onnx.ModelProto, name: str) -> Model:
+    """Of a graph that is ours to change."""
     files = {
         PurePath(entry.value).name
-        for tensor in proto.graph.initializer
+        for tensor in light.graph.initializer
         for entry in tensor.external_data
         if entry.key == "location" and entry.value != wire.NOT_SENT
     }
-    light = _without_weights(proto)
+    _lighten(light)
     made = origins(light)
     scrub(light)
     return Model(name, packed(light), made, tuple(sorted(files)))
@@ -157,25 +158,32 @@ def _what_is_wrong(data: wire.Data) -> str:
     return "which is no ONNX model: it holds no graph"
 
 
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of the model in which large tensors are stubs: they keep name, type and shape."""
+def _copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model is its owner's: a copy, for which large weights are not even copied."""
     light = onnx.ModelProto()
     _copy(model, light, skip="graph")
     _copy(model.graph, light.graph, skip="initializer")
+    tensors = (t if t.ByteSize() <= LARGEST_TENSOR else stub(t) for t in model.graph.initializer)
+    light.graph.initializer.extend(tensors)
+    return light
+
+
+def _lighten(model: onnx.ModelProto) -> None:
+    """Makes stubs of large tensors: they keep name, type and shape. Gives each node its name."""
     left = ALL_TENSORS
     for tensor in model.graph.initializer:
         size = tensor.ByteSize()
         here = tensor.data_location != onnx.TensorProto.EXTERNAL
         kept = here and size <= min(LARGEST_TENSOR, left)
         left -= size if kept else 0
-        light.graph.initializer.append(tensor if kept else stub(tensor))
-    for tensor in _inner_tensors(light):
+        if not kept:
+            tensor.CopyFrom(stub(tensor))
+    for tensor in _inner_tensors(model):
         if tensor.ByteSize() > LARGEST_TENSOR:
             tensor.CopyFrom(stub(tensor))
-    for site in sites(light):
+    for site in walk(model):
         if not site.function and site.name != key(site.node):
             site.node.name = site.name  # where another node goes by that already
-    return light
 
 
 def _copy(source: Any, target: Any, skip: str) -> None:
@@ -196,7 +204,7 @@ def stub(tensor: onnx.TensorProto) -> onnx.TensorProto:
 
 def _inner_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """The tensors inside attributes, subgraphs and functions, and the sparse ones."""
-    for node in (site.node for site in sites(model)):
+    for node in (site.node for site in walk(model)):
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t

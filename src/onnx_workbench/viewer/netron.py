@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import anywidget
+import onnx
 import traitlets
 
 from ..errors import InputError
 from ..source import Line
-from . import frontend, origin, saved
+from . import frontend, heap, origin, saved
 from .again import replace_earlier
 from .comparison import Comparison, compare
+from .diagram import cut, diagram
 from .drawing import draw
 from .fold import FOLD_ABOVE, Folded, fold
 from .heat import Contrast, Heat
@@ -54,10 +56,14 @@ class Netron(anywidget.AnyWidget):
         self._model, self._wanted = model, folded
         self.name, self.origins = model.name, model.origins
         self._screen: tuple[str, bytes | None] | None = None
-        shown = {"_picture": draw(model), "_summary": summary(model)}
-        super().__init__(**shown, _sent=self._first(), **traits)
+        proto = model.proto
+        self._diagram = cut(diagram(proto))
+        shown = {"_picture": draw(self.name, self._diagram), "_summary": summary(model)}
+        super().__init__(**shown, _sent=self._first(proto), **traits)
         self.on_msg(self._answer)
         replace_earlier(self)
+        del proto
+        heap.give_back()
 
     def close(self) -> None:
         """Takes the view off every page and lets the model go; the text and the picture stay.
@@ -106,7 +112,7 @@ class Netron(anywidget.AnyWidget):
 
     def _colour(self, paint: Heat | Contrast | None) -> None:
         with self.hold_sync():
-            self._picture = draw(self._model, paint)
+            self._picture = draw(self.name, self._diagram, paint)
             self._heat = paint.sheet() if paint else {}
         self._screen = None
 
@@ -216,7 +222,7 @@ class Netron(anywidget.AnyWidget):
             raise InputError(f"save() writes Netron's front-end into the file. {why}")
         graphs = {"_sent": {name: part for name, part in self._sent.items() if name != "page"}}
         if self._sent["folded"]:
-            graphs["whole"] = self._drawn(whole=True)
+            graphs["whole"] = self._drawn(self._model.proto, whole=True)
         shared = ("_picture", "_summary", "_heat", "marked", "selected", "height")
         return {"traits": {name: getattr(self, name) for name in shared}, "graphs": graphs}
 
@@ -232,20 +238,19 @@ class Netron(anywidget.AnyWidget):
         if isinstance(picture := message.get("picture"), str):
             self._screen = picture, bytes(buffers[0]) if buffers else None
         if message.get("ask") == "whole":
-            answer = self._drawn(whole=True)
+            answer = self._drawn(self._model.proto, whole=True)
             parts = answer.pop("parts")
             self.send({**answer, "id": message.get("id")}, parts)
 
-    def _first(self) -> dict[str, Any]:
+    def _first(self, proto: onnx.ModelProto) -> dict[str, Any]:
         """What a page draws before it asks for anything: the graph, folded where it is big."""
         try:
-            return {**self._drawn(whole=False), "page": _page()}
+            return {**self._drawn(proto, whole=False), "page": _page()}
         except frontend.UnfitError as error:
             return {"why": _sentence(error)}
 
-    def _drawn(self, whole: bool) -> dict[str, Any]:
+    def _drawn(self, proto: onnx.ModelProto, whole: bool) -> dict[str, Any]:
         """One graph; ``parts`` are its bytes, the operators' manual and the source, compressed."""
-        proto = self._model.proto
         nodes = len(proto.graph.node)
         cut = not whole and (self._wanted or nodes > FOLD_ABOVE)
         folded = fold(proto) if cut else Folded(proto)
