@@ -387,6 +387,36 @@ def test_a_big_graph_is_cut_and_says_by_how_much():
     assert len(view(chain(5000)).svg()) < 40_000
 
 
+def words(svg: str) -> list[str]:
+    return [text.text for text in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+
+
+def test_a_big_graph_is_drawn_by_its_modules_each_as_hot_as_its_hottest_node():
+    netron = view(layered(3), folded=True)
+    assert titles(netron.svg()) == ["x", "mask", "B", "B", "B", "b2.3"]
+    assert {"blocks.0", "blocks.1", "blocks.2", "4 nodes"} <= set(words(netron.svg()))
+    netron.heat({"add_b0.1": 1e-3, "add_b1.2": 2e-3, "add_b1.3": 3e-3}, "s")
+    assert [word for word in words(netron.svg()) if "ms" in word] == [
+        *("up to 1.00 ms", "up to 3.00 ms"),
+        *("1.00 ms", "3.00 ms"),
+    ]
+    for colour, times in ((VIRIDIS[0], 3), (VIRIDIS[-1], 3), (COLD, 2)):  # legend, frame, title
+        assert netron.svg().count(f'"{colour}"') == times
+    gap = next(word for word in words(view(layered(300)).svg()) if "not drawn" in word)
+    assert gap == f"{4 * (300 - titles(view(layered(300)).svg()).count('B')):,} nodes not drawn"
+
+
+@pytest.mark.parametrize("unit", ["s", "items moved on this machine", "\u00d7" * 99])
+def test_the_legend_fits_into_the_picture_of_a_narrow_graph(unit):
+    netron = view(chain(1))
+    netron.heat({"v1": 1.0}, unit)
+    picture = ElementTree.fromstring(netron.svg())
+    ends = [text for text in picture.iter(f"{SVG}text") if text.get("text-anchor") != "middle"]
+    for text in ends[-2:]:
+        reach = 6.5 * len(text.text) * (-1 if text.get("text-anchor") == "end" else 1)
+        assert 0 <= float(text.get("x")) + reach <= float(picture.get("width"))
+
+
 def test_boxes_of_a_layer_do_not_overlap_and_arrows_point_down():
     edges = [(0, child) for child in range(1, 9)] + [(child, 9) for child in range(1, 9)] + [(0, 9)]
     spots = layout([(60 + 10 * (i % 3), 20) for i in range(10)], edges)

@@ -53,16 +53,18 @@ class Netron(anywidget.AnyWidget):
     height = traitlets.Int(640, min=160).tag(sync=True)
 
     def __init__(self, model: Model, *, folded: bool = False, **traits: Any) -> None:
-        self._model, self._wanted = model, folded
+        self._model = model
         self.name, self.origins = model.name, model.origins
         self._screen: tuple[str, bytes | None] | None = None
         proto = model.proto
-        self._diagram = cut(diagram(proto))
+        big = folded or len(proto.graph.node) > FOLD_ABOVE
+        drawn = fold(proto) if big else Folded(proto)
+        self._diagram = cut(diagram(drawn.proto, {**drawn.modules, **drawn.stubs}))
         shown = {"_picture": draw(self.name, self._diagram), "_summary": summary(model)}
-        super().__init__(**shown, _sent=self._first(proto), **traits)
+        super().__init__(**shown, _sent=self._first(proto, drawn), **traits)
         self.on_msg(self._answer)
         replace_earlier(self)
-        del proto
+        del proto, drawn
         heap.give_back()
 
     def close(self) -> None:
@@ -222,7 +224,7 @@ class Netron(anywidget.AnyWidget):
             raise InputError(f"save() writes Netron's front-end into the file. {why}")
         graphs = {"_sent": {name: part for name, part in self._sent.items() if name != "page"}}
         if self._sent["folded"]:
-            graphs["whole"] = self._drawn(self._model.proto, whole=True)
+            graphs["whole"] = self._whole()
         shared = ("_picture", "_summary", "_heat", "marked", "selected", "height")
         return {"traits": {name: getattr(self, name) for name in shared}, "graphs": graphs}
 
@@ -238,22 +240,23 @@ class Netron(anywidget.AnyWidget):
         if isinstance(picture := message.get("picture"), str):
             self._screen = picture, bytes(buffers[0]) if buffers else None
         if message.get("ask") == "whole":
-            answer = self._drawn(self._model.proto, whole=True)
+            answer = self._whole()
             parts = answer.pop("parts")
             self.send({**answer, "id": message.get("id")}, parts)
 
-    def _first(self, proto: onnx.ModelProto) -> dict[str, Any]:
+    def _first(self, proto: onnx.ModelProto, folded: Folded) -> dict[str, Any]:
         """What a page draws before it asks for anything: the graph, folded where it is big."""
         try:
-            return {**self._drawn(proto, whole=False), "page": _page()}
+            return {**self._drawn(proto, folded), "page": _page()}
         except frontend.UnfitError as error:
             return {"why": _sentence(error)}
 
-    def _drawn(self, proto: onnx.ModelProto, whole: bool) -> dict[str, Any]:
+    def _whole(self) -> dict[str, Any]:
+        proto = self._model.proto
+        return self._drawn(proto, Folded(proto))
+
+    def _drawn(self, proto: onnx.ModelProto, folded: Folded) -> dict[str, Any]:
         """One graph; ``parts`` are its bytes, the operators' manual and the source, compressed."""
-        nodes = len(proto.graph.node)
-        cut = not whole and (self._wanted or nodes > FOLD_ABOVE)
-        folded = fold(proto) if cut else Folded(proto)
         makers = {name: origin.key(node) for node in proto.graph.node for name in node.output}
         stubs = {label: makers.get(value, "") for label, value in folded.stubs.items()}
         source = {**origin.sheet(self.origins), "stubs": stubs, "modules": folded.modules}
@@ -261,8 +264,8 @@ class Netron(anywidget.AnyWidget):
         rest = (frontend.operators(proto).encode(), json.dumps(source).encode())
         return {
             "name": self._model.name,
-            "nodes": nodes,
-            "folded": cut,
+            "nodes": len(proto.graph.node),
+            "folded": folded.proto is not proto,
             "parts": [graph, *map(compressed, rest)],
         }
 
