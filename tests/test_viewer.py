@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import io
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ import onnx_ir
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper, parser
+from PIL import Image
 
 from onnx_workbench import notes
 from onnx_workbench.errors import InputError, LoadError
@@ -27,7 +29,6 @@ from onnx_workbench.source import Line
 from onnx_workbench.viewer import Netron, frontend, view, wire
 from onnx_workbench.viewer.comparison import LEFT, RIGHT
 from onnx_workbench.viewer.diagram import cut, diagram
-from onnx_workbench.viewer.drawing import draw
 from onnx_workbench.viewer.fold import fold
 from onnx_workbench.viewer.heat import COLD, VIRIDIS, Heat, ink
 from onnx_workbench.viewer.layout import layers, layout
@@ -341,7 +342,7 @@ def test_a_hostile_name_stays_text():
     model.graph.input[0].name = model.graph.node[0].input[0] = HOSTILE
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = HOSTILE[:20]
     model.graph.node[1].op_type = HOSTILE
-    svg = draw(read(model))
+    svg = view(model).svg()
     tags = {element.tag.removeprefix(SVG) for element in ElementTree.fromstring(svg).iter()}
     assert tags <= {"svg", "title", "rect", "g", "path", "text", "tspan"}
     assert "<script" not in svg
@@ -351,12 +352,12 @@ def test_a_hostile_name_stays_text():
 def test_characters_that_xml_forbids_do_not_break_the_picture():
     model = tiny()
     model.graph.name = model.graph.node[1].op_type = "a\x00b\x1b[31m\uffff\n"
-    ElementTree.fromstring(draw(read(model)))
+    ElementTree.fromstring(view(model).svg())
     assert len(repr(view(model)).splitlines()) == 5
 
 
 def test_shapes_stand_on_the_arrows_and_weights_in_the_boxes():
-    graph = diagram(read(tiny()))
+    graph = diagram(tiny())
     assert [(arrow.tail, arrow.head, arrow.label) for arrow in graph.arrows] == [
         (0, 1, f"batch{TIMES}2"),
         (1, 2, None),
@@ -371,19 +372,49 @@ def test_what_a_branch_reads_from_outside_is_an_arrow():
         " y = If(c) <then_branch = t () => (float[2] a) { a = Relu(x) },"
         " else_branch = e () => (float[2] b) { b = Neg(x) }> }"
     )
-    graph = diagram(read(model))
+    graph = diagram(model)
     assert {(arrow.tail, arrow.head) for arrow in graph.arrows} == {(0, 2), (1, 2), (2, 3)}
     assert ("then_branch", "1 node") in graph.boxes[2].lines
 
 
 def test_a_big_graph_is_cut_and_says_by_how_much():
-    whole = diagram(read(chain(5000)))
+    whole = diagram(chain(5000))
     short = cut(whole)
     gap = next(box for box in short.boxes if box.kind == "gap")
     drawn = sum(box.kind == "op" for box in short.boxes)
     assert gap.title == f"{5000 - drawn:,} nodes not drawn"
     assert len(short.boxes) < 60
-    assert len(draw(read(chain(5000)))) < 40_000
+    assert len(view(chain(5000)).svg()) < 40_000
+
+
+def words(svg: str) -> list[str]:
+    return [text.text for text in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+
+
+def test_a_big_graph_is_drawn_by_its_modules_each_as_hot_as_its_hottest_node():
+    netron = view(layered(3), folded=True)
+    assert titles(netron.svg()) == ["x", "mask", "B", "B", "B", "b2.3"]
+    assert {"blocks.0", "blocks.1", "blocks.2", "4 nodes"} <= set(words(netron.svg()))
+    netron.heat({"add_b0.1": 1e-3, "add_b1.2": 2e-3, "add_b1.3": 3e-3}, "s")
+    assert [word for word in words(netron.svg()) if "ms" in word] == [
+        *("up to 1.00 ms", "up to 3.00 ms"),
+        *("1.00 ms", "3.00 ms"),
+    ]
+    for colour, times in ((VIRIDIS[0], 3), (VIRIDIS[-1], 3), (COLD, 2)):  # legend, frame, title
+        assert netron.svg().count(f'"{colour}"') == times
+    gap = next(word for word in words(view(layered(300)).svg()) if "not drawn" in word)
+    assert gap == f"{4 * (300 - titles(view(layered(300)).svg()).count('B')):,} nodes not drawn"
+
+
+@pytest.mark.parametrize("unit", ["s", "items moved on this machine", "\u00d7" * 99])
+def test_the_legend_fits_into_the_picture_of_a_narrow_graph(unit):
+    netron = view(chain(1))
+    netron.heat({"v1": 1.0}, unit)
+    picture = ElementTree.fromstring(netron.svg())
+    ends = [text for text in picture.iter(f"{SVG}text") if text.get("text-anchor") != "middle"]
+    for text in ends[-2:]:
+        reach = 6.5 * len(text.text) * (-1 if text.get("text-anchor") == "end" else 1)
+        assert 0 <= float(text.get("x")) + reach <= float(picture.get("width"))
 
 
 def test_boxes_of_a_layer_do_not_overlap_and_arrows_point_down():
@@ -416,10 +447,10 @@ def test_a_graph_without_nodes_is_drawn():
 def test_the_panel_gets_the_fx_node_the_module_and_the_line(traced):
     netron = view(traced)
     told = sheet(netron.origins)
-    by_op = {node["op"]: node for node in told["nodes"].values()}
-    relu, gemm = by_op["Relu"], by_op["Gemm"]
-    assert (relu["fx"], relu["target"], relu["module"]) == ("relu", "aten.relu.default", "")
-    assert gemm["module"] == "first"
+    by_op = {op: rest for op, *rest in told["nodes"].values()}
+    assert by_op["Relu"][:3] == ["relu", "aten.relu.default", ""]
+    assert by_op["Gemm"][2] == "first"
+    relu, gemm = (told["lines"][by_op[op][-1]] for op in ("Relu", "Gemm"))
     line = number_of("hidden = torch.relu(self.first(x))")
     assert relu["place"] == gemm["place"] == f"test_viewer.py:{line}"
     (function,) = told["functions"]
@@ -471,6 +502,7 @@ def test_no_folder_is_in_what_is_saved_or_committed(folder, shape, tmp_path):
     netron.heat({"h": 1.0})
     seen = all_that_is_in(netron.save(tmp_path / "graph.html"))
     made = netron.compare(tiny())
+    seen += all_that_is_in(made.save(tmp_path / "pair.html"))
     for shown in (seen, *netron._repr_mimebundle_()[0].values(), repr(made), made.svg()):
         assert folder not in str(shown)
     assert "net.py" in seen or ".bin" in seen or ".onnx" in seen or "a.txt" in seen
@@ -521,7 +553,7 @@ def test_a_file_that_changed_since_the_export_is_not_shown(tmp_path):
         )
         told = sheet(view(model).origins)
         assert len(told["functions"]) == shown
-        assert told["nodes"]["h"]["text"] == f"return x.{written}()"
+        assert told["lines"][told["nodes"]["h"][-1]]["text"] == f"return x.{written}()"
 
 
 def test_select_takes_a_node_a_module_a_place_and_a_line(traced):
@@ -744,9 +776,58 @@ def test_two_files_of_one_name_are_told_apart():
     assert names == ["old", "(left)", "old", "(right)"]
 
 
-def test_compare_refuses_what_holds_no_model():
-    with pytest.raises(InputError, match="view was passed an object of class int"):
-        view(OLD).compare(3)
+def test_compare_names_its_own_door_when_it_refuses(tmp_path):
+    closed = view(NEW)
+    closed.close()
+    for other, message in (
+        (
+            3,
+            "compare was passed an object of class int. It expected an Artifact, the path of an "
+            ".onnx file, its bytes, an onnx.ModelProto, an onnx_ir.Model or a "
+            "torch.onnx.ONNXProgram. Export a model first: compare(export(model, 'model.onnx', "
+            "x)).",
+        ),
+        (
+            tmp_path / "new.onnx",
+            "compare was passed 'new.onnx', which cannot be read: No such file or directory. It "
+            "expected the path of an .onnx file. Write one first: export(model, 'new.onnx', x).",
+        ),
+        (
+            b"PK",
+            "compare was passed 2 bytes, which is no ONNX model. It expected a whole .onnx file. "
+            "Copy or export the model again.",
+        ),
+        (
+            closed,
+            "This view of new was closed: the cell that made it has been run again. Use the new "
+            "view, or call view() again.",
+        ),
+    ):
+        with pytest.raises((InputError, LoadError)) as caught:
+            view(OLD).compare(other)
+        assert str(caught.value) == message
+
+
+def test_what_the_two_pages_drew_is_what_svg_and_png_give():
+    made = view(OLD).compare(NEW)
+    with pytest.raises(InputError, match="no page has drawn this view yet"):
+        made.png()
+    still = made.svg()
+    for side, size, colour in ((made.left, (4, 2), "red"), (made.right, (3, 5), "blue")):
+        image = io.BytesIO()
+        Image.new("RGBA", size, colour).save(image, "PNG")
+        drawn = f'<svg xmlns="{SVG[1:-1]}" width="{size[0]}" height="{size[1]}"><a id="n"/></svg>'
+        side._answer(side, {"picture": drawn}, [image.getvalue()])
+    picture = Image.open(io.BytesIO(made.png())).convert("RGB")
+    assert picture.size == (7, 5)
+    assert [picture.getpixel(at) for at in ((0, 1), (0, 4), (4, 4))] == [
+        (255, 0, 0),
+        (255, 255, 255),
+        (0, 0, 255),
+    ]
+    places = [each.get("x") for each in ElementTree.fromstring(made.svg()) if each.get("x")]
+    assert places == ["0", "4"]
+    assert made._repr_mimebundle_()["image/svg+xml"] == still  # committed outputs never change
 
 
 # Files
@@ -766,11 +847,12 @@ def hostile() -> onnx.ModelProto:
 def test_a_saved_view_holds_all_it_needs_and_no_markup_of_the_model(tmp_path):
     netron = view(hostile())
     netron.heat({f"{HOSTILE}1": 1.0}, unit=HOSTILE)
-    text = netron.save(tmp_path / "graph.html").read_text()
-    assert text.count("<script") == text.count("</script") == 1
-    assert "default-src 'none'" in text
-    assert "<img" not in text.split("<script")[0]
-    assert [path.name for path in tmp_path.iterdir()] == ["graph.html"]
+    for saved in (netron, netron.compare(hostile())):
+        text = saved.save(tmp_path / "graph.html").read_text()
+        assert text.count("<script") == text.count("</script") == 1
+        assert "default-src 'none'" in text
+        assert "<img" not in text.split("<script")[0]
+        assert [path.name for path in tmp_path.iterdir()] == ["graph.html"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such file names")
@@ -935,10 +1017,11 @@ def test_a_closed_view_holds_no_model_and_says_so(tmp_path):
 
 def test_a_netron_that_cannot_be_shown_cannot_be_saved(wheel, tmp_path):
     (wheel / "base.js").unlink()
-    with pytest.raises(InputError) as caught:
-        view(tiny()).save(tmp_path / "graph.html")
-    assert str(caught.value) == (
-        "save() writes Netron's front-end into the file. The installed netron cannot be shown in a "
-        "cell (base.js cannot be read), so this is a static picture; pip install 'netron>=9,<10' "
-        "mends it."
-    )
+    for shown in (view(tiny()), view(tiny()).compare(tiny())):
+        with pytest.raises(InputError) as caught:
+            shown.save(tmp_path / "graph.html")
+        assert str(caught.value) == (
+            "save() writes Netron's front-end into the file. The installed netron cannot be shown "
+            "in a cell (base.js cannot be read), so this is a static picture; pip install "
+            "'netron>=9,<10' mends it."
+        )

@@ -85,17 +85,26 @@ def _torch() -> tuple[str, ...]:
     return ("torch/", "torch\\", "<", *folders)
 
 
-@lru_cache(maxsize=4096)
 def _scopes(names: str, classes: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Torch writes the model itself first, by no name, and the FX node last."""
+    return _inside(_but_last(names), _but_last(classes))
+
+
+@lru_cache(maxsize=4096)
+def _inside(names: str, classes: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     scopes, kinds = _listed(names), _listed(classes)
     kinds += ["Module"] * (len(scopes) - len(kinds))
     inside = [
         (scope, kind.rpartition(".")[2])
-        for scope, kind in zip(scopes[:-1], kinds, strict=False)
+        for scope, kind in zip(scopes, kinds, strict=False)
         if scope not in _OWN
     ]
     return tuple(scope for scope, _ in inside), tuple(kind for _, kind in inside)
+
+
+def _but_last(written: str) -> str:
+    """The nodes of a module have the same list but for its last item: read once, not once each."""
+    return f"{written.rpartition(', ')[0]}]"
 
 
 def _listed(written: str) -> list[str]:

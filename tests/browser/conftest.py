@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "browser-test"
@@ -220,6 +222,24 @@ def open_notebook(browser, lab) -> Iterator[Callable[[Path], Notebook]]:
     yield open_
     for notebook in opened:
         notebook.page.context.close()
+
+
+@pytest.fixture(scope="module")
+def run_cells(request, open_notebook, tmp_path_factory) -> Callable[[str], Notebook]:
+    """Opens a notebook of cells, which lines of ``===`` part, and runs them all."""
+
+    def run(cells: str) -> Notebook:
+        path = tmp_path_factory.mktemp("notebooks") / f"{request.path.stem}.ipynb"
+        kernel = {"name": "python3", "display_name": "Python 3"}
+        made = [new_code_cell(source) for source in cells.split("\n===\n")]
+        nbformat.write(new_notebook(cells=made, metadata={"kernelspec": kernel}), path)
+        notebook = open_notebook(path)
+        notebook.run_all()
+        outputs = [output for cell in notebook.outputs() for output in cell]
+        assert [output for output in outputs if output["output_type"] == "error"] == []
+        return notebook
+
+    return run
 
 
 def opening(browser: Any, lab: Lab, name: str) -> Notebook:

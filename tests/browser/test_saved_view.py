@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import onnx
@@ -52,6 +51,11 @@ def layered(blocks: int) -> onnx.ModelProto:
     return helper.make_model(helper.make_graph(nodes, "layered", ends[:2], ends[2:]))
 
 
+def frame(page, index=0):
+    page.locator(".ow-netron").nth(index).and_(page.locator(".drawn")).wait_for()
+    return page.locator("iframe").nth(index).element_handle().content_frame()
+
+
 @pytest.fixture(scope="module")
 def open_file(browser, tmp_path_factory):
     """A page that shows a saved view, its frame, and the requests that were refused."""
@@ -64,8 +68,7 @@ def open_file(browser, tmp_path_factory):
         page, refused = context.new_page(), []
         page.route("**/*", lambda route: guard(route, path.as_uri(), refused))
         page.goto(path.as_uri())
-        page.locator(".ow-netron.drawn").wait_for()
-        return page, page.locator("iframe").element_handle().content_frame(), refused
+        return page, frame(page), refused
 
     yield open_
     context.close()
@@ -106,13 +109,49 @@ def test_the_source_stands_beside_a_wide_graph_and_below_a_narrow_one(small):
     page, graph, _ = small
     graph.locator("#node-name-node_b0_0").click()
     page.locator(".code .here").wait_for()
-    for width, beside in ((1280, True), (420, False)):
+    for width, beside in ((1280, True), (400, False)):
         page.set_viewport_size({"width": width, "height": 900})
         drawn, source = (page.locator(name).bounding_box() for name in (".ow-graph", ".ow-source"))
         assert (source["x"] >= drawn["x"] + drawn["width"]) is beside
         assert (source["y"] >= drawn["y"] + drawn["height"]) is not beside
         assert min(drawn["width"], source["width"]) > 380
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_graph_that_is_too_wide_opens_where_most_of_its_first_nodes_are(open_file):
+    """And not at its first input, which stands at one side of them."""
+    names = [f"v{at}" for at in range(12)]
+    nodes = [helper.make_node("Relu", [name], [f"{name}_{name}"], name=name) for name in names]
+    nodes.append(
+        helper.make_node("Concat", [f"{n}_{n}" for n in names], ["y"], name="concat", axis=0)
+    )
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2]) for n in (*names, "y")]
+    graph = helper.make_graph(nodes, "wide", ends[:-1], ends[-1:])
+    page, drawn, _ = open_file(view(helper.make_model(graph)))
+    page.set_viewport_size({"width": 400, "height": 900})
+    drawn.wait_for_function("""() => {
+      const concat = document.querySelector("[id^=node-name-concat]");
+      const { left, right } = concat.getBoundingClientRect();
+      return innerWidth === 400 && Math.abs(left + right - innerWidth) < 120;
+    }""")
+
+
+def test_two_graphs_in_one_file_are_coloured_and_linked(open_file):
+    pair = view(layered(1)).compare(layered(2))
+    page, left, refused = open_file(pair)
+    right = frame(page, 1)
+    legends = page.locator(".ow-legend").all_inner_texts()
+    assert [legend.split("\n")[0] for legend in legends] == [
+        "0 nodes only in layered (left)",
+        "4 nodes only in layered (right)",
+    ]
+    assert right.locator(".graph-node.heat0").count() == 4
+    for one, other, name in ((left, right, "b0_1"), (right, left, "b0_2"), (left, right, "b0_1")):
+        one.locator(f"#node-name-node_{name}").click()
+        other.locator(f"#node-name-node_{name}.select").wait_for()
+        assert other.locator(".graph-node.select").count() == 1
+    assert page.locator(".code .here").all_inner_texts() == [f"{FIRST + 1}\n    x = x * mask"] * 2
+    assert refused == []
 
 
 def test_a_big_graph_opens_folded_and_all_of_it_is_one_button_away(open_file):
@@ -128,7 +167,12 @@ def test_a_big_graph_opens_folded_and_all_of_it_is_one_button_away(open_file):
     box.get_by_text("+").click()
     graph.locator("#node-name-node_b7_2").wait_for()
     assert graph.locator('[id^="node-name-node_"]').count() == 4
-    page.get_by_role("button", name=re.compile("^Show all 1,040 nodes$")).click()
+    button = page.get_by_role("button", name="Show all 1,040 nodes", exact=True)
+    row, drawn = button.bounding_box(), page.locator("iframe").bounding_box()
+    assert row["y"] + row["height"] <= drawn["y"]  # it covers nothing of the graph
+    button.click()
     graph.locator(f"#node-name-node_b{BLOCKS - 1}_3").wait_for(state="attached")
     assert graph.locator(".graph-node").count() == 4 * BLOCKS
+    assert not button.is_visible()
+    assert page.locator("iframe").bounding_box()["y"] < row["y"]  # the row is the graph's now
     assert refused == []

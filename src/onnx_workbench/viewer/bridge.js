@@ -31,6 +31,8 @@ const STYLE = `
     border: 1px solid var(--jp-border-color2, #d0d7de); }
   ${PANEL_STYLE}`;
 
+const instead = (said, why) => `${said} (${why.replace(/\.$/, "")}), so this is a static picture.`;
+
 // Listeners go as they are called: the page holds on to the signal of a view that is gone.
 const atEnd = (signal, act) => signal.addEventListener("abort", act, { once: true });
 
@@ -97,11 +99,11 @@ function render({ model, el }) {
   let clicked = false;
   let waiting;
   let counting;
-  const giveUp = (error) => {
+  const giveUp = (why) => {
     clearTimeout(waiting);
     clearInterval(counting);
     frame.remove();
-    note.textContent = error.message;
+    note.textContent = why;
     box.classList.add("still");
     box.classList.remove("drawn");
   };
@@ -121,16 +123,17 @@ function render({ model, el }) {
   };
   const show = async () => {
     const sent = model.get("_sent");
-    if (sent.why) throw new Error(sent.why);
+    if (sent.why) throw { told: sent.why };
     const opened = await unpack(sent);
     frame.srcdoc = await inflate(sent.page).text();
     signal.throwIfAborted();
     graph.append(frame);
     waiting = setTimeout(
-      () => giveUp(new Error("Netron did not start here, so this is a static picture.")), PATIENCE);
+      () => giveUp("Netron did not start here, so this is a static picture."), PATIENCE);
     return opened;
   };
-  const failed = (error) => signal.aborted || giveUp(error);
+  const failed = ({ message, told }) =>
+    signal.aborted || giveUp(told ?? instead("Netron did not start here", message));
   let coming = show();
   coming.catch(failed);
 
@@ -182,7 +185,7 @@ function render({ model, el }) {
       clicked = false;
       keep("selected", String(name));
     },
-    failed: ({ why }) => giveUp(new Error(`Netron could not draw this model: ${why}`)),
+    failed: ({ why }) => giveUp(instead("Netron could not draw this model", String(why))),
   };
   const hear = ({ source, data }) => {
     if (source && source === frame.contentWindow) hears[data?.type]?.(data);

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..text import plural, table
+from . import saved
 from .drawing import beside
 from .heat import Contrast
 from .origin import Origin
@@ -30,12 +36,14 @@ class Comparison:
     """The answer of :meth:`Netron.compare`: in a notebook two linked views, elsewhere the report
     and a picture.
 
-    ``both`` pairs the names of the nodes that both graphs have, in the order of the left one.
+    ``both`` pairs the names of the nodes that both graphs have, in the order of the left one;
+    ``kin`` are the nodes that a choice of one marks on the other side, for the left and the right.
     """
 
     left: Netron
     right: Netron
     both: tuple[tuple[str, str], ...]
+    kin: tuple[Mapping[str, tuple[str, ...]], ...]
 
     @cached_property
     def here(self) -> tuple[str, ...]:
@@ -60,8 +68,38 @@ class Comparison:
         return _operators(self.right) - _operators(self.left)
 
     def svg(self) -> str:
-        """The two static pictures as one SVG document."""
-        return beside([self.left._picture, self.right._picture])
+        """Both graphs as one SVG document, each as its view's :meth:`Netron.svg` gives it."""
+        return beside([self.left.svg(), self.right.svg()])
+
+    def png(self) -> bytes:
+        """What is on the screen of both views as one PNG file.
+
+        Raises:
+            InputError: no page has drawn them, as for :meth:`Netron.png`.
+        """
+        from matplotlib.image import imread, imsave
+
+        sides = [imread(io.BytesIO(side.png())) for side in (self.left, self.right)]
+        height = max(map(len, sides))
+        below = [((0, height - len(side)), (0, 0), (0, 0)) for side in sides]
+        level = [np.pad(*each, constant_values=1) for each in zip(sides, below, strict=True)]
+        imsave(made := io.BytesIO(), np.concatenate(level, axis=1), format="png")
+        return made.getvalue()
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes one HTML file that opens offline: both views, linked as they are here.
+
+        Returns:
+            The path. What is in the file, and what is not, is as for :meth:`Netron.save`.
+
+        Raises:
+            InputError: the folder does not exist, or the installed netron cannot be shown.
+        """
+        sides = self.left, self.right
+        views = [{**side._kept(), "kin": kin} for side, kin in zip(sides, self.kin, strict=True)]
+        title = " | ".join(self._names)
+        page = self.left._sent["page"]
+        return saved.write(path, saved.document(title, views, self.left._esm, page))
 
     def __repr__(self) -> str:
         names, sides = self._names, (self.left, self.right)
@@ -78,7 +116,8 @@ class Comparison:
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         shown = self._box._repr_mimebundle_(**kwargs) or {}
-        return {**shown, "text/plain": repr(self), "image/svg+xml": self.svg()}
+        still = beside([self.left._picture, self.right._picture])
+        return {**shown, "text/plain": repr(self), "image/svg+xml": still}
 
     @cached_property
     def _box(self) -> Any:
@@ -96,16 +135,18 @@ class Comparison:
 
 def compare(left: Netron, right: Netron) -> Comparison:
     """Colours both views and links them, so that a choice in one marks what it is in the other."""
-    made = Comparison(left, right, tuple(_pairs(left.origins, right.origins)))
+    both = tuple(_pairs(left.origins, right.origins))
+    ahead, back = dict(both), {theirs: mine for mine, theirs in both}
+    kin = (
+        dict(_kin(left.origins, right.origins, ahead)),
+        dict(_kin(right.origins, left.origins, back)),
+    )
+    made = Comparison(left, right, both, kin)
     for side, only, hue, name in zip(
         (left, right), (made.here, made.there), (LEFT, RIGHT), made._names, strict=True
     ):
         side._colour(Contrast(frozenset(only), name, len(made.both), hue))
-    ahead, back = dict(made.both), {theirs: mine for mine, theirs in made.both}
-    _link(
-        (left, dict(_kin(left.origins, right.origins, ahead))),
-        (right, dict(_kin(right.origins, left.origins, back))),
-    )
+    _link((left, kin[0]), (right, kin[1]))
     return made
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Literal
@@ -12,10 +12,9 @@ from typing import Literal
 import onnx
 from onnx import numpy_helper
 
-from ..proto import captured
+from ..proto import bodies, captured
 from ..text import plural
 from .layout import layers
-from .model import Model
 from .origin import key
 from .summary import dims_of, plain
 
@@ -32,13 +31,13 @@ _MOST_LINES = 5
 class Box:
     """``kind`` "op", "end" (an input or output of the graph) or "gap" (what is not drawn).
 
-    ``node`` is what the ONNX node goes by, "" for the other kinds.
+    ``nodes`` are the ONNX nodes that it stands for: its own, and those of bodies inside.
     """
 
     title: str
     lines: tuple[tuple[str, str], ...] = ()
     kind: Literal["op", "end", "gap"] = "op"
-    node: str = ""
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,25 +55,25 @@ class Diagram:
     arrows: list[Arrow]
 
 
-def diagram(model: Model) -> Diagram:
+def diagram(model: onnx.ModelProto, added: Container[str] = ()) -> Diagram:
     """The boxes of the inputs, operators and outputs, and the arrows of the values.
 
-    Initializers and constants are lines inside the box that reads them.
+    Initializers and constants are lines inside the box that reads them. ``added`` are the names
+    of what stands for no node of the file: the modules and stubs of a folded graph.
 
     >>> from onnx import parser
-    >>> from onnx_workbench.viewer.model import read
-    >>> graph = diagram(read(parser.parse_model(
+    >>> graph = diagram(parser.parse_model(
     ...     '<ir_version: 10, opset_import: ["": 20]> '
-    ...     'half (float[2] x) => (float[2] y) <float[2] w = {1, 2}> { y = Mul(x, w) }')))
+    ...     'half (float[2] x) => (float[2] y) <float[2] w = {1, 2}> { y = Mul(x, w) }'))
     >>> [(box.title, box.lines) for box in graph.boxes]
     [('x', ()), ('Mul', (('B', '2'),)), ('y', ())]
     >>> [(arrow.tail, arrow.head, arrow.label) for arrow in graph.arrows]
     [(0, 1, '2'), (1, 2, '2')]
     """
-    graph = model.proto.graph
+    graph = model.graph
     constants = dict(_constants(graph))
     shapes = dict(_shapes(graph))
-    opsets = {entry.domain: entry.version for entry in model.proto.opset_import}
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
     boxes: list[Box] = []
     arrows: list[Arrow] = []
     maker: dict[str, int] = {}
@@ -91,8 +90,13 @@ def diagram(model: Model) -> Diagram:
         if not constants.keys() >= set(node.output):
             connect([*node.input, *captured(node)])
             maker.update(dict.fromkeys(filter(None, node.output), len(boxes)))
-            lines = tuple(_lines(node, constants, opsets))
-            boxes.append(Box(plain(node.op_type, 32), lines, node=key(node)))
+            names = (key(node), *_inside(node))
+            nodes = tuple(name for name in names if name not in added)
+            title, lines = plain(node.op_type, 32), tuple(_lines(node, constants, opsets))
+            if key(node) in added:
+                said = plain(key(node), 32), plural(len(nodes), "node")
+                lines = tuple(("", line) for line in said if line != title) if nodes else ()
+            boxes.append(Box(title, lines, nodes=nodes))
     for value in graph.output:
         connect([value.name])
         boxes.append(Box(plain(value.name, 32), kind="end"))
@@ -102,7 +106,8 @@ def diagram(model: Model) -> Diagram:
 def cut(whole: Diagram, boxes: int = MOST_BOXES, depth: int = MOST_LAYERS) -> Diagram:
     """The same diagram if it is small, else its first and last layers around one box "not drawn".
 
-    >>> chain = Diagram([Box(str(i)) for i in range(9)], [Arrow(i, i + 1) for i in range(8)])
+    >>> boxes = [Box(f"{number}", nodes=(f"{number}",)) for number in range(9)]
+    >>> chain = Diagram(boxes, [Arrow(i, i + 1) for i in range(8)])
     >>> [box.title for box in cut(chain, depth=5).boxes]
     ['0', '1', '2', '5 nodes not drawn', '8']
     """
@@ -132,7 +137,7 @@ def _around_a_gap(whole: Diagram, head: list[int], tail: list[int]) -> Diagram:
     """Only ``head`` and ``tail`` of the boxes, and one box that stands for all the others."""
     gap = len(head)
     place = {index: at + (at >= gap) for at, index in enumerate([*head, *tail])}
-    hidden = sum(box.kind == "op" and at not in place for at, box in enumerate(whole.boxes))
+    hidden = sum(len(box.nodes) for at, box in enumerate(whole.boxes) if at not in place)
     boxes = [whole.boxes[index] for index in head]
     boxes.append(Box(f"{plural(hidden, 'node')} not drawn", kind="gap"))
     boxes += [whole.boxes[index] for index in tail]
@@ -142,6 +147,12 @@ def _around_a_gap(whole: Diagram, head: list[int], tail: list[int]) -> Diagram:
         if ends[0] != ends[1]:
             arrows.setdefault(ends, Arrow(*ends, arrow.label if ends[0] != gap else None))
     return Diagram(boxes, list(arrows.values()))
+
+
+def _inside(node: onnx.NodeProto) -> Iterator[str]:
+    for inner in (inner for body in bodies(node) for inner in body.node):
+        yield key(inner)
+        yield from _inside(inner)
 
 
 def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:

@@ -11,10 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from html import escape
 
-from .diagram import Box, Diagram, cut, diagram
+from .diagram import Box, Diagram
 from .heat import VIRIDIS, Contrast, Heat, ink
 from .layout import Layout, layout
-from .model import Model
 from .summary import plain
 
 _MARGIN, _HEADER, _LINE, _PAD, _LEGEND = 20, 24, 16, 10, 32
@@ -43,26 +42,22 @@ _COLOUR = {op: colour for colour, ops in _COLOURS.items() for op in ops.split()}
 _NARROW, _WIDE = frozenset("iljtfrI.,:;'|!()[] "), frozenset("MWmw@%\u00d7\u2026")
 
 
-def draw(model: Model, heat: Heat | Contrast | None = None) -> str:
+def draw(name: str, picture: Diagram, heat: Heat | Contrast | None = None) -> str:
     """An SVG document: layered from top to bottom, shapes on the arrows, weights in the boxes.
 
     With ``heat`` each box has the colour of its value, and the value inside.
 
-    >>> from onnx import parser
-    >>> from onnx_workbench.viewer.model import read
-    >>> svg = draw(read(parser.parse_model('<ir_version: 10, opset_import: ["": 20]> '
-    ...                 'half (float[2] x) => (float[2] y) { y = Relu(x) }')))
+    >>> svg = draw("half", Diagram([Box("Relu")], []))
     >>> svg[:4], "Relu" in svg
     ('<svg', True)
     """
-    picture = cut(diagram(model))
     if heat:
         picture = Diagram([_warm(box, heat) for box in picture.boxes], picture.arrows)
     sizes = [_size(box, _label(picture, index)) for index, box in enumerate(picture.boxes)]
     spots = layout(sizes, [(arrow.tail, arrow.head) for arrow in picture.arrows], gap=(28, 46))
-    title = plain(model.name)
-    words = max((_wide(said, 11) for _, said in heat.swatches), default=0) if heat else 0
-    width = max(spots.width, _wide(title, 11) + 40, words + 20) + 2 * _MARGIN
+    title = plain(name)
+    words = _key_width(heat) if heat else 0
+    width = max(spots.width, _wide(title, 11) + 40, words) + 2 * _MARGIN
     height = spots.height + 2 * _MARGIN + (_LEGEND if heat else 0)
     shift = (width - spots.width) / 2
     return "".join(
@@ -125,8 +120,22 @@ def _label(picture: Diagram, index: int) -> str:
 
 
 def _warm(box: Box, heat: Heat | Contrast) -> Box:
-    value = heat.shown(box.node)
-    return replace(box, lines=(*box.lines, ("", value))) if value else box
+    """With the colour and the value of the hottest node that it stands for."""
+    node = heat.hottest(box.nodes)
+    said = heat.said(box.nodes)
+    return replace(box, nodes=(node,), lines=(*box.lines, *([("", said)] if said else ())))
+
+
+def _key_width(heat: Heat | Contrast) -> float:
+    if isinstance(heat, Heat):
+        return (
+            4 * len(VIRIDIS) + 12 + 2 * max(_wide(_end(end), 11) for end in (heat.low, heat.high))
+        )
+    return max(_wide(words, 11) for _, words in heat.swatches) + 20
+
+
+def _end(value: str) -> str:
+    return plain(value, 40)
 
 
 def _key(heat: Heat | Contrast, middle: float, top: float) -> Iterator[str]:
@@ -151,7 +160,7 @@ def _legend(heat: Heat, middle: float, top: float) -> Iterator[str]:
     ):
         yield (
             f'<text x="{x:.1f}" y="{top + 9}" text-anchor="{anchor}" fill="{_INK}">'
-            f"{escape(plain(value, 20))}</text>"
+            f"{escape(_end(value))}</text>"
         )
 
 
@@ -168,7 +177,7 @@ def _box(box: Box, spots: Layout, index: int, heat: Heat | Contrast | None) -> s
     if box.kind == "gap":
         dashed = f'fill="{_PAPER}" stroke="{_SOFT}" stroke-dasharray="4 4"'
         return f'<rect {frame} rx="5" {dashed}/>{head.format(_SOFT)}'
-    colour = heat.colour(box.node) if heat else _COLOUR.get(box.title, "#444c56")
+    colour = heat.colour(*box.nodes) if heat else _COLOUR.get(box.title, "#444c56")
     title = head.format(ink(colour))
     paper = f'<rect {frame} rx="5" fill="{_PAPER if box.lines else colour}" stroke="{colour}"/>'
     if not box.lines:

@@ -2,6 +2,8 @@
 
 Netron spends its time on edges that pass many layers. A module becomes one node with a body, which
 Netron expands in place; what is left of a value that is read far below is a stub with its name.
+Where a file tells of no modules, the paths in the names of its nodes do ("/encoder/0/MatMul"), and
+where those are silent too, neighbours are folded by number.
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import accumulate, groupby
+from math import isqrt
 
 import onnx
 from onnx import helper
@@ -31,7 +34,10 @@ _ARROW = "\u2191"
 
 @dataclass
 class Folded:
-    """``proto`` is what is drawn; ``stubs`` name the value that each cut edge carried."""
+    """``proto`` is what is drawn; ``stubs`` name the value that each cut edge carried.
+
+    ``modules`` is what each box holds: the class of a module, or how many nodes.
+    """
 
     proto: onnx.ModelProto
     stubs: dict[str, str] = field(default_factory=dict)
@@ -39,17 +45,23 @@ class Folded:
 
 
 @dataclass(frozen=True)
-class _Module:
-    path: str
+class _Box:
+    """``items`` are its ``nodes``, in boxes where there are modules inside."""
+
+    name: str
+    kind: str
     nodes: Sequence[onnx.NodeProto]
-    depth: int
+    items: _Items
+
+
+_Items = Sequence[onnx.NodeProto | _Box]
 
 
 def fold(model: onnx.ModelProto) -> Folded:
     """A graph of the same nodes, in the same order, as Netron draws it fast.
 
-    Nodes belong to the module that ``name_scopes`` of torch's exporter tells. Only neighbours are
-    folded together, so that no fold makes a cycle.
+    Nodes belong to the module that ``name_scopes`` of torch's exporter tells, else to the path of
+    their name. Only neighbours are folded together, so that no fold makes a cycle.
     """
     return _Folder(model).folded
 
@@ -60,6 +72,7 @@ class _Folder:
         self.folded = Folded(onnx.ModelProto())
         self._boxes: Counter[str] = Counter()
         self._nodes = list(graph.node)  # kept: their id() is the key
+        self._number = {id(node): at for at, node in enumerate(self._nodes, 1)}
         self._scopes = dict(_scopes(self._nodes))
         self._weights = {tensor.name: tensor for tensor in graph.initializer}
         self._infos = {v.name: v for v in (*graph.value_info, *graph.input, *graph.output)}
@@ -74,9 +87,9 @@ class _Folder:
         made.graph.CopyFrom(self._graph(graph.name, self._level(self._nodes, 0), graph.input))
         made.graph.output.extend(graph.output)
 
-    def _level(self, nodes: list[onnx.NodeProto], depth: int) -> list[onnx.NodeProto | _Module]:
+    def _level(self, nodes: Sequence[onnx.NodeProto], depth: int) -> _Items:
         """The nodes of one level, with each run of one module as one thing."""
-        items: list[onnx.NodeProto | _Module] = []
+        items: list[onnx.NodeProto | _Box] = []
         for path, run in groupby(nodes, lambda node: self._path(node, depth)):
             members = list(run)
             if not path or len(members) < _FEW:
@@ -84,8 +97,24 @@ class _Folder:
             elif 2 * len(members) > len(nodes):  # one box around nearly all would hide the graph
                 items += self._level(members, depth + 1)
             else:
-                items.append(_Module(path, members, depth))
-        return items
+                items.append(self._module(path, members, depth))
+        return self._parts(items) if len(items) > FOLD_ABOVE else items
+
+    def _module(self, path: str, nodes: Sequence[onnx.NodeProto], depth: int) -> _Box:
+        self._boxes[path] += 1
+        name = f"{path} ({self._boxes[path]})" if self._boxes[path] > 1 else path
+        kind = self._scopes[id(nodes[0])][1][depth]
+        return _Box(name, kind, nodes, self._level(nodes, depth + 1))
+
+    def _parts(self, items: _Items) -> _Items:
+        """As many boxes as there are things in each, of things that are too many to be seen."""
+        size = isqrt(len(items))
+        return [self._part(items[at : at + size]) for at in range(0, len(items), size)]
+
+    def _part(self, items: _Items) -> _Box:
+        nodes = [n for item in items for n in (item.nodes if isinstance(item, _Box) else [item])]
+        first, last = self._number[id(nodes[0])], self._number[id(nodes[-1])]
+        return _Box(f"nodes {first:,} to {last:,}", f"{len(nodes):,} nodes", nodes, items)
 
     def _path(self, node: onnx.NodeProto, depth: int) -> str:
         scopes = self._scopes[id(node)][0]
@@ -94,10 +123,10 @@ class _Folder:
     def _graph(
         self,
         name: str,
-        items: Sequence[onnx.NodeProto | _Module],
+        items: _Items,
         inputs: Sequence[onnx.ValueInfoProto],
     ) -> onnx.GraphProto:
-        nodes = [self._box(item) if isinstance(item, _Module) else _copy(item) for item in items]
+        nodes = [self._box(item) if isinstance(item, _Box) else _copy(item) for item in items]
         self._cut(nodes, [value.name for value in inputs])
         graph = onnx.GraphProto(name=name.replace(".", "/"), node=nodes, input=inputs)
         read = dict.fromkeys(name for node in nodes for name in _reads(node))
@@ -111,21 +140,17 @@ class _Folder:
         shared = len(self._readers[name]) > 1 and tensor.ByteSize() > LARGEST_TENSOR // 64
         return stub(tensor) if shared else tensor
 
-    def _box(self, module: _Module) -> onnx.NodeProto:
+    def _box(self, box: _Box) -> onnx.NodeProto:
         """The node that stands for a module."""
-        inside = {id(node) for node in module.nodes}
-        wrote = dict.fromkeys(name for node in module.nodes for name in node.output if name)
-        read = dict.fromkeys(name for node in module.nodes for name in _reads(node))
+        inside = {id(node) for node in box.nodes}
+        wrote = dict.fromkeys(name for node in box.nodes for name in node.output if name)
+        read = dict.fromkeys(name for node in box.nodes for name in _reads(node))
         takes = [name for name in read if name not in wrote and name not in self._weights]
         gives = [n for n in wrote if any(r not in inside for r in self._readers.get(n, ()))]
-        path, kind = module.path, self._scopes[id(module.nodes[0])][1][module.depth]
-        self._boxes[path] += 1
-        name = f"{path} ({self._boxes[path]})" if self._boxes[path] > 1 else path
-        self.folded.modules[name] = kind
-        items = self._level(list(module.nodes), module.depth + 1)
-        body = self._graph(name, items, [self._info(value) for value in takes])
+        self.folded.modules[box.name] = box.kind
+        body = self._graph(box.name, box.items, [self._info(value) for value in takes])
         body.output.extend(self._info(value) for value in gives)
-        node = helper.make_node(kind, takes, gives, name=name)
+        node = helper.make_node(box.kind, takes, gives, name=box.name)
         node.attribute.append(helper.make_attribute("body", body))
         return node
 
@@ -164,6 +189,8 @@ def _scopes(nodes: Sequence[onnx.NodeProto]) -> Iterator[tuple[int, tuple[tuple,
         said = notes.read(node)
         if said.fx or said.modules:
             found = said.modules, said.classes
+        elif folders := tuple(node.name.strip("/").split("/")[:-1]):
+            found = tuple(accumulate(folders, "{}/{}".format)), folders
         yield id(node), found
 
 

@@ -110,7 +110,7 @@
   }
 
   // Netron leaves a margin around the graph. Smaller text than this is not read: a larger graph
-  // opens at its first input instead of being seen whole.
+  // opens where most of its first nodes are instead of being seen whole.
   const MARGIN = 100;
   const SMALLEST = 0.66;
   const size = () =>
@@ -121,9 +121,12 @@
     const whole = Math.min(target.clientWidth / (width + 40), target.clientHeight / (height + 40));
     view.target.zoom = Math.min(1, Math.max(SMALLEST, whole));
     const zoom = view.target.zoom;
-    const first = document.querySelector("#canvas .graph-input") ?? element("canvas");
-    const { left, width: wide } = (width * zoom > target.clientWidth ? first : element("canvas"))
-      .getBoundingClientRect();
+    const places = (one) => [...document.querySelectorAll(one)].map((each) => each.getBoundingClientRect());
+    const [all] = places("#canvas");
+    const first = places(".graph-node, .graph-input")
+      .filter(({ top }) => top < all.top + zoom * MARGIN + target.clientHeight)
+      .sort((one, other) => one.left - other.left);
+    const { left, width: wide } = width * zoom > target.clientWidth ? first[first.length >> 1] : all;
     target.scrollTo({
       left: target.scrollLeft + left + (wide - target.clientWidth) / 2,
       top: zoom * MARGIN - Math.max(20, (target.clientHeight - zoom * height) / 2),
@@ -326,9 +329,15 @@
       made.textContent = text;
       return made;
     };
-    const height = Number(root.getAttribute("height"));
-    const width = Math.max(260, Number(root.getAttribute("width")));
-    const row = make("g", { transform: `translate(${(width - 128) / 2} ${height + 12})` });
+    const ruler = Object.assign(document.createElement("canvas").getContext("2d"), { font: "11px sans-serif" });
+    const long = (said) => ruler.measureText(said).width;
+    const [from, to] = heat.swatches
+      ? [0, 18 + Math.max(...heat.swatches.map(([, said]) => long(said)))]
+      : [-6 - long(heat.low), 134 + long(heat.high)];
+    const [slim, height] = ["width", "height"].map((side) => Number(root.getAttribute(side)));
+    const width = Math.ceil(Math.max(slim, to - from + 24));
+    const below = 18 + 18 * (heat.swatches?.length ?? 1);
+    const row = make("g", { transform: `translate(${(width - from - to) / 2} ${height + 12})` });
     const words = { y: 10, "font-family": "sans-serif", "font-size": 11, fill: "#24292f" };
     heat.swatches?.forEach(([fill, said], at) => {
       row.append(make("rect", { y: at * 18 - 6, width: 12, height: 12, fill }));
@@ -339,8 +348,10 @@
       row.append(make("text", { ...words, x: -6, "text-anchor": "end" }, heat.low));
       row.append(make("text", { ...words, x: 134 }, heat.high));
     }
-    root.append(make("rect", { y: height, width, height: 36, fill: "#fff" }), row);
-    root.setAttribute("height", height + 36);
+    const middle = make("svg", { x: (width - slim) / 2, width: slim, height });
+    middle.append(...root.childNodes);
+    root.append(make("rect", { width, height: height + below, fill: "#fff" }), middle, row);
+    root.setAttribute("height", height + below);
     root.setAttribute("width", width);
     return new XMLSerializer().serializeToString(root);
   };

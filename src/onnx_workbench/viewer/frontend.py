@@ -17,7 +17,7 @@ from pathlib import Path
 
 import onnx
 
-from ..proto import sites
+from ..proto import walk
 
 MODULES = (
     *("base", "text", "json", "xml", "protobuf", "zip", "tar", "flatbuffers", "grapher", "dagre"),
@@ -69,7 +69,7 @@ def operators(model: onnx.ModelProto) -> str:
     Raises:
         UnfitError: the manual is missing or not a list of named entries.
     """
-    used = {site.node.op_type for site in sites(model)}
+    used = {site.node.op_type for site in walk(model)}
     try:
         entries = json.loads(_read(_installed(), "onnx-metadata.json"))
         return json.dumps([entry for entry in entries if entry["name"] in used])

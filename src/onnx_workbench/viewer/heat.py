@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -64,6 +64,15 @@ class Heat:
     def high(self) -> str:
         return self._text(self.span[1])
 
+    def hottest(self, nodes: Iterable[str]) -> str:
+        """The one of the greatest value, "" where none has one."""
+        return max((n for n in nodes if n in self.values), key=self.values.__getitem__, default="")
+
+    def said(self, nodes: Sequence[str]) -> str:
+        """Of one node its value, of several the greatest."""
+        value = self.shown(self.hottest(nodes))
+        return f"up to {value}" if value and len(nodes) > 1 else value
+
     def shown(self, node: str) -> str:
         """The value with its unit, "" for a node that has none."""
         return self._text(self.values[node]) if node in self.values else ""
@@ -115,6 +124,15 @@ class Contrast:
         """The legend: colours and what they mean."""
         mine = f"{text.plural(len(self.only), 'node')} only in {self.name}"
         return (self.hue, mine), (COLD, f"{text.plural(self.both, 'node')} in both")
+
+    def hottest(self, nodes: Iterable[str]) -> str:
+        """The first that only this graph has, "" where both have all."""
+        return next((node for node in nodes if node in self.only), "")
+
+    def said(self, nodes: Sequence[str]) -> str:
+        """Of one node whether only this graph has it, of several how many."""
+        count = len(self.only.intersection(nodes))
+        return f"{count} only here" if count and len(nodes) > 1 else "only here" * count
 
     def shown(self, node: str) -> str:
         return "only here" if node in self.only else ""

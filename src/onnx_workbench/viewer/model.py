@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import onnx
 
 from ..errors import InputError, LoadError
-from ..proto import bodies, sites
+from ..proto import bodies, walk
 from . import wire
 from .origin import Origin, key, origins, scrub
 
@@ -57,8 +57,10 @@ class Model:
         return f"Model({self.name!r}, {len(self.proto.graph.node)} nodes)"
 
 
-def read(source: Any) -> Model:
+def read(source: Any, door: str = "view") -> Model:
     """The graph of ``source``, which is left as it is. Files of external data are never opened.
+
+    ``door`` is what a message says the source was passed to.
 
     >>> from onnx import parser
     >>> read(parser.parse_model('<ir_version: 10, opset_import: ["": 20]> '
@@ -75,25 +77,26 @@ def read(source: Any) -> Model:
     if ir and isinstance(source, ir.Model):
         source = ir.to_proto(source)
     if isinstance(source, onnx.ModelProto):
-        return _model(source, source.graph.name or "model")
+        return _model(_copied(source), source.graph.name or "model")
     if isinstance(source, bytes | bytearray | memoryview):
-        return _parse(bytes(source), "model", f"{len(source):,} bytes")
+        return _parse(bytes(source), "model", f"{door} was passed {len(source):,} bytes")
     path = source if isinstance(source, str | os.PathLike) else getattr(source, "path", None)
     if not isinstance(path, str | os.PathLike):
         raise InputError(
-            f"view was passed an object of class {type(source).__name__}. It expected {_EXPECTED}. "
-            "Export a model first: view(export(model, 'model.onnx', x))."
+            f"{door} was passed an object of class {type(source).__name__}. It expected "
+            f"{_EXPECTED}. Export a model first: {door}(export(model, 'model.onnx', x))."
         )
-    return _open(Path(path))
+    return _open(Path(path), door)
 
 
-def _open(path: Path) -> Model:
+def _open(path: Path, door: str) -> Model:
     try:
         with path.open("rb") as file, _bytes_of(file) as data:
-            return _parse(data, path.name, f"{path.name!r} ({len(data):,} bytes)")
+            said = f"{door} was passed {path.name!r} ({len(data):,} bytes)"
+            return _parse(data, path.name, said)
     except OSError as error:
         raise LoadError(
-            f"view was passed {path.name!r}, which cannot be read: {error.strerror}. It expected "
+            f"{door} was passed {path.name!r}, which cannot be read: {error.strerror}. It expected "
             f"the path of an .onnx file. Write one first: export(model, {path.name!r}, x)."
         ) from error
 
@@ -105,7 +108,7 @@ def _bytes_of(file: BinaryIO) -> AbstractContextManager[wire.Data]:
     return nullcontext(file.read())
 
 
-def _parse(data: wire.Data, name: str, shown: str) -> Model:
+def _parse(data: wire.Data, name: str, said: str) -> Model:
     proto = onnx.ModelProto()
     cause: Exception | None = None
     large = len(data) > STEP_OVER_ABOVE
@@ -116,19 +119,20 @@ def _parse(data: wire.Data, name: str, shown: str) -> Model:
     if cause is None and proto.HasField("graph"):
         return _model(proto, name)
     raise LoadError(
-        f"view was passed {shown}, {_what_is_wrong(data)}. It expected a whole .onnx file. "
+        f"{said}, {_what_is_wrong(data)}. It expected a whole .onnx file. "
         "Copy or export the model again."
     ) from cause
 
 
-def _model(proto: onnx.ModelProto, name: str) -> Model:
+def _model(light: onnx.ModelProto, name: str) -> Model:
+    """Of a graph that is ours to change."""
     files = {
         PurePath(entry.value).name
-        for tensor in proto.graph.initializer
+        for tensor in light.graph.initializer
         for entry in tensor.external_data
         if entry.key == "location" and entry.value != wire.NOT_SENT
     }
-    light = _without_weights(proto)
+    _lighten(light)
     made = origins(light)
     scrub(light)
     return Model(name, packed(light), made, tuple(sorted(files)))
@@ -154,25 +158,32 @@ def _what_is_wrong(data: wire.Data) -> str:
     return "which is no ONNX model: it holds no graph"
 
 
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of the model in which large tensors are stubs: they keep name, type and shape."""
+def _copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model is its owner's: a copy, for which large weights are not even copied."""
     light = onnx.ModelProto()
     _copy(model, light, skip="graph")
     _copy(model.graph, light.graph, skip="initializer")
+    tensors = (t if t.ByteSize() <= LARGEST_TENSOR else stub(t) for t in model.graph.initializer)
+    light.graph.initializer.extend(tensors)
+    return light
+
+
+def _lighten(model: onnx.ModelProto) -> None:
+    """Makes stubs of large tensors: they keep name, type and shape. Gives each node its name."""
     left = ALL_TENSORS
     for tensor in model.graph.initializer:
         size = tensor.ByteSize()
         here = tensor.data_location != onnx.TensorProto.EXTERNAL
         kept = here and size <= min(LARGEST_TENSOR, left)
         left -= size if kept else 0
-        light.graph.initializer.append(tensor if kept else stub(tensor))
-    for tensor in _inner_tensors(light):
+        if not kept:
+            tensor.CopyFrom(stub(tensor))
+    for tensor in _inner_tensors(model):
         if tensor.ByteSize() > LARGEST_TENSOR:
             tensor.CopyFrom(stub(tensor))
-    for site in sites(light):
+    for site in walk(model):
         if not site.function and site.name != key(site.node):
             site.node.name = site.name  # where another node goes by that already
-    return light
 
 
 def _copy(source: Any, target: Any, skip: str) -> None:
@@ -193,7 +204,7 @@ def stub(tensor: onnx.TensorProto) -> onnx.TensorProto:
 
 def _inner_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """The tensors inside attributes, subgraphs and functions, and the sparse ones."""
-    for node in (site.node for site in sites(model)):
+    for node in (site.node for site in walk(model)):
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import anywidget
+import onnx
 import traitlets
 
 from ..errors import InputError
 from ..source import Line
-from . import frontend, origin, saved
+from . import frontend, heap, origin, saved
 from .again import replace_earlier
 from .comparison import Comparison, compare
+from .diagram import cut, diagram
 from .drawing import draw
 from .fold import FOLD_ABOVE, Folded, fold
 from .heat import Contrast, Heat
@@ -51,13 +53,19 @@ class Netron(anywidget.AnyWidget):
     height = traitlets.Int(640, min=160).tag(sync=True)
 
     def __init__(self, model: Model, *, folded: bool = False, **traits: Any) -> None:
-        self._model, self._wanted = model, folded
+        self._model = model
         self.name, self.origins = model.name, model.origins
         self._screen: tuple[str, bytes | None] | None = None
-        shown = {"_picture": draw(model), "_summary": summary(model)}
-        super().__init__(**shown, _sent=self._first(), **traits)
+        proto = model.proto
+        big = folded or len(proto.graph.node) > FOLD_ABOVE
+        drawn = fold(proto) if big else Folded(proto)
+        self._diagram = cut(diagram(drawn.proto, {**drawn.modules, **drawn.stubs}))
+        shown = {"_picture": draw(self.name, self._diagram), "_summary": summary(model)}
+        super().__init__(**shown, _sent=self._first(proto, drawn), **traits)
         self.on_msg(self._answer)
         replace_earlier(self)
+        del proto, drawn
+        heap.give_back()
 
     def close(self) -> None:
         """Takes the view off every page and lets the model go; the text and the picture stay.
@@ -106,7 +114,7 @@ class Netron(anywidget.AnyWidget):
 
     def _colour(self, paint: Heat | Contrast | None) -> None:
         with self.hold_sync():
-            self._picture = draw(self._model, paint)
+            self._picture = draw(self.name, self._diagram, paint)
             self._heat = paint.sheet() if paint else {}
         self._screen = None
 
@@ -146,7 +154,9 @@ class Netron(anywidget.AnyWidget):
         only in new  y
         """
         self._must_be_open()
-        theirs = other._model if isinstance(other, Netron) else read(other)
+        if isinstance(other, Netron):
+            other._must_be_open()
+        theirs = other._model if isinstance(other, Netron) else read(other, "compare")
         return compare(*(Netron(model, height=self.height) for model in (self._model, theirs)))
 
     def _must_be_open(self) -> None:
@@ -203,15 +213,20 @@ class Netron(anywidget.AnyWidget):
         Raises:
             InputError: the folder does not exist, or the installed netron cannot be shown.
         """
+        return saved.write(
+            path, saved.document(self.name, [self._kept()], self._esm, self._sent["page"])
+        )
+
+    def _kept(self) -> dict[str, Any]:
+        """What a saved file holds of this view."""
         self._must_be_open()
         if why := self._sent.get("why"):
             raise InputError(f"save() writes Netron's front-end into the file. {why}")
-        graphs = {"_sent": self._sent}
+        graphs = {"_sent": {name: part for name, part in self._sent.items() if name != "page"}}
         if self._sent["folded"]:
-            graphs["whole"] = self._drawn(whole=True)
+            graphs["whole"] = self._whole()
         shared = ("_picture", "_summary", "_heat", "marked", "selected", "height")
-        traits = {name: getattr(self, name) for name in shared}
-        return saved.write(path, saved.document(self._model.name, self._esm, traits, graphs))
+        return {"traits": {name: getattr(self, name) for name in shared}, "graphs": graphs}
 
     def __repr__(self) -> str:
         return self._summary
@@ -225,23 +240,23 @@ class Netron(anywidget.AnyWidget):
         if isinstance(picture := message.get("picture"), str):
             self._screen = picture, bytes(buffers[0]) if buffers else None
         if message.get("ask") == "whole":
-            answer = self._drawn(whole=True)
+            answer = self._whole()
             parts = answer.pop("parts")
             self.send({**answer, "id": message.get("id")}, parts)
 
-    def _first(self) -> dict[str, Any]:
+    def _first(self, proto: onnx.ModelProto, folded: Folded) -> dict[str, Any]:
         """What a page draws before it asks for anything: the graph, folded where it is big."""
         try:
-            return {**self._drawn(whole=False), "page": _page()}
+            return {**self._drawn(proto, folded), "page": _page()}
         except frontend.UnfitError as error:
             return {"why": _sentence(error)}
 
-    def _drawn(self, whole: bool) -> dict[str, Any]:
-        """One graph; ``parts`` are its bytes, the operators' manual and the source, compressed."""
+    def _whole(self) -> dict[str, Any]:
         proto = self._model.proto
-        nodes = len(proto.graph.node)
-        cut = not whole and (self._wanted or nodes > FOLD_ABOVE)
-        folded = fold(proto) if cut else Folded(proto)
+        return self._drawn(proto, Folded(proto))
+
+    def _drawn(self, proto: onnx.ModelProto, folded: Folded) -> dict[str, Any]:
+        """One graph; ``parts`` are its bytes, the operators' manual and the source, compressed."""
         makers = {name: origin.key(node) for node in proto.graph.node for name in node.output}
         stubs = {label: makers.get(value, "") for label, value in folded.stubs.items()}
         source = {**origin.sheet(self.origins), "stubs": stubs, "modules": folded.modules}
@@ -249,8 +264,8 @@ class Netron(anywidget.AnyWidget):
         rest = (frontend.operators(proto).encode(), json.dumps(source).encode())
         return {
             "name": self._model.name,
-            "nodes": nodes,
-            "folded": cut,
+            "nodes": len(proto.graph.node),
+            "folded": folded.proto is not proto,
             "parts": [graph, *map(compressed, rest)],
         }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import linecache
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -15,7 +16,7 @@ from typing import Any
 import onnx
 
 from .. import notes
-from ..proto import Site, bodies, sites
+from ..proto import Site, bodies, walk
 from ..source import Line
 
 LONGEST_FUNCTION = 400
@@ -29,7 +30,7 @@ _PATH = re.compile(
 """What a trace names as a file; an absolute path in quotes; one that stands alone."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Origin:
     """Of one ONNX node; ``fx``, ``target`` and ``module`` are empty where the file is silent."""
 
@@ -63,14 +64,14 @@ def key(node: onnx.NodeProto) -> str:
 
 def origins(model: onnx.ModelProto) -> dict[str, Origin]:
     """Of every node, also inside the bodies of If, Loop and Scan, by :func:`key`."""
-    return {site.name: _origin(site) for site in sites(model) if not site.function}
+    return {site.name: _origin(site) for site in walk(model) if not site.function}
 
 
 def _origin(site: Site) -> Origin:
-    said = notes.read(site.node)
-    return Origin(
-        site.name, site.node.op_type, site.outputs, said.fx, said.target, said.module, said.line
-    )
+    said, node = notes.read(site.node), site.node
+    texts = (node.op_type, said.fx, said.target, said.module)
+    op, fx, target, module = map(sys.intern, texts)  # one copy of what many nodes say
+    return Origin(site.name, op, tuple(map(sys.intern, site.outputs)), fx, target, module, said.line)
 
 
 def place(line: Line) -> str:
@@ -132,31 +133,38 @@ def _function(line: Line, first: int, last: int, name: str) -> Function:
 
 
 def sheet(made: Mapping[str, Origin]) -> dict[str, Any]:
-    """What the panel beside the graph needs, as JSON: no absolute path is in it."""
+    """What the panel beside the graph needs, as JSON: no absolute path is in it.
+
+    ``nodes`` have their operator, FX node, its target, module, and their place in ``lines``.
+    """
     shown, home = functions(made.values())
-    nodes = {}
-    for name, origin in made.items():
-        line = origin.line
-        nodes[name] = {
-            "op": origin.op,
-            "fx": origin.fx,
-            "target": origin.target,
-            "module": origin.module,
-            "place": place(line) if line else "",
-            "text": without_folders(line.text) if line else "",
-            "line": line.number if line else 0,
-            "function": home.get((line.file, line.number), -1) if line else -1,
-        }
-    return {"nodes": nodes, "functions": [vars(function) for function in shown]}
+    at = {line: i for i, line in enumerate(dict.fromkeys(origin.line for origin in made.values()))}
+    return {
+        "nodes": {name: (o.op, o.fx, o.target, o.module, at[o.line]) for name, o in made.items()},
+        "lines": [_told(line, home) for line in at],
+        "functions": [vars(function) for function in shown],
+    }
 
 
-@lru_cache(maxsize=4096)
+def _told(line: Line | None, home: Mapping[tuple[str, int], int]) -> dict[str, Any]:
+    if line is None:
+        return {"place": "", "text": "", "line": 0, "function": -1}
+    function = home.get((line.file, line.number), -1)
+    text = without_folders(line.text)
+    return {"place": place(line), "text": text, "line": line.number, "function": function}
+
+
 def without_folders(text: str) -> str:
     """The text with each absolute path cut to the file's name.
 
     >>> without_folders('File "/home/ada/model.py", line 12, in forward')
     'File "model.py", line 12, in forward'
     """
+    return _without_folders(text) if "/" in text or "\\" in text else text
+
+
+@lru_cache(maxsize=1024)
+def _without_folders(text: str) -> str:
     return _PATH.sub(lambda found: place(Line(found[0], 0, "", "")).rpartition(":")[0], text)
 
 
@@ -178,17 +186,28 @@ def _named(made: Mapping[str, Origin], fits: Callable[[Origin], Any]) -> tuple[s
 
 def scrub(model: onnx.ModelProto) -> None:
     """Takes the folders of the author's machine out of everything that describes the model."""
-    nodes = [site.node for site in sites(model)]
-    graphs = [model.graph, *(body for node in nodes for body in bodies(node))]
-    values = (v for g in graphs for v in (*g.input, *g.output, *g.value_info, *g.initializer))
-    for described in (model, *model.functions, *nodes, *graphs, *values):
+    for described in _described(model):
         if described.doc_string:
             described.doc_string = without_folders(described.doc_string)
-        for note in described.metadata_props:
-            note.value = without_folders(note.value)
-    for attribute in (attribute for node in nodes for attribute in node.attribute):
-        if attribute.doc_string:
-            attribute.doc_string = without_folders(attribute.doc_string)
-        if attribute.s:
+        if not isinstance(described, onnx.AttributeProto):
+            for note in described.metadata_props:
+                note.value = without_folders(note.value)
+        elif described.s:
             with suppress(UnicodeDecodeError):  # bytes that are no text
-                attribute.s = without_folders(attribute.s.decode()).encode()
+                described.s = without_folders(described.s.decode()).encode()
+
+
+def _described(model: onnx.ModelProto) -> Iterator[Any]:
+    """Whatever has a doc string: models, functions, graphs, their values, nodes, attributes."""
+    yield from (model, *model.functions, *_graph(model.graph))
+    for site in walk(model):
+        yield site.node
+        yield from site.node.attribute
+        for body in bodies(site.node):
+            yield from _graph(body)
+
+
+def _graph(graph: onnx.GraphProto) -> Iterator[Any]:
+    yield graph
+    for values in (graph.input, graph.output, graph.value_info, graph.initializer):
+        yield from values

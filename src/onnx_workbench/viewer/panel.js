@@ -156,8 +156,9 @@ const makePanel = ({ mark, activate }) => {
   return {
     element,
     show,
-    load: (next) => {
-      sheet = next;
+    load: ({ nodes, lines, ...rest }) => {
+      const node = ([op, fx, target, module, at]) => ({ op, fx, target, module, ...lines[at] });
+      sheet = { ...rest, nodes: Object.fromEntries(Object.entries(nodes).map(([k, v]) => [k, node(v)])) };
       again(); // a cell below may have marked nodes before the source was unpacked
     },
     maker: (name) => sheet.stubs[name], // of the value that a stub of a cut edge stands for

@@ -1,17 +1,18 @@
-// Stands for the kernel in a file that view.save() wrote: `saved` holds the traits and the graphs.
-const kernel = (saved) => {
+// Stands for the kernel in a file that save() wrote: of each view `saved` holds the traits, the graphs
+// and the nodes that a choice in it marks in the other one.
+const bytes = (text) => Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
+
+const kernel = ({ traits, graphs: { _sent: first, whole } }) => {
   const ears = new Map();
   const say = (event, ...args) => [...(ears.get(event) ?? [])].forEach((act) => act(...args));
-  const bytes = (text) => Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
-  const { _sent: first, whole } = saved.graphs;
-  saved.traits._sent = { ...first, parts: first.parts.map(bytes), page: bytes(first.page) };
+  traits._sent = { ...first, parts: first.parts.map(bytes), page: bytes(saved.page) };
   return {
-    get: (name) => saved.traits[name],
+    get: (name) => traits[name],
     set: (name, value) => {
-      saved.traits[name] = value;
+      traits[name] = value;
       say(`change:${name}`);
     },
-    save_changes: () => {},
+    save_changes: () => say("saved"),
     on: (event, act) => ears.set(event, (ears.get(event) ?? new Set()).add(act)),
     off: (event, act) => ears.get(event)?.delete(act),
     send: async ({ ask, id }) => {
@@ -21,4 +22,14 @@ const kernel = (saved) => {
   };
 };
 
-render({ model: kernel(saved), el: document.querySelector("main") });
+const models = saved.views.map(kernel);
+models.forEach((model, at) => {
+  const { kin = {} } = saved.views[at];
+  model.on("saved", () => {
+    const marked = model.get("marked");
+    const names = (marked.length ? marked : [model.get("selected")]).flatMap((name) => kin[name] ?? []);
+    models[1 - at]?.set("marked", [...new Set(names)]);
+  });
+  const el = document.body.appendChild(document.createElement("main"));
+  render({ model, el });
+});

@@ -1,4 +1,4 @@
-"""A view as one HTML file that opens without a kernel, a server or a network."""
+"""Views as one HTML file that opens without a kernel, a server or a network."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ _POLICY = (
 
 _STYLE = """
   html, body, main { margin: 0; height: 100%; background: #fff; }
+  body { display: flex; flex-wrap: wrap; }
+  main { flex: 1 1 min(420px, 100%); min-width: 0; }
+  main + main { outline: 1px solid #8888; }
   .ow-view { height: 100%; display: flex; flex-direction: column; }
   .ow-view .ow-netron { flex: 1; min-height: 0; border: 0; border-radius: 0; }
   .ow-netron .ow-graph { height: auto !important; resize: none; }
@@ -29,11 +32,12 @@ _STYLE = """
   }"""
 
 
-def document(
-    title: str, script: str, traits: Mapping[str, Any], graphs: Mapping[str, Mapping[str, Any]]
-) -> str:
-    """``script`` defines ``render``; ``graphs``: what is drawn first, and what can be asked for."""
-    data = json.dumps({"traits": traits, "graphs": graphs}, default=_coded)
+def document(title: str, views: Sequence[Mapping[str, Any]], script: str, page: bytes) -> str:
+    """Of each view ``traits``, ``graphs`` (what is drawn first, and what can be asked for) and
+    ``kin``, what a choice in it marks in the other; ``script`` defines ``render``, ``page`` is the
+    frame's.
+    """
+    data = json.dumps({"page": page, "views": views}, default=_coded)
     tail = (Path(__file__).parent / "saved.js").read_text(encoding="utf-8")
     code = _inline(f"const saved = {data};\n{script}\n{tail}")
     return (
@@ -41,7 +45,7 @@ def document(
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         f'<meta name="viewport" content="width=device-width">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head>"
-        f'<body><main></main><script type="module">{code}</script></body></html>\n'
+        f'<body><script type="module">{code}</script></body></html>\n'
     )
 
 

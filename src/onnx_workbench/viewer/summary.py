@@ -29,9 +29,10 @@ def summary(model: Model) -> str:
     nodes         1: Relu
     initializers  none
     """
-    graph = model.proto.graph
+    proto = model.proto
+    graph = proto.graph
     weights = {tensor.name for tensor in graph.initializer}
-    rows = [(plain(model.name), _versions(model.proto))]
+    rows = [(plain(model.name), _versions(proto))]
     rows += _ends("input", [value for value in graph.input if value.name not in weights])
     rows += _ends("output", graph.output)
     rows += [("nodes", _nodes(graph.node)), ("initializers", _weights(graph.initializer))]

@@ -1,11 +1,9 @@
-"""Two graphs side by side in JupyterLab, and what Netron's own sidebars tell the kernel."""
+"""What is linked in JupyterLab: two graphs; source, FX, ONNX and Netron; Netron and its panes."""
 
 from __future__ import annotations
 
-import nbformat
 import onnx
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
 from onnx import parser
 
 pytestmark = pytest.mark.browser
@@ -28,7 +26,26 @@ saved = view({FILE!r})
 saved.compare("hostile.onnx")
 ===
 saved.heat(dict.fromkeys(saved.origins, 1.0), unit={MARKUP!r})
-print(saved.save("hostile.html"))"""
+print(saved.save("hostile.html"))
+===
+import io
+from PIL import Image
+wide = pair.left._screen and pair.right._screen and Image.open(io.BytesIO(pair.png())).width
+words = ["2 nodes only in old.onnx", "1 node only in new.onnx"]
+print(wide and wide > 400, [f">{{said}}<" in pair.svg() for said in words])
+===
+import torch
+import onnx_workbench as ow
+class Small(torch.nn.Module):
+    def forward(self, x, bold="<b>bold</b>"):
+        first = torch.relu(x + 1)
+        return torch.tanh(first)
+artifact = ow.export(Small().eval(), "columns.onnx", torch.ones(2, 3))
+shown = ow.view(artifact)
+lineage = ow.trace(artifact)
+lineage.beside(shown)
+===
+print(shown.marked, lineage.columns.marked)"""
 
 
 def hostile(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -44,21 +61,13 @@ def hostile(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="module")
-def notebook(open_notebook, lab, tmp_path_factory):
+def notebook(run_cells, lab):
     old, new = parser.parse_model(OLD), parser.parse_model(NEW)
     for name, model in (("old.onnx", old), ("new.onnx", new)):
         onnx.save(model, lab.folder / name)
     for name, model in ((FILE, old), ("hostile.onnx", new)):
         onnx.save(hostile(model), lab.folder / name)
-    path = tmp_path_factory.mktemp("notebooks") / "compare.ipynb"
-    cells = [new_code_cell(source) for source in CELLS.split("\n===\n")]
-    kernel = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
-    notebook = open_notebook(path)
-    notebook.run_all()
-    failed = [o for cell in notebook.outputs() for o in cell if o["output_type"] == "error"]
-    assert failed == []
-    return notebook
+    return run_cells(CELLS)
 
 
 def fill(graph, name: str) -> str:
@@ -79,6 +88,10 @@ def test_two_graphs_stand_side_by_side_with_what_only_one_has_coloured(notebook)
         ["2 nodes only in old.onnx", "1 node in both"],
         ["1 node only in new.onnx", "1 node in both"],
     ]
+
+
+def test_the_picture_of_both_has_both_legends(notebook):
+    notebook.run_until(4, "True [True, True]")
 
 
 def test_a_frame_made_lower_still_shows_the_whole_of_a_small_graph(notebook):
@@ -152,6 +165,37 @@ def test_a_saved_file_of_a_hostile_model_runs_nothing(notebook, lab):
         assert place.evaluate("document.body.title") != "harmed"
         assert place.locator("img[src=x]").count() == 0
     page.close()
+
+
+def marked(notebook, column):
+    rows = notebook.page.locator(".ow-columns section").nth(column).locator(".marked span")
+    return [row.strip() for row in rows.all_text_contents()]
+
+
+def test_a_line_marks_its_nodes_in_every_column_and_in_netron(notebook):
+    graph = notebook.graph(4)
+    notebook.page.get_by_role("button", name="first = torch.relu(x + 1)").click()
+    assert marked(notebook, 0) == ["first = torch.relu(x + 1)"]
+    assert marked(notebook, 1) == ["add", "relu"]
+    assert marked(notebook, 2) == ["node_add", "node_relu"]
+    notebook.run_until(6, "['node_add', 'node_relu'] ['node_add', 'node_relu']")
+    assert graph.locator("#node-name-node_relu").count() == 1
+
+
+def test_a_node_clicked_in_netron_marks_its_line(notebook):
+    notebook.graph(4).locator("#node-name-node_tanh").click()
+    notebook.page.locator(".ow-columns .marked", has_text="return torch.tanh(first)").wait_for()
+    assert marked(notebook, 2) == ["node_tanh"]
+
+
+def test_a_second_click_takes_the_marks_away_and_source_is_no_markup(notebook):
+    row = notebook.page.locator(".ow-columns section").nth(1).get_by_role("button", name="relu")
+    row.click()
+    assert row.get_attribute("aria-pressed") == "true"
+    row.click()
+    assert marked(notebook, 0) == marked(notebook, 1) == marked(notebook, 2) == []
+    assert "<b>bold</b>" in notebook.page.locator(".ow-columns").inner_text()
+    assert notebook.page.locator(".ow-columns b").count() == 0
 
 
 def test_nobody_else_was_asked_for_anything(notebook):

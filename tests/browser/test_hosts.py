@@ -1,0 +1,120 @@
+"""The view on pages that are stricter than JupyterLab's: drawn, or a static picture and a sentence.
+
+The kernel is that of a saved file, whose own policy is taken off, so that the host's alone counts.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from onnx import parser
+
+from onnx_workbench import view
+
+from .conftest import KEEP_EVAL
+
+pytestmark = pytest.mark.browser
+
+HALF = (
+    '<ir_version: 10, opset_import: ["": 20]> '
+    "half (float[2] x) => (float[2] y) { [relu] y = Relu(x) }"
+)
+HOST, OUTPUT = "https://host.test/", "https://output.test/"
+
+VS_CODE = (
+    "default-src 'none'; "
+    "script-src 'self' https://*.vscode-cdn.net 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'self' https://*.vscode-cdn.net 'unsafe-inline'; "
+    "img-src 'self' https://*.vscode-cdn.net https: http: data:; "
+    "font-src 'self' https://*.vscode-cdn.net https:; connect-src https:; child-src https: data:"
+)
+ALONE = "<script>window.parent = window.top = window; window.frameElement = null;</script>"
+
+
+@pytest.fixture(scope="module")
+def shown_by(browser, tmp_path_factory):
+    """A frame of a host's page that shows a view, and the requests that it made."""
+    context = browser.new_context(viewport={"width": 900, "height": 600})
+    context.set_default_timeout(20_000)
+    context.add_init_script(KEEP_EVAL)
+    path = view(parser.parse_model(HALF)).save(tmp_path_factory.mktemp("saved") / "half.html")
+    html = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", path.read_text("utf-8"))
+
+    def open_(policy="", sandbox="", script="", patience=20_000):
+        meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">' if policy else ""
+        output = html.replace("<head>", f"<head>{meta}{script}", 1)
+        output = output.replace("PATIENCE = 20000", f"PATIENCE = {patience}")
+        output = output.replace('<script type="module">', '<script type="module" nonce="host">')
+        host = f'<iframe src="{OUTPUT}" sandbox="allow-scripts {sandbox}" width="880" height="560">'
+        page, asked = context.new_page(), []
+
+        def answer(route):
+            if route.request.url.startswith(("data:", "blob:")):
+                return route.continue_()
+            asked.append(route.request.url)
+            body = host if route.request.url == HOST else output
+            route.fulfill(body=body, content_type="text/html; charset=utf-8")
+
+        page.route("**/*", answer)
+        page.goto(HOST)
+        return page.locator("body > iframe").element_handle().content_frame(), asked
+
+    yield open_
+    context.close()
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        {
+            "policy": VS_CODE,
+            "script": ALONE,
+            "sandbox": "allow-same-origin allow-forms allow-pointer-lock allow-downloads",
+        },
+        {"sandbox": "allow-forms allow-popups allow-downloads"},
+    ],
+    ids=["vs code", "colab"],
+)
+def test_a_graph_is_drawn_and_answers_a_click(shown_by, host):
+    """VS Code: the policy and the script of its notebook webview, as microsoft/vscode has them in
+    contrib/notebook/browser/view/renderers/backLayerWebView.ts (behind the setting
+    `notebook.experimental.enableCsp`, without which there is no policy) and
+    contrib/webview/browser/pre/index.html.
+
+    Colab: each output stands in a sandboxed frame of another origin, by its own notebook
+    snippets/advanced_outputs.ipynb and googlecolab/colabtools issue 6. Which policy that frame
+    has is not published; the tests below say what happens when it is too strict.
+    """
+    output, asked = shown_by(**host)
+    output.locator(".ow-netron.drawn").wait_for()
+    graph = output.locator(".ow-netron iframe").element_handle().content_frame()
+    graph.locator("#node-name-relu").click()
+    output.get_by_text("The file does not say which line made this node.").wait_for()
+    assert asked == [HOST, OUTPUT]
+
+
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [
+        ({"policy": "script-src 'nonce-host'", "patience": 500}, "Netron did not start here, so"),
+        (
+            {"policy": "worker-src 'none'"},
+            "Netron could not draw this model (Unknown worker error type 'error'), so",
+        ),
+        (
+            {"policy": "require-trusted-types-for 'script'"},
+            "Netron did not start here (Failed to set the 'srcdoc' property on "
+            "'HTMLIFrameElement': This document requires 'TrustedHTML' assignment), so",
+        ),
+    ],
+    ids=["no script", "no worker", "no frame"],
+)
+def test_a_page_that_forbids_netron_shows_the_static_picture_and_says_so(shown_by, host, told):
+    output, asked = shown_by(**host)
+    output.locator(".ow-netron.still").wait_for()
+    assert output.locator(".ow-note").inner_text() == f"{told} this is a static picture."
+    still = output.locator(".ow-still")
+    assert still.is_visible()
+    assert still.evaluate("(image) => image.complete && image.naturalHeight > 100")
+    assert asked == [HOST, OUTPUT]
