@@ -61,6 +61,7 @@ class Case:
     kwargs: dict[str, Any]
     dynamic: Mapping[str, Any] | None
     opset: int | None
+    translations: exporter.Translations | None = None
     folder: Path = Path()
     graph: Graph = None  # type: ignore[assignment]
     artifact: Artifact = None  # type: ignore[assignment]
@@ -158,12 +159,14 @@ def _capture(case: Case) -> Iterator[Finding]:
 def _export(case: Case) -> Iterator[Finding]:
     path = case.folder / "model.onnx"
     try:
-        case.artifact = export(case.graph, path, opset=case.opset)
+        case.artifact = export(
+            case.graph, path, opset=case.opset, translations=case.translations
+        )
     except ExportError as error:
         yield Finding.of_error("export", error)
         if case.opset is None:
             return
-        case.artifact = export(case.graph, path)
+        case.artifact = export(case.graph, path, translations=case.translations)
     else:
         nodes = plural(case.artifact.operations.total(), "node")
         yield Finding("export", "ok", f"{nodes}, checked by onnx, loaded by ONNX Runtime")
@@ -173,7 +176,14 @@ def _contract(case: Case) -> Iterator[Finding]:
     if not case.dynamic:
         yield Finding("contract", "ok", "no dimension was asked to stay dynamic")
         return
-    for dimension in probe(case.model, *case.args, dynamic=case.dynamic, **case.kwargs).dimensions:
+    contract = probe(
+        case.model,
+        *case.args,
+        dynamic=case.dynamic,
+        translations=case.translations,
+        **case.kwargs,
+    )
+    for dimension in contract.dimensions:
         verdict = "ok" if dimension else "broken" if dimension.verdict == REFUSED else "wrong"
         bad = (
             f"; at size {t.size} {t.outcome}: {t.said}"
@@ -219,7 +229,8 @@ def _first_line(case: Case) -> tuple[Line | None, str]:
 
 def _opsets(case: Case) -> Iterator[Finding]:
     ours = case.artifact.opset
-    ladder = opsets(case.graph, asked=sorted({OLDEST, ours + 1} - {ours}))
+    asked = sorted({OLDEST, ours + 1} - {ours})
+    ladder = opsets(case.graph, asked=asked, translations=case.translations)
     for rung in ladder.rungs:
         if rung.differs and not case.random:
             yield Finding("opsets", "wrong", f"opset {rung.asked} gives other numbers: {rung.said}")

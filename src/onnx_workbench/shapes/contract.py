@@ -15,7 +15,7 @@ from torch import nn
 
 from ..artifact import Artifact, export
 from ..capturing.dims import demanded, limits, relaxed
-from ..capturing.exporter import evaluating
+from ..capturing.exporter import Translations, evaluating
 from ..capturing.graph import Graph, capture
 from ..capturing.guards import Guard, culprit, listening
 from ..errors import CaptureError, InputError
@@ -42,7 +42,11 @@ _LOOK = "Give probe() the model, or verify() one of these sizes: torch.export ha
 
 
 def probe(
-    model: nn.Module | Artifact, *args: Any, dynamic: Mapping[str, Any] | None = None, **kwargs: Any
+    model: nn.Module | Artifact,
+    *args: Any,
+    dynamic: Mapping[str, Any] | None = None,
+    translations: Translations | None = None,
+    **kwargs: Any,
 ) -> Contract:
     """Try each dynamic dimension of a model's ONNX file at many sizes, against the model itself.
 
@@ -62,6 +66,7 @@ def probe(
         dynamic: the dimensions asked for, as :func:`~onnx_workbench.capture` takes them; by name of
             the input for a loaded file. The default is what an Artifact was exported with, or
             declares.
+        translations: as for :func:`~onnx_workbench.export`, where there is a module to be exported.
 
     Raises:
         InputError: nothing is asked for, or the arguments do not fit.
@@ -78,7 +83,10 @@ def probe(
         if isinstance(model, Artifact):
             subject = _of_artifact(model, args, kwargs, dynamic)
         else:
-            subject = _of_model(model, args, kwargs, dynamic or {}, Path(folder))
+            graph = _captured(model, args, kwargs, dynamic or {})
+            file = replace(graph, axes=_standing(graph))
+            artifact = export(file, Path(folder) / "probed.onnx", translations=translations)
+            subject = replace(in_graph(artifact, graph, args, kwargs), exported=False)
         if not subject.asked:
             raise InputError(
                 "probe() was asked for no dynamic dimension. Name what may change, for example "
@@ -201,13 +209,10 @@ def _notes(dimension: Dimension) -> Iterator[str]:
         yield f"    What helps: {dimension.repair}"
 
 
-def _of_model(
-    model: nn.Module, args: tuple, kwargs: Any, dynamic: Mapping[str, Any], folder: Path
-) -> Subject:
+def _captured(model: nn.Module, args: tuple, kwargs: Any, dynamic: Mapping[str, Any]) -> Graph:
+    """The graph with what was asked for, whether it can be kept or not."""
     graph = capture(model, *args, dynamic=relaxed(dynamic), **kwargs)
-    graph = replace(graph, axes=tuple(graph.signature.axes(dynamic)))
-    artifact = export(replace(graph, axes=_standing(graph)), folder / "probed.onnx")
-    return replace(in_graph(artifact, graph, args, kwargs), exported=False)
+    return replace(graph, axes=tuple(graph.signature.axes(dynamic)))
 
 
 def _of_artifact(
