@@ -248,11 +248,15 @@ def test_wrong_numbers_beyond_a_decision_are_found_with_the_decision():
     assert dimension.repair.startswith("A Python decision on a size is taken once")
 
 
-def test_auto_in_an_artifact_is_advertised_and_broken(tmp_path):
-    artifact = export(Table().eval(), tmp_path / "m.onnx", X, dynamic={"x": {1: Dim.AUTO}})
-    dimension = only(found := probe(artifact))
+def test_auto_that_gave_up_is_a_number_in_the_file_and_static_in_silence(tmp_path):
+    dynamic = {"x": {0: Dim.AUTO, 1: Dim.AUTO}}
+    artifact = export(Table().eval(), tmp_path / "m.onnx", X, dynamic=dynamic)
+    assert [value.shape for value in artifact.inputs] == [("x_0", 16, 8)]
+    assert [value.shape for value in artifact.outputs] == [("x_0", 16, 8)]
+    kept, dimension = (found := probe(artifact)).dimensions
     assert not found
-    assert dimension.verdict == "advertised but broken"
+    assert (kept.verdict, kept.promised) == ("kept", "x_0")
+    assert (dimension.verdict, dimension.promised) == ("static in silence", 16)
     assert dimension.line.text == "return x + self.positions"
 
 

@@ -22,8 +22,8 @@ QUICK = {"opsets", "latency", "hot lines"}
 
 @pytest.fixture(scope="module")
 def sound():
-    model, args, dynamic = zoo_factories.sound()
-    return audit(model, *args, dynamic=dynamic)
+    model, args, options = zoo_factories.sound()
+    return audit(model, *args, **options)
 
 
 def by_stage(report):

@@ -21,7 +21,7 @@ class Branching(nn.Module):
 
 
 def sound():
-    return Doubled().eval(), (torch.ones(3, 2),), {"x": {0: "batch"}}
+    return Doubled().eval(), (torch.ones(3, 2),), {"dynamic": {"x": {0: "batch"}}}
 
 
 def broken():

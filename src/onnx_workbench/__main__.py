@@ -40,7 +40,7 @@ def _audit(asked: argparse.Namespace) -> int:
     from .inspection import audit
 
     model, args, options = _made(asked.factory)
-    report = audit(model, *args, **{"skip": asked.skip, **options})
+    report = audit(model, *args, **{**options, "skip": asked.skip})
     print(report)
     if asked.report:
         report.save(asked.report)

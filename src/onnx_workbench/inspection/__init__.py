@@ -15,8 +15,8 @@ from torch import nn
 
 from .. import progress
 from ..artifact import Artifact
-from ..errors import InputError, TrainingModeWarning
 from ..capturing.exporter import Translations
+from ..errors import InputError, TrainingModeWarning
 from ..text import html_table, plural, table
 from . import bundle, stages
 from .finding import FAULTS, VERDICTS, Finding

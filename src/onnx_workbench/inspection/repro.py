@@ -1,10 +1,10 @@
 """Runs by itself: `python repro.py`. It needs torch, onnx, onnxscript and onnxruntime, no weights.
 
-The model has its own source and structure, and random weights of a fixed seed. Its inputs, and the
-tensors that it makes for itself, are the ones of the audit where they take 4 kB or less; larger ones
-are drawn anew with the same shape, dtype, mean, deviation and ends, and as many zeros, infinities
-and NaN. It is exported, run in ONNX Runtime and compared, at the sizes of the call and at those that
-the audit found wrong. Exit code: 0 where all agrees, 1 where it does not.
+The model has its own source and structure, and random weights of a fixed seed. Its inputs, and
+the tensors that it makes for itself, are those of the audit where they take 4 kB or less; larger
+ones are drawn anew with the same shape, dtype, mean, deviation and ends, and as many zeros,
+infinities and NaN. It is exported, run in ONNX Runtime and compared, at the sizes of the call and
+at those that the audit found wrong. Exit code: 0 where all agrees, 1 where it does not.
 """
 
 import json

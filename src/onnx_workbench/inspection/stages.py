@@ -23,7 +23,7 @@ from ..ladder import opsets
 from ..lines.hotspots import profile
 from ..racing.race import race
 from ..shapes.contract import REFUSED, probe
-from ..shapes.sizes import BAD
+from ..shapes.sizes import BAD, Place
 from ..source import Line, is_users, user_line
 from ..text import plural, seconds
 from . import facts
@@ -53,7 +53,7 @@ class Case:
     """What is audited, and what the stages have made of it so far.
 
     A stage runs only where what it needs is there: ``model``, ``graph`` and ``artifact`` are None
-    until then.
+    until then. ``sizes`` are those of calls that went wrong.
     """
 
     subject: nn.Module | Artifact
@@ -62,6 +62,7 @@ class Case:
     dynamic: Mapping[str, Any] | None
     opset: int | None
     translations: exporter.Translations | None = None
+    sizes: tuple[tuple[Place, ...], ...] = ()
     folder: Path = Path()
     graph: Graph = None  # type: ignore[assignment]
     artifact: Artifact = None  # type: ignore[assignment]
@@ -159,9 +160,7 @@ def _capture(case: Case) -> Iterator[Finding]:
 def _export(case: Case) -> Iterator[Finding]:
     path = case.folder / "model.onnx"
     try:
-        case.artifact = export(
-            case.graph, path, opset=case.opset, translations=case.translations
-        )
+        case.artifact = export(case.graph, path, opset=case.opset, translations=case.translations)
     except ExportError as error:
         yield Finding.of_error("export", error)
         if case.opset is None:
@@ -185,13 +184,14 @@ def _contract(case: Case) -> Iterator[Finding]:
     )
     for dimension in contract.dimensions:
         verdict = "ok" if dimension else "broken" if dimension.verdict == REFUSED else "wrong"
-        bad = (
-            f"; at size {t.size} {t.outcome}: {t.said}"
-            for t in dimension.trials
-            if t.outcome in BAD
-        )
-        sentence = f"{dimension.place} is {dimension.verdict}{next(bad, '')}"
+        first = next((trial for trial in dimension.trials if trial.outcome in BAD), None)
+        told = f"; at size {first.size} {first.outcome}: {first.said}" if first else ""
+        case.sizes += (first.moved,) if first else ()
+        sentence = f"{dimension.place} is {dimension.verdict}{told}"
         yield Finding("contract", verdict, sentence, dimension.line, dimension.repair)
+    for clash in contract.clashes:
+        case.sizes += (clash.moved,)
+        yield Finding("contract", "wrong", f"Moved together, {clash}")
 
 
 def _numbers(case: Case) -> Iterator[Finding]:
