@@ -180,7 +180,7 @@ class Contract:
         """The fewest dimensions that are not kept when they are moved together."""
         bad = [one for one in self.joints if one.outcome in BAD]
         pairs = [one for one in bad if len(one.dimensions) == 2]
-        return tuple({one.dimensions: one for one in pairs or bad}.values())
+        return tuple({one.dimensions: one for one in (pairs or bad)[::-1]}.values())[::-1]
 
     def __repr__(self) -> str:
         parts = [self._headline(), table(map(_row, self.dimensions), _HEADER)]
