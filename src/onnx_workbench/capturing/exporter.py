@@ -103,9 +103,10 @@ def _settle(program: ONNXProgram) -> None:
     """
     graph = program.model.graph
     for value in (*graph.inputs, *(output for node in graph for output in node.outputs)):
-        for axis, size in enumerate(value.shape or ()):
-            if str(size).isdigit() and value.shape is not None:
-                value.shape[axis] = int(str(size))
+        shape = value.shape
+        if shape and any(str(size).isdigit() and not isinstance(size, int) for size in shape):
+            settled = [int(str(size)) if str(size).isdigit() else size for size in shape]
+            value.shape = type(shape)(settled)
 
 
 def trace(
