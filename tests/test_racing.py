@@ -83,7 +83,7 @@ def sanitised(report: str) -> str:
 
 def lane(name, *blocks, rounds=5, **more):
     """A lane whose processes took so many nanoseconds a block."""
-    return Lane(name, more.pop("batch", None), tuple(Run((b,) * rounds) for b in blocks), **more)
+    return Lane(name, tuple(Run((b,) * rounds) for b in blocks), **more)
 
 
 # ------------------------------------------------------------------ in this process
@@ -190,26 +190,6 @@ def test_single_calls_end_with_their_seconds(clock, monkeypatch):
     assert laps == (30_000_000,) * 4
 
 
-def test_a_sweep_repeats_or_cuts_the_rows_of_every_tensor(clock):
-    seen = []
-
-    def watcher(x, *, mask, scale, flag):
-        seen.append((x.tolist(), mask.tolist(), scale.item(), flag))
-        clock.now += 4_000_000
-
-    mask = torch.tensor([True, False, True])
-    options = {"scale": torch.tensor(2.0), "flag": "kept"}
-    result = quick({"w": watcher}, X, mask=mask, **options, batch=(1, 4), seconds=0.001)
-    assert ([[0, 1]], [True], 2.0, "kept") in seen
-    assert ([[0, 1], [2, 3], [4, 5], [0, 1]], [True, False, True, True], 2.0, "kept") in seen
-    assert len({str(one) for one in seen}) == 2
-    assert result.batches == (1, 4)
-
-
-def test_one_batch_size_may_be_a_plain_number(clock):
-    assert quick({"a": clock.contestant("a", 4000)}, X, batch=4).batches == (4,)
-
-
 def test_a_contestant_that_fails_stays_in_the_table_and_the_others_race(clock):
     def broken(x):
         raise RuntimeError("No working C++ compiler found.\nSet CXX.")
@@ -221,18 +201,6 @@ def test_a_contestant_that_fails_stays_in_the_table_and_the_others_race(clock):
     assert re.search(r"^compiled .* did not run$", report, re.MULTILINE)
     assert "did not run  compiled: RuntimeError: No working C++ compiler found.\n" in report
     assert result.ratio("compiled") is None
-
-
-def test_a_static_batch_fails_only_where_it_does_not_fit(clock):
-    def static(x):
-        clock.now += 4_000_000
-        if len(x) != 1:
-            raise ValueError("Got: 4 Expected: 1")
-
-    result = quick({"a": clock.contestant("a", 8000), "static": static}, X, batch=(1, 4, 16))
-    assert result.ratio("static", 1).value == pytest.approx(2.0)
-    assert result.ratio("static", 4) is None
-    assert "static: ValueError: Got: 4 Expected: 1 (batch 4, 16)" in repr(result)
 
 
 def test_an_entry_that_cannot_be_made_is_a_contestant_that_fails(clock):
@@ -423,7 +391,7 @@ def test_two_races_differ_in_their_numbers_alone(clock):
     def report(*costs):
         names = ("PyTorch", "ONNX Runtime", "torch.compile")
         contestants = {n: clock.contestant(n, c) for n, c in zip(names, costs, strict=True)}
-        return repr(quick(contestants, X, batch=3))
+        return repr(quick(contestants, X))
 
     reports = {report(7, 4000, 123.4), report(4000, 38.75, 4010), report(400, 400, 400)}
     assert len(reports) == 3
@@ -436,7 +404,7 @@ def test_records_hold_what_the_table_shows(clock):
 
     contestants = {"a": clock.contestant("a", 9000, 4000), "b": clock.contestant("b", 2000)}
     a, copy, b, failed = quick({**contestants, "x": broken}, seconds=1.0).records()
-    assert (a["contestant"], a["batch"], a["median"], a["first_call"]) == ("a", None, 4e-3, 9e-3)
+    assert (a["contestant"], a["median"], a["first_call"]) == ("a", 4e-3, 9e-3)
     assert (b["ratio"], b["verdict"]) == (pytest.approx(2.0), "faster")
     assert (copy["contestant"], copy["verdict"]) == ("a again", "same")
     assert (failed["median"], failed["ratio"], failed["error"]) == (None, None, "RuntimeError: no")
@@ -451,20 +419,6 @@ def test_the_report_names_the_machine_and_the_versions_in_use(clock):
     assert "\ndoubt    one process for all: a quick race: a percent or two is chance" in repr(
         result
     )
-
-
-def test_one_batch_size_is_drawn_as_blocks_and_several_as_a_sweep():
-    from matplotlib import pyplot
-
-    def lanes(*batches):
-        return tuple(lane(n, 4000, 5000, batch=b) for b in batches for n in ("a", "b"))
-
-    single, swept = Race(lanes(4)).plot(), Race(lanes(1, 64)).plot()
-    assert single.get_title(loc="left") == Race(lanes(4)).finding
-    assert (swept.get_xscale(), swept.get_xlabel()) == ("log", "batch size")
-    own = pyplot.figure().add_subplot()
-    assert Race(lanes(1, 64)).plot(ax=own) is own
-    pyplot.close("all")
 
 
 # ------------------------------------------------------------------ the verdict
@@ -519,13 +473,13 @@ def test_the_interval_is_students_over_the_medians_of_the_strata():
 
 def test_what_a_round_did_to_both_does_not_count():
     hit = np.array([1, 1, 5, 1, 1, 9, 1, 2])
-    a = Lane("a", None, tuple(Run(tuple((1000 * k * hit).tolist())) for k in (1, 3)))
-    b = Lane("b", None, tuple(Run(tuple((500 * k * hit).tolist())) for k in (1, 3)))
+    a = Lane("a", tuple(Run(tuple((1000 * k * hit).tolist())) for k in (1, 3)))
+    b = Lane("b", tuple(Run(tuple((500 * k * hit).tolist())) for k in (1, 3)))
     assert verdict.ratios(a, [b], 0.03)["b"].low == pytest.approx(2.0)
 
 
 def test_a_stratum_in_which_one_has_fewer_rounds_counts_those_of_both():
-    a, b = Lane("a", None, (Run((1000,) * 5),)), Lane("b", None, (Run((500,) * 3),))
+    a, b = Lane("a", (Run((1000,) * 5),)), Lane("b", (Run((500,) * 3),))
     assert [len(logs) for logs in verdict.differences(a, b)] == [3]
 
 
@@ -571,21 +525,6 @@ def test_several_threads_get_a_verdict_only_where_cores_are_free(threads, cores,
     result = Race((lane("a", 2000, 2010), lane("b", 1000, 1000)), conditions)
     assert (result.ratio("b").verdict == "contended") is contended
     assert (": no verdict" in repr(result)) is contended
-
-
-def test_the_finding_names_both_ends_of_a_sweep():
-    def pair(batch, nanoseconds):
-        return lane("a", 1000, 1000, batch=batch), lane("b", *[nanoseconds] * 2, batch=batch)
-
-    lanes = (*pair(1, 500), *pair(4, 900), *pair(64, 1250))
-    assert Race(lanes).finding == (
-        "b is 2.00x as fast as a (95 % interval 2.00 to 2.00) at batch 1; "
-        "0.80x as fast (95 % interval 0.80 to 0.80) at batch 64"
-    )
-    assert Race((*pair(1, 1000), *pair(64, 1000))).finding == (
-        "b against a: no difference that matters (within 3 %) at batch 1 and 64"
-    )
-    assert Race(pair(4, 500)).finding.endswith(" (95 % interval 2.00 to 2.00) at batch 4")
 
 
 # ------------------------------------------------------------------ workers
@@ -886,7 +825,7 @@ def measured(**changes):
 
 
 def test_a_saved_race_is_the_same_race(tmp_path):
-    failed = Lane("x", None, error=RuntimeError("no"))
+    failed = Lane("x", error=RuntimeError("no"))
     result = Race((*measured().lanes, failed), measured().conditions)
     result.save(tmp_path / "race.json")
     again = Race.load(tmp_path / "race.json")
@@ -989,21 +928,6 @@ def test_what_cannot_race_is_refused_with_what_to_do_next():
     assert error_of({"relu": torch.relu}, X, seconds=0) == "seconds is 0; it must be more than 0."
 
 
-@pytest.mark.parametrize("batch", [0, (1, -4), (), (1, 2.5), True])
-def test_a_batch_size_is_a_whole_number(batch):
-    assert error_of({"relu": torch.relu}, X, batch=batch) == (
-        f"batch is {batch!r}; it must be one whole number of 1 or more, or several: (1, 4, 16)."
-    )
-
-
-@pytest.mark.parametrize("args", [(), (torch.tensor(1.0),), (torch.empty(0, 2),)])
-def test_a_sweep_needs_rows_to_repeat(args):
-    assert error_of({"relu": torch.relu}, *args, batch=(1, 4)) == (
-        "batch is (1, 4), but no row of the inputs can be repeated. "
-        "Pass tensors whose dimension 0 is the batch, with one row or more."
-    )
-
-
 def test_when_nobody_runs_everybodys_reason_is_given():
     def long_winded(x):
         raise RuntimeError("o" * 100)
@@ -1021,12 +945,9 @@ def test_when_nobody_runs_the_first_error_is_chained():
 
 
 def test_a_lane_that_never_was_names_those_that_were():
-    result = Race((lane("a", 1000, batch=1), lane("b", 1000, batch=1)))
     with pytest.raises(InputError) as caught:
-        result.lane("c", 4)
-    assert str(caught.value) == (
-        "There is no contestant 'c' at batch 4 in this race. It has 'a', 'b' at batch 1."
-    )
+        Race((lane("a", 1000), lane("b", 1000))).lane("c")
+    assert str(caught.value) == "There is no contestant 'c' in this race. It has 'a', 'b'."
 
 
 def test_what_cannot_be_packed_says_why():

@@ -18,6 +18,7 @@ from .racing.bench import Entry
 from .racing.race import entry_of
 from .racing.report import reason
 from .racing.worker import Worker, WorkerError, packed
+from .tabled import Tabled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,7 +78,7 @@ class Bill:
 
 
 @dataclass(frozen=True, repr=False)
-class Costs:
+class Costs(Tabled):
     """What each contestant costs until its first answer; the repr is the report."""
 
     bills: tuple[Bill, ...]
@@ -95,7 +96,7 @@ class Costs:
         return f"first answer: {'; '.join(parts)}"
 
     def records(self) -> list[dict[str, Any]]:
-        """One flat dict a process, seconds and bytes, for ``pandas.DataFrame``."""
+        """One flat dict a process, in seconds and bytes."""
         return [
             {"contestant": bill.name, **vars(life)}
             for bill in self._started()
