@@ -131,10 +131,10 @@ def sweep(
         sizes = sorted(curve)
         low, median, high = np.transpose([_quartiles(curve[size]) for size in sizes])
         ax.fill_between(sizes, low, high, color=color, alpha=0.18, linewidth=0)
-        ax.plot(sizes, median, color=color, linewidth=1.8, label=name)
-        for size, rate in zip(sizes, median, strict=True):
-            fill = "white" if size in hollow else color
-            ax.plot(size, rate, marker, color=color, markersize=6, markerfacecolor=fill)
+        look = {"color": color, "marker": marker, "markersize": 6}
+        ax.plot(sizes, median, linewidth=1.8, label=name, **look)
+        for at in [at for at, size in enumerate(sizes) if size in hollow]:
+            ax.plot(sizes[at], median[at], markerfacecolor="white", **look)
         if ideal:
             line = median[0] * np.asarray(sizes) / sizes[0]
             ax.plot(sizes, line, "--", color=color, linewidth=0.9, alpha=0.6)
