@@ -4,6 +4,7 @@ nothing is measured; in workers it is asked what was done, not how fast."""
 from __future__ import annotations
 
 import gc
+import io
 import json
 import math
 import os
@@ -12,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import replace
@@ -516,6 +518,22 @@ def test_a_race_whose_baseline_differs_from_its_own_copy_is_untrusted():
     assert "b against a: no verdict, the race is untrusted" in result.finding
 
 
+def test_cores_that_others_keep_busy_are_looked_at_before_several_threads_race(monkeypatch):
+    import psutil
+
+    looks = []
+    monkeypatch.setattr(
+        psutil, "cpu_percent", lambda *look, percpu: looks.append(look) or [50, 90, 7]
+    )
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 2}, raising=False)
+    assert racing.cores(threads=2) == (2, pytest.approx(0.57))
+    assert racing.cores(threads=1) == (2, None)
+    assert looks == [(racing.LOOK,)]
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS and Windows
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert racing.cores(threads=2) == (3, pytest.approx(1.47))
+
+
 @pytest.mark.parametrize(
     ("threads", "cores", "load", "contended"),
     [(1, 1, 9.0, False), (2, 4, 1.5, False), (2, 2, 1.2, True), (4, 2, None, True)],
@@ -571,12 +589,23 @@ def pids(monkeypatch):
     return found
 
 
-def test_each_stratum_starts_everybody_anew_and_leaves_nobody_behind(swift, pids):
+@pytest.fixture
+def bare(tmp_path, monkeypatch):
+    """An empty folder to work in, which is also where temporary files go; and the threads."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return lambda: (list(tmp_path.iterdir()), torch.get_num_threads())
+
+
+def test_each_stratum_starts_everybody_anew_and_leaves_nothing_behind(swift, pids, bare):
+    before = bare()
     result = race({"a": steady(), "b": steady(2)}, seconds=0.5)
     assert result.conditions.how == "workers"
     assert result.strata == racing.LEAST_STRATA
     assert len(set(pids)) == 3 * racing.LEAST_STRATA  # the copy of a as well
     assert not any(map(alive, pids))
+    assert bare() == before
     assert result.ratio("b").value < 0.8
     assert result.conditions.stopped == "after 3 strata: the budget of 0.5 s allows no more"
     assert "95 % interval over 3 strata of fresh processes" in repr(result)
@@ -643,6 +672,51 @@ def test_buffers_are_bound_once_and_give_the_same_numbers(tmp_path):
     assert torch.equal(bound(X), file(X))
 
 
+def test_the_share_of_the_copies_is_what_iobinding_leaves_out(tmp_path):
+    file, other = (ow.export(nn.Linear(2, 2).eval(), tmp_path / f"{n}.onnx", X) for n in "mo")
+    contestants = {
+        **{"elsewhere": other, "run": file, "bound": file.using(bound=True)},
+        **{"basic, bound": file.using(bound=True, level="basic")},
+    }
+    result = quick(contestants, X, seconds=0.01)
+    assert {name: result.lane(name).twin for name in contestants} == {
+        **{"elsewhere": "", "run": "", "bound": "run", "basic, bound": ""}
+    }
+    assert list(result.copies) == ["bound"]
+
+
+def test_copies_are_told_drawn_and_put_into_the_table():
+    runs = lane("run", 1000, 1010, 990, panel="API")
+    bound = lane("bound", 600, 606, 594, panel="compute", twin="run")
+    result = Race((runs, bound))
+    said = "40 % of run (95 % interval 40 to 40) is what bound leaves out"
+    assert f"copies   {said}\n" in repr(result)
+    assert [record["copies"] for record in result.records()] == [None, pytest.approx(0.4)]
+    ax = result.plot("copies")
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx([6e-7, 4e-7])
+    assert ax.get_title(loc="left") == said
+    assert ax.get_xlabel() == "time per call, median"
+
+
+def test_a_race_is_drawn_as_blocks_or_as_ratios_and_refuses_what_it_has_not():
+    from matplotlib import pyplot
+
+    result = Race((lane("a", 1000, 1010, 990), lane("b", 500, 505, 495)))
+    assert result.plot().get_title(loc="left") == result.finding
+    own = pyplot.figure().add_subplot()
+    ax = result.plot("ratios", ax=own)
+    assert ax is own
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["b"]
+    assert "2.00x (2.00 to 2.00)" in [words.get_text() for words in ax.texts]
+    with pytest.raises(InputError) as caught:
+        result.plot("copies")
+    assert str(caught.value) == (
+        "There is no plot 'copies' of this race: it takes 'times', 'ratios' where two or more "
+        "raced, or 'copies' where a file raced with .using(bound=True) and without."
+    )
+    pyplot.close("all")
+
+
 def test_session_options_arrive_in_the_session(tmp_path):
     import onnxruntime
 
@@ -658,6 +732,109 @@ def test_session_options_arrive_in_the_session(tmp_path):
     assert ready.timed.endswith(
         ", graph optimisation basic, spinning off, arena off, parallel nodes"
     )
+
+
+# ------------------------------------------------------------------ a GPU, which is not here
+
+
+def test_without_cuda_its_contestants_are_left_out_with_a_sentence(swift, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    model = nn.Linear(2, 2).eval()
+    file = ow.export(model, tmp_path / "m.onnx", X)
+    on_gpu = file.using(provider="NoSuchExecutionProvider", bound=True)
+    assert repr(on_gpu) == "m.onnx with IOBinding on NoSuchExecutionProvider"
+    contestants = {"CPU": file, "ORT": on_gpu, "torch": ow.placed(model)}
+    report = repr(quick(contestants, X, seconds=0.01))
+    assert "ORT: LoadError: NoSuchExecutionProvider cannot be used here.\n" in report
+    assert f"torch: InputError: torch {torch.__version__} finds no CUDA device.\n" in report
+
+
+def test_a_provider_that_falls_back_to_the_cpu_is_not_raced_under_its_name(tmp_path, monkeypatch):
+    import onnxruntime
+
+    cuda = "CUDAExecutionProvider"
+    file = ow.export(nn.Linear(2, 2).eval(), tmp_path / "m.onnx", X)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [cuda])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", pretended("CPUExecutionProvider"))
+    with pytest.raises(LoadError, match=rf"^{cuda} cannot be used here\.\nWhat helps: "):
+        file.using(provider=cuda).entry(X)()
+
+
+@pytest.mark.parametrize(
+    ("bound", "panel", "timed"),
+    [
+        (False, "API", "with the copies to the GPU and back, synchronised"),
+        (True, "compute", "on the GPU, synchronised, IOBinding"),
+    ],
+)
+def test_a_session_on_cuda_binds_buffers_there_and_says_what_it_copies(
+    tmp_path, monkeypatch, bound, panel, timed
+):
+    import onnxruntime
+
+    cuda, devices = "CUDAExecutionProvider", []
+    file = ow.export(nn.Linear(2, 2).eval(), tmp_path / "m.onnx", X)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [cuda])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", pretended(cuda, devices))
+    monkeypatch.setattr(
+        onnxruntime.OrtValue, "ortvalue_from_numpy", lambda array, *device: devices.append(device)
+    )
+    ready = file.using(provider=cuda, bound=bound).entry(X)()
+    ready.run()
+    assert ready.panel == panel
+    assert ready.timed.endswith(timed)
+    assert devices == ([("cuda", 0), "cuda"] if bound else [])
+
+
+def pretended(provider, devices=()):
+    """A session that says that it runs on this provider, and notes where outputs are bound."""
+    import onnxruntime
+
+    class Session(onnxruntime.InferenceSession):
+        def __init__(self, path, options, providers):
+            super().__init__(path, options, providers=["CPUExecutionProvider"])
+
+        def get_providers(self):
+            return [provider]
+
+        def io_binding(self):
+            return self
+
+        def bind_ortvalue_input(self, name, value): ...
+        def bind_output(self, name, device):
+            devices.append(device)
+
+        def bind_ortvalue_output(self, name, value): ...
+        def run_with_iobinding(self, binding): ...
+
+    return Session
+
+
+def test_a_placed_model_and_its_inputs_move_and_the_callers_stay(tmp_path):
+    model = nn.Linear(2, 2)
+    contestant = ow.placed(model, "meta")
+    ready = contestant.entry(X)()
+    assert ready.run().device.type == "meta"
+    ready.close()
+    assert (ready.panel, ready.timed) == ("compute", f"{call.PLAIN}, all of it on meta")
+    assert next(model.parameters()).device.type == X.device.type == "cpu"
+    assert model.training
+    assert not torch.is_inference_mode_enabled()
+    assert contestant(X).device.type == "meta"
+
+
+def test_a_call_on_a_gpu_waits_for_the_gpu(monkeypatch):
+    log = []
+    monkeypatch.setattr(call, "_devices", lambda *arguments: [torch.device("cuda")])
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: log.append("synchronised"))
+    ready = call.Call(lambda x: log.append("called"), (X,))()
+    ready.run()
+    ready.close()
+    assert log == ["called", "synchronised"]
+    assert ready.timed == f"{call.PLAIN}, synchronised"
+
+
+# ------------------------------------------------------------------ freezing, and where it differs
 
 
 def test_idle_workers_are_frozen_and_run_alone(pids):
@@ -686,6 +863,37 @@ def _state(pid: int) -> str:
         if state == "T":
             break
     return state
+
+
+def test_where_nothing_can_be_frozen_idle_workers_wait_and_the_report_says_so(
+    swift, pids, monkeypatch
+):
+    monkeypatch.setattr(worker, "FREEZES", False)
+    monkeypatch.setattr(racing, "FREEZES", False)
+    monkeypatch.delattr(signal, "SIGSTOP", raising=False)
+    result = race({"a": steady(), "b": steady(2)}, seconds=0.2)
+    assert result.conditions.how == "workers"
+    assert "strata, idle workers wait unfrozen, in fresh random order" in repr(result)
+    assert not any(map(alive, pids))
+
+
+def test_on_windows_a_worker_has_a_process_group_of_its_own_and_no_session(monkeypatch):
+    given = {}
+    monkeypatch.setattr(worker.sys, "platform", "win32")
+    monkeypatch.setattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 512, raising=False)
+    monkeypatch.setattr(worker.subprocess, "Popen", lambda command, **options: Idle(given, options))
+    Worker(b"", threads=3)
+    assert given["creationflags"] == 512
+    assert "start_new_session" not in given
+    assert given["env"]["OMP_NUM_THREADS"] == "3"
+
+
+class Idle:
+    """A process that takes what is written to it."""
+
+    def __init__(self, given, options):
+        given.update(options)
+        self.stdin = io.BytesIO()
 
 
 def test_a_worker_that_dies_is_named_and_the_race_goes_on_in_this_process(swift):
@@ -727,9 +935,10 @@ def test_an_error_in_a_worker_stays_with_its_contestant(swift, pids):
     assert not any(map(alive, pids))
 
 
-def test_an_interrupt_in_workers_returns_what_was_measured_and_leaves_nobody(
-    swift, pids, monkeypatch
+def test_an_interrupt_in_workers_returns_what_was_measured_and_leaves_nothing(
+    swift, pids, bare, monkeypatch
 ):
+    before = bare()
     rounds = iter(range(100))
     plain = heats._round
 
@@ -744,6 +953,7 @@ def test_an_interrupt_in_workers_returns_what_was_measured_and_leaves_nobody(
     assert [len(run.blocks) for run in result.lane("a").runs] == [5, 3]
     assert result.conditions.stopped == "interrupted"
     assert not any(map(alive, pids))
+    assert bare() == before
 
 
 def test_an_interrupt_while_a_later_stratum_starts_keeps_the_earlier_ones(swift, monkeypatch):

@@ -134,6 +134,8 @@ class Costs(Tabled):
         yield "values", "medians over the processes, started one at a time in random order"
         yield "load", "imports, the model's way into the process, and what opens or compiles it"
         yield "not counted", "the start of Python itself; files that the system has read before"
+        if any(life.peak is None for bill in self.bills for life in bill.lives):
+            yield "peak memory", "not told by this system: Linux alone does"
         yield "threads", str(self.threads)
 
 

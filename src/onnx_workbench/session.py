@@ -86,7 +86,7 @@ class Entry:
     when the GPU is done, and the bound buffers lie there.
 
     Raises:
-        LoadError: the session runs on another provider than asked, which onnxruntime only logs.
+        LoadError: the provider is missing, or finds no device.
     """
 
     path: str
@@ -97,20 +97,12 @@ class Entry:
     panel: Panel | None = None
 
     def __call__(self) -> Prepared:
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(
-            self.path, self.options.for_session(self.threads), providers=[self.provider]
-        )
-        if (used := session.get_providers()[0]) != self.provider:
-            raise LoadError(
-                f"{self.provider} could not be used, and onnxruntime fell back to {used}: it is "
-                "not in this onnxruntime, or finds no device or no library of its own."
-            )
+        session = self._session()
         granted = session.get_session_options().intra_op_num_threads
         words = f", {self.options}" if asdict(self.options) != asdict(Options()) else ""
         if self.provider == CUDA:
-            words = f", on CUDA, synchronised{words}"
+            ends = "on the GPU" if self.options.bound else "with the copies to the GPU and back"
+            words = f", {ends}, synchronised{words}"
         if not self.options.bound:
             return Prepared(
                 run=partial(session.run, None, dict(self.feeds)),
@@ -124,6 +116,20 @@ class Entry:
             timed=f"run_with_iobinding: buffers bound once and used again, no copies{words}",
             threads=granted,
             panel="compute" if self.panel is None else self.panel,
+        )
+
+    def _session(self) -> onnxruntime.InferenceSession:
+        """On the provider asked for: where it is missing, onnxruntime takes the CPU in silence."""
+        import onnxruntime
+
+        if self.provider in onnxruntime.get_available_providers():
+            options = self.options.for_session(self.threads)
+            session = onnxruntime.InferenceSession(self.path, options, providers=[self.provider])
+            if session.get_providers()[0] == self.provider:
+                return session
+        raise LoadError(
+            f"{self.provider} cannot be used here.\nWhat helps: the onnxruntime package that has "
+            "it, with its device and libraries; or race without it."
         )
 
     def binds(self, other: object) -> bool:

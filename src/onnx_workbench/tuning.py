@@ -135,6 +135,10 @@ def tune(
 
     Raises:
         InputError: this is no Artifact, or the inputs do not fit it.
+
+    >>> tune("model.onnx", 1)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    onnx_workbench.errors.InputError: tune() was given a str, and it takes an Artifact: ...
     """
     if not isinstance(artifact, Artifact):
         raise InputError(

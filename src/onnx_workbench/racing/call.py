@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..contestant import Prepared
+from ..errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +42,7 @@ class Call:
         stack.enter_context(torch.inference_mode())
         if any(device.type == "cuda" for device in _devices(self.args, self.kwargs)):
             run = partial(_synchronised, run)  # a call on a GPU returns before the work is done
+            return Prepared(run, f"{PLAIN}, synchronised", granted, close=stack.close)
         return Prepared(run, PLAIN, granted, close=stack.close)
 
 
@@ -73,6 +76,54 @@ class Compiled:
     def __repr__(self) -> str:
         name = getattr(self.model, "__name__", type(self.model).__name__)
         return f"compiled({', '.join([name, *(f'{k}={v!r}' for k, v in self.options.items())])})"
+
+
+def placed(model: torch.nn.Module, device: str = "cuda") -> Placed:
+    """A model on a device, as a contestant: it and its inputs are there before anything is timed,
+    and a call is over when the device is done. Where there is no such device, the race says so and
+    goes on without this contestant.
+
+    >>> placed(torch.nn.ReLU(), "cuda:1")
+    ReLU on cuda:1
+    """
+    return Placed(model, device)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Made by :func:`placed`."""
+
+    model: torch.nn.Module
+    device: str
+
+    def __call__(self, *args: Any, **kwargs: Any) -> object:
+        model, args, kwargs = _there(self, args, kwargs)
+        return model(*args, **kwargs)
+
+    def entry(self, *args: Any, threads: int = 1, **kwargs: Any) -> Callable[[], Prepared]:
+        return partial(_place, self, args, kwargs, threads)
+
+    def __repr__(self) -> str:
+        return f"{type(self.model).__name__} on {self.device}"
+
+
+def _place(contestant: Placed, args: tuple, kwargs: dict, threads: int) -> Prepared:
+    ready = Call(*_there(contestant, args, kwargs), threads)()
+    return replace(ready, timed=f"{ready.timed}, all of it on {contestant.device}", panel="compute")
+
+
+def _there(contestant: Placed, args: tuple, kwargs: dict) -> tuple[torch.nn.Module, tuple, dict]:
+    import torch
+    from torch.utils._pytree import tree_map_only
+
+    device = torch.device(contestant.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            f"torch {torch.__version__} finds no CUDA device.\n"
+            f"What helps: a PyTorch with CUDA where there is one, or race without {contestant!r}."
+        )
+    model = copy.deepcopy(contestant.model).to(device)
+    return model, *tree_map_only(torch.Tensor, lambda x: x.to(device), (args, kwargs))
 
 
 def _compile(contestant: Compiled, args: tuple, kwargs: dict, threads: int) -> Prepared:
