@@ -297,8 +297,8 @@ class Variant:
         return self.artifact(*args, **kwargs)
 
     def entry(self, *args: Any, threads: int = 1, **kwargs: Any) -> Entry:
-        given = {"threads": threads, "options": self.options, "provider": self.provider}
-        return self.artifact.entry(*args, **given, **kwargs)
+        more: Any = {"options": self.options, "provider": self.provider, **kwargs}
+        return self.artifact.entry(*args, threads=threads, **more)
 
     def __repr__(self) -> str:
         where = f" on {self.provider}" if self.provider else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Container, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -131,7 +131,7 @@ def sweep(
         sizes = sorted(curve)
         low, median, high = np.transpose([_quartiles(curve[size]) for size in sizes])
         ax.fill_between(sizes, low, high, color=color, alpha=0.18, linewidth=0)
-        look = {"color": color, "marker": marker, "markersize": 6}
+        look: Any = {"color": color, "marker": marker, "markersize": 6}
         ax.plot(sizes, median, linewidth=1.8, label=name, **look)
         for at in [at for at, size in enumerate(sizes) if size in hollow]:
             ax.plot(sizes[at], median[at], markerfacecolor="white", **look)

@@ -168,7 +168,7 @@ class Race(Tabled):
         Raises:
             InputError: there is no such plot of this race.
         """
-        look = {"note": self._note(), "ax": ax}
+        look: Any = {"note": self._note(), "ax": ax}
         if what == "times":
             ran = {lane.name: lane.times.tolist() for lane in self.lanes if _races(lane)}
             return figures.blocks(ran, title=self.finding, **look)
@@ -332,7 +332,7 @@ class Race(Tabled):
         idle = "idle workers frozen" if self.conditions.freezes else "idle workers wait unfrozen"
         where = f"{self.strata} strata, {idle}" if self.conditions.how == "workers" else "1 process"
         return (
-            f"{text.plural(min(counts), 'round')} of blocks of about {1e3 * BLOCK:.0f} ms in each "
+            f"{text.plural(min(counts, default=0), 'round')} of blocks of about {1e3 * BLOCK:.0f} ms in each "
             f"of {where}, in fresh random order (seed {self.conditions.seed})"
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -58,7 +59,7 @@ class Sweep(Tabled):
         """Size times calls a second, for threads calls a second, at the median block; None where
         it did not run."""
         lane = self._lanes(name).get(size)
-        return lane and self._per_call(size) / lane.median
+        return self._per_call(size) / lane.median if lane else None
 
     def gain(self, name: str, size: int) -> Ratio | None:
         """The throughput over that at the first size: for threads, how they scale.
@@ -114,7 +115,7 @@ class Sweep(Tabled):
         threads, lanes = self.over == THREADS, {name: self._lanes(name) for name in self.names}
         return figures.sweep(
             {
-                name: {size: self._per_call(size) / lane.times for size, lane in curve.items()}
+                name: {at: (self._per_call(at) / one.times).tolist() for at, one in curve.items()}
                 for name, curve in lanes.items()
                 if curve
             },
@@ -155,9 +156,9 @@ class Sweep(Tabled):
         met = [f"{_short(ratio)} at {self.over} {size}" for size, ratio in self._ratios(name)]
         place = self.crossovers.get(name)
         change = f"; they change places at about {self.over} {place:.2g}" if place else ""
-        return (
-            met and f"{name} against {self.names[0]}: {', '.join(met[:1] + met[1:][-1:])}{change}"
-        )
+        if not met:
+            return ""
+        return f"{name} against {self.names[0]}: {', '.join(met[:1] + met[1:][-1:])}{change}"
 
     def _scaled(self, name: str) -> str:
         most = max(self._lanes(name), default=1)
@@ -254,22 +255,23 @@ def sweep(
     """
     over, points = _axis(inputs, threads, sizes)
     common = (seconds, quick, matters, seed)
-    met: list[Race] = []
-    try:
-        if over != THREADS:
-            calls = [_call(inputs(point)) for point in points]
-            met = races(contestants, calls, int(threads), *common)  # type: ignore[call-overload]
-        while over == THREADS and len(met) < len(points) and not _stopped(met):
-            met += races(contestants, [_call(inputs)], points[len(met)], *common)
-    except KeyboardInterrupt:
-        if not met:
-            raise
-        return Sweep(over, dict(zip(points, met, strict=False)), interrupted=True)
-    return Sweep(over, dict(zip(points, met, strict=False)), _stopped(met))
+    if isinstance(threads, int):
+        met = races(contestants, [_call(inputs(size)) for size in points], threads, *common)
+    else:
+        raced = (races(contestants, [_call(inputs)], count, *common) for count in points)
+        met = list(_until_interrupted(raced))
+    stopped = len(met) < len(points) or met[-1].conditions.interrupted
+    return Sweep(over, dict(zip(points, met, strict=False)), stopped)
 
 
-def _stopped(met: list[Race]) -> bool:
-    return any(race.conditions.interrupted for race in met)
+def _until_interrupted(raced: Iterator[list[Race]]) -> Iterator[Race]:
+    """One race after the other, and not the one after Ctrl-C."""
+    (race,) = next(raced)
+    yield race
+    with suppress(KeyboardInterrupt):
+        while not race.conditions.interrupted and (more := next(raced, None)):
+            (race,) = more
+            yield race
 
 
 def _axis(inputs: Any, threads: Any, sizes: Mapping[str, Any]) -> tuple[str, list[int]]:
