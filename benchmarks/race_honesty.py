@@ -178,7 +178,7 @@ def _raced(bout: Bout, pair: dict[str, Any], truth: float) -> Record:
     if race.conditions.interrupted:
         raise KeyboardInterrupt
     seconds, left = perf_counter() - start, before ^ _held()
-    ratio, control = race.ratio("B"), race.control[None]
+    ratio, control = race.ratio("B"), race.control
     return {
         "protocol": "race",
         "truth": truth,

@@ -56,6 +56,28 @@ def test_a_process_is_started_for_each_and_none_is_left():
         assert 40_000_000 < slow.lives[0].peak - fast.lives[0].peak < 70_000_000
 
 
+class Slow:
+    """Slow to arrive in a process, as what imports much is, and slow to open there."""
+
+    def __reduce__(self):
+        code = (
+            "(__import__('time').sleep(0.2), lambda: (__import__('time').sleep(0.2), "
+            "__import__('onnx_workbench.contestant').contestant.Prepared(int, 'call'))[1])[1]"
+        )
+        return eval, (code,)
+
+    def __call__(self): ...
+
+    def entry(self, *args, threads):
+        return self
+
+
+def test_the_load_counts_imports_as_well_as_opening():
+    (bill,) = weigh({"slow": Slow()}, 1, times=1).bills
+    assert bill.lives[0].load > 0.4
+    assert bill.lives[0].first < 0.2
+
+
 def test_one_that_fails_is_named_and_not_tried_again(monkeypatch):
     def fails(x):
         raise ValueError("no")
@@ -147,6 +169,7 @@ ONNX Runtime  20.0 ms     1.00 ms      21.0 ms      2.00 ms            -
 values       medians over the processes, started one at a time in random order
 load         imports, the model's way into the process, and what opens or compiles it
 not counted  the start of Python itself; files that the system has read before
+peak memory  not told by this system: Linux alone does
 threads      1"""
     )
 

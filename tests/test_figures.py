@@ -154,7 +154,7 @@ def test_ticks_carry_their_unit_in_letters_that_every_font_has(draw):
     times = [4e-5, 5e-5] if draw is figures.blocks else {1: [4e-5], 64: [5e-5]}
     ax = draw({"a": times})
     axis = ax.xaxis if draw is figures.blocks else ax.yaxis
-    assert axis.get_major_formatter()(5e-5, 0) == "50 us"
+    assert axis.get_major_formatter()(5e-5, 0) == ("50 us" if draw is figures.blocks else "50 u")
 
 
 def test_an_axes_of_ones_own_is_drawn_into():
@@ -192,34 +192,33 @@ def test_a_forest_plot_always_shows_the_line_at_1_and_has_ticks(interval):
     assert words.get_window_extent().x1 < frame.x1
 
 
-FLAT = {size: [1e-3, 1.01e-3] for size in (1, 4, 16, 64)}
-
-
-@pytest.mark.parametrize(
-    ("other", "at"),
-    [
-        ({1: [0.5e-3], 4: [0.9e-3], 16: [2e-3], 64: [8e-3]}, 4.84),
-        ({1: [0.5e-3], 4: [1e-3], 16: [2e-3]}, 4.0),  # alike at 4, so between 1 and 16
-        ({1: [0.5e-3], 4: [0.6e-3]}, None),
-        ({1: [0.5e-3], 4: [0.9e-3, 1.2e-3]}, None),  # a change that the noise may have made
-        ({2: [9e-3]}, None),
-    ],
-)
-def test_places_change_where_the_quartiles_are_apart_on_both_sides(other, at):
-    found = figures.crossover(FLAT, other)
-    assert found == (at and pytest.approx(at, rel=0.02))
-    again = figures.crossover(other, FLAT)
-    assert again == (at and pytest.approx(at, rel=0.02))
-
-
 def test_a_sweep_marks_where_places_change_and_says_over_what():
-    falling = {1: [2e-3], 4: [1.5e-3], 16: [5e-4], 64: [2e-4]}
-    ax = figures.sweep({"a": FLAT, "b": falling, "c": FLAT}, over="tokens")
-    marks = [line for line in ax.lines if line.get_linestyle() == ":"]
-    (mark,) = marks
-    assert mark.get_xdata()[0] == figures.crossover(FLAT, falling)
-    assert "change of places at about 6.6" in [words.get_text() for words in ax.texts]
+    rates = {"a": {1: [10.0], 64: [10.0]}, "b": {1: [5.0], 64: [20.0]}, "c": {1: [1.0]}}
+    ax = figures.sweep(rates, {"b": 8.0}, over="tokens", per="tokens x calls a second")
+    (mark,) = [line for line in ax.lines if line.get_linestyle() == ":"]
+    assert mark.get_xdata()[0] == 8.0
+    assert mark.get_color() == figures.PALETTE[1]
+    assert "change of places at about 8" in [words.get_text() for words in ax.texts]
     assert ax.get_xlabel() == "tokens"
+    assert ax.get_ylabel() == "tokens x calls a second, median and quartiles"
+
+
+def test_a_sweep_is_hollow_where_it_is_not_to_be_trusted_and_dashed_where_it_would_be_ideal():
+    ax = figures.sweep({"a": {1: [10.0], 2: [15.0], 4: [16.0]}}, hollow=[4], ideal=True)
+    curve, hollow, ideal = ax.lines
+    assert curve.get_markerfacecolor() != "white"
+    assert (hollow.get_xdata().tolist(), hollow.get_markerfacecolor()) == ([4], "white")
+    assert ideal.get_ydata().tolist() == [10.0, 20.0, 40.0]
+    assert "dashed" in ax.get_xlabel()
+
+
+def test_sizes_that_would_overlap_are_not_all_written():
+    ax = figures.sweep({"a": {size: [1.0] for size in range(1, 65)}})
+    ax.figure.canvas.draw()
+    shown = [label for label in ax.get_xticklabels() if label.get_text()]
+    boxes = [label.get_window_extent() for label in shown]
+    assert shown[0].get_text() == "1"
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
 
 
 def test_parts_stand_end_to_end_and_their_sum_is_written():

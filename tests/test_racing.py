@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import io
 import json
 import math
 import os
@@ -13,6 +14,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import replace
@@ -85,7 +87,7 @@ def sanitised(report: str) -> str:
 
 def lane(name, *blocks, rounds=5, **more):
     """A lane whose processes took so many nanoseconds a block."""
-    return Lane(name, more.pop("batch", None), tuple(Run((b,) * rounds) for b in blocks), **more)
+    return Lane(name, tuple(Run((b,) * rounds) for b in blocks), **more)
 
 
 # ------------------------------------------------------------------ in this process
@@ -192,26 +194,6 @@ def test_single_calls_end_with_their_seconds(clock, monkeypatch):
     assert laps == (30_000_000,) * 4
 
 
-def test_a_sweep_repeats_or_cuts_the_rows_of_every_tensor(clock):
-    seen = []
-
-    def watcher(x, *, mask, scale, flag):
-        seen.append((x.tolist(), mask.tolist(), scale.item(), flag))
-        clock.now += 4_000_000
-
-    mask = torch.tensor([True, False, True])
-    options = {"scale": torch.tensor(2.0), "flag": "kept"}
-    result = quick({"w": watcher}, X, mask=mask, **options, batch=(1, 4), seconds=0.001)
-    assert ([[0, 1]], [True], 2.0, "kept") in seen
-    assert ([[0, 1], [2, 3], [4, 5], [0, 1]], [True, False, True, True], 2.0, "kept") in seen
-    assert len({str(one) for one in seen}) == 2
-    assert result.batches == (1, 4)
-
-
-def test_one_batch_size_may_be_a_plain_number(clock):
-    assert quick({"a": clock.contestant("a", 4000)}, X, batch=4).batches == (4,)
-
-
 def test_a_contestant_that_fails_stays_in_the_table_and_the_others_race(clock):
     def broken(x):
         raise RuntimeError("No working C++ compiler found.\nSet CXX.")
@@ -223,18 +205,6 @@ def test_a_contestant_that_fails_stays_in_the_table_and_the_others_race(clock):
     assert re.search(r"^compiled .* did not run$", report, re.MULTILINE)
     assert "did not run  compiled: RuntimeError: No working C++ compiler found.\n" in report
     assert result.ratio("compiled") is None
-
-
-def test_a_static_batch_fails_only_where_it_does_not_fit(clock):
-    def static(x):
-        clock.now += 4_000_000
-        if len(x) != 1:
-            raise ValueError("Got: 4 Expected: 1")
-
-    result = quick({"a": clock.contestant("a", 8000), "static": static}, X, batch=(1, 4, 16))
-    assert result.ratio("static", 1).value == pytest.approx(2.0)
-    assert result.ratio("static", 4) is None
-    assert "static: ValueError: Got: 4 Expected: 1 (batch 4, 16)" in repr(result)
 
 
 def test_an_entry_that_cannot_be_made_is_a_contestant_that_fails(clock):
@@ -425,7 +395,7 @@ def test_two_races_differ_in_their_numbers_alone(clock):
     def report(*costs):
         names = ("PyTorch", "ONNX Runtime", "torch.compile")
         contestants = {n: clock.contestant(n, c) for n, c in zip(names, costs, strict=True)}
-        return repr(quick(contestants, X, batch=3))
+        return repr(quick(contestants, X))
 
     reports = {report(7, 4000, 123.4), report(4000, 38.75, 4010), report(400, 400, 400)}
     assert len(reports) == 3
@@ -438,7 +408,7 @@ def test_records_hold_what_the_table_shows(clock):
 
     contestants = {"a": clock.contestant("a", 9000, 4000), "b": clock.contestant("b", 2000)}
     a, copy, b, failed = quick({**contestants, "x": broken}, seconds=1.0).records()
-    assert (a["contestant"], a["batch"], a["median"], a["first_call"]) == ("a", None, 4e-3, 9e-3)
+    assert (a["contestant"], a["median"], a["first_call"]) == ("a", 4e-3, 9e-3)
     assert (b["ratio"], b["verdict"]) == (pytest.approx(2.0), "faster")
     assert (copy["contestant"], copy["verdict"]) == ("a again", "same")
     assert (failed["median"], failed["ratio"], failed["error"]) == (None, None, "RuntimeError: no")
@@ -453,20 +423,6 @@ def test_the_report_names_the_machine_and_the_versions_in_use(clock):
     assert "\ndoubt    one process for all: a quick race: a percent or two is chance" in repr(
         result
     )
-
-
-def test_one_batch_size_is_drawn_as_blocks_and_several_as_a_sweep():
-    from matplotlib import pyplot
-
-    def lanes(*batches):
-        return tuple(lane(n, 4000, 5000, batch=b) for b in batches for n in ("a", "b"))
-
-    single, swept = Race(lanes(4)).plot(), Race(lanes(1, 64)).plot()
-    assert single.get_title(loc="left") == Race(lanes(4)).finding
-    assert (swept.get_xscale(), swept.get_xlabel()) == ("log", "batch size")
-    own = pyplot.figure().add_subplot()
-    assert Race(lanes(1, 64)).plot(ax=own) is own
-    pyplot.close("all")
 
 
 # ------------------------------------------------------------------ the verdict
@@ -522,8 +478,8 @@ def test_the_interval_is_students_and_the_width_that_ends_a_race_costs_one_degre
 
 def test_what_a_round_did_to_both_does_not_count():
     hit = np.array([1, 1, 5, 1, 1, 9, 1, 2])
-    a = Lane("a", None, tuple(Run(tuple((1000 * k * hit).tolist())) for k in (1, 3)))
-    b = Lane("b", None, tuple(Run(tuple((500 * k * hit).tolist())) for k in (1, 3)))
+    a = Lane("a", tuple(Run(tuple((1000 * k * hit).tolist())) for k in (1, 3)))
+    b = Lane("b", tuple(Run(tuple((500 * k * hit).tolist())) for k in (1, 3)))
     assert verdict.ratios(a, [b], 0.03)["b"].low == pytest.approx(2.0)
 
 
@@ -582,7 +538,7 @@ def test_the_scheduler_of_linux_counts_what_a_thread_waited_and_other_systems_co
 
 
 def test_a_stratum_in_which_one_has_fewer_rounds_counts_those_of_both():
-    a, b = Lane("a", None, (Run((1000,) * 5),)), Lane("b", None, (Run((500,) * 3),))
+    a, b = Lane("a", (Run((1000,) * 5),)), Lane("b", (Run((500,) * 3),))
     assert [len(logs) for logs in verdict.differences(a, b)] == [3]
 
 
@@ -619,6 +575,22 @@ def test_a_race_whose_baseline_differs_from_its_own_copy_is_untrusted():
     assert "b against a: no verdict, the race is untrusted" in result.finding
 
 
+def test_cores_that_others_keep_busy_are_looked_at_before_several_threads_race(monkeypatch):
+    import psutil
+
+    looks = []
+    monkeypatch.setattr(
+        psutil, "cpu_percent", lambda *look, percpu: looks.append(look) or [50, 90, 7]
+    )
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 2}, raising=False)
+    assert racing.cores(threads=2) == (2, pytest.approx(0.57))
+    assert racing.cores(threads=1) == (2, None)
+    assert looks == [(racing.LOOK,)]
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS and Windows
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert racing.cores(threads=2) == (3, pytest.approx(1.47))
+
+
 @pytest.mark.parametrize(
     ("threads", "cores", "load", "contended"),
     [(1, 1, 9.0, False), (2, 4, 1.5, False), (2, 2, 1.2, True), (4, 2, None, True)],
@@ -628,21 +600,6 @@ def test_several_threads_get_a_verdict_only_where_cores_are_free(threads, cores,
     result = Race((lane("a", 2000, 2010), lane("b", 1000, 1000)), conditions)
     assert (result.ratio("b").verdict == "contended") is contended
     assert (": no verdict" in repr(result)) is contended
-
-
-def test_the_finding_names_both_ends_of_a_sweep():
-    def pair(batch, nanoseconds):
-        return lane("a", 1000, 1000, batch=batch), lane("b", *[nanoseconds] * 2, batch=batch)
-
-    lanes = (*pair(1, 500), *pair(4, 900), *pair(64, 1250))
-    assert Race(lanes).finding == (
-        "b is 2.00x as fast as a (95 % interval 2.00 to 2.00) at batch 1; "
-        "0.80x as fast (95 % interval 0.80 to 0.80) at batch 64"
-    )
-    assert Race((*pair(1, 1000), *pair(64, 1000))).finding == (
-        "b against a: no difference that matters (within 3 %) at batch 1 and 64"
-    )
-    assert Race(pair(4, 500)).finding.endswith(" (95 % interval 2.00 to 2.00) at batch 4")
 
 
 # ------------------------------------------------------------------ workers
@@ -689,12 +646,23 @@ def pids(monkeypatch):
     return found
 
 
-def test_each_stratum_starts_everybody_anew_and_leaves_nobody_behind(swift, pids):
+@pytest.fixture
+def bare(tmp_path, monkeypatch):
+    """An empty folder to work in, which is also where temporary files go; and the threads."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return lambda: (list(tmp_path.iterdir()), torch.get_num_threads())
+
+
+def test_each_stratum_starts_everybody_anew_and_leaves_nothing_behind(swift, pids, bare):
+    before = bare()
     result = race({"a": steady(), "b": steady(2)}, seconds=0.5)
     assert result.conditions.how == "workers"
     assert result.strata == racing.LEAST_STRATA
     assert len(set(pids)) == 3 * racing.LEAST_STRATA  # the copy of a as well
     assert not any(map(alive, pids))
+    assert bare() == before
     assert result.ratio("b").value < 0.8
     assert result.conditions.stopped == "after 3 strata: the budget of 0.5 s allows no more"
     assert "95 % interval over 3 strata of fresh processes" in repr(result)
@@ -761,6 +729,51 @@ def test_buffers_are_bound_once_and_give_the_same_numbers(tmp_path):
     assert torch.equal(bound(X), file(X))
 
 
+def test_the_share_of_the_copies_is_what_iobinding_leaves_out(tmp_path):
+    file, other = (ow.export(nn.Linear(2, 2).eval(), tmp_path / f"{n}.onnx", X) for n in "mo")
+    contestants = {
+        **{"elsewhere": other, "run": file, "bound": file.using(bound=True)},
+        **{"basic, bound": file.using(bound=True, level="basic")},
+    }
+    result = quick(contestants, X, seconds=0.01)
+    assert {name: result.lane(name).twin for name in contestants} == {
+        **{"elsewhere": "", "run": "", "bound": "run", "basic, bound": ""}
+    }
+    assert list(result.copies) == ["bound"]
+
+
+def test_copies_are_told_drawn_and_put_into_the_table():
+    runs = lane("run", 1000, 1010, 990, panel="API")
+    bound = lane("bound", 600, 606, 594, panel="compute", twin="run")
+    result = Race((runs, bound))
+    said = "40 % of run (95 % interval 40 to 40) is what bound leaves out"
+    assert f"copies   {said}\n" in repr(result)
+    assert [record["copies"] for record in result.records()] == [None, pytest.approx(0.4)]
+    ax = result.plot("copies")
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx([6e-7, 4e-7])
+    assert ax.get_title(loc="left") == said
+    assert ax.get_xlabel() == "time per call, median"
+
+
+def test_a_race_is_drawn_as_blocks_or_as_ratios_and_refuses_what_it_has_not():
+    from matplotlib import pyplot
+
+    result = Race((lane("a", 1000, 1010, 990), lane("b", 500, 505, 495)))
+    assert result.plot().get_title(loc="left") == result.finding
+    own = pyplot.figure().add_subplot()
+    ax = result.plot("ratios", ax=own)
+    assert ax is own
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["b"]
+    assert "2.00x (2.00 to 2.00)" in [words.get_text() for words in ax.texts]
+    with pytest.raises(InputError) as caught:
+        result.plot("copies")
+    assert str(caught.value) == (
+        "There is no plot 'copies' of this race: it takes 'times', 'ratios' where two or more "
+        "raced, or 'copies' where a file raced with .using(bound=True) and without."
+    )
+    pyplot.close("all")
+
+
 def test_session_options_arrive_in_the_session(tmp_path):
     import onnxruntime
 
@@ -776,6 +789,108 @@ def test_session_options_arrive_in_the_session(tmp_path):
     assert ready.timed.endswith(
         ", graph optimisation basic, spinning off, arena off, parallel nodes"
     )
+
+
+# ------------------------------------------------------------------ a GPU, which is not here
+
+
+def test_without_cuda_its_contestants_are_left_out_with_a_sentence(swift, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    model = nn.Linear(2, 2).eval()
+    file = ow.export(model, tmp_path / "m.onnx", X)
+    on_gpu = file.using(provider="NoSuchExecutionProvider", bound=True)
+    assert repr(on_gpu) == "m.onnx with IOBinding on NoSuchExecutionProvider"
+    contestants = {"CPU": file, "ORT": on_gpu, "torch": ow.placed(model)}
+    report = repr(quick(contestants, X, seconds=0.01))
+    assert "ORT: LoadError: NoSuchExecutionProvider cannot be used here.\n" in report
+    assert f"torch: InputError: torch {torch.__version__} finds no CUDA device.\n" in report
+
+
+def test_a_provider_that_falls_back_to_the_cpu_is_not_raced_under_its_name(tmp_path, monkeypatch):
+    import onnxruntime
+
+    cuda = "CUDAExecutionProvider"
+    file = ow.export(nn.Linear(2, 2).eval(), tmp_path / "m.onnx", X)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [cuda])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", pretended("CPUExecutionProvider"))
+    with pytest.raises(LoadError, match=rf"^{cuda} cannot be used here\.\nWhat helps: "):
+        file.using(provider=cuda).entry(X)()
+
+
+@pytest.mark.parametrize(
+    ("bound", "panel", "timed"),
+    [
+        (False, "API", "with the copies to the GPU and back, synchronised"),
+        (True, "compute", "on the GPU, synchronised, IOBinding"),
+    ],
+)
+def test_a_session_on_cuda_binds_buffers_there_and_says_what_it_copies(
+    tmp_path, monkeypatch, bound, panel, timed
+):
+    import onnxruntime
+
+    cuda, devices = "CUDAExecutionProvider", []
+    file = ow.export(nn.Linear(2, 2).eval(), tmp_path / "m.onnx", X)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [cuda])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", pretended(cuda, devices))
+    monkeypatch.setattr(
+        onnxruntime.OrtValue, "ortvalue_from_numpy", lambda array, *device: devices.append(device)
+    )
+    ready = file.using(provider=cuda, bound=bound).entry(X)()
+    ready.run()
+    assert ready.panel == panel
+    assert ready.timed.endswith(timed)
+    assert devices == ([("cuda", 0), "cuda"] if bound else [])
+
+
+def pretended(provider, devices=()):
+    """A session that says that it runs on this provider, and notes where outputs are bound."""
+    import onnxruntime
+
+    class Session(onnxruntime.InferenceSession):
+        def __init__(self, path, options, providers):
+            super().__init__(path, options, providers=["CPUExecutionProvider"])
+
+        def get_providers(self):
+            return [provider]
+
+        def io_binding(self):
+            return self
+
+        def bind_ortvalue_input(self, name, value): ...
+        def bind_output(self, name, device):
+            devices.append(device)
+
+        def bind_ortvalue_output(self, name, value): ...
+        def run_with_iobinding(self, binding): ...
+
+    return Session
+
+
+def test_a_placed_model_and_its_inputs_move_and_the_callers_stay(tmp_path):
+    model = nn.Linear(2, 2)
+    contestant = ow.placed(model, "meta")
+    ready = contestant.entry(X)()
+    assert ready.run().device.type == "meta"
+    ready.close()
+    assert next(model.parameters()).device.type == X.device.type == "cpu"
+    assert model.training
+    assert not torch.is_inference_mode_enabled()
+    assert contestant(X).device.type == "meta"
+
+
+def test_a_call_on_a_gpu_waits_for_the_gpu(monkeypatch):
+    log = []
+    monkeypatch.setattr(call, "_devices", lambda *arguments: [torch.device("cuda")])
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: log.append("synchronised"))
+    ready = call.Call(lambda x: log.append("called"), (X,))()
+    ready.run()
+    ready.close()
+    assert log == ["called", "synchronised"]
+    assert ready.timed == f"{call.PLAIN}, on the GPU, synchronised"
+
+
+# ------------------------------------------------------------------ freezing, and where it differs
 
 
 def test_idle_workers_are_frozen_and_run_alone(pids):
@@ -804,6 +919,37 @@ def _state(pid: int) -> str:
         if state == "T":
             break
     return state
+
+
+def test_where_nothing_can_be_frozen_idle_workers_wait_and_the_report_says_so(
+    swift, pids, monkeypatch
+):
+    monkeypatch.setattr(worker, "FREEZES", False)
+    monkeypatch.setattr(racing, "FREEZES", False)
+    monkeypatch.delattr(signal, "SIGSTOP", raising=False)
+    result = race({"a": steady(), "b": steady(2)}, seconds=0.2)
+    assert result.conditions.how == "workers"
+    assert "strata, idle workers wait unfrozen, in fresh random order" in repr(result)
+    assert not any(map(alive, pids))
+
+
+def test_on_windows_a_worker_has_a_process_group_of_its_own_and_no_session(monkeypatch):
+    given = {}
+    monkeypatch.setattr(worker.sys, "platform", "win32")
+    monkeypatch.setattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 512, raising=False)
+    monkeypatch.setattr(worker.subprocess, "Popen", lambda command, **options: Idle(given, options))
+    Worker(b"", threads=3)
+    assert given["creationflags"] == 512
+    assert "start_new_session" not in given
+    assert given["env"]["OMP_NUM_THREADS"] == "3"
+
+
+class Idle:
+    """A process that takes what is written to it."""
+
+    def __init__(self, given, options):
+        given.update(options)
+        self.stdin = io.BytesIO()
 
 
 def test_a_worker_that_dies_is_named_and_the_race_goes_on_in_this_process(swift):
@@ -845,9 +991,10 @@ def test_an_error_in_a_worker_stays_with_its_contestant(swift, pids):
     assert not any(map(alive, pids))
 
 
-def test_an_interrupt_in_workers_returns_what_was_measured_and_leaves_nobody(
-    swift, pids, monkeypatch
+def test_an_interrupt_in_workers_returns_what_was_measured_and_leaves_nothing(
+    swift, pids, bare, monkeypatch
 ):
+    before = bare()
     rounds = iter(range(100))
     plain = heats._round
 
@@ -862,6 +1009,7 @@ def test_an_interrupt_in_workers_returns_what_was_measured_and_leaves_nobody(
     assert [len(run.blocks) for run in result.lane("a").runs] == [5, 3]
     assert result.conditions.stopped == "interrupted"
     assert not any(map(alive, pids))
+    assert bare() == before
 
 
 def test_an_interrupt_while_a_later_stratum_starts_keeps_the_earlier_ones(swift, monkeypatch):
@@ -943,7 +1091,7 @@ def measured(**changes):
 
 
 def test_a_saved_race_is_the_same_race(tmp_path):
-    failed = Lane("x", None, error=RuntimeError("no"))
+    failed = Lane("x", error=RuntimeError("no"))
     result = Race((*measured().lanes, failed), measured().conditions)
     result.save(tmp_path / "race.json")
     again = Race.load(tmp_path / "race.json")
@@ -1046,21 +1194,6 @@ def test_what_cannot_race_is_refused_with_what_to_do_next():
     assert error_of({"relu": torch.relu}, X, seconds=0) == "seconds is 0; it must be more than 0."
 
 
-@pytest.mark.parametrize("batch", [0, (1, -4), (), (1, 2.5), True])
-def test_a_batch_size_is_a_whole_number(batch):
-    assert error_of({"relu": torch.relu}, X, batch=batch) == (
-        f"batch is {batch!r}; it must be one whole number of 1 or more, or several: (1, 4, 16)."
-    )
-
-
-@pytest.mark.parametrize("args", [(), (torch.tensor(1.0),), (torch.empty(0, 2),)])
-def test_a_sweep_needs_rows_to_repeat(args):
-    assert error_of({"relu": torch.relu}, *args, batch=(1, 4)) == (
-        "batch is (1, 4), but no row of the inputs can be repeated. "
-        "Pass tensors whose dimension 0 is the batch, with one row or more."
-    )
-
-
 def test_when_nobody_runs_everybodys_reason_is_given():
     def long_winded(x):
         raise RuntimeError("o" * 100)
@@ -1078,12 +1211,9 @@ def test_when_nobody_runs_the_first_error_is_chained():
 
 
 def test_a_lane_that_never_was_names_those_that_were():
-    result = Race((lane("a", 1000, batch=1), lane("b", 1000, batch=1)))
     with pytest.raises(InputError) as caught:
-        result.lane("c", 4)
-    assert str(caught.value) == (
-        "There is no contestant 'c' at batch 4 in this race. It has 'a', 'b' at batch 1."
-    )
+        Race((lane("a", 1000), lane("b", 1000))).lane("c")
+    assert str(caught.value) == "There is no contestant 'c' in this race. It has 'a', 'b'."
 
 
 def test_what_cannot_be_packed_says_why():

@@ -32,9 +32,9 @@ def race_of(speeds, cores=1, **conditions):
             Run((round(1e6 * (1 + wobble) / speed),) * 9)
             for wobble in (0, 0.01, -0.01, 0.02, -0.02)
         )
-        lanes += [Lane(name, None, runs)]
+        lanes += [Lane(name, runs)]
         if name == base:
-            lanes += [Lane(f"{name} again", None, runs, control=True)]
+            lanes += [Lane(f"{name} again", runs, control=True)]
     return Race(tuple(lanes), Conditions(cores=cores, **conditions))
 
 

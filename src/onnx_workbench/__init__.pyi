@@ -10,7 +10,9 @@ from .ladder import opsets as opsets
 from .lines.hotspots import profile as profile
 from .lines.lineage import trace as trace
 from .racing.call import compiled as compiled
+from .racing.call import placed as placed
 from .racing.race import race as race
+from .racing.sweep import sweep as sweep
 from .shapes.calls import observe as observe
 from .shapes.contract import probe as probe
 from .stack import check as check

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 from torch.onnx import ONNXProgram
+from torch.utils._pytree import tree_map_only
 
 from . import progress, runtime
 from .capturing import exporter
@@ -215,21 +216,29 @@ class Artifact:
         }
 
     def entry(
-        self, *args: Any, threads: int = 1, options: Options | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        threads: int = 1,
+        options: Options | None = None,
+        provider: str = "",
+        **kwargs: Any,
     ) -> Entry:
         """One call of this file, ready to be sent to a process of its own and raced there.
 
         The session is a new one, so that its thread pool has the size asked for and no other call
-        shares it.
+        shares it. Tensors may lie on any device: they are copied before anything is timed.
         """
+        args, kwargs = tree_map_only(torch.Tensor, torch.Tensor.cpu, (args, kwargs))
         feeds = self.feeds(*args, **kwargs)
         path = os.fspath(self.path.resolve())
-        return Entry(path, feeds, self.provider, threads, options or Options())
+        return Entry(path, feeds, provider or self.provider, threads, options or Options())
 
-    def using(self, **options: Any) -> Variant:
+    def using(self, provider: str = "", **options: Any) -> Variant:
         """This file as another contestant of a race, with other session options.
 
         Args:
+            provider: the execution provider, such as ``CUDAExecutionProvider``; where it cannot be
+                used, the race says so and goes on without this contestant.
             options: those of :class:`~onnx_workbench.session.Options`: ``level``, ``spinning``,
                 ``arena``, ``parallel``, ``bound``.
 
@@ -238,7 +247,7 @@ class Artifact:
         >>> relu.using(bound=True)
         relu.onnx with IOBinding
         """
-        return Variant(self, Options(**options))
+        return Variant(self, Options(**options), provider)
 
     def __repr__(self) -> str:
         ops = ", ".join(f"{op} {count}" for op, count in sorted(self.operations.items()))
@@ -282,15 +291,18 @@ class Variant:
 
     artifact: Artifact
     options: Options
+    provider: str = ""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.artifact(*args, **kwargs)
 
     def entry(self, *args: Any, threads: int = 1, **kwargs: Any) -> Entry:
-        return self.artifact.entry(*args, threads=threads, options=self.options, **kwargs)
+        more: Any = {"options": self.options, "provider": self.provider, **kwargs}
+        return self.artifact.entry(*args, threads=threads, **more)
 
     def __repr__(self) -> str:
-        return f"{self.artifact.path.name} with {self.options}"
+        where = f" on {self.provider}" if self.provider else ""
+        return f"{self.artifact.path.name} with {self.options}{where}"
 
 
 def _checked_target(path: Path) -> Path:

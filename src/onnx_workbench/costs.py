@@ -18,6 +18,7 @@ from .racing.bench import Entry
 from .racing.race import entry_of
 from .racing.report import reason
 from .racing.worker import Worker, WorkerError, packed
+from .tabled import Tabled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,7 +78,7 @@ class Bill:
 
 
 @dataclass(frozen=True, repr=False)
-class Costs:
+class Costs(Tabled):
     """What each contestant costs until its first answer; the repr is the report."""
 
     bills: tuple[Bill, ...]
@@ -95,7 +96,7 @@ class Costs:
         return f"first answer: {'; '.join(parts)}"
 
     def records(self) -> list[dict[str, Any]]:
-        """One flat dict a process, seconds and bytes, for ``pandas.DataFrame``."""
+        """One flat dict a process, in seconds and bytes."""
         return [
             {"contestant": bill.name, **vars(life)}
             for bill in self._started()
@@ -133,6 +134,8 @@ class Costs:
         yield "values", "medians over the processes, started one at a time in random order"
         yield "load", "imports, the model's way into the process, and what opens or compiles it"
         yield "not counted", "the start of Python itself; files that the system has read before"
+        if any(life.peak is None for bill in self.bills for life in bill.lives):
+            yield "peak memory", "not told by this system: Linux alone does"
         yield "threads", str(self.threads)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -56,7 +55,7 @@ def blocks(
     ax.set_yticks(range(len(times)), list(times))
     ax.set_ylim(len(times) - 0.5, -0.62)
     ax.tick_params(axis="y", length=0)
-    _time_axis(ax, "x", times.values())
+    _quantity_axis(ax, "x", times.values())
     ax.set_xlabel("time per call: every block, quartiles and median")
     return _finish(ax, title, note, left=max(map(len, times)))
 
@@ -99,69 +98,55 @@ def ratios(
 
 
 def sweep(
-    times: Mapping[str, Mapping[int, Sequence[float]]],
+    rates: Mapping[str, Mapping[int, Sequence[float]]],
+    crossovers: Mapping[str, float] | None = None,
+    hollow: Container[int] = (),
+    ideal: bool = False,
     title: str = "",
     note: str = "",
     ax: Axes | None = None,
-    over: str = "batch size",
+    over: str = "batch",
+    per: str = "calls a second",
 ) -> Axes:
-    """Median time per call over a size, with a band from quartile to quartile.
-
-    Where the first contestant and another change places, the size is marked; see
-    :func:`crossover`.
+    """Median rate over a size, with a band from quartile to quartile.
 
     Args:
-        times: name -> size -> seconds per call, one for each block.
+        rates: name -> size -> rates in 1/s, one for each block.
+        crossovers: name -> the size at which it and the first change places, which is marked.
+        hollow: sizes that are not to be trusted like the others.
+        ideal: draw what growing with the size would be, from each first point on.
         title: the finding.
         note: small print under the plot.
         ax: where to draw; a new figure without it.
-        over: what the sizes are.
+        over, per: what the sizes and the rates are.
 
-    >>> ax = sweep({"eager": {1: [4e-3, 5e-3], 16: [9e-3, 9e-3]}}, title="alone")
+    >>> ax = sweep({"eager": {1: [4e3, 5e3], 16: [9e3, 9e3]}}, title="alone")
     >>> ax.get_xscale(), ax.get_yscale(), ax.get_xlabel()
-    ('log', 'log', 'batch size')
+    ('log', 'log', 'batch')
     """
     ax = _axes(ax, height=4.3 + 0.2 * title.count("\n"))
     ends = {}
-    for index, (name, curve) in enumerate(times.items()):
+    for index, (name, curve) in enumerate(rates.items()):
         color, marker = _look(index)
         sizes = sorted(curve)
         low, median, high = np.transpose([_quartiles(curve[size]) for size in sizes])
         ax.fill_between(sizes, low, high, color=color, alpha=0.18, linewidth=0)
-        ax.plot(sizes, median, color=color, marker=marker, markersize=6, linewidth=1.8, label=name)
+        look: Any = {"color": color, "marker": marker, "markersize": 6}
+        ax.plot(sizes, median, linewidth=1.8, label=name, **look)
+        for at in [at for at, size in enumerate(sizes) if size in hollow]:
+            ax.plot(sizes[at], median[at], markerfacecolor="white", **look)
+        if ideal:
+            line = median[0] * np.asarray(sizes) / sizes[0]
+            ax.plot(sizes, line, "--", color=color, linewidth=0.9, alpha=0.6)
         ends[name] = (sizes[-1], float(median[-1]), color)
     ax.set_xscale("log")
-    _size_ticks(ax, sorted({size for curve in times.values() for size in curve}))
-    _time_axis(ax, "y", [row for curve in times.values() for row in curve.values()], log=True)
-    ax.set_xlabel(over)
-    ax.set_ylabel("time per call, median and quartiles")
+    _size_ticks(ax, sorted({size for curve in rates.values() for size in curve}))
+    _quantity_axis(ax, "y", [row for curve in rates.values() for row in curve.values()], "", True)
+    ax.set_xlabel(f"{over}; dashed: as many times as fast" if ideal else over)
+    ax.set_ylabel(f"{per}, median and quartiles")
     _label_ends(ax, ends)
-    _mark_crossovers(ax, times)
+    _mark_crossovers(ax, {list(rates).index(name): at for name, at in (crossovers or {}).items()})
     return _finish(ax, title, note, left=8)
-
-
-def crossover(
-    one: Mapping[int, Sequence[float]], other: Mapping[int, Sequence[float]]
-) -> float | None:
-    """The size at which two curves change places, or None where they do not.
-
-    A change counts where the quartiles are apart on both sides of it, the other way round; in
-    between, the logarithms of the medians are taken to run straight. Of several the first.
-
-    >>> crossover({1: [1e-3], 16: [16e-3]}, {1: [2e-3], 16: [8e-3]})
-    4.0
-    >>> crossover({1: [1e-3], 16: [1e-3, 9e-3]}, {1: [2e-3], 16: [2e-3, 7e-3]}) is None
-    True
-    """
-    apart: list[tuple[int, float]] = []
-    for size in sorted(one.keys() & other.keys()):
-        mine, theirs = np.log(_quartiles(one[size])), np.log(_quartiles(other[size]))
-        if mine[2] < theirs[0] or theirs[2] < mine[0]:
-            apart.append((size, float(mine[1] - theirs[1])))
-    for (low, before), (high, after) in pairwise(apart):
-        if before * after < 0:
-            return float(low * (high / low) ** (before / (before - after)))
-    return None
 
 
 def stacked(
@@ -169,6 +154,7 @@ def stacked(
     title: str = "",
     note: str = "",
     ax: Axes | None = None,
+    over: str = "time from the start of the process",
 ) -> Axes:
     """Where the time goes until the work is done: one bar a contestant, its parts end to end.
 
@@ -177,6 +163,7 @@ def stacked(
         title: the finding.
         note: small print under the plot.
         ax: where to draw; a new figure without it.
+        over: what the seconds are.
 
     >>> ax = stacked({"eager": {"load": 1.1, "first call": 0.01}}, title="loading is what costs")
     >>> [label.get_text() for label in ax.get_yticklabels()]
@@ -211,9 +198,9 @@ def stacked(
     ax.set_yticks(range(len(parts)), list(parts))
     ax.set_ylim(len(parts) - 0.5, -1.0)  # the names of the parts stand in a row of their own
     ax.tick_params(axis="y", length=0)
-    _time_axis(ax, "x", [[sum(bar.values())] for bar in parts.values()], linear=True)
+    _quantity_axis(ax, "x", [[sum(bar.values())] for bar in parts.values()], log=False)
     ax.margins(x=0.12)
-    ax.set_xlabel("time from the start of the process")
+    ax.set_xlabel(over)
     ax.legend(loc="upper right", ncols=len(names), frameon=False, fontsize=9, borderpad=0)
     return _finish(ax, title, note, left=max(map(len, parts)))
 
@@ -251,7 +238,7 @@ def moves(
     ax.set_yticks(range(len(rows)), list(rows), fontsize=8, family="monospace")
     ax.set_ylim(len(rows) - 0.4, -1.4)  # the names stand in a row of their own
     ax.tick_params(axis="y", length=0)
-    _time_axis(ax, "x", [list(pair.values()) for pair in times.values()])
+    _quantity_axis(ax, "x", [list(pair.values()) for pair in times.values()])
     ax.set_xlabel("time a run, median")
     ax.legend(loc="upper right", ncols=len(names), frameon=False, fontsize=9, borderpad=0)
     return _finish(ax, title, note, left=max(map(len, rows), default=0))
@@ -343,23 +330,23 @@ def _quartiles(values: Sequence[float]) -> np.ndarray:
     return np.quantile(values, (0.25, 0.5, 0.75))
 
 
-def _time_axis(
+def _quantity_axis(
     ax: Axes,
     side: Literal["x", "y"],
     rows: Iterable[Sequence[float]],
-    log: bool = False,
-    linear: bool = False,
+    unit: str = "s",
+    log: bool | None = None,
 ) -> None:
     """Ticks that carry their unit; logarithmic where the slowest would squeeze the fastest."""
     from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
     axis = ax.xaxis if side == "x" else ax.yaxis
     values = np.concatenate([np.asarray(row) for row in rows])
-    if log or (not linear and values.max() > _WIDE * values.min()):
+    if values.max() > _WIDE * values.min() if log is None else log:
         (ax.set_xscale if side == "x" else ax.set_yscale)("log")
         axis.set_major_locator(LogLocator(subs=_steps(values.max() / values.min())))
         axis.set_minor_locator(NullLocator())
-    in_words = EngFormatter(unit="s")
+    in_words = EngFormatter(unit=unit)
     axis.set_major_formatter(lambda value, _: in_words(value).replace("\N{MICRO SIGN}", "u"))
     ax.grid(axis=side, color="#E4E4E4", linewidth=0.8)
 
@@ -383,13 +370,10 @@ def _ratio_axis(ax: Axes, values: Sequence[float]) -> None:
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
 
 
-def _mark_crossovers(ax: Axes, times: Mapping[str, Mapping[int, Sequence[float]]]) -> None:
-    curve, *others = times.values()
-    for index, other in enumerate(others, start=1):
-        size = crossover(curve, other)
-        if size is None:
-            continue
-        color, low, high = _look(index)[0], min(curve), max(curve)
+def _mark_crossovers(ax: Axes, sizes: Mapping[int, float]) -> None:
+    """Where the line of so many an index crosses the first."""
+    for index, size in sizes.items():
+        color, (low, high) = _look(index)[0], ax.get_xlim()
         side = "left" if size < low * (high / low) ** 0.6 else "right"
         ax.axvline(size, color=color, linestyle=":", linewidth=1.2)
         ax.annotate(
@@ -405,7 +389,10 @@ def _mark_crossovers(ax: Axes, times: Mapping[str, Mapping[int, Sequence[float]]
 def _size_ticks(ax: Axes, sizes: Sequence[int]) -> None:
     from matplotlib.ticker import NullLocator
 
-    ax.set_xticks(sizes, [str(size) for size in sizes])
+    steps = np.diff(np.log(sizes), prepend=-np.inf) / max(np.log(sizes[-1] / sizes[0]), 1e-9)
+    ax.set_xticks(
+        sizes, [str(n) if step > 0.05 else "" for n, step in zip(sizes, steps, strict=True)]
+    )
     ax.xaxis.set_minor_locator(NullLocator())
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from .contestant import Panel, Prepared
+from .errors import LoadError
 
 if TYPE_CHECKING:
     import numpy as np
     import onnxruntime
 
+CUDA = "CUDAExecutionProvider"
 _LEVELS = {
     "off": "ORT_DISABLE_ALL",
     "basic": "ORT_ENABLE_BASIC",
@@ -80,7 +82,11 @@ class Entry:
 
     Called there, it opens the session and leaves ``session.run``, or with ``options.bound``
     ``run_with_iobinding`` over buffers that are used again, to be timed. ``panel`` is "" where
-    the copies are what is compared, so that both count as one.
+    the copies are what is compared, so that both count as one. With CUDA's provider both return
+    when the GPU is done, and the bound buffers lie there.
+
+    Raises:
+        LoadError: the provider is missing, or finds no device.
     """
 
     path: str
@@ -91,13 +97,12 @@ class Entry:
     panel: Panel | None = None
 
     def __call__(self) -> Prepared:
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(
-            self.path, self.options.for_session(self.threads), providers=[self.provider]
-        )
+        session = self._session()
         granted = session.get_session_options().intra_op_num_threads
         words = f", {self.options}" if asdict(self.options) != asdict(Options()) else ""
+        if self.provider == CUDA:
+            ends = "on the GPU" if self.options.bound else "with the copies to the GPU and back"
+            words = f", {ends}, synchronised{words}"
         if not self.options.bound:
             return Prepared(
                 run=partial(session.run, None, dict(self.feeds)),
@@ -113,6 +118,28 @@ class Entry:
             panel="compute" if self.panel is None else self.panel,
         )
 
+    def _session(self) -> onnxruntime.InferenceSession:
+        """On the provider asked for: where it is missing, onnxruntime takes the CPU in silence."""
+        import onnxruntime
+
+        if self.provider in onnxruntime.get_available_providers():
+            options = self.options.for_session(self.threads)
+            session = onnxruntime.InferenceSession(self.path, options, providers=[self.provider])
+            if session.get_providers()[0] == self.provider:
+                return session
+        raise LoadError(
+            f"{self.provider} cannot be used here.\nWhat helps: the onnxruntime package that has "
+            "it, with its device and libraries; or race without it."
+        )
+
+    def binds(self, other: object) -> bool:
+        """Whether the other is the same call, and only without IOBinding."""
+        if not isinstance(other, Entry) or not self.options.bound:
+            return False
+        unbound = replace(self.options, bound=False)
+        mine = (self.path, self.provider, self.threads, unbound)
+        return mine == (other.path, other.provider, other.threads, other.options)
+
 
 def _bound(
     session: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]
@@ -124,7 +151,7 @@ def _bound(
     """
     import onnxruntime
 
-    device = "cuda" if session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
+    device = "cuda" if session.get_providers()[0] == CUDA else "cpu"
     binding = session.io_binding()
     for name, array in feeds.items():
         value = onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0)
@@ -134,4 +161,4 @@ def _bound(
     session.run_with_iobinding(binding)
     for output, value in zip(session.get_outputs(), binding.get_outputs(), strict=True):
         binding.bind_ortvalue_output(output.name, value)
-    return partial(session.run_with_iobinding, binding)
+    return partial(session.run_with_iobinding, binding)  # which waits for the device by itself

@@ -13,6 +13,7 @@ from .racing.race import race
 from .racing.report import Race
 from .racing.verdict import Ratio
 from .session import Entry, Options
+from .tabled import Tabled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +52,7 @@ class Setting:
 
 
 @dataclass(frozen=True, repr=False)
-class Tuning:
+class Tuning(Tabled):
     """What was tried, one change at a time, and what the changes that won give together.
 
     Args:
@@ -81,7 +82,7 @@ class Tuning:
         return {name: ratio for race in self.races for name, ratio in _ratios(race).items()}
 
     def records(self) -> list[dict[str, Any]]:
-        """One flat dict a change, for ``pandas.DataFrame``."""
+        """One flat dict a change."""
         return [
             {"change": name, "ratio": r.value, "low": r.low, "high": r.high, "verdict": r.verdict}
             for name, r in self.ratios().items()
@@ -134,6 +135,10 @@ def tune(
 
     Raises:
         InputError: this is no Artifact, or the inputs do not fit it.
+
+    >>> tune("model.onnx", 1)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    onnx_workbench.errors.InputError: tune() was given a str, and it takes an Artifact: ...
     """
     if not isinstance(artifact, Artifact):
         raise InputError(

@@ -16,7 +16,7 @@ from .lane import Lane, Run
 from .report import Conditions, Race, reason
 from .verdict import LEVEL, Ratio, from_logs
 
-_FORMAT = "onnx-workbench race 1"
+_FORMAT = "onnx-workbench race 2"
 
 
 def save(race: Race, path: str | os.PathLike[str]) -> None:
@@ -60,7 +60,7 @@ def since(now: Race, then: Race) -> dict[str, Ratio]:
     _check_same(now, then)
     common = {lane.name: lane for lane in then.lanes if lane.ran and not lane.control}
     return {
-        lane.name: _welch(common[lane.name], lane, now.conditions.matters)
+        lane.name: welch(common[lane.name], lane, now.conditions.matters)
         for lane in now.lanes
         if lane.ran and not lane.control and lane.name in common
     }
@@ -87,7 +87,8 @@ def _environment(race: Race) -> dict[str, Any]:
     return {**at.environment, "cores": at.cores, "threads": at.threads, "how": at.how}
 
 
-def _welch(then: Lane, now: Lane, matters: float) -> Ratio:
+def welch(then: Lane, now: Lane, matters: float) -> Ratio:
+    """The time of then over the time of now, where their processes have nothing in common."""
     from scipy import stats
 
     one, other = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -10,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..contestant import Prepared
+from ..errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -40,10 +42,11 @@ class Call:
         stack.enter_context(torch.inference_mode())
         if any(device.type == "cuda" for device in _devices(self.args, self.kwargs)):
             run = partial(_synchronised, run)  # a call on a GPU returns before the work is done
+            return Prepared(run, f"{PLAIN}, on the GPU, synchronised", granted, close=stack.close)
         return Prepared(run, PLAIN, granted, close=stack.close)
 
 
-def compiled(model: Callable[..., object], **options: Any) -> Compiled:
+def compiled(model: Callable[..., object], **options: Any) -> Made:
     """A model as ``torch.compile`` makes it: compiled anew in each process that races it.
 
     Args:
@@ -52,35 +55,63 @@ def compiled(model: Callable[..., object], **options: Any) -> Compiled:
     >>> compiled(abs, dynamic=True)
     compiled(abs, dynamic=True)
     """
-    return Compiled(model, options)
+    name = getattr(model, "__name__", type(model).__name__)
+    words = ", ".join([name, *(f"{key}={value!r}" for key, value in options.items())])
+    return Made(model, partial(_compiled, options), f"compiled({words})")
+
+
+def placed(model: torch.nn.Module, device: str = "cuda") -> Made:
+    """A model on a device: it and its inputs are there before anything is timed, and a call is
+    over when the device is done. Where there is no such device, the race says so and goes on.
+
+    >>> import torch
+    >>> placed(torch.nn.ReLU(), "cuda:1")
+    ReLU on cuda:1
+    """
+    return Made(model, partial(_placed, device), f"{type(model).__name__} on {device}")
 
 
 @dataclass(frozen=True)
-class Compiled:
-    """Made by :func:`compiled`; called, it compiles and calls once."""
+class Made:
+    """A model, and the Call that is made of it in each process that races it."""
 
-    model: Callable[..., object]
-    options: Mapping[str, Any]
+    model: Any
+    make: Callable[[Any, tuple, dict[str, Any], int], Call]
+    words: str
 
     def __call__(self, *args: Any, **kwargs: Any) -> object:
-        import torch
-
-        return torch.compile(self.model, **self.options)(*args, **kwargs)
+        call = self.make(self.model, args, kwargs, 1)
+        return call.fn(*call.args, **call.kwargs)
 
     def entry(self, *args: Any, threads: int = 1, **kwargs: Any) -> Callable[[], Prepared]:
-        return partial(_compile, self, args, kwargs, threads)
+        return partial(_prepared, self, args, kwargs, threads)
 
     def __repr__(self) -> str:
-        name = getattr(self.model, "__name__", type(self.model).__name__)
-        return f"compiled({', '.join([name, *(f'{k}={v!r}' for k, v in self.options.items())])})"
+        return self.words
 
 
-def _compile(contestant: Compiled, args: tuple, kwargs: dict, threads: int) -> Prepared:
+def _prepared(made: Made, args: tuple, kwargs: dict, threads: int) -> Prepared:
+    return made.make(made.model, args, kwargs, threads)()
+
+
+def _compiled(options: dict, model: Any, args: tuple, kwargs: dict, threads: int) -> Call:
     import torch
 
-    with _evaluating(contestant.model):
-        fn = torch.compile(contestant.model, **contestant.options)
-    return Call(fn, args, kwargs, threads)()
+    with _evaluating(model):
+        return Call(torch.compile(model, **options), args, kwargs, threads)
+
+
+def _placed(device: str, model: Any, args: tuple, kwargs: dict, threads: int) -> Call:
+    import torch
+    from torch.utils._pytree import tree_map_only
+
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            f"torch {torch.__version__} finds no CUDA device.\n"
+            "What helps: a PyTorch with CUDA where there is one, or a race without this contestant."
+        )
+    args, kwargs = tree_map_only(torch.Tensor, lambda x: x.to(device), (args, kwargs))
+    return Call(copy.deepcopy(model).to(device), args, kwargs, threads)
 
 
 def _synchronised(run: Callable[[], object]) -> None:

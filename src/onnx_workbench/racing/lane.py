@@ -44,26 +44,27 @@ class Run:
 
 @dataclass(frozen=True)
 class Lane:
-    """One contestant at one batch size, with a Run for each stratum.
+    """One contestant, with a Run for each stratum.
 
     Args:
         timed: what one call covers.
         threads: intra-op threads as the runtime read them back, None where it has none.
         panel: ``API`` or ``compute``; empty where a call counts for both.
+        twin: who makes the same call and pays for its copies, where another in the race does.
         control: True for the second copy of the baseline, which checks the race itself.
         error: what stopped this contestant, or None.
 
-    >>> lane = Lane("eager", None, (Run((4000, 6000), calls=2), Run((2000,), calls=2)))
+    >>> lane = Lane("eager", (Run((4000, 6000), calls=2), Run((2000,), calls=2)))
     >>> lane.times.tolist(), lane.median
     ([2e-06, 3e-06, 1e-06], 2e-06)
     """
 
     name: str
-    batch: int | None
     runs: tuple[Run, ...] = ()
     timed: str = ""
     threads: int | None = None
     panel: Panel = ""
+    twin: str = ""
     control: bool = False
     error: Exception | None = field(default=None, compare=False)
 

@@ -17,14 +17,13 @@ import platform
 import random
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_map
 
 from .. import progress
 from ..contestant import Prepared
@@ -42,13 +41,14 @@ LEAST_STRATA, MOST_STRATA = 3, 20
 WIDTH = 0.025
 """The half-width at which a race ends."""
 QUICK = 2.0
+LOOK = 0.3
+"""Seconds for which the cores are watched before several threads race."""
 _DISTRIBUTIONS = ("torch", "onnxruntime", "numpy")
 
 
 def race(
     contestants: Mapping[str, Callable[..., object]],
     *args: Any,
-    batch: int | Iterable[int] | None = None,
     threads: int = 1,
     seconds: float | None = None,
     quick: bool = False,
@@ -71,8 +71,6 @@ def race(
     Args:
         contestants: name -> callable.
         args, kwargs: the inputs of every contestant.
-        batch: one batch size, or several for a sweep: dimension 0 of every tensor is brought to
-            each size by repeating or cutting rows. None races the inputs as passed.
         threads: intra-op threads of every contestant.
         seconds: the budget, 25 by default. Three strata are raced whatever they take.
         quick: race in this process, for 2 seconds by default: for a slider, and for a first look.
@@ -80,21 +78,43 @@ def race(
         seed: of every random order.
 
     Raises:
-        InputError: nothing to race, something that cannot be called, a size or budget that is not
+        InputError: nothing to race, something that cannot be called, a budget that is not
             positive, or no contestant that runs.
 
     >>> relu = race({"eager": torch.relu, "clamp": lambda x: x.clamp(min=0)},
-    ...             torch.ones(4, 8), batch=(1, 16), quick=True, seconds=0.02)
-    >>> relu.batches, relu.baseline, relu.lane("clamp", 16).error
-    ((1, 16), 'eager', None)
+    ...             torch.ones(4, 8), quick=True, seconds=0.02)
+    >>> relu.baseline, relu.lane("clamp").error
+    ('eager', None)
     """
-    budget = (QUICK if quick else 25.0) if seconds is None else seconds
-    _check(contestants, threads, budget)
-    sizes = _sizes(batch, args, kwargs)
+    return races(contestants, [(args, kwargs)], threads, seconds, quick, matters, seed)[0]
+
+
+def races(
+    contestants: Mapping[str, Callable[..., object]],
+    calls: Sequence[tuple[tuple, Mapping[str, Any]]],
+    threads: int = 1,
+    seconds: float | None = None,
+    quick: bool = False,
+    matters: float = 0.03,
+    seed: int = 0,
+) -> list[Race]:
+    """A race for each of several calls of the same contestants, in the same processes.
+
+    Args:
+        calls: ``(args, kwargs)`` of each.
+        seconds: the budget of each.
+    """
+    each = (QUICK if quick else 25.0) if seconds is None else seconds
+    _check(contestants, threads, each)
     _warn_of_training(contestants)
-    entrants = _Entrants(contestants, sizes, _entries(contestants, sizes, args, kwargs, threads))
+    entries = {
+        name: [entry_of(fn, args, dict(kwargs), threads) for args, kwargs in calls]
+        for name, fn in contestants.items()
+    }
+    entrants = _Entrants(contestants, entries)
+    budget = each * len(calls)
     conditions = Conditions(
-        *(_environment(), threads, _cores(), _load(), budget, matters, seed), freezes=FREEZES
+        *(_environment(), threads, *cores(threads), budget, matters, seed), freezes=FREEZES
     )
     if quick:
         return _in_process(entrants, replace(conditions, why="a quick race"))
@@ -109,7 +129,6 @@ class _Entrants:
     """Everybody who races, and what was run until now."""
 
     contestants: Mapping[str, Callable[..., object]]
-    sizes: tuple[int | None, ...]
     entries: dict[str, list[Entry]]
     strata: list[Stratum] = field(default_factory=list)
 
@@ -120,17 +139,26 @@ class _Entrants:
             self.copy += " again"
         self.entries[self.copy] = self.entries[first]
 
-    def lanes(self) -> tuple[Lane, ...]:
-        """A lane for everybody who ran at least a round or failed, the copy after the first."""
+    def races(self, conditions: Conditions) -> list[Race]:
+        """For each call, with a lane for everybody who ran at least a round or failed, the copy
+        after the first."""
         first, *others = self.contestants
         names = (first, self.copy, *others)
-        places = [(name, at) for at in range(len(self.sizes)) for name in names]
-        return tuple(lane for lane in map(self._lane, places) if lane.ran or lane.error)
+        every = ([self._lane((name, at)) for name in names] for at in range(self.calls))
+        return [
+            Race(tuple(one for one in lanes if one.ran or one.error), conditions) for lanes in every
+        ]
+
+    @property
+    def calls(self) -> int:
+        return len(self.entries[self.copy])
 
     def _lane(self, place: Place) -> Lane:
-        name, at = place
+        name, _ = place
         errors = [one.errors[place] for one in self.strata if place in one.errors]
-        lane = Lane(name, self.sizes[at], control=name == self.copy, error=next(iter(errors), None))
+        control = name == self.copy
+        twin = "" if control else self._twin(name)
+        lane = Lane(name, twin=twin, control=control, error=next(iter(errors), None))
         if errors:
             return lane
         runs = [one.runs()[place] for one in self.strata if place in one.runs()]
@@ -141,8 +169,13 @@ class _Entrants:
             lane, runs=tuple(runs), timed=ready.timed, threads=ready.threads, panel=ready.panel
         )
 
+    def _twin(self, name: str) -> str:
+        """Who makes the same call and pays for its copies, as the entry itself says."""
+        binds = getattr(self.entries[name][0], "binds", lambda other: False)
+        return next((one for one in self.contestants if binds(self.entries[one][0])), "")
 
-def _in_workers(entrants: _Entrants, conditions: Conditions) -> Race:
+
+def _in_workers(entrants: _Entrants, conditions: Conditions) -> list[Race]:
     payloads = {name: packed(entries) for name, entries in entrants.entries.items()}
     rng, start, stopped = random.Random(conditions.seed), heats.clock(), ""
     with progress.bar(desc="racing", unit="round") as bar:
@@ -198,22 +231,22 @@ def _stop(entrants: _Entrants, conditions: Conditions, elapsed: float) -> str:
 
 
 def _widest(entrants: _Entrants, conditions: Conditions) -> float:
-    race = Race(entrants.lanes(), conditions)
-    found = [race.ratio(lane.name, lane.batch) for lane in race.lanes if not lane.control]
-    return max((ratio.half for ratio in (*found, *race.control.values()) if ratio), default=0.0)
+    met = entrants.races(conditions)
+    found = [one.ratio(lane.name) for one in met for lane in one.lanes if not lane.control]
+    checks = [one.control for one in met]
+    return max((ratio.half for ratio in (*found, *checks) if ratio), default=0.0)
 
 
-def _in_process(entrants: _Entrants, conditions: Conditions) -> Race:
+def _in_process(entrants: _Entrants, conditions: Conditions) -> list[Race]:
     """One stratum, everybody in this process, the rounds as long as the budget allows."""
     rng = random.Random(conditions.seed)
     rest = heats.SETTLE if conditions.threads > 1 else 0.0
-    warm = conditions.seconds / 5
+    warm = conditions.seconds / entrants.calls / 5
     seats = {  # the copy warms up last: in one process the first call is the first one's
         name: partial[Seat](Bench, entries, warm) for name, entries in entrants.entries.items()
     }
     with _no_collector(), progress.bar(desc="racing", unit="round") as bar:
-        seconds = conditions.seconds * len(entrants.sizes)
-        stratum = heats.run(seats, seconds, rng, rest, tick=bar.update)
+        stratum = heats.run(seats, conditions.seconds, rng, rest, tick=bar.update)
     entrants.strata.append(stratum)
     if stratum.interrupted and not stratum.runs():
         raise KeyboardInterrupt
@@ -224,8 +257,9 @@ def _in_process(entrants: _Entrants, conditions: Conditions) -> Race:
     )
 
 
-def _finished(entrants: _Entrants, conditions: Conditions) -> Race:
-    lanes = entrants.lanes()
+def _finished(entrants: _Entrants, conditions: Conditions) -> list[Race]:
+    met = entrants.races(conditions)
+    lanes = [lane for one in met for lane in one.lanes]
     if not any(lane.ran for lane in lanes):
         failed = [lane for lane in lanes if not lane.control]
         said = dict.fromkeys(f"{lane.name}: {reason(lane.error)}" for lane in failed)
@@ -233,23 +267,7 @@ def _finished(entrants: _Entrants, conditions: Conditions) -> Race:
             f"No contestant ran. {'; '.join(said)}. "
             "Call one by hand with the same inputs to see it fail."
         ) from lanes[0].error
-    return Race(lanes, conditions)
-
-
-def _entries(
-    contestants: Mapping[str, Callable],
-    sizes: Sequence[int | None],
-    args: Any,
-    kwargs: Any,
-    threads: int,
-) -> dict[str, list[Entry]]:
-    inputs = [_resized(size, args, kwargs) for size in sizes]
-    return {
-        name: [
-            entry_of(fn, sized_args, sized_kwargs, threads) for sized_args, sized_kwargs in inputs
-        ]
-        for name, fn in contestants.items()
-    }
+    return met
 
 
 def entry_of(fn: Callable, args: tuple, kwargs: dict[str, Any], threads: int) -> Entry:
@@ -284,43 +302,13 @@ def _check(contestants: Any, threads: Any, seconds: Any) -> None:
                 f"Contestant {name!r} cannot be called: it is of type {type(fn).__name__}. "
                 "Pass a model, an Artifact or a function."
             )
-    if not _positive(threads):
+    if not positive(threads):
         raise InputError(f"threads is {threads!r}; it must be a whole number of 1 or more.")
     if not seconds > 0:
         raise InputError(f"seconds is {seconds!r}; it must be more than 0.")
 
 
-def _sizes(batch: Any, args: Any, kwargs: Any) -> tuple[int | None, ...]:
-    if batch is None:
-        return (None,)
-    sizes = tuple(dict.fromkeys(batch if isinstance(batch, Iterable) else (batch,)))
-    if not sizes or not all(map(_positive, sizes)):
-        raise InputError(
-            f"batch is {batch!r}; it must be one whole number of 1 or more, or several: (1, 4, 16)."
-        )
-    rows = [len(tensor) for tensor in _tensors(args, kwargs) if tensor.dim()]
-    if not rows or not all(rows):
-        raise InputError(
-            f"batch is {batch!r}, but no row of the inputs can be repeated. "
-            "Pass tensors whose dimension 0 is the batch, with one row or more."
-        )
-    return sizes
-
-
-def _resized(size: int | None, args: Any, kwargs: Any) -> tuple[Any, Any]:
-    def rows(value: Any) -> Any:
-        if size is None or not isinstance(value, torch.Tensor) or not value.dim():
-            return value
-        return value[torch.arange(size) % len(value)]
-
-    return tree_map(rows, args), tree_map(rows, kwargs)
-
-
-def _tensors(args: Any, kwargs: Any) -> list[torch.Tensor]:
-    return [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, torch.Tensor)]
-
-
-def _positive(number: object) -> bool:
+def positive(number: object) -> bool:
     return isinstance(number, int) and not isinstance(number, bool) and number >= 1
 
 
@@ -334,7 +322,7 @@ def _warn_of_training(contestants: Mapping[str, Callable]) -> None:
         warnings.warn(
             f"{', '.join(training)} in training mode: raced in eval mode, put back afterwards.",
             TrainingModeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -350,14 +338,19 @@ def _no_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _cores() -> int:
-    """The cores that this process may use."""
+def cores(threads: int) -> tuple[int, float | None]:
+    """The cores that this process may use, and how many of them others keep busy.
+
+    The load average would still count the race before this one; with one thread nobody asks.
+    """
+    import psutil
+
     affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def _load() -> float | None:
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # Windows has none
+    mine = affinity(0) if affinity else range(os.cpu_count() or 1)
+    if threads == 1:
+        return len(mine), None
+    busy = psutil.cpu_percent(LOOK, percpu=True)
+    return len(mine), sum(busy[core] for core in mine if core < len(busy)) / 100
 
 
 def _environment() -> dict[str, str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .. import figures, text
 from ..contestant import Panel
 from ..errors import InputError
+from ..tabled import Tabled
 from . import verdict
 from .bench import BLOCK, WARM_CALLS, WARM_SECONDS
 from .lane import Lane
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-_HEADER = ("contestant", "batch", "p50", "p90", "p99", "first call", "ratio", "interval", "verdict")
+_HEADER = ("contestant", "p50", "p90", "p99", "first call", "ratio", "interval", "verdict")
 _PANELS: dict[Panel, str] = {
     "API": "API: a call takes and gives what its user holds",
     "compute": "compute: buffers bound once and used again",
@@ -36,7 +37,7 @@ class Conditions:
         freezes: idle workers are stopped; else they wait for their pipe.
         stopped: what ended the race.
         stratum: seconds that one stratum took.
-        load: the machine's load average at the start, None where there is none.
+        load: how many cores others kept busy at the start; not looked at for one thread.
     """
 
     environment: dict[str, str] = field(default_factory=dict)
@@ -63,12 +64,12 @@ class Conditions:
 
 
 @dataclass(frozen=True, repr=False)
-class Race:
+class Race(Tabled):
     """What was measured, and under which conditions; the repr is the report.
 
     >>> from onnx_workbench.racing.lane import Run
     >>> def lane(name, *blocks, **more):
-    ...     return Lane(name, None, tuple(Run((block,) * 5) for block in blocks), "call", **more)
+    ...     return Lane(name, tuple(Run((block,) * 5) for block in blocks), "call", **more)
     >>> race = Race((lane("eager", 4000, 4040), lane("eager again", 4020, 4020, control=True),
     ...              lane("fast", 2000, 2000)))
     >>> print(race.finding)
@@ -83,12 +84,7 @@ class Race:
     @property
     def baseline(self) -> str:
         """The first contestant that ran."""
-        return next(lane.name for lane in self.lanes if lane.ran)
-
-    @property
-    def batches(self) -> tuple[int | None, ...]:
-        """The batch sizes in the order raced; ``(None,)`` where the inputs ran as passed."""
-        return tuple(dict.fromkeys(lane.batch for lane in self.lanes))
+        return next(lane.name for lane in (*filter(_ran, self.lanes), *self.lanes))
 
     @property
     def panels(self) -> tuple[Panel, ...]:
@@ -101,70 +97,92 @@ class Race:
         """How many times everybody was started anew."""
         return max(len(lane.runs) for lane in self.lanes)
 
-    def lane(self, name: str, batch: int | None = None) -> Lane:
-        """One contestant at one batch size.
+    def lane(self, name: str) -> Lane:
+        """What one contestant did.
 
         Raises:
-            InputError: this contestant or batch size is not part of the race.
+            InputError: it is not part of the race.
         """
-        found = [lane for lane in self.lanes if (lane.name, lane.batch) == (name, batch)]
+        found = [lane for lane in self.lanes if lane.name == name]
         if not found:
-            names = ", ".join(dict.fromkeys(repr(lane.name) for lane in self.lanes))
-            raise InputError(
-                f"There is no contestant {name!r} at batch {batch} in this race. "
-                f"It has {names} at batch {', '.join(map(str, self.batches))}."
-            )
+            names = ", ".join(repr(lane.name) for lane in self.lanes)
+            raise InputError(f"There is no contestant {name!r} in this race. It has {names}.")
         return found[0]
 
-    def ratio(self, name: str, batch: int | None = None) -> Ratio | None:
+    def ratio(self, name: str) -> Ratio | None:
         """How many times as fast as the first contestant of its panel that ran.
 
         None for that one itself, and where one of the two did not run.
         """
-        self.lane(name, batch)
-        return self._ratios.get((name, batch))
+        self.lane(name)
+        return self._ratios.get(name)
 
     @cached_property
-    def control(self) -> dict[int | None, Ratio]:
-        """The baseline against its own second copy, by batch size: the race's check on itself."""
+    def control(self) -> Ratio | None:
+        """The baseline against its own second copy: the race's check on itself."""
         copies = [lane for lane in self.lanes if lane.control and lane.ran]
-        return {lane.batch: ratio for lane in copies for ratio in self._against([lane])}
+        return next(iter(self._against(copies)), None)
 
     @property
     def trusted(self) -> bool:
         """False where the same contestant was found to differ from itself."""
-        return not any(ratio.verdict in ("faster", "slower") for ratio in self.control.values())
+        return not (self.control and self.control.verdict in ("faster", "slower"))
+
+    @cached_property
+    def copies(self) -> dict[str, Ratio]:
+        """How many times as fast a call with IOBinding is as the same call that copies, where both
+        are in the race. The share of the copies is 1 less 1 / that."""
+        pairs = [(self.lane(lane.twin), lane) for lane in self.lanes if lane.twin and lane.ran]
+        at = self.conditions
+        return {
+            lane.name: verdict.ratios(twin, [lane], at.matters, at.stratum)[lane.name]
+            for twin, lane in pairs
+            if twin.ran
+        }
 
     @property
     def finding(self) -> str:
-        """One sentence per challenger, at the smallest and the largest batch size it ran."""
-        names = dict.fromkeys(name for name, _ in self._ratios)
-        return "\n".join(map(self._sentence, names)) or f"{self.baseline} raced alone"
+        """One sentence per challenger."""
+        said = (
+            _said(name, first.name, ratio)
+            for name, ratio in self._ratios.items()
+            if (first := self._first(self.lane(name)))
+        )
+        return "\n".join(said) or f"{self.baseline} raced alone"
 
     def records(self) -> list[dict[str, Any]]:
-        """One flat dict per contestant and batch size. Times are in seconds per call, memory in
-        bytes. What was not measured is None."""
+        """One flat dict per contestant. Times are in seconds per call, memory in bytes. What was
+        not measured is None."""
         return [self._record(lane) for lane in self.lanes]
 
-    def to_frame(self) -> Any:
-        """The records as a ``pandas.DataFrame``, or as they are where pandas is not installed."""
-        try:
-            import pandas
-        except ModuleNotFoundError:
-            return self.records()
-        return pandas.DataFrame(self.records())
+    def plot(
+        self, what: Literal["times", "ratios", "copies"] = "times", ax: Axes | None = None
+    ) -> Axes:
+        """What was measured, or what follows from it.
 
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Every block for one batch size, medians with a quartile band for a sweep."""
-        ran = [lane for lane in self.lanes if lane.ran and not lane.control]
-        if len({lane.batch for lane in ran}) == 1:
-            at = "" if ran[0].batch is None else f" at batch {ran[0].batch}"
-            blocks = {lane.name: lane.times.tolist() for lane in ran}
-            return figures.blocks(blocks, title=self.finding, note=self._note(at), ax=ax)
-        curves: dict[str, dict[int, Any]] = {lane.name: {} for lane in ran}
-        for lane in ran:
-            curves[lane.name][int(lane.batch or 0)] = lane.times.tolist()
-        return figures.sweep(curves, title=self.finding, note=self._note(), ax=ax)
+        Args:
+            what: every block of everybody; the ratios with their intervals; or the part of a call
+                that :attr:`copies` takes, for which a file has to race with IOBinding and without.
+            ax: where to draw; a new figure without it.
+
+        Raises:
+            InputError: there is no such plot of this race.
+        """
+        look: Any = {"note": self._note(), "ax": ax}
+        if what == "times":
+            ran = {lane.name: lane.times.tolist() for lane in self.lanes if _races(lane)}
+            return figures.blocks(ran, title=self.finding, **look)
+        if what == "ratios" and self._ratios:
+            spans = {name: (one.low, one.value, one.high) for name, one in self._ratios.items()}
+            matters = self.conditions.matters
+            return figures.ratios(spans, matters, title=self.finding, **look)
+        if what == "copies" and self.copies:
+            title = "\n".join(self._copied())
+            return figures.stacked(self._parts(), title, over="time per call, median", **look)
+        raise InputError(
+            f"There is no plot {what!r} of this race: it takes 'times', 'ratios' where two or more "
+            "raced, or 'copies' where a file raced with .using(bound=True) and without."
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """The race as JSON, every block and its environment included."""
@@ -200,20 +218,15 @@ class Race:
         head = f"Race against {self.baseline}{state}"
         panels = self.panels if len(self.panels) > 1 else ("",)
         tables = [self._table(panel) for panel in panels]
-        return "\n".join([head, *tables, "", text.table(self._facts())])
+        return "\n".join([head, *tables, "", text.table(self.facts())])
 
     @cached_property
-    def _ratios(self) -> dict[tuple[str, int | None], Ratio]:
-        found = {}
-        for batch in self.batches:
-            at = [lane for lane in self.lanes if lane.batch == batch and lane.ran]
-            lanes = [lane for lane in at if not lane.control]
-            bar: Any = "contended" if self.conditions.contended else ""
-            bar = bar or ("" if self.trusted else "untrusted")
-            for lane, ratio in zip(lanes[1:], self._against(lanes[1:]), strict=True):
-                if ratio:
-                    found[lane.name, batch] = replace(ratio, bar=bar)
-        return found
+    def _ratios(self) -> dict[str, Ratio]:
+        lanes = list(filter(_races, self.lanes))[1:]
+        bar: Any = "contended" if self.conditions.contended else ""
+        bar = bar or ("" if self.trusted else "untrusted")
+        found = zip(lanes, self._against(lanes), strict=True)
+        return {lane.name: replace(ratio, bar=bar) for lane, ratio in found if ratio}
 
     def _against(self, lanes: list[Lane]) -> list[Any]:
         """The ratio of each lane, None for the first of its panel; Holm for each baseline."""
@@ -225,35 +238,35 @@ class Race:
         return [met.get(lane.name) for lane in lanes]
 
     def _first(self, lane: Lane) -> Lane | None:
-        """The baseline of a lane: the first that ran at its size and counts for its panel."""
-        for other in self.lanes:
-            fits = not (other.panel and lane.panel) or other.panel == lane.panel
-            if other.ran and not other.control and other.batch == lane.batch and fits:
+        """The baseline of a lane: the first that ran and counts for its panel."""
+        for other in filter(_races, self.lanes):
+            if not (other.panel and lane.panel) or other.panel == lane.panel:
                 return None if other is lane else other
         return None
 
     def _table(self, panel: Panel) -> str:
         rows = [
-            self._row(lane)
+            self.row(lane)
             for lane in self.lanes
             if not panel or not lane.panel or lane.panel == panel
         ]
         head = f"{_PANELS[panel]}\n" if panel else ""
         return head + text.table(rows, _HEADER, right=range(1, len(_HEADER) - 1))
 
-    def _row(self, lane: Lane) -> tuple[str, ...]:
-        name, batch = lane.name, "-" if lane.batch is None else str(lane.batch)
+    def row(self, lane: Lane) -> tuple[str, ...]:
+        """One line of the table, in the order of its header."""
         if not lane.ran:
-            return name, batch, *"------", "did not run"
+            return lane.name, *"------", "did not run"
         spread = [_seconds(lane.percentile(percent)) for percent in (50, 90, 99)]
-        measured = (name, batch, *spread, _seconds(lane.first))
-        ratio = self.control.get(lane.batch) if lane.control else self.ratio(lane.name, lane.batch)
+        measured = (lane.name, *spread, _seconds(lane.first))
+        ratio = self.control if lane.control else self.ratio(lane.name)
         if ratio is None:
             return (*measured, "", f"{'':14}", f"{'':9}")
         span = f"{times(ratio.low):>5} to {times(ratio.high):>5}"
         return (*measured, f"{times(ratio.value):>5}", span, f"{ratio.verdict:9}")
 
-    def _facts(self) -> Iterator[tuple[str, str]]:
+    def facts(self) -> Iterator[tuple[str, str]]:
+        """What stands below the table, as a label and a line each."""
         at = self.conditions
         yield from _labelled("did not run", self._failures())
         yield from _labelled("timed", self._timed())
@@ -267,6 +280,7 @@ class Race:
             ),
         )
         yield "control", self._check()
+        yield from _labelled("copies", self._copied())
         yield from _labelled("threads", self._threads())
         yield "rounds", self._rounds()
         yield "stopped", at.stopped
@@ -291,15 +305,28 @@ class Race:
     def _check(self) -> str:
         if not self.control:
             return "none"
-        said = [
-            f"{times(ratio.value)}{'' if batch is None else f' at batch {batch}'}"
-            for batch, ratio in self.control.items()
-        ]
+        said = times(self.control.value)
         agrees = "as it must be" if self.trusted else "UNTRUSTED: it differs from itself"
-        return f"{self.baseline} against its own copy: {', '.join(said)}, {agrees}"
+        return f"{self.baseline} against its own copy: {said}, {agrees}"
+
+    def _copied(self) -> Iterator[str]:
+        for name, ratio in self.copies.items():
+            share, low, high = (100 * (1 - 1 / one) for one in (ratio.value, ratio.low, ratio.high))
+            yield (
+                f"{share:.0f} % of {self.lane(name).twin} (95 % interval {low:.0f} to {high:.0f}) "
+                f"is what {name} leaves out"
+            )
+
+    def _parts(self) -> dict[str, dict[str, float]]:
+        found = {}
+        for name, ratio in self.copies.items():
+            call = self.lane(self.lane(name).twin)
+            work = min(call.median, call.median / ratio.value)
+            found[call.name] = {"compute": work, "copies": call.median - work}
+        return found
 
     def _threads(self) -> Iterator[str]:
-        ran = [(lane.threads, lane.name) for lane in self.lanes if lane.ran and not lane.control]
+        ran = [(lane.threads, lane.name) for lane in self.lanes if _races(lane)]
         for threads, names in _grouped(ran):
             asked = f"{self.conditions.threads} asked"
             yield f"{', '.join(names)}: {threads if threads else asked}, " + (
@@ -311,7 +338,7 @@ class Race:
         idle = "idle workers frozen" if self.conditions.freezes else "idle workers wait unfrozen"
         where = f"{self.strata} strata, {idle}" if self.conditions.how == "workers" else "1 process"
         return (
-            f"{text.plural(min(counts), 'round')} of blocks of about {1e3 * BLOCK:.0f} ms in each "
+            f"{text.plural(min(counts, default=0), 'round')} of blocks of about {1e3 * BLOCK:.0f} ms in each "
             f"of {where}, in fresh random order (seed {self.conditions.seed})"
         )
 
@@ -322,41 +349,24 @@ class Race:
             if at.threads > 1:
                 yield "pools of threads in one process disturb each other"
         if at.contended:
-            busy = "" if at.load is None else f", which had a load of {at.load:.1f} before"
+            busy = f", of which others kept {at.load:.1f} busy" if at.load else ""
             cores = text.plural(at.cores, "core")
             yield f"contended: {at.threads} threads on {cores}{busy}: no verdict"
 
     def _timed(self) -> Iterator[str]:
-        ran = [(lane.timed, lane.name) for lane in self.lanes if lane.ran and not lane.control]
+        ran = [(lane.timed, lane.name) for lane in self.lanes if _races(lane)]
         return (f"{', '.join(names)}: {timed}" for timed, names in _grouped(ran))
 
     def _failures(self) -> Iterator[str]:
-        failed = [(lane, f"{lane.name}: {reason(lane.error)}") for lane in self.lanes if lane.error]
-        for said, at in _grouped((said, lane.batch) for lane, said in failed):
-            yield said if at == [None] else f"{said} (batch {', '.join(map(str, at))})"
+        return (f"{lane.name}: {reason(lane.error)}" for lane in self.lanes if lane.error)
 
-    def _sentence(self, name: str) -> str:
-        met = [(b, self._ratios[name, b]) for b in self.batches if (name, b) in self._ratios]
-        first = self._first(self.lane(name, met[0][0]))
-        rival = first.name if first else self.baseline
-        ends = met[:1] + met[1:][-1:]
-        (batch, ratio), (last, other) = ends[0], ends[-1]
-        said = _said(name, rival, ratio)
-        if batch is None:
-            return said
-        if len(ends) == 1:
-            return f"{said} at batch {batch}"
-        if ratio.phrase == other.phrase:
-            return f"{said} at batch {batch} and {last}"
-        return f"{said} at batch {batch}; {_said('', '', other)} at batch {last}"
-
-    def _note(self, at: str = "") -> str:
+    def _note(self) -> str:
         missing = ", ".join(dict.fromkeys(lane.name for lane in self.lanes if lane.error))
         where = (
             "one process" if self.conditions.how != "workers" else f"{self.strata} processes each"
         )
         return (
-            f"{text.plural(self.conditions.threads, 'thread')}{at}, {where}"
+            f"{text.plural(self.conditions.threads, 'thread')}, {where}"
             f"{', contended' if self.conditions.contended else ''}"
             f"{'' if self.trusted else ', untrusted'}"
             f"{', interrupted' if self.conditions.interrupted else ''}"
@@ -364,12 +374,12 @@ class Race:
         )
 
     def _record(self, lane: Lane) -> dict[str, Any]:
-        ratio = self.control.get(lane.batch) if lane.control else self.ratio(lane.name, lane.batch)
+        ratio = self.control if lane.control else self.ratio(lane.name)
+        copies = self.copies.get(lane.name)
         low, median, high = lane.quartiles if lane.ran else (None, None, None)
         peaks = [run.peak for run in lane.runs if run.peak]
         return {
             "contestant": lane.name,
-            "batch": lane.batch,
             "threads": lane.threads,
             "panel": lane.panel or None,
             "processes": len(lane.runs),
@@ -387,6 +397,7 @@ class Race:
             "ratio_low": ratio and ratio.low,
             "ratio_high": ratio and ratio.high,
             "verdict": ratio and ratio.verdict,
+            "copies": copies and 1 - 1 / copies.value,
             "timed": lane.timed,
             "error": lane.error and reason(lane.error),
         }
@@ -399,12 +410,19 @@ def reason(error: Exception | None) -> str:
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
+def _ran(lane: Lane) -> bool:
+    return lane.ran
+
+
+def _races(lane: Lane) -> bool:
+    """It ran, and is no copy of another."""
+    return lane.ran and not lane.control
+
+
 def _said(name: str, rival: str, ratio: Ratio) -> str:
     if ratio.verdict in ("faster", "slower"):
-        than = f" as {rival}" if rival else ""
-        words = ratio.phrase.replace(" as fast ", f" as fast{than} ", 1)
-        return f"{name} is {words}" if name else words
-    return f"{name} against {rival}: {ratio.phrase}" if name else ratio.phrase
+        return f"{name} is {ratio.phrase.replace(' as fast ', f' as fast as {rival} ', 1)}"
+    return f"{name} against {rival}: {ratio.phrase}"
 
 
 def _labelled(label: str, lines: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -71,7 +71,9 @@ def _origin(site: Site) -> Origin:
     said, node = notes.read(site.node), site.node
     texts = (node.op_type, said.fx, said.target, said.module)
     op, fx, target, module = map(sys.intern, texts)  # one copy of what many nodes say
-    return Origin(site.name, op, tuple(map(sys.intern, site.outputs)), fx, target, module, said.line)
+    return Origin(
+        site.name, op, tuple(map(sys.intern, site.outputs)), fx, target, module, said.line
+    )
 
 
 def place(line: Line) -> str:
