@@ -51,6 +51,15 @@ def layered(blocks: int) -> onnx.ModelProto:
     return helper.make_model(helper.make_graph(nodes, "layered", ends[:2], ends[2:]))
 
 
+NOTES = """
+window.notes = [];
+new MutationObserver(() => {
+  const note = document.querySelector(".ow-note")?.textContent;
+  if (note && note !== notes.at(-1)) notes.push(note);
+}).observe(document, { subtree: true, childList: true, characterData: true });
+"""
+
+
 def frame(page, index=0):
     page.locator(".ow-netron").nth(index).and_(page.locator(".drawn")).wait_for()
     return page.locator("iframe").nth(index).element_handle().content_frame()
@@ -61,7 +70,7 @@ def open_file(browser, tmp_path_factory):
     """A page that shows a saved view, its frame, and the requests that were refused."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(60_000)
-    context.add_init_script(KEEP_EVAL)
+    context.add_init_script(KEEP_EVAL + NOTES)
 
     def open_(netron):
         path = netron.save(tmp_path_factory.mktemp("saved") / "graph.html")
@@ -118,6 +127,22 @@ def test_the_source_stands_beside_a_wide_graph_and_below_a_narrow_one(small):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_marked_nodes_are_marked_and_the_first_of_them_is_in_sight(open_file):
+    netron = view(layered(60))
+    chosen = netron.select("blocks.58")
+    page, graph, _ = open_file(netron)
+    graph.locator("#node-name-node_b58_0.select").wait_for()
+    assert graph.locator(".graph-node.select").count() == len(chosen) == 4
+    graph.wait_for_function("""() => {
+      const first = document.getElementById("node-name-node_b58_0");
+      const { top, bottom } = first.getBoundingClientRect();
+      return top >= 0 && bottom <= innerHeight;
+    }""")
+    panel = page.locator(".ow-source")
+    assert "module\nblocks.58" in panel.inner_text()
+    assert panel.locator(".code .here").inner_text().endswith("x = x + mask")
+
+
 def test_a_graph_that_is_too_wide_opens_where_most_of_its_first_nodes_are(open_file):
     """And not at its first input, which stands at one side of them."""
     names = [f"v{at}" for at in range(12)]
@@ -156,6 +181,10 @@ def test_two_graphs_in_one_file_are_coloured_and_linked(open_file):
 
 def test_a_big_graph_opens_folded_and_all_of_it_is_one_button_away(open_file):
     page, graph, refused = open_file(view(layered(BLOCKS)))
+    assert page.evaluate("notes.slice(0, 2)") == [
+        "Loading Netron\u2026",
+        "Drawing 1,040 nodes\u2026",
+    ]
     kinds = graph.locator(".graph-node > .node-item-type")
     stubs = [kind for kind in kinds.all_text_contents() if kind.startswith("\u2191 mask")]
     assert graph.locator('[id^="node-name-blocks."]').count() == BLOCKS

@@ -308,10 +308,11 @@
 
   // The picture follows what is on the screen, when it has come to rest.
   let ready = false;
-  let resting;
+  let resting = 0;
   const depict = () => {
     clearTimeout(resting);
     resting = setTimeout(async () => {
+      resting = 0;
       const nodes = document.querySelectorAll("#canvas .graph-node").length;
       if (!ready || nodes > MOST_NODES_IN_A_PICTURE) return;
       const svg = withLegend(await host.picture());
@@ -319,6 +320,9 @@
       say({ type: "picture", svg, png }, png ? [png] : []);
     }, 300);
   };
+
+  // Netron's export puts the scroll position back, which would stop a scroll that is under way.
+  element("target").addEventListener("scroll", () => resting && depict());
 
   const withLegend = (svg) => {
     if (!heat.levels) return svg;
