@@ -779,6 +779,7 @@ def test_two_files_of_one_name_are_told_apart():
 def test_compare_names_its_own_door_when_it_refuses(tmp_path):
     closed = view(NEW)
     closed.close()
+    (tmp_path / "cut.onnx").write_bytes(b"PK")
     for other, message in (
         (
             3,
@@ -796,6 +797,11 @@ def test_compare_names_its_own_door_when_it_refuses(tmp_path):
             b"PK",
             "compare was passed 2 bytes, which is no ONNX model. It expected a whole .onnx file. "
             "Copy or export the model again.",
+        ),
+        (
+            tmp_path / "cut.onnx",
+            "compare was passed 'cut.onnx' (2 bytes), which is no ONNX model. It expected a whole "
+            ".onnx file. Copy or export the model again.",
         ),
         (
             closed,
