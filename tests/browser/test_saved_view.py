@@ -102,6 +102,17 @@ def test_heat_and_source_are_in_the_file(small):
     assert refused == []
 
 
+def test_the_line_is_told_before_netron_marks_the_node(small):
+    page, graph, _ = small
+    node = "#node-name-node_b1_0"
+    marked = f"document.querySelectorAll('{node}.select').length"
+    at_once = graph.evaluate(f"""document.querySelector('{node} .node-item-type')
+        .dispatchEvent(new MouseEvent('click', {{ bubbles: true }})), {marked}""")
+    assert at_once == 0
+    page.locator(".code .here", has_text="x = x + mask").wait_for()
+    graph.wait_for_function(f"{marked} === 1")
+
+
 def test_the_arrow_keys_go_from_node_to_node_and_enter_shows_the_line(small):
     page, graph, _ = small
     stop = graph.locator("#canvas [tabindex]")
@@ -180,6 +191,8 @@ def test_two_graphs_in_one_file_are_coloured_and_linked(open_file):
 
 
 def test_a_big_graph_opens_folded_and_all_of_it_is_one_button_away(open_file):
+    from playwright.sync_api import expect
+
     page, graph, refused = open_file(view(layered(BLOCKS)))
     assert page.evaluate("notes.slice(0, 2)") == [
         "Loading Netron\u2026",
@@ -204,4 +217,21 @@ def test_a_big_graph_opens_folded_and_all_of_it_is_one_button_away(open_file):
     assert graph.locator(".graph-node").count() == 4 * BLOCKS
     assert not button.is_visible()
     assert page.locator("iframe").bounding_box()["y"] < row["y"]  # the row is the graph's now
+    page.locator(".ow-netron.drawn").wait_for()
+    ends = [graph.locator(f"#node-name-node_b{block}_3") for block in (0, BLOCKS - 1)]
+    for top, shown in ((0, ("visible", "hidden")), (10**6, ("hidden", "visible"))):
+        graph.evaluate(f"document.getElementById('target').scrollTo(0, {top})")
+        for end, visibility in zip(ends, shown, strict=True):
+            expect(end).to_have_css("visibility", visibility)
     assert refused == []
+
+
+def test_a_box_of_no_module_says_how_many_nodes_are_in_it(open_file):
+    model = layered(BLOCKS)
+    for node in model.graph.node:
+        node.ClearField("metadata_props")
+    page, graph, _ = open_file(view(model))
+    box = graph.locator('[id="node-name-nodes 33 to 64"]')
+    box.get_by_text("32 nodes", exact=True).click()
+    page.get_by_text("32 nodes, folded. Press + on its box to expand it.").wait_for()
+    assert "module" not in page.locator(".ow-source").inner_text()
