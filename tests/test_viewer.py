@@ -26,13 +26,13 @@ from onnx_workbench import notes
 from onnx_workbench.errors import InputError, LoadError
 from onnx_workbench.proto import sites
 from onnx_workbench.source import Line
-from onnx_workbench.viewer import Netron, frontend, view, wire
+from onnx_workbench.viewer import Netron, frontend, heap, view, wire
 from onnx_workbench.viewer.comparison import LEFT, RIGHT
 from onnx_workbench.viewer.diagram import cut, diagram
 from onnx_workbench.viewer.fold import fold
 from onnx_workbench.viewer.heat import COLD, VIRIDIS, Heat, ink
 from onnx_workbench.viewer.layout import layers, layout
-from onnx_workbench.viewer.model import LARGEST_TENSOR, read
+from onnx_workbench.viewer.model import LARGEST_TENSOR, Model, read
 from onnx_workbench.viewer.netron import _page
 from onnx_workbench.viewer.origin import sheet, without_folders
 
@@ -779,6 +779,7 @@ def test_two_files_of_one_name_are_told_apart():
 def test_compare_names_its_own_door_when_it_refuses(tmp_path):
     closed = view(NEW)
     closed.close()
+    (tmp_path / "cut.onnx").write_bytes(b"PK")
     for other, message in (
         (
             3,
@@ -796,6 +797,11 @@ def test_compare_names_its_own_door_when_it_refuses(tmp_path):
             b"PK",
             "compare was passed 2 bytes, which is no ONNX model. It expected a whole .onnx file. "
             "Copy or export the model again.",
+        ),
+        (
+            tmp_path / "cut.onnx",
+            "compare was passed 'cut.onnx' (2 bytes), which is no ONNX model. It expected a whole "
+            ".onnx file. Copy or export the model again.",
         ),
         (
             closed,
@@ -931,6 +937,57 @@ def test_a_fold_has_a_box_for_each_module_and_loses_no_node():
     assert all("." not in box.attribute[0].g.name for box in boxes)
     kept = [node.name for node in all_nodes(folded.proto.graph) if node.op_type == "Add"]
     assert kept == [node.name for node in model.graph.node]
+
+
+def boxes_of(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    return [node for node in graph.node if node.attribute]
+
+
+def test_neighbours_of_no_module_are_folded_by_number_and_none_is_lost():
+    model = chain(1500)
+    folded = fold(model)
+    boxes = boxes_of(folded.proto.graph)
+    assert (len(boxes), len(folded.proto.graph.node)) == (40, 40)
+    assert [(box.name, box.op_type) for box in (boxes[0], boxes[-1])] == [
+        ("nodes 1 to 38", "38 nodes"),
+        ("nodes 1,483 to 1,500", "18 nodes"),
+    ]
+    kept = [node for node in all_nodes(folded.proto.graph) if node.op_type == "Relu"]
+    assert kept == list(model.graph.node)
+
+
+def test_more_modules_than_can_be_seen_are_folded_once_more():
+    folded = fold(layered(1100))
+    outer = boxes_of(folded.proto.graph)
+    assert {box.op_type for box in outer[:-1]} == {"132 nodes"}  # 33 modules of four
+    inner = boxes_of(outer[0].attribute[0].g)
+    assert [box.name for box in inner] == [f"blocks.{block}" for block in range(33)]
+
+
+def test_a_path_in_a_name_is_a_module_where_the_file_tells_of_none():
+    model = chain(8)
+    for at, node in enumerate(model.graph.node):
+        node.name = f"/encoder/{at // 4}/Relu_{at}"
+    (outer,) = {box.name.rpartition("/")[0] for box in boxes_of(fold(model).proto.graph)}
+    assert outer == "encoder"
+    assert [box.op_type for box in boxes_of(fold(model).proto.graph)] == ["0", "1"]
+
+
+def test_heat_is_drawn_without_the_model(monkeypatch):
+    netron = view(chain(1500))
+    monkeypatch.setattr(Model, "proto", property(lambda self: pytest.fail("unpacked")))
+    netron.heat({"v1": 1.0, "v2": 2.0}, "s")
+    assert "2.00 s" in netron.svg()
+
+
+def test_freed_memory_goes_back_only_where_the_system_takes_it(monkeypatch):
+    asked = []
+    glibc = SimpleNamespace(malloc_trim=asked.append)
+    for platform, library in (("linux", glibc), ("linux", object()), ("darwin", glibc)):
+        monkeypatch.setattr(heap.sys, "platform", platform)
+        monkeypatch.setattr(heap.ctypes, "CDLL", lambda _, library=library: library)
+        view(tiny())
+    assert asked == [0]
 
 
 def test_an_edge_over_many_layers_becomes_a_stub_with_its_name():

@@ -51,6 +51,15 @@ def layered(blocks: int) -> onnx.ModelProto:
     return helper.make_model(helper.make_graph(nodes, "layered", ends[:2], ends[2:]))
 
 
+NOTES = """
+window.notes = [];
+new MutationObserver(() => {
+  const note = document.querySelector(".ow-note")?.textContent;
+  if (note && note !== notes.at(-1)) notes.push(note);
+}).observe(document, { subtree: true, childList: true, characterData: true });
+"""
+
+
 def frame(page, index=0):
     page.locator(".ow-netron").nth(index).and_(page.locator(".drawn")).wait_for()
     return page.locator("iframe").nth(index).element_handle().content_frame()
@@ -61,7 +70,7 @@ def open_file(browser, tmp_path_factory):
     """A page that shows a saved view, its frame, and the requests that were refused."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(60_000)
-    context.add_init_script(KEEP_EVAL)
+    context.add_init_script(KEEP_EVAL + NOTES)
 
     def open_(netron):
         path = netron.save(tmp_path_factory.mktemp("saved") / "graph.html")
@@ -93,6 +102,17 @@ def test_heat_and_source_are_in_the_file(small):
     assert refused == []
 
 
+def test_the_line_is_told_before_netron_marks_the_node(small):
+    page, graph, _ = small
+    node = "#node-name-node_b1_0"
+    marked = f"document.querySelectorAll('{node}.select').length"
+    at_once = graph.evaluate(f"""document.querySelector('{node} .node-item-type')
+        .dispatchEvent(new MouseEvent('click', {{ bubbles: true }})), {marked}""")
+    assert at_once == 0
+    page.locator(".code .here", has_text="x = x + mask").wait_for()
+    graph.wait_for_function(f"{marked} === 1")
+
+
 def test_the_arrow_keys_go_from_node_to_node_and_enter_shows_the_line(small):
     page, graph, _ = small
     stop = graph.locator("#canvas [tabindex]")
@@ -116,6 +136,22 @@ def test_the_source_stands_beside_a_wide_graph_and_below_a_narrow_one(small):
         assert (source["y"] >= drawn["y"] + drawn["height"]) is not beside
         assert min(drawn["width"], source["width"]) > 380
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_marked_nodes_are_marked_and_the_first_of_them_is_in_sight(open_file):
+    netron = view(layered(60))
+    chosen = netron.select("blocks.58")
+    page, graph, _ = open_file(netron)
+    graph.locator("#node-name-node_b58_0.select").wait_for()
+    assert graph.locator(".graph-node.select").count() == len(chosen) == 4
+    graph.wait_for_function("""() => {
+      const first = document.getElementById("node-name-node_b58_0");
+      const { top, bottom } = first.getBoundingClientRect();
+      return top >= 0 && bottom <= innerHeight;
+    }""")
+    panel = page.locator(".ow-source")
+    assert "module\nblocks.58" in panel.inner_text()
+    assert panel.locator(".code .here").inner_text().endswith("x = x + mask")
 
 
 def test_a_graph_that_is_too_wide_opens_where_most_of_its_first_nodes_are(open_file):
@@ -155,7 +191,13 @@ def test_two_graphs_in_one_file_are_coloured_and_linked(open_file):
 
 
 def test_a_big_graph_opens_folded_and_all_of_it_is_one_button_away(open_file):
+    from playwright.sync_api import expect
+
     page, graph, refused = open_file(view(layered(BLOCKS)))
+    assert page.evaluate("notes.slice(0, 2)") == [
+        "Loading Netron\u2026",
+        "Drawing 1,040 nodes\u2026",
+    ]
     kinds = graph.locator(".graph-node > .node-item-type")
     stubs = [kind for kind in kinds.all_text_contents() if kind.startswith("\u2191 mask")]
     assert graph.locator('[id^="node-name-blocks."]').count() == BLOCKS
@@ -175,4 +217,21 @@ def test_a_big_graph_opens_folded_and_all_of_it_is_one_button_away(open_file):
     assert graph.locator(".graph-node").count() == 4 * BLOCKS
     assert not button.is_visible()
     assert page.locator("iframe").bounding_box()["y"] < row["y"]  # the row is the graph's now
+    page.locator(".ow-netron.drawn").wait_for()
+    ends = [graph.locator(f"#node-name-node_b{block}_3") for block in (0, BLOCKS - 1)]
+    for top, shown in ((0, ("visible", "hidden")), (10**6, ("hidden", "visible"))):
+        graph.evaluate(f"document.getElementById('target').scrollTo(0, {top})")
+        for end, visibility in zip(ends, shown, strict=True):
+            expect(end).to_have_css("visibility", visibility)
     assert refused == []
+
+
+def test_a_box_of_no_module_says_how_many_nodes_are_in_it(open_file):
+    model = layered(BLOCKS)
+    for node in model.graph.node:
+        node.ClearField("metadata_props")
+    page, graph, _ = open_file(view(model))
+    box = graph.locator('[id="node-name-nodes 33 to 64"]')
+    box.get_by_text("32 nodes", exact=True).click()
+    page.get_by_text("32 nodes, folded. Press + on its box to expand it.").wait_for()
+    assert "module" not in page.locator(".ow-source").inner_text()

@@ -141,8 +141,11 @@ def test_markup_in_a_model_stays_text(notebook):
 def test_a_message_of_another_frame_is_not_heard(notebook):
     before = notebook.run(2)
     notebook.page.evaluate("window.postMessage({ type: 'activate', name: 'forged' }, '*')")
+    graph = notebook.graph(0)
+    graph.evaluate("window.postMessage({ type: 'mark', names: ['flatten'] }, '*')")
     notebook.page.wait_for_timeout(200)
     assert notebook.run(2) == before
+    assert graph.locator("#node-name-flatten.select").count() == 0
 
 
 def test_a_click_shows_the_line_in_its_function(notebook):

@@ -216,6 +216,8 @@ function render({ model, el }) {
   });
   heat();
   picture();
+  const [open = model.get("selected")] = model.get("marked");
+  if (open) panel.show(open);
 
   atEnd(signal, () => {
     clearTimeout(waiting);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -191,17 +191,23 @@ def _pairs(here: Mapping[str, Origin], there: Mapping[str, Origin]) -> list[tupl
     taken: set[str] = set()
     for sign, unsure in ((_name, True), (_values, True), (_fx, False), (_line, False)):
         free = _by(sign, (o for o in there.values() if o.node not in taken))
-        for mine in here.values():
-            if mine.node in twins:
-                continue
-            known = (free.get(key, []) for key in sign(mine))
-            for theirs in (theirs for group in known for theirs in group):
-                strange = unsure and mine.fx and theirs.fx and mine.fx != theirs.fx
-                if theirs.node not in taken and theirs.op == mine.op and not strange:
+        for mine in (o for o in here.values() if o.node not in twins):
+            for key in sign(mine):
+                group = free.get((mine.op, key), deque())
+                while group and group[0].node in taken:
+                    group.popleft()  # a thousand nodes may be of one line
+                fits = (
+                    o for o in group if o.node not in taken and not (unsure and _strange(mine, o))
+                )
+                if theirs := next(fits, None):
                     twins[mine.node] = theirs.node
                     taken.add(theirs.node)
                     break
     return [(name, twins[name]) for name in here if name in twins]
+
+
+def _strange(mine: Origin, theirs: Origin) -> bool:
+    return bool(mine.fx and theirs.fx and mine.fx != theirs.fx)
 
 
 def _kin(
@@ -209,17 +215,27 @@ def _kin(
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
     """The twin of each node; of one that has none, all nodes of the same source."""
     signs = (_fx, _line, _name, _values)
-    known = [(sign, _by(sign, there.values())) for sign in signs]
+    known = [(sign, _names(sign, there.values())) for sign in signs]
     for name, mine in here.items():
-        found = ([o.node for key in sign(mine) for o in by.get(key, ())] for sign, by in known)
-        yield name, (twins[name],) if name in twins else tuple(next(filter(None, found), ()))
+        found = (sum((by.get(key, ()) for key in sign(mine)), ()) for sign, by in known)
+        yield name, (twins[name],) if name in twins else next(filter(None, found), ())
 
 
-def _by(sign: _Sign, origins: Iterable[Origin]) -> dict[Hashable, list[Origin]]:
-    groups: dict[Hashable, list[Origin]] = {}
+def _names(sign: _Sign, origins: Iterable[Origin]) -> dict[Hashable, tuple[str, ...]]:
+    """By sign; all nodes of a sign share one tuple of names."""
+    groups: dict[Hashable, list[str]] = {}
     for origin in origins:
         for key in sign(origin):
-            groups.setdefault(key, []).append(origin)
+            groups.setdefault(key, []).append(origin.node)
+    return {key: tuple(names) for key, names in groups.items()}
+
+
+def _by(sign: _Sign, origins: Iterable[Origin]) -> dict[Hashable, deque[Origin]]:
+    """By operator and sign."""
+    groups: dict[Hashable, deque[Origin]] = {}
+    for origin in origins:
+        for key in sign(origin):
+            groups.setdefault((origin.op, key), deque()).append(origin)
     return groups
 
 

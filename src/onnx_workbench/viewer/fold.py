@@ -19,6 +19,7 @@ from onnx import helper
 
 from .. import notes
 from ..proto import captured
+from ..text import plural
 from .layout import layers
 from .model import LARGEST_TENSOR, stub
 
@@ -114,7 +115,7 @@ class _Folder:
     def _part(self, items: _Items) -> _Box:
         nodes = [n for item in items for n in (item.nodes if isinstance(item, _Box) else [item])]
         first, last = self._number[id(nodes[0])], self._number[id(nodes[-1])]
-        return _Box(f"nodes {first:,} to {last:,}", f"{len(nodes):,} nodes", nodes, items)
+        return _Box(f"nodes {first:,} to {last:,}", plural(len(nodes), "node"), nodes, items)
 
     def _path(self, node: onnx.NodeProto, depth: int) -> str:
         scopes = self._scopes[id(node)][0]

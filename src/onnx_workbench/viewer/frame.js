@@ -123,10 +123,10 @@
     const zoom = view.target.zoom;
     const places = (one) => [...document.querySelectorAll(one)].map((each) => each.getBoundingClientRect());
     const [all] = places("#canvas");
-    const first = places(".graph-node, .graph-input")
-      .filter(({ top }) => top < all.top + zoom * MARGIN + target.clientHeight)
-      .sort((one, other) => one.left - other.left);
-    const { left, width: wide } = width * zoom > target.clientWidth ? first[first.length >> 1] : all;
+    const amid = (many) => many.sort((one, other) => one.left - other.left)[many.length >> 1];
+    const seen = ({ top }) => top < all.top + zoom * MARGIN + target.clientHeight;
+    const { left, width: wide } =
+      width * zoom > target.clientWidth ? amid(places(".graph-node, .graph-input").filter(seen)) : all;
     target.scrollTo({
       left: target.scrollLeft + left + (wide - target.clientWidth) / 2,
       top: zoom * MARGIN - Math.max(20, (target.clientHeight - zoom * height) / 2),
@@ -165,6 +165,7 @@
       }
     }
   }
+  const nodes = () => document.querySelectorAll("#canvas .graph-node");
   const folded = ({ graph, value }) => bodies(value).filter((body) => !graph.blocks?.has(body));
   const holds = (body, fits) =>
     body.nodes.some((node) => fits(node) || bodies(node).some((inner) => holds(inner, fits)));
@@ -214,7 +215,8 @@
   };
   const activate = async (name) => {
     const found = await reveal(name);
-    if (found) view.target.scrollTo(found.graph.activate(found.value, "target"));
+    found?.graph.activate(found.value, "target");
+    view.target.scrollTo(found ? [found.shape.element] : []);
   };
 
   // Colours are rules of Netron's own sheet: its SVG export copies that sheet over inline styles.
@@ -248,11 +250,32 @@
     depict();
   };
 
+  // A browser paints anew, at each click, also what is far away: of a big graph, ten times more.
+  const far = new IntersectionObserver((seen) => {
+    for (const { target, isIntersecting } of seen) {
+      target.style.visibility = isIntersecting ? "" : "hidden";
+    }
+  }, { root: element("target"), rootMargin: "100%" });
+  const hideFar = (hidden = nodes().length > MOST_NODES_IN_A_PICTURE) => {
+    far.disconnect();
+    for (const part of document.querySelectorAll("#canvas :is(.graph-node, #edge-paths > path, #edge-paths-hit-test > path)")) {
+      part.style.visibility = hidden ? "hidden" : "";
+      if (hidden) far.observe(part);
+    }
+  };
+  const exported = view.export.bind(view);
+  view.export = async (file) => {
+    hideFar(false);
+    await exported(file);
+    hideFar();
+  };
+
   // Whatever draws anew draws without our colours and marks.
   for (const name of ["refresh", "_updatePath"]) {
     const draw = view[name].bind(view);
     view[name] = async (...args) => {
       const result = await draw(...args);
+      hideFar();
       paint();
       stopAt(stops()[0]);
       if (marked.size) select(false);
@@ -261,7 +284,7 @@
     };
   }
 
-  // A node is chosen by a click on it, which ends in its properties, or in a sidebar.
+  // A node is chosen by a click on it, in a sidebar, or in the panel.
   let chosen = null;
   const report = (node) => {
     if (key(node) === chosen && !marked.size) return;
@@ -270,18 +293,21 @@
     touched = true;
     say({ type: "activate", name: chosen });
   };
-  const show = view.showNodeProperties.bind(view);
-  view.showNodeProperties = (node, source) => {
-    if (node) report(node);
-    setTimeout(() => show(node, source)); // the line first: Netron lays its whole page out for its own
-  };
-  const hearSidebars = ({ prototype }) => {
-    const { select: chooses } = prototype;
-    if (!chooses || Object.hasOwn(prototype, "heard")) return;
+  const hear = ({ prototype }) => {
+    const { select, activate } = prototype;
+    if (Object.hasOwn(prototype, "heard")) return;
     prototype.heard = true;
     prototype.select = function (values, source) {
       if (source === "sidebar" && isNode(values?.[0]) && !closing) report(values[0]);
-      return chooses.call(this, values, source);
+      return select.call(this, values, source);
+    };
+    prototype.activate = function (value, source) {
+      if (!isNode(value)) return activate.call(this, value, source);
+      report(value);
+      if (source === "sidebar") return activate.call(this, value, source);
+      // The line first: the cell would hear of it and paint it only after what Netron changes here.
+      requestAnimationFrame(() => setTimeout(() => activate.call(this, value, source)));
+      return [];
     };
   };
 
@@ -302,23 +328,27 @@
     const next = all[all.indexOf(at) + STEP[event.key]];
     if (!next) return;
     stopAt(next);
+    next.closest(".graph-node").style.visibility = ""; // what is hidden takes no focus
     next.focus({ preventScroll: true });
     view.target.scrollTo([next]);
   }, { capture: true });
 
   // The picture follows what is on the screen, when it has come to rest.
   let ready = false;
-  let resting;
+  let resting = 0;
   const depict = () => {
     clearTimeout(resting);
     resting = setTimeout(async () => {
-      const nodes = document.querySelectorAll("#canvas .graph-node").length;
-      if (!ready || nodes > MOST_NODES_IN_A_PICTURE) return;
+      resting = 0;
+      if (!ready || nodes().length > MOST_NODES_IN_A_PICTURE) return;
       const svg = withLegend(await host.picture());
       const png = await rendered(svg);
       say({ type: "picture", svg, png }, png ? [png] : []);
     }, 300);
   };
+
+  // Netron's export puts the scroll position back, which would stop a scroll that is under way.
+  element("target").addEventListener("scroll", () => resting && depict());
 
   const withLegend = (svg) => {
     if (!heat.levels) return svg;
@@ -380,12 +410,13 @@
   const open = async (message) => {
     ready = touched = false;
     await host.open(message);
-    hearSidebars(view.target.constructor);
+    hear(view.target.constructor);
     const [width, height] = size();
     say({ type: "drawn", width: width + 40, height: height + 40 });
     await new Promise(requestAnimationFrame); // the cell may have changed the frame's height
     await new Promise(requestAnimationFrame);
     fit();
+    hideFar();
     ready = true;
     paint();
     stopAt(stops()[0]);

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import linecache
 import re
-import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -16,7 +15,7 @@ from typing import Any
 import onnx
 
 from .. import notes
-from ..proto import Site, bodies, walk
+from ..proto import bodies, walk
 from ..source import Line
 
 LONGEST_FUNCTION = 400
@@ -64,16 +63,17 @@ def key(node: onnx.NodeProto) -> str:
 
 def origins(model: onnx.ModelProto) -> dict[str, Origin]:
     """Of every node, also inside the bodies of If, Loop and Scan, by :func:`key`."""
-    return {site.name: _origin(site) for site in walk(model) if not site.function}
-
-
-def _origin(site: Site) -> Origin:
-    said, node = notes.read(site.node), site.node
-    texts = (node.op_type, said.fx, said.target, said.module)
-    op, fx, target, module = map(sys.intern, texts)  # one copy of what many nodes say
-    return Origin(
-        site.name, op, tuple(map(sys.intern, site.outputs)), fx, target, module, said.line
-    )
+    same: dict[str, str] = {}  # what many nodes say is kept once
+    once = same.setdefault
+    made = {}
+    for site in walk(model):
+        if not site.function:
+            said, op = notes.read(site.node), site.node.op_type
+            outputs = tuple(once(name, name) for name in site.outputs)
+            fx, target, module = (once(text, text) for text in (said.fx, said.target, said.module))
+            texts = (once(op, op), outputs, fx, target, module)
+            made[site.name] = Origin(site.name, *texts, said.line)
+    return made
 
 
 def place(line: Line) -> str:

@@ -82,15 +82,22 @@ const makePanel = ({ mark, activate }) => {
         })
       : [];
 
+  const inside = (module) =>
+    Object.keys(sheet.nodes).filter((name) => `${sheet.nodes[name].module}.`.startsWith(`${module}.`));
+  // A box: of a module, or of neighbours of no module.
+  const folded = (kind, name) => {
+    const module = name.replace(/ .*/, "");
+    return { op: kind, module: inside(module).length ? module : "" };
+  };
+
   const facts = (name, node) => {
     const list = tag("dl", {});
     const row = (term, value) => value && list.append(tag("dt", { textContent: term }), tag("dd", {}, value));
     row("FX node", node?.fx && `${node.fx} = ${node.target}`);
     const module = node?.module;
     if (module) {
-      const inside = () =>
-        mark(Object.keys(sheet.nodes).filter((n) => `${sheet.nodes[n].module}.`.startsWith(`${module}.`)));
-      row("module", tag("button", { textContent: module, title: "Mark its nodes", onclick: inside }));
+      const onclick = () => mark(inside(module));
+      row("module", tag("button", { textContent: module, title: "Mark its nodes", onclick }));
     }
     row(heat.swatches ? "compared" : "value", heat.shown?.[name]);
     return list;
@@ -122,8 +129,8 @@ const makePanel = ({ mark, activate }) => {
 
   const show = (name) => {
     const focused = document.activeElement?.closest?.(".ow-source") === element;
-    const kind = sheet.modules[name]; // a module that is folded into one node
-    const node = sheet.nodes[name] ?? (kind && { op: kind, module: name.replace(/ .*/, "") });
+    const kind = sheet.modules[name]; // of what is folded into one node
+    const node = sheet.nodes[name] ?? (kind && folded(kind, name));
     shown = name;
     element.replaceChildren(
       tag("header", {}, tag("b", { textContent: node?.op ?? "" }), tag("span", { textContent: name }),
@@ -132,7 +139,7 @@ const makePanel = ({ mark, activate }) => {
     );
     if (!node?.line) {
       const silent = kind
-        ? "A module, folded. Press + on its box to expand it."
+        ? `${node.module ? "A module" : kind}, folded. Press + on its box to expand it.`
         : "The file does not say which line made this node.";
       element.append(tag("div", { className: "place", textContent: silent }));
     } else if (node.function < 0) {
