@@ -18,7 +18,7 @@ import onnx_workbench as ow
 from onnx_workbench.capturing import exporter
 from onnx_workbench.text import seconds, size, table
 
-NODES, WIDTH = 200, 4_000_000
+NODES, WIDTH = 200, 1_000_000
 
 
 def report() -> str:
