@@ -328,13 +328,12 @@ class Race(Tabled):
             )
 
     def _rounds(self) -> str:
-        counts = [min(len(run.blocks) for run in lane.runs) for lane in self.lanes if lane.ran]
+        counts = [len(run.blocks) for lane in self.lanes for run in lane.runs]
+        rounds = text.plural(min(counts, default=0), "round")
         idle = "idle workers frozen" if self.conditions.freezes else "idle workers wait unfrozen"
         where = f"{self.strata} strata, {idle}" if self.conditions.how == "workers" else "1 process"
-        return (
-            f"{text.plural(min(counts, default=0), 'round')} of blocks of about {1e3 * BLOCK:.0f} ms in each "
-            f"of {where}, in fresh random order (seed {self.conditions.seed})"
-        )
+        order = f"in fresh random order (seed {self.conditions.seed})"
+        return f"{rounds} of blocks of about {1e3 * BLOCK:.0f} ms in each of {where}, {order}"
 
     def _doubts(self) -> Iterator[str]:
         at = self.conditions
