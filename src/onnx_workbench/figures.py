@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -106,7 +106,7 @@ def ratios(
 def sweep(
     rates: Mapping[str, Mapping[int, Sequence[float]]],
     crossovers: Mapping[str, float] | None = None,
-    hollow: Container[int] = (),
+    hollow: Collection[int] = (),
     ideal: bool = False,
     title: str = "",
     note: str = "",
@@ -119,7 +119,7 @@ def sweep(
     Args:
         rates: name -> size -> rates in 1/s, one for each block.
         crossovers: name -> the size at which it and the first change places, which is marked.
-        hollow: sizes that are not to be trusted like the others.
+        hollow: sizes at which cores were contended.
         ideal: draw what growing with the size would be, from each first point on.
         title: the finding.
         note: small print under the plot.
@@ -148,7 +148,9 @@ def sweep(
     ax.set_xscale("log")
     _size_ticks(ax, sorted({size for curve in rates.values() for size in curve}))
     _quantity_axis(ax, "y", [row for curve in rates.values() for row in curve.values()], "", True)
-    ax.set_xlabel(f"{over}; dashed: as many times as fast" if ideal else over)
+    ax.set_xlabel(
+        over + "; dashed: as many times as fast" * ideal + "; hollow: contended" * bool(hollow)
+    )
     ax.set_ylabel(f"{per}, median and quartiles")
     _label_ends(ax, ends)
     _mark_crossovers(ax, {list(rates).index(name): at for name, at in (crossovers or {}).items()})
@@ -323,7 +325,7 @@ def _middle_cut(
 
 def _wrapped(names: Iterable[str]) -> list[str]:
     """Names that leave the plot its room, however long they are."""
-    return [textwrap.fill(name, 24) for name in names]
+    return [textwrap.fill(name, 28) for name in names]
 
 
 def _axes(ax: Axes | None, height: float, title: str, names: Sequence[str] = ("",)) -> Axes:
@@ -376,7 +378,7 @@ def _quantity_axis(
 
 def _steps(ratio: float) -> tuple[int, ...]:
     """Where a decade has ticks: fewer where more decades stand side by side."""
-    return (1, 2, 3, 5, 7) if ratio < 10 else (1, 2, 5) if ratio < 200 else (1,)
+    return (1, 2, 3, 5, 7) if ratio < 10 else (1, 2, 5) if ratio < 1000 else (1,)
 
 
 def _ratio_axis(ax: Axes, values: Sequence[float]) -> None:

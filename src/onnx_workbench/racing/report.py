@@ -168,7 +168,7 @@ class Race(Tabled):
         Raises:
             InputError: there is no such plot of this race.
         """
-        look: Any = {"note": self._note(), "ax": ax}
+        look: Any = {"note": self.note(), "ax": ax}
         if what == "times":
             ran = {lane.name: lane.times.tolist() for lane in self.lanes if _races(lane)}
             return figures.blocks(ran, title=self.finding, **look)
@@ -353,7 +353,8 @@ class Race(Tabled):
     def _failures(self) -> Iterator[str]:
         return (f"{lane.name}: {reason(lane.error)}" for lane in self.lanes if lane.error)
 
-    def _note(self) -> str:
+    def note(self) -> str:
+        """Small print for a plot."""
         missing = ", ".join(dict.fromkeys(lane.name for lane in self.lanes if lane.error))
         where = (
             "one process" if self.conditions.how != "workers" else f"{self.strata} processes each"

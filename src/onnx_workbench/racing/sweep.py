@@ -125,7 +125,7 @@ class Sweep(Tabled):
             over=self.over,
             per=self._unit(),
             title=self.finding,
-            note=self._note(),
+            note=self.races[max(self.races)].note(),
             ax=ax,
         )
 
@@ -199,14 +199,6 @@ class Sweep(Tabled):
         ends = {f"gain{end}": gain and getattr(gain, end[1:] or "value") for end in _ENDS}
         contended = self.races[size].conditions.contended
         return {"throughput": self.throughput(name, size), **ends, "contended": contended}
-
-    def _note(self) -> str:
-        *_, last = (race.conditions for race in self.races.values())
-        budget = "" if self.over == THREADS else text.plural(last.threads, "thread")
-        how = "fresh processes" if last.how == "workers" else "one process"
-        contended = any(race.conditions.contended for race in self.races.values())
-        words = (budget, how, "hollow: contended" * contended, "interrupted" * self.interrupted)
-        return ", ".join(filter(None, words))
 
 
 _HEADER = ("p50", "p99", "a second", "gain", "ratio", "interval", "verdict")
