@@ -204,10 +204,10 @@ def test_a_sweep_marks_where_places_change_and_says_over_what():
 
 
 def test_a_sweep_is_hollow_where_it_is_not_to_be_trusted_and_dashed_where_it_would_be_ideal():
-    ax = figures.sweep({"a": {1: [10.0], 2: [15.0], 4: [16.0]}}, hollow=[4], ideal=True)
+    ax = figures.sweep({"a": {2: [10.0], 4: [15.0], 8: [16.0]}}, hollow=[8], ideal=True)
     curve, hollow, ideal = ax.lines
     assert curve.get_markerfacecolor() != "white"
-    assert (hollow.get_xdata().tolist(), hollow.get_markerfacecolor()) == ([4], "white")
+    assert (hollow.get_xdata().tolist(), hollow.get_markerfacecolor()) == ([8], "white")
     assert ideal.get_ydata().tolist() == [10.0, 20.0, 40.0]
     assert "dashed" in ax.get_xlabel()
 

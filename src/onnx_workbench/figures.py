@@ -84,7 +84,6 @@ def ratios(
     """
     names = _wrapped(intervals)
     ax = _axes(ax, 1.6 + 0.5 * len(intervals), title, names)
-    ends = [1.0, *(end for interval in intervals.values() for end in interval)]
     ax.axvspan(1 / (1 + matters), 1 + matters, color="#E4E4E4", zorder=0)
     ax.axvline(1, color=_GREY, linewidth=1)
     for row, (low, middle, high) in enumerate(intervals.values()):
@@ -92,13 +91,11 @@ def ratios(
         ax.plot([low, high], [row, row], color=color, linewidth=2.4, solid_capstyle="butt")
         ax.plot(middle, row, marker, color=color, markersize=7.5, markeredgecolor="white")
         words = f"{middle:.2f}x ({low:.2f} to {high:.2f})"
-        place = np.log(middle / min(ends)) / max(np.log(max(ends) / min(ends)), 1e-9)
-        side = "left" if place < 0.25 else "right" if place > 0.75 else "center"
-        _label(ax, (middle, row - 0.3), words, color, ha=side)
+        _label(ax, (middle, row - 0.3), words, color, ha="center")
     ax.set_yticks(range(len(intervals)), names)
     ax.set_ylim(len(intervals) - 0.5, -0.7)
     ax.tick_params(axis="y", length=0)
-    _ratio_axis(ax, ends)
+    _ratio_axis(ax, [1.0, *(end for interval in intervals.values() for end in interval)])
     ax.set_xlabel(f"times as fast, with interval; grey: within {100 * matters:g} %")
     return _finish(ax, note)
 
