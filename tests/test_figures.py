@@ -204,10 +204,10 @@ def test_a_sweep_marks_where_places_change_and_says_over_what():
 
 
 def test_a_sweep_is_hollow_where_it_is_not_to_be_trusted_and_dashed_where_it_would_be_ideal():
-    ax = figures.sweep({"a": {1: [10.0], 2: [15.0], 4: [16.0]}}, hollow=[4], ideal=True)
+    ax = figures.sweep({"a": {2: [10.0], 4: [15.0], 8: [16.0]}}, hollow=[8], ideal=True)
     curve, hollow, ideal = ax.lines
     assert curve.get_markerfacecolor() != "white"
-    assert (hollow.get_xdata().tolist(), hollow.get_markerfacecolor()) == ([4], "white")
+    assert (hollow.get_xdata().tolist(), hollow.get_markerfacecolor()) == ([8], "white")
     assert ideal.get_ydata().tolist() == [10.0, 20.0, 40.0]
     assert "dashed" in ax.get_xlabel()
 
@@ -248,3 +248,37 @@ def test_all_words_fit_into_the_picture(draw):
     assert frame.y0 <= drawn.y0
     assert drawn.x1 <= frame.x1
     assert drawn.y1 <= frame.y1
+
+
+LONG = (
+    "PyTorch eager in inference mode, float32",
+    "torch.compile(mode='max-autotune', dynamic=True)",
+    "ONNX Runtime with graph optimisation basic",
+    *("quantized int8", "ORT IOBinding", "x"),
+)
+SPREAD = (1.0, 0.1, 20.0, 1.01, 1.12, 0.34)
+
+
+@pytest.mark.parametrize("count", [1, 6])
+@pytest.mark.parametrize("draw", ["blocks", "ratios", "stacked", "sweep"])
+def test_long_names_and_far_ratios_neither_overlap_nor_leave_the_picture(draw, count):
+    pairs = list(zip(LONG, SPREAD, strict=True))[:count]
+    data = {
+        "blocks": {name: [1e-3 * far, 1.1e-3 * far] for name, far in pairs},
+        "ratios": {name: (0.9 * far, far, 1.1 * far) for name, far in pairs},
+        "stacked": {name: {"load": far, "first call": 0.1} for name, far in pairs},
+        "sweep": {name: {1: [1e3 * far], 512: [9e3 + far]} for name, far in pairs},
+    }[draw]
+    title = "\n".join(f"{name} is {far}x as fast as {LONG[0]}" for name, far in pairs)
+    ax = getattr(figures, draw)(data, title=title, note="one thread")
+    ax.figure.canvas.draw()
+    low, high = sorted(ax.get_ylim())
+    ticks = [label for label in ax.get_yticklabels() if low <= label.get_position()[1] <= high]
+    words = [*ax.texts, *ticks, ax._left_title]
+    boxes = [word.get_window_extent() for word in words if word.get_text() != "one thread"]
+    frame = ax.figure.bbox
+    assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in boxes)
+    assert all(frame.y0 <= box.y0 and box.y1 <= frame.y1 for box in boxes)
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2) if a.width and b.width)
+    assert ax.get_window_extent().width > 0.4 * frame.width
+    assert len(ax.get_title(loc="left").splitlines()) <= figures._LINES + 1

@@ -11,12 +11,14 @@ import math
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -729,8 +731,14 @@ def test_buffers_are_bound_once_and_give_the_same_numbers(tmp_path):
     assert torch.equal(bound(X), file(X))
 
 
-def test_the_share_of_the_copies_is_what_iobinding_leaves_out(tmp_path):
-    file, other = (ow.export(nn.Linear(2, 2).eval(), tmp_path / f"{n}.onnx", X) for n in "mo")
+@pytest.fixture(scope="module")
+def linear(tmp_path_factory):
+    """A layer as a file; exported once."""
+    return ow.export(nn.Linear(2, 2).eval(), tmp_path_factory.mktemp("linear") / "m.onnx", X)
+
+
+def test_the_share_of_the_copies_is_what_iobinding_leaves_out(linear, tmp_path):
+    file, other = linear, ow.load(shutil.copy(linear.path, tmp_path / "other.onnx"))
     contestants = {
         **{"elsewhere": other, "run": file, "bound": file.using(bound=True)},
         **{"basic, bound": file.using(bound=True, level="basic")},
@@ -794,27 +802,25 @@ def test_session_options_arrive_in_the_session(tmp_path):
 # ------------------------------------------------------------------ a GPU, which is not here
 
 
-def test_without_cuda_its_contestants_are_left_out_with_a_sentence(swift, tmp_path, monkeypatch):
+def test_without_cuda_its_contestants_are_left_out_with_a_sentence(linear, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    model = nn.Linear(2, 2).eval()
-    file = ow.export(model, tmp_path / "m.onnx", X)
-    on_gpu = file.using(provider="NoSuchExecutionProvider", bound=True)
+    on_gpu = linear.using(provider="NoSuchExecutionProvider", bound=True)
     assert repr(on_gpu) == "m.onnx with IOBinding on NoSuchExecutionProvider"
-    contestants = {"CPU": file, "ORT": on_gpu, "torch": ow.placed(model)}
-    report = repr(quick(contestants, X, seconds=0.01))
+    contestants = {"CPU": linear, "ORT": on_gpu, "torch": ow.placed(nn.Linear(2, 2).eval())}
+    with warnings.catch_warnings(action="error"):  # onnxruntime warns, and takes the CPU
+        report = repr(quick(contestants, X, seconds=0.01))
     assert "ORT: LoadError: NoSuchExecutionProvider cannot be used here.\n" in report
     assert f"torch: InputError: torch {torch.__version__} finds no CUDA device.\n" in report
 
 
-def test_a_provider_that_falls_back_to_the_cpu_is_not_raced_under_its_name(tmp_path, monkeypatch):
+def test_a_provider_that_falls_back_to_the_cpu_is_not_raced_under_its_name(linear, monkeypatch):
     import onnxruntime
 
     cuda = "CUDAExecutionProvider"
-    file = ow.export(nn.Linear(2, 2).eval(), tmp_path / "m.onnx", X)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [cuda])
     monkeypatch.setattr(onnxruntime, "InferenceSession", pretended("CPUExecutionProvider"))
     with pytest.raises(LoadError, match=rf"^{cuda} cannot be used here\.\nWhat helps: "):
-        file.using(provider=cuda).entry(X)()
+        linear.using(provider=cuda).entry(X)()
 
 
 @pytest.mark.parametrize(
@@ -825,18 +831,17 @@ def test_a_provider_that_falls_back_to_the_cpu_is_not_raced_under_its_name(tmp_p
     ],
 )
 def test_a_session_on_cuda_binds_buffers_there_and_says_what_it_copies(
-    tmp_path, monkeypatch, bound, panel, timed
+    linear, monkeypatch, bound, panel, timed
 ):
     import onnxruntime
 
     cuda, devices = "CUDAExecutionProvider", []
-    file = ow.export(nn.Linear(2, 2).eval(), tmp_path / "m.onnx", X)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [cuda])
     monkeypatch.setattr(onnxruntime, "InferenceSession", pretended(cuda, devices))
     monkeypatch.setattr(
         onnxruntime.OrtValue, "ortvalue_from_numpy", lambda array, *device: devices.append(device)
     )
-    ready = file.using(provider=cuda, bound=bound).entry(X)()
+    ready = linear.using(provider=cuda, bound=bound).entry(X)()
     ready.run()
     assert ready.panel == panel
     assert ready.timed.endswith(timed)
@@ -867,7 +872,7 @@ def pretended(provider, devices=()):
     return Session
 
 
-def test_a_placed_model_and_its_inputs_move_and_the_callers_stay(tmp_path):
+def test_a_placed_model_and_its_inputs_move_and_the_callers_stay():
     model = nn.Linear(2, 2)
     contestant = ow.placed(model, "meta")
     ready = contestant.entry(X)()

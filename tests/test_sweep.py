@@ -46,6 +46,8 @@ def test_throughput_is_the_size_times_calls_a_second():
 
 def test_places_change_between_a_size_where_one_is_faster_and_one_where_it_is_slower():
     assert SIZES.crossovers == {"b": pytest.approx(4.0, rel=0.01)}  # alike at 4 says nothing
+    steep = Sweep("batch", {1: race(a=400, b=100), 8: race(a=100, b=200)})
+    assert steep.crossovers == {"b": pytest.approx(4.0, rel=0.01)}
     never = Sweep("batch", {1: race(a=100, b=50), 16: race(a=100, b=100)})
     assert never.crossovers == {}
     assert "places    none surely changed from 1 to 16\n" in repr(never)
@@ -88,7 +90,9 @@ def test_threads_that_had_no_cores_are_marked_and_give_no_verdict():
     assert sweep.gain("a", 4).verdict == "contended"
     assert sweep.finding.splitlines()[0].endswith(" with 4 threads, contended")
     assert re.search(r"(?m)^b +contended 4 .* contended$", repr(sweep))
-    assert sweep.plot().lines[1].get_markerfacecolor() == "white"
+    ax = sweep.plot()
+    assert ax.lines[1].get_markerfacecolor() == "white"
+    assert ax.get_xlabel() == "threads; dashed: as many times as fast; hollow: contended"
     assert [record["contended"] for record in sweep.records()] == [False] * 3 + [True] * 3
 
 

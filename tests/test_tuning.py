@@ -141,7 +141,7 @@ def test_the_report(relu, raced):
 def test_the_plot_and_the_records_hold_the_same(relu, raced):
     raced[1].update({"IOBinding": 1.4})
     found = tune(relu, X)
-    names = [label.get_text() for label in found.plot().get_yticklabels()]
+    names = [label.get_text().replace("\n", " ") for label in found.plot().get_yticklabels()]
     assert names == [record["change"] for record in found.records()]
     assert found.records()[5]["verdict"] == "faster"
 

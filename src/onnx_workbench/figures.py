@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ MARKERS = "osD^vPX*"  # never colour alone
 _GREY = "#5A5A5A"
 _WIDTH = 7.2  # inches; a notebook's column at matplotlib's 100 dpi
 _LINE = 86  # letters of a title that fit into it, less what stands left of the axes
+_LINES = 6  # of a title
 _HATCHES = ("", "", "///", "...")
 _WIDE = 8.0  # from this ratio of slowest to fastest on, a linear axis hides the fast ones
 
@@ -40,7 +41,8 @@ def blocks(
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['eager', 'fast']
     """
-    ax = _axes(ax, height=1.5 + 0.62 * len(times) + 0.2 * title.count("\n"))
+    names = _wrapped(times)
+    ax = _axes(ax, 1.5 + 0.62 * len(times), title, names)
     jitter = np.random.default_rng(0)
     for row, (name, values) in enumerate(times.items()):
         color, marker = _look(row)
@@ -52,12 +54,12 @@ def blocks(
             median, row, marker, color=color, markersize=7.5, markeredgecolor="white", label=name
         )
         _label(ax, (median, row - 0.38), text.seconds(float(median)), color, ha="center")
-    ax.set_yticks(range(len(times)), list(times))
+    ax.set_yticks(range(len(times)), names)
     ax.set_ylim(len(times) - 0.5, -0.62)
     ax.tick_params(axis="y", length=0)
     _quantity_axis(ax, "x", times.values())
     ax.set_xlabel("time per call: every block, quartiles and median")
-    return _finish(ax, title, note, left=max(map(len, times)))
+    return _finish(ax, note)
 
 
 def ratios(
@@ -80,7 +82,8 @@ def ratios(
     >>> ax.get_xscale(), [label.get_text() for label in ax.get_yticklabels()]
     ('log', ['fast'])
     """
-    ax = _axes(ax, height=1.6 + 0.5 * len(intervals) + 0.2 * title.count("\n"))
+    names = _wrapped(intervals)
+    ax = _axes(ax, 1.6 + 0.5 * len(intervals), title, names)
     ax.axvspan(1 / (1 + matters), 1 + matters, color="#E4E4E4", zorder=0)
     ax.axvline(1, color=_GREY, linewidth=1)
     for row, (low, middle, high) in enumerate(intervals.values()):
@@ -89,18 +92,18 @@ def ratios(
         ax.plot(middle, row, marker, color=color, markersize=7.5, markeredgecolor="white")
         words = f"{middle:.2f}x ({low:.2f} to {high:.2f})"
         _label(ax, (middle, row - 0.3), words, color, ha="center")
-    ax.set_yticks(range(len(intervals)), list(intervals))
+    ax.set_yticks(range(len(intervals)), names)
     ax.set_ylim(len(intervals) - 0.5, -0.7)
     ax.tick_params(axis="y", length=0)
     _ratio_axis(ax, [1.0, *(end for interval in intervals.values() for end in interval)])
     ax.set_xlabel(f"times as fast, with interval; grey: within {100 * matters:g} %")
-    return _finish(ax, title, note, left=max(map(len, intervals)))
+    return _finish(ax, note)
 
 
 def sweep(
     rates: Mapping[str, Mapping[int, Sequence[float]]],
     crossovers: Mapping[str, float] | None = None,
-    hollow: Container[int] = (),
+    hollow: Collection[int] = (),
     ideal: bool = False,
     title: str = "",
     note: str = "",
@@ -113,7 +116,7 @@ def sweep(
     Args:
         rates: name -> size -> rates in 1/s, one for each block.
         crossovers: name -> the size at which it and the first change places, which is marked.
-        hollow: sizes that are not to be trusted like the others.
+        hollow: sizes at which cores were contended.
         ideal: draw what growing with the size would be, from each first point on.
         title: the finding.
         note: small print under the plot.
@@ -124,7 +127,7 @@ def sweep(
     >>> ax.get_xscale(), ax.get_yscale(), ax.get_xlabel()
     ('log', 'log', 'batch')
     """
-    ax = _axes(ax, height=4.3 + 0.2 * title.count("\n"))
+    ax = _axes(ax, 4.3, title)
     ends = {}
     for index, (name, curve) in enumerate(rates.items()):
         color, marker = _look(index)
@@ -142,11 +145,13 @@ def sweep(
     ax.set_xscale("log")
     _size_ticks(ax, sorted({size for curve in rates.values() for size in curve}))
     _quantity_axis(ax, "y", [row for curve in rates.values() for row in curve.values()], "", True)
-    ax.set_xlabel(f"{over}; dashed: as many times as fast" if ideal else over)
+    ax.set_xlabel(
+        over + "; dashed: as many times as fast" * ideal + "; hollow: contended" * bool(hollow)
+    )
     ax.set_ylabel(f"{per}, median and quartiles")
     _label_ends(ax, ends)
     _mark_crossovers(ax, {list(rates).index(name): at for name, at in (crossovers or {}).items()})
-    return _finish(ax, title, note, left=8)
+    return _finish(ax, note)
 
 
 def stacked(
@@ -169,7 +174,8 @@ def stacked(
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['eager']
     """
-    ax = _axes(ax, height=1.9 + 0.5 * len(parts) + 0.2 * title.count("\n"))
+    rows = _wrapped(parts)
+    ax = _axes(ax, 1.9 + 0.5 * len(parts), title, rows)
     names = list(dict.fromkeys(part for bar in parts.values() for part in bar))
     for row, bar in enumerate(parts.values()):
         begin = 0.0
@@ -195,14 +201,14 @@ def stacked(
             va="center",
             fontsize=9,
         )
-    ax.set_yticks(range(len(parts)), list(parts))
+    ax.set_yticks(range(len(parts)), rows)
     ax.set_ylim(len(parts) - 0.5, -1.0)  # the names of the parts stand in a row of their own
     ax.tick_params(axis="y", length=0)
     _quantity_axis(ax, "x", [[sum(bar.values())] for bar in parts.values()], log=False)
     ax.margins(x=0.12)
     ax.set_xlabel(over)
     ax.legend(loc="upper right", ncols=len(names), frameon=False, fontsize=9, borderpad=0)
-    return _finish(ax, title, note, left=max(map(len, parts)))
+    return _finish(ax, note)
 
 
 def moves(
@@ -226,7 +232,7 @@ def moves(
     ['model.py:3', 'model.py:4']
     """
     rows = _middle_cut(times, most)
-    ax = _axes(ax, height=1.7 + 0.26 * len(rows) + 0.2 * title.count("\n"))
+    ax = _axes(ax, 1.7 + 0.26 * len(rows), title, list(rows))
     names = list(dict.fromkeys(name for pair in times.values() for name in pair))
     for at, pair in enumerate(rows.values()):
         ax.plot(list(pair.values()), [at] * len(pair), color="#B8B8B8", linewidth=2.2, zorder=1)
@@ -241,7 +247,7 @@ def moves(
     _quantity_axis(ax, "x", [list(pair.values()) for pair in times.values()])
     ax.set_xlabel("time a run, median")
     ax.legend(loc="upper right", ncols=len(names), frameon=False, fontsize=9, borderpad=0)
-    return _finish(ax, title, note, left=max(map(len, rows), default=0))
+    return _finish(ax, note)
 
 
 def growth(
@@ -265,7 +271,7 @@ def growth(
     >>> ax.get_yscale(), [text.get_text() for text in ax.texts]
     ('log', ['model.py:12'])
     """
-    ax = _axes(ax, height=3.6 + 0.2 * title.count("\n"))
+    ax = _axes(ax, 3.6, title)
     low, high = _edges([*errors, *tolerances])
     shown = np.clip(errors, low, high)
     ax.plot(shown, ".-", color=PALETTE[1], linewidth=0.8, markersize=4, label="error")
@@ -295,7 +301,7 @@ def growth(
     ax.set_xlabel("value, in the order of the graph")
     ax.set_ylabel("relative error (0 at the bottom)")
     ax.legend(frameon=False, fontsize=9)
-    return _finish(ax, title, note, left=8)
+    return _finish(ax, note)
 
 
 def _edges(values: Sequence[float]) -> tuple[float, float]:
@@ -314,12 +320,28 @@ def _middle_cut(
     return {n: times.get(n, {}) for n in [*names[:half], gap, *names[-half:]]}
 
 
-def _axes(ax: Axes | None, height: float) -> Axes:
-    if ax is not None:
-        return ax
-    from matplotlib import pyplot
+def _wrapped(names: Iterable[str]) -> list[str]:
+    """Names that leave the plot its room, however long they are."""
+    return [textwrap.fill(name, 28) for name in names]
 
-    return pyplot.subplots(figsize=(_WIDTH, height), layout="constrained")[1]
+
+def _axes(ax: Axes | None, height: float, title: str, names: Sequence[str] = ("",)) -> Axes:
+    """Axes with a title that fits beside the names on their left, and room for both."""
+    left = max([8, *(len(line) for name in names for line in name.splitlines())])
+    lines: list[str] = []
+    for sentence in title.splitlines():
+        more = textwrap.wrap(sentence, _LINE - left, max_lines=_LINES, placeholder=" ...")
+        if lines and len(lines) + len(more) > _LINES:
+            lines.append("... the rest is in the table")
+            break
+        lines += more
+    if ax is None:
+        from matplotlib import pyplot
+
+        size = (_WIDTH, height + 0.2 * max(0, len(lines) - 1))
+        ax = pyplot.subplots(figsize=size, layout="constrained")[1]
+    ax.set_title("\n".join(lines), loc="left", fontsize=10.5, pad=10)
+    return ax
 
 
 def _look(index: int) -> tuple[str, str]:
@@ -353,7 +375,7 @@ def _quantity_axis(
 
 def _steps(ratio: float) -> tuple[int, ...]:
     """Where a decade has ticks: fewer where more decades stand side by side."""
-    return (1, 2, 3, 5, 7) if ratio < 10 else (1, 2, 5) if ratio < 200 else (1,)
+    return (1, 2, 3, 5, 7) if ratio < 10 else (1, 2, 5) if ratio < 1000 else (1,)
 
 
 def _ratio_axis(ax: Axes, values: Sequence[float]) -> None:
@@ -377,12 +399,13 @@ def _mark_crossovers(ax: Axes, sizes: Mapping[int, float]) -> None:
         side = "left" if size < low * (high / low) ** 0.6 else "right"
         ax.axvline(size, color=color, linestyle=":", linewidth=1.2)
         ax.annotate(
-            *(f"change of places at about {size:.2g}", (size, 0.05 * index)),
+            *(f"change of places at about {text.about(size)}", (size, 0.06 * index)),
             *((5 if side == "left" else -5, 0), ax.get_xaxis_transform()),
             textcoords="offset points",
             color=color,
             fontsize=9,
             ha=side,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
         )
 
 
@@ -405,10 +428,13 @@ def _label_ends(ax: Axes, ends: Mapping[str, tuple[int, float, str]]) -> None:
     bottom, top = np.log(ax.get_ylim())
     names = sorted(ends, key=lambda name: ends[name][1])
     heights = [(float(np.log(ends[name][1])) - bottom) / (top - bottom) for name in names]
-    for name, height in zip(names, _apart(heights, gap=0.06), strict=True):
+    shown = dict(zip(names, _wrapped(names), strict=True))
+    gap = 0.06 * max(1 + name.count("\n") for name in shown.values())
+    heights = [min(at, 1 - gap * left) for left, at in enumerate(reversed(heights))][::-1]
+    for name, height in zip(names, _apart(heights, gap), strict=True):
         size, value, color = ends[name]
         ax.annotate(
-            *(name, (size, value), (9, height)),
+            *(shown[name], (size, value), (9, height)),
             textcoords=("offset points", "axes fraction"),
             color=color,
             va="center",
@@ -436,9 +462,7 @@ def _span(group: Sequence[float], gap: float) -> tuple[float, float]:
     return middle - half, middle + half
 
 
-def _finish(ax: Axes, title: str, note: str, left: int) -> Axes:
-    lines = [textwrap.fill(line, _LINE - left) for line in title.splitlines()]
-    ax.set_title("\n".join(lines), loc="left", fontsize=10.5, pad=10)
+def _finish(ax: Axes, note: str) -> Axes:
     for side in ("top", "right", "left"):
         ax.spines[side].set_visible(False)
     ax.tick_params(colors=_GREY, labelcolor="#222222")

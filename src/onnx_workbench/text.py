@@ -27,6 +27,15 @@ def size(value: int) -> str:
     return f"{value} B" if value < 1000 else _scaled(value, _BYTES, zero="0 B")
 
 
+def about(value: float) -> str:
+    """Two significant digits, and no exponent.
+
+    >>> about(398.1), about(4.84)
+    ('400', '4.8')
+    """
+    return f"{float(f'{value:.2g}'):,.12g}"
+
+
 def plural(count: int, noun: str) -> str:
     """
     >>> plural(1, "node"), plural(1200, "node")

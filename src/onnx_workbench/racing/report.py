@@ -168,7 +168,7 @@ class Race(Tabled):
         Raises:
             InputError: there is no such plot of this race.
         """
-        look: Any = {"note": self._note(), "ax": ax}
+        look: Any = {"note": self.note(), "ax": ax}
         if what == "times":
             ran = {lane.name: lane.times.tolist() for lane in self.lanes if _races(lane)}
             return figures.blocks(ran, title=self.finding, **look)
@@ -334,13 +334,12 @@ class Race(Tabled):
             )
 
     def _rounds(self) -> str:
-        counts = [min(len(run.blocks) for run in lane.runs) for lane in self.lanes if lane.ran]
+        counts = [len(run.blocks) for lane in self.lanes for run in lane.runs]
+        rounds = text.plural(min(counts, default=0), "round")
         idle = "idle workers frozen" if self.conditions.freezes else "idle workers wait unfrozen"
         where = f"{self.strata} strata, {idle}" if self.conditions.how == "workers" else "1 process"
-        return (
-            f"{text.plural(min(counts, default=0), 'round')} of blocks of about {1e3 * BLOCK:.0f} ms in each "
-            f"of {where}, in fresh random order (seed {self.conditions.seed})"
-        )
+        order = f"in fresh random order (seed {self.conditions.seed})"
+        return f"{rounds} of blocks of about {1e3 * BLOCK:.0f} ms in each of {where}, {order}"
 
     def _doubts(self) -> Iterator[str]:
         at = self.conditions
@@ -360,7 +359,8 @@ class Race(Tabled):
     def _failures(self) -> Iterator[str]:
         return (f"{lane.name}: {reason(lane.error)}" for lane in self.lanes if lane.error)
 
-    def _note(self) -> str:
+    def note(self) -> str:
+        """Small print for a plot."""
         missing = ", ".join(dict.fromkeys(lane.name for lane in self.lanes if lane.error))
         where = (
             "one process" if self.conditions.how != "workers" else f"{self.strata} processes each"

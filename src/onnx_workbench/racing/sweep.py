@@ -125,7 +125,7 @@ class Sweep(Tabled):
             over=self.over,
             per=self._unit(),
             title=self.finding,
-            note=self._note(),
+            note=self.races[max(self.races)].note(),
             ax=ax,
         )
 
@@ -155,7 +155,7 @@ class Sweep(Tabled):
     def _compared(self, name: str) -> str:
         met = [f"{_short(ratio)} at {self.over} {size}" for size, ratio in self._ratios(name)]
         place = self.crossovers.get(name)
-        change = f"; they change places at about {self.over} {place:.2g}" if place else ""
+        change = f"; they change places at about {self.over} {text.about(place)}" if place else ""
         if not met:
             return ""
         return f"{name} against {self.names[0]}: {', '.join(met[:1] + met[1:][-1:])}{change}"
@@ -185,7 +185,9 @@ class Sweep(Tabled):
         yield "a second", self._unit()
         yield "gain", f"a second / that at {self.over} {first}, from one race to another"
         if self.over != THREADS:
-            places = [f"{name} at about {size:.2g}" for name, size in self.crossovers.items()]
+            places = [
+                f"{name} at about {text.about(size)}" for name, size in self.crossovers.items()
+            ]
             yield "places", ", ".join(places) or f"none surely changed from {first} to {most}"
         apart = ", ".join(str(size) for size, race in self.races.items() if not race.trusted)
         yield "control", f"UNTRUSTED at {apart}" if apart else "agrees at every size, as it must"
@@ -197,14 +199,6 @@ class Sweep(Tabled):
         ends = {f"gain{end}": gain and getattr(gain, end[1:] or "value") for end in _ENDS}
         contended = self.races[size].conditions.contended
         return {"throughput": self.throughput(name, size), **ends, "contended": contended}
-
-    def _note(self) -> str:
-        *_, last = (race.conditions for race in self.races.values())
-        budget = "" if self.over == THREADS else text.plural(last.threads, "thread")
-        how = "fresh processes" if last.how == "workers" else "one process"
-        contended = any(race.conditions.contended for race in self.races.values())
-        words = (budget, how, "hollow: contended" * contended, "interrupted" * self.interrupted)
-        return ", ".join(filter(None, words))
 
 
 _HEADER = ("p50", "p99", "a second", "gain", "ratio", "interval", "verdict")
