@@ -4,8 +4,8 @@ nothing is measured; in workers it is asked what was done, not how fast."""
 from __future__ import annotations
 
 import gc
-import itertools
 import io
+import itertools
 import json
 import math
 import os
@@ -493,7 +493,7 @@ def test_an_interval_leaves_1_out_where_its_p_is_below_5_percent():
 
 
 def test_time_in_which_others_had_the_core_is_no_time_of_the_contestant():
-    a = Lane("a", None, (Run((5000, 9000, 4000), (1000, 5000, 0)),))
+    a = Lane("a", (Run((5000, 9000, 4000), (1000, 5000, 0)),))
     assert a.times.tolist() == [4e-6, 4e-6, 4e-6]
     race = Race((a, replace(a, name="a again", control=True)))
     assert "clock    wall time less the 33.3 % in which other processes had the core" in repr(race)
