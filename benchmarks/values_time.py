@@ -11,15 +11,19 @@ from time import perf_counter
 
 import models
 import torch
+from memory import peak_of
 from torch.onnx.verification import verify_onnx_program
 
 import onnx_workbench as ow
 from onnx_workbench.capturing import exporter
-from onnx_workbench.text import seconds, table
+from onnx_workbench.text import seconds, size, table
+
+NODES, WIDTH = 200, 1_000_000
 
 
 def report() -> str:
-    """One model of 200 nodes, both ways in one run; and how many values each compared."""
+    """One model of 200 nodes, both ways in one run, and how many values each compared; and the
+    memory that it takes where the values are large."""
     case = models.Case(models.Deep(200).eval(), (torch.ones(8),), {})
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
         graph = ow.capture(case.model, *case.inputs)
@@ -38,4 +42,27 @@ def report() -> str:
         ("verify_onnx_program(compare_intermediates=True)", str(len(infos)), seconds(beside)),
         ("ratio", f"{len(found.steps) / max(1, len(infos)):.2f}x", f"{beside / ours:.0f}x"),
     ]
-    return table(rows, ("200 nodes", "values", "time"), right=(1, 2))
+    return f"{table(rows, ('200 nodes', 'values', 'time'), right=(1, 2))}\n\n{_memory()}"
+
+
+def _memory() -> str:
+    """Each in a process of its own, since memory that was freed stays with a process."""
+    peaks = {
+        way: peak_of([sys.executable, __file__, way]) for way in ("export", "verify", "values")
+    }
+    rows = [(way, size(peak), f"{peak / peaks['export']:.2f}x") for way, peak in peaks.items()]
+    whole = size(NODES * WIDTH * 4)
+    return table(rows, (f"{NODES} values, {whole}", "peak memory", "ratio"), right=(1, 2))
+
+
+def _run(way: str) -> None:
+    """``values`` also compares what is inside, ``export`` compares nothing."""
+    model, x = models.Deep(NODES).eval(), torch.ones(WIDTH)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
+        file = ow.export(model, Path(folder) / "model.onnx", x)
+        if way != "export":
+            print(ow.verify(model, file, x, values=way == "values"))
+
+
+if __name__ == "__main__":
+    _run(sys.argv[1])

@@ -200,6 +200,70 @@ def test_indices_stay_in_range_and_dicts_lists_and_keywords_are_taken_apart():
     assert [(d.name, d.axis) for d in found.dimensions] == [("rows", 0), ("k", 0)]
 
 
+class Square(nn.Module):
+    """Two dimensions are equal in the example, and a decision rests on it."""
+
+    def forward(self, x, y):
+        return (x * 2 if x.shape[0] == x.shape[1] else x * 3), y + 1
+
+
+def test_dimensions_that_are_kept_only_while_they_are_equal_are_found_and_named():
+    dynamic = {"x": {0: "batch", 1: "length"}, "y": {0: "free"}}
+    found = probe(Square().eval(), torch.rand(4, 4), torch.rand(3), dynamic=dynamic)
+    batch, length, free = found.dimensions
+    assert not found
+    assert (batch.verdict, length.verdict, free.verdict) == (
+        "kept as equal to x.shape[1]",
+        "kept as equal to x.shape[0]",
+        "kept",
+    )
+    assert "x.shape[0] == x.shape[1]" in batch.line.text
+    assert batch.repair.startswith("Give both one name, or the same Dim.")
+    (clash,) = found.clashes
+    assert clash.dimensions == ("x.shape[0]", "x.shape[1]")
+    assert str(clash) == (
+        "at x.shape[0] = 2 and x.shape[1] = 3: differs: 6 of 6 differ, and only where both are "
+        "equal it agrees"
+    )
+
+
+def test_dimensions_move_together_upwards_and_downwards_and_never_to_one_size():
+    x, y, z = torch.rand(4, 3), torch.rand(5, 3), torch.rand(6, 3)
+
+    class Apart(nn.Module):
+        def forward(self, x, y, z):
+            return x.sum(0) + y.sum(0), z * 2
+
+    dynamic = {"x": {0: "a"}, "y": {0: "b"}, "z": {0: "a"}}
+    found = probe(Apart().eval(), x, y, z[:4], dynamic=dynamic)
+    assert found
+    assert [one.dimensions for one in found.joints] == [("x.shape[0]", "y.shape[0]")] * 2
+    (a, b), (c, d) = (one.sizes for one in found.joints)
+    assert a < b
+    assert c > d
+    assert found.joints[0].moved == ((0, 0, a), (1, 0, b), (2, 0, a)), "one name, one size"
+
+
+def test_dimensions_that_fail_together_without_being_equal_are_told(monkeypatch, tmp_path):
+    x, y = torch.rand(4, 3), torch.rand(5, 3)
+
+    class Two(nn.Module):
+        def forward(self, x, y):
+            return x * 2, y * 2
+
+    dynamic = {"x": {0: "a"}, "y": {0: "b"}}
+    artifact = export(Two().eval(), tmp_path / "m.onnx", x, y, dynamic=dynamic)
+    moved = lambda x, y: (x * (2 + (len(x) != 4 and len(y) != 5)), y * 2)  # noqa: E731
+    monkeypatch.setattr(artifact.graph.model, "forward", moved)
+    found = probe(artifact)
+    assert not found
+    assert all(found.dimensions)
+    assert repr(found).startswith(
+        "BROKEN: 2 dynamic dimensions, kept one at a time and not together\n"
+    )
+    assert repr(found).endswith("\nat x.shape[0] = 2 and y.shape[0] = 3: differs: 6 of 6 differ")
+
+
 # ---------------------------------------------------------------- not kept, and who did it
 
 FROZEN = [
@@ -225,6 +289,25 @@ def test_who_froze_a_dimension_is_named_with_line_constraint_locals_and_repair(
     assert dimension.repair.startswith(repair)
 
 
+def test_the_attributes_of_the_line_stand_beside_its_locals_and_no_property_is_called():
+    class Reads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.size, self.name = 5, "rows"
+
+        @property
+        def asked(self):
+            raise AssertionError("called")
+
+        def forward(self, x):
+            return x if (x.shape[0] == self.size and self.name) or self.asked else x + 1
+
+    dimension = only(probe(Reads().eval(), torch.rand(5, 3), dynamic={"x": {0: "n"}}))
+    assert dimension.locals["self.size"] == "5"
+    assert dimension.locals["self.name"] == "'rows'"
+    assert not {"self.asked", "x.shape"} & set(dimension.locals)
+
+
 def test_what_a_model_would_do_at_other_sizes_is_told_beside_the_refusal():
     loop = only(probe(Loop().eval(), torch.rand(5, 3), dynamic={"x": {0: "n"}}))
     assert {1, 2, 13} <= set(sizes(loop, "the model answers"))
@@ -248,11 +331,15 @@ def test_wrong_numbers_beyond_a_decision_are_found_with_the_decision():
     assert dimension.repair.startswith("A Python decision on a size is taken once")
 
 
-def test_auto_in_an_artifact_is_advertised_and_broken(tmp_path):
-    artifact = export(Table().eval(), tmp_path / "m.onnx", X, dynamic={"x": {1: Dim.AUTO}})
-    dimension = only(found := probe(artifact))
+def test_auto_that_gave_up_is_a_number_in_the_file_and_static_in_silence(tmp_path):
+    dynamic = {"x": {0: Dim.AUTO, 1: Dim.AUTO}}
+    artifact = export(Table().eval(), tmp_path / "m.onnx", X, dynamic=dynamic)
+    assert [value.shape for value in artifact.inputs] == [("x_0", 16, 8)]
+    assert [value.shape for value in artifact.outputs] == [("x_0", 16, 8)]
+    kept, dimension = (found := probe(artifact)).dimensions
     assert not found
-    assert dimension.verdict == "advertised but broken"
+    assert (kept.verdict, kept.promised) == ("kept", "x_0")
+    assert (dimension.verdict, dimension.promised) == ("static in silence", 16)
     assert dimension.line.text == "return x + self.positions"
 
 
@@ -363,7 +450,8 @@ def test_the_report_is_short_and_its_html_is_escaped():
     found = probe(Table().eval(), X, dynamic=dynamic)
     lines = repr(found).splitlines()
     assert lines[0] == "BROKEN: 1 of 2 dynamic dimensions"
-    assert len(lines) == 8
+    assert len(lines) == 9
+    assert lines[7] == "    self.positions = Tensor[16, 8]"
     assert re.match(
         r"x\.shape\[1\]: x\.shape\[1\] == 16, assumed at models\.py:\d+  return", lines[5]
     )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import inspect
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnxscript import opset20 as op
 from torch import nn
 
 import onnx_workbench as ow
-from onnx_workbench import divergence
+from onnx_workbench import divergence, exposed
 from onnx_workbench.errors import InputError
 
 X = torch.linspace(-2, 2, 24).reshape(4, 6)
@@ -126,6 +128,85 @@ def test_each_dtype_has_its_tolerance(dtype, tmp_path):
     assert found
     assert {step.tolerance for step in found.steps} == {divergence.tolerance_of(dtype)[0]}
     assert not diverged(Residual().to(torch.float64), tmp_path, X.double(), translations=WRONG)
+
+
+class Brain(nn.Module):
+    """bfloat16 inside: a model that is all bfloat16 finds no kernel on a CPU."""
+
+    def forward(self, x):
+        return x.bfloat16().reshape(6, 4).T.float()
+
+
+def test_bfloat16_is_compared_in_its_own_tolerance(tmp_path):
+    found = diverged(Brain(), tmp_path, x=X * 1.001)
+    assert found
+    brain = [step for step in found.steps if step.value.startswith("bfloat16")]
+    assert [step.fx for step in brain] == ["_to_copy", "view", "permute"]
+    assert {step.tolerance for step in brain} == {divergence.tolerance_of(torch.bfloat16)[0]}
+
+    def doubled(x, shape):
+        return op.Reshape(op.Cast(op.Mul(op.Cast(x, to=1), 1.1), to=16), shape)
+
+    table = {torch.ops.aten.view.default: doubled}
+    assert diverged(Brain(), tmp_path, translations=table).first.fx == "view"
+
+
+@pytest.mark.parametrize("public", [True, False])
+def test_a_bfloat16_value_is_read_the_public_way_and_as_before_onnx_runtime_1_27(public):
+    """Private API of ONNX Runtime: when the second fails, `_ortvalue.to_dlpack` has moved."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 20]> g (float[2] x) => (bfloat16[2] y) '
+        "{ y = Cast<to = 16>(x) }"
+    )
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    feeds = {"x": onnxruntime.OrtValue.ortvalue_from_numpy(np.float32([1.5, -2]))}
+    [value] = session.run_with_ort_values(None, feeds)
+    told = {"is_tensor": lambda: True, "data_type": value.data_type}
+    told |= {"__dlpack__": value.__dlpack__} if public else {"_ortvalue": value._ortvalue}
+    got = exposed._tensor(SimpleNamespace(**told))
+    assert (got.dtype, got.tolist()) == (torch.bfloat16, [1.5, -2.0])
+
+
+class Several(nn.Module):
+    """Operators that make several values: some are made one by one, some are never used."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = nn.LSTM(6, 5, batch_first=True)
+
+    def forward(self, x):
+        a, b = x.split([2, 4], -1)
+        c, d = torch.chunk(a, 2, -1)
+        top, where = x.topk(2)
+        rows, _ = self.rows(x)
+        return b, c * d, top, where, rows
+
+
+def test_each_value_of_an_operator_that_makes_several_is_compared(tmp_path):
+    found = diverged(Several(), tmp_path)
+    assert found
+    named = {step.name for step in found.steps}
+    assert {"split_split_0", "split_split_1"} <= named, found.apart
+    assert {step.operator for step in found.steps} >= {"Split", "TopK", "Mul"}
+    assert not any(name.startswith("getitem") for name in found.apart.get(divergence.GONE, ()))
+
+
+def test_every_operator_that_draws_is_named_with_its_line(tmp_path):
+    found = diverged(Draws(), tmp_path)
+    assert not found
+    assert {name.split(".")[1] for name in found.random} == {"rand_like", "randn", "bernoulli"}
+    assert {place.number for place in found.random.values()} == {
+        line(Draws, name) for name in ("rand_like", "randn", "bernoulli")
+    }
+    assert "sigmoid" in {step.fx for step in found.steps}, "what does not follow is judged"
+
+
+class Draws(nn.Module):
+    def forward(self, x):
+        one = torch.rand_like(x)
+        two = torch.randn(x.shape)
+        three = torch.bernoulli(torch.sigmoid(x))
+        return one + two + three
 
 
 def test_whole_numbers_must_be_equal(tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnxscript import opset20 as op
 
 from onnx_workbench import audit, export, lessons, load, stack
 from onnx_workbench.errors import InputError
@@ -20,6 +21,7 @@ from onnx_workbench.lessons.exercises import (
     breaks,
     hot,
     length,
+    mend,
     node,
     ratio,
     rigged,
@@ -695,3 +697,74 @@ def test_09_a_green_audit_of_less_than_was_asked_is_found():
     assert hint("09", audited(skip=("contract",))).startswith("It is green because stages were")
     assert "computes something else" in hint("09", audited(change=lambda x: x + 2))
     assert hint("09", "green") == "That is a str. Answer with what ow.audit() returned."
+
+
+# ---------------------------------------------------------------- 07: the wrong translation
+
+
+def softmax(x, dim, dtype=None):
+    return op.Softmax(x, axis=dim)
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """The encoder with the wrong translation, compared once for all."""
+    return mend._compared(mend.planted())
+
+
+@pytest.fixture
+def once(planted, monkeypatch):
+    """The judge looks at that comparison; a translation of the learner's is compared anew."""
+    compare = mend._compared
+    monkeypatch.setattr(
+        mend, "_compared", lambda table, seed=0: compare(table, seed) if seed else planted
+    )
+
+
+@pytest.mark.usefixtures("once")
+def test_each_wrong_line_of_07_has_a_hint_of_its_own(planted):
+    first, wrong = planted.first.line, [step for step in planted.steps if step.wrong]
+    sound = next(step.line for step in planted.steps if step.line and not step.wrong)
+    passed = next(
+        step.line
+        for step in wrong
+        if step.line and step.line.number not in (first.number, planted.largest.line.number)
+    )
+    told = {
+        planted.first: "The first of the pair is a step, and its line is asked for",
+        planted.largest.line: f"{planted.largest.line.place} has the largest error of all.",
+        planted.largest.line.number: f"{planted.largest.line.place} has the largest error of all.",
+        passed: f"What {passed.place} makes is wrong, and so is what it was made of",
+        sound.place: f"All that {sound.place} makes agrees with PyTorch.",
+        7: "The first wrong value does not come from 7. Export the encoder",
+    }
+    for line, words in told.items():
+        assert hint("07", (line, softmax)).startswith(words)
+
+
+@pytest.mark.usefixtures("once")
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        ({mend.SOFTMAX: softmax}, "The line is right. The second must be a function, not a dict."),
+        (lambda x: x, "The line is right, and your translation stops the exporter: "),
+        (mend.planted()[mend.SOFTMAX], "The line is right, and with your translation the first "),
+        (
+            lambda x, dim, dtype=None: op.Softmax(x, axis=-1),
+            "The line is right, and so is the encoder with your translation. But the function "
+            "stands for every softmax, and over dim=0 it is wrong: pass on `dim`.",
+        ),
+    ],
+    ids=["a dict", "other arguments", "still wrong", "one axis"],
+)
+def test_each_wrong_translation_of_07_has_a_hint_of_its_own(planted, function, words):
+    assert hint("07", (planted.first.line, function)).startswith(words)
+
+
+@pytest.mark.usefixtures("once")
+def test_the_line_of_07_may_be_given_as_it_is_by_number_or_by_place(planted):
+    line = planted.first.line
+    for given in (line, line.number, line.place):
+        assert mend._line(given) is None
+    for answer in (line, (line,), [line, softmax]):
+        assert hint("07", answer).startswith("A pair is asked for, (line, function), and this is a")

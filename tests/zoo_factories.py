@@ -1,6 +1,7 @@
 """What the terminal command is pointed at."""
 
 import torch
+from onnxscript import opset20 as op
 from torch import nn
 
 
@@ -20,12 +21,57 @@ class Branching(nn.Module):
         return x
 
 
+@torch.library.custom_op("onnx_workbench_tests::thrice", mutates_args=())
+def thrice(x: torch.Tensor) -> torch.Tensor:
+    return x * 3
+
+
+@thrice.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+
+def thrice_in_onnx(x):
+    return op.Mul(x, op.CastLike(3, x))
+
+
+class Custom(nn.Module):
+    def forward(self, x):
+        return torch.ops.onnx_workbench_tests.thrice(x)
+
+
+class Guesses(nn.Module):
+    """Wrong in the file, and once more where x has less than 5 rows; has a table of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mask", torch.tensor([-torch.inf, 0.0]), persistent=False)
+
+    def forward(self, x, numbers, index):
+        if x.shape[0] > 4:
+            x = x + 1
+        mean = torch.ones(2).scatter_reduce(0, index, numbers, "mean", include_self=False)
+        return mean, x, self.mask + 0
+
+
 def sound():
-    return Doubled().eval(), (torch.ones(3, 2),), {"x": {0: "batch"}}
+    return Doubled().eval(), (torch.ones(3, 2),), {"dynamic": {"x": {0: "batch"}}}
 
 
 def broken():
     return Branching().eval(), (torch.ones(3),)
+
+
+TRANSLATIONS = {torch.ops.onnx_workbench_tests.thrice.default: thrice_in_onnx}
+
+
+def custom():
+    options = {"dynamic": {"x": {0: "rows"}}, "translations": TRANSLATIONS}
+    return Custom().eval(), (torch.ones(3, 2),), options
+
+
+def old():
+    return Doubled().eval(), (torch.ones(3, 2),), 18
 
 
 def odd():

@@ -1,7 +1,8 @@
 """``python -m onnx_workbench audit package.module:factory``: the audit in a terminal, or in CI.
 
-The factory is called without arguments and returns ``model, args``, and after them what it likes of
-``dynamic`` and ``opset``. Exit code: 0 nothing to mend, 1 findings, 2 the command was wrong.
+The factory is called without arguments and returns ``model, args``, or ``model, args, options``: a
+dict of what audit() takes by name, such as ``dynamic``, ``opset``, ``translations`` and the model's
+own keyword arguments. Exit code: 0 nothing to mend, 1 findings, 2 the command was wrong.
 """
 
 from __future__ import annotations
@@ -38,9 +39,8 @@ def main(words: list[str] | None = None) -> int:
 def _audit(asked: argparse.Namespace) -> int:
     from .inspection import audit
 
-    model, args, *rest = _made(asked.factory)
-    call = dict(zip(("dynamic", "opset"), rest, strict=False))
-    report = audit(model, *args, **call, skip=asked.skip)
+    model, args, options = _made(asked.factory)
+    report = audit(model, *args, **{**options, "skip": asked.skip})
     print(report)
     if asked.report:
         report.save(asked.report)
@@ -61,12 +61,21 @@ def _made(name: str) -> Any:
             f"The factory {name!r} cannot be called: {type(error).__name__}: {error}. "
             "Pass package.module:function, of a function that takes no argument."
         ) from error
-    if not (isinstance(made, tuple) and 2 <= len(made) <= 4 and isinstance(made[1], tuple)):
-        raise InputError(
-            f"The factory {name!r} returned a {type(made).__name__}, and it must return "
-            "(model, args), with args a tuple; behind these, if wanted, dynamic and opset."
-        )
-    return made
+    match made:
+        case (model, tuple(args)):
+            return model, args, {}
+        case (model, tuple(args), dict(options)):
+            return model, args, options
+    raise InputError(
+        f"The factory {name!r} returned {_outline(made)}, and it must return (model, args) or "
+        "(model, args, options), with args a tuple and options a dict of what audit() takes by "
+        "name: {'dynamic': {'x': {0: 'batch'}}}."
+    )
+
+
+def _outline(made: Any) -> str:
+    inside = ", ".join(type(one).__name__ for one in made) if isinstance(made, tuple) else ""
+    return f"({inside})" if inside else f"a {type(made).__name__}"
 
 
 if __name__ == "__main__":

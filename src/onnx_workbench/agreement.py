@@ -13,7 +13,7 @@ from .capturing.exporter import evaluating
 from .errors import InputError
 from .text import plural, shaped, table
 
-_TOLERANCES = {
+TOLERANCES = {
     torch.float64: (1e-7, 1e-9),
     torch.float32: (1e-4, 1e-5),
     torch.float16: (1e-2, 1e-3),
@@ -147,7 +147,7 @@ def tolerance_of(
     >>> tolerance_of(torch.float16), tolerance_of(torch.int64, (0.1, 0.1))
     ((0.01, 0.001), (0.0, 0.0))
     """
-    return (asked or _TOLERANCES[dtype]) if dtype in _TOLERANCES else (0.0, 0.0)
+    return (asked or TOLERANCES[dtype]) if dtype in TOLERANCES else (0.0, 0.0)
 
 
 def errors(

@@ -100,7 +100,7 @@ def export(
             signature = graph.signature
             step("translate")
             program = exporter.translate(
-                graph.program, opset=opset, axes=graph.axes, translations=translations
+                graph.program, opset=opset, axes=graph.labels, translations=translations
             )
             translated = program.exported_program
             step("write")

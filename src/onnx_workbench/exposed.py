@@ -152,4 +152,5 @@ def _tensor(result: Any) -> Any:
         return result
     if result.data_type() != "tensor(bfloat16)":
         return torch.from_numpy(np.asarray(result.numpy()))
-    return torch.utils.dlpack.from_dlpack(result._ortvalue.to_dlpack())
+    public = getattr(result, "__dlpack__", None)  # since ONNX Runtime 1.27
+    return torch.utils.dlpack.from_dlpack((public or result._ortvalue.to_dlpack)())

@@ -16,6 +16,7 @@ from torch import nn
 from . import progress
 from .agreement import agree
 from .artifact import export
+from .capturing.exporter import Translations
 from .capturing.graph import Graph, capture
 from .errors import ExportError, WorkbenchError
 from .text import html_table, table
@@ -33,6 +34,7 @@ def opsets(
     *args: Any,
     asked: Iterable[int] | None = None,
     dynamic: Mapping[str, Any] | None = None,
+    translations: Translations | None = None,
     **kwargs: Any,
 ) -> Ladder:
     """Export at each opset in turn, and see what comes of it: captured once, translated each time.
@@ -45,6 +47,7 @@ def opsets(
         model: a Graph, or a module with the ``args``, ``kwargs`` and ``dynamic`` of
             :func:`~onnx_workbench.capture`.
         asked: the opsets; the default is 13 to the highest that the installed onnx knows.
+        translations: as for export, the same at each opset.
 
     Raises:
         InputError, CaptureError: as for capture.
@@ -60,7 +63,10 @@ def opsets(
     graph = model if isinstance(model, Graph) else capture(model, *args, dynamic=dynamic, **kwargs)
     wanted = range(FIRST, onnx.defs.onnx_opset_version() + 1) if asked is None else asked
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        rungs = [_rung(graph, opset, Path(folder)) for opset in progress.bar([*wanted], delay=2)]
+        rungs = [
+            _rung(graph, Path(folder), opset=opset, translations=translations)
+            for opset in progress.bar([*wanted], delay=2)
+        ]
     return Ladder(graph.name, tuple(rungs))
 
 
@@ -138,11 +144,11 @@ class Ladder:
         ]
 
 
-def _rung(graph: Graph, opset: int, folder: Path) -> Rung:
+def _rung(graph: Graph, folder: Path, opset: int, **options: Any) -> Rung:
     """One export, with the file gone afterwards."""
     path = folder / f"{opset}.onnx"
     try:
-        artifact = export(graph, path, opset=opset)
+        artifact = export(graph, path, opset=opset, **options)
     except ExportError as error:
         return Rung(opset, error.got, Counter(), error.step, said=str(error).splitlines()[0])
     args, kwargs = graph.program.example_inputs

@@ -90,7 +90,23 @@ def translate(
     except torch.onnx.errors.OnnxExporterError as error:
         raise ExportError(_untranslated(error), line=_untranslated_line(error, program)) from error
     assert onnx_program is not None  # only dynamo=False returns None
+    _settle(onnx_program)
     return onnx_program
+
+
+def _settle(program: ONNXProgram) -> None:
+    """A size that became a number is written as one.
+
+    torch.export leaves it a symbolic integer whose expression is 16, and torch.onnx writes the text
+    of all that is no ``int``: an open dimension by the name of "16" (torch 2.13,
+    ``_set_shape_type`` in ``torch/onnx/_internal/exporter/_core.py``).
+    """
+    graph = program.model.graph
+    for value in (*graph.inputs, *(output for node in graph for output in node.outputs)):
+        shape = value.shape
+        if shape and any(str(size).isdigit() and not isinstance(size, int) for size in shape):
+            settled = [int(str(size)) if str(size).isdigit() else size for size in shape]
+            value.shape = type(shape)(settled)
 
 
 def trace(

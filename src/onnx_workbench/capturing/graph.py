@@ -20,7 +20,7 @@ from ..errors import CaptureError, InputError
 from ..source import Line, is_users, user_line
 from ..text import html_table, plural, shaped, table
 from . import exporter
-from .dims import relaxed
+from .dims import name_of, relaxed
 from .guards import Guard, listening
 from .signature import Signature, bind
 
@@ -118,6 +118,37 @@ class Graph:
     def operations(self) -> Counter[str]:
         """How many nodes call each operator, branches included."""
         return Counter(node.target for node in self.nodes if node.op == "call_function")
+
+    @property
+    def symbolic(self) -> list[dict[int, Any]]:
+        """The dynamic dimensions of each tensor input, as expressions of torch.export. One that
+        stood open and became a number is none."""
+        nodes = self.program.graph.find_nodes(op="placeholder")
+        values = {node.name: node.meta.get("val") for node in nodes}
+        return [
+            {
+                axis: size.node.expr
+                for axis, size in enumerate(getattr(values[name], "shape", ()))
+                if isinstance(size, torch.SymInt) and not size.node.expr.is_Integer
+            }
+            for name in self.signature.tensor_inputs
+        ]
+
+    @property
+    def labels(self) -> list[dict[int, str]]:
+        """What a file calls the dynamic dimensions of each tensor input: the user's name for that
+        size; where there is none, the input's and the axis, ``x_1``."""
+        known = {
+            str(sizes[axis]): name_of(label)
+            for axes, sizes in zip(self.axes, self.symbolic, strict=True)
+            for axis, label in (axes or {}).items()
+            if axis in sizes and name_of(label)
+        }
+        inputs = zip(self.signature.tensor_inputs, self.symbolic, strict=True)
+        return [
+            {axis: known.setdefault(str(size), f"{name}_{axis}") for axis, size in sizes.items()}
+            for name, sizes in inputs
+        ]
 
     def polish(self) -> Graph:
         """The graph that the exporter translates: decomposed into operators that it has a

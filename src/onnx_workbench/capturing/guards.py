@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
+from types import FrameType
 from typing import Any
 from unittest.mock import patch
 
+import torch
 from torch._logging import _internal, structured
 
 from ..source import Line, is_users, line_at
@@ -24,6 +28,7 @@ from ..source import Line, is_users, line_at
 _EVENT = "guard_added"
 _SIZE = re.compile(r"L\['(\w+)'\](.*?)\.size\(\)\[(\d+)\]")
 _RELATION = re.compile(r"^(Eq|Ne)\((.+), (.+)\)$")
+_PATH = re.compile(r"\b[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+\b(?!\()")
 _SIGNS = {"Eq": "==", "Ne": "!="}
 
 _KINDS = (
@@ -60,7 +65,8 @@ class Guard:
     """One assumption: ``expression`` in torch's symbols, and the inputs that these stand for.
 
     ``sources`` has for each symbol what it is the size of: ``{"s27": "L['x'].size()[1]"}``.
-    ``locals`` are the tensors and sizes that the line works with, by name, as torch saw them.
+    ``locals`` are the tensors and sizes that the line works with, by name, as torch saw them, and
+    the attributes that it reads, such as ``self.positions``.
     ``unrolled`` says that torch took the dimension apart row by row.
     """
 
@@ -139,18 +145,35 @@ def _guard(event: Mapping[str, Any]) -> Guard:
     line = next((f for f in reversed(frames) if is_users(f.file)), frames[-1] if frames else None)
     seen = event["frame_locals"]
     sizes = {**seen["symbols"], **event["symbol_to_sources"]}
-    known = {name: [v for v in found if v is not None] for name, found in seen["locals"].items()}
-    return Guard(
-        event["expr"],
-        event["symbol_to_sources"],
-        line,
-        {
-            name: ", ".join(_in_words(_short(value), sizes) for value in found)
-            for name, found in known.items()
-            if found
-        },
-        unrolled=any(_frame(frame).function in _PARTING for frame in event.get("stack", ())),
-    )
+    found = {name: [_short(v) for v in known if v] for name, known in seen["locals"].items()}
+    found |= {path: [value] for path, value in _attributes(line)}
+    said = {name: _in_words(", ".join(values), sizes) for name, values in found.items() if values}
+    apart = any(_frame(frame).function in _PARTING for frame in event.get("stack", ()))
+    return Guard(event["expr"], event["symbol_to_sources"], line, said, apart)
+
+
+def _attributes(line: Line | None) -> Iterator[tuple[str, str]]:
+    """What the line reads of an object: torch tells of local variables alone. Its frame still runs
+    (in non-strict mode); no property is called."""
+    frame: FrameType | None = sys._getframe()
+    while frame and line and (frame.f_code.co_filename, frame.f_lineno) != (line.file, line.number):
+        frame = frame.f_back
+    if not (frame and line):
+        return
+    for path in dict.fromkeys(_PATH.findall(line.text)):
+        root, *names = path.split(".")
+        value = reduce(_held, names, frame.f_locals.get(root))
+        if isinstance(value, torch.Tensor):
+            yield path, f"Tensor[{', '.join(map(str, value.shape))}]"
+        elif isinstance(value, (bool, int, float, str, torch.SymInt)):
+            yield path, repr(value) if isinstance(value, str) else str(value)
+
+
+def _held(owner: Any, name: str) -> Any:
+    """An attribute that an object or module holds, found without running any code of its own."""
+    own = getattr(owner, "__dict__", {})
+    places = (own, *(own.get(kind, {}) for kind in ("_parameters", "_buffers", "_modules")))
+    return next((place[name] for place in places if name in place), None)
 
 
 def _in_words(text: str, sources: Mapping[str, str]) -> str:

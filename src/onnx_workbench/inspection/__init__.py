@@ -15,6 +15,7 @@ from torch import nn
 
 from .. import progress
 from ..artifact import Artifact
+from ..capturing.exporter import Translations
 from ..errors import InputError, TrainingModeWarning
 from ..text import html_table, plural, table
 from . import bundle, stages
@@ -31,6 +32,7 @@ def audit(
     *args: Any,
     dynamic: Mapping[str, Any] | None = None,
     opset: int | None = None,
+    translations: Translations | None = None,
     skip: Collection[str] = (),
     **kwargs: Any,
 ) -> Audit:
@@ -44,6 +46,7 @@ def audit(
         args, kwargs: the call, as for the model itself.
         dynamic: the dimensions that are to stay dynamic, as for :func:`~onnx_workbench.export`.
         opset: the opset that is wanted; None is the exporter's own.
+        translations: of custom operators, as for export.
         skip: stages to leave out, such as ``{"latency", "hot lines"}``.
 
     Returns:
@@ -67,7 +70,7 @@ def audit(
         raise InputError(
             f"`skip` names {', '.join(map(repr, unknown))}, and the stages are {', '.join(names)}."
         )
-    case = Case(model, args, dict(kwargs), dynamic, opset)
+    case = Case(model, args, dict(kwargs), dynamic, opset, translations)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", TrainingModeWarning)  # a finding of its own
         case.folder = Path(folder)

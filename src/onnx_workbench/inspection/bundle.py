@@ -10,26 +10,32 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import reduce
 from html import escape
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 from torch import nn
 
+from ..agreement import TOLERANCES
 from ..capturing.signature import bind
 from ..errors import InputError
 from ..source import is_cell, is_users
 
 if TYPE_CHECKING:
     from . import Audit
+    from .stages import Case
 
 _REPRO = Path(__file__).with_name("repro.py")
 _VERSIONS = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy")
 _INDICES = (torch.int32, torch.int64)
+_KEPT = 4096
+"""Bytes up to which an input goes into the bundle as it was."""
 
 
 def write(audit: Audit, target: Path) -> Path:
@@ -69,11 +75,15 @@ def _fill(folder: Path, audit: Audit) -> None:
         "kwargs": case.kwargs,
         "dynamic": shapes if dynamic else None,
         "opset": case.opset,
+        "sizes": case.sizes,
+        "tolerances": {str(dtype): pair for dtype, pair in TOLERANCES.items()},
     }
+    weights = case.model.state_dict(keep_vars=True).values()
     try:
+        call["translations"] = {_path(op): _path(f) for op, f in (case.translations or {}).items()}
         for name, value in (("model", case.model), ("call", call)):
             with (folder / f"{name}.pkl").open("wb") as stream:
-                _Weightless(stream, keep=name == "model").dump(value)
+                _Weightless(stream, weights).dump(value)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise InputError(
             f"{case.name} cannot be taken apart: {error}\nDefine its classes and functions at the "
@@ -83,7 +93,7 @@ def _fill(folder: Path, audit: Audit) -> None:
     (folder / "report.txt").write_text(f"{audit!r}\n", "utf-8")
     audit.save(folder / "report.html")
     shutil.copy(_REPRO, folder)
-    for name, text in _sources(case.model):
+    for name, text in _sources(case):
         file = folder / "source" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, "utf-8")
@@ -92,13 +102,13 @@ def _fill(folder: Path, audit: Audit) -> None:
 class _Weightless(pickle.Pickler):
     """Pickles a structure with, in place of each tensor, what it takes to make another one.
 
-    ``keep`` keeps the values of indices, which a model cannot do without; of a call's, their range
-    alone. Booleans and single whole numbers are kept; everything else is drawn anew.
+    Of ``weights``, which are what a state dict holds, no number is kept but booleans and indices,
+    which a model cannot do without. All else is kept where it is small, and counted where not.
     """
 
-    def __init__(self, stream: BinaryIO, keep: bool) -> None:
+    def __init__(self, stream: BinaryIO, weights: Iterable[torch.Tensor]) -> None:
         super().__init__(stream)
-        self._keep = keep
+        self._weights = {id(weight) for weight in weights}
         self._known: dict[int, tuple[int, Any]] = {}  # holds the tensors, so that ids stay theirs
 
     def persistent_id(self, obj: Any) -> Any:
@@ -106,15 +116,50 @@ class _Weightless(pickle.Pickler):
             return None
         key, _ = self._known.setdefault(id(obj), (len(self._known), obj))
         dtype = str(obj.dtype).removeprefix("torch.")
-        return key, tuple(obj.shape), dtype, isinstance(obj, nn.Parameter), self._values(obj)
+        known = (_of_weight if id(obj) in self._weights else _of_input)(obj.detach())
+        return key, tuple(obj.shape), dtype, isinstance(obj, nn.Parameter), known
 
-    def _values(self, tensor: torch.Tensor) -> list | tuple[int, int] | None:
-        if tensor.is_floating_point() or tensor.is_complex() or not tensor.numel():
-            return None
-        one = tensor.dtype is torch.bool or tensor.numel() == 1
-        if one or (self._keep and tensor.dtype in _INDICES):
-            return tensor.flatten().tolist()
-        return int(tensor.min()), int(tensor.max())
+
+def _of_weight(tensor: torch.Tensor) -> list | dict[str, Any] | None:
+    if tensor.is_floating_point() or tensor.is_complex() or not tensor.numel():
+        return None
+    kept = tensor.dtype in (torch.bool, *_INDICES) or tensor.numel() == 1
+    return tensor.flatten().tolist() if kept else _ends(tensor)
+
+
+def _of_input(tensor: torch.Tensor) -> list | dict[str, Any] | None:
+    """The values themselves, or what numbers there are: a fault may need an infinity or a zero."""
+    if tensor.nbytes <= _KEPT or tensor.dtype is torch.bool:
+        return tensor.flatten().tolist()
+    if tensor.is_complex():
+        return None
+    if not tensor.is_floating_point():
+        return _ends(tensor)
+    flat = tensor.flatten().double()
+    finite = flat[flat.isfinite()]
+    finite = finite if finite.numel() else flat.new_zeros(1)
+    odd = {word: int((flat == float(word)).sum()) for word in ("inf", "-inf", "0")}
+    odd["nan"] = int(flat.isnan().sum())
+    moments = {"mean": float(finite.mean()), "std": float(finite.std(correction=0))}
+    return {**moments, **_ends(finite), "odd": {word: n for word, n in odd.items() if n}}
+
+
+def _ends(tensor: torch.Tensor) -> dict[str, Any]:
+    return {"low": tensor.min().item(), "high": tensor.max().item()}
+
+
+def _path(thing: Any) -> str:
+    """``module:name`` of an operator of torch, or of a function that can be imported by it."""
+    if isinstance(thing, torch._ops.OpOverload):
+        return f"torch:ops.{thing}"
+    module, name = thing.__module__, getattr(thing, "__qualname__", thing.__name__)
+    try:
+        found = reduce(getattr, name.split("."), sys.modules[module])
+    except (AttributeError, KeyError):
+        found = None
+    if found is not thing:
+        raise AttributeError(f"{module}.{name} is not to be found by that name")
+    return f"{module}:{name}"
 
 
 def _versions() -> dict[str, str]:
@@ -125,18 +170,36 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _sources(model: nn.Module) -> Iterator[tuple[str, str]]:
-    """The files of the user's modules that the model's classes come from, and of their packages."""
-    homes = {type(module).__module__ for module in model.modules()}
-    roots = {home.partition(".")[0] for home in homes}
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        here = name.partition(".")[0] in roots - {"__main__"}
-        if here and file and is_users(file) and Path(file).is_file():
-            path = name.replace(".", "/") + ("/__init__" if hasattr(module, "__path__") else "")
-            yield f"{path}.py", Path(file).read_text(encoding="utf-8")
-    if "__main__" in homes:
+def _sources(case: Case) -> Iterator[tuple[str, str]]:
+    """The user's files that the model and the translations come from, whole packages, and those
+    that these import."""
+    translators = (case.translations or {}).values()
+    waiting = {type(module).__module__ for module in case.model.modules()}
+    waiting |= {function.__module__ for function in translators}
+    if "__main__" in waiting:
         yield "notebook.py", "\n\n".join(_definitions())
+    roots: set[str] = set()
+    while waiting:
+        root = waiting.pop().partition(".")[0]
+        if root in roots:
+            continue
+        roots.add(root)
+        for name, module in list(sys.modules.items()):
+            file = getattr(module, "__file__", None) or ""
+            if name.partition(".")[0] != root or not is_users(file) or not Path(file).is_file():
+                continue
+            waiting |= set(_mentioned(module))
+            path = name.replace(".", "/") + ("/__init__" if hasattr(module, "__path__") else "")
+            if root != "__main__":
+                yield f"{path}.py", Path(file).read_text(encoding="utf-8")
+
+
+def _mentioned(module: ModuleType) -> Iterator[str]:
+    """The modules that a module has imported, or something out of."""
+    for value in list(vars(module).values()):
+        name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")
+        if isinstance(name, str):
+            yield name
 
 
 def _definitions() -> Iterator[str]:

@@ -23,7 +23,7 @@ from ..ladder import opsets
 from ..lines.hotspots import profile
 from ..racing.race import race
 from ..shapes.contract import REFUSED, probe
-from ..shapes.sizes import BAD
+from ..shapes.sizes import BAD, Place
 from ..source import Line, is_users, user_line
 from ..text import plural, seconds
 from . import facts
@@ -53,7 +53,7 @@ class Case:
     """What is audited, and what the stages have made of it so far.
 
     A stage runs only where what it needs is there: ``model``, ``graph`` and ``artifact`` are None
-    until then.
+    until then. ``sizes`` are those of calls that went wrong.
     """
 
     subject: nn.Module | Artifact
@@ -61,6 +61,8 @@ class Case:
     kwargs: dict[str, Any]
     dynamic: Mapping[str, Any] | None
     opset: int | None
+    translations: exporter.Translations | None = None
+    sizes: tuple[tuple[Place, ...], ...] = ()
     folder: Path = Path()
     graph: Graph = None  # type: ignore[assignment]
     artifact: Artifact = None  # type: ignore[assignment]
@@ -158,12 +160,12 @@ def _capture(case: Case) -> Iterator[Finding]:
 def _export(case: Case) -> Iterator[Finding]:
     path = case.folder / "model.onnx"
     try:
-        case.artifact = export(case.graph, path, opset=case.opset)
+        case.artifact = export(case.graph, path, opset=case.opset, translations=case.translations)
     except ExportError as error:
         yield Finding.of_error("export", error)
         if case.opset is None:
             return
-        case.artifact = export(case.graph, path)
+        case.artifact = export(case.graph, path, translations=case.translations)
     else:
         nodes = plural(case.artifact.operations.total(), "node")
         yield Finding("export", "ok", f"{nodes}, checked by onnx, loaded by ONNX Runtime")
@@ -173,15 +175,23 @@ def _contract(case: Case) -> Iterator[Finding]:
     if not case.dynamic:
         yield Finding("contract", "ok", "no dimension was asked to stay dynamic")
         return
-    for dimension in probe(case.model, *case.args, dynamic=case.dynamic, **case.kwargs).dimensions:
+    contract = probe(
+        case.model,
+        *case.args,
+        dynamic=case.dynamic,
+        translations=case.translations,
+        **case.kwargs,
+    )
+    for dimension in contract.dimensions:
         verdict = "ok" if dimension else "broken" if dimension.verdict == REFUSED else "wrong"
-        bad = (
-            f"; at size {t.size} {t.outcome}: {t.said}"
-            for t in dimension.trials
-            if t.outcome in BAD
-        )
-        sentence = f"{dimension.place} is {dimension.verdict}{next(bad, '')}"
+        first = next((trial for trial in dimension.trials if trial.outcome in BAD), None)
+        told = f"; at size {first.size} {first.outcome}: {first.said}" if first else ""
+        case.sizes += (first.moved,) if first else ()
+        sentence = f"{dimension.place} is {dimension.verdict}{told}"
         yield Finding("contract", verdict, sentence, dimension.line, dimension.repair)
+    for clash in contract.clashes:
+        case.sizes += (clash.moved,)
+        yield Finding("contract", "wrong", f"Moved together, {clash}")
 
 
 def _numbers(case: Case) -> Iterator[Finding]:
@@ -219,7 +229,8 @@ def _first_line(case: Case) -> tuple[Line | None, str]:
 
 def _opsets(case: Case) -> Iterator[Finding]:
     ours = case.artifact.opset
-    ladder = opsets(case.graph, asked=sorted({OLDEST, ours + 1} - {ours}))
+    asked = sorted({OLDEST, ours + 1} - {ours})
+    ladder = opsets(case.graph, asked=asked, translations=case.translations)
     for rung in ladder.rungs:
         if rung.differs and not case.random:
             yield Finding("opsets", "wrong", f"opset {rung.asked} gives other numbers: {rung.said}")

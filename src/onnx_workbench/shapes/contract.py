@@ -15,13 +15,14 @@ from torch import nn
 
 from ..artifact import Artifact, export
 from ..capturing.dims import demanded, limits, relaxed
-from ..capturing.exporter import evaluating
+from ..capturing.exporter import Translations, evaluating
 from ..capturing.graph import Graph, capture
 from ..capturing.guards import Guard, culprit, listening
 from ..errors import CaptureError, InputError
 from ..source import Line
 from ..text import html_table, plural, table
-from .sizes import BAD, FINE, Asked, Subject, Trial, in_file, in_graph, sweep, symbolic
+from .sizes import BAD, FINE, Asked, Subject, Trial, in_file, in_graph, sweep
+from .together import Joint, apart, joint
 
 KEPT = "kept"
 WITHIN = "kept within"
@@ -29,27 +30,35 @@ STATIC = "static in silence"
 BROKEN = "advertised but broken"
 REFUSED = "refused by capture"
 RUNS = "runs, numbers unknown"
-"""The verdicts on a dimension; "kept within" is followed by bounds, such as "[1, 32]". The last is
-all that can be said of a file without its model."""
+TIED = "kept as equal to"
+"""The verdicts on a dimension; "kept within" is followed by bounds, such as "[1, 32]", and "kept as
+equal to" by another dimension. RUNS is all that can be said of a file without its model."""
 
 _HEADER = ("dimension", "asked as", "file says", "torch.export says", "verdict", "sizes tried")
 _REPAIRS = {
     STATIC: "Name it in `dynamic` when you export; export() raises where the model freezes it.",
     RUNS: "Give probe() the model: a file alone does not know the right numbers.",
 }
+_EQUAL = "Give both one name, or the same Dim. If they may differ, let them differ in the example."
 _LOOK = "Give probe() the model, or verify() one of these sizes: torch.export has no line for it."
 """Where torch.export made no guard, or there is no model."""
 
 
 def probe(
-    model: nn.Module | Artifact, *args: Any, dynamic: Mapping[str, Any] | None = None, **kwargs: Any
+    model: nn.Module | Artifact,
+    *args: Any,
+    dynamic: Mapping[str, Any] | None = None,
+    translations: Translations | None = None,
+    **kwargs: Any,
 ) -> Contract:
     """Try each dynamic dimension of a model's ONNX file at many sizes, against the model itself.
 
     The sizes are 1 and 2, the size of the example and its neighbours, primes, and the bounds, edges
     first. The larger and smaller inputs are made of the example's own rows, so that an index stays
     in range. Dimensions that stand for the same size vary together: those that torch.export found
-    to be one, or that share a name in a file which was loaded. Numbers are compared as
+    to be one, or that share a name in a file which was loaded. Then all dimensions move at once, to
+    sizes that differ, so that two which are kept only while they are equal are found, whatever
+    torch.export made of them; dimensions of one name stay equal. Numbers are compared as
     :func:`~onnx_workbench.verify` does it, and a size that the model itself refuses is no fault of
     the file.
 
@@ -62,6 +71,7 @@ def probe(
         dynamic: the dimensions asked for, as :func:`~onnx_workbench.capture` takes them; by name of
             the input for a loaded file. The default is what an Artifact was exported with, or
             declares.
+        translations: as for :func:`~onnx_workbench.export`, where there is a module to be exported.
 
     Raises:
         InputError: nothing is asked for, or the arguments do not fit.
@@ -78,7 +88,10 @@ def probe(
         if isinstance(model, Artifact):
             subject = _of_artifact(model, args, kwargs, dynamic)
         else:
-            subject = _of_model(model, args, kwargs, dynamic or {}, Path(folder))
+            graph = _captured(model, args, kwargs, dynamic or {})
+            file = replace(graph, axes=_standing(graph))
+            artifact = export(file, Path(folder) / "probed.onnx", translations=translations)
+            subject = replace(in_graph(artifact, graph, args, kwargs), exported=False)
         if not subject.asked:
             raise InputError(
                 "probe() was asked for no dynamic dimension. Name what may change, for example "
@@ -86,13 +99,14 @@ def probe(
             )
         with evaluating(subject.graph.model) if subject.graph else nullcontext():
             found = sweep(subject)
+            joints = tuple(joint(subject, found))
         dimensions = [
-            _dimension(asked, trials, subject)
+            _tied(_dimension(asked, trials, subject), joints)
             for asked, trials in zip(subject.asked, found, strict=True)
         ]
         if subject.graph and not all(dimensions):
             dimensions = _blamed(dimensions, subject.graph, subject.call(subject.tensors))
-    return Contract(tuple(dimensions), subject.graph is not None)
+    return Contract(tuple(dimensions), subject.graph is not None, joints)
 
 
 @dataclass(frozen=True)
@@ -130,6 +144,8 @@ class Dimension:
     @property
     def repair(self) -> str:
         """What usually helps; empty where nothing is to be mended."""
+        if self.verdict.startswith(TIED):
+            return _EQUAL
         if self.guard:
             return self.guard.repair
         return "" if self else _REPAIRS.get(self.verdict, _LOOK)
@@ -148,29 +164,45 @@ class Contract:
     """The answer of :func:`probe`; true where every dimension asked for is kept.
 
     A dimension kept within bounds counts as kept where the model itself refuses what lies outside.
-    ``compared`` is False where there was no model to compare numbers with.
+    ``compared`` is False where there was no model to compare numbers with; ``joints`` are the
+    trials in which several dimensions had other sizes than the example's, and all of them differed.
     """
 
     dimensions: tuple[Dimension, ...]
     compared: bool
+    joints: tuple[Joint, ...] = ()
 
     def __bool__(self) -> bool:
-        return all(self.dimensions) and self.compared
+        return all(self.dimensions) and self.compared and not self.clashes
+
+    @property
+    def clashes(self) -> tuple[Joint, ...]:
+        """The fewest dimensions that are not kept when they are moved together."""
+        bad = [one for one in self.joints if one.outcome in BAD]
+        pairs = [one for one in bad if len(one.dimensions) == 2]
+        return tuple({one.dimensions: one for one in (pairs or bad)[::-1]}.values())[::-1]
 
     def __repr__(self) -> str:
         parts = [self._headline(), table(map(_row, self.dimensions), _HEADER)]
-        return "\n".join(parts + [note for d in self.dimensions for note in _notes(d)])
+        return "\n".join([*parts, *self._notes()])
 
     def _repr_html_(self) -> str:
-        notes = "\n".join(note for d in self.dimensions for note in _notes(d))
+        notes = escape("\n".join(self._notes()))
         rows = html_table(map(_row, self.dimensions), _HEADER)
-        return f"<p>{escape(self._headline())}</p>{rows}<pre>{escape(notes)}</pre>"
+        return f"<p>{escape(self._headline())}</p>{rows}<pre>{notes}</pre>"
+
+    def _notes(self) -> Iterator[str]:
+        yield from map(str, self.clashes)
+        for dimension in self.dimensions:
+            yield from _notes(dimension)
 
     def _headline(self) -> str:
         count = plural(len(self.dimensions), "dynamic dimension")
         broken = sum(not d and not d.verdict.startswith("runs") for d in self.dimensions)
         if broken:
             return f"BROKEN: {broken} of {count}"
+        if self.clashes:
+            return f"BROKEN: {count}, kept one at a time and not together"
         if not self.compared:
             return f"NOT PROVEN: {count}; without the model nobody knows if the numbers are right"
         return f"KEPT: {count}"
@@ -194,20 +226,17 @@ def _notes(dimension: Dimension) -> Iterator[str]:
     if guard:
         yield f"{dimension.place}: {guard}"
         yield from (f"    {name} = {value}" for name, value in guard.locals.items())
-    elif not dimension:
+    elif not dimension and not dimension.verdict.startswith(TIED):
         said = next((t.said.partition(". ")[0] for t in dimension.trials if t.outcome in BAD), "")
         yield f"{dimension.place}: {said or dimension.verdict}"
     if dimension.repair:
         yield f"    What helps: {dimension.repair}"
 
 
-def _of_model(
-    model: nn.Module, args: tuple, kwargs: Any, dynamic: Mapping[str, Any], folder: Path
-) -> Subject:
+def _captured(model: nn.Module, args: tuple, kwargs: Any, dynamic: Mapping[str, Any]) -> Graph:
+    """The graph with what was asked for, whether it can be kept or not."""
     graph = capture(model, *args, dynamic=relaxed(dynamic), **kwargs)
-    graph = replace(graph, axes=tuple(graph.signature.axes(dynamic)))
-    artifact = export(replace(graph, axes=_standing(graph)), folder / "probed.onnx")
-    return replace(in_graph(artifact, graph, args, kwargs), exported=False)
+    return replace(graph, axes=tuple(graph.signature.axes(dynamic)))
 
 
 def _of_artifact(
@@ -227,7 +256,7 @@ def _standing(graph: Graph) -> tuple[dict[int, Any] | None, ...]:
     """The axes without those that capture would have refused."""
     return tuple(
         {i: a for i, a in (axes or {}).items() if i in dynamic or not demanded(a)}
-        for axes, dynamic in zip(graph.axes, symbolic(graph), strict=True)
+        for axes, dynamic in zip(graph.axes, graph.symbolic, strict=True)
     )
 
 
@@ -249,6 +278,12 @@ def _dimension(asked: Asked, trials: Sequence[Trial], subject: Subject) -> Dimen
         subject.constraint(asked),
         tuple(trials),
     )
+
+
+def _tied(dimension: Dimension, joints: Sequence[Joint]) -> Dimension:
+    """The dimension, and which others it must be equal to."""
+    others = ", ".join(apart(joints, dimension.place))
+    return replace(dimension, verdict=f"{TIED} {others}") if others else dimension
 
 
 def _moving(asked: Asked, trials: Sequence[Trial], usual: int, subject: Subject) -> str:

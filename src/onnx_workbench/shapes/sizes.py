@@ -35,13 +35,19 @@ _SMALL = 64
 _HALVINGS = 8
 
 
+Place = tuple[int, int, int]
+"""A tensor of the call and its axis, by number, and the size that it is given there."""
+
+
 @dataclass(frozen=True)
 class Trial:
-    """What happened at one size. ``said`` has the words of what failed or differs."""
+    """What happened at one size. ``said`` has the words of what failed or differs, ``moved`` what
+    the call was made of."""
 
     size: int
     outcome: str
     said: str = ""
+    moved: tuple[Place, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,10 @@ class Asked:
     def name(self) -> str:
         """The user's name for it, if it has one."""
         return name_of(self.label)
+
+    @property
+    def place(self) -> str:
+        return f"{self.input}.shape[{self.axis}]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,27 +128,17 @@ class Subject:
         low, high = self.ranges.get(asked.size, (0, None))
         return f"{low or 0} to {high}" if high else f"{low} or more" if low else "any size"
 
-    def at(self, sizes: Mapping[sympy.Symbol, int]) -> tuple[tuple, dict[str, Any]]:
-        """The arguments of a call where the symbols have these sizes: the example's own rows."""
+    def moved(self, sizes: Mapping[sympy.Symbol, int]) -> tuple[Place, ...]:
+        """Every dimension that varies, where the symbols have these sizes."""
+        return tuple((*place, int(size.subs(sizes))) for place, size in self.sizes.items())
+
+    def at(self, moved: Sequence[Place]) -> tuple[tuple, dict[str, Any]]:
+        """The arguments of a call of these sizes: the example's own rows."""
         tensors = [tensor.clone() for tensor in self.tensors]
-        for (index, axis), expression in self.sizes.items():
-            tensor, size = tensors[index], int(expression.subs(sizes))
-            rows = torch.arange(size) % tensor.shape[axis]
-            tensors[index] = tensor.index_select(axis, rows)
+        for index, axis, size in moved:
+            rows = torch.arange(size) % tensors[index].shape[axis]
+            tensors[index] = tensors[index].index_select(axis, rows)
         return self.call(tensors)
-
-
-def symbolic(graph: Graph) -> list[dict[int, sympy.Expr]]:
-    """The dynamic dimensions of each tensor input as torch.export sees them."""
-    values = {n.name: n.meta.get("val") for n in graph.program.graph.find_nodes(op="placeholder")}
-    return [
-        {
-            axis: size.node.expr
-            for axis, size in enumerate(getattr(values[name], "shape", ()))
-            if isinstance(size, torch.SymInt) and not size.node.expr.is_Integer
-        }
-        for name in graph.signature.tensor_inputs
-    ]
 
 
 def in_graph(artifact: Artifact, graph: Graph, args: tuple, kwargs: Mapping[str, Any]) -> Subject:
@@ -147,7 +147,7 @@ def in_graph(artifact: Artifact, graph: Graph, args: tuple, kwargs: Mapping[str,
     names = graph.signature.tensor_inputs
     sizes = {
         (tensor, axis): size
-        for tensor, dynamic in enumerate(symbolic(graph))
+        for tensor, dynamic in enumerate(graph.symbolic)
         for axis, size in dynamic.items()
     }
     named: dict[str, sympy.Expr] = {}
@@ -215,8 +215,8 @@ def _trials(subject: Subject, symbol: sympy.Symbol, step: Callable[[], Any]) -> 
     trials: dict[int, Trial] = {}
 
     def at(size: int) -> None:
-        args, kwargs = subject.at({**subject.example, symbol: size})
-        trials[size] = Trial(size, *_outcome(subject, args, kwargs, refused))
+        moved = subject.moved({**subject.example, symbol: size})
+        trials[size] = Trial(size, *outcome(subject, moved, refused), moved)
         step()
 
     for size in candidates(subject, symbol):
@@ -257,7 +257,10 @@ def _undecided(trials: Mapping[int, Trial], usual: int) -> list[int]:
     return [size for size in middles if size not in trials]
 
 
-def _outcome(subject: Subject, args: tuple, kwargs: Any, refused: bool) -> tuple[str, str]:
+def outcome(subject: Subject, moved: Sequence[Place], refused: bool = False) -> tuple[str, str]:
+    """What one call of these sizes comes to, and the words of it. ``refused`` runs the model alone,
+    since there is no file of such sizes."""
+    args, kwargs = subject.at(moved)
     if subject.graph is None:
         failure = _failure(subject.artifact, args, kwargs)
         return (FAILS, failure) if failure else (RUNS, "")

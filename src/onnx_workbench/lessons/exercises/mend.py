@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from onnxscript import opset20 as op
+from torch import nn
 
+from ...agreement import agree
 from ...artifact import export
-from ...divergence import Divergence, verify
+from ...divergence import Divergence, Step, verify
 from ...errors import ExportError
 from ...source import Line
 from ..task import Exercise
@@ -19,7 +21,6 @@ from ..transformer import encoder
 
 SOFTMAX = torch.ops.aten.softmax.int
 RELU = torch.ops.aten.relu.default
-TEXT = "weights = torch.softmax(scores / self.size**0.5, dim=-1)"
 
 
 def planted() -> dict[Any, Callable[..., Any]]:
@@ -40,22 +41,34 @@ def judge(answer: Any) -> str | None:
 
 
 def _line(given: Any) -> str | None:
+    if isinstance(given, Step):
+        return "The first of the pair is a step, and its line is asked for: write `.first.line`."
     found = _compared(planted())
-    assert found.first is not None
-    right, largest = found.first.line, found.largest
-    if isinstance(given, Line) and given.text == TEXT:
+    here = [step for step in found.steps if step.line and _is(given, step.line)]
+    if found.first in here:
         return None
-    if right is not None and given in (right.number, right.place):
-        return None
-    if largest is not None and largest.line and given in (largest.line, largest.line.number):
+    place = here[0].line.place if here and here[0].line else ""
+    if found.largest in here:
         return (
-            f"{largest.line.place} has the largest error of all. It computes rightly with wrong "
-            "inputs. Look for the first value that is wrong while its inputs agree: `.first`."
+            f"{place} has the largest error of all. It computes rightly with wrong inputs. Look "
+            "for the first value that is wrong while its inputs agree: `.first`."
         )
+    if any(step.wrong for step in here):
+        return (
+            f"What {place} makes is wrong, and so is what it was made of: the fault came along. Go "
+            "back to the first value that is wrong while its inputs agree: `.first`."
+        )
+    if here:
+        return f"All that {place} makes agrees with PyTorch. Look at what is computed after it."
     return (
         f"The first wrong value does not come from {given!r}. Export the encoder with "
         "translations=exercise.given, and see `.first.line` of verify(..., values=True)."
     )
+
+
+def _is(given: Any, line: Line) -> bool:
+    """A line may be given as it is, by its number or by its place."""
+    return given in (line, line.number, line.place)
 
 
 def _function(given: Any) -> str | None:
@@ -63,14 +76,28 @@ def _function(given: Any) -> str | None:
         return f"The line is right. The second must be a function, not a {type(given).__name__}."
     try:
         first = _compared({SOFTMAX: given}, seed=1).first
+        others = [dim for dim in (0, 1) if first is None and not _over(dim, given)]
     except ExportError as error:
         return f"The line is right, and your translation stops the exporter: {error}"
+    if others:
+        return (
+            "The line is right, and so is the encoder with your translation. But the function "
+            f"stands for every softmax, and over dim={others[0]} it is wrong: pass on `dim`."
+        )
     if first is None:
         return None
     return (
         f"The line is right, and with your translation the first wrong value is still at {first!r}"
         "\nThe operator was called with `dim`, and ONNX's Softmax takes it as `axis`."
     )
+
+
+def _over(dim: int, function: Callable[..., Any]) -> bool:
+    """Whether a softmax over this dimension comes out right."""
+    model, x = nn.Softmax(dim).eval(), torch.linspace(-1, 2, 6).reshape(2, 3)
+    with tempfile.TemporaryDirectory() as folder:
+        file = export(model, Path(folder) / "over.onnx", x, translations={SOFTMAX: function})
+        return bool(agree(model, file, x))
 
 
 def _compared(translations: dict[Any, Any], seed: int = 0) -> Divergence:
@@ -103,6 +130,7 @@ EXERCISE = Exercise(
     source="""
         import onnx_workbench as ow
         from onnxscript import opset20 as op
+from torch import nn
 
         encoder = ow.lessons.encoder()
         table = ow.lessons.exercise("07").given

@@ -36,10 +36,10 @@ class PositionTable(Positions):
         pass
 
 
-BREAKS, THREAD = "x.shape[1] is advertised but broken", "pytorch/pytorch/pull/143158"
+SILENT, THREAD = "x.shape[1] is static in silence", "pytorch/pytorch/pull/143158"
 
 
-@trap("AUTO advertises and breaks", "contract", BREAKS, THREAD, WORDS, dynamic=AUTO)
+@trap("AUTO advertises and breaks", "contract", SILENT, THREAD, WORDS, dynamic=AUTO)
 class AutoTable(Positions):
     def forward(self, x: Tensor) -> Tensor:
         return x + self.table  # trap
