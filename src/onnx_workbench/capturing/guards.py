@@ -46,9 +46,9 @@ _KINDS = (
 
 _PARTING = {"unbind", "split", "chunk", "tensor_split"}
 _UNROLLED = (
-    "This line takes the dimension apart row by row: it unpacks it, or it calls an operator that is "
-    "a loop in torch itself, such as an LSTM or a GRU. Pad to one size and leave the dimension out "
-    "of `dynamic`, or try dynamo=False: the old exporter keeps such an operator whole."
+    "This line takes the dimension apart row by row: it unpacks it, or it calls an operator that "
+    "is a loop in torch itself, such as an LSTM or a GRU. Pad to one size and leave the dimension "
+    "out of `dynamic`, or try dynamo=False: the old exporter keeps such an operator whole."
 )
 _DECISION = (
     "A Python decision on a size is taken once, at capture. Keep both branches with torch.cond, or "
