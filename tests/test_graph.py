@@ -5,6 +5,7 @@ import pytest
 import torch
 from models import Branch, Cond, Scores, Table
 from torch import nn
+from torch.export import Dim
 
 from onnx_workbench import capture
 from onnx_workbench.errors import CaptureError, InputError, TrainingModeWarning
@@ -129,7 +130,7 @@ def test_a_dimension_that_the_model_fixes_is_an_error_not_a_static_graph():
         f"Table could not be captured at models.py:{line}\n"
         "    return x + self.positions\n"
         "Why: A dimension that was asked to stay dynamic is fixed by the model. There "
-        "x.shape[1] == 16, where x = Tensor[2, x.shape[1], 8].\n"
+        "x.shape[1] == 16, where x = Tensor[2, x.shape[1], 8], self.positions = Tensor[16, 8].\n"
         "What helps: Something of a fixed size meets this dimension. Take as much of it as the "
         "input has, table[: x.shape[1]], or make it from x.shape. Or leave that dimension out of "
         "`dynamic`."
@@ -252,3 +253,16 @@ def test_dynamic_takes_the_names_of_forward():
 def test_strict_capture_reads_the_bytecode_and_gives_the_same_operators():
     model = Scores().eval()
     assert capture(model, X, strict=True).operations == capture(model, X).operations
+
+
+def test_a_hint_gets_the_name_that_the_user_gave_the_same_size_else_input_and_axis():
+    class Sum(nn.Module):
+        def forward(self, x, y):
+            return x + y
+
+    x = torch.rand(4, 8)
+    graph = capture(Sum().eval(), x, x, dynamic={"x": {0: Dim.AUTO, 1: Dim.AUTO}, "y": {0: "n"}})
+    assert graph.labels == [{0: "n"}, {0: "n"}]
+    hinted = {0: Dim.DYNAMIC, 1: Dim.AUTO}
+    graph = capture(Sum().eval(), x, x, dynamic={"x": hinted, "y": hinted})
+    assert graph.labels == [{0: "x_0", 1: "x_1"}] * 2

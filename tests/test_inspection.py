@@ -1,6 +1,7 @@
 """The audit: what it says of sound models, of failing stages, and what it leaves behind."""
 
 import re
+import struct
 import subprocess
 import sys
 import zipfile
@@ -206,6 +207,10 @@ def test_a_bundle_runs_by_itself_and_holds_no_weight(sound, tmp_path):
     held = b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
     assert torch.tensor([31337.25]).numpy().tobytes() not in held
     assert b"31337" not in held.replace((folder / "source/zoo_factories.py").read_bytes(), b"")
+    assert struct.pack(">d", 31337.25) not in held, "as pickle writes a number"
+    told, model = unpickled(folder, "model")
+    assert told == ["float32[2] drawn anew: a weight"]
+    assert model.weight.max() < 1
     assert (folder / "report.txt").read_text().startswith("Doubled: nothing to mend")
 
 
@@ -225,14 +230,16 @@ def test_a_custom_operator_with_its_translation_is_sound_also_in_a_bundle(tmp_pa
     assert (without.verdict, "has no translation" in without.sentence) == ("broken", True)
     report = audit(model, *args, **options, skip={"latency", "hot lines"})
     assert report, report
-    assert by_stage(report)["opsets"].sentence.startswith("got 20; 18 ")
+    assert by_stage(report)["opsets"].sentence.startswith("got 20; 18 loads, ")
     done = run_bundle(report.bundle(tmp_path / "bundle"))
     assert done.returncode == 0, done.stderr
     assert "float32[3, 2] as it was" in done.stdout
 
 
 def test_a_bundle_shows_the_same_wrong_numbers_at_the_call_and_at_the_sizes_found(tmp_path):
-    call = torch.zeros(6, 2), torch.tensor([4.0, 2.0, 6.0]), torch.tensor([0, 1, 1])
+    x = torch.zeros(6, 2)
+    x[0, 0] = torch.nan  # agrees with itself
+    call = x, torch.tensor([4.0, 2.0, 6.0]), torch.tensor([0, 1, 1])
     dynamic = {"x": {0: "rows"}}
     report = audit(zoo_factories.Guesses().eval(), *call, dynamic=dynamic, skip=QUICK)
     found = by_stage(report)
@@ -300,14 +307,22 @@ def test_indices_keep_their_range_and_ties_stay_ties(tmp_path):
 def test_a_class_from_a_script_comes_with_the_bundle(tmp_path):
     (tmp_path / "script.py").write_text(
         "import torch\nfrom torch import nn\nimport onnx_workbench as ow\n"
-        "def twice(x):\n    return x * 2\n"
+        "from beside import twice\n"
         "class Net(nn.Module):\n    def forward(self, x):\n        return twice(x)\n"
         "report = ow.audit(Net().eval(), torch.ones(2), "
         "skip={'opsets', 'latency', 'hot lines'})\nreport.bundle('bundle')\n"
     )
+    (tmp_path / "beside.py").write_text("def twice(x):\n    return x * 2\n")
     subprocess.run([sys.executable, "script.py"], cwd=tmp_path, check=True, capture_output=True)
     done = run_bundle(tmp_path / "bundle")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_bundle_shows_the_opset_that_was_not_written(tmp_path):
+    report = audit(nn.GELU().eval(), torch.ones(2), opset=26, skip=QUICK)
+    assert by_stage(report)["export"].verdict == "broken"
+    done = run_bundle(report.bundle(tmp_path / "bundle"))
+    assert done.returncode == 1, done.stdout
 
 
 def test_a_bundle_never_replaces_what_is_there(sound, tmp_path):

@@ -65,13 +65,12 @@ def _groups(subject: Subject, found: Sequence[Sequence[Trial]]) -> list[Group]:
 
 
 def _sizes(subject: Subject, groups: Sequence[Group]) -> list[int]:
-    """A size for each that no other has: each larger than those before it, if it can be."""
+    """For each the smallest size that no other has, and not the example's, where there is one."""
     chosen: list[int] = []
     for group, fine in groups:
         usual = subject.example[group[0].size]
-        free = [n for n in fine if n not in chosen]
-        above = [n for n in free if n > max(chosen, default=1) and n != usual]
-        chosen.append(next(iter(above or free), usual))
+        free = (n for n in fine if n not in chosen and n != usual)
+        chosen.append(next(free, usual))
     return chosen
 
 
