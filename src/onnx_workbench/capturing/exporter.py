@@ -172,7 +172,8 @@ def _untranslated_line(error: BaseException | None, program: ExportedProgram) ->
 
 
 def _untranslated(error: Exception) -> str:
-    root, at = error, None
+    root: BaseException = error
+    at = None
     while root.__cause__ is not None:
         root = root.__cause__
         at = at or re.search(r"translating node .*?target=torch\.ops\.([\w.]+)", str(root))
