@@ -30,6 +30,20 @@ class Int(nn.Module):
         return x * int(x.shape[0])
 
 
+class Counted(nn.Module):
+    def forward(self, x):
+        return sum(x[row] for row in range(len(x)))
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(3, 2)
+
+    def forward(self, x):
+        return self.gru(x)[0]
+
+
 class Decides(nn.Module):
     def forward(self, x):
         if x.shape[0] > 4:
@@ -274,6 +288,8 @@ FROZEN = [
     (Table, X, 1, "return x + self.positions", "16", "Something of a fixed size"),
     (Loop, torch.rand(5, 3), 0, "for row in range", "5", "A Python loop over a size"),
     (Int, torch.rand(5, 3), 0, "int(x.shape[0])", "5", "int(), float() and len()"),
+    (Counted, torch.rand(5, 3), 0, "range(len(x))", "5", "A Python loop over a size"),
+    (Recurrent, torch.rand(5, 3), 0, "self.gru(x)", "5", "This line takes the dimension apart"),
 ]
 
 

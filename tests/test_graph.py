@@ -157,6 +157,16 @@ class Odd(nn.Module):
         return Stranger(x)
 
 
+class Lengths(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(1, 1, batch_first=True)
+
+    def forward(self, x):
+        rows = nn.utils.rnn.pack_padded_sequence(x[:, None, None], torch.ones(3).long(), True)
+        return self.gru(rows)[0].data
+
+
 class Broken(nn.Module):
     def forward(self, x):
         raise RuntimeError("boom")
@@ -179,10 +189,18 @@ class Broken(nn.Module):
         (
             Broken(),
             "RuntimeError: boom",
-            "Run the model itself with these arguments: if it fails there too, mend that first.",
+            "Run the model itself with these arguments: if it fails there too, mend that first. If "
+            "it does not, torch.export cannot follow that line: write it with other operations.",
+        ),
+        (
+            Lengths(),
+            "Python needs a number, and what a tensor holds is not known when torch.export "
+            "captures: lengths of a packed sequence, sizes or counts that are tensors.",
+            "Pass it as a Python number, which is baked in, or do without: padded sequences with "
+            "a mask, for example.",
         ),
     ],
-    ids=["numpy", "class", "other"],
+    ids=["numpy", "class", "other", "number"],
 )
 def test_each_refusal_has_a_reason_and_a_repair(model, reason, repair):
     with pytest.raises(CaptureError) as caught:

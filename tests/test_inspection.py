@@ -403,3 +403,70 @@ def test_the_line_of_wrong_numbers_is_where_they_first_part_not_where_they_come_
     assert found.verdict == "wrong"
     assert found.line.text.endswith("# here")
     assert found.repair.endswith(" is the first value that is wrong.")
+
+
+class Fast(nn.Module):
+    def forward(self, x):
+        return x + 1 if torch.compiler.is_exporting() else x
+
+
+def test_a_capture_that_goes_another_way_is_told_apart_from_a_wrong_translation():
+    skip = {"opsets", "portability", "size", "latency", "hot lines"}
+    report = audit(Fast().eval(), torch.ones(4, 2), dynamic={"x": {0: "n"}}, skip=skip)
+    found = by_stage(report)
+    assert found["numbers"].repair.startswith("torch.export already gives other numbers")
+    assert found["contract"].sentence.startswith("x.shape[0] is wrong at the example's own size")
+    assert found["contract"].line is None
+
+
+class Counts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return x * self.calls
+
+
+def test_a_model_that_remembers_is_not_called_random():
+    skip = {"opsets", "portability", "size", "latency", "hot lines"}
+    found = by_stage(audit(Counts().eval(), torch.ones(2), skip=skip))["numbers"]
+    assert found.sentence == "The model keeps state: two runs of it on the same inputs differ"
+    assert found.line.text == "self.calls += 1"
+
+
+class Constant(nn.Module):
+    def forward(self):
+        return torch.arange(3.0)
+
+
+def test_a_file_without_nodes_has_no_hot_line():
+    skip = {stage.name for stage in stages.STAGES} - {"model", "capture", "export", "hot lines"}
+    found = by_stage(audit(Constant().eval(), skip=skip))["hot lines"]
+    assert found.sentence == "no kernel runs: the file holds its result"
+
+
+class Thin(nn.Module):
+    def forward(self, x):
+        return nn.functional.scaled_dot_product_attention(x, x, x)  # onnxscript wants four axes
+
+
+def test_a_translation_that_refuses_a_call_is_told_once_by_operator_and_line():
+    report = audit(Thin().eval(), torch.ones(2, 3, 4), dynamic={"x": {0: "n"}})
+    (fault,) = report.faults
+    said = "The translation of aten.scaled_dot_product_attention.default refuses this call: "
+    assert fault.sentence.startswith(said)
+    assert "scaled_dot_product_attention(x, x, x)" in fault.line.text
+    assert by_stage(report)["contract"].verdict == "not tried"
+
+
+class Brain(nn.Module):
+    def forward(self, x):
+        return x @ x
+
+
+def test_a_kernel_that_the_provider_lacks_gets_the_dtypes_as_repair():
+    report = audit(Brain().eval(), torch.ones(2, 2, dtype=torch.bfloat16))
+    (fault,) = report.faults
+    assert "no kernel for its dtypes: compute that step in float32" in fault.repair

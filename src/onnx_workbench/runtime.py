@@ -158,6 +158,12 @@ def _why(path: Path, error: Exception) -> str:
             "What helps: export with a lower `opset` (check() shows the highest that loads), or "
             "upgrade onnxruntime."
         )
+    if re.search(r"NOT_IMPLEMENTED|Could not find an implementation", str(error)):
+        return (
+            f"{_short(error)}\n"
+            "What helps: the operator is right, and the provider has no kernel for its dtypes: "
+            "compute that step in float32, export model.float(), or take another `provider`."
+        )
     return f"{_short(error)}\nWhat helps: check the file with onnx.checker.check_model."
 
 

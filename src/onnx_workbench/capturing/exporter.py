@@ -173,8 +173,10 @@ def _untranslated_line(error: BaseException | None, program: ExportedProgram) ->
 
 def _untranslated(error: Exception) -> str:
     root: BaseException = error
+    at = None
     while root.__cause__ is not None:
         root = root.__cause__
+        at = at or re.search(r"translating node .*?target=torch\.ops\.([\w.]+)", str(root))
     reason = (str(root).strip().splitlines() or [type(root).__name__])[0]
     missing = re.search(r"OpOverload\(op='([^']+)'", str(root))
     if missing:
@@ -182,6 +184,12 @@ def _untranslated(error: Exception) -> str:
             f"The operator {missing[1]} has no translation into ONNX.\n"
             "What helps: write that step with other operators, or hand export() an onnxscript "
             "function for it in `translations`."
+        )
+    if at:
+        return (
+            f"The translation of {at[1]} refuses this call: {type(root).__name__}: {reason}\n"
+            "What helps: write that step so that it does not come to this, or hand export() an "
+            "onnxscript function for the operator in `translations`."
         )
     return (
         f"torch.onnx could not translate the graph: {type(root).__name__}: {reason}\n"

@@ -304,6 +304,19 @@ _REASONS = (
         "of the right shape and dtype.",
     ),
     (
+        r"UnsupportedOperatorException",
+        "An operator on this line cannot work on tensors without values, which is how torch.export "
+        "runs a model.",
+        "Write that step with other operators, or leave `dynamic` out: for fixed sizes it may do.",
+    ),
+    (
+        r"but got FakeTensor",
+        "Python needs a number, and what a tensor holds is not known when torch.export captures: "
+        "lengths of a packed sequence, sizes or counts that are tensors.",
+        "Pass it as a Python number, which is baked in, or do without: padded sequences with a "
+        "mask, for example.",
+    ),
+    (
         r"data-dependent expression",
         "Python needs a value that the graph only has when it runs: an `if`, `while`, `int()`, "
         "`.item()` or a slice on what a tensor holds.",
@@ -346,12 +359,14 @@ def _explained(model: nn.Module, error: Exception, frozen: Guard | None = None) 
     line = frozen.line if frozen else user_line(error.__traceback__)
     line = line if line and is_users(line.file) else None
     place = f" at {line.place}\n    {line.text}" if line else ""
+    said = f"{type(error).__name__}: {error}"
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     reason, repair = next(
-        ((reason, repair) for key, reason, repair in _REASONS if re.search(key, str(error))),
+        ((reason, repair) for key, reason, repair in _REASONS if re.search(key, said)),
         (
             f"{type(error).__name__}: {first}",
-            "Run the model itself with these arguments: if it fails there too, mend that first.",
+            "Run the model itself with these arguments: if it fails there too, mend that first. If "
+            "it does not, torch.export cannot follow that line: write it with other operations.",
         ),
     )
     if frozen:

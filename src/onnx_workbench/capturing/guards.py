@@ -33,17 +33,23 @@ _SIGNS = {"Eq": "==", "Ne": "!="}
 
 _KINDS = (
     (
-        r"\b(int|float|len)\(|\.item\(",
-        "int(), float() and len() make a number of a size. Take it as x.shape gives it.",
-    ),
-    (
         r"\b(for|while|range|zip|enumerate)\b|\.(split|chunk|unbind|tolist)\(",
         "A Python loop over a size is unrolled. Work on the whole dimension at once: sum, cumsum, "
         "torch.vmap, or torch's scan and while_loop.",
     ),
+    (
+        r"\b(int|float|len)\(|\.item\(",
+        "int(), float() and len() make a number of a size. Take it as x.shape gives it.",
+    ),
 )
 """What stands on a line that freezes a size -> what usually helps."""
 
+_PARTING = {"unbind", "split", "chunk", "tensor_split"}
+_UNROLLED = (
+    "This line takes the dimension apart row by row: it unpacks it, or it calls an operator that "
+    "is a loop in torch itself, such as an LSTM or a GRU. Pad to one size and leave the dimension "
+    "out of `dynamic`, or try dynamo=False: the old exporter keeps such an operator whole."
+)
 _DECISION = (
     "A Python decision on a size is taken once, at capture. Keep both branches with torch.cond, or "
     "say where it holds: torch.export.Dim('n', min=...)."
@@ -61,12 +67,14 @@ class Guard:
     ``sources`` has for each symbol what it is the size of: ``{"s27": "L['x'].size()[1]"}``.
     ``locals`` are the tensors and sizes that the line works with, by name, as torch saw them, and
     the attributes that it reads, such as ``self.positions``.
+    ``unrolled`` says that torch took the dimension apart row by row.
     """
 
     expression: str
     sources: Mapping[str, str]
     line: Line | None
     locals: Mapping[str, str]
+    unrolled: bool = False
 
     @property
     def freezes(self) -> bool:
@@ -87,7 +95,8 @@ class Guard:
         if not self.freezes:
             return _DECISION
         text = self.line.text if self.line else ""
-        return next((words for pattern, words in _KINDS if re.search(pattern, text)), _FIXED)
+        usual = _UNROLLED if self.unrolled else _FIXED
+        return next((words for pattern, words in _KINDS if re.search(pattern, text)), usual)
 
     def __str__(self) -> str:
         return f"{self.words}, assumed at {self.line}" if self.line else self.words
@@ -139,7 +148,8 @@ def _guard(event: Mapping[str, Any]) -> Guard:
     found = {name: [_short(v) for v in known if v] for name, known in seen["locals"].items()}
     found |= {path: [value] for path, value in _attributes(line)}
     said = {name: _in_words(", ".join(values), sizes) for name, values in found.items() if values}
-    return Guard(event["expr"], event["symbol_to_sources"], line, said)
+    apart = any(_frame(frame).function in _PARTING for frame in event.get("stack", ()))
+    return Guard(event["expr"], event["symbol_to_sources"], line, said, apart)
 
 
 def _attributes(line: Line | None) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 
 from ..artifact import Artifact
@@ -39,15 +39,22 @@ def of_graph(graph: Graph, model: nn.Module) -> list[Finding]:
 
 
 def random_line(graph: Graph) -> Line | None:
-    """The line of the first operator that draws numbers, by torch's own tag; dropout that is told
-    not to train draws none."""
-    for node in graph.program.graph.nodes:
-        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-            names = [argument.name for argument in node.target._schema.arguments]
-            given = dict(zip(names, node.args, strict=False)) | node.kwargs
-            if given.get("train", given.get("training", True)):
-                return user_line(node.meta.get("stack_trace"))
-    return None
+    """The line of the first operator that draws numbers."""
+    return next((user_line(node.meta.get("stack_trace")) for node in draws(graph)), None)
+
+
+def draws(graph: Graph) -> list[fx.Node]:
+    """The operators that draw numbers, by torch's own tag; dropout that is told not to train draws
+    none."""
+    seeded = torch.Tag.nondeterministic_seeded
+    found = [n for n in graph.program.graph.nodes if seeded in getattr(n.target, "tags", ())]
+    return [node for node in found if _trains(node)]
+
+
+def _trains(node: fx.Node) -> bool:
+    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+    given = dict(zip(names, node.args, strict=False)) | node.kwargs
+    return bool(given.get("train", given.get("training", True)))
 
 
 def mutations(graph: Graph) -> Iterator[Finding]:

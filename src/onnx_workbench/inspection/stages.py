@@ -32,6 +32,13 @@ from .finding import Finding
 QUICK = 0.2
 """Seconds that the latency and the hot lines may take each; both have a least number of runs."""
 
+_OTHER_WAY = (
+    "torch.export already gives other numbers, before any translation: the code goes another way "
+    "when it is captured, as by torch.compiler.is_exporting() or a fast path of a layer. Do in "
+    "both what is right; torch.backends.mha.set_fastpath_enabled(False) turns off the one of "
+    "nn.TransformerEncoder and nn.MultiheadAttention."
+)
+
 OLDEST = 18
 """The opset that torch.onnx's own translations are written for: below it, files are converted."""
 
@@ -197,14 +204,7 @@ def _contract(case: Case) -> Iterator[Finding]:
 def _numbers(case: Case) -> Iterator[Finding]:
     if not verify(case.model, case.model, *case.args, **case.kwargs):
         case.random = True
-        yield Finding(
-            "numbers",
-            "wrong",
-            "The model is random: two runs of it on the same inputs differ",
-            facts.random_line(case.graph),
-            "Draw nothing in eval mode (F.dropout takes training=self.training), or take the "
-            "noise as an input.",
-        )
+        yield _restless(case)
         return
     agreement = verify(case.model, case.artifact, *case.args, **case.kwargs)
     line, where = _first_line(case) if not agreement else (None, "")
@@ -217,12 +217,31 @@ def _numbers(case: Case) -> Iterator[Finding]:
         yield Finding("numbers", "ok", f"{count} within tolerance")
 
 
+def _restless(case: Case) -> Finding:
+    """Why two runs of the model differ: it remembers the first, or it draws numbers."""
+    written = next(facts.mutations(case.graph), None)
+    if written and not facts.draws(case.graph):
+        said = "The model keeps state: two runs of it on the same inputs differ"
+        return Finding("numbers", "wrong", said, written.line, written.repair)
+    return Finding(
+        "numbers",
+        "wrong",
+        "The model is random: two runs of it on the same inputs differ",
+        facts.random_line(case.graph),
+        "Draw nothing in eval mode (F.dropout takes training=self.training), or take the "
+        "noise as an input.",
+    )
+
+
 def _first_line(case: Case) -> tuple[Line | None, str]:
     """Where the values first part, and what is known of it."""
     if case.artifact.translated is None:
         return None, "The line makes the output; the fault may stand before it."
     inside = verify(case.model, case.artifact, *case.args, values=True, **case.kwargs)
     if inside.first is None:
+        captured = case.graph.program.module().forward  # the module itself has no eval()
+        if not verify(case.model, captured, *case.args, **case.kwargs):
+            return None, _OTHER_WAY
         return None, "Every value that can be compared agrees: look at what cannot."
     return inside.first.line, f"{inside.first.node} is the first value that is wrong."
 
@@ -280,6 +299,9 @@ def _latency(case: Case) -> Iterator[Finding]:
 
 def _hot(case: Case) -> Iterator[Finding]:
     spots = profile(case.artifact, *case.args, seconds=QUICK, **case.kwargs)
+    if not spots.recording.kernels:
+        yield Finding("hot lines", "ok", "no kernel runs: the file holds its result")
+        return
     hottest, total = spots.hottest, spots.total or 1.0
     share = f"{hottest.seconds / total:.0%} of kernel time"
     yield Finding("hot lines", "ok", f"{share} in {hottest.name}", hottest.line)
@@ -289,7 +311,7 @@ STAGES = (
     Stage("model", _call, ("model",)),
     Stage("capture", _capture, ("model",)),
     Stage("export", _export, ("graph",)),
-    Stage("contract", _contract, ("model",)),
+    Stage("contract", _contract, ("model", "artifact")),
     Stage("numbers", _numbers, ("model", "artifact")),
     Stage("opsets", _opsets, ("graph", "artifact")),
     Stage("portability", _portability, ("artifact",)),

@@ -101,7 +101,8 @@ class Recording:
         As robust as a median, finer than the whole microseconds that the profiler counts in, and
         what is typical of the parts adds up to what is typical of the whole.
         """
-        return max(0.0, statistics.fmean(runs[run] for run in self.calm))
+        calm = [runs[run] for run in self.calm]
+        return max(0.0, statistics.fmean(calm)) if calm else 0.0  # where everything was folded away
 
     def cost_beside(self, alone: float) -> Cost:
         """What the profiler costs, if the kernels together take ``alone`` seconds without it.

@@ -21,7 +21,7 @@ from ..capturing.guards import Guard, culprit, listening
 from ..errors import CaptureError, InputError
 from ..source import Line
 from ..text import html_table, plural, table
-from .sizes import BAD, FINE, Asked, Subject, Trial, in_file, in_graph, sweep
+from .sizes import BAD, DIFFERS, FINE, Asked, Subject, Trial, in_file, in_graph, sweep
 from .together import Joint, apart, joint
 
 KEPT = "kept"
@@ -29,6 +29,7 @@ WITHIN = "kept within"
 STATIC = "static in silence"
 BROKEN = "advertised but broken"
 REFUSED = "refused by capture"
+WRONG = "wrong at the example's own size"
 RUNS = "runs, numbers unknown"
 TIED = "kept as equal to"
 """The verdicts on a dimension; "kept within" is followed by bounds, such as "[1, 32]", and "kept as
@@ -37,6 +38,7 @@ equal to" by another dimension. RUNS is all that can be said of a file without i
 _HEADER = ("dimension", "asked as", "file says", "torch.export says", "verdict", "sizes tried")
 _REPAIRS = {
     STATIC: "Name it in `dynamic` when you export; export() raises where the model freezes it.",
+    WRONG: "It is not the size: verify() the call of the example itself, and mend that first.",
     RUNS: "Give probe() the model: a file alone does not know the right numbers.",
 }
 _EQUAL = "Give both one name, or the same Dim. If they may differ, let them differ in the example."
@@ -267,6 +269,8 @@ def _dimension(asked: Asked, trials: Sequence[Trial], subject: Subject) -> Dimen
         verdict = REFUSED
     elif isinstance(asked.promised, int):
         verdict = STATIC
+    elif any(trial.size == usual and trial.outcome == DIFFERS for trial in trials):
+        verdict = WRONG
     else:
         verdict = BROKEN if asked.frozen else _moving(asked, trials, usual, subject)
     return Dimension(
@@ -321,6 +325,8 @@ def _blamed(
         capture(graph.model, *call[0], dynamic=relaxed(asked), **call[1])
     sources = dict(zip(graph.signature.tensor_inputs, graph.signature.sources, strict=True))
     return [
-        d if d else replace(d, guard=culprit(heard, f"{sources[d.input]}.size()[{d.axis}]"))
+        d
+        if d or d.verdict == WRONG
+        else replace(d, guard=culprit(heard, f"{sources[d.input]}.size()[{d.axis}]"))
         for d in dimensions
     ]
