@@ -28,9 +28,7 @@ STEPS = 20  # nodes of a layer
 GIGABYTE = 1 << 30
 PATIENCE = 120_000  # ms
 CLICKS = 9
-MASKED = (
-    12  # times as slow as ours is what Netron alone is given for one mask that feeds all layers
-)
+MASKED = 12  # times as slow as ours: what Netron alone is given where one mask feeds all layers
 SHOWN, ASKED = 0, 1  # the cell that shows the view, and the one below it
 
 SOURCE = "class Layer:\n    def forward(self, x):\n" + "        x = x.relu()\n" * STEPS

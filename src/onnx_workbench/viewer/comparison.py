@@ -196,9 +196,8 @@ def _pairs(here: Mapping[str, Origin], there: Mapping[str, Origin]) -> list[tupl
                 group = free.get((mine.op, key), deque())
                 while group and group[0].node in taken:
                     group.popleft()  # a thousand nodes may be of one line
-                fits = (
-                    o for o in group if o.node not in taken and not (unsure and _strange(mine, o))
-                )
+                free_ones = (o for o in group if o.node not in taken)
+                fits = (o for o in free_ones if not (unsure and _strange(mine, o)))
                 if theirs := next(fits, None):
                     twins[mine.node] = theirs.node
                     taken.add(theirs.node)

@@ -251,23 +251,41 @@
   };
 
   // A browser paints anew, at each click, also what is far away: of a big graph, ten times more.
-  const far = new IntersectionObserver((seen) => {
-    for (const { target, isIntersecting } of seen) {
-      target.style.visibility = isIntersecting ? "" : "hidden";
-    }
-  }, { root: element("target"), rootMargin: "100%" });
-  const hideFar = (hidden = nodes().length > MOST_NODES_IN_A_PICTURE) => {
-    far.disconnect();
-    for (const part of document.querySelectorAll("#canvas :is(.graph-node, #edge-paths > path, #edge-paths-hit-test > path)")) {
-      part.style.visibility = hidden ? "hidden" : "";
-      if (hidden) far.observe(part);
+  // An IntersectionObserver would look at each part at each frame: 50 ms for 15,000 of them.
+  let parts = [];
+  const hideFar = () => {
+    if (!parts.length) return;
+    const { clientWidth: wide, clientHeight: high } = element("target");
+    const { left, top, width } = element("canvas").getBoundingClientRect();
+    const zoom = width / element("canvas").getAttribute("width");
+    const near = (from, length, side) => from < 2 * side && from + length * zoom > -side;
+    for (const one of parts) {
+      const seen = near(left + one.x * zoom, one.width, wide) && near(top + one.y * zoom, one.height, high);
+      if (seen !== one.seen) one.part.style.visibility = seen ? "" : "hidden";
+      one.seen = seen;
     }
   };
+  const resized = new ResizeObserver(hideFar);
+  const findParts = (many = nodes().length > MOST_NODES_IN_A_PICTURE) => {
+    for (const { part } of parts) part.style.visibility = "";
+    const { left, top, width } = element("canvas").getBoundingClientRect();
+    const zoom = width / element("canvas").getAttribute("width");
+    const all = "#canvas :is(.graph-node, #edge-paths > path, #edge-paths-hit-test > path)";
+    parts = [...(many ? document.querySelectorAll(all) : [])].map((part) => {
+      const box = part.getBoundingClientRect();
+      const [x, y] = [(box.left - left) / zoom, (box.top - top) / zoom];
+      return { part, x, y, width: box.width / zoom, height: box.height / zoom, seen: true };
+    });
+    resized.disconnect();
+    for (const name of ["canvas", "target"]) resized.observe(element(name)); // zoomed, or narrower
+    hideFar();
+  };
+  element("target").addEventListener("scroll", hideFar, { passive: true });
   const exported = view.export.bind(view);
   view.export = async (file) => {
-    hideFar(false);
+    findParts(false);
     await exported(file);
-    hideFar();
+    findParts();
   };
 
   // Whatever draws anew draws without our colours and marks.
@@ -275,7 +293,7 @@
     const draw = view[name].bind(view);
     view[name] = async (...args) => {
       const result = await draw(...args);
-      hideFar();
+      findParts();
       paint();
       stopAt(stops()[0]);
       if (marked.size) select(false);
@@ -416,7 +434,7 @@
     await new Promise(requestAnimationFrame); // the cell may have changed the frame's height
     await new Promise(requestAnimationFrame);
     fit();
-    hideFar();
+    findParts();
     ready = true;
     paint();
     stopAt(stops()[0]);

@@ -70,9 +70,10 @@ def origins(model: onnx.ModelProto) -> dict[str, Origin]:
         if not site.function:
             said, op = notes.read(site.node), site.node.op_type
             outputs = tuple(once(name, name) for name in site.outputs)
-            fx, target, module = (once(text, text) for text in (said.fx, said.target, said.module))
-            texts = (once(op, op), outputs, fx, target, module)
-            made[site.name] = Origin(site.name, *texts, said.line)
+            op, fx, target, module = (
+                once(text, text) for text in (op, said.fx, said.target, said.module)
+            )
+            made[site.name] = Origin(site.name, op, outputs, fx, target, module, said.line)
     return made
 
 
