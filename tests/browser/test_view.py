@@ -180,6 +180,7 @@ def test_a_line_marks_the_nodes_that_it_made(notebook):
 def test_python_marks_by_line(notebook):
     graph = notebook.graph(2)
     graph.locator("#node-name-node_tanh").click()
+    graph.locator("#node-name-node_tanh.select").wait_for()
     assert graph.locator(".graph-node.select").count() == 1
     assert notebook.run(6) == "('node_add', 'node_relu')"
     graph.locator("#node-name-node_add.select").wait_for()

@@ -268,6 +268,8 @@
   const resized = new ResizeObserver(hideFar);
   const findParts = (many = nodes().length > MOST_NODES_IN_A_PICTURE) => {
     for (const { part } of parts) part.style.visibility = "";
+    parts = [];
+    if (!element("canvas")) return; // Netron could not draw
     const { left, top, width } = element("canvas").getBoundingClientRect();
     const zoom = width / element("canvas").getAttribute("width");
     const all = "#canvas :is(.graph-node, #edge-paths > path, #edge-paths-hit-test > path)";
