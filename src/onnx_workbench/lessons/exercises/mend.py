@@ -130,7 +130,6 @@ EXERCISE = Exercise(
     source="""
         import onnx_workbench as ow
         from onnxscript import opset20 as op
-from torch import nn
 
         encoder = ow.lessons.encoder()
         table = ow.lessons.exercise("07").given
