@@ -499,6 +499,16 @@ def test_time_in_which_others_had_the_core_is_no_time_of_the_contestant():
     assert "clock    wall time less the 33.3 % in which other processes had the core" in repr(race)
 
 
+def test_the_clock_says_whose_core_and_says_nothing_where_nothing_was_taken_off():
+    a = Lane("a", (Run((5000, 5000), (1000, 0)),))
+    two = Race((a,), Conditions(threads=2))
+    assert "less the 10.0 % in which other processes had the core of the calling thread" in repr(
+        two
+    )
+    for nothing in (Lane("a", (Run((5000,), (0,)),)), Lane("a", error=ValueError("no"))):
+        assert "clock    wall time\n" in re.sub(" {5,}", "    ", repr(Race((nothing,))))
+
+
 @pytest.mark.parametrize(
     ("queued", "busy", "off"),
     [

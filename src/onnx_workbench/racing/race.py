@@ -2,10 +2,11 @@
 
 What misleads most benchmarks of this field is kept out. Runs one after the other drift apart on a
 shared machine: here contestants run in rounds, each one short block, in fresh random order, and
-ratios are taken within a round. Two processes of the same program differ for as long as they live:
-here every contestant is started anew several times, and the interval counts those starts, not
-calls. Thread budgets are equal and read back. First calls are kept apart. The baseline races
-against a copy of itself, and a race that finds a difference there is not trusted.
+ratios are taken within a round. Time in which other processes had the core is taken off, where
+the system tells. Two processes of the same program differ for as long as they live: here every
+contestant is started anew several times, and the interval counts those starts, not calls. Thread
+budgets are equal and read back. First calls are kept apart. The baseline races against a copy of
+itself, and a race that finds a difference there is not trusted.
 """
 
 from __future__ import annotations
@@ -64,9 +65,11 @@ def race(
 
     Each stratum starts a fresh process for every contestant; five strata are raced, and more until
     the 95 % intervals reach 2.5 % to each side, twenty strata or the seconds are over: never until
-    something is significant. What cannot be sent to another process makes all race in this one,
-    with wider intervals, and the report says so. A contestant that fails stays in the table with
-    its reason. Ctrl-C returns what was measured until then, and no process stays behind.
+    something is significant. Time in which other processes had the core is taken off each block
+    where the system tells, as Linux does, and the report says how much it was. What cannot be sent
+    to another process makes all race in this one, with wider intervals, and the report says so. A
+    contestant that fails stays in the table with its reason. Ctrl-C returns what was measured until
+    then, and no process stays behind.
 
     Args:
         contestants: name -> callable.

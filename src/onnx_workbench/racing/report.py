@@ -270,7 +270,7 @@ class Race(Tabled):
         at = self.conditions
         yield from _labelled("did not run", self._failures())
         yield from _labelled("timed", self._timed())
-        yield "clock", f"wall time less the {self._queued()} in which other processes had the core"
+        yield "clock", self._clock()
         yield "ratio", f"{self.baseline} / contestant within a round; {self._interval()}"
         yield (
             "verdict",
@@ -292,10 +292,15 @@ class Race(Tabled):
         yield "machine", ", ".join([text.plural(at.cores, "core"), *at.environment.values()])
         yield from _labelled("doubt", self._doubts())
 
-    def _queued(self) -> str:
+    def _clock(self) -> str:
         runs = [run for lane in self.lanes for run in lane.runs]
-        share = sum(sum(run.queued) for run in runs) / sum(sum(run.blocks) for run in runs)
-        return f"{100 * share:.1f} %"
+        if not (queued := sum(sum(run.queued) for run in runs)):
+            return "wall time"
+        share = queued / sum(sum(run.blocks) for run in runs)
+        whose = " of the calling thread" * (self.conditions.threads > 1)
+        return (
+            f"wall time less the {100 * share:.1f} % in which other processes had the core{whose}"
+        )
 
     def _interval(self) -> str:
         if self.conditions.how == "workers":

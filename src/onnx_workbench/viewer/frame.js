@@ -250,8 +250,8 @@
     depict();
   };
 
-  // A browser paints anew, at each click, also what is far away: of a big graph, ten times more.
-  // An IntersectionObserver would look at each part at each frame: 50 ms for 15,000 of them.
+  // A browser paints anew, at each click, also what is far away: of a big graph, most of it.
+  // An IntersectionObserver would look at each of many thousand parts at each frame.
   let parts = [];
   const hideFar = () => {
     if (!parts.length) return;

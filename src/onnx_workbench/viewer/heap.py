@@ -8,7 +8,7 @@ from contextlib import suppress
 
 
 def give_back() -> None:
-    """A parsed model takes five times its file, and Linux's allocator keeps what it was freed.
+    """A parsed model takes several times its file, and Linux's allocator keeps what is freed.
 
     See https://man7.org/linux/man-pages/man3/malloc_trim.3.html; elsewhere nothing is done.
     """
