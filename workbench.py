@@ -43,7 +43,7 @@ DISK = 2_500_000_000  # bytes that set-up needs, downloads included
 # A module of each part that `lab` and `test` stand on; looked for, never imported, at each start.
 MODULES = (
     *("torch", "onnx", "onnxscript", "onnxruntime", "netron", "anywidget", "sklearn", "matplotlib"),
-    *("lazy_loader", "jupyterlab", "ipykernel", "pytest", "nbval", "onnx_workbench"),
+    *("lazy_loader", "jupyterlab", "ipykernel", "pytest", "nbval", "xdist", "onnx_workbench"),
 )
 
 PROBE = """
@@ -280,7 +280,8 @@ def lab(arguments: list[str]) -> list[str]:
 
 
 def test(arguments: list[str]) -> list[str]:
-    return [PYTHON, "-m", "pytest", *arguments]
+    """Two files at a time, each whole in one process: a notebook's cells share a kernel."""
+    return [PYTHON, "-m", "pytest", "--numprocesses=2", "--dist=loadfile", *arguments]
 
 
 def check(arguments: list[str]) -> list[str]:

@@ -288,9 +288,10 @@ def test_an_old_python_gets_as_far_as_that_sentence():
 
 
 def test_what_follows_test_goes_to_pytest_in_its_order(workbench, commands, become):
-    workbench.main(["test", "-k", "race", "tests/test_text.py", "--maxfail", "1"])
+    workbench.main(["test", "-k", "race", "tests/test_text.py", "-n", "0"])
+    two = ["--numprocesses=2", "--dist=loadfile"]
     assert become == [
-        [workbench.PYTHON, "-m", "pytest", "-k", "race", "tests/test_text.py", "--maxfail", "1"]
+        [workbench.PYTHON, "-m", "pytest", *two, "-k", "race", "tests/test_text.py", "-n", "0"]
     ]
 
 
@@ -311,7 +312,7 @@ def test_jupyter_is_told_when_it_runs_as_root(workbench, monkeypatch, user, allo
 
 def test_the_build_of_torch_is_not_passed_on_and_is_remembered(workbench, commands, become):
     workbench.main(["test", "--torch", "cu130", "-k", "race"])
-    assert become == [[workbench.PYTHON, "-m", "pytest", "-k", "race"]]
+    assert become == [[*workbench.test([]), "-k", "race"]]
     assert json.loads(workbench.STAMP.read_text())["torch"] == "cu130"
     del commands[:]
     workbench.main(["test"])
