@@ -260,6 +260,13 @@ def test_binders_badge_opens_the_notebook_that_lab_opens():
     assert f"?urlpath=lab/tree/{start[1]})" in read("README.md")
 
 
+@pytest.mark.parametrize("command", [("check",), ("format", "--check")])
+def test_the_linter_has_nothing_to_say(command):
+    ruff = [sys.executable, "-m", "ruff", *command, "--no-cache", "."]
+    said = subprocess.run(ruff, cwd=ROOT, capture_output=True, text=True)
+    assert said.returncode == 0, said.stdout + said.stderr
+
+
 # -- what is kept ---------------------------------------------------------------------------------
 
 TOP = {
