@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from .drawing import draw
 from .fold import FOLD_ABOVE, Folded, fold
 from .heat import Contrast, Heat
 from .model import Model, compressed, packed, read
+from .page import shared
 from .summary import summary
 
 _HERE = Path(__file__).parent
@@ -45,6 +45,7 @@ class Netron(anywidget.AnyWidget):
 
     _esm = "\n".join((_HERE / name).read_text("utf-8") for name in ("panel.js", "bridge.js"))
     _sent: traitlets.Dict = traitlets.Dict().tag(sync=True)
+    _page = traitlets.Unicode().tag(sync=True)
     _picture = traitlets.Unicode().tag(sync=True)
     _summary = traitlets.Unicode().tag(sync=True)
     _heat: traitlets.Dict = traitlets.Dict().tag(sync=True)
@@ -61,7 +62,7 @@ class Netron(anywidget.AnyWidget):
         drawn = fold(proto) if big else Folded(proto)
         self._diagram = cut(diagram(drawn.proto, {**drawn.modules, **drawn.stubs}))
         shown = {"_picture": draw(self.name, self._diagram), "_summary": summary(model)}
-        super().__init__(**shown, _sent=self._first(proto, drawn), **traits)
+        super().__init__(**shown, **self._first(proto, drawn), **traits)
         self.on_msg(self._answer)
         replace_earlier(self)
         del proto, drawn
@@ -213,16 +214,15 @@ class Netron(anywidget.AnyWidget):
         Raises:
             InputError: the folder does not exist, or the installed netron cannot be shown.
         """
-        return saved.write(
-            path, saved.document(self.name, [self._kept()], self._esm, self._sent["page"])
-        )
+        views = [self._kept()]  # says why, where there is no page
+        return saved.write(path, saved.document(self.name, views, self._esm, shared().packed))
 
     def _kept(self) -> dict[str, Any]:
         """What a saved file holds of this view."""
         self._must_be_open()
         if why := self._sent.get("why"):
             raise InputError(f"save() writes Netron's front-end into the file. {why}")
-        graphs = {"_sent": {name: part for name, part in self._sent.items() if name != "page"}}
+        graphs = {"_sent": self._sent}
         if self._sent["folded"]:
             graphs["whole"] = self._whole()
         shared = ("_picture", "_summary", "_heat", "marked", "selected", "height")
@@ -247,9 +247,9 @@ class Netron(anywidget.AnyWidget):
     def _first(self, proto: onnx.ModelProto, folded: Folded) -> dict[str, Any]:
         """What a page draws before it asks for anything: the graph, folded where it is big."""
         try:
-            return {**self._drawn(proto, folded), "page": _page()}
+            return {"_sent": self._drawn(proto, folded), "_page": f"IPY_MODEL_{shared().model_id}"}
         except frontend.UnfitError as error:
-            return {"why": _sentence(error)}
+            return {"_sent": {"why": _sentence(error)}}
 
     def _whole(self) -> dict[str, Any]:
         proto = self._model.proto
@@ -268,11 +268,6 @@ class Netron(anywidget.AnyWidget):
             "folded": folded.proto is not proto,
             "parts": [graph, *map(compressed, rest)],
         }
-
-
-@lru_cache(maxsize=1)
-def _page() -> bytes:
-    return compressed(frontend.page().encode())
 
 
 def _sentence(error: frontend.UnfitError) -> str:
