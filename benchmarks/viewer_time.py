@@ -22,7 +22,16 @@ from onnx import TensorProto, helper
 from side_by_side import Pair, take_turns
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.browser.conftest import KEEP_EVAL, KERNEL_WAITS, Lab, Notebook, guard, launched, opening, serving
+from tests.browser.conftest import (
+    KEEP_EVAL,
+    KERNEL_WAITS,
+    Lab,
+    Notebook,
+    guard,
+    launched,
+    opening,
+    serving,
+)
 
 STEPS = 20  # nodes of a layer
 GIGABYTE = 1 << 30
@@ -108,7 +117,8 @@ from onnx_workbench.viewer import heap
 def held():
     gc.collect()
     heap.give_back()
-    return psutil.Process().memory_info().rss
+    memory = psutil.Process().memory_info()
+    return memory.rss - getattr(memory, "shared", 0)  # Linux: without the pages of libraries
 """
 RESTART = "jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()"
 

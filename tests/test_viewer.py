@@ -763,6 +763,7 @@ def test_the_views_that_are_compared_stay_as_they_were():
     made = old.compare(new)
     assert old._heat == new._heat == {}
     assert (made.left.height, made.right.height) == (300, 300)
+    assert not made.left._sent["folded"]
     made.left.selected = "a"
     assert new.marked == []
 
@@ -1022,7 +1023,10 @@ def test_only_a_big_graph_is_folded_and_all_of_it_can_be_had(monkeypatch):
 
 def test_a_small_graph_is_folded_where_this_is_asked_for():
     for folded in (True, False):
-        assert view(layered(3), folded=folded)._sent["folded"] is folded
+        one = view(layered(3), folded=folded)
+        for other, like in ((layered(3), folded), (view(layered(3), folded=not folded), not folded)):
+            made = one.compare(other)
+            assert [side._sent["folded"] for side in (made.left, made.right)] == [folded, like]
 
 
 @pytest.mark.parametrize("make", [lambda: with_weights(np.ones((256, 256), np.float32)), tiny])

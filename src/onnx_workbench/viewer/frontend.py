@@ -13,6 +13,7 @@ import hashlib
 import importlib.util
 import json
 import re
+from functools import lru_cache
 from pathlib import Path
 
 import onnx
@@ -64,9 +65,13 @@ def operators(model: onnx.ModelProto) -> str:
     Raises:
         UnfitError: the manual is missing or not a list of named entries.
     """
-    used = {site.node.op_type for site in walk(model)}
+    return _manual(installed(), frozenset(site.node.op_type for site in walk(model)))
+
+
+@lru_cache(maxsize=4)  # to read it takes longer than all else of a small graph
+def _manual(folder: Path, used: frozenset[str]) -> str:
     try:
-        entries = json.loads(_read(installed(), "onnx-metadata.json"))
+        entries = json.loads(_read(folder, "onnx-metadata.json"))
         return json.dumps([entry for entry in entries if entry["name"] in used])
     except (ValueError, TypeError, KeyError) as error:
         raise UnfitError("onnx-metadata.json is no list of operators") from error
