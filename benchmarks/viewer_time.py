@@ -24,7 +24,6 @@ from side_by_side import Pair, take_turns
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.browser.conftest import (
     KEEP_EVAL,
-    KERNEL_WAITS,
     Lab,
     Notebook,
     guard,
@@ -120,7 +119,6 @@ def held():
     memory = psutil.Process().memory_info()
     return memory.rss - getattr(memory, "shared", 0)  # Linux: without the pages of libraries
 """
-RESTART = "jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()"
 
 
 def measure() -> Iterator[Pair]:
@@ -223,8 +221,7 @@ def memory(notebook: Notebook, graph: Graph, paths: Mapping[Graph, Path]) -> Pai
     """
     grown = []
     for _ in range(TURNS):
-        notebook.page.evaluate(RESTART)
-        notebook.page.wait_for_function(KERNEL_WAITS)
+        notebook.restart()
         say(notebook, KERNEL)
         in_the_cell(notebook, paths[LIGHT])
         before = int(say(notebook, "shown.close()\ndel shown\nprint(held())"))

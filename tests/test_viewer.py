@@ -73,9 +73,13 @@ class Lines(torch.nn.Module):
 
 
 @pytest.fixture(scope="module")
-def traced() -> onnx.ModelProto:
+def program() -> torch.onnx.ONNXProgram:
+    return torch.onnx.export(Lines().eval(), (torch.ones(2, 4),), dynamo=True, verbose=False)
+
+
+@pytest.fixture(scope="module")
+def traced(program) -> onnx.ModelProto:
     """Exported by torch, so that each node knows its line in this very file."""
-    program = torch.onnx.export(Lines().eval(), (torch.ones(2, 4),), dynamo=True, verbose=False)
     return program.model_proto
 
 
@@ -113,9 +117,7 @@ def test_a_file_goes_by_its_own_name_and_a_model_by_its_graphs(tmp_path):
     assert named == ["digits.onnx", "tiny"]
 
 
-def test_a_torch_program_is_shown():
-    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU())
-    program = torch.onnx.export(model.eval(), (torch.ones(2, 4),), dynamo=True, verbose=False)
+def test_a_torch_program_is_shown(program):
     assert {"Gemm", "Relu"} <= set(titles(view(program).svg()))
 
 
@@ -1023,8 +1025,8 @@ def test_only_a_big_graph_is_folded_and_all_of_it_can_be_had(monkeypatch):
 
 def test_a_small_graph_is_folded_where_this_is_asked_for():
     for folded in (True, False):
-        one = view(layered(3), folded=folded)
-        for other, like in ((layered(3), folded), (view(layered(3), folded=not folded), not folded)):
+        one, another = (view(layered(3), folded=each) for each in (folded, not folded))
+        for other, like in ((layered(3), folded), (another, not folded)):
             made = one.compare(other)
             assert [side._sent["folded"] for side in (made.left, made.right)] == [folded, like]
 
