@@ -186,7 +186,9 @@ function render({ model, el }) {
     activate: ({ name }) => {
       const maker = panel.maker(String(name));
       if (maker) return tell({ type: "activate", name: maker });
+      frame.style.width = `${frame.clientWidth}px`; // the line first: a narrower graph is laid out anew
       panel.show(String(name));
+      requestAnimationFrame(() => setTimeout(() => (frame.style.width = "")));
       clicked = true; // a click takes the marks away, in the frame it already has
       model.set("marked", []);
       clicked = false;
