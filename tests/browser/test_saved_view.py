@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import onnx
@@ -111,6 +112,19 @@ def test_the_line_is_told_before_netron_marks_the_node(small):
     assert at_once == 0
     page.locator(".code .here", has_text="x = x + mask").wait_for()
     graph.wait_for_function(f"{marked} === 1")
+
+
+def test_the_picture_shows_which_node_was_clicked(small):
+    page, graph, _ = small
+    page.evaluate("""() => {
+      window.pictured = new Promise((done) => window.addEventListener("message", ({ data }) =>
+        data.type === "picture" && done(data.svg)));
+    }""")
+    graph.locator("#node-name-node_b1_2").click()
+    picture = ElementTree.fromstring(page.evaluate("pictured"))
+    nodes = [node for node in picture.iter() if node.get("id", "").startswith("node-name-")]
+    thick = [node for node in nodes if b"stroke-width: 2px" in ElementTree.tostring(node)]
+    assert [node.get("id") for node in thick] == ["node-name-node_b1_2"]
 
 
 def test_the_arrow_keys_go_from_node_to_node_and_enter_shows_the_line(small):
