@@ -16,7 +16,7 @@ from viewer_time import SOURCE, Graph
 
 from onnx_workbench import view
 from onnx_workbench.text import table
-from onnx_workbench.viewer import frontend, netron
+from onnx_workbench.viewer import frontend
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.browser.conftest import KEEP_EVAL, guard, launched
@@ -54,14 +54,12 @@ def wheels(folder: Path) -> Iterator[tuple[str, Path]]:
 
 def tried(browser: Any, model: onnx.ModelProto, wheel: Path) -> tuple[str, ...]:
     """Nodes drawn, the line of one, nodes with a colour, and requests; or what went wrong."""
-    netron._page.cache_clear()
-    with patch.object(frontend, "_installed", lambda: wheel):
+    with patch.object(frontend, "installed", lambda: wheel):
         shown = view(model)
         if why := shown._sent.get("why"):
             return "", "", "", "", why
         shown.heat({node.name: at for at, node in enumerate(model.graph.node)})
         path = shown.save(wheel.parent / "graph.html")
-    netron._page.cache_clear()
     context, refused = browser.new_context(), []
     try:
         return seen(context, path, refused)

@@ -33,8 +33,8 @@ from onnx_workbench.viewer.fold import fold
 from onnx_workbench.viewer.heat import COLD, VIRIDIS, Heat, ink
 from onnx_workbench.viewer.layout import layers, layout
 from onnx_workbench.viewer.model import LARGEST_TENSOR, Model, read
-from onnx_workbench.viewer.netron import _page
 from onnx_workbench.viewer.origin import sheet, without_folders
+from onnx_workbench.viewer.page import shared
 
 TIMES = "\u00d7"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -73,9 +73,13 @@ class Lines(torch.nn.Module):
 
 
 @pytest.fixture(scope="module")
-def traced() -> onnx.ModelProto:
+def program() -> torch.onnx.ONNXProgram:
+    return torch.onnx.export(Lines().eval(), (torch.ones(2, 4),), dynamo=True, verbose=False)
+
+
+@pytest.fixture(scope="module")
+def traced(program) -> onnx.ModelProto:
     """Exported by torch, so that each node knows its line in this very file."""
-    program = torch.onnx.export(Lines().eval(), (torch.ones(2, 4),), dynamo=True, verbose=False)
     return program.model_proto
 
 
@@ -113,9 +117,7 @@ def test_a_file_goes_by_its_own_name_and_a_model_by_its_graphs(tmp_path):
     assert named == ["digits.onnx", "tiny"]
 
 
-def test_a_torch_program_is_shown():
-    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU())
-    program = torch.onnx.export(model.eval(), (torch.ones(2, 4),), dynamo=True, verbose=False)
+def test_a_torch_program_is_shown(program):
     assert {"Gemm", "Relu"} <= set(titles(view(program).svg()))
 
 
@@ -231,7 +233,19 @@ def test_the_manual_holds_the_operators_in_use_and_no_others():
 def test_all_that_is_drawn_comes_with_the_widget_so_that_a_busy_kernel_is_not_asked():
     state = view(tiny()).get_state()["_sent"]
     assert (state["name"], state["nodes"], state["folded"]) == ("tiny", 2, False)
-    assert gzip.decompress(state["page"]).decode() == frontend.page()
+    assert len(state["parts"]) == 3
+
+
+def test_the_front_end_is_one_widget_which_the_views_only_name_and_do_not_close():
+    one, other = view(tiny()), view(chain(3))
+    page = shared()
+    assert one.get_state()["_page"] == other.get_state()["_page"] == f"IPY_MODEL_{page.model_id}"
+    html = frontend.assemble(frontend.installed())
+    assert gzip.decompress(page.get_state()["packed"]).decode() == html
+    one.close()
+    assert page.comm is not None
+    page.close()  # as Widget.close_all() does
+    assert view(tiny())._page == f"IPY_MODEL_{shared().model_id}" != other._page
 
 
 def test_a_question_that_is_none_is_not_answered(monkeypatch):
@@ -245,7 +259,7 @@ def test_a_question_that_is_none_is_not_answered(monkeypatch):
 
 
 def test_the_page_asks_nobody_and_runs_one_script():
-    html = frontend.page()
+    html = frontend.assemble(frontend.installed())
     assert "default-src 'none'" in html
     assert html.count("<script>") == 1
     assert "<link" not in html.split("<script>")[0]
@@ -254,17 +268,15 @@ def test_the_page_asks_nobody_and_runs_one_script():
 
 
 @pytest.fixture
-def wheel(tmp_path, monkeypatch) -> Iterator[Path]:
+def wheel(tmp_path, monkeypatch) -> Path:
     """A copy of the installed netron that a test may change."""
     folder = tmp_path / "netron"
     folder.mkdir()
     others = ("index.html", "grapher.css", "onnx-metadata.json")
     for name in (*(f"{module}.js" for module in frontend.MODULES), *others):
-        shutil.copy(frontend._installed() / name, folder)
-    monkeypatch.setattr(frontend, "_installed", lambda: folder)
-    _page.cache_clear()
-    yield folder
-    _page.cache_clear()
+        shutil.copy(frontend.installed() / name, folder)
+    monkeypatch.setattr(frontend, "installed", lambda: folder)
+    return folder
 
 
 def test_a_copy_of_the_wheel_is_as_good_as_the_wheel(wheel):
@@ -295,7 +307,7 @@ def test_a_netron_of_another_shape_gives_one_sentence_and_the_picture(wheel, nam
 def test_no_netron_at_all_gives_the_command(monkeypatch):
     monkeypatch.setattr(frontend.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(frontend.UnfitError) as caught:
-        frontend.page()
+        frontend.installed()
     assert str(caught.value) == "Netron is not installed: pip install netron"
 
 
@@ -753,6 +765,7 @@ def test_the_views_that_are_compared_stay_as_they_were():
     made = old.compare(new)
     assert old._heat == new._heat == {}
     assert (made.left.height, made.right.height) == (300, 300)
+    assert not made.left._sent["folded"]
     made.left.selected = "a"
     assert new.marked == []
 
@@ -1012,7 +1025,10 @@ def test_only_a_big_graph_is_folded_and_all_of_it_can_be_had(monkeypatch):
 
 def test_a_small_graph_is_folded_where_this_is_asked_for():
     for folded in (True, False):
-        assert view(layered(3), folded=folded)._sent["folded"] is folded
+        one, another = (view(layered(3), folded=each) for each in (folded, not folded))
+        for other, like in ((layered(3), folded), (another, not folded)):
+            made = one.compare(other)
+            assert [side._sent["folded"] for side in (made.left, made.right)] == [folded, like]
 
 
 @pytest.mark.parametrize("make", [lambda: with_weights(np.ones((256, 256), np.float32)), tiny])

@@ -46,6 +46,7 @@ class Lab:
 
     url: str
     folder: Path
+    base_url: str
 
     def address(self, notebook: str) -> str:
         """Of a notebook in the folder, signed in, in a workspace with nothing else open."""
@@ -83,9 +84,10 @@ class Notebook:
         while (seen := self.run(cell)) != printed:
             assert time.monotonic() < deadline, f"printed {seen!r}, not {printed!r}"
 
-    def restart_and_run_all(self) -> None:
-        self.page.evaluate("void jupyterapp.commands.execute('notebook:restart-run-all')")
-        self.page.locator(".jp-Dialog .jp-mod-accept").click()
+    def restart(self) -> None:
+        kernel = "jupyterapp.shell.currentWidget.sessionContext.session.kernel"
+        self.page.evaluate(f"{kernel}.restart()")
+        self.page.wait_for_function(KERNEL_WAITS)
 
     def outputs(self) -> list[list[dict[str, Any]]]:
         """Those of each cell, as the notebook would be saved now."""
@@ -191,7 +193,7 @@ def serving(base_url: str, home: Path) -> Iterator[Lab]:
     url = f"http://127.0.0.1:{port}{base_url}"
     try:
         wait_for(f"{url}api?token={TOKEN}", server, log)
-        yield Lab(url, folder)
+        yield Lab(url, folder, base_url)
     finally:
         server.terminate()
         server.wait(20)

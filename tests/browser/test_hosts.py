@@ -13,7 +13,7 @@ from onnx import parser
 
 from onnx_workbench import view
 from onnx_workbench.viewer import frontend
-from onnx_workbench.viewer.netron import _page as netron_page
+from onnx_workbench.viewer.page import shared
 from onnx_workbench.viewer.saved import document
 
 from .conftest import KEEP_EVAL
@@ -55,8 +55,7 @@ def shown_by(browser):
 
     def open_(policy="", sandbox="", script="", patience=20_000):
         netron = view(parser.parse_model(HALF))
-        page = netron._sent.get("page", b"")
-        html = document("half", [netron._kept()], netron._esm, page)
+        html = document("half", [netron._kept()], netron._esm, shared().packed)
         meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">' if policy else ""
         html = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', meta + script, html)
         html = html.replace("PATIENCE = 20000", f"PATIENCE = {patience}")
@@ -156,12 +155,10 @@ def test_a_netron_that_runs_otherwise_gives_the_picture_and_a_sentence(
 ):
     """One whose files are of another shape is refused by the kernel: tests/test_viewer.py."""
     folder = tmp_path / "netron"
-    shutil.copytree(frontend._installed(), folder, ignore=shutil.ignore_patterns("*.py", "*.ico"))
+    shutil.copytree(frontend.installed(), folder, ignore=shutil.ignore_patterns("*.py", "*.ico"))
     with (folder / file).open("a", encoding="utf-8") as netron:
         netron.write(f"\n{added}\n")
-    monkeypatch.setattr(frontend, "_installed", lambda: folder)
-    netron_page.cache_clear()
+    monkeypatch.setattr(frontend, "installed", lambda: folder)
     output, asked = shown_by(patience=500 if file == "browser.js" else 20_000)
-    netron_page.cache_clear()
     the_picture_is_shown(output, f"{told}, so this is a static picture.")
     assert asked == [HOST, OUTPUT]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import onnx
@@ -113,6 +114,21 @@ def test_the_line_is_told_before_netron_marks_the_node(small):
     graph.wait_for_function(f"{marked} === 1")
 
 
+def test_the_picture_shows_which_node_was_clicked(small):
+    page, graph, _ = small
+    page.evaluate("""() => {
+      window.pictured = new Promise((done, fail) => {
+        window.addEventListener("message", ({ data }) => data.type === "picture" && done(data.svg));
+        setTimeout(fail, 20000, new Error("no picture"));
+      });
+    }""")
+    graph.locator("#node-name-node_b1_2").click()
+    picture = ElementTree.fromstring(page.evaluate("pictured"))
+    nodes = [node for node in picture.iter() if node.get("id", "").startswith("node-name-")]
+    thick = [node for node in nodes if b"stroke-width: 2px" in ElementTree.tostring(node)]
+    assert [node.get("id") for node in thick] == ["node-name-node_b1_2"]
+
+
 def test_the_arrow_keys_go_from_node_to_node_and_enter_shows_the_line(small):
     page, graph, _ = small
     stop = graph.locator("#canvas [tabindex]")
@@ -123,6 +139,22 @@ def test_the_arrow_keys_go_from_node_to_node_and_enter_shows_the_line(small):
         assert graph.evaluate("document.activeElement.textContent").startswith(kind)
     page.keyboard.press("Enter")
     page.locator(".code .here", has_text="x = x * mask").wait_for()
+
+
+def test_the_graph_gets_narrower_only_after_the_line_has_been_painted(small):
+    page, graph, _ = small
+    page.locator(".ow-source header button").click()
+    page.evaluate("""() => {
+      const [frame, panel] = ["iframe", ".ow-source"].map((one) => document.querySelector(one));
+      window.widths = [frame.clientWidth];
+      const note = () => widths.push(frame.clientWidth);
+      new MutationObserver(note).observe(panel, { attributes: true });
+    }""")
+    graph.locator("#node-name-node_b0_0").click()
+    page.locator(".code .here").wait_for()
+    graph.wait_for_function("innerWidth < 900")
+    before, at_once = page.evaluate("widths")
+    assert at_once == before > 900
 
 
 def test_the_source_stands_beside_a_wide_graph_and_below_a_narrow_one(small):

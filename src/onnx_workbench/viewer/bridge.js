@@ -1,6 +1,7 @@
 // The view in the notebook page: one sandboxed frame, and what goes between it and the kernel.
-// Kernel: the trait `_sent` holds all that is drawn first; {ask: "whole"} is answered in a custom
-// message with the same id. A kernel that runs the cells below answers late, but has sent before.
+// Kernel: the trait `_sent` holds all that is drawn first, `_page` names the model of the front-end;
+// {ask: "whole"} is answered in a custom message with the same id. A kernel that runs the cells
+// below answers late, but has sent before.
 // Frame: see frame.js. Only messages of our own frame are heard. `tag`, `makePanel` and `makeLegend`
 // are those of panel.js, which netron.py puts in front of this file.
 
@@ -54,6 +55,12 @@ const ask = (model, question, signal) =>
 
 const inflate = (buffer) =>
   new Response(new Blob([buffer]).stream().pipeThrough(new DecompressionStream("gzip")));
+
+// One model of the notebook's own widget manager, which all views share: it is unpacked once, too.
+const frontEnd = async (model) => {
+  const page = await model.widget_manager.get_model(model.get("_page").replace("IPY_MODEL_", ""));
+  return (page.unpacked ??= inflate(page.get("packed")).text());
+};
 
 // Light or dark, by what is really behind the cell: works in any notebook application.
 const isDark = (element) => {
@@ -125,7 +132,7 @@ function render({ model, el }) {
     const sent = model.get("_sent");
     if (sent.why) throw { told: sent.why };
     const opened = await unpack(sent);
-    frame.srcdoc = await inflate(sent.page).text();
+    frame.srcdoc = await frontEnd(model);
     signal.throwIfAborted();
     graph.append(frame);
     waiting = setTimeout(
@@ -179,7 +186,9 @@ function render({ model, el }) {
     activate: ({ name }) => {
       const maker = panel.maker(String(name));
       if (maker) return tell({ type: "activate", name: maker });
+      frame.style.width = `${frame.clientWidth}px`; // the line first: a narrower graph is laid out anew
       panel.show(String(name));
+      requestAnimationFrame(() => setTimeout(() => (frame.style.width = "")));
       clicked = true; // a click takes the marks away, in the frame it already has
       model.set("marked", []);
       clicked = false;

@@ -18,6 +18,7 @@ from . import saved
 from .drawing import beside
 from .heat import Contrast
 from .origin import Origin
+from .page import shared
 from .summary import plain
 
 if TYPE_CHECKING:
@@ -98,8 +99,8 @@ class Comparison:
         sides = self.left, self.right
         views = [{**side._kept(), "kin": kin} for side, kin in zip(sides, self.kin, strict=True)]
         title = " | ".join(self._names)
-        page = self.left._sent["page"]
-        return saved.write(path, saved.document(title, views, self.left._esm, page))
+        text = saved.document(title, views, self.left._esm, shared().packed)
+        return saved.write(path, text)
 
     def __repr__(self) -> str:
         names, sides = self._names, (self.left, self.right)

@@ -312,6 +312,7 @@
     marked = new Set();
     touched = true;
     say({ type: "activate", name: chosen });
+    depict(1500); // a picture takes a moment, for which the next click would have to wait
   };
   const hear = ({ prototype }) => {
     const { select, activate } = prototype;
@@ -326,7 +327,8 @@
       report(value);
       if (source === "sidebar") return activate.call(this, value, source);
       // The line first: the cell would hear of it and paint it only after what Netron changes here.
-      requestAnimationFrame(() => setTimeout(() => activate.call(this, value, source)));
+      const then = () => setTimeout(() => activate.call(this, value, source));
+      requestAnimationFrame(() => requestAnimationFrame(then)); // the cell may be a frame behind
       return [];
     };
   };
@@ -356,7 +358,7 @@
   // The picture follows what is on the screen, when it has come to rest.
   let ready = false;
   let resting = 0;
-  const depict = () => {
+  const depict = (rest = 300) => {
     clearTimeout(resting);
     resting = setTimeout(async () => {
       resting = 0;
@@ -364,7 +366,7 @@
       const svg = withLegend(await host.picture());
       const png = await rendered(svg);
       say({ type: "picture", svg, png }, png ? [png] : []);
-    }, 300);
+    }, rest);
   };
 
   // Netron's export puts the scroll position back, which would stop a scroll that is under way.

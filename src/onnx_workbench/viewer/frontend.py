@@ -13,6 +13,7 @@ import hashlib
 import importlib.util
 import json
 import re
+from functools import lru_cache
 from pathlib import Path
 
 import onnx
@@ -31,17 +32,12 @@ class UnfitError(Exception):
     """The installed netron cannot be shown in a cell; the message is one sentence."""
 
 
-def page() -> str:
-    """The page that shows one model: about 1 MB.
+def assemble(folder: Path) -> str:
+    """The page that shows one model, from the folder of a netron package: about 1 MB.
 
     Raises:
-        UnfitError: netron is missing, or its files are not as they were in netron 9.
+        UnfitError: its files are not as they were in netron 9.
     """
-    return assemble(_installed())
-
-
-def assemble(folder: Path) -> str:
-    """The page, from the folder of a netron package."""
     html = re.sub(r"<link [^>]*>", "", _read(folder, "index.html"))
     sheet = _read(folder, "grapher.css").replace("</", "<\\/")
     parts = [_own("modules.js"), *(_module(folder, name) for name in MODULES), _own("frame.js")]
@@ -69,15 +65,24 @@ def operators(model: onnx.ModelProto) -> str:
     Raises:
         UnfitError: the manual is missing or not a list of named entries.
     """
-    used = {site.node.op_type for site in walk(model)}
+    return _manual(installed(), frozenset(site.node.op_type for site in walk(model)))
+
+
+@lru_cache(maxsize=4)  # to read it takes longer than all else of a small graph
+def _manual(folder: Path, used: frozenset[str]) -> str:
     try:
-        entries = json.loads(_read(_installed(), "onnx-metadata.json"))
+        entries = json.loads(_read(folder, "onnx-metadata.json"))
         return json.dumps([entry for entry in entries if entry["name"] in used])
     except (ValueError, TypeError, KeyError) as error:
         raise UnfitError("onnx-metadata.json is no list of operators") from error
 
 
-def _installed() -> Path:
+def installed() -> Path:
+    """The folder of the netron package.
+
+    Raises:
+        UnfitError: there is none.
+    """
     spec = importlib.util.find_spec("netron")
     if spec is None or not spec.origin:
         raise UnfitError("Netron is not installed: pip install netron")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gzip
 import mmap
 import os
+import pickle
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -38,20 +39,24 @@ _EXPECTED = (
 class Model:
     """``name`` is a file's name without its folder; ``packed`` has no large weights, no folders.
 
-    ``origins`` are those of its nodes, with whole paths, since their source is looked up here.
     ``external`` names the files that hold the rest of the weights, which are never opened. What is
-    kept is what is sent to a page: messages of protobuf take five times the bytes of their file.
+    kept is small: messages of protobuf take five times the bytes of their file, origins once.
     """
 
     name: str
     packed: bytes
-    origins: Mapping[str, Origin]
+    told: bytes
     external: tuple[str, ...] = ()
 
     @property
     def proto(self) -> onnx.ModelProto:
         """Unpacked anew each time, for whoever asks to change or to let go."""
         return onnx.ModelProto.FromString(gzip.decompress(self.packed))
+
+    @property
+    def origins(self) -> dict[str, Origin]:
+        """Those of its nodes, with whole paths, since their source is looked up here; as above."""
+        return pickle.loads(gzip.decompress(self.told))
 
     def __repr__(self) -> str:
         return f"Model({self.name!r}, {len(self.proto.graph.node)} nodes)"
@@ -133,9 +138,9 @@ def _model(light: onnx.ModelProto, name: str) -> Model:
         if entry.key == "location" and entry.value != wire.NOT_SENT
     }
     _lighten(light)
-    made = origins(light)
+    told = compressed(pickle.dumps(origins(light)))
     scrub(light)
-    return Model(name, packed(light), made, tuple(sorted(files)))
+    return Model(name, packed(light), told, tuple(sorted(files)))
 
 
 def packed(proto: onnx.ModelProto) -> bytes:

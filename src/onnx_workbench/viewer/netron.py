@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from .drawing import draw
 from .fold import FOLD_ABOVE, Folded, fold
 from .heat import Contrast, Heat
 from .model import Model, compressed, packed, read
+from .page import shared
 from .summary import summary
 
 _HERE = Path(__file__).parent
@@ -45,6 +46,7 @@ class Netron(anywidget.AnyWidget):
 
     _esm = "\n".join((_HERE / name).read_text("utf-8") for name in ("panel.js", "bridge.js"))
     _sent: traitlets.Dict = traitlets.Dict().tag(sync=True)
+    _page = traitlets.Unicode().tag(sync=True)
     _picture = traitlets.Unicode().tag(sync=True)
     _summary = traitlets.Unicode().tag(sync=True)
     _heat: traitlets.Dict = traitlets.Dict().tag(sync=True)
@@ -54,18 +56,17 @@ class Netron(anywidget.AnyWidget):
 
     def __init__(self, model: Model, *, folded: bool = False, **traits: Any) -> None:
         self._model = model
-        self.name, self.origins = model.name, model.origins
+        self.name, self._folded = model.name, folded
         self._screen: tuple[str, bytes | None] | None = None
-        proto = model.proto
-        big = folded or len(proto.graph.node) > FOLD_ABOVE
-        drawn = fold(proto) if big else Folded(proto)
-        self._diagram = cut(diagram(drawn.proto, {**drawn.modules, **drawn.stubs}))
-        shown = {"_picture": draw(self.name, self._diagram), "_summary": summary(model)}
-        super().__init__(**shown, _sent=self._first(proto, drawn), **traits)
+        super().__init__(**self._first(folded), **traits)
         self.on_msg(self._answer)
         replace_earlier(self)
-        del proto, drawn
         heap.give_back()
+
+    @cached_property
+    def origins(self) -> Mapping[str, origin.Origin]:
+        """Of each node, by what it goes by: FX node, module and line."""
+        return self._model.origins
 
     def close(self) -> None:
         """Takes the view off every page and lets the model go; the text and the picture stay.
@@ -73,7 +74,7 @@ class Netron(anywidget.AnyWidget):
         Called when the cell that made the view is run again.
         """
         super().close()
-        self._model = replace(self._model, packed=b"", origins={})
+        self._model = replace(self._model, packed=b"", told=b"")
         self.origins = {}
         self._screen = None
         self._sent = {}
@@ -129,7 +130,7 @@ class Netron(anywidget.AnyWidget):
         its line, else of its name, else of its values.
 
         Args:
-            other: a view, or anything that :func:`view` takes.
+            other: a view, or anything that :func:`view` takes, which opens folded where this does.
 
         Raises:
             InputError: ``other`` is none of these.
@@ -154,10 +155,17 @@ class Netron(anywidget.AnyWidget):
         only in new  y
         """
         self._must_be_open()
+        theirs, folded = self._beside(other)
+        return compare(
+            Netron(self._model, height=self.height, folded=self._folded),
+            Netron(theirs, height=self.height, folded=folded),
+        )
+
+    def _beside(self, other: Any) -> tuple[Model, bool]:
         if isinstance(other, Netron):
             other._must_be_open()
-        theirs = other._model if isinstance(other, Netron) else read(other, "compare")
-        return compare(*(Netron(model, height=self.height) for model in (self._model, theirs)))
+            return other._model, other._folded
+        return read(other, "compare"), self._folded
 
     def _must_be_open(self) -> None:
         if not self._model.packed:
@@ -213,16 +221,15 @@ class Netron(anywidget.AnyWidget):
         Raises:
             InputError: the folder does not exist, or the installed netron cannot be shown.
         """
-        return saved.write(
-            path, saved.document(self.name, [self._kept()], self._esm, self._sent["page"])
-        )
+        views = [self._kept()]  # says why, where there is no page
+        return saved.write(path, saved.document(self.name, views, self._esm, shared().packed))
 
     def _kept(self) -> dict[str, Any]:
         """What a saved file holds of this view."""
         self._must_be_open()
         if why := self._sent.get("why"):
             raise InputError(f"save() writes Netron's front-end into the file. {why}")
-        graphs = {"_sent": {name: part for name, part in self._sent.items() if name != "page"}}
+        graphs = {"_sent": self._sent}
         if self._sent["folded"]:
             graphs["whole"] = self._whole()
         shared = ("_picture", "_summary", "_heat", "marked", "selected", "height")
@@ -244,12 +251,18 @@ class Netron(anywidget.AnyWidget):
             parts = answer.pop("parts")
             self.send({**answer, "id": message.get("id")}, parts)
 
-    def _first(self, proto: onnx.ModelProto, folded: Folded) -> dict[str, Any]:
+    def _first(self, folded: bool) -> dict[str, Any]:
         """What a page draws before it asks for anything: the graph, folded where it is big."""
+        proto = self._model.proto
+        big = folded or len(proto.graph.node) > FOLD_ABOVE
+        drawn = fold(proto) if big else Folded(proto)
+        self._diagram = cut(diagram(drawn.proto, {**drawn.modules, **drawn.stubs}))
+        shown = {"_picture": draw(self.name, self._diagram), "_summary": summary(self._model)}
         try:
-            return {**self._drawn(proto, folded), "page": _page()}
+            page = f"IPY_MODEL_{shared().model_id}"
+            return {**shown, "_sent": self._drawn(proto, drawn), "_page": page}
         except frontend.UnfitError as error:
-            return {"why": _sentence(error)}
+            return {**shown, "_sent": {"why": _sentence(error)}}
 
     def _whole(self) -> dict[str, Any]:
         proto = self._model.proto
@@ -257,9 +270,11 @@ class Netron(anywidget.AnyWidget):
 
     def _drawn(self, proto: onnx.ModelProto, folded: Folded) -> dict[str, Any]:
         """One graph; ``parts`` are its bytes, the operators' manual and the source, compressed."""
-        makers = {name: origin.key(node) for node in proto.graph.node for name in node.output}
+        cut_off = set(folded.stubs.values())
+        made = ((name, node) for node in proto.graph.node for name in node.output)
+        makers = {name: origin.key(node) for name, node in made if name in cut_off}
         stubs = {label: makers.get(value, "") for label, value in folded.stubs.items()}
-        source = {**origin.sheet(self.origins), "stubs": stubs, "modules": folded.modules}
+        source = {**origin.sheet(self._model.origins), "stubs": stubs, "modules": folded.modules}
         graph = self._model.packed if folded.proto is proto else packed(folded.proto)
         rest = (frontend.operators(proto).encode(), json.dumps(source).encode())
         return {
@@ -268,11 +283,6 @@ class Netron(anywidget.AnyWidget):
             "folded": folded.proto is not proto,
             "parts": [graph, *map(compressed, rest)],
         }
-
-
-@lru_cache(maxsize=1)
-def _page() -> bytes:
-    return compressed(frontend.page().encode())
 
 
 def _sentence(error: frontend.UnfitError) -> str:

@@ -1,12 +1,15 @@
 // Stands for the kernel in a file that save() wrote: of each view `saved` holds the traits, the graphs
 // and the nodes that a choice in it marks in the other one.
 const bytes = (text) => Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
+const page = new Map([["packed", bytes(saved.page)]]);
 
 const kernel = ({ traits, graphs: { _sent: first, whole } }) => {
   const ears = new Map();
   const say = (event, ...args) => [...(ears.get(event) ?? [])].forEach((act) => act(...args));
-  traits._sent = { ...first, parts: first.parts.map(bytes), page: bytes(saved.page) };
+  traits._page = "";
+  traits._sent = { ...first, parts: first.parts.map(bytes) };
   return {
+    widget_manager: { get_model: async () => page },
     get: (name) => traits[name],
     set: (name, value) => {
       traits[name] = value;
