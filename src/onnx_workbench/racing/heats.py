@@ -12,11 +12,12 @@ import random
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from time import perf_counter, sleep
-from typing import Any, Protocol
+from time import sleep
+from typing import Any, TypeAlias
 
-from .bench import Ready
+from .bench import Bench, Ready
 from .lane import Run
+from .worker import Worker
 
 ROUNDS = 40
 LEAST_ROUNDS = 5
@@ -26,15 +27,8 @@ Place = tuple[str, int]
 """A contestant at the index of a size."""
 
 
-class Seat(Protocol):
-    """A Bench in this process, or a Worker that holds one."""
-
-    def ready(self) -> list[Ready | Exception]: ...
-    def block(self, size: int, calls: int) -> tuple[int, int]: ...
-    def laps(self, size: int) -> tuple[int, ...]: ...
-    def freeze(self) -> None: ...
-    def thaw(self) -> None: ...
-    def close(self) -> None: ...
+Seat: TypeAlias = Bench | Worker
+"""A Bench in this process, or a Worker that holds one."""
 
 
 @dataclass
@@ -89,7 +83,7 @@ def run(
             started[name] = start()
             stack.callback(started[name].close)
         for seat in started.values():  # all imports are over before anyone is timed
-            getattr(seat, "opened", float)()
+            seat.opened()
         _warm_up(started, stratum)
         try:
             for _ in range(_rounds(stratum, seconds, rest, most)):
@@ -146,8 +140,3 @@ def _alone(seat: Seat, verb: str, *args: Any) -> Any:
         return getattr(seat, verb)(*args)
     finally:
         seat.freeze()
-
-
-def clock() -> float:
-    """Seconds, for budgets alone."""
-    return perf_counter()

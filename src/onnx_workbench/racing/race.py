@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -180,7 +181,7 @@ class _Entrants:
 
 def _in_workers(entrants: _Entrants, conditions: Conditions) -> list[Race]:
     payloads = {name: packed(entries) for name, entries in entrants.entries.items()}
-    rng, start, stopped = random.Random(conditions.seed), heats.clock(), ""
+    rng, start, stopped = random.Random(conditions.seed), perf_counter(), ""
     with progress.bar(desc="racing", unit="round") as bar:
         while not stopped:
             seats = {
@@ -190,10 +191,10 @@ def _in_workers(entrants: _Entrants, conditions: Conditions) -> list[Race]:
             stratum = _stratum(entrants, seats, conditions, rng, bar.update)
             conditions = replace(
                 conditions,
-                stratum=(heats.clock() - start) / len(entrants.strata),
+                stratum=(perf_counter() - start) / len(entrants.strata),
                 interrupted=stratum.interrupted,
             )
-            stopped = _stop(entrants, conditions, heats.clock() - start)
+            stopped = _stop(entrants, conditions, perf_counter() - start)
     return _finished(entrants, replace(conditions, stopped=stopped))
 
 
@@ -245,6 +246,7 @@ def _in_process(entrants: _Entrants, conditions: Conditions) -> list[Race]:
     rng = random.Random(conditions.seed)
     rest = heats.SETTLE if conditions.threads > 1 else 0.0
     warm = conditions.seconds / entrants.calls / 5
+    conditions = replace(conditions, how="in process", warm=warm)
     seats = {  # the copy warms up last: in one process the first call is the first one's
         name: partial[Seat](Bench, entries, warm) for name, entries in entrants.entries.items()
     }
@@ -254,10 +256,8 @@ def _in_process(entrants: _Entrants, conditions: Conditions) -> list[Race]:
     if stratum.interrupted and not stratum.runs():
         raise KeyboardInterrupt
     stopped = "interrupted" if stratum.interrupted else f"after {conditions.seconds:g} s"
-    return _finished(
-        entrants,
-        replace(conditions, how="in process", stopped=stopped, interrupted=stratum.interrupted),
-    )
+    done = replace(conditions, stopped=stopped, interrupted=stratum.interrupted)
+    return _finished(entrants, done)
 
 
 def _finished(entrants: _Entrants, conditions: Conditions) -> list[Race]:
