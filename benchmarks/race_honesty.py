@@ -20,17 +20,18 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import median
-from time import perf_counter, thread_time_ns
+from time import perf_counter
 from typing import Any
 
 import models
 import numpy as np
 import torch
 from anchors import ANCHORS
-from handicap import Entry, Handicap, Handicapped, Loop, Shared, entry_of
+from handicap import Entry, Handicap, Loop, Shared, delayed, entry_of, own_time
 from held import held, own_folder
 from torch import nn
 
@@ -93,26 +94,26 @@ def with_more_work(bout: Bout) -> Iterator[Record]:
 
 
 def by_construction(bout: Bout) -> Iterator[Record]:
-    """The thread's own time of a call with more work over that of the same call without."""
-    shared, calls = Shared(bout.instance()), MANY.get(bout.model, 1)
-    runs = [Handicapped(shared, share, calls)().run for share in (0.0, SHARE)]
-    ratios = [_own_times(runs) for _ in range(ROUNDS)][1:]  # the first calls are cold
-    shared().close()
-    yield {"protocol": "race", "truth": 1 + SHARE, "value": median(ratios), "calls": calls}
+    """What the two of :func:`with_more_work` take of the core, each over the work in it."""
+    instance, calls = bout.instance()(), MANY.get(bout.model, 1)
+    pairs = [[_over_its_work(instance.run, s, calls) for s in (0.0, SHARE)] for _ in range(ROUNDS)]
+    instance.close()
+    without, more = map(median, zip(*pairs, strict=True))
+    yield {"protocol": "race", "truth": 1 + SHARE, "value": more / without, "calls": calls}
 
 
 def until_interrupted(bout: Bout) -> Iterator[Record]:
     """A race that a Ctrl-C ends at a random moment, while processes start or while they race."""
     before, start = held(), perf_counter()
-    timer = threading.Timer(random.uniform(0.2, 4.0), _interrupt)
+    timer = threading.Timer(random.uniform(0.2, 5.0), _interrupt)
     timer.start()
     try:
         stopped = ow.race({"A": bout.fn}, *bout.inputs).conditions.stopped
     except KeyboardInterrupt:
         stopped = "interrupted before a round"
-    if timer.is_alive():  # somebody else's Ctrl-C, or a race that was too short
-        timer.cancel()
+    if timer.is_alive() and "interrupted" in stopped:  # it was somebody else's
         raise KeyboardInterrupt
+    timer.cancel()
     left = before ^ held()
     seconds = perf_counter() - start
     yield {"protocol": "race", "stopped": stopped, "seconds": seconds, **_left(left)}
@@ -245,14 +246,10 @@ def _interrupt() -> None:
         signal.raise_signal(signal.SIGINT)
 
 
-def _own_times(runs: Sequence[Callable[[], object]]) -> float:
-    """The second's time of the processor over the first's, in an order left to chance."""
-    took = {}
-    for run in random.sample(runs, 2):
-        start = thread_time_ns()
-        run()
-        took[run] = thread_time_ns() - start
-    return took[runs[1]] / took[runs[0]]
+def _over_its_work(run: Callable[[], object], share: float, calls: int) -> float:
+    took: list[int] = []
+    total = own_time(partial(delayed, lambda: took.append(own_time(run, calls)), share))
+    return total / took[0]
 
 
 def _calls(entry: Entry) -> int:
@@ -306,7 +303,7 @@ def _tables(records: list[Record]) -> Iterator[str]:
     races = [record for record in same if record["part"] == "A/A"]
     yield _table("The same against itself, race", races, BY, SAME)
     yield _table(f"{SHARE:.0%} more work, race", more, BY, MORE)
-    yield _table(f"{SHARE:.0%} more work, by the clock of its thread", made, BY, BARE)
+    yield _table(f"{SHARE:.0%} more work, its time over that of the work in it", made, BY, BARE)
     yield _table("Ended by Ctrl-C", ended, BY, ENDED)
     yield _table("A block's time over a bare loop's", bare, BY, BARE)
 
@@ -396,7 +393,8 @@ FALSE: dict[str, Callable] = {
 SAME: dict[str, Callable] = {**FALSE, **RACE}
 ENDED: dict[str, Callable] = {
     **COUNT,
-    "before a round": _rate(lambda record: record["stopped"] != "interrupted"),
+    "before a round": _rate(lambda record: record["stopped"].endswith("before a round")),
+    "not at all": _rate(lambda record: record["stopped"].startswith("after")),
     **TIME,
 }
 MORE: dict[str, Callable] = {

@@ -12,7 +12,7 @@ import torch
 matplotlib.use("Agg")
 
 import onnx_workbench as ow
-from onnx_workbench.errors import InputError
+from onnx_workbench.errors import InputError, LoadError
 from onnx_workbench.racing import sweep as sweeping
 from onnx_workbench.racing.lane import Lane, Run
 from onnx_workbench.racing.report import Conditions, Race
@@ -144,6 +144,21 @@ def test_the_plot_and_the_records_hold_the_same():
 def test_a_frame_is_the_records_without_pandas(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     assert SIZES.to_frame() == SIZES.records()
+
+
+def test_a_saved_sweep_is_the_same_sweep_and_a_race_is_none(tmp_path):
+    found = Sweep("batch", dict(SIZES.races), interrupted=True)
+    found.save(tmp_path / "sweep.json")
+    again = Sweep.load(tmp_path / "sweep.json")
+    assert again == found
+    assert list(again.races) == [1, 4, 16]
+    SIZES.races[1].save(tmp_path / "race.json")
+    with pytest.raises(LoadError) as caught:
+        Sweep.load(tmp_path / "race.json")
+    assert str(caught.value) == (
+        "race.json is no sweep: ValueError: its format is 'onnx-workbench race 2', and "
+        "'onnx-workbench sweep 2' is expected.\nWhat helps: pass a file that Sweep.save() wrote."
+    )
 
 
 # ---------------------------------------------------------------- the door

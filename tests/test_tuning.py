@@ -104,7 +104,7 @@ def test_threads_are_tried_up_to_the_cores_with_what_won(relu, raced):
     entrants, threads = raced[0][-1]
     assert threads == 6
     assert [setting.threads for setting in entrants.values()] == [1, 2, 2, 4, 4, 6, 6]
-    assert found.setting == Setting(relu, Options(bound=True, spinning=False), 4)
+    assert found.setting == Setting(relu, Options(bound=True, spinning=False), threads=4)
     assert "4 threads, spinning off, IOBinding is 2.50x as fast as 1 thread" in found.finding
 
 

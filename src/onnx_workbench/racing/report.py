@@ -190,7 +190,7 @@ class Race(Tabled):
         """The race as JSON, every block and its environment included."""
         from . import archive
 
-        archive.save(self, path)
+        archive.save("race", archive.plain(self), path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Race:
@@ -201,7 +201,7 @@ class Race(Tabled):
         """
         from . import archive
 
-        return archive.load(path)
+        return archive.load("race", archive.raced, path)
 
     def since(self, earlier: Race) -> dict[str, Ratio]:
         """How many times as fast each contestant is now as in an earlier race, by name.

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 from .. import figures, text
 from ..errors import InputError
 from ..tabled import Tabled
-from . import verdict
-from .archive import welch
+from . import archive, verdict
 from .lane import Lane
 from .race import positive, races
 from .report import Race
 from .verdict import Ratio, times
 
 if TYPE_CHECKING:
+    import os
+
     from matplotlib.axes import Axes
 
 THREADS = "threads"
@@ -72,7 +73,7 @@ class Sweep(Tabled):
             return None
         one, other, at = lanes[least], lanes[size], self.races[size].conditions
         if min(len(one.runs), len(other.runs)) > 1:
-            found = welch(one, other, at.matters)
+            found = archive.welch(one, other, at.matters)
         else:
             middle, wide = math.log(one.median / other.median), math.log1p(verdict.ALONE)
             found = verdict.from_logs(middle, middle - wide, middle + wide, at.matters)
@@ -128,6 +129,26 @@ class Sweep(Tabled):
             note=self.races[max(self.races)].note(),
             ax=ax,
         )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Every race as JSON, with its blocks and its environment."""
+        raced = [[size, archive.plain(race)] for size, race in self.races.items()]
+        content = {"over": self.over, "races": raced, "interrupted": self.interrupted}
+        archive.save("sweep", content, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Sweep:
+        """A sweep that :meth:`save` wrote.
+
+        Raises:
+            LoadError: the file is no sweep.
+        """
+        return archive.load("sweep", cls._made, path)
+
+    @classmethod
+    def _made(cls, content: dict[str, Any]) -> Sweep:
+        met = {size: archive.raced(race) for size, race in content["races"]}
+        return cls(content["over"], met, content["interrupted"])
 
     def __repr__(self) -> str:
         state = ", interrupted: what was measured until then" * self.interrupted
