@@ -26,6 +26,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from models import relu_file
 from torch import nn
 
 import onnx_workbench as ow
@@ -722,13 +723,12 @@ def test_a_race_that_stays_wide_ends_after_the_most_strata(swift, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def linear(tmp_path_factory):
-    """A layer as a file; exported once."""
-    return ow.export(nn.Linear(2, 2).eval(), tmp_path_factory.mktemp("linear") / "m.onnx", X)
+def relu(tmp_path_factory):
+    return relu_file(tmp_path_factory.mktemp("relu") / "m.onnx", 3, 2)
 
 
-def test_a_worker_of_onnx_runtime_never_imports_torch(linear):
-    payload = packed([linear.entry(X), SysModules()])
+def test_a_worker_of_onnx_runtime_never_imports_torch(relu):
+    payload = packed([relu.entry(X), SysModules()])
     held = Worker(payload, threads=1)
     try:
         held.opened()
@@ -752,8 +752,8 @@ class SysModules:
         return eval, (code,)
 
 
-def test_buffers_are_bound_once_and_give_the_same_numbers(linear):
-    file, bound = linear, linear.using(bound=True)
+def test_buffers_are_bound_once_and_give_the_same_numbers(relu):
+    file, bound = relu, relu.using(bound=True)
     ready = bound.entry(X)()
     assert (ready.panel, ready.threads) == ("compute", 1)
     assert ready.timed == (
@@ -771,8 +771,8 @@ def test_buffers_are_bound_once_and_give_the_same_numbers(linear):
     assert torch.equal(bound(X), file(X))
 
 
-def test_the_share_of_the_copies_is_what_iobinding_leaves_out(linear, tmp_path):
-    file, other = linear, ow.load(shutil.copy(linear.path, tmp_path / "other.onnx"))
+def test_the_share_of_the_copies_is_what_iobinding_leaves_out(relu, tmp_path):
+    file, other = relu, ow.load(shutil.copy(relu.path, tmp_path / "other.onnx"))
     contestants = {
         **{"elsewhere": other, "run": file, "bound": file.using(bound=True)},
         **{"basic, bound": file.using(bound=True, level="basic")},
@@ -816,10 +816,10 @@ def test_a_race_is_drawn_as_blocks_or_as_ratios_and_refuses_what_it_has_not():
     pyplot.close("all")
 
 
-def test_session_options_arrive_in_the_session(linear):
+def test_session_options_arrive_in_the_session(relu):
     import onnxruntime
 
-    ready = linear.using(level="basic", spinning=False, arena=False, parallel=True).entry(X)()
+    ready = relu.using(level="basic", spinning=False, arena=False, parallel=True).entry(X)()
     options = ready.run.func.__self__.get_session_options()
     assert options.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
@@ -830,31 +830,31 @@ def test_session_options_arrive_in_the_session(linear):
     assert ready.timed.endswith(
         ", graph optimisation basic, spinning off, arena off, parallel nodes"
     )
-    assert linear.entry(X)().timed.endswith(" excluded, ONNX Runtime's defaults")
+    assert relu.entry(X)().timed.endswith(" excluded, ONNX Runtime's defaults")
 
 
 # ------------------------------------------------------------------ a GPU, which is not here
 
 
-def test_without_cuda_its_contestants_are_left_out_with_a_sentence(linear, monkeypatch):
+def test_without_cuda_its_contestants_are_left_out_with_a_sentence(relu, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    on_gpu = linear.using(provider="NoSuchExecutionProvider", bound=True)
+    on_gpu = relu.using(provider="NoSuchExecutionProvider", bound=True)
     assert repr(on_gpu) == "m.onnx with IOBinding on NoSuchExecutionProvider"
-    contestants = {"CPU": linear, "ORT": on_gpu, "torch": ow.placed(nn.Linear(2, 2).eval())}
+    contestants = {"CPU": relu, "ORT": on_gpu, "torch": ow.placed(nn.Linear(2, 2).eval())}
     with warnings.catch_warnings(action="error"):  # onnxruntime warns, and takes the CPU
         report = repr(quick(contestants, X, seconds=0.01))
     assert "ORT: LoadError: NoSuchExecutionProvider cannot be used here.\n" in report
     assert f"torch: InputError: torch {torch.__version__} finds no CUDA device.\n" in report
 
 
-def test_a_provider_that_falls_back_to_the_cpu_is_not_raced_under_its_name(linear, monkeypatch):
+def test_a_provider_that_falls_back_to_the_cpu_is_not_raced_under_its_name(relu, monkeypatch):
     import onnxruntime
 
     cuda = "CUDAExecutionProvider"
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [cuda])
     monkeypatch.setattr(onnxruntime, "InferenceSession", pretended("CPUExecutionProvider"))
     with pytest.raises(LoadError, match=rf"^{cuda} cannot be used here\.\nWhat helps: "):
-        linear.using(provider=cuda).entry(X)()
+        relu.using(provider=cuda).entry(X)()
 
 
 @pytest.mark.parametrize(
@@ -869,7 +869,7 @@ def test_a_provider_that_falls_back_to_the_cpu_is_not_raced_under_its_name(linea
     ],
 )
 def test_a_session_on_cuda_binds_buffers_there_and_says_what_it_copies(
-    linear, monkeypatch, bound, panel, timed
+    relu, monkeypatch, bound, panel, timed
 ):
     import onnxruntime
 
@@ -879,7 +879,7 @@ def test_a_session_on_cuda_binds_buffers_there_and_says_what_it_copies(
     monkeypatch.setattr(
         onnxruntime.OrtValue, "ortvalue_from_numpy", lambda array, *device: devices.append(device)
     )
-    ready = linear.using(provider=cuda, bound=bound).entry(X)()
+    ready = relu.using(provider=cuda, bound=bound).entry(X)()
     ready.run()
     assert ready.panel == panel
     assert ready.timed.endswith(timed)
@@ -1087,15 +1087,15 @@ def test_an_interrupt_while_a_later_stratum_starts_keeps_the_earlier_ones(swift,
     assert (result.conditions.interrupted, result.strata) == (True, 1)
 
 
-@pytest.mark.parametrize("by", ["itself", "orphaned"])
+@pytest.mark.parametrize("by", ["a session of its own", "orphaned"])
 def test_a_worker_ends_with_its_parent_even_when_it_is_frozen(by):
-    if sys.platform == "win32":
-        pytest.skip("nothing is frozen there")
+    if sys.platform == "win32" or (sys.platform != "linux" and by != "orphaned"):
+        pytest.skip("nothing is frozen there, or Linux alone has a signal for it")
     code = (
         "import os, signal, sys, time\n"
         "from onnx_workbench.racing import call, worker\n"
         "from onnx_workbench.racing.worker import Worker, packed\n"
-        f"{ORPHANED if by == 'orphaned' else ''}"
+        f"{ENDED[by]}"
         "one = Worker(packed([call.Call(print)]), 1)\n"
         "one.opened(); one.freeze()\n"
         "print(one._process.pid, flush=True)\n"
@@ -1113,12 +1113,20 @@ def test_a_worker_ends_with_its_parent_even_when_it_is_frozen(by):
     assert not alive(pid)
 
 
-ORPHANED = """
+ENDED = {
+    "orphaned": """# as on macOS, where no process can ask for a signal when its parent ends
 worker._START = worker._START.replace(
     "from onnx_workbench.racing.child import main",
     "from onnx_workbench.racing import child; main = child.main; child._die_with_the_parent = int"
 )
-"""  # as on macOS, where no process can ask for a signal when its parent ends
+""",
+    "a session of its own": """# an orphan all along: nothing is sent when its parent ends
+start = worker.subprocess.Popen
+worker.subprocess.Popen = (
+    lambda *args, process_group, **more: start(*args, start_new_session=True, **more)
+)
+""",
+}
 
 
 def test_a_compiled_model_is_compiled_where_it_races():
@@ -1236,7 +1244,7 @@ def error_of(*args, **kwargs) -> str:
 def test_what_cannot_race_is_refused_with_what_to_do_next():
     example = 'Write race({"PyTorch": model, "ONNX Runtime": artifact}, x).'
     assert error_of({}, X) == (
-        f"There is nothing to race: the dict of contestants is empty. {example}"
+        f"race takes a dict of name -> callable, and got nothing to race. {example}"
     )
     assert error_of(nn.Linear(2, 2), X) == (
         f"race takes a dict of name -> callable, and got Linear. {example}"

@@ -48,23 +48,15 @@ class Stratum:
     def _run(self, place: Place) -> Run:
         ready = self.ready[place]
         blocks, queued = zip(*self.blocks[place], strict=True)
-        return Run(
-            blocks,
-            queued,
-            ready.calls,
-            self.laps.get(place, ()),
-            ready.first,
-            ready.load,
-            ready.warmup,
-            ready.peak,
-        )
+        told = {name: getattr(ready, name) for name in ("calls", "first", "load", "warmup", "peak")}
+        return Run(blocks, queued, laps=self.laps.get(place, ()), **told)
 
 
 def run(
     seats: Mapping[str, Callable[[], Seat]],
     seconds: float,
     rng: random.Random,
-    rest: float = 0.0,
+    threads: int = 1,
     most: int | None = None,
     tick: Callable[[], object] = lambda: None,
 ) -> Stratum:
@@ -73,10 +65,10 @@ def run(
     Args:
         seats: what starts each contestant, in the order in which they start and warm up.
         seconds: what the rounds may take; at least five are run, at most ``most``, if given.
-        rest: seconds before each block, in which the threads of the one before fall asleep.
+        threads: of each contestant; before a block those of the one before fall asleep.
         tick: called after each round.
     """
-    stratum = Stratum()
+    stratum, rest = Stratum(), SETTLE if threads > 1 else 0.0
     with ExitStack() as stack:
         started = {}
         for name, start in seats.items():
