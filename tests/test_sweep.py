@@ -75,8 +75,11 @@ def test_threads_scale_against_the_fewest_with_welchs_interval():
     assert gain.value == pytest.approx(2.5)
     assert 2.45 < gain.low < 2.5 < gain.high < 2.55
     assert sweep.gain("a", 1) is None
-    assert sweep.finding.splitlines()[1].startswith("b: 4.00x (3.9")
-    assert sweep.finding.splitlines()[1].endswith(") with 4 threads")
+    assert re.fullmatch(
+        r"b is 4\.00x as fast with 4 threads as with 1 \(3\.9\dx to 4\.0\dx\)",
+        sweep.finding.splitlines()[1],
+    )
+    assert [words.get_text() for words in sweep.plot().texts][-1] == "5 processes each"
 
 
 def test_one_process_each_is_too_little_for_welch_and_widened_instead():
@@ -88,7 +91,7 @@ def test_one_process_each_is_too_little_for_welch_and_widened_instead():
 def test_threads_that_had_no_cores_are_marked_and_give_no_verdict():
     sweep = Sweep("threads", {1: race(a=100, b=50), 4: race(a=40, b=20, threads=4, load=2.0)})
     assert sweep.gain("a", 4).verdict == "contended"
-    assert sweep.finding.splitlines()[0].endswith(" with 4 threads, contended")
+    assert sweep.finding.splitlines()[0].endswith(", contended)")
     assert re.search(r"(?m)^b +contended 4 .* contended$", repr(sweep))
     ax = sweep.plot()
     assert ax.lines[1].get_markerfacecolor() == "white"

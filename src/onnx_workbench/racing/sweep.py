@@ -113,7 +113,8 @@ class Sweep(Tabled):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Throughput over size, with the crossovers, and for threads with what would be ideal."""
-        threads, lanes = self.over == THREADS, {name: self._lanes(name) for name in self.names}
+        threads, note = self.over == THREADS, self.races[max(self.races)].note()
+        lanes = {name: self._lanes(name) for name in self.names}
         return figures.sweep(
             {
                 name: {at: (self._per_call(at) / one.times).tolist() for at, one in curve.items()}
@@ -126,7 +127,7 @@ class Sweep(Tabled):
             over=self.over,
             per=self._unit(),
             title=self.finding,
-            note=self.races[max(self.races)].note(),
+            note=note.partition(", ")[2] if threads else note,  # their number is on the axis
             ax=ax,
         )
 
@@ -182,11 +183,12 @@ class Sweep(Tabled):
         return f"{name} against {self.names[0]}: {', '.join(met[:1] + met[1:][-1:])}{change}"
 
     def _scaled(self, name: str) -> str:
-        most = max(self._lanes(name), default=1)
-        if not (ratio := self.gain(name, most)):
+        sizes = self._lanes(name) or [1]
+        if not (ratio := self.gain(name, max(sizes))):
             return ""
-        span = f"{times(ratio.value)} ({times(ratio.low)} to {times(ratio.high)})"
-        return f"{name}: {span} with {most} threads{', contended' if ratio.bar else ''}"
+        span = f"({times(ratio.low)} to {times(ratio.high)}{', contended' * bool(ratio.bar)})"
+        grown = f"{times(ratio.value)} as fast with {max(sizes)} threads as with {min(sizes)}"
+        return f"{name} is {grown} {span}"
 
     def _row(self, name: str, size: int) -> tuple[str, ...]:
         lane, race = self._lanes(name).get(size), self.races[size]
