@@ -830,7 +830,7 @@ def test_session_options_arrive_in_the_session(relu):
     assert ready.timed.endswith(
         ", graph optimisation basic, spinning off, arena off, parallel nodes"
     )
-    assert relu.entry(X)().timed.endswith(" excluded, ONNX Runtime's defaults")
+    assert relu.entry(X)().timed.endswith(" tensors, ONNX Runtime's defaults")
 
 
 # ------------------------------------------------------------------ a GPU, which is not here

@@ -106,8 +106,7 @@ class Entry:
         if not self.options.bound:
             return Prepared(
                 run=partial(session.run, None, dict(self.feeds)),
-                timed="session.run: NumPy in, NumPy out, copies from and to tensors excluded"
-                + words,
+                timed="session.run: NumPy in and out, no copies from or to tensors" + words,
                 threads=granted,
                 panel="API" if self.panel is None else self.panel,
             )
