@@ -105,7 +105,7 @@ def by_construction(bout: Bout) -> Iterator[Record]:
 def until_interrupted(bout: Bout) -> Iterator[Record]:
     """A race that a Ctrl-C ends at a random moment, while processes start or while they race."""
     before, start = held(), perf_counter()
-    timer = threading.Timer(random.uniform(0.2, 5.0), _interrupt)
+    timer = threading.Timer(random.uniform(0.2, 8.0), _interrupt)
     timer.start()
     try:
         stopped = ow.race({"A": bout.fn}, *bout.inputs).conditions.stopped
