@@ -58,17 +58,22 @@ class Handicapped:
 
     def __call__(self) -> Prepared:
         ready = self.entry()
-        return replace(ready, run=partial(_delayed, ready.run, self.share, self.calls))
+        return replace(ready, run=partial(delayed, ready.run, self.share, self.calls))
 
 
-def _delayed(run: Callable[[], object], share: float, calls: int) -> None:
-    start = thread_time_ns()  # a race takes off what others held the core for, so this does too
-    for _ in repeat(None, calls):
-        run()
-    now = thread_time_ns()
-    end = now + share * (now - start)
+def delayed(run: Callable[[], object], share: float, calls: int = 1) -> None:
+    """So many calls, and then the core kept busy for a share of what they took of it."""
+    end = share * own_time(run, calls) + thread_time_ns()
     while thread_time_ns() < end:
         pass
+
+
+def own_time(run: Callable[[], object], calls: int = 1) -> int:
+    """Nanoseconds in which this thread had the core; a race takes off those of others too."""
+    start = thread_time_ns()
+    for _ in repeat(None, calls):
+        run()
+    return thread_time_ns() - start
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """How often a race is wrong where the truth is known, beside the protocols of the field.
 
-A contestant is raced against itself (A/A), and against itself with 5 % more work in each call. The
-anchors of anchors.py compare two instances of the same in one process, as their users do.
+A contestant is raced against itself (A/A), against itself with 5 % more work in each call, and
+until a Ctrl-C at a random moment. The anchors of anchors.py compare two instances of the same in
+one process, as their users do.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import json
 import math
 import os
 import random
+import signal
 import subprocess
 import sys
-import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -26,10 +29,10 @@ from typing import Any
 
 import models
 import numpy as np
-import psutil
 import torch
 from anchors import ANCHORS
-from handicap import Entry, Handicap, Loop, Shared, entry_of
+from handicap import Entry, Handicap, Loop, Shared, delayed, entry_of, own_time
+from held import held, own_folder
 from torch import nn
 
 import onnx_workbench as ow
@@ -90,6 +93,32 @@ def with_more_work(bout: Bout) -> Iterator[Record]:
     yield _raced(bout, pair, truth=1 / (1 + SHARE))
 
 
+def by_construction(bout: Bout) -> Iterator[Record]:
+    """What the two of :func:`with_more_work` take of the core, each over the work in it."""
+    instance, calls = bout.instance()(), MANY.get(bout.model, 1)
+    pairs = [[_over_its_work(instance.run, s, calls) for s in (0.0, SHARE)] for _ in range(ROUNDS)]
+    instance.close()
+    without, more = map(median, zip(*pairs, strict=True))
+    yield {"protocol": "race", "truth": 1 + SHARE, "value": more / without, "calls": calls}
+
+
+def until_interrupted(bout: Bout) -> Iterator[Record]:
+    """A race that a Ctrl-C ends at a random moment, while processes start or while they race."""
+    before, start = held(), perf_counter()
+    timer = threading.Timer(random.uniform(0.2, 8.0), _interrupt)
+    timer.start()
+    try:
+        stopped = ow.race({"A": bout.fn}, *bout.inputs).conditions.stopped
+    except KeyboardInterrupt:
+        stopped = "interrupted before a round"
+    if timer.is_alive() and "interrupted" in stopped:  # it was somebody else's
+        raise KeyboardInterrupt
+    timer.cancel()
+    left = before ^ held()
+    seconds = perf_counter() - start
+    yield {"protocol": "race", "stopped": stopped, "seconds": seconds, **_left(left)}
+
+
 def by_anchors(bout: Bout) -> Iterator[Record]:
     for name in random.sample(list(ANCHORS), len(ANCHORS)):
         with ExitStack() as stack:
@@ -121,6 +150,8 @@ def beside_a_bare_loop(bout: Bout) -> Iterator[Record]:
 PARTS: dict[str, Callable[[Bout], Iterator[Record]]] = {
     "A/A": against_itself,
     "5%": with_more_work,
+    "construction": by_construction,
+    "Ctrl-C": until_interrupted,
     "anchors": by_anchors,
     "bare": beside_a_bare_loop,
 }
@@ -149,8 +180,8 @@ def report(races: int, into: Path | None = None, only: Sequence[str] = ()) -> st
 def _measured(races: int, only: Sequence[str]) -> Iterator[Record]:
     chosen = [[word for word in axis if word in only] or axis for axis in AXES]
     parts = list(product(*chosen))
-    with tempfile.TemporaryDirectory() as folder:
-        bouts = {(name, way): _bout(name, way, Path(folder)) for name, way in product(*chosen[1:3])}
+    with own_folder() as folder:
+        bouts = {(name, way): _bout(name, way, folder) for name, way in product(*chosen[1:3])}
         for part in (part for _ in range(races) for part in random.sample(parts, len(parts))):
             where = dict(zip(("part", "model", "runtime", "load"), part, strict=True))
             with _busy() if where["load"] == "loaded" else nullcontext():
@@ -173,11 +204,11 @@ def _bout(name: str, runtime: str, folder: Path) -> Bout:
 
 
 def _raced(bout: Bout, pair: dict[str, Any], truth: float) -> Record:
-    before, start, seed = _held(), perf_counter(), random.randrange(2**31)
+    before, start, seed = held(), perf_counter(), random.randrange(2**31)
     race = ow.race(pair, *bout.inputs, seed=seed)
     if race.conditions.interrupted:
         raise KeyboardInterrupt
-    seconds, left = perf_counter() - start, before ^ _held()
+    seconds, left = perf_counter() - start, before ^ held()
     ratio, control = race.ratio("B"), race.control
     return {
         "protocol": "race",
@@ -190,7 +221,7 @@ def _raced(bout: Bout, pair: dict[str, Any], truth: float) -> Record:
         "trusted": race.trusted,
         "seconds": seconds,
         "stopped": race.conditions.stopped,
-        "left": len(left),
+        **_left(left),
         "median": race.lane("A").median,
         "seed": seed,
         "blocks": {  # nanoseconds by process, to try other statistics on
@@ -203,10 +234,22 @@ def _raced(bout: Bout, pair: dict[str, Any], truth: float) -> Record:
     }
 
 
-def _held() -> set[object]:
-    """The processes below this one, and the threads that torch may use."""
-    children = psutil.Process().children(recursive=True)
-    return {*(child.pid for child in children), f"{torch.get_num_threads()} threads"}
+def _left(left: set[str]) -> Record:
+    return {"left": len(left), "what": "; ".join(sorted(left))}
+
+
+def _interrupt() -> None:
+    """Ctrl-C, as a terminal sends it; Windows cannot send it to this process alone."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    else:
+        signal.raise_signal(signal.SIGINT)
+
+
+def _over_its_work(run: Callable[[], object], share: float, calls: int) -> float:
+    took: list[int] = []
+    total = own_time(partial(delayed, lambda: took.append(own_time(run, calls)), share))
+    return total / took[0]
 
 
 def _calls(entry: Entry) -> int:
@@ -253,11 +296,16 @@ def _tables(records: list[Record]) -> Iterator[str]:
     same = [record for record in records if record["part"] in ("A/A", "anchors")]
     more = [record for record in records if record["part"] == "5%"]
     bare = [record for record in records if record["part"] == "bare"]
+    made = [record for record in records if record["part"] == "construction"]
+    ended = [record for record in records if record["part"] == "Ctrl-C"]
     yield _table("The same against itself", same, ("protocol", "load"), SAME)
+    yield _table("The same against itself, by workload", same, ("model", "load", "protocol"), FALSE)
     races = [record for record in same if record["part"] == "A/A"]
-    yield _table("The same against itself, race", races, ("model", "runtime", "load"), SAME)
-    yield _table(f"{SHARE:.0%} more work, race", more, ("model", "runtime", "load"), MORE)
-    yield _table("A block's time over a bare loop's", bare, ("model", "runtime", "load"), BARE)
+    yield _table("The same against itself, race", races, BY, SAME)
+    yield _table(f"{SHARE:.0%} more work, race", more, BY, MORE)
+    yield _table(f"{SHARE:.0%} more work, its time over that of the work in it", made, BY, BARE)
+    yield _table("Ended by Ctrl-C", ended, BY, ENDED)
+    yield _table("A block's time over a bare loop's", bare, BY, BARE)
 
 
 def _table(
@@ -322,22 +370,32 @@ def _loads(records: list[Record]) -> str:
     return f"{median(met):.1f}" if met else "-"
 
 
+BY = ("model", "runtime", "load")
 COUNT: dict[str, Callable] = {"races": lambda records: str(len(records)), "load avg": _loads}
-RACE: dict[str, Callable] = {
-    "untrusted": _rate(lambda record: not record["trusted"] if "trusted" in record else None),
-    "covered": _rate(_covers),
+TIME: dict[str, Callable] = {
     "left behind": _rate(lambda record: record["left"] > 0 if "left" in record else None),
     "time p50": _seconds(0.5),
     "max": _seconds(1.0),
 }
-SAME: dict[str, Callable] = {
+RACE: dict[str, Callable] = {
+    "untrusted": _rate(lambda record: not record["trusted"] if "trusted" in record else None),
+    "covered": _rate(_covers),
+    **TIME,
+}
+FALSE: dict[str, Callable] = {
     **COUNT,
     "false verdicts": _rate(_differs),
     "off p50": _quantile(0.5),
     "p90": _quantile(0.9),
     "worst": _quantile(1.0),
     "over 5 %": _rate(lambda record: _off(record) > 0.05),
-    **RACE,
+}
+SAME: dict[str, Callable] = {**FALSE, **RACE}
+ENDED: dict[str, Callable] = {
+    **COUNT,
+    "before a round": _rate(lambda record: record["stopped"].endswith("before a round")),
+    "not at all": _rate(lambda record: record["stopped"].startswith("after")),
+    **TIME,
 }
 MORE: dict[str, Callable] = {
     **COUNT,

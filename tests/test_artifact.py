@@ -90,7 +90,9 @@ def test_an_entry_times_a_session_of_its_own_with_the_threads_asked_for(scores):
     assert (session.get_session_options().intra_op_num_threads, ready.threads) == (2, 2)
     assert session is not scores.session
     assert all(isinstance(out, np.ndarray) for out in ready.run())
-    assert ready.timed == ("session.run: NumPy in, NumPy out, copies from and to tensors excluded")
+    assert ready.timed == (
+        "session.run: NumPy in and out, no copies from or to tensors, ONNX Runtime's defaults"
+    )
 
 
 def test_the_tracer_bakes_a_branch_that_capture_refuses_and_cond_keeps(tmp_path):

@@ -12,7 +12,7 @@ import torch
 matplotlib.use("Agg")
 
 import onnx_workbench as ow
-from onnx_workbench.errors import InputError
+from onnx_workbench.errors import InputError, LoadError
 from onnx_workbench.racing import sweep as sweeping
 from onnx_workbench.racing.lane import Lane, Run
 from onnx_workbench.racing.report import Conditions, Race
@@ -75,8 +75,11 @@ def test_threads_scale_against_the_fewest_with_welchs_interval():
     assert gain.value == pytest.approx(2.5)
     assert 2.45 < gain.low < 2.5 < gain.high < 2.55
     assert sweep.gain("a", 1) is None
-    assert sweep.finding.splitlines()[1].startswith("b: 4.00x (3.9")
-    assert sweep.finding.splitlines()[1].endswith(") with 4 threads")
+    assert re.fullmatch(
+        r"b is 4\.00x as fast with 4 threads as with 1 \(3\.9\dx to 4\.0\dx\)",
+        sweep.finding.splitlines()[1],
+    )
+    assert [words.get_text() for words in sweep.plot().texts][-1] == "5 processes each"
 
 
 def test_one_process_each_is_too_little_for_welch_and_widened_instead():
@@ -88,7 +91,7 @@ def test_one_process_each_is_too_little_for_welch_and_widened_instead():
 def test_threads_that_had_no_cores_are_marked_and_give_no_verdict():
     sweep = Sweep("threads", {1: race(a=100, b=50), 4: race(a=40, b=20, threads=4, load=2.0)})
     assert sweep.gain("a", 4).verdict == "contended"
-    assert sweep.finding.splitlines()[0].endswith(" with 4 threads, contended")
+    assert sweep.finding.splitlines()[0].endswith(", contended)")
     assert re.search(r"(?m)^b +contended 4 .* contended$", repr(sweep))
     ax = sweep.plot()
     assert ax.lines[1].get_markerfacecolor() == "white"
@@ -144,6 +147,21 @@ def test_the_plot_and_the_records_hold_the_same():
 def test_a_frame_is_the_records_without_pandas(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     assert SIZES.to_frame() == SIZES.records()
+
+
+def test_a_saved_sweep_is_the_same_sweep_and_a_race_is_none(tmp_path):
+    found = Sweep("batch", dict(SIZES.races), interrupted=True)
+    found.save(tmp_path / "sweep.json")
+    again = Sweep.load(tmp_path / "sweep.json")
+    assert again == found
+    assert list(again.races) == [1, 4, 16]
+    SIZES.races[1].save(tmp_path / "race.json")
+    with pytest.raises(LoadError) as caught:
+        Sweep.load(tmp_path / "race.json")
+    assert str(caught.value) == (
+        "race.json is no sweep: ValueError: its format is 'onnx-workbench race 2', and "
+        "'onnx-workbench sweep 2' is expected.\nWhat helps: pass a file that Sweep.save() wrote."
+    )
 
 
 # ---------------------------------------------------------------- the door

@@ -5,10 +5,11 @@ from __future__ import annotations
 import matplotlib
 import pytest
 import torch
+from models import relu_file
 
 matplotlib.use("Agg")
 
-from onnx_workbench import export, tune, tuning
+from onnx_workbench import tune, tuning
 from onnx_workbench.errors import InputError
 from onnx_workbench.racing.lane import Lane, Run
 from onnx_workbench.racing.report import Conditions, Race
@@ -20,7 +21,7 @@ X = torch.ones(2, 4)
 
 @pytest.fixture(scope="module")
 def relu(tmp_path_factory):
-    return export(torch.nn.ReLU().eval(), tmp_path_factory.mktemp("relu") / "relu.onnx", X)
+    return relu_file(tmp_path_factory.mktemp("relu") / "relu.onnx", 2, 4)
 
 
 def race_of(speeds, cores=1, **conditions):
@@ -104,7 +105,7 @@ def test_threads_are_tried_up_to_the_cores_with_what_won(relu, raced):
     entrants, threads = raced[0][-1]
     assert threads == 6
     assert [setting.threads for setting in entrants.values()] == [1, 2, 2, 4, 4, 6, 6]
-    assert found.setting == Setting(relu, Options(bound=True, spinning=False), 4)
+    assert found.setting == Setting(relu, Options(bound=True, spinning=False), threads=4)
     assert "4 threads, spinning off, IOBinding is 2.50x as fast as 1 thread" in found.finding
 
 

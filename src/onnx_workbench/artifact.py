@@ -9,7 +9,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -290,7 +290,7 @@ class Variant:
     """An Artifact with other session options; made by :meth:`Artifact.using`."""
 
     artifact: Artifact
-    options: Options
+    options: Options = field(default_factory=Options)
     provider: str = ""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -24,6 +24,7 @@ class Prepared:
     Args:
         run: takes no argument and does the work of one call; only this is timed.
         timed: what such a call covers and what it leaves out.
+        first: the first call, where it does more than ``run``; timed apart, as every first call.
         threads: intra-op threads as the runtime reads them back.
         panel: ``API`` where a call takes and gives what a user holds, ``compute`` where the buffers
             lie ready and are used again; empty where both are the same, as for a PyTorch model.
@@ -40,3 +41,4 @@ class Prepared:
     threads: int | None = None
     panel: Panel = ""
     close: Callable[[], None] = _nothing
+    first: Callable[[], object] | None = None

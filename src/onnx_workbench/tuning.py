@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from . import figures, text
-from .artifact import Artifact
+from .artifact import Artifact, Variant
 from .errors import InputError
 from .racing.race import race
 from .racing.report import Race
@@ -33,19 +33,13 @@ _HEADER = ("change", "ratio", "95 % interval", "verdict")
 
 
 @dataclass(frozen=True)
-class Setting:
-    """An Artifact with session options and a number of threads of its own, as a contestant."""
+class Setting(Variant):
+    """A Variant with a number of threads of its own, and the cost of copies in its ratio."""
 
-    artifact: Artifact
-    options: Options = field(default_factory=Options)
     threads: int = 1
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.artifact(*args, **kwargs)
-
     def entry(self, *args: Any, threads: int = 1, **kwargs: Any) -> Entry:
-        entry = self.artifact.entry(*args, threads=self.threads, options=self.options, **kwargs)
-        return replace(entry, panel="")  # what copying costs is one of the things that are tried
+        return replace(super().entry(*args, threads=self.threads, **kwargs), panel="")
 
     def __repr__(self) -> str:
         return f"{text.plural(self.threads, 'thread')}, {self.options}"

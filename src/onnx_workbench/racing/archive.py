@@ -1,13 +1,14 @@
-"""A race as a file, and beside another race of the same environment."""
+"""A race or a sweep as a file, and beside another race of the same environment."""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,43 +17,48 @@ from .lane import Lane, Run
 from .report import Conditions, Race, reason
 from .verdict import LEVEL, Ratio, from_logs
 
-_FORMAT = "onnx-workbench race 2"
+T = TypeVar("T")
+_FORMAT = "onnx-workbench {} 2"
 
 
-def save(race: Race, path: str | os.PathLike[str]) -> None:
+def save(kind: str, content: dict[str, Any], path: str | os.PathLike[str]) -> None:
     """Written beside ``path`` and renamed."""
     target = Path(path)
-    content = {
-        "format": _FORMAT,
-        "conditions": asdict(race.conditions),
-        "lanes": [_plain(lane) for lane in race.lanes],
-    }
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(content, stream)
+            json.dump({"format": _FORMAT.format(kind), **content}, stream)
         Path(name).replace(target)
     finally:
         Path(name).unlink(missing_ok=True)
 
 
-def load(path: str | os.PathLike[str]) -> Race:
-    """What :func:`save` wrote.
+def load(kind: str, made: Callable[[dict[str, Any]], T], path: str | os.PathLike[str]) -> T:
+    """What ``made`` makes of the content that :func:`save` wrote.
 
     Raises:
-        LoadError: the file is no race.
+        LoadError: the file holds nothing of that kind.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        if content["format"] != _FORMAT:
-            raise ValueError(f"its format is {content['format']!r}, and {_FORMAT!r} is expected")
-        lanes = tuple(map(_lane, content["lanes"]))
-        return Race(lanes, Conditions(**content["conditions"]))
+        if content["format"] != (wanted := _FORMAT.format(kind)):
+            raise ValueError(f"its format is {content['format']!r}, and {wanted!r} is expected")
+        return made(content)
     except (ValueError, KeyError, TypeError) as error:
         raise LoadError(
-            f"{Path(path).name} is no race: {type(error).__name__}: {error}.\n"
-            "What helps: pass a file that Race.save() wrote."
+            f"{Path(path).name} is no {kind}: {type(error).__name__}: {error}.\n"
+            f"What helps: pass a file that {kind.title()}.save() wrote."
         ) from error
+
+
+def plain(race: Race) -> dict[str, Any]:
+    """A race as JSON holds it."""
+    return {"conditions": asdict(race.conditions), "lanes": list(map(_plain, race.lanes))}
+
+
+def raced(content: dict[str, Any]) -> Race:
+    """The race of which this is :func:`plain`."""
+    return Race(tuple(map(_lane, content["lanes"])), Conditions(**content["conditions"]))
 
 
 def since(now: Race, then: Race) -> dict[str, Ratio]:

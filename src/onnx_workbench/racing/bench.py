@@ -3,7 +3,6 @@ it also runs inside a worker that must not import more than its contestant does.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
@@ -60,10 +59,7 @@ class Bench:
 
     def ready(self) -> list[Ready | Exception]:
         """Every size prepared and warm, or what stopped it."""
-        met = [self._kept(index, entry) for index, entry in enumerate(self._entries)]
-        gc.collect()
-        gc.freeze()  # what lives until the end is no work for the collector
-        return met
+        return [self._kept(index, entry) for index, entry in enumerate(self._entries)]
 
     def block(self, size: int, calls: int) -> tuple[int, int]:
         """Nanoseconds of so many calls, and those of them in which others had the core.
@@ -86,14 +82,15 @@ class Bench:
             left -= laps[-1]
         return tuple(laps)
 
-    def freeze(self) -> None:
-        """A bench in this process has nothing to stop."""
+    def opened(self) -> float:
+        """In this process nothing arrives, and nothing can be stopped."""
+        return 0.0
 
-    thaw = freeze
+    def freeze(self) -> None: ...
+    def thaw(self) -> None: ...
 
     def close(self) -> None:
         """Give back what was prepared, the last first."""
-        gc.unfreeze()
         while self._prepared:
             self._prepared.popitem()[1].close()
 
@@ -107,7 +104,8 @@ class Bench:
         start = perf_counter_ns()
         ready = self._prepared[index] = entry()
         load = perf_counter_ns() - start
-        first, laps, limit = _timed(ready.run, 1), list[int](), self._warm_seconds * 1e9
+        first, laps = _timed(ready.first or ready.run, 1), list[int]()
+        limit = self._warm_seconds * 1e9
         while not laps or (len(laps) < WARM_CALLS and sum(laps) < limit):
             laps.append(_timed(ready.run, 1))
         pace = max(median(laps[len(laps) // 2 :]) / 1e9, 1e-8)

@@ -35,6 +35,8 @@ def main() -> None:
                     gc.disable()
                 else:
                     reply = getattr(bench, verb)(*rest)
+                    if verb == "ready":
+                        gc.collect()
             except Exception as error:
                 reply = Failure(error)
             _send(reply, replies)

@@ -12,11 +12,12 @@ import random
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from time import perf_counter, sleep
-from typing import Any, Protocol
+from time import sleep
+from typing import Any, TypeAlias
 
-from .bench import Ready
+from .bench import Bench, Ready
 from .lane import Run
+from .worker import Worker
 
 ROUNDS = 40
 LEAST_ROUNDS = 5
@@ -26,15 +27,8 @@ Place = tuple[str, int]
 """A contestant at the index of a size."""
 
 
-class Seat(Protocol):
-    """A Bench in this process, or a Worker that holds one."""
-
-    def ready(self) -> list[Ready | Exception]: ...
-    def block(self, size: int, calls: int) -> tuple[int, int]: ...
-    def laps(self, size: int) -> tuple[int, ...]: ...
-    def freeze(self) -> None: ...
-    def thaw(self) -> None: ...
-    def close(self) -> None: ...
+Seat: TypeAlias = Bench | Worker
+"""A Bench in this process, or a Worker that holds one."""
 
 
 @dataclass
@@ -54,23 +48,15 @@ class Stratum:
     def _run(self, place: Place) -> Run:
         ready = self.ready[place]
         blocks, queued = zip(*self.blocks[place], strict=True)
-        return Run(
-            blocks,
-            queued,
-            ready.calls,
-            self.laps.get(place, ()),
-            ready.first,
-            ready.load,
-            ready.warmup,
-            ready.peak,
-        )
+        told = {name: getattr(ready, name) for name in ("calls", "first", "load", "warmup", "peak")}
+        return Run(blocks, queued, laps=self.laps.get(place, ()), **told)
 
 
 def run(
     seats: Mapping[str, Callable[[], Seat]],
     seconds: float,
     rng: random.Random,
-    rest: float = 0.0,
+    threads: int = 1,
     most: int | None = None,
     tick: Callable[[], object] = lambda: None,
 ) -> Stratum:
@@ -79,17 +65,17 @@ def run(
     Args:
         seats: what starts each contestant, in the order in which they start and warm up.
         seconds: what the rounds may take; at least five are run, at most ``most``, if given.
-        rest: seconds before each block, in which the threads of the one before fall asleep.
+        threads: of each contestant; before a block those of the one before fall asleep.
         tick: called after each round.
     """
-    stratum = Stratum()
+    stratum, rest = Stratum(), SETTLE if threads > 1 else 0.0
     with ExitStack() as stack:
         started = {}
         for name, start in seats.items():
             started[name] = start()
             stack.callback(started[name].close)
         for seat in started.values():  # all imports are over before anyone is timed
-            getattr(seat, "opened", float)()
+            seat.opened()
         _warm_up(started, stratum)
         try:
             for _ in range(_rounds(stratum, seconds, rest, most)):
@@ -146,8 +132,3 @@ def _alone(seat: Seat, verb: str, *args: Any) -> Any:
         return getattr(seat, verb)(*args)
     finally:
         seat.freeze()
-
-
-def clock() -> float:
-    """Seconds, for budgets alone."""
-    return perf_counter()

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -180,7 +181,7 @@ class _Entrants:
 
 def _in_workers(entrants: _Entrants, conditions: Conditions) -> list[Race]:
     payloads = {name: packed(entries) for name, entries in entrants.entries.items()}
-    rng, start, stopped = random.Random(conditions.seed), heats.clock(), ""
+    rng, start, stopped = random.Random(conditions.seed), perf_counter(), ""
     with progress.bar(desc="racing", unit="round") as bar:
         while not stopped:
             seats = {
@@ -190,10 +191,10 @@ def _in_workers(entrants: _Entrants, conditions: Conditions) -> list[Race]:
             stratum = _stratum(entrants, seats, conditions, rng, bar.update)
             conditions = replace(
                 conditions,
-                stratum=(heats.clock() - start) / len(entrants.strata),
+                stratum=(perf_counter() - start) / len(entrants.strata),
                 interrupted=stratum.interrupted,
             )
-            stopped = _stop(entrants, conditions, heats.clock() - start)
+            stopped = _stop(entrants, conditions, perf_counter() - start)
     return _finished(entrants, replace(conditions, stopped=stopped))
 
 
@@ -205,10 +206,9 @@ def _stratum(
     tick: Callable[[], object],
 ) -> Stratum:
     """One more stratum; interrupted while it starts, it is none."""
-    rest = heats.SETTLE if conditions.threads > 1 else 0.0
     share = conditions.seconds / STRATA / 3  # the rest is for starting and warming up
     try:
-        stratum = heats.run(seats, share, rng, rest, heats.ROUNDS, tick)
+        stratum = heats.run(seats, share, rng, conditions.threads, heats.ROUNDS, tick)
     except KeyboardInterrupt:
         if not entrants.strata:
             raise
@@ -243,21 +243,19 @@ def _widest(entrants: _Entrants, conditions: Conditions) -> float:
 def _in_process(entrants: _Entrants, conditions: Conditions) -> list[Race]:
     """One stratum, everybody in this process, the rounds as long as the budget allows."""
     rng = random.Random(conditions.seed)
-    rest = heats.SETTLE if conditions.threads > 1 else 0.0
     warm = conditions.seconds / entrants.calls / 5
+    conditions = replace(conditions, how="in process", warm=warm)
     seats = {  # the copy warms up last: in one process the first call is the first one's
         name: partial[Seat](Bench, entries, warm) for name, entries in entrants.entries.items()
     }
     with _no_collector(), progress.bar(desc="racing", unit="round") as bar:
-        stratum = heats.run(seats, conditions.seconds, rng, rest, tick=bar.update)
+        stratum = heats.run(seats, conditions.seconds, rng, conditions.threads, tick=bar.update)
     entrants.strata.append(stratum)
     if stratum.interrupted and not stratum.runs():
         raise KeyboardInterrupt
     stopped = "interrupted" if stratum.interrupted else f"after {conditions.seconds:g} s"
-    return _finished(
-        entrants,
-        replace(conditions, how="in process", stopped=stopped, interrupted=stratum.interrupted),
-    )
+    done = replace(conditions, stopped=stopped, interrupted=stratum.interrupted)
+    return _finished(entrants, done)
 
 
 def _finished(entrants: _Entrants, conditions: Conditions) -> list[Race]:
@@ -289,14 +287,10 @@ def _failed(error: Exception) -> Prepared:
 
 
 def _check(contestants: Any, threads: Any, seconds: Any) -> None:
-    if not isinstance(contestants, Mapping):
+    if not isinstance(contestants, Mapping) or not contestants:
+        given = type(contestants).__name__ if contestants else "nothing to race"
         raise InputError(
-            f"race takes a dict of name -> callable, and got {type(contestants).__name__}. "
-            'Write race({"PyTorch": model, "ONNX Runtime": artifact}, x).'
-        )
-    if not contestants:
-        raise InputError(
-            "There is nothing to race: the dict of contestants is empty. "
+            f"race takes a dict of name -> callable, and got {given}. "
             'Write race({"PyTorch": model, "ONNX Runtime": artifact}, x).'
         )
     for name, fn in contestants.items():

@@ -38,6 +38,7 @@ class Conditions:
         stopped: what ended the race.
         stratum: seconds that one stratum took.
         load: how many cores others kept busy at the start; not looked at for one thread.
+        warm: seconds after which the warm-up of a contestant at one size ends.
     """
 
     environment: dict[str, str] = field(default_factory=dict)
@@ -53,6 +54,7 @@ class Conditions:
     stopped: str = ""
     stratum: float = 0.0
     interrupted: bool = False
+    warm: float = WARM_SECONDS
 
     @property
     def contended(self) -> bool:
@@ -188,7 +190,7 @@ class Race(Tabled):
         """The race as JSON, every block and its environment included."""
         from . import archive
 
-        archive.save(self, path)
+        archive.save("race", archive.plain(self), path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Race:
@@ -199,7 +201,7 @@ class Race(Tabled):
         """
         from . import archive
 
-        return archive.load(path)
+        return archive.load("race", archive.raced, path)
 
     def since(self, earlier: Race) -> dict[str, Ratio]:
         """How many times as fast each contestant is now as in an earlier race, by name.
@@ -286,7 +288,7 @@ class Race(Tabled):
         yield "stopped", at.stopped
         yield (
             "warm-up",
-            f"{WARM_CALLS} calls or {1e3 * WARM_SECONDS:.0f} ms, whichever comes first; "
+            f"{WARM_CALLS} calls or {1e3 * at.warm:.0f} ms, whichever comes first; "
             "the first call is kept apart",
         )
         yield "machine", ", ".join([text.plural(at.cores, "core"), *at.environment.values()])
@@ -368,7 +370,9 @@ class Race(Tabled):
         """Small print for a plot."""
         missing = ", ".join(dict.fromkeys(lane.name for lane in self.lanes if lane.error))
         where = (
-            "one process" if self.conditions.how != "workers" else f"{self.strata} processes each"
+            f"one process: intervals widened by {100 * verdict.ALONE:g} %"
+            if self.conditions.how != "workers"
+            else f"{self.strata} processes each"
         )
         return (
             f"{text.plural(self.conditions.threads, 'thread')}, {where}"

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 from .. import figures, text
 from ..errors import InputError
 from ..tabled import Tabled
-from . import verdict
-from .archive import welch
+from . import archive, verdict
 from .lane import Lane
 from .race import positive, races
 from .report import Race
 from .verdict import Ratio, times
 
 if TYPE_CHECKING:
+    import os
+
     from matplotlib.axes import Axes
 
 THREADS = "threads"
@@ -72,7 +73,7 @@ class Sweep(Tabled):
             return None
         one, other, at = lanes[least], lanes[size], self.races[size].conditions
         if min(len(one.runs), len(other.runs)) > 1:
-            found = welch(one, other, at.matters)
+            found = archive.welch(one, other, at.matters)
         else:
             middle, wide = math.log(one.median / other.median), math.log1p(verdict.ALONE)
             found = verdict.from_logs(middle, middle - wide, middle + wide, at.matters)
@@ -112,7 +113,8 @@ class Sweep(Tabled):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Throughput over size, with the crossovers, and for threads with what would be ideal."""
-        threads, lanes = self.over == THREADS, {name: self._lanes(name) for name in self.names}
+        threads, note = self.over == THREADS, self.races[max(self.races)].note()
+        lanes = {name: self._lanes(name) for name in self.names}
         return figures.sweep(
             {
                 name: {at: (self._per_call(at) / one.times).tolist() for at, one in curve.items()}
@@ -125,9 +127,29 @@ class Sweep(Tabled):
             over=self.over,
             per=self._unit(),
             title=self.finding,
-            note=self.races[max(self.races)].note(),
+            note=note.partition(", ")[2] if threads else note,  # their number is on the axis
             ax=ax,
         )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Every race as JSON, with its blocks and its environment."""
+        raced = [[size, archive.plain(race)] for size, race in self.races.items()]
+        content = {"over": self.over, "races": raced, "interrupted": self.interrupted}
+        archive.save("sweep", content, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Sweep:
+        """A sweep that :meth:`save` wrote.
+
+        Raises:
+            LoadError: the file is no sweep.
+        """
+        return archive.load("sweep", cls._made, path)
+
+    @classmethod
+    def _made(cls, content: dict[str, Any]) -> Sweep:
+        met = {size: archive.raced(race) for size, race in content["races"]}
+        return cls(content["over"], met, content["interrupted"])
 
     def __repr__(self) -> str:
         state = ", interrupted: what was measured until then" * self.interrupted
@@ -161,11 +183,12 @@ class Sweep(Tabled):
         return f"{name} against {self.names[0]}: {', '.join(met[:1] + met[1:][-1:])}{change}"
 
     def _scaled(self, name: str) -> str:
-        most = max(self._lanes(name), default=1)
-        if not (ratio := self.gain(name, most)):
+        sizes = self._lanes(name) or [1]
+        if not (ratio := self.gain(name, max(sizes))):
             return ""
-        span = f"{times(ratio.value)} ({times(ratio.low)} to {times(ratio.high)})"
-        return f"{name}: {span} with {most} threads{', contended' if ratio.bar else ''}"
+        span = f"({times(ratio.low)} to {times(ratio.high)}{', contended' * bool(ratio.bar)})"
+        grown = f"{times(ratio.value)} as fast with {max(sizes)} threads as with {min(sizes)}"
+        return f"{name} is {grown} {span}"
 
     def _row(self, name: str, size: int) -> tuple[str, ...]:
         lane, race = self._lanes(name).get(size), self.races[size]

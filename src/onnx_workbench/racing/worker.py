@@ -15,7 +15,12 @@ from typing import Any
 from .bench import Entry, Ready
 
 FREEZES = hasattr(signal, "SIGSTOP")
-"""Windows has no such signal; there an idle worker waits for its pipe, unfrozen."""
+"""Windows has no such signal; there an idle worker waits for its pipe, unfrozen.
+
+No worker outlives its parent, even one that is killed: unfrozen it sees its pipe end. Frozen it is
+a stopped process group that is orphaned, which POSIX, and so macOS, ends by SIGHUP and SIGCONT;
+Linux ends it by itself (child.py), since a parent that adopts it there may be of its session.
+"""
 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); " + (
     "from onnx_workbench.racing.child import main; main()"
@@ -45,7 +50,7 @@ class Worker:
     """The parent's end of one worker; a context manager, so that no process is left behind."""
 
     def __init__(self, payload: bytes, threads: int) -> None:
-        group: dict[str, Any] = {"start_new_session": True}  # Ctrl-C is the parent's to handle
+        group: dict[str, Any] = {"process_group": 0}  # Ctrl-C is the parent's to handle
         if sys.platform == "win32":
             group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
         self._process = subprocess.Popen(
@@ -55,7 +60,11 @@ class Worker:
             env={**os.environ, **dict.fromkeys(_POOLS, str(threads))},
             **group,
         )
-        self._post("open", payload)
+        try:
+            self._post("open", payload)
+        except BaseException:  # Ctrl-C while it is slow to take in a large model
+            self.close()
+            raise
 
     def opened(self) -> float:
         """Waits until the contestant is taken in; seconds of its imports and its unpacking.
