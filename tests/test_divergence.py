@@ -247,9 +247,7 @@ def test_chunks_give_what_one_pass_gives(chunk, tmp_path, monkeypatch):
     whole = ow.verify(Residual().eval(), file, X, values=True)
     opened = []
     run = divergence.Exposed.run
-    monkeypatch.setattr(
-        divergence.Exposed, "run", lambda self, n, f: opened.append(n) or run(self, n, f)
-    )
+    monkeypatch.setattr(divergence.Exposed, "run", lambda self, n: opened.append(n) or run(self, n))
     monkeypatch.setattr(divergence, "CHUNK", chunk)
     assert ow.verify(Residual().eval(), file, X, values=True).steps == whole.steps
     assert len(opened) > 1
