@@ -1,11 +1,13 @@
 """The audit: what it says of sound models, of failing stages, and what it leaves behind."""
 
+import linecache
 import re
 import struct
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from torch import nn
 from onnx_workbench import __main__ as terminal
 from onnx_workbench import audit, export, load
 from onnx_workbench.errors import InputError
-from onnx_workbench.inspection import stages
+from onnx_workbench.inspection import cells, stages
 from onnx_workbench.inspection.finding import FAULTS, VERDICTS, Finding
 
 QUICK = {"opsets", "latency", "hot lines"}
@@ -307,15 +309,30 @@ def test_indices_keep_their_range_and_ties_stay_ties(tmp_path):
 def test_a_class_from_a_script_comes_with_the_bundle(tmp_path):
     (tmp_path / "script.py").write_text(
         "import torch\nfrom torch import nn\nimport onnx_workbench as ow\n"
-        "from beside import twice\n"
-        "class Net(nn.Module):\n    def forward(self, x):\n        return twice(x)\n"
-        "report = ow.audit(Net().eval(), torch.ones(2), "
+        "from onnxscript import opset18 as op\nfrom beside import twice\n"
+        "GAIN = len(open('script.py').read()) * 0 + 3\nOFFSETS = {}\n"
+        "OFFSETS['x'] = torch.tensor(1.0)\n"
+        "lib = torch.library.Library('written', 'DEF')\nlib.define('plus(Tensor x) -> Tensor')\n"
+        "@torch.library.impl(lib, 'plus', 'CompositeExplicitAutograd')\n"
+        "def _(x):\n    return x + OFFSETS['x']\n"
+        "@torch.library.register_fake('written::plus')\n"
+        "def _(x):\n    return torch.empty_like(x)\n"
+        "def plus(x):\n    return op.Add(x, 1.0)\n"
+        "class Net(nn.Module):\n    def forward(self, x):\n"
+        "        return torch.ops.written.plus(twice(x)) * GAIN if hidden else x\n"
+        "exec('hidden = object()')\ntraining = print('not in the bundle')\n"
+        "table = {torch.ops.written.plus.default: plus}\n"
+        "report = ow.audit(Net().eval(), torch.ones(2), translations=table, "
         "skip={'opsets', 'latency', 'hot lines'})\nreport.bundle('bundle')\n"
     )
     (tmp_path / "beside.py").write_text("def twice(x):\n    return x * 2\n")
     subprocess.run([sys.executable, "script.py"], cwd=tmp_path, check=True, capture_output=True)
+    said = "print('not in this bundle, since no statement binds it: hidden')"
+    script = tmp_path / "bundle" / "source" / "notebook.py"
+    assert (said in script.read_text(), "training" in script.read_text()) == (True, False)
+    script.write_text(f"hidden = True\n{script.read_text()}")
     done = run_bundle(tmp_path / "bundle")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_bundle_shows_the_opset_that_was_not_written(tmp_path):
@@ -470,3 +487,32 @@ def test_a_kernel_that_the_provider_lacks_gets_the_dtypes_as_repair():
     report = audit(Brain().eval(), torch.ones(2, 2, dtype=torch.bfloat16))
     (fault,) = report.faults
     assert "no kernel for its dtypes: compute that step in float32" in fault.repair
+
+
+def test_the_last_wording_of_a_cell_that_ran_again_stands_in_the_place_of_the_first(monkeypatch):
+    texts = (
+        "from __future__ import annotations\nimport torch\nwidth = 4",
+        "lib = torch.library.Library('a')",
+        "class Net:\n    size = width\n    step = 1",
+        "lib = torch.library.Library('b')",
+        "class Net:\n    size = width\n    def f(self):\n        local = 1\n        return deep",
+        "deep = torch.tensor(2)\nlocal = print('said')\nprint(deep)",
+        "deep = deep + 1",
+    )
+    shown = {f"<ipython-input-{i}>": (0, None, [text], "") for i, text in enumerate(texts)}
+    monkeypatch.setattr(linecache, "cache", shown)
+    monkeypatch.setattr(linecache, "getlines", lambda file: linecache.cache[file][2])
+    main = SimpleNamespace(width=8, Net=None, deep=torch.tensor(3), torch=torch, lib=None)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    made = cells.needed({"Net"})
+    assert made.lacking == ()
+    assert made.text.split("\n\n") == [
+        "from __future__ import annotations",
+        "width = 8",
+        "import torch",
+        "lib = torch.library.Library('b')",
+        "class Net:\n    size = width",
+        "    def f(self):\n        local = 1\n        return deep",
+        "deep = torch.tensor(2)",
+        "deep = deep + 1\n",
+    ]
