@@ -1,6 +1,5 @@
 """The audit: what it says of sound models, of failing stages, and what it leaves behind."""
 
-import linecache
 import re
 import struct
 import subprocess
@@ -201,6 +200,24 @@ def run_bundle(folder):
     return subprocess.run(command, cwd=empty, capture_output=True, text=True, timeout=300)
 
 
+@pytest.fixture
+def run_here(monkeypatch, capsys):
+    """In this process, which saves seconds: the exit code, and what was printed."""
+
+    def run(folder):
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        capsys.readouterr()
+        return namespace_of(folder)["main"](), capsys.readouterr().out
+
+    return run
+
+
+def namespace_of(folder):
+    namespace = {"__file__": str(folder / "repro.py"), "__name__": "repro"}
+    exec((folder / "repro.py").read_text(), namespace)
+    return namespace
+
+
 def test_a_bundle_runs_by_itself_and_holds_no_weight(sound, tmp_path):
     folder = sound.bundle(tmp_path / "bundle")
     done = run_bundle(folder)
@@ -279,9 +296,7 @@ class Kinds(nn.Module):
 
 
 def unpickled(folder, name):
-    namespace = {"__file__": str(folder / "repro.py"), "__name__": "repro"}
-    exec((folder / "repro.py").read_text(), namespace)
-    value, told = namespace["read"](name)
+    value, told = namespace_of(folder)["read"](name)
     return told, value
 
 
@@ -295,12 +310,12 @@ def test_a_translation_that_cannot_be_found_by_name_is_told(tmp_path):
         report.bundle(tmp_path / "bundle")
 
 
-def test_indices_keep_their_range_and_ties_stay_ties(tmp_path):
+def test_indices_keep_their_range_and_ties_stay_ties(tmp_path, run_here):
     from onnx_workbench.lessons.traps.files import Tied
 
     tokens = torch.tensor([[5, 59, 7]])
     folder = audit(Tied().eval(), tokens, skip=QUICK).bundle(tmp_path / "bundle")
-    assert run_bundle(folder).returncode == 0
+    assert run_here(folder)[0] == 0
     (_, model), (_, call) = unpickled(folder, "model"), unpickled(folder, "call")
     assert model.words.weight is model.head.weight
     assert torch.equal(call["args"][0], tokens)
@@ -335,12 +350,25 @@ def test_a_class_from_a_script_comes_with_the_bundle(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_bundle_shows_the_opset_that_was_not_written(tmp_path):
+def test_a_bundle_shows_the_opset_that_was_not_written(tmp_path, run_here):
     report = audit(nn.ReLU().eval(), torch.ones(2), opset=9, skip=QUICK)
     assert by_stage(report)["export"].verdict == "broken"
-    done = run_bundle(report.bundle(tmp_path / "bundle"))
-    assert done.returncode == 1
-    assert "asked for opset 9, and the file has 18" in done.stdout
+    code, said = run_here(report.bundle(tmp_path / "bundle"))
+    assert (code, "asked for opset 9, and the file has 18" in said) == (1, True)
+
+
+class Half(nn.Module):
+    def forward(self, x):
+        return x.float().exp().to(x.dtype)
+
+
+def test_a_bfloat16_model_is_audited_whole_and_its_bundle_runs(tmp_path, run_here):
+    x = torch.linspace(-2, 2, 6, dtype=torch.bfloat16).reshape(3, 2)
+    report = audit(Half().eval(), x, dynamic={"x": {0: "rows"}}, skip=QUICK)
+    assert report, report
+    assert "kept" in by_stage(report)["contract"].sentence
+    code, said = run_here(report.bundle(tmp_path / "bundle"))
+    assert (code, said.count(": agrees")) == (0, 1)
 
 
 def test_a_bundle_never_replaces_what_is_there(sound, tmp_path):
@@ -499,10 +527,9 @@ def test_the_last_wording_of_a_cell_that_ran_again_stands_in_the_place_of_the_fi
         "deep = torch.tensor(2)\nlocal = print('said')\nprint(deep)",
         "deep = deep + 1",
     )
-    shown = {f"<ipython-input-{i}>": (0, None, [text], "") for i, text in enumerate(texts)}
-    monkeypatch.setattr(linecache, "cache", shown)
-    monkeypatch.setattr(linecache, "getlines", lambda file: linecache.cache[file][2])
-    main = SimpleNamespace(width=8, Net=None, deep=torch.tensor(3), torch=torch, lib=None)
+    shown = {f"<ipython-input-{i}>": [text] for i, text in enumerate(texts)}
+    monkeypatch.setattr(cells, "linecache", SimpleNamespace(cache=shown, getlines=shown.get))
+    main = SimpleNamespace(width=8, Net=object(), deep=torch.tensor(3), torch=torch, lib=None)
     monkeypatch.setitem(sys.modules, "__main__", main)
     made = cells.needed({"Net"})
     assert made.lacking == ()
