@@ -162,8 +162,10 @@ def call_of(
 
 def ort_value(array: np.ndarray, device: str = "cpu") -> onnxruntime.OrtValue:
     """An array as ONNX Runtime takes it, those of ml_dtypes too: bfloat16 and float8."""
+    from numpy import asarray
     from onnxruntime import OrtValue
 
+    array = asarray(array, order="C")  # which ONNX Runtime takes for granted
     if array.dtype.isbuiltin != _FOREIGN:
         return OrtValue.ortvalue_from_numpy(array, device, 0)
     from onnx.helper import np_dtype_to_tensor_dtype

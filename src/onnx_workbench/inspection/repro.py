@@ -159,7 +159,7 @@ def ort_value(x):
     import torch
     from onnxruntime import OrtValue
 
-    name = str(x.dtype).removeprefix("torch.")
+    x, name = x.contiguous(), str(x.dtype).removeprefix("torch.")
     if name != "bfloat16" and not name.startswith("float8"):
         return OrtValue.ortvalue_from_numpy(x.numpy())
     bits = x.view(torch.uint8 if x.itemsize == 1 else torch.uint16).numpy()
