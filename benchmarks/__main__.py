@@ -15,7 +15,8 @@ at this moment. Run it with the Python of `.venv`; nothing is written outside a 
     export      capture + export of two models, beside a bare torch.onnx.export of the same
     lines       how much of ONNX Runtime's time finds its line, on eight architectures of models.py,
                 and what trace() and profile() take; tables of their own, beside nothing
-    audit       the zoo and its mended twins, ten sound models, 500 nodes, 1 GB of weights
+    audit       the zoo and its mended twins, ten sound models, 500 nodes, 1 GB of weights; each
+                row as soon as it is known
     values      every value of a model of 200 nodes against PyTorch's: verify(values=True) beside
                 torch.onnx.verification, which opens a session for each
     notebooks   each lesson run in a new kernel, wall time and peak memory of the kernel and its
@@ -58,7 +59,7 @@ FIGURES: dict[str, Callable[[], Iterable[Pair]]] = {
     "viewer": viewer_time.measure,
     "set-up": setup_cost.measure,
 }
-TABLES: dict[str, Callable[[], str]] = {
+TABLES: dict[str, Callable[[], Iterable[str]]] = {
     "lines": line_profile.report,
     "values": values_time.report,
     "audit": audit_report.report,
@@ -83,7 +84,8 @@ def main() -> None:
     for name in chosen.figures:
         print(f"measuring {name} ...", file=sys.stderr)
         if name in TABLES:
-            print(TABLES[name]())
+            for part in TABLES[name]():
+                print(part, flush=True)
         elif name == RACE:
             print(race_honesty.report(chosen.races, chosen.into, chosen.only))
         else:

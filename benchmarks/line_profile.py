@@ -24,12 +24,12 @@ HEADER = (
 BUDGET = 2.0
 
 
-def report() -> str:
+def report() -> Iterator[str]:
     """Two tables: the join on each architecture, and the time of ``trace``."""
     joined = [_joined(name, models.case(name)) for name in models.MAKERS]
     joined.append(_joined("500 nodes", models.Case(models.Deep(500).eval(), (torch.ones(8),), {})))
     traced = table(list(_traced()), ("nodes", "trace()", "per node"), right=(0, 1, 2))
-    return f"{table(joined, HEADER, right=range(1, 9))}\n\n{traced}"
+    yield f"{table(joined, HEADER, right=range(1, 9))}\n\n{traced}"
 
 
 def _joined(name: str, case: models.Case) -> tuple[str, ...]:

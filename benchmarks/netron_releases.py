@@ -25,13 +25,13 @@ PIP = [sys.executable, "-m", "pip"]
 GRAPH = Graph("20 nodes", 20)
 
 
-def report() -> str:
+def report() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as home, launched() as browser:
         folder = Path(home)
         (folder / "model.py").write_text(SOURCE)
         model = onnx.load(GRAPH.write(folder))
         rows = [(name, *tried(browser, model, wheel)) for name, wheel in wheels(folder)]
-    return table(rows, ("netron", "drawn", "line", "heat", "asked", "else"), right=[1, 3, 4])
+    yield table(rows, ("netron", "drawn", "line", "heat", "asked", "else"), right=[1, 3, 4])
 
 
 def releases() -> list[str]:

@@ -1,5 +1,6 @@
 import errno
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import torch
 from models import Branch, Cond, Scores
 from torch import nn
 
-from onnx_workbench import artifact, capture, export, load, verify
+from onnx_workbench import artifact, capture, export, load, profile, verify
 from onnx_workbench.errors import (
     CaptureError,
     ExportError,
@@ -93,6 +94,33 @@ def test_an_entry_times_a_session_of_its_own_with_the_threads_asked_for(scores):
     assert ready.timed == (
         "session.run: NumPy in and out, no copies from or to tensors, ONNX Runtime's defaults"
     )
+
+
+class Narrow(nn.Module):
+    """Takes and gives what NumPy has no dtype for; one Cast each way, which the CPU has."""
+
+    def forward(self, x):
+        wide = torch.exp(x.float())
+        return wide, wide.to(x.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
+def test_dtypes_that_numpy_lacks_go_in_and_out_wherever_a_call_is_made(dtype, tmp_path):
+    x = torch.linspace(-2, 2, 6).to(dtype).reshape(2, 3).T  # not contiguous
+    narrow = export(Narrow().eval(), tmp_path / "narrow.onnx", x, dynamic={"x": {0: "n"}})
+    assert verify(Narrow().eval(), narrow, x)
+    assert [out.dtype for out in narrow(x[:2])] == [torch.float32, dtype]
+    inside = verify(Narrow().eval(), narrow, x, values=True)
+    assert {step.value.partition("[")[0] for step in inside.steps} == {
+        "float32",
+        str(dtype).removeprefix("torch."),
+    }
+    assert inside
+    for part in (narrow, narrow.using(bound=True)):
+        ready = pickle.loads(pickle.dumps(part.entry(x)))()
+        ready.run()
+    assert narrow.entry(x)().timed.startswith("run_with_ort_values: NumPy lacks a dtype")
+    assert profile(narrow, x, seconds=0).recording.kernels
 
 
 def test_the_tracer_bakes_a_branch_that_capture_refuses_and_cond_keeps(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,7 @@ from onnxscript import opset20 as op
 from torch import nn
 
 import onnx_workbench as ow
-from onnx_workbench import divergence, exposed
+from onnx_workbench import divergence, runtime
 from onnx_workbench.errors import InputError
 
 X = torch.linspace(-2, 2, 24).reshape(4, 6)
@@ -161,9 +162,8 @@ def test_a_bfloat16_value_is_read_the_public_way_and_as_before_onnx_runtime_1_27
     session = onnxruntime.InferenceSession(model.SerializeToString())
     feeds = {"x": onnxruntime.OrtValue.ortvalue_from_numpy(np.float32([1.5, -2]))}
     [value] = session.run_with_ort_values(None, feeds)
-    told = {"is_tensor": lambda: True, "data_type": value.data_type}
-    told |= {"__dlpack__": value.__dlpack__} if public else {"_ortvalue": value._ortvalue}
-    got = exposed._tensor(SimpleNamespace(**told))
+    told = {"__dlpack__": value.__dlpack__} if public else {"_ortvalue": value._ortvalue}
+    got = runtime.view(SimpleNamespace(**told))
     assert (got.dtype, got.tolist()) == (torch.bfloat16, [1.5, -2.0])
 
 
@@ -236,6 +236,40 @@ def test_dropout_in_eval_mode_is_not_random(tmp_path):
     assert not found.random
 
 
+def test_an_infinity_hides_no_error_and_a_large_value_is_compared_to_its_end():
+    value = torch.full((3 * divergence._SLICE,), 2.0)
+    value[0], value[1], value[2] = torch.inf, -torch.inf, torch.nan
+    other = value.clone()
+    assert not divergence._error(value, other, None).wrong
+    other[-1] = 2.02
+    found = divergence._error(value, other, None)
+    assert found.wrong
+    assert found.error == pytest.approx(0.02 / 2.2, rel=1e-3)
+    other[-1], other[0] = 2.0, -torch.inf
+    assert divergence._error(value, other, None).wrong
+
+
+def test_along_the_graph_each_node_runs_once_and_an_earlier_value_can_still_be_asked_for():
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 20]> g (float[2] x) => (float[2] e) '
+        "{ a = Neg(x)  b = Exp(a)  c = Add(b, x)  d = Relu(c)  e = Add(d, b) }"
+    )
+    ran = []
+
+    class Watched(divergence.Exposed):
+        def _session(self, part, names):
+            ran.append([site.name for site in part])
+            return super()._session(part, names)
+
+    whole = Watched(Path("g.onnx"), model, runtime.CPU, {"x": np.float32([1, -2])})
+    made = [whole.run([name])[name] for name in "bde"]
+    assert ran == [["a", "b"], ["c", "d"], ["e"]]
+    b = torch.exp(torch.tensor([-1.0, 2.0]))
+    torch.testing.assert_close(made[2], torch.relu(b + torch.tensor([1.0, -2.0])) + b)
+    assert whole.run(["a"])["a"].tolist() == [-1.0, 2.0]
+    assert whole._there == whole._feeds, "nothing reads what was made"
+
+
 def test_a_value_of_another_shape_is_not_compared(tmp_path):
     assert divergence._error(torch.ones(2, 3), torch.ones(1, 3), None) is None
     assert divergence._error(torch.ones(2), torch.ones(2).double(), None) is None
@@ -247,9 +281,7 @@ def test_chunks_give_what_one_pass_gives(chunk, tmp_path, monkeypatch):
     whole = ow.verify(Residual().eval(), file, X, values=True)
     opened = []
     run = divergence.Exposed.run
-    monkeypatch.setattr(
-        divergence.Exposed, "run", lambda self, n, f: opened.append(n) or run(self, n, f)
-    )
+    monkeypatch.setattr(divergence.Exposed, "run", lambda self, n: opened.append(n) or run(self, n))
     monkeypatch.setattr(divergence, "CHUNK", chunk)
     assert ow.verify(Residual().eval(), file, X, values=True).steps == whole.steps
     assert len(opened) > 1

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from torch import nn
 from onnx_workbench import __main__ as terminal
 from onnx_workbench import audit, export, load
 from onnx_workbench.errors import InputError
-from onnx_workbench.inspection import stages
+from onnx_workbench.inspection import cells, stages
 from onnx_workbench.inspection.finding import FAULTS, VERDICTS, Finding
 
 QUICK = {"opsets", "latency", "hot lines"}
@@ -199,6 +200,24 @@ def run_bundle(folder):
     return subprocess.run(command, cwd=empty, capture_output=True, text=True, timeout=300)
 
 
+@pytest.fixture
+def run_here(monkeypatch, capsys):
+    """In this process, which saves seconds: the exit code, and what was printed."""
+
+    def run(folder):
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        capsys.readouterr()
+        return namespace_of(folder)["main"](), capsys.readouterr().out
+
+    return run
+
+
+def namespace_of(folder):
+    namespace = {"__file__": str(folder / "repro.py"), "__name__": "repro"}
+    exec((folder / "repro.py").read_text(), namespace)
+    return namespace
+
+
 def test_a_bundle_runs_by_itself_and_holds_no_weight(sound, tmp_path):
     folder = sound.bundle(tmp_path / "bundle")
     done = run_bundle(folder)
@@ -277,9 +296,7 @@ class Kinds(nn.Module):
 
 
 def unpickled(folder, name):
-    namespace = {"__file__": str(folder / "repro.py"), "__name__": "repro"}
-    exec((folder / "repro.py").read_text(), namespace)
-    value, told = namespace["read"](name)
+    value, told = namespace_of(folder)["read"](name)
     return told, value
 
 
@@ -293,12 +310,12 @@ def test_a_translation_that_cannot_be_found_by_name_is_told(tmp_path):
         report.bundle(tmp_path / "bundle")
 
 
-def test_indices_keep_their_range_and_ties_stay_ties(tmp_path):
+def test_indices_keep_their_range_and_ties_stay_ties(tmp_path, run_here):
     from onnx_workbench.lessons.traps.files import Tied
 
     tokens = torch.tensor([[5, 59, 7]])
     folder = audit(Tied().eval(), tokens, skip=QUICK).bundle(tmp_path / "bundle")
-    assert run_bundle(folder).returncode == 0
+    assert run_here(folder)[0] == 0
     (_, model), (_, call) = unpickled(folder, "model"), unpickled(folder, "call")
     assert model.words.weight is model.head.weight
     assert torch.equal(call["args"][0], tokens)
@@ -307,23 +324,51 @@ def test_indices_keep_their_range_and_ties_stay_ties(tmp_path):
 def test_a_class_from_a_script_comes_with_the_bundle(tmp_path):
     (tmp_path / "script.py").write_text(
         "import torch\nfrom torch import nn\nimport onnx_workbench as ow\n"
-        "from beside import twice\n"
-        "class Net(nn.Module):\n    def forward(self, x):\n        return twice(x)\n"
-        "report = ow.audit(Net().eval(), torch.ones(2), "
+        "from onnxscript import opset18 as op\nfrom beside import twice\n"
+        "GAIN = len(open('script.py').read()) * 0 + 3\nOFFSETS = {}\n"
+        "OFFSETS['x'] = torch.tensor(1.0)\n"
+        "lib = torch.library.Library('written', 'DEF')\nlib.define('plus(Tensor x) -> Tensor')\n"
+        "@torch.library.impl(lib, 'plus', 'CompositeExplicitAutograd')\n"
+        "def _(x):\n    return x + OFFSETS['x']\n"
+        "@torch.library.register_fake('written::plus')\n"
+        "def _(x):\n    return torch.empty_like(x)\n"
+        "def plus(x):\n    return op.Add(x, 1.0)\n"
+        "class Net(nn.Module):\n    def forward(self, x):\n"
+        "        return torch.ops.written.plus(twice(x)) * GAIN if hidden else x\n"
+        "exec('hidden = object()')\ntraining = print('not in the bundle')\n"
+        "table = {torch.ops.written.plus.default: plus}\n"
+        "report = ow.audit(Net().eval(), torch.ones(2), translations=table, "
         "skip={'opsets', 'latency', 'hot lines'})\nreport.bundle('bundle')\n"
     )
     (tmp_path / "beside.py").write_text("def twice(x):\n    return x * 2\n")
     subprocess.run([sys.executable, "script.py"], cwd=tmp_path, check=True, capture_output=True)
+    said = "print('not in this bundle, since no statement binds it: hidden')"
+    script = tmp_path / "bundle" / "source" / "notebook.py"
+    assert (said in script.read_text(), "training" in script.read_text()) == (True, False)
+    script.write_text(f"hidden = True\n{script.read_text()}")
     done = run_bundle(tmp_path / "bundle")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_bundle_shows_the_opset_that_was_not_written(tmp_path):
+def test_a_bundle_shows_the_opset_that_was_not_written(tmp_path, run_here):
     report = audit(nn.ReLU().eval(), torch.ones(2), opset=9, skip=QUICK)
     assert by_stage(report)["export"].verdict == "broken"
-    done = run_bundle(report.bundle(tmp_path / "bundle"))
-    assert done.returncode == 1
-    assert "asked for opset 9, and the file has 18" in done.stdout
+    code, said = run_here(report.bundle(tmp_path / "bundle"))
+    assert (code, "asked for opset 9, and the file has 18" in said) == (1, True)
+
+
+class Half(nn.Module):
+    def forward(self, x):
+        return x.float().exp().to(x.dtype)
+
+
+def test_a_bfloat16_model_is_audited_whole_and_its_bundle_runs(tmp_path, run_here):
+    x = torch.linspace(-2, 2, 6, dtype=torch.bfloat16).reshape(3, 2)
+    report = audit(Half().eval(), x, dynamic={"x": {0: "rows"}}, skip=QUICK)
+    assert report, report
+    assert "kept" in by_stage(report)["contract"].sentence
+    code, said = run_here(report.bundle(tmp_path / "bundle"))
+    assert (code, said.count(": agrees")) == (0, 1)
 
 
 def test_a_bundle_never_replaces_what_is_there(sound, tmp_path):
@@ -470,3 +515,31 @@ def test_a_kernel_that_the_provider_lacks_gets_the_dtypes_as_repair():
     report = audit(Brain().eval(), torch.ones(2, 2, dtype=torch.bfloat16))
     (fault,) = report.faults
     assert "no kernel for its dtypes: compute that step in float32" in fault.repair
+
+
+def test_the_last_wording_of_a_cell_that_ran_again_stands_in_the_place_of_the_first(monkeypatch):
+    texts = (
+        "from __future__ import annotations\nimport torch\nwidth = 4",
+        "lib = torch.library.Library('a')",
+        "class Net:\n    size = width\n    step = 1",
+        "lib = torch.library.Library('b')",
+        "class Net:\n    size = width\n    def f(self):\n        local = 1\n        return deep",
+        "deep = torch.tensor(2)\nlocal = print('said')\nprint(deep)",
+        "deep = deep + 1",
+    )
+    shown = {f"<ipython-input-{i}>": [text] for i, text in enumerate(texts)}
+    monkeypatch.setattr(cells, "linecache", SimpleNamespace(cache=shown, getlines=shown.get))
+    main = SimpleNamespace(width=8, Net=object(), deep=torch.tensor(3), torch=torch, lib=None)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    made = cells.needed({"Net"})
+    assert made.lacking == ()
+    assert made.text.split("\n\n") == [
+        "from __future__ import annotations",
+        "width = 8",
+        "import torch",
+        "lib = torch.library.Library('b')",
+        "class Net:\n    size = width",
+        "    def f(self):\n        local = 1\n        return deep",
+        "deep = torch.tensor(2)",
+        "deep = deep + 1\n",
+    ]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from onnx_workbench import capture, load, opsets
+from onnx_workbench import capture, export, load, opsets
 from onnx_workbench.errors import LoadError
 from onnx_workbench.proto import mislabelled
 
@@ -46,9 +46,20 @@ def test_the_table_says_what_was_reached_and_why_it_ended(gelu):
     assert "<table>" in gelu._repr_html_()
 
 
-def test_a_graph_is_captured_once_and_known_by_its_own_arguments():
+def test_a_graph_is_captured_once_and_a_file_is_gone_before_the_next_is_written(monkeypatch):
     graph = capture(nn.ReLU().eval(), torch.ones(2, 3), dynamic={"input": {0: "n"}})
-    assert opsets(graph, asked=[18]).good == (18,)
+    written, standing = [], []
+
+    def watched(*args, **options):
+        standing.extend(path for path in written if path.exists())
+        artifact = export(*args, **options)
+        written.append(artifact.path)
+        return artifact
+
+    monkeypatch.setattr("onnx_workbench.ladder.export", watched)
+    assert opsets(graph, asked=[18, 20]).good == (18, 20)
+    assert (len(written), standing) == (2, [])
+    assert not any(path.parent.exists() for path in written)
 
 
 def test_other_numbers_than_the_models_are_told(monkeypatch):

@@ -18,6 +18,8 @@ TOLERANCES = {
     torch.float32: (1e-4, 1e-5),
     torch.float16: (1e-2, 1e-3),
     torch.bfloat16: (5e-2, 1e-2),
+    torch.float8_e4m3fn: (0.25, 0.05),  # two steps of its three bits
+    torch.float8_e5m2: (0.5, 0.1),
     torch.complex64: (1e-4, 1e-5),
     torch.complex128: (1e-7, 1e-9),
 }
@@ -154,13 +156,14 @@ def errors(
     a: torch.Tensor, b: torch.Tensor, relative: float, absolute: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Absolute error, magnitude of ``a``, and what is wrong, element by element."""
-    same = (a == b) | ((a != a) & (b != b))  # equal numbers, equal infinities, NaN and NaN
-    wide = torch.complex128 if a.is_complex() else torch.float64
-    distance = (a.to(wide) - b.to(wide)).abs()
-    error = torch.where(same, 0.0, distance.nan_to_num(nan=torch.inf, posinf=torch.inf))
-    scale = a.to(wide).abs().nan_to_num(nan=0.0)
-    if not (a.is_floating_point() or a.is_complex()):
-        return error, scale, ~same  # a double does not hold every whole number
+    x, y = (part.to(torch.complex128 if a.is_complex() else torch.float64) for part in (a, b))
+    exact = not (a.is_floating_point() or a.is_complex())
+    # equal numbers, equal infinities, NaN and NaN; a double does not hold every whole number
+    same = a == b if exact else (x == y) | ((x != x) & (y != y))
+    error = torch.where(same, 0.0, (x - y).abs().nan_to_num(nan=torch.inf, posinf=torch.inf))
+    scale = x.abs().nan_to_num(nan=0.0)
+    if exact:
+        return error, scale, ~same
     wrong = ~same & (~(error <= absolute + relative * scale) | error.isinf())
     return error, scale, wrong
 

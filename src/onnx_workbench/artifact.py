@@ -28,7 +28,7 @@ from .capturing.graph import Graph, capture
 from .capturing.signature import Signature
 from .errors import ExportError, InputError, LoadError
 from .proto import mislabelled, opset_of
-from .session import Entry, Options
+from .session import Entry, Options, call_of
 from .source import Line, user_line
 from .text import plural, size, table
 
@@ -153,8 +153,9 @@ class Artifact:
     translated: ExportedProgram | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        results = runtime.run(self.session, self.feeds(*args, **kwargs), self.path.name)
-        tensors = [torch.from_numpy(np.asarray(result)) for result in results]
+        feeds = self.feeds(*args, **kwargs)
+        results = runtime.run(call_of(self.session, feeds), feeds, self.path.name)
+        tensors = [runtime.tensor(result) for result in results]
         if self.signature:
             return self.signature.unflatten(tensors)
         return tensors[0] if len(tensors) == 1 else tuple(tensors)
@@ -202,7 +203,8 @@ class Artifact:
 
     def feeds(self, *args: Any, **kwargs: Any) -> dict[str, np.ndarray]:
         """One call as ``session.run`` takes it: NumPy arrays by input name, sharing the tensors'
-        memory where they can.
+        memory where they can. Those of bfloat16 and float8 are of ml_dtypes, and
+        ``run_with_ort_values`` takes them.
 
         Raises:
             InputError: the call does not fit the model.
@@ -211,7 +213,7 @@ class Artifact:
         for value, tensor in zip(self.inputs, tensors, strict=True):
             runtime.check_input(value, tensor)
         return {
-            value.name: tensor.detach().numpy()
+            value.name: runtime.array(tensor)
             for value, tensor in zip(self.inputs, tensors, strict=True)
         }
 

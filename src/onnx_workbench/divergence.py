@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 CHUNK = 256_000_000
 """Bytes of values that are held at a time, in PyTorch and again in ONNX Runtime."""
 
+_SLICE = 1 << 15
+"""Elements compared at a time: what is computed of them in double stays in a core's cache."""
+
 _JUMP = 10.0
 """A node whose error is this many times that of its inputs made it; one below passed it on."""
 _LEAST = 1e-3
@@ -301,8 +304,8 @@ class _Beside(fx.Interpreter):
         tolerance: tuple[float, float] | None,
     ) -> None:
         super().__init__(program.graph_module, garbage_collect_values=True)
-        self.program, self.feeds, self.tolerance = program, feeds, tolerance
-        self.exposed = Exposed(artifact.path, artifact.proto, artifact.provider)
+        self.program, self.tolerance = program, tolerance
+        self.exposed = Exposed(artifact.path, artifact.proto, artifact.provider, feeds)
         self.held: dict[fx.Node, tuple[str, Any]] = {}
         self.bytes = 0
         self.errors: dict[fx.Node, _Error] = {}
@@ -361,7 +364,7 @@ class _Beside(fx.Interpreter):
         if not self.held:
             return
         wanted = list(dict.fromkeys(name for name, _ in self.held.values()))
-        made = self.exposed.run(wanted, self.feeds)
+        made = self.exposed.run(wanted)
         for node, (name, reference) in self.held.items():
             found = _error(reference, made[name], self.tolerance)
             if found is None:
@@ -491,11 +494,24 @@ def _error(
     word = shaped(reference.dtype, reference.shape)
     if not reference.numel():
         return _Error(word, 0.0, relative, wrong=False)
-    distance, scale, wrong = errors(reference.cpu(), value, 0.0, 0.0)
-    finite = scale[scale.isfinite()]
-    peak = max(float(finite.max()) if finite.numel() else 0.0, _LEAST)
+    one, other = reference.cpu().flatten(), value.flatten()
+    peak = max(_LEAST, *(_magnitude(part) for part in one.split(_SLICE)))
     floor = peak * (absolute / relative if relative else 1.0)
-    ratio = (distance / (scale + floor)).nan_to_num(nan=math.inf)
-    worst = float(torch.where(distance == 0, 0.0, ratio).max())
+    found = [
+        _worst(*parts, floor) for parts in zip(one.split(_SLICE), other.split(_SLICE), strict=True)
+    ]
+    worst = max(error for error, _ in found)
     exact = not (reference.is_floating_point() or reference.is_complex())
-    return _Error(word, worst, relative, bool(wrong.any()) if exact else worst > relative)
+    return _Error(word, worst, relative, any(w for _, w in found) if exact else worst > relative)
+
+
+def _magnitude(part: torch.Tensor) -> float:
+    """The largest that is finite."""
+    finite = part.abs() if part.is_complex() else part.double().abs()
+    return float(finite.nan_to_num(nan=0.0, posinf=0.0).max())
+
+
+def _worst(a: torch.Tensor, b: torch.Tensor, floor: float) -> tuple[float, bool]:
+    distance, scale, wrong = errors(a, b, 0.0, 0.0)
+    ratio = (distance / (scale + floor)).nan_to_num(nan=math.inf)
+    return float(torch.where(distance == 0, 0.0, ratio).max()), bool(wrong.any())

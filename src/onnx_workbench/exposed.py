@@ -1,50 +1,64 @@
-"""Any value of an ONNX graph on demand: the same nodes, with other outputs."""
+"""Any value of an ONNX graph on demand: the nodes that make it, in a session of their own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import torch
 
 from .errors import LoadError, RunError
-from .proto import sites
+from .proto import Site, walk
+from .runtime import view
+from .session import ort_value
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 _SMALL = 1024
 """Bytes up to which a weight stays in the graph: shapes, axes and scalars are read there."""
 
 
 class Exposed:
-    """A model whose values can be asked for by name.
+    """A model and one call of it, whose values can be asked for by name.
 
-    Each :meth:`run` opens a session with those values as outputs. All of them share one copy of the
-    weights: the artifact's own bytes, or its file of weights mapped into memory. The graph runs as
-    it was written, without ONNX Runtime's optimiser (functions alone need its basic level).
+    Each :meth:`run` opens a session over the nodes that make those values, out of the inputs and of
+    what earlier runs made and nodes to come still read: runs that go along the graph compute each
+    node once, and hold no more than the values asked for and those that the model itself would
+    hold. All share one copy of the weights: the artifact's own bytes, or its file of weights mapped
+    into memory. The graph runs as it was written, without ONNX Runtime's optimiser (functions
+    alone need its basic level).
 
     >>> from onnx import parser
     >>> model = parser.parse_model('<ir_version: 10, opset_import: ["": 20]> half (float[2] x) '
     ...     '=> (float[2] y) { h = Neg(x)  y = Relu(h) }')
-    >>> Exposed(Path("half.onnx"), model, "CPUExecutionProvider").run(
-    ...     ["h"], {"x": np.ones(2, np.float32)})
+    >>> feeds = {"x": np.ones(2, np.float32)}
+    >>> Exposed(Path("half.onnx"), model, "CPUExecutionProvider", feeds).run(["h"])
     {'h': tensor([-1., -1.])}
     """
 
-    def __init__(self, path: Path, model: onnx.ModelProto, provider: str) -> None:
+    def __init__(
+        self, path: Path, model: onnx.ModelProto, provider: str, feeds: Mapping[str, np.ndarray]
+    ) -> None:
         self._path, self._model, self._provider = path, model, provider
+        self._feeds = {name: ort_value(array) for name, array in feeds.items()}
+        self._there = self._feeds
+        self._nodes = [site for site in walk(model) if not site.inside]
+        self._done: set[str] = set()
 
     @cached_property
     def names(self) -> frozenset[str]:
         """The values that can be asked for: what the nodes of the main graph make."""
-        return frozenset(v for node in self._model.graph.node for v in node.output if v)
+        return frozenset(self._makers)
 
     @cached_property
     def hidden(self) -> tuple[str, ...]:
         """Those that cannot: they are made in the body of a node or of a function."""
-        return tuple(v for site in sites(self._model) if site.inside for v in site.outputs)
+        return tuple(v for site in walk(self._model) if site.inside for v in site.outputs)
 
     def weight(self, name: str) -> torch.Tensor | None:
         """An initializer, None where there is none of that name."""
@@ -52,39 +66,87 @@ class Exposed:
         array = None if tensor is None else _array(tensor, self._path.parent)
         return None if array is None else torch.from_numpy(np.array(array))
 
-    def run(self, names: Sequence[str], feeds: Mapping[str, Any]) -> dict[str, Any]:
-        """These values for these inputs; a tensor each, or a list where it is a sequence.
+    def run(self, names: Sequence[str]) -> dict[str, Any]:
+        """These values; a tensor each, in ONNX Runtime's memory, or a list where it is a sequence.
 
         Raises:
             LoadError, RunError: ONNX Runtime refused.
         """
+        part = self._part(names)
+        self._done |= {site.name for site in part}
+        later = {v for site in self._nodes if site.name not in self._done for v in site.inputs}
+        made = {value for site in part for value in site.outputs}
+        wanted = [*dict.fromkeys([*names, *sorted(made & later)])]
+        found = self._there | self._made(part, [v for v in wanted if v not in self._there])
+        kept = {v: x for v, x in found.items() if v in later and x.is_tensor()}
+        self._there = self._feeds | kept
+        return {name: _tensor(found[name]) for name in names}
+
+    def _part(self, names: Sequence[str]) -> list[Site]:
+        """The nodes that make these values out of what is there."""
+        needed: set[str] = set()
+        waiting = list(names)
+        while waiting:
+            name = waiting.pop()
+            site = self._makers.get(name)
+            if site and name not in self._there and site.name not in needed:
+                needed.add(site.name)
+                waiting += site.inputs
+        return [site for site in self._nodes if site.name in needed]
+
+    def _made(self, part: Sequence[Site], names: Sequence[str]) -> dict[str, Any]:
+        if not names:
+            return {}
+        session, feeds = self._session(part, names)
+        try:
+            results = session.run_with_ort_values(list(names), feeds)
+        except Exception as error:
+            raise RunError(
+                f"ONNX Runtime failed while running {self._path.name} without its optimiser: "
+                f"{str(error).splitlines()[0]}\nWhat helps: try the sizes of the export."
+            ) from error
+        return dict(zip(names, results, strict=True))
+
+    def _session(
+        self, part: Sequence[Site], names: Sequence[str]
+    ) -> tuple[onnxruntime.InferenceSession, dict[str, Any]]:
+        """One over these nodes, and what it is to be fed."""
         import onnxruntime
 
+        read = {value for site in part for value in site.inputs}
+        feeds = {name: value for name, value in self._there.items() if name in read}
+        weights = {name: tensor for name, tensor in self._initializers.items() if name in read}
+        shared = {name: ort_value(self._shared[name]) for name in weights if name in self._shared}
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
+        options.enable_cpu_mem_arena = False  # which grows by doubling, for one run
         level = "ORT_ENABLE_BASIC" if self._model.functions else "ORT_DISABLE_ALL"
         options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
-        shared = {name: _ort_value(array) for name, array in self._shared.items()}
         options.add_external_initializers(list(shared), list(shared.values()))
-        model = self._with_outputs(names).SerializeToString()
+        graph = onnx.helper.make_graph(
+            [site.node for site in part],
+            self._model.graph.name,
+            [_info(name, value) for name, value in feeds.items()],
+            [onnx.ValueInfoProto(name=name) for name in names],
+            list(self._light(weights)),
+        )
+        opsets, functions = self._model.opset_import, self._model.functions
+        model = onnx.helper.make_model(graph, opset_imports=opsets, functions=functions)
+        model.ir_version = self._model.ir_version
         try:
-            session = onnxruntime.InferenceSession(model, options, providers=[self._provider])
+            return onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=[self._provider]
+            ), feeds
         except Exception as error:
             raise LoadError(
                 f"{self._path.name} could not be loaded with {len(names)} of its values as "
                 f"outputs: {str(error).splitlines()[0]}\n"
                 "What helps: compare the outputs alone, without values=True."
             ) from error
-        try:
-            results = session.run_with_ort_values(
-                list(names), {key: _ort_value(array) for key, array in feeds.items()}
-            )
-        except Exception as error:
-            raise RunError(
-                f"ONNX Runtime failed while running {self._path.name} without its optimiser: "
-                f"{str(error).splitlines()[0]}\nWhat helps: try the sizes of the export."
-            ) from error
-        return {name: _tensor(result) for name, result in zip(names, results, strict=True)}
+
+    @cached_property
+    def _makers(self) -> dict[str, Site]:
+        return {value: site for site in self._nodes for value in site.outputs}
 
     @cached_property
     def _initializers(self) -> dict[str, onnx.TensorProto]:
@@ -100,18 +162,9 @@ class Exposed:
                 found[name] = array
         return found
 
-    def _with_outputs(self, names: Sequence[str]) -> onnx.ModelProto:
-        graph, helper = self._model.graph, onnx.helper
-        outputs = [onnx.ValueInfoProto(name=name) for name in names]
-        light = helper.make_graph(graph.node, graph.name, graph.input, outputs, list(self._light()))
-        opsets = self._model.opset_import
-        model = helper.make_model(light, opset_imports=opsets, functions=self._model.functions)
-        model.ir_version = self._model.ir_version
-        return model
-
-    def _light(self) -> Iterator[onnx.TensorProto]:
+    def _light(self, weights: Mapping[str, onnx.TensorProto]) -> Iterator[onnx.TensorProto]:
         """Each weight, in place or as a promise that the session's own options keep."""
-        for name, tensor in self._initializers.items():
+        for name, tensor in weights.items():
             light = onnx.TensorProto(name=name, data_type=tensor.data_type, dims=tensor.dims)
             if name in self._shared:
                 light.data_location = onnx.TensorProto.EXTERNAL
@@ -141,16 +194,9 @@ def _array(tensor: onnx.TensorProto, folder: Path) -> np.ndarray | None:
 _PACKED = {onnx.TensorProto.INT4, onnx.TensorProto.UINT4, onnx.TensorProto.BFLOAT16}
 
 
-def _ort_value(array: np.ndarray) -> Any:
-    import onnxruntime
-
-    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+def _info(name: str, value: Any) -> onnx.ValueInfoProto:
+    return onnx.helper.make_tensor_value_info(name, value.element_type(), value.shape())
 
 
 def _tensor(result: Any) -> Any:
-    if not result.is_tensor():
-        return result
-    if result.data_type() != "tensor(bfloat16)":
-        return torch.from_numpy(np.asarray(result.numpy()))
-    public = getattr(result, "__dlpack__", None)  # since ONNX Runtime 1.27
-    return torch.utils.dlpack.from_dlpack((public or result._ortvalue.to_dlpack)())
+    return view(result) if result.is_tensor() else result

@@ -15,7 +15,7 @@ from torch import nn
 
 from . import progress
 from .agreement import agree
-from .artifact import export
+from .artifact import Artifact, export
 from .capturing.exporter import Translations
 from .capturing.graph import Graph, capture
 from .errors import ExportError, WorkbenchError
@@ -62,12 +62,8 @@ def opsets(
     """
     graph = model if isinstance(model, Graph) else capture(model, *args, dynamic=dynamic, **kwargs)
     wanted = range(FIRST, onnx.defs.onnx_opset_version() + 1) if asked is None else asked
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        rungs = [
-            _rung(graph, Path(folder), opset=opset, translations=translations)
-            for opset in progress.bar([*wanted], delay=2)
-        ]
-    return Ladder(graph.name, tuple(rungs))
+    steps = progress.bar([*wanted], delay=2)
+    return Ladder(graph.name, tuple(_rung(graph, opset, translations) for opset in steps))
 
 
 @dataclass(frozen=True)
@@ -144,19 +140,22 @@ class Ladder:
         ]
 
 
-def _rung(graph: Graph, folder: Path, opset: int, **options: Any) -> Rung:
-    """One export, with the file gone afterwards."""
-    path = folder / f"{opset}.onnx"
-    try:
-        artifact = export(graph, path, opset=opset, **options)
-    except ExportError as error:
-        return Rung(opset, error.got, Counter(), error.step, said=str(error).splitlines()[0])
+def _rung(graph: Graph, opset: int, translations: Translations | None) -> Rung:
+    """One export, in a folder that is gone before the next: the files of a model may be large."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / f"{opset}.onnx"
+        try:
+            artifact = export(graph, path, opset=opset, translations=translations)
+        except ExportError as error:
+            return Rung(opset, error.got, Counter(), error.step, said=str(error).splitlines()[0])
+        said = _difference(graph, artifact)
+        return Rung(opset, artifact.opset, artifact.operations, differs=bool(said), said=said)
+
+
+def _difference(graph: Graph, artifact: Artifact) -> str:
     args, kwargs = graph.program.example_inputs
     try:
         agreement = agree(graph.model, artifact, *args, **kwargs)
-        said = "" if agreement else agreement.worst.reason
     except WorkbenchError as error:
-        said = str(error).splitlines()[0]
-    for file in artifact.files:
-        file.unlink()
-    return Rung(opset, artifact.opset, artifact.operations, differs=bool(said), said=said)
+        return str(error).splitlines()[0]
+    return "" if agreement else agreement.worst.reason

@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ml_dtypes
+import numpy as np
 import torch
 
 from .errors import InputError, LoadError, RunError
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
 
 CPU = "CPUExecutionProvider"
 
-_DTYPES = {"float": "float32", "double": "float64"}
+_DTYPES = {"float": "float32", "double": "float64"} | {
+    f"float8{kind}": f"float8_{kind}" for kind in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz")
+}
 """Names that ONNX Runtime gives a dtype where torch has another; the rest agree."""
 
 
@@ -116,16 +120,40 @@ def weight_files(proto: onnx.ModelProto) -> list[str]:
     return list(dict.fromkeys(entry.value for entry in entries if entry.key == "location"))
 
 
-def run(session: onnxruntime.InferenceSession, feeds: dict[str, Any], name: str) -> list[Any]:
-    """``session.run``, with an error that says on what it failed."""
+def array(tensor: torch.Tensor) -> np.ndarray:
+    """The same numbers in the same memory; bfloat16 and float8 are those of ml_dtypes."""
+    plain = tensor.detach()
+    name = str(plain.dtype).removeprefix("torch.")
+    if name != "bfloat16" and not name.startswith("float8"):
+        return plain.numpy()
+    bits = plain.view(torch.int16 if plain.itemsize == 2 else torch.uint8).numpy()
+    return bits.view(getattr(ml_dtypes, name))
+
+
+def view(value: onnxruntime.OrtValue) -> torch.Tensor:
+    """A tensor in ONNX Runtime's own memory, of any dtype that both have."""
+    public = getattr(value, "__dlpack__", None)  # since ONNX Runtime 1.27
+    return torch.utils.dlpack.from_dlpack((public or value._ortvalue.to_dlpack)())
+
+
+def tensor(result: Any) -> Any:
+    """What a session returned, in memory of its own."""
+    import onnxruntime
+
+    own = isinstance(result, onnxruntime.OrtValue)
+    return view(result).clone() if own else torch.from_numpy(np.asarray(result))
+
+
+def run(call: Callable[[], list[Any]], feeds: Mapping[str, np.ndarray], name: str) -> list[Any]:
+    """What a call of a session returns, with an error that says on what it failed."""
     try:
-        return session.run(None, feeds)
+        return call()
     except Exception as error:
-        given = ", ".join(
-            f"{key} {shaped(array.dtype, array.shape)}" for key, array in feeds.items()
+        told = ", ".join(
+            f"{key} {shaped(given.dtype, given.shape)}" for key, given in feeds.items()
         )
         raise RunError(
-            f"ONNX Runtime failed while running {name} on {given}: {_short(error)}\n"
+            f"ONNX Runtime failed while running {name} on {told}: {_short(error)}\n"
             "What helps: try the sizes of the export. If those run, a dimension that the file "
             "calls dynamic is not: export with other sizes, or name it in `dynamic`."
         ) from error

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .contestant import Panel, Prepared
 from .errors import LoadError
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
     import onnxruntime
 
 CUDA = "CUDAExecutionProvider"
+_FOREIGN = 2
+"""``dtype.isbuiltin`` of one that another library registered with NumPy."""
+_TIMED = {
+    "run": "session.run: NumPy in and out, no copies from or to tensors",
+    "run_with_ort_values": "run_with_ort_values: NumPy lacks a dtype of this call; no copies",
+}
 _LEVELS = {
     "off": "ORT_DISABLE_ALL",
     "basic": "ORT_ENABLE_BASIC",
@@ -104,9 +111,10 @@ class Entry:
             ends = "on the GPU" if self.options.bound else "with the copies to the GPU and back"
             words = f", {ends}, synchronised{words}"
         if not self.options.bound:
+            call = call_of(session, self.feeds)
             return Prepared(
-                run=partial(session.run, None, dict(self.feeds)),
-                timed="session.run: NumPy in and out, no copies from or to tensors" + words,
+                run=call,
+                timed=_TIMED[call.func.__name__] + words,
                 threads=granted,
                 panel="API" if self.panel is None else self.panel,
             )
@@ -142,17 +150,41 @@ class Entry:
         return mine == (other.path, other.provider, other.threads, other.options)
 
 
+def call_of(
+    session: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]
+) -> partial[list[Any]]:
+    """One ``session.run``; where NumPy lacks a dtype that goes in or out, ``run_with_ort_values``
+    over values that are made here."""
+    taken = any(array.dtype.isbuiltin == _FOREIGN for array in feeds.values())
+    if taken or any(re.search("bfloat16|float8", out.type) for out in session.get_outputs()):
+        values = {name: ort_value(array) for name, array in feeds.items()}
+        return partial(session.run_with_ort_values, None, values)
+    return partial(session.run, None, dict(feeds))
+
+
+def ort_value(array: np.ndarray, device: str = "cpu") -> onnxruntime.OrtValue:
+    """An array as ONNX Runtime takes it, those of ml_dtypes too: bfloat16 and float8."""
+    from numpy import asarray
+    from onnxruntime import OrtValue
+
+    array = asarray(array, order="C")  # which ONNX Runtime takes for granted
+    if array.dtype.isbuiltin != _FOREIGN:
+        return OrtValue.ortvalue_from_numpy(array, device, 0)
+    from onnx.helper import np_dtype_to_tensor_dtype
+
+    bits = array.view(f"uint{8 * array.itemsize}")
+    kind = np_dtype_to_tensor_dtype(array.dtype)
+    return OrtValue.ortvalue_from_numpy_with_onnx_type(bits, kind)
+
+
 def _binding(
     session: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]
 ) -> onnxruntime.IOBinding:
     """Inputs bound to buffers on the session's own device, outputs to that device."""
-    import onnxruntime
-
-    device = _device(session)
+    device = "cuda" if session.get_providers()[0] == CUDA else "cpu"
     binding = session.io_binding()
     for name, array in feeds.items():
-        value = onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0)
-        binding.bind_ortvalue_input(name, value)
+        binding.bind_ortvalue_input(name, ort_value(array, device))
     for output in session.get_outputs():
         binding.bind_output(output.name, device)
     return binding
@@ -164,7 +196,3 @@ def _allocate(session: onnxruntime.InferenceSession, binding: onnxruntime.IOBind
     session.run_with_iobinding(binding)
     for output, value in zip(session.get_outputs(), binding.get_outputs(), strict=True):
         binding.bind_ortvalue_output(output.name, value)
-
-
-def _device(session: onnxruntime.InferenceSession) -> str:
-    return "cuda" if session.get_providers()[0] == CUDA else "cpu"

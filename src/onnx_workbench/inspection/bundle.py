@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import json
-import linecache
 import pickle
 import platform
 import shutil
@@ -16,7 +14,7 @@ from functools import reduce
 from html import escape
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
@@ -25,7 +23,8 @@ from torch import nn
 from ..agreement import TOLERANCES
 from ..capturing.signature import bind
 from ..errors import InputError
-from ..source import is_cell, is_users
+from ..source import is_users
+from . import cells
 
 if TYPE_CHECKING:
     from . import Audit
@@ -80,10 +79,14 @@ def _fill(folder: Path, audit: Audit) -> None:
     }
     weights = case.model.state_dict(keep_vars=True).values()
     try:
-        call["translations"] = {_path(op): _path(f) for op, f in (case.translations or {}).items()}
+        paths = {_path(op): _path(f) for op, f in (case.translations or {}).items()}
+        call["translations"] = paths
+        roots = {path.partition(":")[2] for path in paths.values() if path.startswith("__main__:")}
         for name, value in (("model", case.model), ("call", call)):
             with (folder / f"{name}.pkl").open("wb") as stream:
-                _Weightless(stream, weights).dump(value)
+                pickler = _Weightless(stream, weights)
+                pickler.dump(value)
+                roots |= pickler.own
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise InputError(
             f"{case.name} cannot be taken apart: {error}\nDefine its classes and functions at the "
@@ -93,7 +96,7 @@ def _fill(folder: Path, audit: Audit) -> None:
     (folder / "report.txt").write_text(f"{audit!r}\n", "utf-8")
     audit.save(folder / "report.html")
     shutil.copy(_REPRO, folder)
-    for name, text in _sources(case):
+    for name, text in _sources(case, {root.partition(".")[0] for root in roots}):
         file = folder / "source" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, "utf-8")
@@ -104,12 +107,19 @@ class _Weightless(pickle.Pickler):
 
     Of ``weights``, which are what a state dict holds, no number is kept but booleans and indices,
     which a model cannot do without. All else is kept where it is small, and counted where not.
+    ``own`` are the classes and functions of the cells, or of the script that runs, that it names.
     """
 
     def __init__(self, stream: BinaryIO, weights: Iterable[torch.Tensor]) -> None:
         super().__init__(stream)
         self._weights = {id(weight) for weight in weights}
+        self.own: set[str] = set()
         self._known: dict[int, tuple[int, Any]] = {}  # holds the tensors, so that ids stay theirs
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, (type, FunctionType)) and obj.__module__ == "__main__":
+            self.own.add(obj.__qualname__)
+        return NotImplemented
 
     def persistent_id(self, obj: Any) -> Any:
         if not isinstance(obj, torch.Tensor):
@@ -170,15 +180,18 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _sources(case: Case) -> Iterator[tuple[str, str]]:
+def _sources(case: Case, own: set[str]) -> Iterator[tuple[str, str]]:
     """The user's files that the model and the translations come from, whole packages, and those
-    that these import."""
+    that these import; and a script of what cells bind."""
     translators = (case.translations or {}).values()
     waiting = {type(module).__module__ for module in case.model.modules()}
     waiting |= {function.__module__ for function in translators}
-    if "__main__" in waiting:
-        yield "notebook.py", "\n\n".join(_definitions())
-    roots: set[str] = set()
+    if own:
+        script = cells.needed(own)
+        main = vars(sys.modules["__main__"])
+        waiting |= set(_homes(main[name] for name in script.names if name in main))
+        yield "notebook.py", script.text
+    roots: set[str] = {"__main__"}
     while waiting:
         root = waiting.pop().partition(".")[0]
         if root in roots:
@@ -188,28 +201,14 @@ def _sources(case: Case) -> Iterator[tuple[str, str]]:
             file = getattr(module, "__file__", None) or ""
             if name.partition(".")[0] != root or not is_users(file) or not Path(file).is_file():
                 continue
-            waiting |= set(_mentioned(module))
+            waiting |= set(_homes(vars(module).values()))
             path = name.replace(".", "/") + ("/__init__" if hasattr(module, "__path__") else "")
-            if root != "__main__":
-                yield f"{path}.py", Path(file).read_text(encoding="utf-8")
+            yield f"{path}.py", Path(file).read_text(encoding="utf-8")
 
 
-def _mentioned(module: ModuleType) -> Iterator[str]:
-    """The modules that a module has imported, or something out of."""
-    for value in list(vars(module).values()):
+def _homes(values: Iterable[Any]) -> Iterator[str]:
+    """The modules among these, and those that the others come from."""
+    for value in list(values):
         name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")
         if isinstance(name, str):
             yield name
-
-
-def _definitions() -> Iterator[str]:
-    """Imports, classes and functions of a notebook's cells, or of the script that runs."""
-    script = getattr(sys.modules["__main__"], "__file__", None)
-    files = [file for file in linecache.cache if is_cell(file)] or [script or ""]
-    for file in files:
-        with suppress(SyntaxError):
-            for node in ast.parse("".join(linecache.getlines(file))).body:
-                if isinstance(node, (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef)):
-                    text = ast.unparse(node)
-                    if "onnx_workbench" not in text.splitlines()[0]:
-                        yield text

@@ -138,24 +138,47 @@ def agree(model, session, call, tolerances):
     with torch.no_grad():
         expected = [x for x in tree_leaves(model(*args, **kwargs)) if isinstance(x, torch.Tensor)]
     inputs, outputs = session.get_inputs(), session.get_outputs()
-    feeds = {value.name: x.numpy() for value, x in zip(inputs, given, strict=True)}
+    feeds = {value.name: ort_value(x) for value, x in zip(inputs, given, strict=True)}
     print("called with", [list(x.shape) for x in given])
     try:
-        got = session.run(None, feeds)
+        got = [read_back(x) for x in session.run_with_ort_values(None, feeds)]
     except Exception as error:
         print(f"    the file fails: {error}")
         return False
     right = True
     for output, x, y in zip(outputs, expected, got, strict=True):
-        said = difference(x, torch.from_numpy(y), *tolerances.get(str(x.dtype), (0, 0)))
+        said = difference(x, y, *tolerances.get(str(x.dtype), (0, 0)))
         print(f"    {output.name}: {said or 'agrees'}")
         right = right and not said
     return right
 
 
+def ort_value(x):
+    """For bfloat16 and float8, which NumPy lacks, out of their bits."""
+    import onnx
+    import torch
+    from onnxruntime import OrtValue
+
+    x, name = x.contiguous(), str(x.dtype).removeprefix("torch.")
+    if name != "bfloat16" and not name.startswith("float8"):
+        return OrtValue.ortvalue_from_numpy(x.numpy())
+    bits = x.view(torch.uint8 if x.itemsize == 1 else torch.uint16).numpy()
+    kind = getattr(onnx.TensorProto, name.replace("_", "", 1).upper())
+    return OrtValue.ortvalue_from_numpy_with_onnx_type(bits, kind)
+
+
+def read_back(value):
+    import torch
+
+    public = getattr(value, "__dlpack__", None)  # since ONNX Runtime 1.27
+    return torch.utils.dlpack.from_dlpack((public or value._ortvalue.to_dlpack)())
+
+
 def difference(x, y, relative, absolute):
     if x.shape != y.shape or x.dtype != y.dtype:
         return f"{x.dtype} {list(x.shape)}, and the file gives {y.dtype} {list(y.shape)}"
+    if x.is_floating_point():
+        x, y = x.double(), y.double()
     wrong = ~y.isclose(x, rtol=relative, atol=absolute, equal_nan=True)
     worst = float((x.double() - y.double()).abs().max()) if wrong.any() else 0.0
     return f"{int(wrong.sum()):,} of {x.numel():,} differ, at most by {worst}" if worst else ""

@@ -17,6 +17,7 @@ from ..errors import InputError, LoadError
 from ..proto import sites
 from ..racing.call import thread_budget
 from ..racing.lane import quartiles_of
+from ..session import call_of
 from ..source import Line
 from . import join, kernels, shares
 from .eager import COVERS, Stopwatch
@@ -375,19 +376,20 @@ def _record(
     profiled = recorder.open(level, threads, profiled=True)
     plain: list[float] = []
     end = perf_counter() + seconds
+    alone, watched = call_of(quiet, feeds), call_of(profiled, feeds)
     with _profiling(profiled), progress.bar(total=MOST + 1, desc="profile", delay=2) as bar:
         while not _enough(len(plain) // BLOCK - 1, end):
-            plain += [timed(lambda: quiet.run(None, feeds)) for _ in range(BLOCK)]
+            plain += [timed(alone) for _ in range(BLOCK)]
             for _ in range(BLOCK):
-                profiled.run(None, feeds)
+                watched()
             if lap:
                 for _ in range(BLOCK):
                     lap()
             bar.update()
     plain = [run for index, run in enumerate(plain) if _counts(index)]
     recording = recorder.close(profiled, level, _counts)
-    alone = _typical(plain) - kernels.idle(recorder.provider, threads)
-    return recording.less(recording.cost_beside(alone)), plain
+    least = _typical(plain) - kernels.idle(recorder.provider, threads)
+    return recording.less(recording.cost_beside(least)), plain
 
 
 @contextmanager
@@ -417,9 +419,10 @@ def _unfused(
         session = recorder.open("none", threads, profiled=True)
     except LoadError:
         return {}
+    call = call_of(session, feeds)
     with _profiling(session):
         for _ in range(2 * BLOCK):
-            session.run(None, feeds)
+            call()
     found = recorder.close(session, "none", _counts).less(cost)
     return {kernel.name: found.typical(kernel.seconds) for kernel in found.kernels}
 
