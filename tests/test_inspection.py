@@ -4,6 +4,7 @@ import re
 import struct
 import subprocess
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -470,3 +471,59 @@ def test_a_kernel_that_the_provider_lacks_gets_the_dtypes_as_repair():
     report = audit(Brain().eval(), torch.ones(2, 2, dtype=torch.bfloat16))
     (fault,) = report.faults
     assert "no kernel for its dtypes: compute that step in float32" in fault.repair
+
+
+ATTRIBUTES = {stage.name for stage in stages.STAGES} - {"model", "capture", "numbers", "export"}
+
+
+class Keeps(nn.Module):
+    """Stores tensors three ways, counts its calls, and makes a table once, at need."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.calls, self.kept, self.sum = None, 0, {}, torch.zeros(2)
+
+    def forward(self, x):
+        if self.table is None:
+            self.table = torch.ones(2)
+        self.calls += 1
+        self.last = x + self.table
+        self.kept["x"] = x
+        self.sum.add_(x)
+        return x * 2
+
+
+def test_an_attribute_that_forward_stores_tensors_in_is_a_risk_on_its_line():
+    skip = {stage.name for stage in stages.STAGES} - {"model"}
+    report = audit(Keeps().eval(), torch.ones(2), skip=skip)
+    assert {(f.verdict, f.line.text) for f in report.faults} == {
+        ("risk", "self.last = x + self.table"),
+        ("risk", 'self.kept["x"] = x'),
+        ("risk", "self.sum.add_(x)"),
+    }
+    assert report.faults[0].sentence == (
+        "The model stores tensors in its attribute 'kept' in each call, and the file does not"
+    )
+
+
+class Recalls(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = 1.0
+
+    def forward(self, x):
+        self.scale += 1.0
+        return x * self.scale
+
+
+def test_a_number_that_a_call_stores_is_named_where_it_makes_the_results_differ():
+    (fault,) = audit(Recalls().eval(), torch.ones(2), skip=ATTRIBUTES).faults
+    assert fault.sentence == "The model keeps state: two runs of it on the same inputs differ"
+    assert fault.line.text == "self.scale += 1.0"
+
+
+def test_a_weight_that_a_hook_computes_anew_is_no_attribute_of_forward():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # the old weight_norm, still in use
+        model = nn.utils.weight_norm(nn.Linear(2, 2)).eval()
+    assert audit(model, torch.ones(1, 2), skip=ATTRIBUTES)
