@@ -1,5 +1,6 @@
 """The audit: what it says of sound models, of failing stages, and what it leaves behind."""
 
+import json
 import re
 import struct
 import subprocess
@@ -200,6 +201,44 @@ def run_bundle(folder):
     return subprocess.run(command, cwd=empty, capture_output=True, text=True, timeout=300)
 
 
+REPEAT = """
+import contextlib, io, json, runpy, sys, traceback
+import onnx, onnxruntime, torch
+known, path = set(sys.modules), list(sys.path)
+for asked in sys.stdin:
+    code, out, err = 0, io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            runpy.run_path(json.loads(asked), run_name="__main__")
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException:
+            code = traceback.print_exc() or 1
+    print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
+    sys.path[:] = path
+    for name in [name for name in sys.modules if getattr(sys.modules[name], "__file__", None)]:
+        if name not in known and "source" in Path(sys.modules[name].__file__).parts:
+            del sys.modules[name]
+"""
+"""Runs one script after another: torch is imported once, and each finds its own source."""
+
+
+@pytest.fixture(scope="module")
+def rerun(tmp_path_factory):
+    command = [sys.executable, "-I", "-c", f"from pathlib import Path\n{REPEAT}"]
+    folder = tmp_path_factory.mktemp("empty")
+    with subprocess.Popen(
+        command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+
+        def run(bundle):
+            print(json.dumps(str(bundle / "repro.py")), file=child.stdin, flush=True)
+            return subprocess.CompletedProcess(bundle, *json.loads(child.stdout.readline()))
+
+        yield run
+        child.stdin.close()
+
+
 def test_a_bundle_runs_by_itself_and_holds_no_weight(sound, tmp_path):
     folder = sound.bundle(tmp_path / "bundle")
     done = run_bundle(folder)
@@ -215,29 +254,29 @@ def test_a_bundle_runs_by_itself_and_holds_no_weight(sound, tmp_path):
     assert (folder / "report.txt").read_text().startswith("Doubled: nothing to mend")
 
 
-def test_a_bundle_of_a_broken_model_fails_as_the_model_does(tmp_path):
+def test_a_bundle_of_a_broken_model_fails_as_the_model_does(tmp_path, rerun):
     report = audit(*flat(zoo_factories.broken()), skip=QUICK)
     archive = report.bundle(tmp_path / "bundle.zip")
     zipfile.ZipFile(archive).extractall(tmp_path / "there")
-    done = run_bundle(tmp_path / "there" / "bundle")
+    done = rerun(tmp_path / "there" / "bundle")
     assert done.returncode == 1
     assert "if x.sum() > 0:" in done.stderr
     assert sorted(file.name for file in tmp_path.iterdir()) == ["bundle.zip", "there"]
 
 
-def test_a_custom_operator_with_its_translation_is_sound_also_in_a_bundle(tmp_path):
+def test_a_custom_operator_with_its_translation_is_sound_also_in_a_bundle(tmp_path, rerun):
     model, args, options = zoo_factories.custom()
     without = by_stage(audit(model, *args, skip=QUICK))["export"]
     assert (without.verdict, "has no translation" in without.sentence) == ("broken", True)
     report = audit(model, *args, **options, skip={"latency", "hot lines"})
     assert report, report
     assert by_stage(report)["opsets"].sentence.startswith("got 20; 18 loads, ")
-    done = run_bundle(report.bundle(tmp_path / "bundle"))
+    done = rerun(report.bundle(tmp_path / "bundle"))
     assert done.returncode == 0, done.stderr
     assert "float32[3, 2] as it was" in done.stdout
 
 
-def test_a_bundle_shows_the_same_wrong_numbers_at_the_call_and_at_the_sizes_found(tmp_path):
+def test_a_bundle_shows_the_same_wrong_numbers_at_the_call_and_at_the_sizes_found(tmp_path, rerun):
     x = torch.zeros(6, 2)
     x[0, 0] = torch.nan  # agrees with itself
     call = x, torch.tensor([4.0, 2.0, 6.0]), torch.tensor([0, 1, 1])
@@ -246,7 +285,7 @@ def test_a_bundle_shows_the_same_wrong_numbers_at_the_call_and_at_the_sizes_foun
     found = by_stage(report)
     assert found["numbers"].verdict == found["contract"].verdict == "wrong"
     said = found["numbers"].sentence.partition("differs: ")[2]
-    done = run_bundle(report.bundle(tmp_path / "bundle"))
+    done = rerun(report.bundle(tmp_path / "bundle"))
     assert done.returncode == 1
     at, _, below = done.stdout.partition("called with [[1, 2], [3], [3]]\n")
     assert at.count(f": {said}, at most by ") == at.count(" differ, ") == 1
@@ -294,18 +333,18 @@ def test_a_translation_that_cannot_be_found_by_name_is_told(tmp_path):
         report.bundle(tmp_path / "bundle")
 
 
-def test_indices_keep_their_range_and_ties_stay_ties(tmp_path):
+def test_indices_keep_their_range_and_ties_stay_ties(tmp_path, rerun):
     from onnx_workbench.lessons.traps.files import Tied
 
     tokens = torch.tensor([[5, 59, 7]])
     folder = audit(Tied().eval(), tokens, skip=QUICK).bundle(tmp_path / "bundle")
-    assert run_bundle(folder).returncode == 0
+    assert rerun(folder).returncode == 0
     (_, model), (_, call) = unpickled(folder, "model"), unpickled(folder, "call")
     assert model.words.weight is model.head.weight
     assert torch.equal(call["args"][0], tokens)
 
 
-def test_a_class_from_a_script_comes_with_the_bundle(tmp_path):
+def test_a_class_from_a_script_comes_with_the_bundle(tmp_path, rerun):
     (tmp_path / "script.py").write_text(
         "import torch\nfrom torch import nn\nimport onnx_workbench as ow\n"
         "from beside import twice\n"
@@ -315,14 +354,14 @@ def test_a_class_from_a_script_comes_with_the_bundle(tmp_path):
     )
     (tmp_path / "beside.py").write_text("def twice(x):\n    return x * 2\n")
     subprocess.run([sys.executable, "script.py"], cwd=tmp_path, check=True, capture_output=True)
-    done = run_bundle(tmp_path / "bundle")
+    done = rerun(tmp_path / "bundle")
     assert done.returncode == 0, done.stderr
 
 
-def test_a_bundle_shows_the_opset_that_was_not_written(tmp_path):
+def test_a_bundle_shows_the_opset_that_was_not_written(tmp_path, rerun):
     report = audit(nn.ReLU().eval(), torch.ones(2), opset=9, skip=QUICK)
     assert by_stage(report)["export"].verdict == "broken"
-    done = run_bundle(report.bundle(tmp_path / "bundle"))
+    done = rerun(report.bundle(tmp_path / "bundle"))
     assert done.returncode == 1
     assert "asked for opset 9, and the file has 18" in done.stdout
 
