@@ -501,3 +501,19 @@ def test_torchs_trace_of_guards_is_where_this_looks_for_it():
     count = len(heard)
     capture(Table().eval(), X, dynamic={"x": {1: Dim.AUTO}})
     assert len(heard) == count  # it has stopped listening
+
+
+class Follows(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.positions = nn.Parameter(torch.randn(7, 4))
+
+    def forward(self, x, mask):
+        x = x + self.positions  # freezes
+        return x * mask[..., None]  # has to follow
+
+
+def test_dimensions_of_one_name_have_the_line_that_froze_the_first():
+    dynamic = {"x": {1: "words"}, "mask": {1: "words"}}
+    contract = probe(Follows().eval(), torch.ones(2, 7, 4), torch.ones(2, 7), dynamic=dynamic)
+    assert [d.line.text for d in contract.dimensions] == ["x = x + self.positions  # freezes"] * 2

@@ -1,9 +1,11 @@
 """The audit: what it says of sound models, of failing stages, and what it leaves behind."""
 
+import json
 import re
 import struct
 import subprocess
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -200,22 +202,48 @@ def run_bundle(folder):
     return subprocess.run(command, cwd=empty, capture_output=True, text=True, timeout=300)
 
 
-@pytest.fixture
-def run_here(monkeypatch, capsys):
-    """In this process, which saves seconds: the exit code, and what was printed."""
-
-    def run(folder):
-        monkeypatch.setattr(sys, "path", [*sys.path])
-        capsys.readouterr()
-        return namespace_of(folder)["main"](), capsys.readouterr().out
-
-    return run
-
-
 def namespace_of(folder):
     namespace = {"__file__": str(folder / "repro.py"), "__name__": "repro"}
     exec((folder / "repro.py").read_text(), namespace)
     return namespace
+
+
+REPEAT = """
+import contextlib, io, json, runpy, sys, traceback
+import onnx, onnxruntime, torch
+known, path = set(sys.modules), list(sys.path)
+for asked in sys.stdin:
+    code, out, err = 0, io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            runpy.run_path(json.loads(asked), run_name="__main__")
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException:
+            code = traceback.print_exc() or 1
+    print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
+    sys.path[:] = path
+    for name in [name for name in sys.modules if getattr(sys.modules[name], "__file__", None)]:
+        if name not in known and "source" in Path(sys.modules[name].__file__).parts:
+            del sys.modules[name]
+"""
+"""Runs one script after another: torch is imported once, and each finds its own source."""
+
+
+@pytest.fixture(scope="module")
+def rerun(tmp_path_factory):
+    command = [sys.executable, "-I", "-c", f"from pathlib import Path\n{REPEAT}"]
+    folder = tmp_path_factory.mktemp("empty")
+    with subprocess.Popen(
+        command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+
+        def run(bundle):
+            print(json.dumps(str(bundle / "repro.py")), file=child.stdin, flush=True)
+            return subprocess.CompletedProcess(bundle, *json.loads(child.stdout.readline()))
+
+        yield run
+        child.stdin.close()
 
 
 def test_a_bundle_runs_by_itself_and_holds_no_weight(sound, tmp_path):
@@ -233,29 +261,29 @@ def test_a_bundle_runs_by_itself_and_holds_no_weight(sound, tmp_path):
     assert (folder / "report.txt").read_text().startswith("Doubled: nothing to mend")
 
 
-def test_a_bundle_of_a_broken_model_fails_as_the_model_does(tmp_path):
+def test_a_bundle_of_a_broken_model_fails_as_the_model_does(tmp_path, rerun):
     report = audit(*flat(zoo_factories.broken()), skip=QUICK)
     archive = report.bundle(tmp_path / "bundle.zip")
     zipfile.ZipFile(archive).extractall(tmp_path / "there")
-    done = run_bundle(tmp_path / "there" / "bundle")
+    done = rerun(tmp_path / "there" / "bundle")
     assert done.returncode == 1
     assert "if x.sum() > 0:" in done.stderr
     assert sorted(file.name for file in tmp_path.iterdir()) == ["bundle.zip", "there"]
 
 
-def test_a_custom_operator_with_its_translation_is_sound_also_in_a_bundle(tmp_path):
+def test_a_custom_operator_with_its_translation_is_sound_also_in_a_bundle(tmp_path, rerun):
     model, args, options = zoo_factories.custom()
     without = by_stage(audit(model, *args, skip=QUICK))["export"]
     assert (without.verdict, "has no translation" in without.sentence) == ("broken", True)
     report = audit(model, *args, **options, skip={"latency", "hot lines"})
     assert report, report
     assert by_stage(report)["opsets"].sentence.startswith("got 20; 18 loads, ")
-    done = run_bundle(report.bundle(tmp_path / "bundle"))
+    done = rerun(report.bundle(tmp_path / "bundle"))
     assert done.returncode == 0, done.stderr
     assert "float32[3, 2] as it was" in done.stdout
 
 
-def test_a_bundle_shows_the_same_wrong_numbers_at_the_call_and_at_the_sizes_found(tmp_path):
+def test_a_bundle_shows_the_same_wrong_numbers_at_the_call_and_at_the_sizes_found(tmp_path, rerun):
     x = torch.zeros(6, 2)
     x[0, 0] = torch.nan  # agrees with itself
     call = x, torch.tensor([4.0, 2.0, 6.0]), torch.tensor([0, 1, 1])
@@ -264,7 +292,7 @@ def test_a_bundle_shows_the_same_wrong_numbers_at_the_call_and_at_the_sizes_foun
     found = by_stage(report)
     assert found["numbers"].verdict == found["contract"].verdict == "wrong"
     said = found["numbers"].sentence.partition("differs: ")[2]
-    done = run_bundle(report.bundle(tmp_path / "bundle"))
+    done = rerun(report.bundle(tmp_path / "bundle"))
     assert done.returncode == 1
     at, _, below = done.stdout.partition("called with [[1, 2], [3], [3]]\n")
     assert at.count(f": {said}, at most by ") == at.count(" differ, ") == 1
@@ -310,18 +338,18 @@ def test_a_translation_that_cannot_be_found_by_name_is_told(tmp_path):
         report.bundle(tmp_path / "bundle")
 
 
-def test_indices_keep_their_range_and_ties_stay_ties(tmp_path, run_here):
+def test_indices_keep_their_range_and_ties_stay_ties(tmp_path, rerun):
     from onnx_workbench.lessons.traps.files import Tied
 
     tokens = torch.tensor([[5, 59, 7]])
     folder = audit(Tied().eval(), tokens, skip=QUICK).bundle(tmp_path / "bundle")
-    assert run_here(folder)[0] == 0
+    assert rerun(folder).returncode == 0
     (_, model), (_, call) = unpickled(folder, "model"), unpickled(folder, "call")
     assert model.words.weight is model.head.weight
     assert torch.equal(call["args"][0], tokens)
 
 
-def test_a_class_from_a_script_comes_with_the_bundle(tmp_path):
+def test_a_class_from_a_script_comes_with_the_bundle(tmp_path, rerun):
     (tmp_path / "script.py").write_text(
         "import torch\nfrom torch import nn\nimport onnx_workbench as ow\n"
         "from onnxscript import opset18 as op\nfrom beside import twice\n"
@@ -346,15 +374,16 @@ def test_a_class_from_a_script_comes_with_the_bundle(tmp_path):
     script = tmp_path / "bundle" / "source" / "notebook.py"
     assert (said in script.read_text(), "training" in script.read_text()) == (True, False)
     script.write_text(f"hidden = True\n{script.read_text()}")
-    done = run_bundle(tmp_path / "bundle")
+    done = rerun(tmp_path / "bundle")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_bundle_shows_the_opset_that_was_not_written(tmp_path, run_here):
+def test_a_bundle_shows_the_opset_that_was_not_written(tmp_path, rerun):
     report = audit(nn.ReLU().eval(), torch.ones(2), opset=9, skip=QUICK)
     assert by_stage(report)["export"].verdict == "broken"
-    code, said = run_here(report.bundle(tmp_path / "bundle"))
-    assert (code, "asked for opset 9, and the file has 18" in said) == (1, True)
+    done = rerun(report.bundle(tmp_path / "bundle"))
+    assert done.returncode == 1
+    assert "asked for opset 9, and the file has 18" in done.stdout
 
 
 class Half(nn.Module):
@@ -362,13 +391,13 @@ class Half(nn.Module):
         return x.float().exp().to(x.dtype)
 
 
-def test_a_bfloat16_model_is_audited_whole_and_its_bundle_runs(tmp_path, run_here):
+def test_a_bfloat16_model_is_audited_whole_and_its_bundle_runs(tmp_path, rerun):
     x = torch.linspace(-2, 2, 6, dtype=torch.bfloat16).reshape(3, 2)
     report = audit(Half().eval(), x, dynamic={"x": {0: "rows"}}, skip=QUICK)
     assert report, report
     assert "kept" in by_stage(report)["contract"].sentence
-    code, said = run_here(report.bundle(tmp_path / "bundle"))
-    assert (code, said.count(": agrees")) == (0, 1)
+    done = rerun(report.bundle(tmp_path / "bundle"))
+    assert (done.returncode, done.stdout.count(": agrees")) == (0, 1)
 
 
 def test_a_bundle_never_replaces_what_is_there(sound, tmp_path):
@@ -543,3 +572,59 @@ def test_the_last_wording_of_a_cell_that_ran_again_stands_in_the_place_of_the_fi
         "deep = torch.tensor(2)",
         "deep = deep + 1\n",
     ]
+
+
+ATTRIBUTES = {stage.name for stage in stages.STAGES} - {"model", "capture", "numbers", "export"}
+
+
+class Keeps(nn.Module):
+    """Stores tensors three ways, counts its calls, and makes a table once, at need."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.calls, self.kept, self.sum = None, 0, {}, torch.zeros(2)
+
+    def forward(self, x):
+        if self.table is None:
+            self.table = torch.ones(2)
+        self.calls += 1
+        self.last = x + self.table
+        self.kept["x"] = x
+        self.sum.add_(x)
+        return x * 2
+
+
+def test_an_attribute_that_forward_stores_tensors_in_is_a_risk_on_its_line():
+    skip = {stage.name for stage in stages.STAGES} - {"model"}
+    report = audit(Keeps().eval(), torch.ones(2), skip=skip)
+    assert {(f.verdict, f.line.text) for f in report.faults} == {
+        ("risk", "self.last = x + self.table"),
+        ("risk", 'self.kept["x"] = x'),
+        ("risk", "self.sum.add_(x)"),
+    }
+    assert report.faults[0].sentence == (
+        "The model stores tensors in its attribute 'kept' in each call, and the file does not"
+    )
+
+
+class Recalls(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = 1.0
+
+    def forward(self, x):
+        self.scale += 1.0
+        return x * self.scale
+
+
+def test_a_number_that_a_call_stores_is_named_where_it_makes_the_results_differ():
+    (fault,) = audit(Recalls().eval(), torch.ones(2), skip=ATTRIBUTES).faults
+    assert fault.sentence == "The model keeps state: two runs of it on the same inputs differ"
+    assert fault.line.text == "self.scale += 1.0"
+
+
+def test_a_weight_that_a_hook_computes_anew_is_no_attribute_of_forward():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # the old weight_norm, still in use
+        model = nn.utils.weight_norm(nn.Linear(2, 2)).eval()
+    assert audit(model, torch.ones(1, 2), skip=ATTRIBUTES)

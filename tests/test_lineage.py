@@ -315,3 +315,16 @@ def test_lines_far_apart_are_cut(tmp_path):
         "...",
         "7    30      x = x + 1",
     ]
+
+
+class HandsOn(torch.nn.Module):
+    def forward(self, x, length):
+        y = x + 1
+        return y, length
+
+
+def test_an_input_that_is_returned_as_it_is_has_the_line_of_the_return(tmp_path):
+    artifact = ow.export(HandsOn().eval(), tmp_path / "a.onnx", torch.ones(2), torch.ones(3))
+    (origin,) = (o for o in ow.trace(artifact).origins if o.operator == "Identity")
+    assert (origin.line.text, origin.rule) == ("return y, length", "neighbour")
+    assert origin.why == "an input that is returned as it is"

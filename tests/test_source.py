@@ -1,8 +1,11 @@
 import sysconfig
 from pathlib import Path
 
+import pytest
+import torch
+
 import onnx_workbench
-from onnx_workbench.source import Line, is_users, user_line
+from onnx_workbench.source import Line, is_users, told, user_line
 
 HERE = str(Path(__file__))
 STDLIB = str(Path(sysconfig.get_paths()["stdlib"], "functools.py"))
@@ -54,3 +57,40 @@ def test_a_notebook_cell_is_named_without_its_temporary_path():
     for file in ("/tmp/ipykernel_71/33.py", r"C:\Temp\ipykernel_9\1.py", "<ipython-input-3-ab>"):
         assert Line(file, 4, "f", "").place == "cell:4"
         assert is_users(file)
+
+
+PYTORCH = Path(torch.__file__).parent
+SITE = "/usr/lib/python3/dist-packages"
+VIT = f"{SITE}/timm/vit.py"
+
+
+def frames(*found):
+    return "\n".join(f'File "{file}", line {n}, in {name}' for n, (file, name) in enumerate(found))
+
+
+@pytest.mark.parametrize(
+    ("trace", "number"),
+    [
+        ([(VIT, "forward"), (f"{PYTORCH}/_ops.py", "__call__")], 0),
+        ([(VIT, "forward"), (f"{SITE}/timm/attend.py", "attend")], 1),
+        (
+            [
+                (VIT, "forward"),
+                (f"{PYTORCH}/x.py", "y"),
+                (f"{SITE}/sy/a.py", "b"),
+            ],
+            0,
+        ),
+        ([(f"{PYTORCH}/nn/linear.py", "forward"), (f"{PYTORCH}/_ops.py", "__call__")], 0),
+        ([("/home/ada/net.py", "forward"), (VIT, "forward")], 0),
+    ],
+    ids=["library", "its helper", "not what torch calls", "a module of torch", "the user's first"],
+)
+def test_the_line_of_a_librarys_model_is_in_that_library(trace, number):
+    line = user_line(frames(*trace))
+    assert line.number == number
+    assert told(line) is line
+
+
+def test_torchs_own_machinery_is_no_line_of_a_model():
+    assert told(user_line(frames((f"{PYTORCH}/_ops.py", "__call__")))) is None

@@ -6,12 +6,10 @@ import ast
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
 
 import onnx
 
-from .source import Line, is_users, lines, user_line
+from .source import Line, told, user_line
 
 _PREFIX = "pkg.torch.onnx."
 _FX = re.compile(r"%(?P<name>\w+)(?: : .*?\[target=(?P<target>[^\]]+)\])?")
@@ -69,20 +67,7 @@ def line_of(trace: str) -> Line | None:
 
     None where there is but torch's own machinery, such as the checks that it inserts.
     """
-    line = user_line(trace)
-    if line is None or is_users(line.file):
-        return line
-    frames = lines(trace)
-    outside = [frame for frame in frames if not frame.file.startswith(_torch())]
-    modules = [frame for frame in frames if frame.function == "forward"]
-    return next(reversed(outside or modules), None)
-
-
-@lru_cache(maxsize=1)
-def _torch() -> tuple[str, ...]:
-    found = find_spec("torch")
-    folders = [str(Path(found.origin).parent)] if found and found.origin else []
-    return ("torch/", "torch\\", "<", *folders)
+    return told(user_line(trace))
 
 
 def _scopes(names: str, classes: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import linecache
 import os
 import re
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 
@@ -16,7 +19,7 @@ _FRAME = re.compile(
     r'(?:\n[ \t]+(?!File ")(?P<text>\S.*))?'
 )
 _CELL = re.compile(r"ipykernel_\d+|<ipython-input|<doctest|<stdin>")
-_INSTALLED = re.compile(r"[\\/](site|dist)-packages[\\/]")  # of pip --user or Debian, too
+_INSTALLED = re.compile(r"[\\/](?:site|dist)-packages[\\/]([^\\/]+)")  # pip --user, Debian, too
 
 _PATHS = sysconfig.get_paths()
 _LIBRARIES = (
@@ -63,7 +66,8 @@ def lines(stack_trace: str) -> list[Line]:
 
 
 def user_line(trace: str | TracebackType | None) -> Line | None:
-    """The innermost frame of the user's own code, else the innermost frame at all.
+    """The innermost frame of the user's own code; where there is none, that of the library which
+    the model comes from; else the innermost at all.
 
     ``trace`` is a stack trace as text (``node.meta["stack_trace"]``) or the traceback of an
     exception. The user's own code is what lies outside the standard library and site-packages.
@@ -71,9 +75,58 @@ def user_line(trace: str | TracebackType | None) -> Line | None:
     >>> user_line('File "/home/ada/model.py", line 12, in forward').place
     'model.py:12'
     """
-    found = lines(trace) if isinstance(trace, str) else list(_walk(trace))
-    innermost = found[-1] if found else None
-    return next((line for line in reversed(found) if is_users(line.file)), innermost)
+    return nearest(lines(trace) if isinstance(trace, str) else list(_walk(trace)))
+
+
+def nearest(found: Sequence[Line]) -> Line | None:
+    """What :func:`user_line` says of these frames, outermost first."""
+    own = next((line for line in reversed(found) if is_users(line.file)), None)
+    return own or _librarys(found) or next(reversed(found), None)
+
+
+def told(line: Line | None) -> Line | None:
+    """The line, where it is of a model: not in torch's own machinery, but in a module of torch."""
+    if line is None or is_users(line.file) or _package(line.file) or line.function == "forward":
+        return line
+    return None
+
+
+def _librarys(found: Sequence[Line]) -> Line | None:
+    """The innermost line of the package whose forward() is the innermost; torch comes last, since
+    what it calls (sympy) is not where the model stands."""
+    outside = [line for line in found if _package(line.file)]
+    modules = [line for line in found if line.function == "forward"]
+    calls = [line for line in outside if line.function == "forward"]
+    home = _package(calls[-1].file) if calls else ""
+    inside = [line for line in outside if not home or _package(line.file) == home]
+    return next(reversed(inside or modules), None)
+
+
+def _package(file: str) -> str:
+    """The installed package that a file belongs to; empty for torch, ours and the user's."""
+    found = _INSTALLED.search(file)
+    own = file.startswith((*_torch(), _PACKAGE))
+    return found[1] if found and not own else ""
+
+
+@lru_cache(maxsize=1)
+def _torch() -> tuple[str, ...]:
+    found = find_spec("torch")
+    folders = [f"{Path(found.origin).parent}{os.sep}"] if found and found.origin else []
+    return ("torch/", "torch\\", "<", *folders)
+
+
+def method_lines(method: object) -> list[Line]:
+    """The source of a function, line by line; none where it cannot be read."""
+    code = getattr(method, "__code__", None)
+    try:
+        texts, first = inspect.getsourcelines(code)  # type: ignore[arg-type]
+    except (OSError, TypeError):  # made in C, or by exec
+        return []
+    return [
+        Line(code.co_filename, number, code.co_name, text.strip())  # type: ignore[union-attr]
+        for number, text in enumerate(texts, first)
+    ]
 
 
 def is_cell(file: str) -> bool:

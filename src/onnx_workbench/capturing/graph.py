@@ -17,7 +17,7 @@ from torch import fx, nn
 from torch.export import Dim, ExportedProgram
 
 from ..errors import CaptureError, InputError
-from ..source import Line, is_users, user_line
+from ..source import Line, told, user_line
 from ..text import html_table, plural, shaped, table
 from . import exporter
 from .dims import name_of, relaxed
@@ -224,8 +224,7 @@ def _rows(module: fx.GraphModule, symbols: Mapping[str, str], indent: str = "") 
 
 def _line(node: fx.Node) -> Line | None:
     """The user's line, or a library module's; what torch put in between has none worth showing."""
-    line = user_line(node.meta.get("stack_trace") or "")
-    return line if line and (is_users(line.file) or line.function == "forward") else None
+    return told(user_line(node.meta.get("stack_trace") or ""))
 
 
 def _target(node: fx.Node) -> str:
@@ -356,8 +355,7 @@ def _frozen(model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any) 
 
 
 def _explained(model: nn.Module, error: Exception, frozen: Guard | None = None) -> CaptureError:
-    line = frozen.line if frozen else user_line(error.__traceback__)
-    line = line if line and is_users(line.file) else None
+    line = told(frozen.line if frozen else user_line(error.__traceback__))
     place = f" at {line.place}\n    {line.text}" if line else ""
     said = f"{type(error).__name__}: {error}"
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -23,7 +23,7 @@ from unittest.mock import patch
 import torch
 from torch._logging import _internal, structured
 
-from ..source import Line, is_users, line_at
+from ..source import Line, line_at, nearest
 
 _EVENT = "guard_added"
 _SIZE = re.compile(r"L\['(\w+)'\](.*?)\.size\(\)\[(\d+)\]")
@@ -141,8 +141,7 @@ class _Listener(logging.Handler):
 
 
 def _guard(event: Mapping[str, Any]) -> Guard:
-    frames = [_frame(frame) for frame in event["user_stack"]]
-    line = next((f for f in reversed(frames) if is_users(f.file)), frames[-1] if frames else None)
+    line = nearest([_frame(frame) for frame in event["user_stack"]])
     seen = event["frame_locals"]
     sizes = {**seen["symbols"], **event["symbol_to_sources"]}
     found = {name: [_short(v) for v in known if v] for name, known in seen["locals"].items()}

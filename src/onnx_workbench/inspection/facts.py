@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +13,7 @@ from ..artifact import Artifact
 from ..capturing import exporter
 from ..capturing.graph import Graph
 from ..lines.lineage import trace
-from ..source import Line, user_line
+from ..source import Line, method_lines, user_line
 from ..text import shaped, size
 from .finding import Finding
 
@@ -25,12 +23,8 @@ SLACK = 4_000
 
 def forward_line(model: nn.Module) -> Line | None:
     """Where the model's ``forward`` begins."""
-    code = getattr(type(model).forward, "__code__", None)
-    if code is None:
-        return None
-    text = inspect.getsource(code).splitlines() if Path(code.co_filename).exists() else [""]
-    start = next((i for i, line in enumerate(text) if line.lstrip().startswith("def ")), 0)
-    return Line(code.co_filename, code.co_firstlineno + start, "forward", text[start].strip())
+    found = method_lines(type(model).forward)
+    return next((line for line in found if line.text.startswith("def ")), None)
 
 
 def of_graph(graph: Graph, model: nn.Module) -> list[Finding]:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,9 +25,9 @@ from ..lines.hotspots import profile
 from ..racing.race import race
 from ..shapes.contract import REFUSED, probe
 from ..shapes.sizes import BAD, Place
-from ..source import Line, is_users, user_line
+from ..source import Line, told, user_line
 from ..text import plural, seconds
-from . import facts
+from . import facts, memory
 from .finding import Finding
 
 QUICK = 0.2
@@ -60,7 +61,8 @@ class Case:
     """What is audited, and what the stages have made of it so far.
 
     A stage runs only where what it needs is there: ``model``, ``graph`` and ``artifact`` are None
-    until then. ``sizes`` are those of calls that went wrong.
+    until then. ``sizes`` are those of calls that went wrong, ``stored`` the attributes that a call
+    writes.
     """
 
     subject: nn.Module | Artifact
@@ -74,6 +76,7 @@ class Case:
     graph: Graph = None  # type: ignore[assignment]
     artifact: Artifact = None  # type: ignore[assignment]
     random: bool = False
+    stored: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.subject, Artifact):
@@ -125,20 +128,25 @@ def _call(case: Case) -> Iterator[Finding]:
         )
     try:
         with exporter.evaluating(model), torch.no_grad():
-            result = model(
-                *pytree.tree_map_only(torch.Tensor, torch.clone, case.args), **case.kwargs
-            )
+            for _ in range(2):  # what is stored once, such as a table made at need, stays the same
+                before = memory.held(model)
+                args, kwargs = pytree.tree_map_only(
+                    torch.Tensor, torch.clone, (case.args, case.kwargs)
+                )
+                with memory.running() as ran:
+                    result = model(*args, **kwargs)
     except Exception as error:
-        line = user_line(error.__traceback__)
         first = (str(error).strip().splitlines() or [""])[0]
         yield Finding(
             "model",
             "broken",
             f"The model itself fails on this call: {type(error).__name__}: {first}",
-            line if line and is_users(line.file) else None,
+            told(user_line(error.__traceback__)),
             "Mend the call, or the model: nothing that follows can be right before.",
         )
         return
+    case.stored = tuple(memory.written(before, memory.held(model), ran))
+    yield from (stored for stored in case.stored if stored.verdict != "ok")
     outputs = sum(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(result))
     yield Finding(
         "model", "ok", f"runs, and returns {plural(outputs, 'tensor')}" if outputs else "runs"
@@ -219,7 +227,7 @@ def _numbers(case: Case) -> Iterator[Finding]:
 
 def _restless(case: Case) -> Finding:
     """Why two runs of the model differ: it remembers the first, or it draws numbers."""
-    written = next(facts.mutations(case.graph), None)
+    written = next(chain(facts.mutations(case.graph), case.stored), None)
     if written and not facts.draws(case.graph):
         said = "The model keeps state: two runs of it on the same inputs differ"
         return Finding("numbers", "wrong", said, written.line, written.repair)

@@ -15,7 +15,7 @@ from ..artifact import Artifact
 from ..errors import InputError
 from ..notes import line_of
 from ..proto import Site, producers, sites
-from ..source import Line
+from ..source import Line, method_lines
 from ..text import plural, table
 from . import folding
 from .columns import Columns, Link
@@ -89,7 +89,8 @@ def trace(artifact: Artifact) -> Lineage:
     origins = _in_place_of(gone, keys, found, origins)
     standing = {origin.key for origin in origins}
     gone = tuple(item for item in gone if item.key not in standing)
-    return Lineage(artifact, tuple(_merged(_inherit(found, origins), gone, keys)), gone)
+    origins = _handed_on(artifact, _inherit(found, origins))
+    return Lineage(artifact, tuple(_merged(origins, gone, keys)), gone)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -340,6 +341,22 @@ def _in_place_of(
         return replace(origin, line=line, rule=rule, why=why, module=key.module, key=key, fx=fx)
 
     return [replaced(site, origin) for site, origin in zip(found, origins, strict=True)]
+
+
+def _handed_on(artifact: Artifact, origins: list[Origin]) -> list[Origin]:
+    """A node between an input and an output, which no operator made, has the line of the return."""
+    file, graph = artifact.proto.graph, artifact.graph
+    inputs, outputs = ({value.name for value in ends} for ends in (file.input, file.output))
+    between = {n.name for n in file.node if inputs >= {*n.input} and outputs >= {*n.output}}
+    source = method_lines(type(graph.model).forward) if graph and between else []
+    line = next((one for one in reversed(source) if one.text.startswith("return")), None)
+    why = "an input that is returned as it is"
+    return [
+        replace(origin, line=line, rule=NEIGHBOUR, why=why)
+        if line and origin.line is None and origin.node in between
+        else origin
+        for origin in origins
+    ]
 
 
 def _take(known: dict[str, Origin], site: Site, way: str, neighbours: Iterable[str]) -> None:

@@ -324,9 +324,12 @@ def _blamed(
     with listening() as heard, suppress(CaptureError):
         capture(graph.model, *call[0], dynamic=relaxed(asked), **call[1])
     sources = dict(zip(graph.signature.tensor_inputs, graph.signature.sources, strict=True))
-    return [
-        d
-        if d or d.verdict == WRONG
-        else replace(d, guard=culprit(heard, f"{sources[d.input]}.size()[{d.axis}]"))
-        for d in dimensions
-    ]
+    own = {d: culprit(heard, f"{sources[d.input]}.size()[{d.axis}]") for d in dimensions}
+
+    def guard(dimension: Dimension) -> Guard | None:
+        """Of one name the first that froze it: the others had to follow."""
+        named = [found for d, found in own.items() if d.name and d.name == dimension.name]
+        froze = [found for found in named if found and found.freezes]
+        return min(froze, key=heard.index, default=own[dimension])
+
+    return [d if d or d.verdict == WRONG else replace(d, guard=guard(d)) for d in dimensions]
