@@ -19,6 +19,7 @@ import onnx
 import onnx_ir
 import pytest
 import torch
+from ipywidgets.embed import dependency_state
 from onnx import TensorProto, helper, numpy_helper, parser
 from PIL import Image
 
@@ -242,10 +243,11 @@ def test_the_front_end_is_one_widget_which_the_views_only_name_and_do_not_close(
     assert one.get_state()["_page"] == other.get_state()["_page"] == f"IPY_MODEL_{page.model_id}"
     html = frontend.assemble(frontend.installed())
     assert gzip.decompress(page.get_state()["packed"]).decode() == html
+    assert page.model_id in dependency_state([one])  # what an HTML page of widgets holds
     one.close()
     assert page.comm is not None
     page.close()  # as Widget.close_all() does
-    assert view(tiny())._page == f"IPY_MODEL_{shared().model_id}" != other._page
+    assert view(tiny())._page is shared() is not other._page
 
 
 def test_a_question_that_is_none_is_not_answered(monkeypatch):

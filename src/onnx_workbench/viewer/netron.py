@@ -25,10 +25,15 @@ from .drawing import draw
 from .fold import FOLD_ABOVE, Folded, fold
 from .heat import Contrast, Heat
 from .model import Model, compressed, packed, read
-from .page import shared
+from .page import Page, shared
 from .summary import summary
 
 _HERE = Path(__file__).parent
+
+
+def _named(page: Page | None, _: Any) -> str:
+    """As ipywidgets refers to a widget, which its widget managers know."""
+    return f"IPY_MODEL_{page.model_id}" if page else ""
 
 
 class Netron(anywidget.AnyWidget):
@@ -46,7 +51,7 @@ class Netron(anywidget.AnyWidget):
 
     _esm = "\n".join((_HERE / name).read_text("utf-8") for name in ("panel.js", "bridge.js"))
     _sent: traitlets.Dict = traitlets.Dict().tag(sync=True)
-    _page = traitlets.Unicode().tag(sync=True)
+    _page = traitlets.Instance(Page, allow_none=True).tag(sync=True, to_json=_named)
     _picture = traitlets.Unicode().tag(sync=True)
     _summary = traitlets.Unicode().tag(sync=True)
     _heat: traitlets.Dict = traitlets.Dict().tag(sync=True)
@@ -259,8 +264,7 @@ class Netron(anywidget.AnyWidget):
         self._diagram = cut(diagram(drawn.proto, {**drawn.modules, **drawn.stubs}))
         shown = {"_picture": draw(self.name, self._diagram), "_summary": summary(self._model)}
         try:
-            page = f"IPY_MODEL_{shared().model_id}"
-            return {**shown, "_sent": self._drawn(proto, drawn), "_page": page}
+            return {**shown, "_sent": self._drawn(proto, drawn), "_page": shared()}
         except frontend.UnfitError as error:
             return {**shown, "_sent": {"why": _sentence(error)}}
 
