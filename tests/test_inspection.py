@@ -397,7 +397,7 @@ def test_a_bfloat16_model_is_audited_whole_and_its_bundle_runs(tmp_path, rerun):
     assert report, report
     assert "kept" in by_stage(report)["contract"].sentence
     done = rerun(report.bundle(tmp_path / "bundle"))
-    assert (done.returncode, done.stdout.count(": agrees")) == (0, 1)
+    assert (done.returncode, done.stdout.count(": agrees")) == (0, 1), done.stderr
 
 
 def test_a_bundle_never_replaces_what_is_there(sound, tmp_path):
