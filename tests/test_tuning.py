@@ -81,7 +81,7 @@ def test_a_win_that_does_not_hold_is_none(relu, raced):
     raced[1].update({"IOBinding": 1.4, "together": 1.01})
     found = tune(relu, X)
     assert not found
-    assert found.finding.startswith("the defaults stand")
+    assert found.finding == "the defaults stand: raced again, IOBinding did not hold"
     assert found.ratios()["together"].verdict == "same"
 
 

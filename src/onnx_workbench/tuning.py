@@ -66,6 +66,8 @@ class Tuning(Tabled):
     def finding(self) -> str:
         """What to set, and what it gives; or that the defaults stand."""
         if not self:
+            if won := _won(self.races[0]):
+                return f"the defaults stand: raced again, {' and '.join(won)} did not hold"
             least = f"{100 * self.races[0].conditions.matters:g} %"
             return f"the defaults stand: no change is surely faster by more than {least}"
         held = [race.finding for race in self.races[1:] if _won(race)]
