@@ -53,7 +53,7 @@ def blocks(
         ax.plot(
             median, row, marker, color=color, markersize=7.5, markeredgecolor="white", label=name
         )
-        _label(ax, (median, row - 0.38), text.seconds(float(median)), color, ha="center")
+        _label(ax, (median, row - 0.38), text.seconds(float(median)), color)
     ax.set_yticks(range(len(times)), names)
     ax.set_ylim(len(times) - 0.5, -0.62)
     ax.tick_params(axis="y", length=0)
@@ -91,7 +91,7 @@ def ratios(
         ax.plot([low, high], [row, row], color=color, linewidth=2.4, solid_capstyle="butt")
         ax.plot(middle, row, marker, color=color, markersize=7.5, markeredgecolor="white")
         words = f"{middle:.2f}x ({low:.2f} to {high:.2f})"
-        _label(ax, (middle, row - 0.3), words, color, ha="center")
+        _label(ax, (middle, row - 0.3), words, color)
     ax.set_yticks(range(len(intervals)), names)
     ax.set_ylim(len(intervals) - 0.5, -0.7)
     ax.tick_params(axis="y", length=0)
@@ -419,8 +419,11 @@ def _size_ticks(ax: Axes, sizes: Sequence[int]) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
 
 
-def _label(ax: Axes, at: tuple[float, float], words: str, color: str, ha: str) -> None:
-    ax.text(*at, words, color=color, ha=ha, va="center", fontsize=9)
+def _label(ax: Axes, at: tuple[float, float], words: str, color: str) -> None:
+    from matplotlib.patheffects import withStroke
+
+    drawn = ax.text(*at, words, color=color, ha="center", va="center", fontsize=9)
+    drawn.set_path_effects([withStroke(linewidth=3, foreground="white")])  # over lines, too
 
 
 def _label_ends(ax: Axes, ends: Mapping[str, tuple[int, float, str]]) -> None:
