@@ -1,7 +1,4 @@
-"""The lessons as a learner meets them: run from top to bottom, seen, and moved.
-
-Each below one base URL: what views and widgets do, the other modules ask below both.
-"""
+"""The lessons as a learner meets them: run from top to bottom, seen, and moved."""
 
 from __future__ import annotations
 
@@ -11,12 +8,12 @@ from .conftest import ROOT
 
 pytestmark = pytest.mark.browser
 
-LESSONS = {"/": "04-see-the-graph.ipynb", "/user/jovyan/": "00-start-here.ipynb"}
+LESSONS = [ROOT / "notebooks" / name for name in ("00-start-here.ipynb", "04-see-the-graph.ipynb")]
 
 
-@pytest.fixture(scope="module")
-def lesson(lab, open_notebook):
-    notebook = open_notebook(ROOT / "notebooks" / LESSONS[lab.base_url])
+@pytest.fixture(scope="module", params=LESSONS, ids=lambda path: path.stem)
+def lesson(request, open_notebook):
+    notebook = open_notebook(request.param)
     notebook.run_all()
     return notebook
 
@@ -39,7 +36,7 @@ def test_no_panel_is_without_its_source(lesson):
     assert not [text for text in shown if "does not say which line" in text]
 
 
-@pytest.mark.parametrize("lab", ["/user/jovyan/"], indirect=True)
+@pytest.mark.parametrize("lesson", LESSONS[:1], ids=lambda path: path.stem, indirect=True)
 def test_a_drawn_stroke_is_read_by_the_exported_model(lesson):
     pad = lesson.page.locator(".ow-pad-paper")
     pad.scroll_into_view_if_needed()
