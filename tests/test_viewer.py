@@ -207,6 +207,35 @@ def test_large_weights_stay_and_small_ones_travel():
         assert (tensor.data_location == TensorProto.EXTERNAL) is not travels
 
 
+def test_large_weights_travel_where_they_are_asked_for(tmp_path, monkeypatch):
+    model, apart = with_weights(np.arange(LARGEST_TENSOR, dtype=np.float32)), tmp_path / "a.onnx"
+    raw = model.graph.initializer[0].raw_data
+    onnx.save(model, tmp_path / "whole.onnx")
+    whole = tmp_path / "whole.onnx"
+    onnx.save(model, apart, save_as_external_data=True, location="a.data", size_threshold=0)
+    for source in (with_weights(np.arange(LARGEST_TENSOR, dtype=np.float32)), whole, apart):
+        (tensor,) = onnx.load_from_string(sent(view(source, weights=True))[0]).graph.initializer
+        assert tensor.raw_data == raw
+    monkeypatch.setattr("onnx_workbench.viewer.model.ASKED_FOR", len(raw) - 1)
+    for source in (whole, apart):
+        assert not read(source, weights=True).proto.graph.initializer[0].raw_data
+
+
+def test_weights_that_were_asked_for_and_are_not_there_are_named(tmp_path):
+    path = tmp_path / "a.onnx"
+    model = with_weights(np.ones(8, np.float32))
+    onnx.save(model, path, save_as_external_data=True, location="a.data", size_threshold=0)
+    (tmp_path / "a.data").unlink()
+    with pytest.raises(LoadError) as caught:
+        view(path, weights=True)
+    first, last = str(caught.value).split("\n")
+    assert first.startswith(
+        "view(weights=True) needs 'a.data' beside the model, and it cannot be read: "
+    )
+    assert last == "What helps: put the file there, or view the graph without weights."
+    assert caught.value.__cause__ is not None
+
+
 def test_weights_inside_a_constant_node_stay_too():
     big = numpy_helper.from_array(np.ones(LARGEST_TENSOR, np.float32))
     model = tiny()

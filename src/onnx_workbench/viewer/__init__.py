@@ -10,16 +10,18 @@ from .netron import Netron
 __all__ = ["Netron", "view"]
 
 
-def view(model: Any, *, height: int = 640, folded: bool = False) -> Netron:
+def view(model: Any, *, height: int = 640, folded: bool = False, weights: bool = False) -> Netron:
     """Netron in the cell. The page gets the graph; large weights stay in the kernel.
 
     Args:
         model: an Artifact, the path of an ``.onnx`` file, its bytes, an ``onnx.ModelProto``, an
             ``onnx_ir.Model`` or a ``torch.onnx.ONNXProgram``. It is read, never changed; a file
-            of external data is not opened.
+            of external data is opened for ``weights`` alone.
         height: pixels of the frame at most.
         folded: whether a graph of up to a thousand nodes opens with one box for each module, too,
             as a larger one does.
+        weights: whether the page gets the values of large weights, too, up to 256 MB: Netron shows
+            them in its sidebar. A file that ``.save()`` writes holds them then.
 
     Returns:
         A widget. Where no page lives (GitHub, nbconvert, a test) it shows as a text and a picture;
@@ -27,7 +29,8 @@ def view(model: Any, *, height: int = 640, folded: bool = False) -> Netron:
 
     Raises:
         InputError: ``model`` is none of these.
-        LoadError: the file cannot be read, is truncated, or is no ONNX model.
+        LoadError: the file cannot be read, is truncated, or is no ONNX model; or a file of weights
+            that were asked for is not there.
 
     >>> from onnx import parser
     >>> view(parser.parse_model('<ir_version: 10, opset_import: ["": 20]> '
@@ -40,4 +43,4 @@ def view(model: Any, *, height: int = 640, folded: bool = False) -> Netron:
 
     The front-end is that of the installed `netron <https://github.com/lutzroeder/netron>`_.
     """
-    return Netron(read(model), height=height, folded=folded)
+    return Netron(read(model, weights=weights), height=height, folded=folded)

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import onnx
+from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor
 
 from ..errors import InputError, LoadError
 from ..proto import bodies, walk
@@ -21,13 +22,24 @@ from . import wire
 from .origin import Origin, key, origins, scrub
 
 LARGEST_TENSOR = 64 * 1024
-"""Bytes of the largest tensor whose values still travel to the page."""
+"""Bytes of the largest tensor whose values travel to the page unasked."""
 
 ALL_TENSORS = 1024 * 1024
-"""Bytes of all tensors whose values travel to the page."""
+"""Bytes of all tensors whose values travel to the page unasked."""
+
+ASKED_FOR = 256 * 1024 * 1024
+"""Bytes of both that travel where they are asked for: a page holds each more than once."""
 
 STEP_OVER_ABOVE = 16 * 1024 * 1024
 """Bytes of a file from which on its weights are not even read."""
+
+
+class _Limit(NamedTuple):
+    """Bytes of the largest tensor and of all of them whose values travel."""
+
+    each: int
+    all: int
+
 
 _EXPECTED = (
     "an Artifact, the path of an .onnx file, its bytes, an onnx.ModelProto, an onnx_ir.Model or a "
@@ -39,8 +51,8 @@ _EXPECTED = (
 class Model:
     """``name`` is a file's name without its folder; ``packed`` has no large weights, no folders.
 
-    ``external`` names the files that hold the rest of the weights, which are never opened. What is
-    kept is small: messages of protobuf take five times the bytes of their file, origins once.
+    ``external`` names the files that hold the rest of the weights. What is kept is small: messages
+    of protobuf take five times the bytes of their file, origins once.
     """
 
     name: str
@@ -62,10 +74,11 @@ class Model:
         return f"Model({self.name!r}, {len(self.proto.graph.node)} nodes)"
 
 
-def read(source: Any, door: str = "view") -> Model:
-    """The graph of ``source``, which is left as it is. Files of external data are never opened.
+def read(source: Any, door: str = "view", weights: bool = False) -> Model:
+    """The graph of ``source``, which is left as it is.
 
-    ``door`` is what a message says the source was passed to.
+    ``door`` is what a message says the source was passed to. With ``weights`` values travel up to
+    ``ASKED_FOR``, those of external data too; without, no file of external data is opened.
 
     >>> from onnx import parser
     >>> read(parser.parse_model('<ir_version: 10, opset_import: ["": 20]> '
@@ -76,29 +89,33 @@ def read(source: Any, door: str = "view") -> Model:
         InputError: ``source`` is none of the things that hold a model.
         LoadError: the file cannot be read, is truncated, or is no ONNX model.
     """
+    limit = _Limit(ASKED_FOR, ASKED_FOR) if weights else _Limit(LARGEST_TENSOR, ALL_TENSORS)
     ir = sys.modules.get("onnx_ir")  # whoever passes an onnx_ir.Model has imported it
     if ir and isinstance(program := getattr(source, "model", None), ir.Model):
         source = program
     if ir and isinstance(source, ir.Model):
         source = ir.to_proto(source)
     if isinstance(source, onnx.ModelProto):
-        return _model(_copied(source), source.graph.name or "model")
+        return _model(_copied(source, limit.each), source.graph.name or "model", limit)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _parse(bytes(source), "model", f"{door} was passed {len(source):,} bytes")
+        return _model(
+            _parse(bytes(source), f"{door} was passed {len(source):,} bytes"), "model", limit
+        )
     path = source if isinstance(source, str | os.PathLike) else getattr(source, "path", None)
     if not isinstance(path, str | os.PathLike):
         raise InputError(
             f"{door} was passed an object of class {type(source).__name__}. It expected "
             f"{_EXPECTED}. Export a model first: {door}(export(model, 'model.onnx', x))."
         )
-    return _open(Path(path), door)
+    light = _open(Path(path), door, limit.each)
+    return _model(light, Path(path).name, limit, Path(path).parent if weights else None)
 
 
-def _open(path: Path, door: str) -> Model:
+def _open(path: Path, door: str, largest: int) -> onnx.ModelProto:
     try:
         with path.open("rb") as file, _bytes_of(file) as data:
             said = f"{door} was passed {path.name!r} ({len(data):,} bytes)"
-            return _parse(data, path.name, said)
+            return _parse(data, said, largest)
     except OSError as error:
         raise LoadError(
             f"{door} was passed {path.name!r}, which cannot be read: {error.strerror}. It expected "
@@ -113,31 +130,33 @@ def _bytes_of(file: BinaryIO) -> AbstractContextManager[wire.Data]:
     return nullcontext(file.read())
 
 
-def _parse(data: wire.Data, name: str, said: str) -> Model:
+def _parse(data: wire.Data, said: str, largest: int = LARGEST_TENSOR) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     cause: Exception | None = None
     large = len(data) > STEP_OVER_ABOVE
     try:
-        proto.ParseFromString(wire.without_values(data, LARGEST_TENSOR) if large else data)
+        proto.ParseFromString(wire.without_values(data, largest) if large else data)
     except Exception as error:  # protobuf's DecodeError, which the package onnx does not export
         cause = error
     if cause is None and proto.HasField("graph"):
-        return _model(proto, name)
+        return proto
     raise LoadError(
         f"{said}, {_what_is_wrong(data)}. It expected a whole .onnx file. "
         "Copy or export the model again."
     ) from cause
 
 
-def _model(light: onnx.ModelProto, name: str) -> Model:
-    """Of a graph that is ours to change."""
+def _model(light: onnx.ModelProto, name: str, limit: _Limit, folder: Path | None = None) -> Model:
+    """Of a graph that is ours to change; external data is fetched from ``folder``."""
     files = {
         PurePath(entry.value).name
         for tensor in light.graph.initializer
         for entry in tensor.external_data
         if entry.key == "location" and entry.value != wire.NOT_SENT
     }
-    _lighten(light)
+    if folder:
+        _fetch(light, folder, limit.all)
+    _lighten(light, limit)
     told = compressed(pickle.dumps(origins(light)))
     scrub(light)
     return Model(name, packed(light), told, tuple(sorted(files)))
@@ -163,28 +182,48 @@ def _what_is_wrong(data: wire.Data) -> str:
     return "which is no ONNX model: it holds no graph"
 
 
-def _copied(model: onnx.ModelProto) -> onnx.ModelProto:
+def _copied(model: onnx.ModelProto, largest: int) -> onnx.ModelProto:
     """The model is its owner's: a copy, for which large weights are not even copied."""
     light = onnx.ModelProto()
     _copy(model, light, skip="graph")
     _copy(model.graph, light.graph, skip="initializer")
-    tensors = (t if t.ByteSize() <= LARGEST_TENSOR else stub(t) for t in model.graph.initializer)
+    tensors = (t if t.ByteSize() <= largest else stub(t) for t in model.graph.initializer)
     light.graph.initializer.extend(tensors)
     return light
 
 
-def _lighten(model: onnx.ModelProto) -> None:
+def _fetch(model: onnx.ModelProto, folder: Path, left: int) -> None:
+    """Weights of other files, as long as they fit."""
+    for tensor in model.graph.initializer:
+        outside = tensor.data_location == onnx.TensorProto.EXTERNAL
+        info = ExternalDataInfo(tensor)
+        if not outside or info.location == wire.NOT_SENT or (info.length or 0) > left:
+            continue
+        try:
+            load_external_data_for_tensor(tensor, str(folder))
+        except Exception as error:  # onnx gives no common class
+            raise LoadError(
+                f"view(weights=True) needs {PurePath(info.location).name!r} beside the model, and "
+                f"it cannot be read: {str(error).splitlines()[0]}\n"
+                "What helps: put the file there, or view the graph without weights."
+            ) from error
+        tensor.ClearField("external_data")
+        tensor.data_location = onnx.TensorProto.DEFAULT
+        left -= tensor.ByteSize()
+
+
+def _lighten(model: onnx.ModelProto, limit: _Limit) -> None:
     """Makes stubs of large tensors: they keep name, type and shape. Gives each node its name."""
-    left = ALL_TENSORS
+    left = limit.all
     for tensor in model.graph.initializer:
         size = tensor.ByteSize()
         here = tensor.data_location != onnx.TensorProto.EXTERNAL
-        kept = here and size <= min(LARGEST_TENSOR, left)
+        kept = here and size <= min(limit.each, left)
         left -= size if kept else 0
         if not kept:
             tensor.CopyFrom(stub(tensor))
     for tensor in _inner_tensors(model):
-        if tensor.ByteSize() > LARGEST_TENSOR:
+        if tensor.ByteSize() > limit.each:
             tensor.CopyFrom(stub(tensor))
     for site in walk(model):
         if not site.function and site.name != key(site.node):
