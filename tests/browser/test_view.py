@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import nbformat
 import onnx
 import pytest
+from ipywidgets.embed import dependency_state
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 from onnx import parser
+
+from onnx_workbench import view
 
 from .conftest import KERNEL_WAITS
 
@@ -273,4 +278,20 @@ def test_a_view_survives_a_new_kernel_and_a_page_that_is_loaded_anew(notebook):
 
 
 def test_nobody_else_was_asked_for_anything(notebook):
+    assert notebook.refused == []
+
+
+def test_a_notebook_saved_with_its_widgets_draws_them_without_their_kernel(open_notebook, tmp_path):
+    shown = view(parser.parse_model(DIGITS))
+    version = {"version_major": 2, "version_minor": 0}
+    kept = {**version, "state": dependency_state([shown], drop_defaults=False)}
+    data = {"application/vnd.jupyter.widget-view+json": {"model_id": shown.model_id, **version}}
+    cell = new_code_cell("shown", outputs=[new_output("display_data", data)])
+    kernel = {"name": "python3", "display_name": "Python 3"}
+    about = {"kernelspec": kernel, "widgets": {"application/vnd.jupyter.widget-state+json": kept}}
+    nbformat.write(new_notebook(cells=[cell], metadata=about), tmp_path / "saved.ipynb")
+    notebook = open_notebook(tmp_path / "saved.ipynb")
+    cells = "jupyterapp.shell.currentWidget.content.model.cells"
+    notebook.page.evaluate(f"for (const cell of {cells}) cell.trusted = true")
+    assert operators(notebook.graph(0)) == ["Conv", "Relu", "Reshape", "Gemm"]
     assert notebook.refused == []
