@@ -972,8 +972,28 @@ def test_where_nothing_can_be_frozen_idle_workers_wait_and_the_report_says_so(
     monkeypatch.delattr(signal, "SIGSTOP", raising=False)
     result = race({"a": steady(), "b": steady(2)}, seconds=0.2)
     assert result.conditions.how == "workers"
-    assert "strata, idle workers wait unfrozen, in fresh random order" in repr(result)
+    assert "strata, idle workers wait unfrozen, one core" in repr(result) or not worker.KEEPS
     assert not any(map(alive, pids))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_with_one_thread_all_workers_of_a_stratum_are_kept_to_one_core(swift, monkeypatch, threads):
+    if not worker.KEEPS:
+        pytest.skip("here the system alone says on which core a process runs")
+    kept, mine = [], os.sched_getaffinity(0)
+
+    class Watched(Worker):
+        def __init__(self, *given):
+            super().__init__(*given)
+            kept.append(os.sched_getaffinity(self._process.pid))
+
+    monkeypatch.setattr(racing, "Worker", Watched)
+    result = race({"a": steady(), "b": steady(2)}, seconds=0.2, threads=threads)
+    strata = [kept[at : at + 3] for at in range(0, len(kept), 3)]
+    assert len(strata) == result.strata
+    assert all(len(set(map(frozenset, stratum))) == 1 for stratum in strata)
+    assert {len(cores) for cores in kept} == {1 if threads == 1 else len(mine)}
+    assert ("frozen, one core for all of a stratum" in repr(result)) is (threads == 1)
 
 
 def test_on_windows_a_worker_has_a_process_group_of_its_own_and_no_session(monkeypatch):

@@ -90,7 +90,8 @@ def _check_same(now: Race, then: Race) -> None:
 
 def _environment(race: Race) -> dict[str, Any]:
     at = race.conditions
-    return {**at.environment, "cores": at.cores, "threads": at.threads, "how": at.how}
+    told = {name: getattr(at, name) for name in ("cores", "threads", "how", "one_core")}
+    return {**at.environment, **told}
 
 
 def welch(then: Lane, now: Lane, matters: float) -> Ratio:

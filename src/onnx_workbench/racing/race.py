@@ -4,9 +4,11 @@ What misleads most benchmarks of this field is kept out. Runs one after the othe
 shared machine: here contestants run in rounds, each one short block, in fresh random order, and
 ratios are taken within a round. Time in which other processes had the core is taken off, where
 the system tells. Two processes of the same program differ for as long as they live: here every
-contestant is started anew several times, and the interval counts those starts, not calls. Thread
-budgets are equal and read back. First calls are kept apart. The baseline races against a copy of
-itself, and a race that finds a difference there is not trusted.
+contestant is started anew several times, and the interval counts those starts, not calls. Two
+cores differ, since each has neighbours of its own: with one thread all processes of a stratum are
+kept to one core, drawn anew each time, where the system allows that. Thread budgets are equal and
+read back. First calls are kept apart. The baseline races against a copy of itself, and a race that
+finds a difference there is not trusted.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from .heats import Place, Seat, Stratum
 from .lane import Lane
 from .report import Conditions, Race, reason
 from .verdict import STRATA
-from .worker import FREEZES, Worker, WorkerError, packed
+from .worker import FREEZES, KEEPS, Worker, WorkerError, packed
 
 LEAST_STRATA, MOST_STRATA = 3, 20
 WIDTH = 0.025
@@ -182,10 +184,12 @@ class _Entrants:
 def _in_workers(entrants: _Entrants, conditions: Conditions) -> list[Race]:
     payloads = {name: packed(entries) for name, entries in entrants.entries.items()}
     rng, start, stopped = random.Random(conditions.seed), perf_counter(), ""
+    conditions = replace(conditions, one_core=KEEPS and conditions.threads == 1)
     with progress.bar(desc="racing", unit="round") as bar:
         while not stopped:
+            core = rng.choice(sorted(os.sched_getaffinity(0))) if conditions.one_core else None
             seats = {
-                name: partial[Seat](Worker, payloads[name], conditions.threads)
+                name: partial[Seat](Worker, payloads[name], conditions.threads, core)
                 for name in rng.sample(list(payloads), len(payloads))
             }
             stratum = _stratum(entrants, seats, conditions, rng, bar.update)

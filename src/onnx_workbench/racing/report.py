@@ -35,6 +35,7 @@ class Conditions:
     Args:
         how: ``workers``, or ``in process`` with the reason in ``why``.
         freezes: idle workers are stopped; else they wait for their pipe.
+        one_core: all workers of a stratum are kept to the same core.
         stopped: what ended the race.
         stratum: seconds that one stratum took.
         load: how many cores others kept busy at the start; not looked at for one thread.
@@ -55,6 +56,7 @@ class Conditions:
     stratum: float = 0.0
     interrupted: bool = False
     warm: float = WARM_SECONDS
+    one_core: bool = False
 
     @property
     def contended(self) -> bool:
@@ -344,6 +346,7 @@ class Race(Tabled):
         counts = [len(run.blocks) for lane in self.lanes for run in lane.runs]
         rounds = text.plural(min(counts, default=0), "round")
         idle = "idle workers frozen" if self.conditions.freezes else "idle workers wait unfrozen"
+        idle += ", one core for all of a stratum" * self.conditions.one_core
         where = f"{self.strata} strata, {idle}" if self.conditions.how == "workers" else "1 process"
         order = f"in fresh random order (seed {self.conditions.seed})"
         return f"{rounds} of blocks of about {1e3 * BLOCK:.0f} ms in each of {where}, {order}"

@@ -22,6 +22,9 @@ a stopped process group that is orphaned, which POSIX, and so macOS, ends by SIG
 Linux ends it by itself (child.py), since a parent that adopts it there may be of its session.
 """
 
+KEEPS = hasattr(os, "sched_setaffinity")
+"""macOS and Windows leave it to the system on which core a process runs."""
+
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); " + (
     "from onnx_workbench.racing.child import main; main()"
 )
@@ -49,7 +52,8 @@ def packed(entries: Sequence[Entry]) -> bytes:
 class Worker:
     """The parent's end of one worker; a context manager, so that no process is left behind."""
 
-    def __init__(self, payload: bytes, threads: int) -> None:
+    def __init__(self, payload: bytes, threads: int, core: int | None = None) -> None:
+        """``core``: the only one on which it may run, in its threads yet to come, too."""
         group: dict[str, Any] = {"process_group": 0}  # Ctrl-C is the parent's to handle
         if sys.platform == "win32":
             group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
@@ -60,6 +64,9 @@ class Worker:
             env={**os.environ, **dict.fromkeys(_POOLS, str(threads))},
             **group,
         )
+        if core is not None:
+            with contextlib.suppress(OSError):  # it ended already, which its answer tells
+                os.sched_setaffinity(self._process.pid, {core})
         try:
             self._post("open", payload)
         except BaseException:  # Ctrl-C while it is slow to take in a large model
