@@ -983,9 +983,9 @@ def test_with_one_thread_all_workers_of_a_stratum_are_kept_to_one_core(swift, mo
     kept, mine = [], os.sched_getaffinity(0)
 
     class Watched(Worker):
-        def __init__(self, *given):
-            super().__init__(*given)
+        def ready(self):
             kept.append(os.sched_getaffinity(self._process.pid))
+            return super().ready()
 
     monkeypatch.setattr(racing, "Worker", Watched)
     result = race({"a": steady(), "b": steady(2)}, seconds=0.2, threads=threads)

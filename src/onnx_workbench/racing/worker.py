@@ -53,7 +53,9 @@ class Worker:
     """The parent's end of one worker; a context manager, so that no process is left behind."""
 
     def __init__(self, payload: bytes, threads: int, core: int | None = None) -> None:
-        """``core``: the only one on which it may run, in its threads yet to come, too."""
+        """``core``: the only one on which it may run once it is opened, its threads yet to come,
+        too; its imports may run on another, beside those of others."""
+        self._core = core
         group: dict[str, Any] = {"process_group": 0}  # Ctrl-C is the parent's to handle
         if sys.platform == "win32":
             group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
@@ -64,9 +66,6 @@ class Worker:
             env={**os.environ, **dict.fromkeys(_POOLS, str(threads))},
             **group,
         )
-        if core is not None:
-            with contextlib.suppress(OSError):  # it ended already, which its answer tells
-                os.sched_setaffinity(self._process.pid, {core})
         try:
             self._post("open", payload)
         except BaseException:  # Ctrl-C while it is slow to take in a large model
@@ -80,11 +79,15 @@ class Worker:
             WorkerError: it cannot be taken in, for want of a module for example.
         """
         try:
-            return self._answer()
+            took = self._answer()
         except WorkerError:
             raise
         except Exception as error:
             raise WorkerError(f"{type(error).__name__}: {error}") from error
+        if self._core is not None:
+            with contextlib.suppress(OSError):  # it ended since, which its next answer tells
+                os.sched_setaffinity(self._process.pid, {self._core})
+        return took
 
     def ready(self) -> list[Ready | Exception]:
         return self._ask("ready")
