@@ -1229,6 +1229,13 @@ def test_races_of_different_environments_are_not_compared():
     )
 
 
+def test_a_race_on_one_core_is_not_compared_to_one_on_any():
+    now = measured()
+    then = Race(now.lanes, replace(now.conditions, one_core=True))
+    with pytest.raises(InputError, match=r"\(one core: False now, True then\)"):
+        now.since(then)
+
+
 def test_a_quick_race_is_too_little_to_compare():
     single = Race((lane("a", 1000),), measured().conditions)
     with pytest.raises(InputError) as caught:

@@ -90,7 +90,7 @@ def _check_same(now: Race, then: Race) -> None:
 
 def _environment(race: Race) -> dict[str, Any]:
     at = race.conditions
-    told = {name: getattr(at, name) for name in ("cores", "threads", "how", "one_core")}
+    told = {"cores": at.cores, "threads": at.threads, "how": at.how, "one core": at.one_core}
     return {**at.environment, **told}
 
 

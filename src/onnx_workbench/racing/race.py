@@ -68,11 +68,12 @@ def race(
 
     Each stratum starts a fresh process for every contestant; five strata are raced, and more until
     the 95 % intervals reach 2.5 % to each side, twenty strata or the seconds are over: never until
-    something is significant. Time in which other processes had the core is taken off each block
-    where the system tells, as Linux does, and the report says how much it was. What cannot be sent
-    to another process makes all race in this one, with wider intervals, and the report says so. A
-    contestant that fails stays in the table with its reason. Ctrl-C returns what was measured until
-    then, and no process stays behind.
+    something is significant. With one thread all processes of a stratum are kept to one core, drawn
+    anew for each, on Linux; elsewhere the system places them. Time in which other processes had the
+    core is taken off each block where the system tells, as Linux does, and the report says how much
+    it was. What cannot be sent to another process makes all race in this one, with wider intervals,
+    and the report says so. A contestant that fails stays in the table with its reason. Ctrl-C
+    returns what was measured until then, and no process stays behind.
 
     Args:
         contestants: name -> callable.
