@@ -256,6 +256,15 @@ def opening(browser: Any, lab: Lab, name: str) -> Notebook:
     return notebook
 
 
+def until(frame: Any, condition: str, seconds: float = 60) -> None:
+    """Waits for a condition in Netron's frame, which forbids the eval of Playwright's own wait
+    unless it holds at once."""
+    deadline = time.monotonic() + seconds
+    while not frame.evaluate(condition):
+        assert time.monotonic() < deadline, f"not met: {condition}"
+        frame.wait_for_timeout(50)
+
+
 def guard(route: Any, allowed: str, refused: list[str]) -> None:
     """Lets requests below one address through; refuses and records all others."""
     if route.request.url.startswith((allowed, "data:", "blob:")):

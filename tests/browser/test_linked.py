@@ -6,6 +6,8 @@ import onnx
 import pytest
 from onnx import parser
 
+from .conftest import until
+
 pytestmark = pytest.mark.browser
 
 MARKUP = "<img src=x onerror=\"document['body']['title']='harmed'\">"
@@ -98,11 +100,14 @@ def test_a_frame_made_lower_still_shows_the_whole_of_a_small_graph(notebook):
     graph, box = notebook.graph(0), notebook.page.locator(".ow-graph").first
     usual = box.evaluate("(box) => box.style.height")
     box.evaluate("(box) => { box.style.height = '170px'; }")
-    graph.wait_for_function("""() => innerHeight < 200 && [...document.querySelectorAll(
+    until(
+        graph,
+        """() => innerHeight < 200 && [...document.querySelectorAll(
       "#canvas .graph-node, #canvas .graph-input")].every((node) => {
         const { top, bottom } = node.getBoundingClientRect();
         return top >= 0 && bottom <= innerHeight;
-      })""")
+      })""",
+    )
     box.evaluate("(box, height) => { box.style.height = height; }", usual)
 
 

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from onnx_workbench import view
 
-from .conftest import KEEP_EVAL, guard
+from .conftest import KEEP_EVAL, guard, until
 
 pytestmark = pytest.mark.browser
 
@@ -111,7 +111,7 @@ def test_the_line_is_told_before_netron_marks_the_node(small):
         .dispatchEvent(new MouseEvent('click', {{ bubbles: true }})), {marked}""")
     assert at_once == 0
     page.locator(".code .here", has_text="x = x + mask").wait_for()
-    graph.wait_for_function(f"{marked} === 1")
+    until(graph, f"{marked} === 1")
 
 
 def test_the_picture_shows_which_node_was_clicked(small):
@@ -152,7 +152,7 @@ def test_the_graph_gets_narrower_only_after_the_line_has_been_painted(small):
     }""")
     graph.locator("#node-name-node_b0_0").click()
     page.locator(".code .here").wait_for()
-    graph.wait_for_function("innerWidth < 900")
+    until(graph, "innerWidth < 900")
     before, at_once = page.evaluate("widths")
     assert at_once == before > 900
 
@@ -176,11 +176,14 @@ def test_marked_nodes_are_marked_and_the_first_of_them_is_in_sight(open_file):
     page, graph, _ = open_file(netron)
     graph.locator("#node-name-node_b58_0.select").wait_for()
     assert graph.locator(".graph-node.select").count() == len(chosen) == 4
-    graph.wait_for_function("""() => {
+    until(
+        graph,
+        """() => {
       const first = document.getElementById("node-name-node_b58_0");
       const { top, bottom } = first.getBoundingClientRect();
       return top >= 0 && bottom <= innerHeight;
-    }""")
+    }""",
+    )
     panel = page.locator(".ow-source")
     assert "module\nblocks.58" in panel.inner_text()
     assert panel.locator(".code .here").inner_text().endswith("x = x + mask")
@@ -197,11 +200,14 @@ def test_a_graph_that_is_too_wide_opens_where_most_of_its_first_nodes_are(open_f
     graph = helper.make_graph(nodes, "wide", ends[:-1], ends[-1:])
     page, drawn, _ = open_file(view(helper.make_model(graph)))
     page.set_viewport_size({"width": 400, "height": 900})
-    drawn.wait_for_function("""() => {
+    until(
+        drawn,
+        """() => {
       const concat = document.querySelector("[id^=node-name-concat]");
       const { left, right } = concat.getBoundingClientRect();
       return innerWidth === 400 && Math.abs(left + right - innerWidth) < 120;
-    }""")
+    }""",
+    )
 
 
 def test_two_graphs_in_one_file_are_coloured_and_linked(open_file):
