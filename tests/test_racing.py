@@ -32,7 +32,7 @@ from torch import nn
 import onnx_workbench as ow
 from onnx_workbench.contestant import Prepared
 from onnx_workbench.errors import InputError, LoadError, TrainingModeWarning
-from onnx_workbench.racing import bench, call, heats, verdict, worker
+from onnx_workbench.racing import bench, call, heats, process, verdict, worker
 from onnx_workbench.racing import race as racing
 from onnx_workbench.racing.lane import Lane, Run
 from onnx_workbench.racing.race import race
@@ -675,7 +675,7 @@ def pids(monkeypatch):
         found.append(process.pid)
         return process
 
-    monkeypatch.setattr(worker.subprocess, "Popen", recorded)
+    monkeypatch.setattr(process.subprocess, "Popen", recorded)
     return found
 
 
@@ -998,9 +998,11 @@ def test_with_one_thread_all_workers_of_a_stratum_are_kept_to_one_core(swift, mo
 
 def test_on_windows_a_worker_has_a_process_group_of_its_own_and_no_session(monkeypatch):
     given = {}
-    monkeypatch.setattr(worker.sys, "platform", "win32")
+    monkeypatch.setattr(process.sys, "platform", "win32")
     monkeypatch.setattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 512, raising=False)
-    monkeypatch.setattr(worker.subprocess, "Popen", lambda command, **options: Idle(given, options))
+    monkeypatch.setattr(
+        process.subprocess, "Popen", lambda command, **options: Idle(given, options)
+    )
     Worker(b"", threads=3)
     assert given["creationflags"] == 512
     assert "process_group" not in given
@@ -1113,7 +1115,7 @@ def test_a_worker_ends_with_its_parent_even_when_it_is_frozen(by):
         pytest.skip("nothing is frozen there, or Linux alone has a signal for it")
     code = (
         "import os, signal, sys, time\n"
-        "from onnx_workbench.racing import call, worker\n"
+        "from onnx_workbench.racing import call, process\n"
         "from onnx_workbench.racing.worker import Worker, packed\n"
         f"{ENDED[by]}"
         "one = Worker(packed([call.Call(print)]), 1)\n"
@@ -1135,14 +1137,13 @@ def test_a_worker_ends_with_its_parent_even_when_it_is_frozen(by):
 
 ENDED = {
     "orphaned": """# as on macOS, where no process can ask for a signal when its parent ends
-worker._START = worker._START.replace(
-    "from onnx_workbench.racing.child import main",
-    "from onnx_workbench.racing import child; main = child.main; child._die_with_the_parent = int"
+process._START = process._START.replace(
+    "import child;", "import child; child._die_with_the_parent = int;"
 )
 """,
     "a session of its own": """# an orphan all along: nothing is sent when its parent ends
-start = worker.subprocess.Popen
-worker.subprocess.Popen = (
+start = process.subprocess.Popen
+process.subprocess.Popen = (
     lambda *args, process_group, **more: start(*args, start_new_session=True, **more)
 )
 """,

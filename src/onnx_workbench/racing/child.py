@@ -1,7 +1,7 @@
 """The inside of a worker: a fresh process that holds one contestant and nothing else.
 
 It imports the standard library alone; what the contestant needs comes with the contestant. So an
-ONNX Runtime worker never imports torch.
+ONNX Runtime worker never imports torch. Workers that need torch may be forked from a nest.
 """
 
 from __future__ import annotations
@@ -40,6 +40,46 @@ def main() -> None:
             except Exception as error:
                 reply = Failure(error)
             _send(reply, replies)
+
+
+def nest(pairs: list[tuple[int, int]]) -> None:
+    """Import torch, fork a worker for each pair of pipes, tell their numbers; then the exit code of
+    each that the parent asks for, until it closes the pipe, which ends all.
+    """
+    _die_with_the_parent()
+    with contextlib.suppress(ImportError):  # each worker finds that out for itself, and tells
+        import torch  # noqa: F401
+    gc.freeze()  # nothing that is shared is looked at, and so copied, by a later collection
+    pids: list[int] = []
+    for pair in pairs:
+        pids.append(os.fork())
+        if not pids[-1]:
+            return _hatched(pair, {end for other in pairs[len(pids) - 1 :] for end in other})
+        for end in pair:
+            os.close(end)
+    _send(pids, sys.stdout.buffer)
+    with contextlib.suppress(EOFError):
+        while True:
+            pid = pickle.load(sys.stdin.buffer)
+            _send(_reaped(pid), sys.stdout.buffer)
+            pids.remove(pid)
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+        _reaped(pid)
+    os._exit(0)  # taking torch down in order would take a quarter of a second
+
+
+def _hatched(pair: tuple[int, int], ends: set[int]) -> None:
+    """A fork takes its pipes and lets go of those of the others, so that each sees its own end."""
+    for stream, end in enumerate(pair):
+        os.dup2(end, stream)
+    for end in ends:
+        os.close(end)
+    main()
+
+
+def _reaped(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 class Failure:

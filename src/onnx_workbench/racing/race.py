@@ -4,11 +4,12 @@ What misleads most benchmarks of this field is kept out. Runs one after the othe
 shared machine: here contestants run in rounds, each one short block, in fresh random order, and
 ratios are taken within a round. Time in which other processes had the core is taken off, where
 the system tells. Two processes of the same program differ for as long as they live: here every
-contestant is started anew several times, and the interval counts those starts, not calls. Two
-cores differ, since each has neighbours of its own: with one thread all processes of a stratum are
-kept to one core, drawn anew each time, where the system allows that. Thread budgets are equal and
-read back. First calls are kept apart. The baseline races against a copy of itself, and a race that
-finds a difference there is not trusted.
+contestant is started anew several times, and the interval counts those starts, not calls. Where
+processes share an import of torch, it is made anew with them. Two cores differ, since each has
+neighbours of its own: with one thread all processes of a stratum are kept to one core, drawn anew
+each time, where the system allows that. Thread budgets are equal and read back. First calls are
+kept apart. The baseline races against a copy of itself, and a race that finds a difference there is
+not trusted.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from .bench import Bench, Entry
 from .call import Call
 from .heats import Place, Seat, Stratum
 from .lane import Lane
+from .process import FORKS, forked, needs_torch
 from .report import Conditions, Race, reason
 from .verdict import STRATA
 from .worker import FREEZES, KEEPS, Worker, WorkerError, packed
@@ -66,14 +68,15 @@ def race(
     what is timed (:class:`~onnx_workbench.contestant.Prepared`). Every other is timed as
     ``fn(*args, **kwargs)`` under ``torch.inference_mode``, a model in eval mode.
 
-    Each stratum starts a fresh process for every contestant; five strata are raced, and more until
-    the 95 % intervals reach 2.5 % to each side, twenty strata or the seconds are over: never until
-    something is significant. With one thread all processes of a stratum are kept to one core, drawn
-    anew for each, on Linux; elsewhere the system places them. Time in which other processes had the
-    core is taken off each block where the system tells, as Linux does, and the report says how much
-    it was. What cannot be sent to another process makes all race in this one, with wider intervals,
-    and the report says so. A contestant that fails stays in the table with its reason. Ctrl-C
-    returns what was measured until then, and no process stays behind.
+    Each stratum starts a fresh process for every contestant; on Linux those that need torch are
+    forked from a fresh one that has imported it. Five strata are raced, and more until the 95 %
+    intervals reach 2.5 % to each side, twenty strata or the seconds are over: never until something
+    is significant. With one thread all processes of a stratum are kept to one core, drawn anew for
+    each, on Linux; elsewhere the system places them. Time in which other processes had the core is
+    taken off each block where the system tells, as Linux does, and the report says how much it was.
+    What cannot be sent to another process makes all race in this one, with wider intervals, and the
+    report says so. A contestant that fails stays in the table with its reason. Ctrl-C returns what
+    was measured until then, and no process stays behind.
 
     Args:
         contestants: name -> callable.
@@ -188,12 +191,7 @@ def _in_workers(entrants: _Entrants, conditions: Conditions) -> list[Race]:
     conditions = replace(conditions, one_core=KEEPS and conditions.threads == 1)
     with progress.bar(desc="racing", unit="round") as bar:
         while not stopped:
-            core = rng.choice(sorted(os.sched_getaffinity(0))) if conditions.one_core else None
-            seats = {
-                name: partial[Seat](Worker, payloads[name], conditions.threads, core)
-                for name in rng.sample(list(payloads), len(payloads))
-            }
-            stratum = _stratum(entrants, seats, conditions, rng, bar.update)
+            stratum = _stratum(entrants, payloads, conditions, rng, bar.update)
             conditions = replace(
                 conditions,
                 stratum=(perf_counter() - start) / len(entrants.strata),
@@ -205,7 +203,7 @@ def _in_workers(entrants: _Entrants, conditions: Conditions) -> list[Race]:
 
 def _stratum(
     entrants: _Entrants,
-    seats: Mapping[str, Callable[[], Seat]],
+    payloads: Mapping[str, bytes],
     conditions: Conditions,
     rng: random.Random,
     tick: Callable[[], object],
@@ -213,13 +211,30 @@ def _stratum(
     """One more stratum; interrupted while it starts, it is none."""
     share = conditions.seconds / STRATA / 3  # the rest is for starting and warming up
     try:
-        stratum = heats.run(seats, share, rng, conditions.threads, heats.ROUNDS, tick)
+        with _seats(payloads, conditions, rng) as seats:
+            stratum = heats.run(seats, share, rng, conditions.threads, heats.ROUNDS, tick)
     except KeyboardInterrupt:
         if not entrants.strata:
             raise
         stratum = Stratum(interrupted=True)
     entrants.strata.append(stratum)
     return stratum
+
+
+@contextmanager
+def _seats(
+    payloads: Mapping[str, bytes], conditions: Conditions, rng: random.Random
+) -> Iterator[dict[str, Callable[[], Seat]]]:
+    """What starts a worker for each, in random order, all on one core where that can be had."""
+    core = rng.choice(sorted(os.sched_getaffinity(0))) if conditions.one_core else None
+    order = rng.sample(list(payloads), len(payloads))
+    with_torch = [name for name in order if FORKS and needs_torch(payloads[name])]
+    with forked(len(with_torch), conditions.threads) as forks:
+        process = dict(zip(with_torch, forks, strict=True))
+        yield {
+            name: partial[Seat](Worker, payloads[name], conditions.threads, core, process.get(name))
+            for name in order
+        }
 
 
 def _stop(entrants: _Entrants, conditions: Conditions, elapsed: float) -> str:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pickle
 import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from .bench import Entry, Ready
+from .process import Process, fresh
 
 FREEZES = hasattr(signal, "SIGSTOP")
 """Windows has no such signal; there an idle worker waits for its pipe, unfrozen.
@@ -24,11 +22,6 @@ Linux ends it by itself (child.py), since a parent that adopts it there may be o
 
 KEEPS = hasattr(os, "sched_setaffinity")
 """macOS and Windows leave it to the system on which core a process runs."""
-
-_START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); " + (
-    "from onnx_workbench.racing.child import main; main()"
-)
-_POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class WorkerError(RuntimeError):
@@ -52,20 +45,20 @@ def packed(entries: Sequence[Entry]) -> bytes:
 class Worker:
     """The parent's end of one worker; a context manager, so that no process is left behind."""
 
-    def __init__(self, payload: bytes, threads: int, core: int | None = None) -> None:
-        """``core``: the only one on which it may run once it is opened, its threads yet to come,
-        too; its imports may run on another, beside those of others."""
-        self._core = core
-        group: dict[str, Any] = {"process_group": 0}  # Ctrl-C is the parent's to handle
-        if sys.platform == "win32":
-            group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _START, json.dumps(sys.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **dict.fromkeys(_POOLS, str(threads))},
-            **group,
-        )
+    def __init__(
+        self,
+        payload: bytes,
+        threads: int,
+        core: int | None = None,
+        process: Process | None = None,
+    ) -> None:
+        """
+        Args:
+            core: the only one on which it may run once it is opened, its threads yet to come, too;
+                its imports may run on another, beside those of others.
+            process: what answers; a new Python by default.
+        """
+        self._core, self._process = core, process or fresh(threads)
         try:
             self._post("open", payload)
         except BaseException:  # Ctrl-C while it is slow to take in a large model
