@@ -37,7 +37,7 @@ from torch import nn
 
 import onnx_workbench as ow
 from onnx_workbench.racing.bench import Bench
-from onnx_workbench.racing.worker import Worker, packed
+from onnx_workbench.racing.worker import KEEPS, Worker, packed
 from onnx_workbench.text import table
 
 Record = dict[str, Any]
@@ -45,6 +45,7 @@ Record = dict[str, Any]
 SHARE = 0.05  # of work more, where a difference is to be found
 BUDGET = 25.0  # seconds in which it is to be found
 ROUNDS = 40
+PAIRS = 400  # of a block and a loop: one pair is off by some percent, and 0.5 % is to be told
 
 
 def _mlp() -> models.Case:
@@ -136,12 +137,13 @@ def beside_a_bare_loop(bout: Bout) -> Iterator[Record]:
     """Blocks as a race times them, and a bare loop over the same instance in the same worker."""
     calls = _calls(bout.instance())
     shared = Shared(bout.instance())
-    worker = Worker(packed([shared, Loop(shared, calls)]), threads=1)
+    core = random.choice(sorted(os.sched_getaffinity(0))) if KEEPS else None
+    worker = Worker(packed([shared, Loop(shared, calls)]), threads=1, core=core)
     try:
         worker.opened()
         if worker.ready()[1].warmup % 2:
             worker.block(1, 0)  # the single call of its two turns
-        ratios = [_beside(worker, calls) for _ in range(ROUNDS)]
+        ratios = [_beside(worker, calls) for _ in range(PAIRS)]
     finally:
         worker.close()
     yield {"protocol": "race", "value": median(ratios), "calls": calls}
@@ -266,7 +268,8 @@ def _beside(worker: Worker, calls: int) -> float:
     for size, count in random.sample([(0, calls), (1, 1)], 2):
         worker.freeze()
         worker.thaw()
-        times[size], _ = worker.block(size, count)
+        took, queued = worker.block(size, count)
+        times[size] = took - queued
     return times[0] / times[1]
 
 

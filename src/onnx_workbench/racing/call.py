@@ -30,6 +30,7 @@ class Call:
     args: tuple = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     threads: int = 1
+    timed: str = PLAIN
 
     def __call__(self) -> Prepared:
         stack = ExitStack()
@@ -42,8 +43,9 @@ class Call:
         stack.enter_context(torch.inference_mode())
         if any(device.type == "cuda" for device in _devices(self.args, self.kwargs)):
             run = partial(_synchronised, run)  # a call on a GPU returns before the work is done
-            return Prepared(run, f"{PLAIN}, on the GPU, synchronised", granted, close=stack.close)
-        return Prepared(run, PLAIN, granted, close=stack.close)
+            timed = f"{self.timed}, on the GPU, synchronised"
+            return Prepared(run, timed, granted, close=stack.close)
+        return Prepared(run, self.timed, granted, close=stack.close)
 
 
 def compiled(model: Callable[..., object], **options: Any) -> Made:
@@ -56,8 +58,10 @@ def compiled(model: Callable[..., object], **options: Any) -> Made:
     compiled(abs, dynamic=True)
     """
     name = getattr(model, "__name__", type(model).__name__)
-    words = ", ".join([name, *(f"{key}={value!r}" for key, value in options.items())])
-    return Made(model, partial(_compiled, options), f"compiled({words})")
+    said = [f"{key}={value!r}" for key, value in options.items()]
+    timed = f"{PLAIN}, of torch.compile({', '.join(['model', *said])})"
+    words = f"compiled({', '.join([name, *said])})"
+    return Made(model, partial(_compiled, options, timed), words)
 
 
 def placed(model: torch.nn.Module, device: str = "cuda") -> Made:
@@ -94,11 +98,13 @@ def _prepared(made: Made, args: tuple, kwargs: dict, threads: int) -> Prepared:
     return made.make(made.model, args, kwargs, threads)()
 
 
-def _compiled(options: dict, model: Any, args: tuple, kwargs: dict, threads: int) -> Call:
+def _compiled(
+    options: dict, timed: str, model: Any, args: tuple, kwargs: dict, threads: int
+) -> Call:
     import torch
 
     with _evaluating(model):
-        return Call(torch.compile(model, **options), args, kwargs, threads)
+        return Call(torch.compile(model, **options), args, kwargs, threads, timed)
 
 
 def _placed(device: str, model: Any, args: tuple, kwargs: dict, threads: int) -> Call:
