@@ -416,8 +416,13 @@ class Race(Tabled):
 
 
 def reason(error: Exception | None) -> str:
-    """The class and the first line of what it says, short enough for a table."""
-    said = next(iter(str(error).strip().splitlines()), "")
+    """The class and what it says first, short enough for a table.
+
+    >>> reason(RuntimeError("backend='inductor' raised:\\nCppCompileError: C++ compile error"))
+    "RuntimeError: backend='inductor' raised: CppCompileError: C++ compile error"
+    """
+    first, *rest = str(error).strip().splitlines() or [""]
+    said = " ".join([first, *rest[:1]]) if first.endswith(":") else first
     said = said if len(said) <= 80 else f"{said[:77]}..."
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
