@@ -37,8 +37,14 @@ def forks(*payloads: bytes, threads: int = 1):
         yield workers
 
 
-def below() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+def below() -> list[int]:
+    """The workers and nests of this process; a browser of other tests is none."""
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it ended since
+            if any("onnx_workbench.racing" in word for word in one.cmdline()):
+                found.append(one.pid)
+    return found
 
 
 def opened(workers):
@@ -53,7 +59,7 @@ def test_forks_of_one_nest_answer_and_leave_no_process(threads):
     with forks(payload, payload, threads=threads) as workers:
         pids = opened(workers)
         (parent,) = {psutil.Process(pid).ppid() for pid in pids}
-        assert [one.pid for one in psutil.Process().children()] == [parent]
+        assert sorted(below()) == sorted([parent, *pids])
         for one in workers:
             (ready,) = one.ready()
             assert (ready.timed, ready.threads) == (PLAIN, threads)
@@ -152,7 +158,7 @@ def test_an_interrupt_while_torch_is_imported_leaves_nothing(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         race({"relu": torch.relu}, X)
     assert below() == []
-    assert psutil.Process().num_fds() == before
+    assert psutil.Process().num_fds() <= before
 
 
 @pytest.mark.parametrize("forks", [True, False])
