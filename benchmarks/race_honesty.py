@@ -59,8 +59,8 @@ def _cnn() -> models.Case:
 
 
 def _encoder() -> models.Case:
-    words, kinds = models.tokens(4, 64, 1000), models.tokens(4, 64, 2)
-    return models.Case(models.Bert(), (words, kinds, torch.ones(4, 64, dtype=torch.bool)), {})
+    words, kinds = models.tokens(8, 64, 1000), models.tokens(8, 64, 2)
+    return models.Case(models.Bert(), (words, kinds, torch.ones(8, 64, dtype=torch.bool)), {})
 
 
 MODELS: dict[str, Callable[[], models.Case]] = {"MLP": _mlp, "CNN": _cnn, "encoder": _encoder}

@@ -122,9 +122,18 @@ def test_a_nest_that_dies_takes_its_forks_along_and_says_with_what_code():
     assert below() == []
 
 
+def test_a_nest_without_torch_leaves_it_to_the_worker_to_say_so(monkeypatch):
+    missing = "import sys; sys.modules['torch'] = None; "
+    monkeypatch.setattr(process, "_START", missing + process._START)
+    said = "^ModuleNotFoundError: "  # in Python's own words, which change
+    with forks(RELU) as (worker,), pytest.raises(WorkerError, match=said):
+        worker.opened()
+    assert below() == []
+
+
 def test_forks_end_with_the_parent_of_their_nest_even_when_they_are_frozen():
     code = (
-        "import os, pickle, signal\n"
+        "import os, signal\n"
         "from onnx_workbench.racing import call, process\n"
         "from onnx_workbench.racing.worker import Worker, packed\n"
         "with process.forked(1, 1) as (fork,):\n"

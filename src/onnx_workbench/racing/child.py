@@ -66,7 +66,7 @@ def nest(pairs: list[tuple[int, int]]) -> None:
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
         _reaped(pid)
-    os._exit(0)  # taking torch down in order would take a quarter of a second
+    os._exit(0)  # torch is not taken down in order: every stratum would wait for that
 
 
 def _hatched(pair: tuple[int, int], ends: set[int]) -> None:

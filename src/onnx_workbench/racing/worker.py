@@ -43,7 +43,7 @@ def packed(entries: Sequence[Entry]) -> bytes:
 
 
 class Worker:
-    """The parent's end of one worker; a context manager, so that no process is left behind."""
+    """The parent's end of one worker; ``close`` ends its process, whatever it does."""
 
     def __init__(
         self,
