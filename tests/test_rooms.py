@@ -14,7 +14,7 @@ PACKAGE = Path(onnx_workbench.__file__).parent
 
 FLOORS = (
     {"errors", "text", "contestant", "progress", "tabled", "trial", "proto"},
-    {"source", "runtime", "figures", "stack", "session"},
+    {"files", "source", "runtime", "figures", "stack", "session"},
     {"capturing", "frames", "notes", "exposed", "racing"},
     {"agreement", "viewer", "costs"},
     {"artifact"},

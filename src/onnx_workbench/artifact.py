@@ -367,8 +367,8 @@ def _beside(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise ExportError(
             f"{target.name} could not be written to {str(target.parent)!r}: "
-            f"{error.strerror or error}. What was there before is still there.\n"
-            "What helps: make room or get the right to write there, or pass another path."
+            f"{error.strerror or error}. What was there before is still there.",
+            "make room or get the right to write there, or pass another path.",
         ) from error
     finally:
         if folder is not None:
@@ -428,21 +428,21 @@ def _check_file(draft: Path, asked: int | None) -> int:
         direction = "down" if asked < got else "up"
         raise ExportError(
             f"You asked for opset {asked} and the exporter wrote opset {got}, without an error of "
-            f"its own: it could not convert the graph {direction}.{f' {foreign}' * bool(foreign)}\n"
-            f"What helps: ask for opset {got}, or leave `opset` out; check() shows the highest "
+            f"its own: it could not convert the graph {direction}.{f' {foreign}' * bool(foreign)}",
+            f"ask for opset {got}, or leave `opset` out; check() shows the highest "
             "that this stack writes and loads.",
-            "opset",
-            got,
+            step="opset",
+            got=got,
         )
     try:
         onnx.checker.check_model(os.fspath(draft))
     except Exception as error:
         raise ExportError(
             "The exporter wrote a file that onnx.checker rejects: "
-            f"{foreign or str(error).splitlines()[0]}\n"
-            "What helps: ask for another opset; check() shows which this stack writes and loads.",
-            "check",
-            got,
+            f"{foreign or str(error).splitlines()[0]}",
+            "ask for another opset; check() shows which this stack writes and loads.",
+            step="check",
+            got=got,
         ) from error
     return got
 
@@ -451,12 +451,13 @@ def _check_loads(draft: Path, provider: str, got: int) -> None:
     try:
         runtime.open_session(draft, provider)
     except LoadError as error:
-        said = str(error).replace(f"{draft.parent.name}{os.sep}", "")  # as it would be called
+        said = error.message.replace(f"{draft.parent.name}{os.sep}", "")  # as it would be called
         raise ExportError(
             f"ONNX Runtime rejects what the exporter wrote. {said}",
-            "load",
-            got,
-            line=_line_of_rejected(draft, said),
+            error.hint,
+            _line_of_rejected(draft, said),
+            step="load",
+            got=got,
         ) from error
 
 

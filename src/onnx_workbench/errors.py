@@ -9,8 +9,9 @@
     ├── LoadError                 the file is no ONNX model that ONNX Runtime can load
     └── RunError                  ONNX Runtime loaded the model and failed while running it
 
-Every message has three parts: what was passed, what was expected, what to do next. The error of
-torch, onnx or ONNX Runtime that led to it is chained as ``__cause__``.
+Every error says what was passed, what was expected and what to do next. ``reason``, ``hint`` and
+``line`` are fields, so that no caller parses the text. The error of torch, onnx or ONNX Runtime
+that led to it is chained as ``__cause__``.
 """
 
 from __future__ import annotations
@@ -21,13 +22,33 @@ from typing import Any
 class WorkbenchError(Exception):
     """Base of all errors that this package raises on purpose.
 
-    ``line`` is the :class:`~onnx_workbench.source.Line` of the user's that it is about, where one
-    is known.
+    Args:
+        message: what failed, in one sentence.
+        hint: what usually helps.
+        line: the :class:`~onnx_workbench.source.Line` of the user's that it is about, where one is
+            known.
+        reason: why it failed; the default is ``message``.
+
+    >>> print(WorkbenchError("Net could not be captured", "use torch.where", reason="it branches"))
+    Net could not be captured
+    Why: it branches
+    What helps: use torch.where
     """
 
-    def __init__(self, message: str = "", line: Any = None) -> None:
+    def __init__(
+        self, message: str = "", hint: str = "", line: Any = None, *, reason: str = ""
+    ) -> None:
         super().__init__(message)
-        self.line = line
+        self.message, self.hint, self.line = message, hint, line
+        self.reason = reason or message
+
+    def __str__(self) -> str:
+        said = self.message
+        if self.line:
+            said = f"{said.rstrip('.')} at {self.line.place}\n    {self.line.text}"
+        why = f"\nWhy: {self.reason}" if self.reason != self.message else ""
+        helps = f"\nWhat helps: {self.hint}" if self.hint else ""
+        return f"{said}{why}{helps}"
 
 
 class InputError(WorkbenchError, ValueError):
@@ -42,13 +63,20 @@ class ExportError(WorkbenchError):
     """The graph did not become an ``.onnx`` file that ONNX Runtime loads.
 
     ``step`` is where it ended: translate, opset, check or load. ``got`` is the opset that a file
-    was labelled with before it was refused.
+    was labeled with before it was refused.
     """
 
     def __init__(
-        self, message: str, step: str = "translate", got: int | None = None, line: Any = None
+        self,
+        message: str = "",
+        hint: str = "",
+        line: Any = None,
+        *,
+        reason: str = "",
+        step: str = "translate",
+        got: int | None = None,
     ) -> None:
-        super().__init__(message, line)
+        super().__init__(message, hint, line, reason=reason)
         self.step, self.got = step, got
 
 

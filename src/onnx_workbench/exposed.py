@@ -103,7 +103,8 @@ class Exposed:
         except Exception as error:
             raise RunError(
                 f"ONNX Runtime failed while running {self._path.name} without its optimiser: "
-                f"{str(error).splitlines()[0]}\nWhat helps: try the sizes of the export."
+                f"{str(error).splitlines()[0]}",
+                "try the sizes of the export.",
             ) from error
         return dict(zip(names, results, strict=True))
 
@@ -140,8 +141,8 @@ class Exposed:
         except Exception as error:
             raise LoadError(
                 f"{self._path.name} could not be loaded with {len(names)} of its values as "
-                f"outputs: {str(error).splitlines()[0]}\n"
-                "What helps: compare the outputs alone, without values=True."
+                f"outputs: {str(error).splitlines()[0]}",
+                "compare the outputs alone, without values=True.",
             ) from error
 
     @cached_property

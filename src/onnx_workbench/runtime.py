@@ -77,9 +77,8 @@ def open_session(path: str | os.PathLike[str], provider: str = CPU) -> onnxrunti
     try:
         return onnxruntime.InferenceSession(os.fspath(path), options, providers=[provider])
     except Exception as error:
-        raise LoadError(
-            f"{Path(path).name} could not be loaded: {_why(Path(path), error)}"
-        ) from error
+        why, hint = _why(Path(path), error)
+        raise LoadError(f"{Path(path).name} could not be loaded: {why}", hint) from error
 
 
 def values(nodes: Sequence[Any]) -> tuple[Value, ...]:
@@ -153,46 +152,46 @@ def run(call: Callable[[], list[Any]], feeds: Mapping[str, np.ndarray], name: st
             f"{key} {shaped(given.dtype, given.shape)}" for key, given in feeds.items()
         )
         raise RunError(
-            f"ONNX Runtime failed while running {name} on {told}: {_short(error)}\n"
-            "What helps: try the sizes of the export. If those run, a dimension that the file "
-            "calls dynamic is not: export with other sizes, or name it in `dynamic`."
+            f"ONNX Runtime failed while running {name} on {told}: {_short(error)}",
+            "try the sizes of the export. If those run, a dimension that the file "
+            "calls dynamic is not: export with other sizes, or name it in `dynamic`.",
         ) from error
 
 
-def _why(path: Path, error: Exception) -> str:
+def _why(path: Path, error: Exception) -> tuple[str, str]:
     """Read off the file itself where that can be: ONNX Runtime's words change with its version."""
     from .proto import mislabelled
 
     proto = _parsed(path)
     if proto is None or not proto.HasField("graph"):
         return (
-            "it is no ONNX model, or was cut short.\n"
-            "What helps: compare its size with the original's, and copy or export it again."
+            "it is no ONNX model, or was cut short.",
+            "compare its size with the original's, and copy or export it again.",
         )
     missing = [name for name in weight_files(proto) if not (path.parent / name).is_file()]
     if missing:
         return (
-            f"its weights are in a file of their own, {missing[0]!r}, which is not beside it.\n"
-            "What helps: copy both files, or export again into one."
+            f"its weights are in a file of their own, {missing[0]!r}, which is not beside it.",
+            "copy both files, or export again into one.",
         )
     if foreign := mislabelled(proto):
         return (
-            f"{foreign[0].lower()}{foreign[1:]}\n"
-            "What helps: export it again with export(), which refuses such a file."
+            f"{foreign[0].lower()}{foreign[1:]}",
+            "export it again with export(), which refuses such a file.",
         )
     if re.search(r"opset|IR version", str(error), re.IGNORECASE):
         return (
-            f"it asks for more than this onnxruntime knows: {_short(error)}\n"
-            "What helps: export with a lower `opset` (check() shows the highest that loads), or "
-            "upgrade onnxruntime."
+            f"it asks for more than this onnxruntime knows: {_short(error)}",
+            "export with a lower `opset` (check() shows the highest that loads), or "
+            "upgrade onnxruntime.",
         )
     if re.search(r"NOT_IMPLEMENTED|Could not find an implementation", str(error)):
         return (
-            f"{_short(error)}\n"
-            "What helps: the operator is right, and the provider has no kernel for its dtypes: "
-            "compute that step in float32, export model.float(), or take another `provider`."
+            f"{_short(error)}",
+            "the operator is right, and the provider has no kernel for its dtypes: "
+            "compute that step in float32, export model.float(), or take another `provider`.",
         )
-    return f"{_short(error)}\nWhat helps: check the file with onnx.checker.check_model."
+    return _short(error), "check the file with onnx.checker.check_model."
 
 
 def _parsed(path: Path) -> onnx.ModelProto | None:

@@ -137,8 +137,8 @@ class Entry:
             if session.get_providers()[0] == self.provider:
                 return session
         raise LoadError(
-            f"{self.provider} cannot be used here.\nWhat helps: the onnxruntime package that has "
-            "it, with its device and libraries; or race without it."
+            f"{self.provider} cannot be used here.",
+            "install the onnxruntime package that has it, with its device, or race without it.",
         )
 
     def binds(self, other: object) -> bool:

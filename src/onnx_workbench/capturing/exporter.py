@@ -88,7 +88,7 @@ def translate(
                 custom_translation_table=dict(translations or {}),
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        raise ExportError(_untranslated(error), line=_untranslated_line(error, program)) from error
+        raise ExportError(*_untranslated(error), _untranslated_line(error, program)) from error
     assert onnx_program is not None  # only dynamo=False returns None
     _settle(onnx_program)
     return onnx_program
@@ -137,7 +137,7 @@ def trace(
     except OSError:
         raise
     except Exception as error:
-        raise ExportError(_untranslated(error)) from error
+        raise ExportError(*_untranslated(error)) from error
 
 
 def _without_constants(program: ExportedProgram) -> ExportedProgram:
@@ -171,7 +171,7 @@ def _untranslated_line(error: BaseException | None, program: ExportedProgram) ->
     return None
 
 
-def _untranslated(error: Exception) -> str:
+def _untranslated(error: Exception) -> tuple[str, str]:
     root: BaseException = error
     at = None
     while root.__cause__ is not None:
@@ -181,19 +181,19 @@ def _untranslated(error: Exception) -> str:
     missing = re.search(r"OpOverload\(op='([^']+)'", str(root))
     if missing:
         return (
-            f"The operator {missing[1]} has no translation into ONNX.\n"
-            "What helps: write that step with other operators, or hand export() an onnxscript "
-            "function for it in `translations`."
+            f"The operator {missing[1]} has no translation into ONNX.",
+            "write that step with other operators, or hand export() an onnxscript "
+            "function for it in `translations`.",
         )
     if at:
         return (
-            f"The translation of {at[1]} refuses this call: {type(root).__name__}: {reason}\n"
-            "What helps: write that step so that it does not come to this, or hand export() an "
-            "onnxscript function for the operator in `translations`."
+            f"The translation of {at[1]} refuses this call: {type(root).__name__}: {reason}",
+            "write that step so that it does not come to this, or hand export() an "
+            "onnxscript function for the operator in `translations`.",
         )
     return (
-        f"torch.onnx could not translate the graph: {type(root).__name__}: {reason}\n"
-        "What helps: look at the graph with capture(...).polish(), and at the chained error."
+        f"torch.onnx could not translate the graph: {type(root).__name__}: {reason}",
+        "look at the graph with capture(...).polish(), and at the chained error.",
     )
 
 

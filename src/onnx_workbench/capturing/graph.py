@@ -356,7 +356,6 @@ def _frozen(model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any) 
 
 def _explained(model: nn.Module, error: Exception, frozen: Guard | None = None) -> CaptureError:
     line = told(frozen.line if frozen else user_line(error.__traceback__))
-    place = f" at {line.place}\n    {line.text}" if line else ""
     said = f"{type(error).__name__}: {error}"
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     reason, repair = next(
@@ -372,6 +371,5 @@ def _explained(model: nn.Module, error: Exception, frozen: Guard | None = None) 
         reason = f"{reason} There {frozen.words}{f', where {where}' * bool(where)}."
         repair = f"{frozen.repair} Or leave that dimension out of `dynamic`."
     return CaptureError(
-        f"{type(model).__name__} could not be captured{place}\nWhy: {reason}\nWhat helps: {repair}",
-        line,
+        f"{type(model).__name__} could not be captured", hint=repair, line=line, reason=reason
     )

@@ -272,7 +272,8 @@ def _explained(name: str, error: Exception) -> CaptureError:
     line = user_line(str(error)) or user_line(error.__traceback__)
     told = re.search(r"Explanation: (.+)", str(error)) or re.search(r"(.+)", str(error))
     return CaptureError(
-        f"{name} raised {type(error).__name__} when Dynamo ran it{f' at {line}' if line else ''}\n"
-        f"Why: {told[1] if told else 'it gave no message'}\n"
-        "What helps: call it with these arguments yourself; if that fails too, mend it first."
+        f"{name} raised {type(error).__name__} when Dynamo ran it",
+        "call it with these arguments yourself; if that fails too, mend it first.",
+        line,
+        reason=told[1] if told else "it gave no message",
     )

@@ -29,9 +29,7 @@ class Finding:
     @classmethod
     def of_error(cls, stage: str, error: WorkbenchError) -> Finding:
         """An error of this package is a finding already: what, where, why, what helps."""
-        said, _, repair = str(error).partition("\nWhat helps: ")
-        why = said.partition("\nWhy: ")[2] or said.splitlines()[0]
-        return cls(stage, "broken", why, error.line, repair)
+        return cls(stage, "broken", error.reason, error.line, error.hint)
 
     def row(self) -> tuple[str, ...]:
         """As it stands in the table of the report."""

@@ -171,7 +171,8 @@ class Recorder:
         except Exception as error:
             raise LoadError(
                 f"ONNX Runtime cannot load the model at the optimisation level {level!r}: "
-                f"{str(error).splitlines()[0]}\nWhat helps: pass another `level`."
+                f"{str(error).splitlines()[0]}",
+                "pass another `level`.",
             ) from error
 
     def close(

@@ -46,8 +46,8 @@ def load(kind: str, made: Callable[[dict[str, Any]], T], path: str | os.PathLike
         return made(content)
     except (ValueError, KeyError, TypeError) as error:
         raise LoadError(
-            f"{Path(path).name} is no {kind}: {type(error).__name__}: {error}.\n"
-            f"What helps: pass a file that {kind.title()}.save() wrote."
+            f"{Path(path).name} is no {kind}: {type(error).__name__}: {error}.",
+            f"pass a file that {kind.title()}.save() wrote.",
         ) from error
 
 

@@ -113,8 +113,8 @@ def _placed(device: str, model: Any, args: tuple, kwargs: dict, threads: int) ->
 
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise InputError(
-            f"torch {torch.__version__} finds no CUDA device.\n"
-            "What helps: a PyTorch with CUDA where there is one, or a race without this contestant."
+            f"torch {torch.__version__} finds no CUDA device.",
+            "a PyTorch with CUDA where there is one, or a race without this contestant.",
         )
     args, kwargs = tree_map_only(torch.Tensor, lambda x: x.to(device), (args, kwargs))
     return Call(copy.deepcopy(model).to(device), args, kwargs, threads)

@@ -204,8 +204,8 @@ def _fetch(model: onnx.ModelProto, folder: Path, left: int) -> None:
         except Exception as error:  # onnx gives no common class
             raise LoadError(
                 f"view(weights=True) needs {PurePath(info.location).name!r} beside the model, and "
-                f"it cannot be read: {str(error).splitlines()[0]}\n"
-                "What helps: put the file there, or view the graph without weights."
+                f"it cannot be read: {str(error).splitlines()[0]}",
+                "put the file there, or view the graph without weights.",
             ) from error
         tensor.ClearField("external_data")
         tensor.data_location = onnx.TensorProto.DEFAULT
