@@ -926,10 +926,7 @@ def test_a_view_is_not_saved_into_a_folder_that_is_not_there(tmp_path):
     path = str(tmp_path / "nowhere" / "graph.html")
     with pytest.raises(InputError) as caught:
         view(tiny()).save(path)
-    assert str(caught.value) == (
-        f"save() was given {path!r}, which is no file in a folder that exists. Pass a path such as "
-        "'graph.html'."
-    )
+    assert repr(str(tmp_path / "nowhere")) in caught.value.message
 
 
 def test_png_needs_a_page():

@@ -37,8 +37,13 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _audit(asked: argparse.Namespace) -> int:
-    from .inspection import audit
+    from . import files
+    from .inspection import audit, bundle
 
+    if asked.report:
+        files.target(asked.report)
+    if asked.bundle:
+        bundle.target(asked.bundle)
     model, args, options = _made(asked.factory)
     report = audit(model, *args, **{**options, "skip": asked.skip})
     print(report)

@@ -7,13 +7,13 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from .. import progress
+from .. import files, progress
 from ..artifact import Artifact
 from ..capturing.exporter import Translations
 from ..errors import InputError, TrainingModeWarning
@@ -105,11 +105,7 @@ class Audit:
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the report as one HTML file that needs nothing else, and return its path."""
-        target = Path(path)
-        draft = target.with_name(f".{target.name}.part")
-        draft.write_text(bundle.page(f"Audit of {self.case.name}", self._repr_html_()), "utf-8")
-        draft.replace(target)
-        return target
+        return files.write(path, bundle.page(f"Audit of {self.case.name}", self._repr_html_()))
 
     def bundle(self, path: str | PathLike[str]) -> Path:
         """Write what a bug report needs into a new folder, or into a .zip file, without weights.
@@ -120,9 +116,9 @@ class Audit:
         configuration, is in the structure: look before you publish.
 
         Raises:
-            InputError: ``path`` exists, or the model cannot be taken apart.
+            InputError: ``path`` exists or its folder does not, or the model cannot be taken apart.
         """
-        return bundle.write(self, Path(fspath(path)))
+        return bundle.write(self, path)
 
     def __repr__(self) -> str:
         rows = [finding.row() for finding in self.findings]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import platform
 import shutil
@@ -13,6 +14,7 @@ from contextlib import suppress
 from functools import reduce
 from html import escape
 from importlib import metadata
+from os import PathLike, fspath
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import torch
 from torch import nn
 
+from .. import files
 from ..agreement import TOLERANCES
 from ..capturing.signature import bind
 from ..errors import InputError
@@ -37,19 +40,24 @@ _KEPT = 4096
 """Bytes up to which an input goes into the bundle as it was."""
 
 
-def write(audit: Audit, target: Path) -> Path:
-    """The bundle at ``target``: made beside it first, so that nothing half-written is left."""
-    if target.exists():
-        raise InputError(f"{target.name!r} exists. Pass the name of a new folder or .zip file.")
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".bundle-") as draft:
-        folder = Path(draft) / target.stem
+def target(path: str | PathLike[str]) -> Path:
+    """The path of a bundle to be written, checked before any work is done for it."""
+    if os.path.lexists(path):
+        raise InputError(f"{fspath(path)!r} exists. Pass the name of a new folder or .zip file.")
+    return files.target(path)
+
+
+def write(audit: Audit, path: str | PathLike[str]) -> Path:
+    """The bundle at ``path``, whole or not at all."""
+    goal = target(path)
+    with tempfile.TemporaryDirectory() as work, files.replacing(goal) as draft:
+        zipped = goal.suffix == ".zip"
+        folder = Path(work) / goal.stem if zipped else draft / goal.name
         folder.mkdir()
         _fill(folder, audit)
-        made = folder
-        if target.suffix == ".zip":
-            made = Path(shutil.make_archive(str(folder), "zip", draft, folder.name))
-        made.replace(target)
-    return target
+        if zipped:
+            shutil.make_archive(str(draft / goal.stem), "zip", work, goal.stem)
+    return goal
 
 
 def page(title: str, body: str) -> str:

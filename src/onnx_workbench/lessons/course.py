@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from .. import files
+from ..errors import InputError
 from ..text import table
 
 LESSONS = {
@@ -142,8 +143,9 @@ def record(number: str) -> str:
     file = home() / _FILE
     try:
         _write(file, progress().solved | {number})
-    except OSError as error:
-        return f"Your progress could not be saved in {_short(file)}: {error.strerror}."
+    except (OSError, InputError) as error:
+        why = getattr(error.__cause__ or error, "strerror", error)
+        return f"Your progress could not be saved in {_short(file)}: {why}."
     return ""
 
 
@@ -153,16 +155,8 @@ def home() -> Path:
 
 
 def _write(file: Path, solved: Iterable[str]) -> None:
-    """Beside the old file first, then in its place, so that an interruption leaves one of both."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
-    draft = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump({"solved": sorted(solved)}, stream)
-        draft.replace(file)
-    finally:
-        draft.unlink(missing_ok=True)
+    files.write(file, json.dumps({"solved": sorted(solved)}))
 
 
 def _short(file: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from .. import files
 from ..errors import InputError, LoadError
 from .lane import Lane, Run
 from .report import Conditions, Race, reason
@@ -22,15 +22,8 @@ _FORMAT = "onnx-workbench {} 2"
 
 
 def save(kind: str, content: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    """Written beside ``path`` and renamed."""
-    target = Path(path)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump({"format": _FORMAT.format(kind), **content}, stream)
-        Path(name).replace(target)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    """Write ``content`` as JSON that :func:`load` reads."""
+    files.write(path, json.dumps({"format": _FORMAT.format(kind), **content}))
 
 
 def load(kind: str, made: Callable[[dict[str, Any]], T], path: str | os.PathLike[str]) -> T:

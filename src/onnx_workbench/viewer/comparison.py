@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import files
 from ..text import plural, table
 from . import saved
 from .drawing import beside
@@ -96,11 +97,11 @@ class Comparison:
         Raises:
             InputError: the folder does not exist, or the installed netron cannot be shown.
         """
-        sides = self.left, self.right
+        goal, sides = files.target(path), (self.left, self.right)
         views = [{**side._kept(), "kin": kin} for side, kin in zip(sides, self.kin, strict=True)]
         title = " | ".join(self._names)
         text = saved.document(title, views, self.left._esm, shared().packed)
-        return saved.write(path, text)
+        return files.write(goal, text)
 
     def __repr__(self) -> str:
         names, sides = self._names, (self.left, self.right)

@@ -15,6 +15,7 @@ import anywidget
 import onnx
 import traitlets
 
+from .. import files
 from ..errors import InputError
 from ..source import Line
 from . import frontend, heap, origin, saved
@@ -226,8 +227,9 @@ class Netron(anywidget.AnyWidget):
         Raises:
             InputError: the folder does not exist, or the installed netron cannot be shown.
         """
+        goal = files.target(path)
         views = [self._kept()]  # says why, where there is no page
-        return saved.write(path, saved.document(self.name, views, self._esm, shared().packed))
+        return files.write(goal, saved.document(self.name, views, self._esm, shared().packed))
 
     def _kept(self) -> dict[str, Any]:
         """What a saved file holds of this view."""

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
-
-from ..errors import InputError
 
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
@@ -56,20 +53,3 @@ def _coded(data: bytes) -> str:
 def _inline(script: str) -> str:
     """No text of a model may end the script; inside a string ``\\x3C`` is the same as ``<``."""
     return re.sub(r"<(?=/script|script|!--)", r"\\u003C", script, flags=re.IGNORECASE)
-
-
-def write(path: str | os.PathLike[str], text: str) -> Path:
-    """Beside the target first, then renamed: a failure leaves what was there before."""
-    target = Path(path)
-    if not target.parent.is_dir() or target.is_dir():
-        raise InputError(
-            f"save() was given {str(path)!r}, which is no file in a folder that exists. Pass "
-            "a path such as 'graph.html'."
-        )
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        draft.write_text(text, encoding="utf-8", newline="\n")
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
-    return target

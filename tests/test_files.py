@@ -1,0 +1,102 @@
+"""One atomic write for everything: no link is followed, nothing half-written is left."""
+
+import os
+
+import pytest
+import torch
+from onnx import parser
+from torch import nn
+
+import onnx_workbench as ow
+from onnx_workbench import files
+from onnx_workbench.__main__ import main
+from onnx_workbench.errors import InputError
+from onnx_workbench.racing import archive
+
+TINY = '<ir_version: 10, opset_import: ["": 20]> g (float[2] x) => (float[2] y) { y = Relu(x) }'
+QUICK = {"capture", "export", "contract", "numbers", "opsets", "latency", "hot lines"}
+
+
+@pytest.fixture(scope="module")
+def report():
+    return ow.audit(nn.Tanh().eval(), torch.ones(3), skip=QUICK)
+
+
+@pytest.fixture
+def savers(report):
+    def viewed(path):
+        return ow.view(parser.parse_model(TINY)).save(path)
+
+    return {
+        "report": report.save,
+        "view": viewed,
+        "views": lambda path: (
+            ow.view(parser.parse_model(TINY)).compare(parser.parse_model(TINY)).save(path)
+        ),
+        "race": lambda path: archive.save("race", {}, path),
+        "bundle": report.bundle,
+    }
+
+
+def names(folder):
+    return {entry.name for entry in folder.iterdir()}
+
+
+DOORS = ("report", "view", "views", "race", "bundle")
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_no_link_is_followed_and_nothing_is_left(door, savers, tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    goal = tmp_path / "out.html"
+    for name in (".out.html.part", f".out.html.{os.getpid()}", ".out.html", ".out.html-"):
+        (tmp_path / name).symlink_to(precious)
+    before = names(tmp_path)
+    if door != "bundle":  # which takes no path that exists
+        goal.symlink_to(precious)
+    savers[door](goal)
+    assert precious.read_text() == "mine"
+    assert not goal.is_symlink()
+    assert names(tmp_path) - before == {"out.html"}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_missing_folder_is_named_as_it_was_given(door, savers, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"'no.such'.*'out.html'"):
+        savers[door]("no/such/out.html")
+    assert not names(tmp_path)
+
+
+def test_a_bundle_that_fails_leaves_nothing(report, tmp_path, monkeypatch):
+    class Local(nn.ReLU):
+        pass
+
+    broken = ow.audit(Local().eval(), torch.ones(3), skip=QUICK)
+    for name in ("bundle", "bundle.zip"):
+        with pytest.raises(InputError, match="taken apart"):
+            broken.bundle(tmp_path / name)
+    assert not names(tmp_path)
+
+
+@pytest.mark.parametrize("option", ["--report", "--bundle"])
+def test_the_command_line_checks_where_it_writes_before_the_factory_runs(option, tmp_path, capsys):
+    goal = str(tmp_path / "no" / "out.html")
+    assert main(["audit", "no_such_module:factory", option, goal]) == 2
+    assert repr(str(tmp_path / "no")) in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
+    goal = tmp_path / "a.txt"
+    goal.write_text("old")
+
+    def fail():
+        with files.replacing(goal) as folder:
+            (folder / "a.txt").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert goal.read_text() == "old"
+    assert names(tmp_path) == {"a.txt"}
