@@ -30,6 +30,7 @@ from torch.onnx import ONNXProgram
 from ..errors import ExportError, TrainingModeWarning
 from ..source import Line, is_users, user_line
 from .traces import through_helpers
+from .translations import shared_table
 
 Axes = dict[int, str]
 """The names of an input's dynamic dimensions: ``{0: "batch"}``."""
@@ -77,7 +78,7 @@ def translate(
     """
     named = [axis or None for axis in axes] if any(axes) else None
     try:
-        with quiet():
+        with quiet(), shared_table():
             onnx_program = torch.onnx.export(
                 _without_constants(program),
                 dynamo=True,
