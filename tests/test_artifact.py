@@ -371,10 +371,9 @@ def test_a_file_that_is_no_model_or_half_of_one(content, scores, tmp_path):
     path = tmp_path / "m.onnx"
     half = scores.path.read_bytes()[: scores.path.stat().st_size // 2]
     path.write_bytes(half if content == "half" else content)
-    assert refused(LoadError, load, path) == (
-        "m.onnx could not be loaded: it is no ONNX model, or was cut short.\n"
-        "What helps: compare its size with the original's, and copy or export it again."
-    )
+    message = refused(LoadError, load, path)
+    assert re.search("truncated|no ONNX model", message)
+    assert message.startswith("load was passed 'm.onnx' (")
 
 
 def test_a_file_whose_weights_were_left_behind(model, tmp_path, monkeypatch):
@@ -391,7 +390,8 @@ def test_a_file_of_a_future_opset(scores, tmp_path):
     proto = onnx.load(scores.path)
     proto.opset_import[0].version = 999
     onnx.save(proto, tmp_path / "m.onnx")
-    message = refused(LoadError, load, tmp_path / "m.onnx")
+    future = load(tmp_path / "m.onnx")
+    message = refused(LoadError, lambda: future.session)
     assert message.startswith(
         "m.onnx could not be loaded: it asks for more than this onnxruntime knows: "
     )

@@ -92,7 +92,7 @@ def test_a_file_labelled_one_opset_with_operators_of_another_is_found(tmp_path):
     assert mislabelled(wrong(20)) == ""
     onnx.save(wrong(18), tmp_path / "wrong.onnx")
     with pytest.raises(LoadError) as caught:
-        load(tmp_path / "wrong.onnx")
+        load(tmp_path / "wrong.onnx")(torch.ones(2))
     assert str(caught.value) == (
         "wrong.onnx could not be loaded: it is labelled opset 18 and holds Gelu, which came with "
         "opset 20.\nWhat helps: export it again with export(), which refuses such a file."

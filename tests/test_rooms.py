@@ -13,7 +13,8 @@ import onnx_workbench
 PACKAGE = Path(onnx_workbench.__file__).parent
 
 FLOORS = (
-    {"errors", "text", "contestant", "progress", "tabled", "trial", "proto"},
+    {"errors", "text", "contestant", "progress", "tabled", "trial", "proto", "wire"},
+    {"reader"},
     {"files", "source", "runtime", "figures", "stack", "session"},
     {"capturing", "frames", "notes", "exposed", "racing"},
     {"agreement", "viewer", "costs"},

@@ -23,11 +23,11 @@ from ipywidgets.embed import dependency_state
 from onnx import TensorProto, helper, numpy_helper, parser
 from PIL import Image
 
-from onnx_workbench import notes
+from onnx_workbench import notes, wire
 from onnx_workbench.errors import InputError, LoadError
 from onnx_workbench.proto import sites
 from onnx_workbench.source import Line
-from onnx_workbench.viewer import Netron, frontend, heap, view, wire
+from onnx_workbench.viewer import Netron, frontend, heap, view
 from onnx_workbench.viewer.comparison import LEFT, RIGHT
 from onnx_workbench.viewer.diagram import cut, diagram
 from onnx_workbench.viewer.fold import fold
@@ -40,6 +40,8 @@ from onnx_workbench.viewer.page import shared
 TIMES = "\u00d7"
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+AGAIN = "What helps: copy the file again, or export the model again."
 
 
 def tiny() -> onnx.ModelProto:
@@ -160,8 +162,7 @@ def test_a_truncated_file_names_the_byte_it_stopped_at(tmp_path):
     )
     assert str(caught.value) == (
         f"view was passed 'tiny.onnx' (100 bytes), which is truncated: it promises {graph_ends} "
-        "bytes and ends at byte 100. It expected a whole .onnx file. Copy or export the model "
-        "again."
+        f"bytes and ends at byte 100. It expected a whole .onnx file.\n{AGAIN}"
     )
     assert caught.value.__cause__ is not None
 
@@ -179,8 +180,7 @@ def test_bytes_that_are_no_model_are_refused(data, wrong):
     with pytest.raises(LoadError) as caught:
         view(data)
     assert str(caught.value) == (
-        f"view was passed {len(data)} bytes, {wrong}. It expected a whole .onnx file. "
-        "Copy or export the model again."
+        f"view was passed {len(data)} bytes, {wrong}. It expected a whole .onnx file.\n{AGAIN}"
     )
 
 
@@ -540,7 +540,7 @@ def test_no_folder_is_in_what_is_saved_or_committed(folder, shape, tmp_path):
     text = shape.replace("{}", folder).replace("/", "\\" if "\\" in folder else "/")
     model = everywhere(tiny(), text)
     model.graph.initializer[0].data_location = TensorProto.EXTERNAL
-    model.graph.initializer[0].external_data.add(key="location", value=f"{folder}/w.data")
+    model.graph.initializer[0].external_data.add(key="location", value="w.data")
     netron = view(model)
     netron.heat({"h": 1.0})
     seen = all_that_is_in(netron.save(tmp_path / "graph.html"))
@@ -839,13 +839,13 @@ def test_compare_names_its_own_door_when_it_refuses(tmp_path):
         ),
         (
             b"PK",
-            "compare was passed 2 bytes, which is no ONNX model. It expected a whole .onnx file. "
-            "Copy or export the model again.",
+            "compare was passed 2 bytes, which is no ONNX model. It expected a whole .onnx file."
+            f"\n{AGAIN}",
         ),
         (
             tmp_path / "cut.onnx",
             "compare was passed 'cut.onnx' (2 bytes), which is no ONNX model. It expected a whole "
-            ".onnx file. Copy or export the model again.",
+            f".onnx file.\n{AGAIN}",
         ),
         (
             closed,
@@ -1061,7 +1061,7 @@ def test_a_small_graph_is_folded_where_this_is_asked_for():
 
 @pytest.mark.parametrize("make", [lambda: with_weights(np.ones((256, 256), np.float32)), tiny])
 def test_weights_of_a_large_file_are_stepped_over(make, tmp_path, monkeypatch):
-    monkeypatch.setattr("onnx_workbench.viewer.model.STEP_OVER_ABOVE", 0)
+    monkeypatch.setattr("onnx_workbench.reader.STEP_OVER_ABOVE", 0)
     path = tmp_path / "model.onnx"
     onnx.save(make(), path)
     whole = path.read_bytes()

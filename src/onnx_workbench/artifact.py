@@ -22,12 +22,12 @@ from torch.export import ExportedProgram
 from torch.onnx import ONNXProgram
 from torch.utils._pytree import tree_map_only
 
-from . import progress, runtime
+from . import progress, reader, runtime
 from .capturing import exporter
 from .capturing.graph import Graph, capture
 from .capturing.signature import Signature
 from .errors import ExportError, InputError, LoadError
-from .proto import mislabelled, opset_of
+from .proto import mislabelled, opset_of, weight_bytes, weights
 from .session import Entry, Options, call_of
 from .source import Line, user_line
 from .text import plural, size, table
@@ -123,17 +123,24 @@ def load(path: str | os.PathLike[str], provider: str = runtime.CPU) -> Artifact:
 
     Raises:
         InputError: there is no such file, or no such provider.
-        LoadError: it is no ONNX model, or not one that this ONNX Runtime can load.
+        LoadError: it is no sound ONNX model, or its weights are not beside it. What ONNX Runtime
+            has against it is raised by the first call, which opens the session.
     """
-    file = Path(path)
-    if not file.is_file():
+    try:
+        file = Path(path)
+        there = file.is_file()
+    except (TypeError, ValueError, OSError) as error:
+        raise InputError(
+            f"{path!r:.200} is no path of a file: {error}. Pass the path of an .onnx file."
+        ) from error
+    if not there:
         raise InputError(
             f"There is no file {file.name!r} in {str(file.parent)!r}. "
             "Pass the path of an .onnx file, or make one with export()."
         )
     runtime.check_provider(provider)
     artifact = Artifact(file, provider)
-    _ = artifact.session
+    runtime.check_weights(file, artifact.proto)
     return artifact
 
 
@@ -168,17 +175,28 @@ class Artifact:
     @cached_property
     def inputs(self) -> tuple[runtime.Value, ...]:
         """What the file takes, in order."""
-        return runtime.values(self.session.get_inputs())
+        graph = self.proto.graph
+        known = {name for name, _, _ in weights(graph)}
+        return runtime.values(value for value in graph.input if value.name not in known)
 
     @cached_property
     def outputs(self) -> tuple[runtime.Value, ...]:
         """What the file gives, in order."""
-        return runtime.values(self.session.get_outputs())
+        return runtime.values(self.proto.graph.output)
 
     @cached_property
     def proto(self) -> onnx.ModelProto:
         """The ``onnx.ModelProto``, without weights that lie in a file of their own."""
-        return onnx.load(self.path, load_external_data=False)
+        return self._read.model
+
+    @property
+    def cut(self) -> str:
+        """What of the file's metadata is too long to be kept; empty where nothing is."""
+        return self._read.cut
+
+    @cached_property
+    def _read(self) -> reader.Checked:
+        return reader.read(self.path, "load")
 
     @property
     def opset(self) -> int:
@@ -199,7 +217,7 @@ class Artifact:
     @property
     def weight_bytes(self) -> int:
         """Bytes that the initializers take, wherever they lie."""
-        return sum(_bytes(tensor) for tensor in self.proto.graph.initializer)
+        return weight_bytes(self.proto.graph)
 
     def feeds(self, *args: Any, **kwargs: Any) -> dict[str, np.ndarray]:
         """One call as ``session.run`` takes it: NumPy arrays by input name, sharing the tensors'
@@ -482,8 +500,3 @@ def _publish(draft: Path, target: Path) -> Path:
         folder.replace(draft.parent)  # _beside removes what stands there
     made.replace(folder)
     return folder / target.name
-
-
-def _bytes(tensor: onnx.TensorProto) -> int:
-    item = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    return int(np.prod(tensor.dims, dtype=np.int64)) * item

@@ -12,7 +12,10 @@ import onnx
 from .source import Line, told, user_line
 
 _PREFIX = "pkg.torch.onnx."
-_FX = re.compile(r"%(?P<name>\w+)(?: : .*?\[target=(?P<target>[^\]]+)\])?")
+_FX = re.compile(r"%(?P<name>\w+)(?: : .*?\[target=(?P<target>[^\[\]]+)\])?")
+DEEPEST = 64
+"""Modules in each other that are told apart; what is deeper counts to the last of them."""
+
 _OWN = {"", "_guards_fn"}  # the model itself, and the checks that torch puts into it
 
 
@@ -84,6 +87,7 @@ def _inside(names: str, classes: str) -> tuple[tuple[str, ...], tuple[str, ...]]
         for scope, kind in zip(scopes, kinds, strict=False)
         if scope not in _OWN
     ]
+    del inside[DEEPEST:]
     return tuple(scope for scope, _ in inside), tuple(kind for _, kind in inside)
 
 

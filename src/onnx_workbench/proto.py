@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import onnx
+
+MAIN = ("", "ai.onnx")
+"""The names of ONNX's own operator set."""
+
+_TORCH = {"float": "float32", "double": "float64"} | {
+    f"float8{kind}": f"float8_{kind}" for kind in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz")
+}
+"""Names that ONNX gives a dtype where torch has another; the rest agree."""
+
+_PACKED = {"int4": 4, "uint4": 4, "float4e2m1": 4, "int2": 2, "uint2": 2}  # bits
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -19,6 +30,10 @@ class Site:
     node: onnx.NodeProto
     inside: str = ""
     function: str = ""
+
+    @property
+    def bodies(self) -> tuple[onnx.GraphProto, ...]:
+        return tuple(bodies(self.node))
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -44,7 +59,7 @@ def sites(model: onnx.ModelProto) -> tuple[Site, ...]:
 
 def walk(model: onnx.ModelProto) -> Iterator[Site]:
     """The same, one by one: twenty thousand at once take more memory than their file."""
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     yield from _walk(model.graph.node, taken)
     for function in model.functions:
         yield from _walk(function.node, taken, function.name, function.name)
@@ -64,7 +79,77 @@ def named(model: onnx.ModelProto) -> onnx.ModelProto | None:
 
 def opset_of(model: onnx.ModelProto) -> int:
     """The version of the ONNX operator set that a file asks a runtime for."""
-    return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return next((entry.version for entry in model.opset_import if entry.domain in MAIN), 0)
+
+
+def dtype_name(number: int) -> str:
+    """
+    >>> dtype_name(onnx.TensorProto.FLOAT), dtype_name(onnx.TensorProto.INT64), dtype_name(99)
+    ('float32', 'int64', 'type 99')
+    """
+    if number not in onnx.TensorProto.DataType.values():
+        return f"type {number}"
+    name = onnx.TensorProto.DataType.Name(number).lower()
+    return _TORCH.get(name, name)
+
+
+def dims_of(value: onnx.ValueInfoProto) -> list[str | int] | None:
+    """Names and sizes; None where the model promises no shape.
+
+    >>> dims_of(onnx.helper.make_tensor_value_info("x", 1, ["batch", 8, None]))
+    ['batch', 8, '?']
+    """
+    kind = value.type.sparse_tensor_type if value.type.HasField("sparse_tensor_type") else None
+    tensor = kind or value.type.tensor_type
+    return [_dim(dim) for dim in tensor.shape.dim] if tensor.HasField("shape") else None
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension) -> str | int:
+    return dim.dim_param or (dim.dim_value if dim.HasField("dim_value") else "?")
+
+
+def weights(graph: onnx.GraphProto) -> Iterator[tuple[str, list[int], onnx.TensorProto]]:
+    """Each initializer: its name, its shape, and the tensor of numbers that the file holds of it;
+    of a sparse one those that are not zero."""
+    for tensor in graph.initializer:
+        yield tensor.name, list(tensor.dims), tensor
+    for sparse in graph.sparse_initializer:
+        yield sparse.values.name, list(sparse.dims), sparse.values
+
+
+def weight_bytes(graph: onnx.GraphProto) -> int:
+    """Bytes that the initializers take, wherever they lie; of sparse ones the indices, too."""
+    stored = [tensor for _, _, tensor in weights(graph)]
+    stored += [sparse.indices for sparse in graph.sparse_initializer]
+    return sum(math.prod(tensor.dims) * _bits(tensor.data_type) // 8 for tensor in stored)
+
+
+def _bits(number: int) -> int:
+    if number not in onnx.helper.get_all_tensor_dtypes():
+        return 0
+    kind = onnx.helper.tensor_dtype_to_np_dtype(number)
+    return _PACKED.get(dtype_name(number), 8 * kind.itemsize)
+
+
+def tensors_of(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor of a model: initializers and attributes, those of bodies and functions too."""
+    yield from _tensors_in(model.graph)
+    for site in walk(model):
+        for attribute in site.node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            held = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+            for sparse in (*held, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+        for body in site.bodies:
+            yield from _tensors_in(body)
+
+
+def _tensors_in(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
 
 
 def mislabelled(model: onnx.ModelProto) -> str:
@@ -79,7 +164,7 @@ def mislabelled(model: onnx.ModelProto) -> str:
     found: dict[str, int] = {}
     for site in sites(model):
         name = site.node.op_type
-        if site.node.domain in ("", "ai.onnx") and not site.function and name not in found:
+        if site.node.domain in MAIN and not site.function and name not in found:
             since = _since(name, label)
             if since:
                 found[name] = since
@@ -93,6 +178,14 @@ def _since(operator: str, label: int) -> int:
         if onnx.defs.has(operator, version):
             return version if version > label else 0
     return 0
+
+
+def nested(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """These nodes, and those in their bodies."""
+    for node in nodes:
+        yield node
+        for body in bodies(node):
+            yield from nested(body.node)
 
 
 def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
@@ -130,7 +223,7 @@ def producers(found: Iterable[Site]) -> dict[str, Site]:
 
 
 def _walk(
-    nodes: Sequence[onnx.NodeProto], taken: set[str], inside: str = "", function: str = ""
+    nodes: Sequence[onnx.NodeProto], taken: dict[str, int], inside: str = "", function: str = ""
 ) -> Iterator[Site]:
     for node in nodes:
         prefix = f"{function}/" if function else ""
@@ -140,10 +233,11 @@ def _walk(
             yield from _walk(body.node, taken, name, function)
 
 
-def _free(name: str, taken: set[str]) -> str:
-    unique, count = name, 1
+def _free(name: str, taken: dict[str, int]) -> str:
+    """``taken`` counts each name, so that twenty thousand nodes of one name are named at once."""
+    unique = name
     while unique in taken:
-        count += 1
-        unique = f"{name}_{count}"
-    taken.add(unique)
+        taken[name] += 1
+        unique = f"{name}_{taken[name]}"
+    taken[unique] = 1
     return unique

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,9 @@ import ml_dtypes
 import numpy as np
 import torch
 
+from . import reader
 from .errors import InputError, LoadError, RunError
+from .proto import dims_of, dtype_name, mislabelled, tensors_of
 from .text import shaped
 
 if TYPE_CHECKING:
@@ -23,26 +25,28 @@ if TYPE_CHECKING:
 
 CPU = "CPUExecutionProvider"
 
-_DTYPES = {"float": "float32", "double": "float64"} | {
-    f"float8{kind}": f"float8_{kind}" for kind in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz")
-}
-"""Names that ONNX Runtime gives a dtype where torch has another; the rest agree."""
-
 
 @dataclass(frozen=True)
 class Value:
-    """An input or output of a model: ``shape`` has a name where a dimension is dynamic.
+    """An input or output of a model: ``shape`` has a name where a dimension is dynamic, and is None
+    where the file promises none. What is no tensor has no shape, and ``dtype`` says what it is.
 
-    >>> Value("images", "float32", ("batch", 1, 8, 8))
-    images float32[batch, 1, 8, 8]
+    >>> Value("images", "float32", ("batch", 1, 8, 8)), Value("boxes", "sequence(float32)")
+    (images float32[batch, 1, 8, 8], boxes sequence(float32))
     """
 
     name: str
     dtype: str
-    shape: tuple[int | str, ...]
+    shape: tuple[int | str, ...] | None = None
+
+    @property
+    def is_tensor(self) -> bool:
+        return "(" not in self.dtype
 
     def __repr__(self) -> str:
-        return f"{self.name} {shaped(self.dtype, self.shape)}"
+        if self.shape is not None:
+            return f"{self.name} {shaped(self.dtype, self.shape)}"
+        return f"{self.name} {self.dtype}{' of any shape' if self.is_tensor else ''}"
 
 
 def check_provider(name: str) -> None:
@@ -81,9 +85,9 @@ def open_session(path: str | os.PathLike[str], provider: str = CPU) -> onnxrunti
         raise LoadError(f"{Path(path).name} could not be loaded: {why}", hint) from error
 
 
-def values(nodes: Sequence[Any]) -> tuple[Value, ...]:
-    """What ``session.get_inputs()`` or ``get_outputs()`` gives, in torch's words for a dtype."""
-    return tuple(Value(node.name, _dtype(node.type), tuple(_dims(node.shape))) for node in nodes)
+def values(infos: Iterable[onnx.ValueInfoProto]) -> tuple[Value, ...]:
+    """The inputs or outputs of a graph, in torch's words for a dtype."""
+    return tuple(Value(info.name, _kind(info.type), _shape(info)) for info in infos)
 
 
 def check_input(value: Value, tensor: object) -> None:
@@ -98,10 +102,19 @@ def check_input(value: Value, tensor: object) -> None:
             f"The input {value.name!r} lies on {tensor.device}, and it is handed over as a NumPy "
             "array, which lies on the CPU. Pass it with .cpu()."
         )
+    if not value.is_tensor:
+        raise InputError(
+            f"The input {value.name!r} is a Tensor, and the file takes {value!r}, which an "
+            "Artifact is not called with. Run the session itself, with NumPy arrays: "
+            f"artifact.session.run(None, {{{value.name!r}: [array, ...]}})."
+        )
     have, dtype = shaped(tensor.dtype, tensor.shape), str(tensor.dtype).removeprefix("torch.")
-    fits = len(tensor.shape) == len(value.shape) and all(
-        isinstance(want, str) or size == want
-        for size, want in zip(tensor.shape, value.shape, strict=True)
+    fits = value.shape is None or (
+        len(tensor.shape) == len(value.shape)
+        and all(
+            isinstance(want, str) or size == want
+            for size, want in zip(tensor.shape, value.shape, strict=True)
+        )
     )
     if dtype == value.dtype and fits:
         return
@@ -115,8 +128,19 @@ def check_input(value: Value, tensor: object) -> None:
 
 def weight_files(proto: onnx.ModelProto) -> list[str]:
     """The files, relative to the model's, that hold initializers which are not in it."""
-    entries = [entry for tensor in proto.graph.initializer for entry in tensor.external_data]
+    entries = [entry for tensor in tensors_of(proto) for entry in tensor.external_data]
     return list(dict.fromkeys(entry.value for entry in entries if entry.key == "location"))
+
+
+def check_weights(path: Path, proto: onnx.ModelProto) -> None:
+    """Raises LoadError unless the files of weights lie beside a model."""
+    for name in weight_files(proto):
+        if not (path.parent / name).is_file():
+            raise LoadError(
+                f"{path.name} could not be loaded: its weights are in a file of their own, "
+                f"{name!r}, which is not beside it.",
+                "copy both files, or export again into one.",
+            )
 
 
 def array(tensor: torch.Tensor) -> np.ndarray:
@@ -136,11 +160,19 @@ def view(value: onnxruntime.OrtValue) -> torch.Tensor:
 
 
 def tensor(result: Any) -> Any:
-    """What a session returned, in memory of its own."""
+    """What a session returned, in memory of its own; a sequence as a list, an empty optional as
+    None, and strings as NumPy has them."""
     import onnxruntime
 
-    own = isinstance(result, onnxruntime.OrtValue)
-    return view(result).clone() if own else torch.from_numpy(np.asarray(result))
+    if isinstance(result, onnxruntime.OrtValue):
+        if not result.is_tensor():
+            return tensor(result.numpy())
+        return view(result).clone()
+    if isinstance(result, list):
+        return [tensor(item) for item in result]
+    if not isinstance(result, (np.ndarray, np.generic)) or result.dtype.kind not in "biufc":
+        return result
+    return torch.from_numpy(np.asarray(result))
 
 
 def run(call: Callable[[], list[Any]], feeds: Mapping[str, np.ndarray], name: str) -> list[Any]:
@@ -160,20 +192,8 @@ def run(call: Callable[[], list[Any]], feeds: Mapping[str, np.ndarray], name: st
 
 def _why(path: Path, error: Exception) -> tuple[str, str]:
     """Read off the file itself where that can be: ONNX Runtime's words change with its version."""
-    from .proto import mislabelled
-
-    proto = _parsed(path)
-    if proto is None or not proto.HasField("graph"):
-        return (
-            "it is no ONNX model, or was cut short.",
-            "compare its size with the original's, and copy or export it again.",
-        )
-    missing = [name for name in weight_files(proto) if not (path.parent / name).is_file()]
-    if missing:
-        return (
-            f"its weights are in a file of their own, {missing[0]!r}, which is not beside it.",
-            "copy both files, or export again into one.",
-        )
+    proto = reader.read(path, "load", largest=0).model
+    check_weights(path, proto)
     if foreign := mislabelled(proto):
         return (
             f"{foreign[0].lower()}{foreign[1:]}",
@@ -194,16 +214,6 @@ def _why(path: Path, error: Exception) -> tuple[str, str]:
     return _short(error), "check the file with onnx.checker.check_model."
 
 
-def _parsed(path: Path) -> onnx.ModelProto | None:
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    try:
-        return onnx.load(path, load_external_data=False)
-    except DecodeError:
-        return None
-
-
 def _short(error: Exception) -> str:
     """The first line of what ONNX Runtime says, without its code and without paths."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -211,10 +221,20 @@ def _short(error: Exception) -> str:
     return re.sub(r"/[^\s:\"']*/([^\s/:\"']+)", r"\1", line)
 
 
-def _dtype(name: str) -> str:
-    inner = re.sub(r"^tensor\((.*)\)$", r"\1", name)
-    return _DTYPES.get(inner, inner)
+def _kind(kind: onnx.TypeProto) -> str:
+    """A dtype, or such as ``sequence(float32)`` for what is no tensor."""
+    which = kind.WhichOneof("value")
+    if which in ("tensor_type", "sparse_tensor_type"):
+        return dtype_name(getattr(kind, which).elem_type)
+    if which in ("sequence_type", "optional_type"):
+        return f"{which.removesuffix('_type')}({_kind(getattr(kind, which).elem_type)})"
+    return f"{(which or 'unknown_type').removesuffix('_type')}()"
 
 
-def _dims(shape: Sequence[int | str | None]) -> list[int | str]:
-    return ["?" if dim is None else dim for dim in shape]
+def _shape(info: onnx.ValueInfoProto) -> tuple[int | str, ...] | None:
+    dims = dims_of(info)
+    return None if dims is None else tuple(_free(dim) for dim in dims)
+
+
+def _free(dim: int | str) -> int | str:
+    return "?" if isinstance(dim, int) and dim < 0 else dim

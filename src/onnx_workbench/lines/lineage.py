@@ -253,6 +253,7 @@ class Lineage:
         rows += [(line.place, f"merged into {node}") for line, node in self._merges()]
         reasons = Counter(origin.why for origin in self.without)
         rows += [(plural(count, "node"), f"no line: {why}") for why, count in reasons.items()]
+        rows += [("metadata", self.artifact.cut)] if self.artifact.cut else []
         if rows:
             yield table(rows)
 
@@ -306,8 +307,12 @@ def _inherit(found: Sequence[Site], origins: list[Origin]) -> list[Origin]:
             _take(known, site, "consumer", names)
         for site in scope:
             _take(known, site, "producer", (made[v].name for v in site.inputs if v in made))
+    callers: dict[str, list[str]] = {}
     for site in found:
-        _take(known, site, "enclosing node", _owners(found, site))
+        callers.setdefault(site.node.op_type if site.node.domain else "", []).append(site.name)
+    for site in found:
+        owners = callers.get(site.function, []) if site.function else filter(None, [site.inside])
+        _take(known, site, "enclosing node", owners)
         _place(known, site)
     lost = "no torch metadata on it, and no neighbour with a line"
     return [known[o.node] if known[o.node].line else replace(o, why=lost) for o in origins]
@@ -377,12 +382,6 @@ def _place(known: dict[str, Origin], site: Site) -> None:
     if owner and owner.module and not mine.module:
         why = "; ".join(filter(None, (mine.why, f"module of its enclosing node {owner.node}")))
         known[site.name] = replace(mine, module=owner.module, why=why)
-
-
-def _owners(found: Sequence[Site], site: Site) -> list[str]:
-    if not site.function:
-        return [site.inside] if site.inside else []
-    return [s.name for s in found if s.node.op_type == site.function and s.node.domain]
 
 
 def _scopes(found: Sequence[Site]) -> list[list[Site]]:

@@ -176,15 +176,15 @@ def in_file(
     sizes = {
         (tensor, axis): sympy.Symbol(f"{value.name}.{axis}" if size == "?" else str(size))
         for tensor, value in enumerate(artifact.inputs)
-        for axis, size in enumerate(value.shape)
+        for axis, size in enumerate(value.shape or ())
         if isinstance(size, str)
     }
     asked = []
     for tensor, value in enumerate(artifact.inputs):
-        declared = {i: size for i, size in enumerate(value.shape) if isinstance(size, str)}
+        declared = {i: size for i, size in enumerate(value.shape or ()) if isinstance(size, str)}
         for axis, label in opened(declared if dynamic is None else dynamic.get(value.name)).items():
             size = sizes.get((tensor, axis), sympy.Symbol(f"{value.name}.{axis}"))
-            promised = value.shape[axis]
+            promised = value.shape[axis] if value.shape else "?"
             asked.append(Asked(value.name, tensor, axis, label, size, False, promised))
     sizes |= {(a.tensor, a.axis): a.size for a in asked}
     tensors = artifact.tensors(args, kwargs)

@@ -12,11 +12,11 @@ from typing import Literal
 import onnx
 from onnx import numpy_helper
 
-from ..proto import bodies, captured
+from ..proto import bodies, captured, dims_of
 from ..text import plural
 from .layout import layers
 from .origin import key
-from .summary import dims_of, plain
+from .summary import plain
 
 MOST_BOXES = 60
 """A larger graph is drawn with its head and its tail, and one box for what lies between."""
@@ -175,7 +175,8 @@ def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
 def _shown(tensor: onnx.TensorProto) -> str:
     """A single number or a short list of integers as its value, any other tensor as its shape."""
     integers = tensor.data_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
-    if len(tensor.dims) < 2 and math.prod(tensor.dims) <= (4 if integers else 1):
+    here = tensor.data_location != onnx.TensorProto.EXTERNAL
+    if here and len(tensor.dims) < 2 and math.prod(tensor.dims) <= (4 if integers else 1):
         try:
             values = numpy_helper.to_array(tensor).ravel().tolist()
             shown = ", ".join(f"{value:.4g}" for value in values)
@@ -188,7 +189,7 @@ def _shown(tensor: onnx.TensorProto) -> str:
 def _shapes(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
     for value in chain(graph.value_info, graph.input, graph.output):
         if (dims := dims_of(value)) is not None:
-            yield value.name, _product(dims)
+            yield value.name, _product(plain(str(dim), 24) for dim in dims)
 
 
 def _product(dims: Iterable[object]) -> str:

@@ -190,7 +190,7 @@ def _scopes(nodes: Sequence[onnx.NodeProto]) -> Iterator[tuple[int, tuple[tuple,
         said = notes.read(node)
         if said.fx or said.modules:
             found = said.modules, said.classes
-        elif folders := tuple(node.name.strip("/").split("/")[:-1]):
+        elif folders := tuple(node.name.strip("/").split("/")[:-1][: notes.DEEPEST]):
             found = tuple(accumulate(folders, "{}/{}".format)), folders
         yield id(node), found
 

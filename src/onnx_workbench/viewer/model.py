@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import gzip
-import mmap
 import os
 import pickle
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import onnx
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor
 
+from .. import reader, wire
 from ..errors import InputError, LoadError
-from ..proto import bodies, walk
-from . import wire
+from ..proto import tensors_of, walk
+from ..reader import Checked
 from .origin import Origin, key, origins, scrub
 
 LARGEST_TENSOR = 64 * 1024
@@ -29,9 +27,6 @@ ALL_TENSORS = 1024 * 1024
 
 ASKED_FOR = 256 * 1024 * 1024
 """Bytes of both that travel where they are asked for: a page holds each more than once."""
-
-STEP_OVER_ABOVE = 16 * 1024 * 1024
-"""Bytes of a file from which on its weights are not even read."""
 
 
 class _Limit(NamedTuple):
@@ -51,7 +46,8 @@ _EXPECTED = (
 class Model:
     """``name`` is a file's name without its folder; ``packed`` has no large weights, no folders.
 
-    ``external`` names the files that hold the rest of the weights. What is kept is small: messages
+    ``external`` names the files that hold the rest of the weights, ``cut`` says what of the
+    metadata was too long. What is kept is small: messages
     of protobuf take five times the bytes of their file, origins once.
     """
 
@@ -59,6 +55,7 @@ class Model:
     packed: bytes
     told: bytes
     external: tuple[str, ...] = ()
+    cut: str = ""
 
     @property
     def proto(self) -> onnx.ModelProto:
@@ -96,61 +93,27 @@ def read(source: Any, door: str = "view", weights: bool = False) -> Model:
     if ir and isinstance(source, ir.Model):
         source = ir.to_proto(source)
     if isinstance(source, onnx.ModelProto):
-        return _model(_copied(source, limit.each), source.graph.name or "model", limit)
+        light = reader.check(_copied(source, limit.each), f"{door} was passed an onnx.ModelProto")
+        return _model(light, source.graph.name or "model", limit)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _model(
-            _parse(bytes(source), f"{door} was passed {len(source):,} bytes"), "model", limit
-        )
+        said = f"{door} was passed {len(source):,} bytes"
+        return _model(reader.parse(bytes(source), said, limit.each), "model", limit)
     path = source if isinstance(source, str | os.PathLike) else getattr(source, "path", None)
     if not isinstance(path, str | os.PathLike):
         raise InputError(
             f"{door} was passed an object of class {type(source).__name__}. It expected "
             f"{_EXPECTED}. Export a model first: {door}(export(model, 'model.onnx', x))."
         )
-    light = _open(Path(path), door, limit.each)
+    light = reader.read(path, door, limit.each)
     return _model(light, Path(path).name, limit, Path(path).parent if weights else None)
 
 
-def _open(path: Path, door: str, largest: int) -> onnx.ModelProto:
-    try:
-        with path.open("rb") as file, _bytes_of(file) as data:
-            said = f"{door} was passed {path.name!r} ({len(data):,} bytes)"
-            return _parse(data, said, largest)
-    except OSError as error:
-        raise LoadError(
-            f"{door} was passed {path.name!r}, which cannot be read: {error.strerror}. It expected "
-            f"the path of an .onnx file. Write one first: export(model, {path.name!r}, x)."
-        ) from error
-
-
-def _bytes_of(file: BinaryIO) -> AbstractContextManager[wire.Data]:
-    """A large file is mapped, so that weights which are stepped over are not read at all."""
-    if os.fstat(file.fileno()).st_size > STEP_OVER_ABOVE:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return nullcontext(file.read())
-
-
-def _parse(data: wire.Data, said: str, largest: int = LARGEST_TENSOR) -> onnx.ModelProto:
-    proto = onnx.ModelProto()
-    cause: Exception | None = None
-    large = len(data) > STEP_OVER_ABOVE
-    try:
-        proto.ParseFromString(wire.without_values(data, largest) if large else data)
-    except Exception as error:  # protobuf's DecodeError, which the package onnx does not export
-        cause = error
-    if cause is None and proto.HasField("graph"):
-        return proto
-    raise LoadError(
-        f"{said}, {_what_is_wrong(data)}. It expected a whole .onnx file. "
-        "Copy or export the model again."
-    ) from cause
-
-
-def _model(light: onnx.ModelProto, name: str, limit: _Limit, folder: Path | None = None) -> Model:
+def _model(read: Checked, name: str, limit: _Limit, folder: Path | None = None) -> Model:
     """Of a graph that is ours to change; external data is fetched from ``folder``."""
+    light = read.model
     files = {
         PurePath(entry.value).name
-        for tensor in light.graph.initializer
+        for tensor in tensors_of(light)
         for entry in tensor.external_data
         if entry.key == "location" and entry.value != wire.NOT_SENT
     }
@@ -159,7 +122,7 @@ def _model(light: onnx.ModelProto, name: str, limit: _Limit, folder: Path | None
     _lighten(light, limit)
     told = compressed(pickle.dumps(origins(light)))
     scrub(light)
-    return Model(name, packed(light), told, tuple(sorted(files)))
+    return Model(name, packed(light), told, tuple(sorted(files)), read.cut)
 
 
 def packed(proto: onnx.ModelProto) -> bytes:
@@ -169,17 +132,6 @@ def packed(proto: onnx.ModelProto) -> bytes:
 def compressed(data: bytes) -> bytes:
     """The same bytes every time."""
     return gzip.compress(data, compresslevel=6, mtime=0)
-
-
-def _what_is_wrong(data: wire.Data) -> str:
-    known, end = onnx.ModelProto.DESCRIPTOR.fields_by_number, 0
-    for field in wire.fields(data, 0, len(data)):
-        if field.number not in known or field.wire not in (0, 1, 2, 5):
-            return "which is no ONNX model"
-        end = field.end
-    if end > len(data):
-        return f"which is truncated: it promises {end:,} bytes and ends at byte {len(data):,}"
-    return "which is no ONNX model: it holds no graph"
 
 
 def _copied(model: onnx.ModelProto, largest: int) -> onnx.ModelProto:
@@ -222,7 +174,7 @@ def _lighten(model: onnx.ModelProto, limit: _Limit) -> None:
         left -= size if kept else 0
         if not kept:
             tensor.CopyFrom(stub(tensor))
-    for tensor in _inner_tensors(model):
+    for tensor in tensors_of(model):
         if tensor.ByteSize() > limit.each:
             tensor.CopyFrom(stub(tensor))
     for site in walk(model):
@@ -244,16 +196,3 @@ def stub(tensor: onnx.TensorProto) -> onnx.TensorProto:
     stub = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
     stub.MergeFromString(wire.ELSEWHERE)
     return stub
-
-
-def _inner_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """The tensors inside attributes, subgraphs and functions, and the sparse ones."""
-    for node in (site.node for site in walk(model)):
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-        for graph in bodies(node):
-            yield from graph.initializer
-    for sparse in model.graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)

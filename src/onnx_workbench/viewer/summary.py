@@ -9,10 +9,9 @@ from collections.abc import Iterable
 import onnx
 
 from .. import text
+from ..proto import dims_of, dtype_name, weight_bytes, weights
 from .model import Model
 
-_NAMES = {"float": "float32", "double": "float64"}
-_PACKED = {"int4": 4, "uint4": 4, "float4e2m1": 4, "int2": 2, "uint2": 2}  # bits
 _MOST = 6  # inputs, outputs, kinds of operator
 
 
@@ -31,34 +30,14 @@ def summary(model: Model) -> str:
     """
     proto = model.proto
     graph = proto.graph
-    weights = {tensor.name for tensor in graph.initializer}
+    known = {name for name, _, _ in weights(graph)}
     rows = [(plain(model.name), _versions(proto))]
-    rows += _ends("input", [value for value in graph.input if value.name not in weights])
+    rows += _ends("input", [value for value in graph.input if value.name not in known])
     rows += _ends("output", graph.output)
-    rows += [("nodes", _nodes(graph.node)), ("initializers", _weights(graph.initializer))]
+    rows += [("nodes", _nodes(graph.node)), ("initializers", _weights(graph))]
     rows += [("external data", plain(name)) for name in model.external]
+    rows += [("metadata", model.cut)] if model.cut else []
     return text.table(rows)
-
-
-def dims_of(value: onnx.ValueInfoProto) -> list[str] | None:
-    """Names and sizes; None where the model promises no shape.
-
-    >>> dims_of(onnx.helper.make_tensor_value_info("x", 1, ["batch", 8, None]))
-    ['batch', '8', '?']
-    """
-    tensor = value.type.tensor_type
-    return [_dim(dim) for dim in tensor.shape.dim] if tensor.HasField("shape") else None
-
-
-def dtype_name(number: int) -> str:
-    """
-    >>> dtype_name(onnx.TensorProto.FLOAT), dtype_name(onnx.TensorProto.INT64)
-    ('float32', 'int64')
-    """
-    if number not in onnx.TensorProto.DataType.values():
-        return f"type {number}"
-    name = onnx.TensorProto.DataType.Name(number).lower()
-    return _NAMES.get(name, name)
 
 
 def plain(name: str, longest: int = 60) -> str:
@@ -94,7 +73,11 @@ def _kind(value: onnx.ValueInfoProto) -> str:
     if kind != "tensor_type":
         return kind.removesuffix("_type") if kind else "of any type"
     dtype, dims = dtype_name(value.type.tensor_type.elem_type), dims_of(value)
-    return f"{dtype} of any shape" if dims is None else text.shaped(dtype, dims)
+    return (
+        f"{dtype} of any shape"
+        if dims is None
+        else text.shaped(dtype, [plain(str(dim), 24) for dim in dims])
+    )
 
 
 def _nodes(nodes: Iterable[onnx.NodeProto]) -> str:
@@ -106,20 +89,9 @@ def _nodes(nodes: Iterable[onnx.NodeProto]) -> str:
     return f"{counts.total():,}: {', '.join(shown)}" if shown else "none"
 
 
-def _weights(tensors: Iterable[onnx.TensorProto]) -> str:
-    counts = [(math.prod(tensor.dims), tensor.data_type) for tensor in tensors]
+def _weights(graph: onnx.GraphProto) -> str:
+    counts = [math.prod(dims) for _, dims, _ in weights(graph)]
     if not counts:
         return "none"
-    size = sum(count * _bits(kind) for count, kind in counts) // 8
-    return f"{len(counts):,}, together {sum(n for n, _ in counts):,} numbers, {text.size(size)}"
-
-
-def _bits(number: int) -> int:
-    if number not in onnx.helper.get_all_tensor_dtypes():
-        return 0
-    kind = onnx.helper.tensor_dtype_to_np_dtype(number)
-    return _PACKED.get(dtype_name(number), 8 * kind.itemsize)
-
-
-def _dim(dim: onnx.TensorShapeProto.Dimension) -> str:
-    return plain(dim.dim_param, 24) or (str(dim.dim_value) if dim.HasField("dim_value") else "?")
+    size = text.size(weight_bytes(graph))
+    return f"{len(counts):,}, together {sum(counts):,} numbers, {size}"

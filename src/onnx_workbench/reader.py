@@ -1,0 +1,302 @@
+"""The door for ``.onnx`` files: bytes become a checked model, or one LoadError that says what is
+wrong and where. What is behind it relies on what it let through.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import onnx
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from . import wire
+from .errors import LoadError
+from .proto import MAIN, Site, nested, tensors_of, walk
+
+STEP_OVER_ABOVE = 16 * 1024 * 1024
+"""Bytes of a file above which its weights are stepped over where nobody asked for them."""
+
+LONGEST_NAME = 4096
+"""Letters of a name; no tool writes longer ones, and a table pads each row to the longest."""
+
+LONGEST_NOTE = 16 * 1024
+"""Letters of one metadata entry of a node. A longer one keeps its head and its tail."""
+
+MOST_NUMBERS = 2**48
+"""Numbers in one tensor."""
+
+MOST_NODES = 2_000_000
+"""Nodes of a model whose functions are inlined, as ONNX Runtime does."""
+
+_HINT = "copy the file again, or export the model again."
+_KEYS = {"location", "offset", "length", "checksum", "basepath"}
+_ATTRIBUTES = set(onnx.AttributeProto.AttributeType.values()) - {onnx.AttributeProto.UNDEFINED}
+_BIG = 18  # digits of a number that fits 64 bits
+
+
+@dataclass(frozen=True)
+class Checked:
+    """``cut`` says what of the metadata was too long to be kept; it is empty where nothing was."""
+
+    model: onnx.ModelProto
+    cut: str = ""
+
+
+def read(path: str | os.PathLike[str], door: str, largest: int | None = None) -> Checked:
+    """The model in a file, without the weights that lie in a file of their own.
+
+    Args:
+        path: of a regular file.
+        door: the function that was called, for the message.
+        largest: bytes of a weight whose values are still read from a large file; all by default.
+
+    Raises:
+        LoadError: it cannot be read, or it is no whole and sane ONNX model.
+    """
+    name = os.path.basename(os.fspath(path))  # noqa: PTH119  # also of a path that is none
+    try:
+        with _opened(Path(path)) as file, _bytes_of(file, largest) as data:
+            said = f"{door} was passed {name!r} ({len(data):,} bytes)"
+            return parse(data, said, largest)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise LoadError(
+            f"{door} was passed {name!r:.200}, which cannot be read: {why}. It expected the path "
+            f"of an .onnx file. Write one first: export(model, {name!r:.200}, x)."
+        ) from error
+
+
+def parse(data: wire.Data, said: str, largest: int | None = None) -> Checked:
+    """The same for bytes; ``said`` begins the message: "view was passed 12 bytes"."""
+    large = largest is not None and len(data) > STEP_OVER_ABOVE
+    proto, cause = onnx.ModelProto(), None
+    try:
+        proto.ParseFromString(wire.without_values(data, largest) if large and largest else data)
+    except Exception as error:  # protobuf's DecodeError, or a file above its 2 GB
+        cause = error
+    if cause is None and proto.HasField("graph"):
+        return check(proto, said, data)
+    raise _refused(said, _what_is_wrong(data)) from cause
+
+
+def check(model: onnx.ModelProto, said: str, data: wire.Data | None = None) -> Checked:
+    """A model that is in memory already, checked. Metadata that is too long is cut in place.
+
+    ``data`` are its bytes, where they are at hand.
+
+    >>> from onnx import parser
+    >>> model = parser.parse_model('<ir_version: 10, opset_import: ["": 20]> '
+    ...                            'g (float[2] x) => (float[2] y) { y = Relu(x) }')
+    >>> model.opset_import[0].version = -1
+    >>> check(model, "load was passed 'a.onnx'")
+    Traceback (most recent call last):
+        ...
+    onnx_workbench.errors.LoadError: load was passed 'a.onnx', which asks for opset -1 of ''. \
+It expected a whole .onnx file.
+    What helps: copy the file again, or export the model again.
+    """
+    for wrong in _wrong(model, model.SerializeToString() if data is None else data):
+        raise _refused(said, f"which {wrong}")
+    cut = sum(_shorten(site.node) for site in walk(model))
+    words = f"cut to {LONGEST_NOTE:,} characters: {cut:,} of its metadata entries"
+    return Checked(model, words if cut else "")
+
+
+def _refused(said: str, wrong: str) -> LoadError:
+    return LoadError(f"{said}, {wrong}. It expected a whole .onnx file.", _HINT)
+
+
+def _opened(path: Path) -> BinaryIO:
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a fifo waits for ever, a device never ends
+        raise ValueError("it is no regular file")
+    return path.open("rb")
+
+
+def _bytes_of(file: BinaryIO, largest: int | None) -> AbstractContextManager[wire.Data]:
+    """A large file is mapped, so that weights which are stepped over are not read at all."""
+    if largest is not None and os.fstat(file.fileno()).st_size > STEP_OVER_ABOVE:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return nullcontext(file.read())
+
+
+def _wrong(model: onnx.ModelProto, data: wire.Data) -> Iterator[str]:
+    """What is wrong with a model, one sentence each; the first is enough."""
+    if bad := _bad_text(model, data):
+        yield f"holds text that is not UTF-8 at {bad}"
+    for entry in model.opset_import:
+        if not 1 <= entry.version < 2**31:
+            yield f"asks for opset {entry.version} of {entry.domain!r:.80}"
+    main = any(entry.domain in MAIN for entry in model.opset_import)
+    for site in walk(model):
+        if not main and not site.function and site.node.domain in MAIN:
+            yield f"asks for no opset, and the node {site.name!r:.80} needs one"
+        yield from _wrong_node(site)
+    for graph in (model.graph, *(b for s in walk(model) for b in s.bodies)):
+        ends = (*graph.input, *graph.output, *graph.value_info)
+        if (longest := max((len(value.name) for value in ends), default=0)) > LONGEST_NAME:
+            yield f"has a value whose name has {longest:,} letters"
+    for tensor in tensors_of(model):
+        yield from _wrong_tensor(tensor)
+    yield from _wrong_functions(model)
+
+
+def _wrong_node(site: Site) -> Iterator[str]:
+    node, at = site.node, f"the node {site.name!r:.80}"
+    names = (node.name, node.op_type, node.domain, *node.input, *node.output)
+    if (longest := max(map(len, names))) > LONGEST_NAME:
+        yield f"has a name of {longest:,} letters at {at}"
+    for attribute in node.attribute:
+        named = f"the attribute {attribute.name!r:.80} of {at}"
+        if attribute.type not in _ATTRIBUTES:
+            yield f"has no known type for {named}"
+        if attribute.ref_attr_name and not site.function:
+            yield f"refers to {attribute.ref_attr_name!r:.80} of a function for {named}"
+
+
+def _wrong_tensor(tensor: onnx.TensorProto) -> Iterator[str]:
+    at = f"the tensor {tensor.name!r:.80}"
+    numbers = 1
+    for size in tensor.dims:
+        numbers *= size
+        if size < 0 or numbers > MOST_NUMBERS:
+            yield f"gives {at} the shape {list(tensor.dims)!s:.80}"
+            return
+    if len(tensor.name) > LONGEST_NAME:
+        yield f"has a tensor whose name has {len(tensor.name):,} letters"
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return
+    said = {entry.key: entry.value for entry in tensor.external_data}
+    for key in said:
+        if key not in _KEYS and not key.startswith("prepacked"):
+            yield f"gives {at} external data with the key {key!r:.80}"
+    for key in ("offset", "length"):
+        number = said.get(key, "0")
+        if not (number.isascii() and number.isdigit() and len(number) <= _BIG):
+            yield f"gives {at} external data whose {key} is {number!r:.80}"
+    if not _stays_inside(said.get("location", "")):
+        yield f"gives {at} external data in {said.get('location', '')!r:.80}, which names no file \
+in the model's folder"
+
+
+def _stays_inside(location: str) -> bool:
+    """Whether a path names a file in the model's folder, or in a folder below it.
+
+    >>> [_stays_inside(name) for name in ("a.data", "w/a.data", "../a", "/etc/a", "C:a", "", "*/a")]
+    [True, True, False, False, False, False, False]
+    """
+    parts = location.replace("\\", "/").split("/")
+    fits = all(0 < len(part.encode()) <= 255 and part.isprintable() for part in parts)
+    return fits and ".." not in parts and not set(location) & {":", "*"}
+
+
+def _wrong_functions(model: onnx.ModelProto) -> Iterator[str]:
+    """Functions that call each other in a circle, or so often that no memory holds them."""
+    if not model.functions:
+        return
+    made: dict[Any, Any] = {(f.domain, f.name, f.overload): f.node for f in model.functions}
+    made[None] = model.graph.node
+    calls = {
+        key: Counter((node.domain, node.op_type, node.overload) for node in nested(nodes))
+        for key, nodes in made.items()
+    }
+    try:
+        called = {key: [name for name in inside if name in made] for key, inside in calls.items()}
+        order = list(TopologicalSorter(called).static_order())
+    except CycleError as error:
+        circle = [name for _, name, _ in error.args[1]]
+        yield f"has functions that call each other in a circle: {' -> '.join(circle)!s:.200}"
+        return
+    size: dict[Any, int] = {}
+    for caller in order:
+        nodes = sum(count * size.get(callee, 1) for callee, count in calls[caller].items())
+        size[caller] = min(nodes, MOST_NODES + 1)
+    if size[None] > MOST_NODES:
+        yield f"has functions that become more than {MOST_NODES:,} nodes where they are inlined"
+
+
+def _shorten(node: onnx.NodeProto) -> int:
+    """How many entries were too long."""
+    long = [note for note in node.metadata_props if len(note.value) > LONGEST_NOTE]
+    for note in long:
+        half, text = LONGEST_NOTE // 2, note.value
+        note.value = (
+            f"{text[:half]}\n... {len(text) - 2 * half:,} characters cut ...\n{text[-half:]}"
+        )
+    return len(long)
+
+
+@lru_cache(maxsize=1)
+def _strict() -> Any:
+    """ONNX's message with the rule that text is UTF-8, which protobuf then checks while it parses;
+    None before protobuf 5.27. ONNX's own definition does not have it."""
+    if not hasattr(descriptor_pb2, "EDITION_2023"):
+        return None
+    file = descriptor_pb2.FileDescriptorProto()
+    onnx.ModelProto.DESCRIPTOR.file.CopyToProto(file)
+    file.syntax, file.edition = "editions", descriptor_pb2.EDITION_2023
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(
+        pool.FindMessageTypeByName(onnx.ModelProto.DESCRIPTOR.full_name)
+    )
+
+
+def _bad_text(model: onnx.ModelProto, data: wire.Data) -> str:
+    """Where text is not UTF-8: ``graph.node[3].name``; nothing where all is."""
+    if strict := _strict():
+        with suppress(Exception):
+            strict.FromString(wire.without_values(data, STEP_OVER_ABOVE // 256))
+            return ""
+    return next(_bad_texts(model, ""), "")
+
+
+def _bad_texts(message: Any, path: str) -> Iterator[str]:
+    for field, value in message.ListFields():
+        if field.type not in (field.TYPE_MESSAGE, field.TYPE_STRING):
+            continue
+        single = isinstance(value, (str, bytes)) or hasattr(value, "ListFields")
+        for at, item in enumerate([value] if single else value):
+            place = f"{path}{field.name}" + (f"[{at}]" if not single else "")
+            if isinstance(item, bytes):
+                yield place
+            elif not isinstance(item, str):
+                yield from _bad_texts(item, f"{place}.")
+
+
+def _what_is_wrong(data: wire.Data) -> str:
+    known, end = onnx.ModelProto.DESCRIPTOR.fields_by_number, 0
+    for field in wire.fields(data, 0, len(data)):
+        if field.number not in known or field.wire not in (0, 1, 2, 5):
+            return "which is no ONNX model"
+        end = field.end
+    if end > len(data):
+        return f"which is truncated: it promises {end:,} bytes and ends at byte {len(data):,}"
+    inner = next(_damages(data, 0, len(data), onnx.ModelProto.DESCRIPTOR, ""), "")
+    return inner or "which is no ONNX model: it holds no graph"
+
+
+def _damages(data: wire.Data, at: int, end: int, kind: Any, path: str) -> Iterator[str]:
+    """The fields that are damaged, from the inside out."""
+    seen: Counter[str] = Counter()
+    for field in wire.fields(data, at, end):
+        known = kind.fields_by_number.get(field.number)
+        name = known.name if known else f"field {field.number}"
+        place = f"{path}{name}[{seen[name]}]"
+        seen[name] += 1
+        if not field.number or field.wire not in (0, 1, 2, 5):
+            yield f"which is damaged at byte {field.start:,}, in {path.rstrip('.') or 'the file'}"
+        elif field.end > end:
+            yield f"which is damaged at byte {field.start:,}: {place} runs to byte {field.end:,}, \
+and what holds it ends at byte {end:,}"
+        elif known and known.message_type and field.wire == 2:
+            yield from _damages(data, field.value, field.end, known.message_type, f"{place}.")

@@ -1,0 +1,305 @@
+"""Damaged and hostile files: one planned error at the door, and bounded work behind it."""
+
+import os
+import time
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, parser
+
+import onnx_workbench as ow
+from onnx_workbench import proto, reader
+from onnx_workbench.errors import InputError, LoadError
+
+P = "pkg.torch.onnx."
+HEAD = '<ir_version: 10, opset_import: ["": 20]> '
+
+
+def tiny():
+    text = "g (float[2] x) => (float[2] y) <float[2] w = {1, 2}> { h = Add(x, w)  y = Relu(h) }"
+    return parser.parse_model(HEAD + text)
+
+
+def edited(edit):
+    model = tiny()
+    edit(model)
+    return model
+
+
+def external(**entries):
+    def edit(model):
+        tensor = model.graph.initializer[0]
+        tensor.ClearField("raw_data")
+        tensor.ClearField("float_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in {"location": "w.data", **entries}.items():
+            tensor.external_data.add(key=key, value=value)
+
+    return edit
+
+
+def function(name, *calls):
+    nodes = [helper.make_node(call, ["x"], ["y"], domain="d") for call in calls]
+    return helper.make_function(
+        "d", name, ["x"], ["y"], nodes, [helper.make_opsetid("", 20), helper.make_opsetid("d", 1)]
+    )
+
+
+def functions(*made):
+    def edit(model):
+        model.functions.extend(made)
+        model.opset_import.add(domain="d", version=1)
+        model.graph.node.append(helper.make_node(made[0].name, ["x"], ["z"], domain="d"))
+
+    return edit
+
+
+def ladder(depth):
+    """Each calls the next ten times: ten to the power of depth nodes."""
+    steps = [function(f"f{at}", *[f"f{at + 1}"] * 10) for at in range(depth)]
+    return functions(*steps, function(f"f{depth}", "leaf"))
+
+
+WRONG = {
+    "no opset": (lambda m: m.ClearField("opset_import"), "opset"),
+    "opset below 1": (lambda m: setattr(m.opset_import[0], "version", 0), "opset 0"),
+    "huge opset": (lambda m: setattr(m.opset_import[0], "version", 2**62), "opset 4611"),
+    "negative dimension": (lambda m: m.graph.initializer[0].dims.append(-2), r"'w'.*-2"),
+    "absurd dimension": (lambda m: m.graph.initializer[0].dims.append(2**60), "'w'"),
+    "a long name": (lambda m: setattr(m.graph.node[1], "name", "n" * 5000), "5,000"),
+    "a long value": (lambda m: m.graph.node[1].input.append("n" * 5000), "5,000"),
+    "a long input": (lambda m: setattr(m.graph.input[0], "name", "n" * 5000), "5,000"),
+    "a wrong key": (external(shade="green"), "'shade'"),
+    "a wrong offset": (external(offset="-4"), "offset.*'-4'"),
+    "an offset in words": (external(offset="four"), "offset.*'four'"),
+    "an offset of many digits": (external(offset="9" * 5000), "offset"),
+    "a wrong length": (external(length="2.5"), "length.*'2.5'"),
+    "a long location": (external(location="w" * 5000), "'w'"),
+    "a location outside": (external(location="../../etc/passwd"), "passwd"),
+    "an absolute location": (external(location="/etc/passwd"), "passwd"),
+    "memory as a location": (external(location="*/_ORT_MEM_ADDR_/*"), "ADDR"),
+    "an attribute without a type": (lambda m: m.graph.node[0].attribute.add(name="a"), "'a'"),
+    "functions in a circle": (functions(function("f", "g"), function("g", "f")), "circle.*f"),
+    "a function that calls itself": (functions(function("f", "f")), "circle.*f"),
+    "functions into the billions": (ladder(9), "inlined"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_said_at_every_door(name, tmp_path):
+    edit, said = WRONG[name]
+    model = edited(edit)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    for door in (ow.load, ow.view, lambda _: ow.view(path.read_bytes()), lambda _: ow.view(model)):
+        with pytest.raises(LoadError, match=said):
+            door(path)
+
+
+FIELDS = {
+    "graph.node[1].name": "y_named",
+    "graph.node[0].output[0]": "hhh",
+    "graph.input[0].name": "xxx",
+    "producer_name": "maker",
+    "graph.node[0].metadata_props[0].value": "noted",
+}
+
+
+@pytest.mark.parametrize("place", FIELDS)
+def test_text_that_is_not_utf8_is_named(place, tmp_path, monkeypatch):
+    model, text = tiny(), FIELDS[place]
+    model.graph.node[1].name, model.producer_name = "y_named", "maker"
+    model.graph.node[0].metadata_props.add(key="k", value="noted")
+    model.graph.node[0].output[0] = model.graph.node[1].input[0] = "hhh"
+    model.graph.input[0].name = model.graph.node[0].input[0] = "xxx"
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString().replace(text.encode(), b"\xff" * len(text)))
+    for strict in (reader._strict(), None):  # protobuf's own check, and the one for older releases
+        monkeypatch.setattr(reader, "_strict", lambda made=strict: made)
+        for door in (ow.load, ow.view):
+            with pytest.raises(LoadError, match="UTF-8 at"):
+                door(path)
+    with pytest.raises(LoadError) as caught:
+        ow.load(path)
+    where = str(caught.value).partition("UTF-8 at ")[2]
+    assert where.startswith((place, "graph.node[0].input", "graph.node[0].output"))
+
+
+def test_the_byte_of_an_inner_field_that_is_damaged_is_named(tmp_path):
+    data = tiny().SerializeToString()
+    at = data.index(b"\x22\x04Relu") + 1
+    path = tmp_path / "m.onnx"
+    path.write_bytes(data[:at] + b"\x7e" + data[at + 1 :])
+    with pytest.raises(LoadError, match=rf"byte {at - 1:,}: graph\[0\].node\[1\].op_type\[0\]"):
+        ow.load(path)
+
+
+@pytest.mark.parametrize("door", [ow.load, ow.view])
+@pytest.mark.parametrize("given", [None, 3, "a\0b", "n" * 5000 + ".onnx", "no/such.onnx"])
+def test_no_path_of_a_file(door, given):
+    with pytest.raises((InputError, LoadError)):
+        door(given)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs fifos")
+def test_a_fifo_and_a_device_are_no_model(tmp_path):
+    os.mkfifo(tmp_path / "fifo.onnx")
+    for path in (tmp_path / "fifo.onnx", "/dev/zero"):
+        with pytest.raises(InputError):
+            ow.load(path)
+        with pytest.raises(LoadError, match="regular"):
+            ow.view(path)
+
+
+def test_a_sound_file_is_let_through_as_it_is():
+    model = tiny()
+    assert reader.check(model, "").model == tiny()
+    grown = edited(ladder(3))  # a thousand nodes: no harm
+    assert reader.check(grown, "").cut == ""
+
+
+# What is behind the door
+
+
+def test_load_view_and_trace_make_no_session(tmp_path, monkeypatch):
+    import onnxruntime
+
+    def none(*args, **kwargs):
+        raise AssertionError("a session was made")
+
+    onnx.save(tiny(), tmp_path / "m.onnx")
+    monkeypatch.setattr(onnxruntime, "InferenceSession", none)
+    loaded = ow.load(tmp_path / "m.onnx")
+    assert repr(loaded.inputs + loaded.outputs) == "(x float32[2], y float32[2])"
+    assert "Relu" in repr(ow.view(loaded)) + repr(loaded)
+    assert len(ow.trace(loaded).origins) == 2
+
+
+def test_inputs_and_outputs_of_the_file_are_those_of_the_session(tmp_path):
+    text = "g (float[N, 2] x, int64[3] i, bfloat16[1] b) => (float[N, 2] y, bool[3] z)"
+    text += " { y = Relu(x) z = Cast <to: int = 9> (i) }"
+    onnx.save(parser.parse_model(HEAD + text), tmp_path / "m.onnx")
+    loaded = ow.load(tmp_path / "m.onnx")
+    session = loaded.session
+    for ours, theirs in (
+        (loaded.inputs, session.get_inputs()),
+        (loaded.outputs, session.get_outputs()),
+    ):
+        assert [(v.name, list(v.shape)) for v in ours] == [(v.name, v.shape) for v in theirs]
+    assert [v.dtype for v in loaded.inputs] == ["float32", "int64", "bfloat16"]
+
+
+def loose(op, dtype=TensorProto.DOUBLE):
+    ends = [helper.make_tensor_value_info(name, dtype, None) for name in "xy"]
+    graph = helper.make_graph([helper.make_node(op, ["x"], ["y"])], "g", ends[:1], ends[1:])
+    opset = helper.make_opsetid("", 20)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=10)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 1, 4)])
+def test_an_input_without_a_rank_takes_any(shape, tmp_path):
+    onnx.save(loose("Neg"), tmp_path / "m.onnx")
+    loaded = ow.load(tmp_path / "m.onnx")
+    x = torch.ones(shape, dtype=torch.float64)
+    assert torch.equal(loaded(x), -x)
+    assert repr(loaded.inputs[0]) == "x float64 of any shape"
+    with pytest.raises(InputError, match="float64"):
+        loaded(x.float())
+    assert ow.audit(loaded, x, skip={"latency", "hot lines"})
+
+
+def test_a_sequence_gets_a_repair_that_works(tmp_path):
+    kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, [2]))
+    maybe = helper.make_optional_type_proto(kind)
+    node = helper.make_node("ConcatFromSequence", ["xs"], ["y"], axis=0)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None])
+    graph = helper.make_graph([node], "g", [helper.make_value_info("xs", kind)], [y])
+    opset = helper.make_opsetid("", 20)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), tmp_path / "m.onnx")
+    artifact = ow.load(tmp_path / "m.onnx")
+    assert repr(artifact.inputs[0]) == "xs sequence(float32)"
+    assert repr(artifact.cut) == "''"
+    with pytest.raises(InputError) as caught:
+        artifact(torch.ones(2))
+    call = str(caught.value).rpartition("arrays: ")[2].rstrip(".")
+    array = np.ones(2, np.float32)
+    (out,) = eval(call.replace(", ...", ", array"), {"artifact": artifact, "array": array})
+    assert out.tolist() == [1, 1, 1, 1]
+    from onnx_workbench.runtime import values
+
+    assert repr(values([helper.make_value_info("o", maybe)])[0]) == "o optional(sequence(float32))"
+
+
+def test_a_result_that_is_a_sequence_is_a_list(tmp_path):
+    kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
+    node = helper.make_node("SequenceConstruct", ["x", "x"], ["ys"])
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])
+    graph = helper.make_graph([node], "g", [x], [helper.make_value_info("ys", kind)])
+    opset = helper.make_opsetid("", 20)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), tmp_path / "m.onnx")
+    assert [t.tolist() for t in ow.load(tmp_path / "m.onnx")(torch.ones(2))] == [[1, 1], [1, 1]]
+
+
+def test_a_sparse_initializer_counts(tmp_path):
+    values = helper.make_tensor("w", TensorProto.DOUBLE, [3], [1.0, 2.0, 3.0])
+    indices = helper.make_tensor("i", TensorProto.INT64, [3], [0, 5, 9])
+    model = parser.parse_model(HEAD + "g (double[N, 5] x) => (double[N, 2] y) { y = MatMul(x, w) }")
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [5, 2]))
+    onnx.save(model, tmp_path / "m.onnx")
+    assert ow.load(tmp_path / "m.onnx").weight_bytes == 3 * 8 + 3 * 8
+    assert "initializers  1, together 10 numbers, 48 B" in repr(ow.view(model))
+
+
+def test_a_small_integer_in_external_data_does_not_stop_view(tmp_path, monkeypatch):
+    model = parser.parse_model(HEAD + "g (float[4] x) => (float[2, 2] y) { y = Reshape(x, s) }")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([2, 2]), "s"))
+    onnx.save(
+        model, tmp_path / "m.onnx", save_as_external_data=True, location="s.data", size_threshold=0
+    )
+    monkeypatch.chdir(tmp_path)  # where the file of weights is not to be read from either
+    for _ in range(2):
+        shown = ow.view(tmp_path / "m.onnx")
+        assert "external data  s.data" in repr(shown)
+        assert "Reshape" in shown.svg()
+        (tmp_path / "s.data").unlink(missing_ok=True)
+
+
+def noted(**notes):
+    model = tiny()
+    for node in model.graph.node:
+        for key, value in notes.items():
+            node.metadata_props.add(key=P + key, value=value)
+    return model
+
+
+def test_long_metadata_is_cut_and_the_cut_is_said(tmp_path):
+    frame = 'File "net.py", line 3, in forward\n    y\n'
+    onnx.save(
+        noted(stack_trace=frame * 100_000, fx_node="%a : [target=" * 30_000), tmp_path / "m.onnx"
+    )
+    loaded = ow.load(tmp_path / "m.onnx")
+    assert "4 of its metadata entries" in loaded.cut
+    for answer in (ow.view(tmp_path / "m.onnx"), ow.trace(loaded)):
+        assert "4 of its metadata entries" in repr(answer)
+    assert max(len(p.value) for n in loaded.proto.graph.node for p in n.metadata_props) < 20_000
+    assert ow.trace(loaded).origins[0].line.place == "net.py:3"
+
+
+def test_scopes_without_end_are_cut_to_a_depth():
+    deep = repr(["", *(f"m{at}" for at in range(2000)), "z"])
+    model = noted(name_scopes=deep)
+    many = [node for _ in range(600) for node in model.graph.node]
+    model.graph.node.extend(many)
+    assert "1,202: " in repr(ow.view(model))
+
+
+def test_many_nodes_of_one_name_are_named_in_linear_time():
+    model = tiny()
+    model.graph.node.extend([helper.make_node("Relu", ["x"], ["h"], name="n")] * 40_000)
+    start = time.process_time()
+    names = [site.name for site in proto.walk(model)]
+    assert len(set(names)) == 40_002
+    assert names[-1] == "n_40000"
+    assert time.process_time() - start < 20  # quadratic, it takes minutes
