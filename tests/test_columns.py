@@ -23,7 +23,7 @@ def folds(tmp_path_factory):
 
 @pytest.fixture
 def columns(folds):
-    return Columns([*folds._links()], repr(folds))
+    return Columns([*folds._links()], repr(folds), folds.sources)
 
 
 def row(columns, column, text):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from pathlib import Path
 
@@ -10,14 +11,15 @@ import pytest
 import torch
 from models import Cond, Folds, Helpers
 from onnx import parser
+from torch._higher_order_ops import scan, while_loop
 from torch.fx.proxy import TracerBase
 
 import onnx_workbench as ow
 from onnx_workbench import notes, proto
-from onnx_workbench.capturing import traces
+from onnx_workbench.capturing import exporter, traces
 from onnx_workbench.errors import InputError
 from onnx_workbench.lines import folding, margin
-from onnx_workbench.source import Line
+from onnx_workbench.source import Line, Sources, user_line
 
 STACK = "pkg.torch.onnx.stack_trace"
 
@@ -294,7 +296,8 @@ def test_source_that_changed_since_is_not_shown_around_a_line(tmp_path):
     file.write_text("def forward(x):\n    y = 1\n    return x\n")
 
     def shown(text):
-        return margin.annotated({Line(str(file), 3, "forward", text): ("7",)}, ("nodes",))
+        cells = {Line(str(file), 3, "forward", text): ("7",)}
+        return margin.annotated(cells, ("nodes",), sources=Sources(near=(tmp_path,)))
 
     assert [row.strip() for row in shown("return x").splitlines()[3:]] == [
         "1  def forward(x):",
@@ -308,7 +311,7 @@ def test_lines_far_apart_are_cut(tmp_path):
     file = tmp_path / "net.py"
     file.write_text("def forward(x):\n" + "    x = x + 1\n" * 30)
     cells = {Line(str(file), n, "forward", "x = x + 1"): ("7",) for n in (2, 30)}
-    rows = margin.annotated(cells, ("nodes",)).splitlines()
+    rows = margin.annotated(cells, ("nodes",), sources=Sources(near=(tmp_path,))).splitlines()
     assert [row.strip() for row in rows[3:]] == [
         "1  def forward(x):",
         "7     2      x = x + 1",
@@ -328,3 +331,120 @@ def test_an_input_that_is_returned_as_it_is_has_the_line_of_the_return(tmp_path)
     (origin,) = (o for o in ow.trace(artifact).origins if o.operator == "Identity")
     assert (origin.line.text, origin.rule) == ("return y, length", "neighbour")
     assert origin.why == "an input that is returned as it is"
+
+
+# Regions, branches and loops
+
+
+class Regions(torch.nn.Module):
+    @torch.no_grad()
+    def still(self, x):
+        return x.sinh()  # Sinh
+
+    def forward(self, x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.set_grad_enabled(False):
+                y = self.still(x).cosh()  # Cosh
+            y = y.asin()  # Asin
+        with torch.autocast("cpu", enabled=False), torch.enable_grad():
+            z = x.float().atan()  # Atan
+        return y.float() + z
+
+
+class Branches(torch.nn.Module):
+    def forward(self, x):
+        def deeper(x):
+            return x.sinh()  # Sinh
+
+        def low(x):
+            return deeper(x).cosh()  # Cosh
+
+        def high(x):
+            with torch.no_grad():
+                return x.atan()  # Atan
+
+        return torch.cond(x.sum() > 0, low, high, (x,))  # If
+
+
+class Loops(torch.nn.Module):
+    def forward(self, x):
+        def going(i, x):
+            return i < 3  # Less
+
+        def turn(i, x):
+            return i + 1, x.sinh()  # Sinh
+
+        return while_loop(going, turn, (torch.tensor(0), x))[1]  # Loop
+
+
+class Scans(torch.nn.Module):
+    def forward(self, x):
+        def step(carry, x):
+            y = carry.tanh()  # Tanh
+            return y + x, y.cos()  # Cos
+
+        return scan(step, torch.zeros(3), x)[1]  # Scan
+
+
+def marks(model):
+    """Operator -> the number of the line that ends in a comment with its name."""
+    texts, first = inspect.getsourcelines(model)
+    found = ((text.rpartition("  # ")[2].strip(), n) for n, text in enumerate(texts, first))
+    return {operator: number for operator, number in found if operator.isidentifier()}
+
+
+@pytest.mark.parametrize("model", [Regions, Branches, Loops, Scans])
+def test_regions_branches_and_loops_keep_their_lines(model, tmp_path):
+    graph = ow.capture(model().eval(), torch.ones(3, 3))
+    lineage = ow.trace(ow.export(graph, tmp_path / "model.onnx"))
+    places = {o.operator: o.line.place for o in lineage.origins if o.rule == "metadata"}
+    asked = {operator: f"{Path(__file__).name}:{n}" for operator, n in marks(model).items()}
+    assert {operator: places.get(operator) for operator in asked} == asked
+    assert "eval_with_key" not in repr(lineage)
+
+
+def test_a_program_that_torch_exported_alone_keeps_the_lines_of_its_regions(tmp_path):
+    program = torch.export.export(Regions().eval(), (torch.ones(3, 3),))
+    decomposed = exporter.translate(program).exported_program
+    (cosh,) = (n for n in decomposed.graph.nodes if "cosh" in n.name)
+    assert user_line(cosh.meta["stack_trace"]).number == marks(Regions)["Cosh"]
+
+
+def test_generated_code_is_no_line(tmp_path):
+    lineage = loaded(tmp_path, CHAIN, {"one": 1, "three": 3})
+    trace = 'File "<eval_with_key>.7", line 5, in forward\n    sin = torch.ops.aten.sin.default(a)'
+    model = onnx.load(lineage.artifact.path)
+    model.graph.node[1].metadata_props.add(key=STACK, value=trace)
+    onnx.save(model, lineage.artifact.path)
+    found = ow.trace(ow.load(lineage.artifact.path)).of("two")
+    assert (found.line.number, found.rule) == (3, "neighbour")
+
+
+# A file of anyone's
+
+
+def test_no_file_is_read_but_what_lies_beside_a_loaded_model(tmp_path, monkeypatch):
+    """What the trace names is shown as the trace has it."""
+    monkeypatch.chdir("/")
+    key = tmp_path / "key.txt"
+    key.write_text("secret = 3\n")
+    (tmp_path / "net.py").write_text("def forward(x):\n    # three rows\n    return x.sin()\n")
+    lineage = loaded(tmp_path, CHAIN, {})
+    model = onnx.load(lineage.artifact.path)
+    for node, trace in zip(
+        model.graph.node,
+        (
+            f'File "{key}", line 1, in forward',
+            f'File "{tmp_path}/net.py", line 3, in forward\n    return x.sin()',
+            f'File "{tmp_path}/net.py", line 2, in forward',
+        ),
+        strict=True,
+    ):
+        node.metadata_props.add(key=STACK, value=trace)
+    onnx.save(model, lineage.artifact.path)
+    lineage = ow.trace(ow.load(lineage.artifact.path))
+    assert [line.text for line in lineage.lines] == ["", "return x.sin()", ""]
+    assert "secret" not in repr(lineage)
+    model.graph.node[2].ClearField("metadata_props")
+    onnx.save(model, lineage.artifact.path)
+    assert "three rows" in repr(ow.trace(ow.load(lineage.artifact.path)))

@@ -489,7 +489,7 @@ def test_a_graph_without_nodes_is_drawn():
 
 def test_the_panel_gets_the_fx_node_the_module_and_the_line(traced):
     netron = view(traced)
-    told = sheet(netron.origins)
+    told = sheet(netron.origins, netron._model.sources)
     by_op = {op: rest for op, *rest in told["nodes"].values()}
     assert by_op["Relu"][:3] == ["relu", "aten.relu.default", ""]
     assert by_op["Gemm"][2] == "first"
@@ -557,7 +557,7 @@ def test_a_folder_in_the_source_itself_is_cut_too(tmp_path):
     trace = f"File \"{path}\", line 2, in forward\n    return x + load('/home/ada/bias.pt')"
     model = graph("[a] y = Relu(x)")
     model.graph.node[0].metadata_props.add(key="pkg.torch.onnx.stack_trace", value=trace)
-    seen = all_that_is_in(view(model).save(tmp_path / "graph.html"))
+    seen = all_that_is_in(view(model, source=tmp_path).save(tmp_path / "graph.html"))
     assert "/home/ada" not in seen
     assert seen.count("return x + load('bias.pt')") == 3  # in the node, the panel, the function
 
@@ -594,7 +594,8 @@ def test_a_file_that_changed_since_the_export_is_not_shown(tmp_path):
         model.graph.node[0].metadata_props.add(
             key="pkg.torch.onnx.stack_trace", value=trace.format(written)
         )
-        told = sheet(view(model).origins)
+        netron = view(model, source=tmp_path)
+        told = sheet(netron.origins, netron._model.sources)
         assert len(told["functions"]) == shown
         assert told["lines"][told["nodes"]["h"][-1]]["text"] == f"return x.{written}()"
 

@@ -12,7 +12,7 @@ import onnx
 from .source import Line, told, user_line
 
 _PREFIX = "pkg.torch.onnx."
-_FX = re.compile(r"%(?P<name>\w+)(?: : .*?\[target=(?P<target>[^\[\]]+)\])?")
+_FX = re.compile(r"%(\w+)")
 DEEPEST = 64
 """Modules in each other that are told apart; what is deeper counts to the last of them."""
 
@@ -53,11 +53,13 @@ def read(node: onnx.NodeProto) -> Notes:
     'block'
     """
     said = {p.key.removeprefix(_PREFIX): p.value for p in node.metadata_props}
-    fx = _FX.match(said.get("fx_node", ""))
+    fx = said.get("fx_node", "")
     modules, classes = _scopes(said.get("name_scopes", ""), said.get("class_hierarchy", ""))
+    name = _FX.match(fx)
+    target = fx.partition(" : ")[2].partition("[target=")[2].partition("]")
     return Notes(
-        fx["name"] if fx else "",
-        (fx["target"] or "").removeprefix("torch.ops.") if fx else "",
+        name[1] if name else "",
+        target[0].removeprefix("torch.ops.") if target[1] else "",
         modules,
         classes,
         said.get("stack_trace", ""),

@@ -78,7 +78,7 @@ def translate(
     """
     named = [axis or None for axis in axes] if any(axes) else None
     try:
-        with quiet(), shared_table():
+        with quiet(), through_helpers(), shared_table():
             onnx_program = torch.onnx.export(
                 _without_constants(program),
                 dynamo=True,
@@ -147,7 +147,8 @@ def _without_constants(program: ExportedProgram) -> ExportedProgram:
     kept = [i for i, spec in enumerate(specs) if not isinstance(spec.arg, ConstantArgument)]
     if len(kept) == len(specs):
         return program
-    program = program.run_decompositions({})
+    with through_helpers():
+        program = program.run_decompositions({})
     output = program.graph.output_node()
     results = output.args[0]
     assert isinstance(results, (tuple, list))
@@ -164,7 +165,7 @@ def _untranslated_line(error: BaseException | None, program: ExportedProgram) ->
     """The line of the FX node at which the translation stopped; its error names the node."""
     while error is not None:
         if found := re.search(r"translating node %(\w+)", str(error)):
-            with quiet():
+            with quiet(), through_helpers():
                 graphs = (program.graph, program.run_decompositions().graph)
             nodes = [node for graph in graphs for node in graph.nodes if node.name == found[1]]
             return user_line(nodes[0].meta.get("stack_trace")) if nodes else None

@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 
 from ..errors import CaptureError, InputError
-from ..source import Line, user_line
+from ..source import Line, line_at, lines, nearest, user_line
 from ..text import html_table, plural, shaped, table
 from .bytecode import Bytecode, read
 from .dynamo import Listener, Names, Record
@@ -206,16 +206,21 @@ def _frame(record: Record, names: Names) -> Frame:
     troubles = (*record.breaks, *([record.failure] if record.failure else []))
     return Frame(
         name=_called(record.name),
-        line=user_line(f'File "{record.file}", line {record.number}, in {record.name}'),
+        line=nearest([line_at(record.file, record.number, record.name)]),
         bytecode=Bytecode(
             read(record.code, names) if record.code else (),
             read(record.rewritten, names) if record.rewritten else (),
         ),
         graph=record.graph,
         guards=tuple(map(names, record.guards)),
-        breaks=tuple(Break(user_line(trouble.trace), trouble.words) for trouble in troubles),
+        breaks=tuple(Break(_line(trouble.trace), trouble.words) for trouble in troubles),
         skipped=record.rewritten is None,
     )
+
+
+def _line(trace: str) -> Line | None:
+    """The user's line in a trace of this process, which Dynamo may write without the text."""
+    return nearest([line_at(line.file, line.number, line.function) for line in lines(trace)])
 
 
 def _called(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from ..source import Line
+from ..source import NOTHING_MORE, Line, Sources
 from .margin import stretches
 
 _HERE = Path(__file__).parent
@@ -41,8 +41,8 @@ class Columns(anywidget.AnyWidget):
     chosen: traitlets.List = traitlets.List(traitlets.Int()).tag(sync=True)
     marked: traitlets.List = traitlets.List(traitlets.Unicode())
 
-    def __init__(self, links: Sequence[Link], report: str) -> None:
-        self._report = report
+    def __init__(self, links: Sequence[Link], report: str, sources: Sources = NOTHING_MORE) -> None:
+        self._report, self._sources = report, sources
         self._lines = list(dict.fromkeys(link.line for link in links if link.line))
         self._fx = list(dict.fromkeys(link.fx for link in links if link.fx))
         self._nodes = {link.node: link for link in links if link.node}
@@ -69,7 +69,7 @@ class Columns(anywidget.AnyWidget):
         """The rows of each column: its own number or -1, what stands in the margin, the text."""
         index = {line: i for i, line in enumerate(self._lines)}
         source: list[list[Any]] = []
-        for title, shown in stretches(self._lines):
+        for title, shown in stretches(self._lines, self._sources):
             source.append([-1, "", title])
             source += [
                 [index[line] if line else -1, number or "", text] for number, text, line in shown

@@ -116,6 +116,8 @@ def _twins(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
 
 def _gives_back_its_input(node: fx.Node) -> bool:
     """Tried, since no list of operators lasts: dropout in eval mode, a cast to the same dtype."""
+    if not isinstance(node.target, torch._ops.OpOverload):  # functorch's change torch's own state
+        return False
     tensors = node.all_input_nodes
     value = _value(tensors[0]) if len(tensors) == 1 else None
     if not isinstance(value, torch.Tensor) or not isinstance(_value(node), torch.Tensor):

@@ -278,7 +278,7 @@ class Hotspots:
     def _body(self) -> Iterator[str]:
         cells = {spot.line: self._cells(spot) for spot in self._in_order() if spot.line}
         if cells:
-            yield annotated(cells, _HEADER, left={_BY})
+            yield annotated(cells, _HEADER, left={_BY}, sources=self.lineage.sources)
         lost = [spot for spot in self.spots if spot.line is None]
         if lost:
             rows = [(*self._cells(spot), spot.name) for spot in lost[:_SHOWN]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from ..artifact import Artifact
 from ..errors import InputError
 from ..notes import line_of
 from ..proto import Site, producers, sites
-from ..source import Line, method_lines
+from ..source import NOTHING_MORE, Line, Sources, method_lines
 from ..text import plural, table
 from . import folding
 from .columns import Columns, Link
@@ -52,7 +53,7 @@ class Origin:
     key: Key = field(default=Key("", ""), repr=False, compare=False)
 
 
-def trace(artifact: Artifact) -> Lineage:
+def trace(artifact: Artifact, *, source: str | os.PathLike[str] | None = None) -> Lineage:
     """Join every ONNX node of an artifact to its FX node, its module and its source line.
 
     The line is the innermost one of the user's own code, else the innermost outside torch, else
@@ -61,8 +62,13 @@ def trace(artifact: Artifact) -> Lineage:
     put in place of, else that of its first consumer, of its first producer, of the node whose body
     it stands in; ``why`` says which.
 
+    Args:
+        source: a folder with the model's ``.py`` files. Around the lines that the file quotes, the
+            source is shown where this process exported the model, else from the folder of the
+            model, the working folder and this one, hidden folders left out.
+
     Raises:
-        InputError: ``artifact`` is no Artifact.
+        InputError: ``artifact`` is no Artifact, or ``source`` is no folder.
 
     >>> from onnx_workbench import export, lessons
     >>> encoder = lessons.encoder()
@@ -79,10 +85,11 @@ def trace(artifact: Artifact) -> Lineage:
             f"trace() was given a {type(artifact).__name__}, and it takes an Artifact. "
             "Make one with export(model, path, x), or load(path)."
         )
+    sources = Sources.of(artifact, source)
     found = sites(artifact.proto)
     origins = [_origin(site) for site in found]
     if artifact.graph is None:
-        return Lineage(artifact, tuple(_inherit(found, origins)), ())
+        return Lineage(artifact, tuple(_inherit(found, origins)), (), sources)
     graph = artifact.graph.program.graph_module.graph
     keys = folding.keys(graph)
     gone = folding.folded(graph, {origin.key for origin in origins})
@@ -90,17 +97,18 @@ def trace(artifact: Artifact) -> Lineage:
     standing = {origin.key for origin in origins}
     gone = tuple(item for item in gone if item.key not in standing)
     origins = _handed_on(artifact, _inherit(found, origins))
-    return Lineage(artifact, tuple(_merged(origins, gone, keys)), gone)
+    return Lineage(artifact, tuple(_merged(origins, gone, keys)), gone, sources)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Lineage:
     """The answer of :func:`trace`. ``origins`` has every ONNX node in the order of the file,
-    ``folded`` every FX node that left none."""
+    ``folded`` every FX node that left none, ``sources`` the files whose text is shown."""
 
     artifact: Artifact
     origins: tuple[Origin, ...]
     folded: tuple[Folded, ...]
+    sources: Sources = NOTHING_MORE
 
     @cached_property
     def lines(self) -> tuple[Line, ...]:
@@ -170,7 +178,7 @@ class Lineage:
     @cached_property
     def columns(self) -> Columns:
         """Source, FX and ONNX beside each other, as a widget."""
-        return Columns([*self._links()], repr(self))
+        return Columns([*self._links()], repr(self), self.sources)
 
     def beside(self, view: Any) -> Any:
         """The columns above a view of the same model, each marking what is chosen in the other.
@@ -246,7 +254,7 @@ class Lineage:
         cells = {line: (str(len(made)), _listed(made)) for line, made in self._at.items()}
         cells |= dict.fromkeys(self.silent, ("0", ""))
         if cells:
-            yield annotated(cells, ("nodes", "operators"), left={1})
+            yield annotated(cells, ("nodes", "operators"), left={1}, sources=self.sources)
 
     def _notes(self) -> Iterator[str]:
         rows = [(line.place, f"no node: {why}") for line, why in self.silent.items()]

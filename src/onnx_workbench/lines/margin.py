@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import linecache
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
-from ..source import Line
+from ..source import NOTHING_MORE, Line, Sources
 from ..text import table
 
 _GAP = 4
@@ -15,13 +14,16 @@ _GAP = 4
 
 
 def annotated(
-    cells: Mapping[Line, Sequence[str]], header: Sequence[str], left: Collection[int] = ()
+    cells: Mapping[Line, Sequence[str]],
+    header: Sequence[str],
+    left: Collection[int] = (),
+    sources: Sources = NOTHING_MORE,
 ) -> str:
     """Each line's cells, its number and its text, function by function.
 
-    Lines between them are shown too, and so is the ``def``; what lies far apart is cut. Where the
-    file is gone or has changed since, the lines stand alone. Columns whose index is in ``left`` are
-    flushed left.
+    Lines between them are shown too, and so is the ``def``; what lies far apart is cut. Where
+    ``sources`` does not give the file, or it has changed since, the lines stand alone. Columns
+    whose index is in ``left`` are flushed left.
 
     >>> line = Line("/home/ada/model.py", 12, "forward", "return x.relu()")
     >>> print(annotated({line: ("3",)}, ("nodes",)))
@@ -32,7 +34,7 @@ def annotated(
     """
     blank = ("",) * len(header)
     rows: list[tuple[str, ...]] = []
-    for title, shown in stretches(cells):
+    for title, shown in stretches(cells, sources):
         rows.append((*blank, "", f"{title}:"))
         rows += [
             (*(cells[line] if line else blank), str(number) if number else "", text)
@@ -41,12 +43,14 @@ def annotated(
     return table(rows, (*header, "line", "source"), right={*range(len(header) + 1)} - {*left})
 
 
-def stretches(lines: Iterable[Line]) -> Iterator[tuple[str, list[tuple[int, str, Line | None]]]]:
+def stretches(
+    lines: Iterable[Line], sources: Sources
+) -> Iterator[tuple[str, list[tuple[int, str, Line | None]]]]:
     """Function by function its title, and (number, text, the line if it is among those passed)."""
-    for (file, function), group in groupby(_sorted(lines), key=_home):
+    for (_, function), group in groupby(_sorted(lines), key=_home):
         found = list(group)
         at = {line.number: line for line in found}
-        shown = [(n, text, at.get(n)) for n, text in _stretch(file, function, found)]
+        shown = [(n, text, at.get(n)) for n, text in _stretch(function, found, sources)]
         yield f"{_short(found[0])}, in {function}", shown
 
 
@@ -67,12 +71,12 @@ def _short(line: Line) -> str:
     return line.place.rpartition(":")[0]
 
 
-def _stretch(file: str, function: str, found: Sequence[Line]) -> list[tuple[int, str]]:
+def _stretch(function: str, found: Sequence[Line], sources: Sources) -> list[tuple[int, str]]:
     """(number, text) from the ``def`` to the last line; a cut is (0, "...")."""
     texts = {line.number: line.text for line in found}
-    source = linecache.getlines(file)
-    if any(not 0 < n <= len(source) or source[n - 1].strip() != t for n, t in texts.items()):
-        return sorted(texts.items())  # no source, or another than the one that was exported
+    source = sources.read(found)
+    if not source:
+        return sorted(texts.items())
     starts = {_definition(source, function, number) for number in texts}
     shown = [(n, source[n - 1].rstrip()) for n in _filled(sorted(texts.keys() | starts - {0}))]
     margin = min((_indent(text) for _, text in shown if text), default=0)

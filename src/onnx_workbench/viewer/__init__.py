@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from .model import read
@@ -10,7 +11,14 @@ from .netron import Netron
 __all__ = ["Netron", "view"]
 
 
-def view(model: Any, *, height: int = 640, folded: bool = False, weights: bool = False) -> Netron:
+def view(
+    model: Any,
+    *,
+    height: int = 640,
+    folded: bool = False,
+    weights: bool = False,
+    source: str | os.PathLike[str] | None = None,
+) -> Netron:
     """Netron in the cell. The page gets the graph; large weights stay in the kernel.
 
     Args:
@@ -22,6 +30,9 @@ def view(model: Any, *, height: int = 640, folded: bool = False, weights: bool =
             as a larger one does.
         weights: whether the page gets the values of large weights, too, up to 256 MB: Netron shows
             them in its sidebar. A file that ``.save()`` writes holds them then.
+        source: a folder with the model's ``.py`` files. Beside a line that the file quotes, its
+            function is shown where this process exported the model, else from the folder of the
+            model, the working folder and this one, hidden folders left out.
 
     Returns:
         A widget. Where no page lives (GitHub, nbconvert, a test) it shows as a text and a picture;
@@ -43,4 +54,4 @@ def view(model: Any, *, height: int = 640, folded: bool = False, weights: bool =
 
     The front-end is that of the installed `netron <https://github.com/lutzroeder/netron>`_.
     """
-    return Netron(read(model, weights=weights), height=height, folded=folded)
+    return Netron(read(model, weights=weights, source=source), height=height, folded=folded)

@@ -6,7 +6,7 @@ import gzip
 import os
 import pickle
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from .. import reader, wire
 from ..errors import InputError, LoadError
 from ..proto import tensors_of, walk
 from ..reader import Checked
+from ..source import NOTHING_MORE, Sources
 from .origin import Origin, key, origins, scrub
 
 LARGEST_TENSOR = 64 * 1024
@@ -47,8 +48,8 @@ class Model:
     """``name`` is a file's name without its folder; ``packed`` has no large weights, no folders.
 
     ``external`` names the files that hold the rest of the weights, ``cut`` says what of the
-    metadata was too long. What is kept is small: messages
-    of protobuf take five times the bytes of their file, origins once.
+    metadata was too long, ``sources`` are the files of source that may be shown. What is kept is
+    small: messages of protobuf take five times the bytes of their file, origins once.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Model:
     told: bytes
     external: tuple[str, ...] = ()
     cut: str = ""
+    sources: Sources = NOTHING_MORE
 
     @property
     def proto(self) -> onnx.ModelProto:
@@ -71,10 +73,16 @@ class Model:
         return f"Model({self.name!r}, {len(self.proto.graph.node)} nodes)"
 
 
-def read(source: Any, door: str = "view", weights: bool = False) -> Model:
-    """The graph of ``source``, which is left as it is.
+def read(
+    model: Any,
+    door: str = "view",
+    weights: bool = False,
+    source: str | os.PathLike[str] | None = None,
+) -> Model:
+    """The graph of ``model``, which is left as it is, and its :class:`Sources`: ``source`` is a
+    folder of source code that may be shown.
 
-    ``door`` is what a message says the source was passed to. With ``weights`` values travel up to
+    ``door`` is what a message says the model was passed to. With ``weights`` values travel up to
     ``ASKED_FOR``, those of external data too; without, no file of external data is opened.
 
     >>> from onnx import parser
@@ -83,9 +91,14 @@ def read(source: Any, door: str = "view", weights: bool = False) -> Model:
     Model('half', 1 nodes)
 
     Raises:
-        InputError: ``source`` is none of the things that hold a model.
+        InputError: ``model`` is none of the things that hold a model.
         LoadError: the file cannot be read, is truncated, or is no ONNX model.
     """
+    sources = Sources.of(model, source)
+    return replace(_read(model, door, weights), sources=sources)
+
+
+def _read(source: Any, door: str, weights: bool) -> Model:
     limit = _Limit(ASKED_FOR, ASKED_FOR) if weights else _Limit(LARGEST_TENSOR, ALL_TENSORS)
     ir = sys.modules.get("onnx_ir")  # whoever passes an onnx_ir.Model has imported it
     if ir and isinstance(program := getattr(source, "model", None), ir.Model):

@@ -280,7 +280,11 @@ class Netron(anywidget.AnyWidget):
         made = ((name, node) for node in proto.graph.node for name in node.output)
         makers = {name: origin.key(node) for name, node in made if name in cut_off}
         stubs = {label: makers.get(value, "") for label, value in folded.stubs.items()}
-        source = {**origin.sheet(self._model.origins), "stubs": stubs, "modules": folded.modules}
+        source = {
+            **origin.sheet(self._model.origins, self._model.sources),
+            "stubs": stubs,
+            "modules": folded.modules,
+        }
         graph = self._model.packed if folded.proto is proto else packed(folded.proto)
         rest = (frontend.operators(proto).encode(), json.dumps(source).encode())
         return {

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ast
-import linecache
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,17 +15,19 @@ import onnx
 
 from .. import notes
 from ..proto import bodies, walk
-from ..source import Line
+from ..source import Line, Sources
 
 LONGEST_FUNCTION = 400
 """Lines of a function that are shown; a longer one is cut around the lines that made nodes."""
 
+_ROOT = r"(?:[A-Za-z]:[\\/]|/|\\\\)"
 _PATH = re.compile(
-    r"""(?<=File ")[^"\n]+(?=")"""
-    r"""|(?<=(["']))(?:[A-Za-z]:)?[\\/][^\s"'\\/]+[\\/][^"'\n]+(?=\1)"""
-    r"""|(?<![\w:/\\.<>)\]}-])(?:[A-Za-z]:)?[\\/](?:[^\s"'<>:,;()\\/]+[\\/])+[^\s"'<>:,;()\\/]+"""
+    rf"""(?<=File ")(?P<file>[^"\n]+)(?=")"""
+    rf"""|(?<=(["']))(?P<quoted>{_ROOT}[^"'\n]+)(?=\2)"""
+    rf"""|(?<![\w:/\\.<>)\]}}-])(?:file://)?(?P<bare>{_ROOT}[^\s"'<>:,;()]+)"""
 )
-"""What a trace names as a file; an absolute path in quotes; one that stands alone."""
+"""What a trace names as a file; an absolute path in quotes; one that stands alone. No repetition
+stands inside or beside another, so that the time is linear in the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,32 +78,27 @@ def origins(model: onnx.ModelProto) -> dict[str, Origin]:
     return made
 
 
-def place(line: Line) -> str:
-    """``model.py:12``, also for a file that was named on another kind of system."""
-    return re.split(r"[\\/]", line.place)[-1]
-
-
-def functions(made: Iterable[Origin]) -> tuple[list[Function], dict[tuple[str, int], int]]:
+def functions(
+    made: Iterable[Origin], sources: Sources
+) -> tuple[list[Function], dict[tuple[str, int], int]]:
     """The functions that made nodes, and which of them each (file, line) lies in.
 
-    A file that has changed since the export is not shown: its lines would be the wrong ones.
+    A file that ``sources`` does not give, or that has changed since the export, is not shown.
     """
     found: dict[tuple[str, int], Function] = {}
     home: dict[tuple[str, int], tuple[str, int]] = {}
     lines = {(line.file, line.number): line for origin in made if (line := origin.line)}
     for spot, line in sorted(lines.items()):
-        if span := _span(line):
+        if source := sources.read([line]):
+            span = _span(line, source)
             start = (line.file, span[0])
-            found.setdefault(start, _function(line, *span))
+            found.setdefault(start, _function(line, source, *span))
             home[spot] = start
     order = {start: index for index, start in enumerate(found)}
     return list(found.values()), {spot: order[start] for spot, start in home.items()}
 
 
-def _span(line: Line) -> tuple[int, int, str] | None:
-    source = linecache.getlines(line.file)
-    if line.number > len(source) or source[line.number - 1].strip() != line.text:
-        return None
+def _span(line: Line, source: Sequence[str]) -> tuple[int, int, str]:
     spans = _spans("".join(source))
     around = [span for span in spans if span[0] <= line.number <= span[1]]
     return max(around, default=(line.number, line.number, line.function))  # the innermost
@@ -126,21 +122,21 @@ def _defined(tree: ast.AST, scope: str) -> Iterator[tuple[int, int, str]]:
         yield from _defined(node, inner)
 
 
-def _function(line: Line, first: int, last: int, name: str) -> Function:
+def _function(line: Line, source: Sequence[str], first: int, last: int, name: str) -> Function:
     if last - first >= LONGEST_FUNCTION:
         first = max(first, line.number - LONGEST_FUNCTION // 2)
         last = min(last, first + LONGEST_FUNCTION - 1)
-    text = "".join(linecache.getlines(line.file)[first - 1 : last])
+    text = "".join(source[first - 1 : last])
     lines = tuple(without_folders(text) for text in textwrap.dedent(text).splitlines())
-    return Function(place(line).rpartition(":")[0], name, first, lines)
+    return Function(line.place.rpartition(":")[0], name, first, lines)
 
 
-def sheet(made: Mapping[str, Origin]) -> dict[str, Any]:
+def sheet(made: Mapping[str, Origin], sources: Sources) -> dict[str, Any]:
     """What the panel beside the graph needs, as JSON: no absolute path is in it.
 
     ``nodes`` have their operator, FX node, its target, module, and their place in ``lines``.
     """
-    shown, home = functions(made.values())
+    shown, home = functions(made.values(), sources)
     at = {line: i for i, line in enumerate(dict.fromkeys(origin.line for origin in made.values()))}
     return {
         "nodes": {name: (o.op, o.fx, o.target, o.module, at[o.line]) for name, o in made.items()},
@@ -154,7 +150,7 @@ def _told(line: Line | None, home: Mapping[tuple[str, int], int]) -> dict[str, A
         return {"place": "", "text": "", "line": 0, "function": -1}
     function = home.get((line.file, line.number), -1)
     text = without_folders(line.text)
-    return {"place": place(line), "text": text, "line": line.number, "function": function}
+    return {"place": line.place, "text": text, "line": line.number, "function": function}
 
 
 def without_folders(text: str) -> str:
@@ -168,7 +164,13 @@ def without_folders(text: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _without_folders(text: str) -> str:
-    return _PATH.sub(lambda found: place(Line(found[0], 0, "", "")).rpartition(":")[0], text)
+    return _PATH.sub(_file_name, text)
+
+
+def _file_name(found: re.Match[str]) -> str:
+    path = found["file"] or found["quoted"] or found["bare"]
+    parts = [part for part in re.split(r"[\\/]+", path) if part]
+    return parts[-1] if found["file"] or len(parts) > 1 else found[0]
 
 
 def find(what: Line | str, made: Mapping[str, Origin]) -> tuple[str, ...]:
@@ -180,7 +182,7 @@ def find(what: Line | str, made: Mapping[str, Origin]) -> tuple[str, ...]:
     if what in made:
         return (what,)
     inside = _named(made, lambda o: what and f"{o.module}.".startswith(f"{what}."))
-    return inside or _named(made, lambda o: o.line and place(o.line) == what)
+    return inside or _named(made, lambda o: o.line and o.line.place == what)
 
 
 def _named(made: Mapping[str, Origin], fits: Callable[[Origin], Any]) -> tuple[str, ...]:
