@@ -22,7 +22,9 @@ import onnx_workbench as ow
 from onnx_workbench import proto
 from onnx_workbench.errors import InputError, RunError
 from onnx_workbench.lines import hotspots, join, kernels, shares
+from onnx_workbench.lines import recording as recording_module
 from onnx_workbench.lines.kernels import Cost, Kernel, Recording
+from onnx_workbench.lines.recording import counts
 
 
 def exported(text):
@@ -350,7 +352,7 @@ def test_a_session_has_the_threads_asked_for(folds):
 
 
 def test_of_a_block_the_first_run_does_not_count():
-    assert [run for run in range(12) if hotspots._counts(run)] == [5, 6, 7, 9, 10, 11]
+    assert [run for run in range(12) if counts(run)] == [5, 6, 7, 9, 10, 11]
 
 
 # Shares, on a lineage that is real and times that are made up
@@ -711,7 +713,7 @@ def test_nothing_is_left_on_disk_nor_after_an_error_nor_an_interrupt(tmp_path, m
 
     ow.profile(artifact, torch.ones(4, 512), seconds=0.01)
     for error in (KeyboardInterrupt(), RunError("no")):
-        monkeypatch.setattr(hotspots, "_enough", stop(error))
+        monkeypatch.setattr(recording_module, "_enough", stop(error))
         with pytest.raises(type(error)):
             ow.profile(artifact, torch.ones(4, 512))
     assert list(folder.iterdir()) == []

@@ -207,7 +207,8 @@ def test_an_input_without_a_rank_takes_any(shape, tmp_path):
     assert repr(loaded.inputs[0]) == "x float64 of any shape"
     with pytest.raises(InputError, match="float64"):
         loaded(x.float())
-    assert ow.audit(loaded, x, skip={"latency", "hot lines"})
+    report = ow.audit(loaded, x)
+    assert {finding.verdict for finding in report.findings} <= {"ok", "not tried"}
 
 
 def test_a_sequence_gets_a_repair_that_works(tmp_path):

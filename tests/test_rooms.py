@@ -17,7 +17,7 @@ FLOORS = (
     {"reader"},
     {"files", "source", "runtime", "figures", "stack", "session"},
     {"capturing", "frames", "notes", "exposed", "racing"},
-    {"agreement", "viewer", "costs"},
+    {"agreement", "viewer", "costs", "isolated"},
     {"artifact"},
     {"lines", "shapes", "ladder", "tuning"},
     {"divergence"},

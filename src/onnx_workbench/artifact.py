@@ -6,11 +6,12 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,8 @@ from . import progress, reader, runtime
 from .capturing import exporter
 from .capturing.graph import Graph, capture
 from .capturing.signature import Signature
-from .errors import ExportError, InputError, LoadError
+from .errors import ExportError, InputError, LoadError, WorkbenchError
+from .isolated import TIMEOUT, File
 from .proto import mislabelled, opset_of, weight_bytes, weights
 from .session import Entry, Options, call_of
 from .source import Line, user_line
@@ -34,6 +36,9 @@ from .text import plural, size, table
 
 if TYPE_CHECKING:
     import onnxruntime
+
+MOST_SECONDS = threading.TIMEOUT_MAX
+"""That a timer takes."""
 
 ONE_FILE_LIMIT = 2_000_000_000
 """Bytes of weights above which one file becomes a folder: a protobuf message ends at 2 GiB."""
@@ -116,10 +121,24 @@ def export(
         return Artifact(_publish(draft, target), provider, signature, graph, translated)
 
 
-def load(path: str | os.PathLike[str], provider: str = runtime.CPU) -> Artifact:
+def load(
+    path: str | os.PathLike[str],
+    provider: str = runtime.CPU,
+    *,
+    isolated: bool = False,
+    timeout: float = TIMEOUT,
+) -> Artifact:
     """An ``.onnx`` file from anywhere as a callable: tensors in order or by input name.
 
     It returns a tensor, or a tuple of tensors where the file has several outputs.
+
+    Args:
+        path: of the file.
+        provider: the execution provider that it runs on.
+        isolated: run it in a process of its own, as :func:`~onnx_workbench.audit` and
+            :func:`~onnx_workbench.probe` do. ONNX Runtime dies on some files: then the call raises
+            an error that names the node, and this process goes on.
+        timeout: seconds after which such a process is ended.
 
     Raises:
         InputError: there is no such file, or no such provider.
@@ -139,7 +158,9 @@ def load(path: str | os.PathLike[str], provider: str = runtime.CPU) -> Artifact:
             "Pass the path of an .onnx file, or make one with export()."
         )
     runtime.check_provider(provider)
-    artifact = Artifact(file, provider)
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+        raise InputError(f"`timeout` is {timeout!r}, and it takes a number of seconds above 0.")
+    artifact = Artifact(file, provider, isolated=isolated, timeout=min(timeout, MOST_SECONDS))
     runtime.check_weights(file, artifact.proto)
     return artifact
 
@@ -149,7 +170,8 @@ class Artifact:
     """A model on disk, called with the tensors and keyword arguments of the model it came from.
 
     Made by :func:`export` and :func:`load`. It returns torch tensors in the structure that the
-    model returns. ``graph`` is None for a file that the tracer made or that was loaded, and so is
+    model returns. An ``isolated`` one is run in a process of its own, for at most ``timeout``
+    seconds a call. ``graph`` is None for a file that the tracer made or that was loaded, and so is
     ``translated``: that graph as the exporter decomposed and translated it, node by node.
     """
 
@@ -158,14 +180,32 @@ class Artifact:
     signature: Signature | None = None
     graph: Graph | None = None
     translated: ExportedProgram | None = None
+    isolated: bool = False
+    timeout: float = TIMEOUT
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         feeds = self.feeds(*args, **kwargs)
-        results = runtime.run(call_of(self.session, feeds), feeds, self.path.name)
+        results = runtime.run(self._call(feeds), feeds, self.path.name)
         tensors = [runtime.tensor(result) for result in results]
         if self.signature:
             return self.signature.unflatten(tensors)
         return tensors[0] if len(tensors) == 1 else tuple(tensors)
+
+    def _call(self, feeds: Mapping[str, np.ndarray]) -> Callable[[], list[Any]]:
+        if not self.isolated:
+            return call_of(self.session, feeds)
+        try:
+            self.file.open(self.proto)
+        except WorkbenchError:
+            raise
+        except Exception as error:
+            raise runtime.refused(self.path, error) from error
+        return partial(self.file.run, self.proto, feeds)
+
+    @property
+    def file(self) -> File:
+        """The file as the worker process runs it."""
+        return File(self.path, self.provider, self.timeout)
 
     @cached_property
     def session(self) -> onnxruntime.InferenceSession:

@@ -8,14 +8,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ml_dtypes
 import numpy as np
 import torch
 
 from . import reader
-from .errors import InputError, LoadError, RunError
+from .errors import InputError, LoadError, RunError, WorkbenchError
 from .proto import dims_of, dtype_name, mislabelled, tensors_of
 from .text import shaped
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 CPU = "CPUExecutionProvider"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,13 @@ def open_session(path: str | os.PathLike[str], provider: str = CPU) -> onnxrunti
     try:
         return onnxruntime.InferenceSession(os.fspath(path), options, providers=[provider])
     except Exception as error:
-        why, hint = _why(Path(path), error)
-        raise LoadError(f"{Path(path).name} could not be loaded: {why}", hint) from error
+        raise refused(Path(path), error) from error
+
+
+def refused(path: Path, error: Exception) -> LoadError:
+    """What ONNX Runtime raised when it was to load a file, in plain words."""
+    why, hint = _why(path, error)
+    return LoadError(f"{path.name} could not be loaded: {why}", hint)
 
 
 def values(infos: Iterable[onnx.ValueInfoProto]) -> tuple[Value, ...]:
@@ -170,15 +176,21 @@ def tensor(result: Any) -> Any:
         return view(result).clone()
     if isinstance(result, list):
         return [tensor(item) for item in result]
+    name = str(getattr(result, "dtype", ""))
+    if name == "bfloat16" or name.startswith("float8"):  # of ml_dtypes: the inverse of array()
+        bits = np.ascontiguousarray(result).view(f"uint{8 * result.itemsize}")
+        return torch.from_numpy(bits.copy()).view(getattr(torch, name))
     if not isinstance(result, (np.ndarray, np.generic)) or result.dtype.kind not in "biufc":
         return result
     return torch.from_numpy(np.asarray(result))
 
 
-def run(call: Callable[[], list[Any]], feeds: Mapping[str, np.ndarray], name: str) -> list[Any]:
+def run(call: Callable[[], T], feeds: Mapping[str, np.ndarray], name: str) -> T:
     """What a call of a session returns, with an error that says on what it failed."""
     try:
         return call()
+    except WorkbenchError:
+        raise
     except Exception as error:
         told = ", ".join(
             f"{key} {shaped(given.dtype, given.shape)}" for key, given in feeds.items()

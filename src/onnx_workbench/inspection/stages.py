@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,12 +13,11 @@ import torch
 import torch.utils._pytree as pytree
 from torch import nn
 
-from .. import runtime
 from ..artifact import Artifact, export
 from ..capturing import exporter
 from ..capturing.graph import Graph, capture
 from ..divergence import verify
-from ..errors import CaptureError, ExportError, LoadError, WorkbenchError
+from ..errors import CaptureError, ExportError, WorkbenchError
 from ..ladder import opsets
 from ..lines.hotspots import profile
 from ..racing.race import race
@@ -58,7 +56,8 @@ https://onnxruntime.ai/docs/reference/compatibility.html."""
 
 @dataclass
 class Case:
-    """What is audited, and what the stages have made of it so far.
+    """What is audited, and what the stages have made of it so far. ``run`` is None where a foreign
+    file does not.
 
     A stage runs only where what it needs is there: ``model``, ``graph`` and ``artifact`` are None
     until then. ``sizes`` are those of calls that went wrong, ``stored`` the attributes that a call
@@ -77,10 +76,12 @@ class Case:
     artifact: Artifact = None  # type: ignore[assignment]
     random: bool = False
     stored: tuple[Finding, ...] = ()
+    run: bool | None = True
 
     def __post_init__(self) -> None:
         if isinstance(self.subject, Artifact):
-            self.artifact = self.subject
+            foreign = self.subject.graph is None
+            self.artifact = replace(self.subject, isolated=True) if foreign else self.subject
 
     @property
     def name(self) -> str:
@@ -116,7 +117,24 @@ class Stage(NamedTuple):
             yield Finding(self.name, "not tried", f"{type(error).__name__}: {first}", line)
 
 
+def _file(case: Case) -> Iterator[Finding]:
+    """A foreign file is run once in a process of its own, before anything else runs it."""
+    artifact = case.artifact
+    try:
+        result = artifact(*case.args, **case.kwargs)
+    except WorkbenchError as error:
+        case.run = None
+        yield Finding.of_error("model", error)
+        return
+    outputs = plural(len(pytree.tree_leaves(result)), "output")
+    where = f" in a process of its own, in {artifact.timeout:g} s at most"
+    yield Finding("model", "ok", f"runs{where if artifact.isolated else ''}; {outputs}")
+
+
 def _call(case: Case) -> Iterator[Finding]:
+    if case.model is None:
+        yield from _file(case)
+        return
     model = case.model
     if any(module.training for module in model.modules()):
         yield Finding(
@@ -268,12 +286,7 @@ def _opsets(case: Case) -> Iterator[Finding]:
 def _portability(case: Case) -> Iterator[Finding]:
     artifact = case.artifact
     first, *others = artifact.files
-    alone = case.folder / "alone"
-    alone.mkdir()
-    shutil.copy(first, alone)
-    try:
-        runtime.open_session(alone / first.name)
-    except LoadError:
+    if others:
         names = ", ".join(file.name for file in others)
         yield Finding(
             "portability",
@@ -294,15 +307,18 @@ def _size(case: Case) -> Iterator[Finding]:
 
 
 def _latency(case: Case) -> Iterator[Finding]:
-    contestants: dict[str, Callable[..., object]] = {"ONNX Runtime": case.artifact}
-    if case.model is not None:
-        contestants = {"PyTorch": case.model, **contestants}
+    if case.model is None:
+        whole = profile(case.artifact, *case.args, seconds=QUICK, **case.kwargs).whole
+        yield Finding("latency", "ok", f"ONNX Runtime: {seconds(whole)} a call at 1 thread")
+        return
+    contestants: dict[str, Callable[..., object]] = {
+        "PyTorch": case.model,
+        "ONNX Runtime": case.artifact,
+    }
     result = race(contestants, *case.args, quick=True, seconds=QUICK, **case.kwargs)
     ratio = result.ratio("ONNX Runtime")
     against = f"{ratio.value:.2f}x as fast as {result.baseline} ({ratio.verdict})" if ratio else ""
-    takes = f"{seconds(result.lane('ONNX Runtime').median)} a call at 1 thread"
-    said = f"{against}; race() measures with more care" if case.model is not None else takes
-    yield Finding("latency", "ok", f"ONNX Runtime: {said}")
+    yield Finding("latency", "ok", f"ONNX Runtime: {against}; race() measures with more care")
 
 
 def _hot(case: Case) -> Iterator[Finding]:
@@ -316,7 +332,7 @@ def _hot(case: Case) -> Iterator[Finding]:
 
 
 STAGES = (
-    Stage("model", _call, ("model",)),
+    Stage("model", _call),
     Stage("capture", _capture, ("model",)),
     Stage("export", _export, ("graph",)),
     Stage("contract", _contract, ("model", "artifact")),
@@ -324,6 +340,6 @@ STAGES = (
     Stage("opsets", _opsets, ("graph", "artifact")),
     Stage("portability", _portability, ("artifact",)),
     Stage("size", _size, ("artifact",)),
-    Stage("latency", _latency, ("artifact",)),
-    Stage("hot lines", _hot, ("artifact",)),
+    Stage("latency", _latency, ("artifact", "run")),
+    Stage("hot lines", _hot, ("artifact", "run")),
 )

@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from html import escape
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from .. import figures, progress, text
+from .. import figures, runtime, text
 from ..artifact import Artifact
-from ..errors import InputError, LoadError
+from ..errors import InputError
 from ..proto import sites
 from ..racing.call import thread_budget
 from ..racing.lane import quartiles_of
-from ..session import call_of
 from ..source import Line
 from . import join, kernels, shares
 from .eager import COVERS, Stopwatch
-from .kernels import Cost, Recorder, Recording, calm, timed
+from .kernels import Recording, calm
 from .lineage import Lineage, trace
 from .margin import annotated
+from .recording import counts, recorded, typical
 from .shares import Share
 
 if TYPE_CHECKING:
-    import onnxruntime
     from matplotlib.axes import Axes
 
-BLOCK = 4
-"""Runs in a row. The first of them finds caches full of the others' data, and does not count."""
-LEAST, MOST = 2, 25
-"""Blocks that count whatever they take, and that are enough however short they are; one more comes
-before them to warm up."""
 RESTLESS = 0.1
 """Distance of the quartiles of a run, over its median, from which on the repr says so."""
 
@@ -83,15 +75,19 @@ def profile(
     feeds = artifact.feeds(*args, **kwargs)
     watch = Stopwatch(artifact.graph) if artifact.graph else None
     lap = partial(watch.lap, args, kwargs) if watch else None
-    with (
-        kernels.recorder(artifact.path, artifact.proto, artifact.provider) as recorder,
-        thread_budget(threads),
-    ):
-        recording, plain = _record(recorder, level, threads, feeds, seconds, lap)
-        exported = sites(artifact.proto)
-        matches = join.matches(recording.kernels, exported)
-        alone = _unfused(recorder, threads, feeds, recording.cost) if _any_fused(matches) else {}
-    laps = tuple(lap for i, lap in enumerate(watch.laps) if _counts(i)) if watch else ()
+    rest = (level, threads, seconds)
+    with thread_budget(threads):
+        recording, plain, alone = runtime.run(
+            lambda: (
+                artifact.file.call(recorded, artifact.proto, feeds, *rest)
+                if artifact.isolated
+                else recorded(artifact.path, artifact.proto, artifact.provider, feeds, *rest, lap)
+            ),
+            feeds,
+            artifact.path.name,
+        )
+    matches = join.matches(recording.kernels, sites(artifact.proto))
+    laps = tuple(lap for i, lap in enumerate(watch.laps) if counts(i)) if watch else ()
     found = shares.of(matches, lineage, alone, shares.medians(laps))
     return Hotspots(
         lineage, recording, matches, found, tuple(plain), laps, level=level, threads=threads
@@ -161,7 +157,7 @@ class Hotspots:
     @cached_property
     def whole(self) -> float:
         """Seconds of one ``session.run`` without the profiler."""
-        return _typical(self.plain)
+        return typical(self.plain)
 
     @property
     def covered(self) -> float:
@@ -361,78 +357,6 @@ _SHOWN = 20
 """Nodes without a line that the repr shows."""
 _LABEL = 30
 """Letters of a line's text beside the plot."""
-
-
-def _record(
-    recorder: Recorder,
-    level: str,
-    threads: int,
-    feeds: Mapping[str, Any],
-    seconds: float,
-    lap: Callable[[], None] | None,
-) -> tuple[Recording, list[float]]:
-    """Blocks with the profiler, without it, and in PyTorch, in turn, so that drift meets all."""
-    quiet = recorder.open(level, threads, profiled=False)
-    profiled = recorder.open(level, threads, profiled=True)
-    plain: list[float] = []
-    end = perf_counter() + seconds
-    alone, watched = call_of(quiet, feeds), call_of(profiled, feeds)
-    with _profiling(profiled), progress.bar(total=MOST + 1, desc="profile", delay=2) as bar:
-        while not _enough(len(plain) // BLOCK - 1, end):
-            plain += [timed(alone) for _ in range(BLOCK)]
-            for _ in range(BLOCK):
-                watched()
-            if lap:
-                for _ in range(BLOCK):
-                    lap()
-            bar.update()
-    plain = [run for index, run in enumerate(plain) if _counts(index)]
-    recording = recorder.close(profiled, level, _counts)
-    least = _typical(plain) - kernels.idle(recorder.provider, threads)
-    return recording.less(recording.cost_beside(least)), plain
-
-
-@contextmanager
-def _profiling(session: onnxruntime.InferenceSession) -> Iterator[None]:
-    """Whatever stops the runs, the profile's file is closed, so that its folder can go."""
-    try:
-        yield
-    except BaseException:
-        session.end_profiling()
-        raise
-
-
-def _counts(run: int) -> bool:
-    """Not those of the first block, and not the first of any."""
-    return run >= BLOCK and run % BLOCK > 0
-
-
-def _enough(blocks: int, end: float) -> bool:
-    return blocks >= MOST or (blocks >= LEAST and perf_counter() > end)
-
-
-def _unfused(
-    recorder: Recorder, threads: int, feeds: Mapping[str, Any], cost: Cost
-) -> dict[str, float]:
-    """Exported node -> seconds a run where nothing is fused; empty where that cannot run."""
-    try:
-        session = recorder.open("none", threads, profiled=True)
-    except LoadError:
-        return {}
-    call = call_of(session, feeds)
-    with _profiling(session):
-        for _ in range(2 * BLOCK):
-            call()
-    found = recorder.close(session, "none", _counts).less(cost)
-    return {kernel.name: found.typical(kernel.seconds) for kernel in found.kernels}
-
-
-def _typical(runs: Sequence[float]) -> float:
-    return statistics.fmean(runs[run] for run in calm(runs))
-
-
-def _any_fused(matches: Mapping[str, join.Match]) -> bool:
-    return any(len(match.nodes) > 1 for match in matches.values())
 
 
 def _label(spot: Spot) -> str:

@@ -33,6 +33,8 @@ def main() -> None:
                     bench = Bench(pickle.loads(rest[0]))
                     reply: Any = perf_counter() - start
                     gc.disable()
+                elif verb == "call":
+                    reply = rest[0](*rest[1:])
                 else:
                     reply = getattr(bench, verb)(*rest)
                     if verb == "ready":

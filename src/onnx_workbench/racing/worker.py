@@ -6,7 +6,7 @@ import contextlib
 import os
 import pickle
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .bench import Entry, Ready
@@ -25,7 +25,12 @@ KEEPS = hasattr(os, "sched_setaffinity")
 
 
 class WorkerError(RuntimeError):
-    """The process ended before it answered, or cannot take the contestant in."""
+    """The process ended before it answered, with the exit ``code``, or cannot take the contestant
+    in."""
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def packed(entries: Sequence[Entry]) -> bytes:
@@ -54,13 +59,15 @@ class Worker:
     ) -> None:
         """
         Args:
+            payload: what it opens; without one it only answers :meth:`call`.
             core: the only one on which it may run once it is opened, its threads yet to come, too;
                 its imports may run on another, beside those of others.
             process: what answers; a new Python by default.
         """
         self._core, self._process = core, process or fresh(threads)
         try:
-            self._post("open", payload)
+            if payload:
+                self._post("open", payload)
         except BaseException:  # Ctrl-C while it is slow to take in a large model
             self.close()
             raise
@@ -99,9 +106,16 @@ class Worker:
         if FREEZES:
             self._process.send_signal(signal.SIGCONT)
 
+    def call(self, function: Callable[..., Any], *rest: Any) -> Any:
+        """What a function of a module returns there."""
+        return self._ask("call", function, *rest)
+
+    def kill(self) -> None:
+        self._process.kill()
+
     def close(self) -> None:
         """Ends the process, frozen or not."""
-        self._process.kill()
+        self.kill()
         for pipe in filter(None, (self._process.stdin, self._process.stdout)):
             with contextlib.suppress(OSError):  # what was still to be written has no reader
                 pipe.close()
@@ -125,7 +139,7 @@ class Worker:
             reply = pickle.load(self._process.stdout)
         except EOFError as error:
             code = self._process.wait()
-            raise WorkerError(f"its process ended with code {code}") from error
+            raise WorkerError(f"its process ended with code {code}", code) from error
         if isinstance(reply, Failure):
             raise reply.error
         return reply

@@ -246,7 +246,7 @@ def _of_artifact(
 ) -> Subject:
     graph = artifact.graph
     if graph is None:
-        return in_file(artifact, args, kwargs, dynamic)
+        return in_file(replace(artifact, isolated=True), args, kwargs, dynamic)
     if not (args or kwargs):
         args, kwargs = graph.program.example_inputs
     if dynamic is not None:

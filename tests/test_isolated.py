@@ -1,0 +1,208 @@
+"""A file that kills or hangs ONNX Runtime ends its own process, and this one goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper, parser
+
+import onnx_workbench as ow
+from onnx_workbench import isolated
+from onnx_workbench.errors import InputError, LoadError, RunError
+
+HEAD = '<ir_version: 10, opset_import: ["": 20]> '
+LEAST = -(2**63)
+LOCATION = "pkg.torch.onnx.stack_trace"
+
+
+def saved(path, text, **options):
+    model = parser.parse_model(HEAD + text)
+    for node in model.graph.node:
+        where = f'File "net.py", line {len(node.name)}, in forward\n    {node.name}'
+        node.metadata_props.add(key=LOCATION, value=where)
+    onnx.save(model, path, **options)
+    return path
+
+
+@pytest.fixture
+def deadly(tmp_path):
+    """Dies while it is loaded: constants are folded."""
+    return saved(
+        tmp_path / "fold.onnx",
+        "g (float[2] x) => (float[2] y, int64[1] z) "
+        f"<int64[1] a = {{{LEAST}}}, int64[1] b = {{-1}}> "
+        "{ [one] h = Relu(x)  [two] y = Neg(h)  [least] q = Div(a, b)  [four] z = Abs(q) }",
+    )
+
+
+@pytest.fixture
+def fatal(tmp_path):
+    """Dies while it runs, by what it is called with."""
+    return saved(
+        tmp_path / "run.onnx",
+        "g (int64[N] x, int64[N] d) => (int64[N] y) "
+        "{ [before] h = Abs(d)  [minus] n = Neg(h)  [quotient] q = Div(x, n)  [after] y = Neg(q) }",
+    )
+
+
+@pytest.fixture
+def endless(tmp_path):
+    return saved(
+        tmp_path / "loop.onnx",
+        "g (float[2] x) => (float[2] y) <int64 n = {4611686018427387904}, bool go = {1}> "
+        "{ [loop] y = Loop(n, go, x) <body = b (int64 i, bool c, float[2] s) => "
+        "(bool k, float[2] t) { k = Identity(c)  t = Neg(s) }> }",
+    )
+
+
+CALL = torch.tensor([LEAST]), torch.tensor([1])
+X = torch.ones(2)
+
+
+def test_a_file_that_dies_when_it_is_loaded_names_its_node(deadly):
+    artifact = ow.load(deadly, isolated=True)
+    for _ in range(2):
+        with pytest.raises(LoadError, match=r"SIG.*'least' \(Div\)") as caught:
+            artifact(X)
+        assert caught.value.line.place == "net.py:5"
+    assert "Div" in repr(ow.view(artifact))
+    assert ow.trace(artifact).line_of("least").number == 5
+
+
+def test_a_call_that_dies_names_its_node_and_another_goes_on(fatal):
+    artifact = ow.load(fatal, isolated=True)
+    assert artifact(torch.tensor([8]), torch.tensor([2])).tolist() == [4]
+    with pytest.raises(RunError, match=r"SIG.*'quotient' \(Div\)") as caught:
+        artifact(*CALL)
+    assert caught.value.line.number == len("quotient")
+    assert artifact(torch.tensor([8]), torch.tensor([4])).tolist() == [2]
+
+
+def test_a_node_with_a_body_is_named_by_itself(tmp_path):
+    path = saved(
+        tmp_path / "if.onnx",
+        "g (bool c, int64[1] x, int64[1] d) => (int64[1] y) { [other] e = Abs(x) [fork] y = If(c) <"
+        "then_branch = t () => (int64[1] a) { a = Div(x, d) }, "
+        "else_branch = f () => (int64[1] b) { b = Identity(e) }> }",
+    )
+    with pytest.raises(RunError, match=r"'fork' \(If\)"):
+        ow.load(path, isolated=True)(torch.tensor(True), torch.tensor([LEAST]), torch.tensor([-1]))
+
+
+def test_weights_beside_the_file_are_there_when_the_node_is_looked_for(tmp_path):
+    text = "g (int64[1] x) => (int64[1] y) { [big] h = Add(x, w) [end] y = Div(h, d) }"
+    model = parser.parse_model(HEAD + text)
+    for name, value in (("w", LEAST), ("d", -1)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([value]), name))
+    path = tmp_path / "m.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="w", size_threshold=0)
+    with pytest.raises(RunError, match=r"'end' \(Div\)"):
+        ow.load(path, isolated=True)(torch.tensor([0]))
+
+
+def test_a_run_that_does_not_end_is_ended(endless):
+    artifact = ow.load(endless, isolated=True, timeout=2)
+    with pytest.raises(RunError, match="2 s"):
+        artifact(X)
+    report = ow.audit(artifact, X)
+    first = next(f for f in report.findings if f.stage == "model")
+    assert (first.verdict, "2 s" in first.sentence) == ("broken", True)
+
+
+def test_audit_and_probe_of_a_file_outlive_it(deadly, fatal):
+    for path, call, node in ((deadly, (X,), "'least'"), (fatal, CALL, "'quotient'")):
+        report = ow.audit(ow.load(path), *call)
+        verdicts = {finding.stage: finding.verdict for finding in report.findings}
+        assert verdicts["model"] == "broken"
+        assert verdicts["latency"] == verdicts["hot lines"] == "not tried"
+        assert verdicts["portability"] == verdicts["size"] == "ok"
+        assert node in repr(report)
+    contract = ow.probe(ow.load(fatal), *CALL)
+    assert not contract
+
+
+def test_a_sound_file_is_audited_in_one_process_that_has_no_torch(tmp_path):
+    path = saved(tmp_path / "m.onnx", "g (float[N] x) => (float[N] y) { [relu] y = Relu(x) }")
+    report = ow.audit(ow.load(path, timeout=30), X)
+    said = {finding.stage: finding.sentence for finding in report.findings}
+    assert "30 s" in said["model"]
+    assert "net.py:4" in said["hot lines"]
+    assert "a call" in said["latency"]
+    one = isolated.ask(os.getpid, timeout=30)
+    assert one != os.getpid()
+    assert ow.probe(ow.load(path), X).dimensions
+    assert ow.load(path, isolated=True)(X).tolist() == [1, 1]
+    assert isolated.ask(os.getpid, timeout=30) == one
+    assert not isolated.ask(eval, "'torch' in __import__('sys').modules", timeout=30)
+
+
+def test_what_onnx_runtime_says_is_said_as_in_this_process(tmp_path):
+    path = saved(tmp_path / "m.onnx", "g (float[N] x) => (float[N] y) { y = NoSuch(x) }")
+    said = []
+    for isolated_ in (False, True):
+        with pytest.raises(LoadError) as caught:
+            ow.load(path, isolated=isolated_)(X)
+        said.append(caught.value.message)
+    assert said[0] == said[1]
+    path = saved(
+        tmp_path / "r.onnx",
+        "g (float[N] x) => (float[2] y) { y = Add(x, w) }".replace(
+            "{ y", "<float[3] w = {1,2,3}> { y"
+        ),
+    )
+    for isolated_ in (False, True):
+        with pytest.raises(RunError, match=r"x float32\[2\]"):
+            ow.load(path, isolated=isolated_)(X)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.bool, torch.int64])
+def test_results_of_every_dtype_come_back(dtype, tmp_path):
+    number = {torch.bfloat16: 16, torch.float16: 10, torch.bool: 9, torch.int64: 7}[dtype]
+    x = helper.make_tensor_value_info("x", number, [None, 2])
+    y = helper.make_tensor_value_info("y", number, [None, 2])
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [x], [y])
+    opset = helper.make_opsetid("", 20)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), tmp_path / "m.onnx")
+    given = torch.tensor([[1, 0], [1, 1]]).to(dtype)
+    assert torch.equal(ow.load(tmp_path / "m.onnx", isolated=True)(given), given)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), "5", None, True])
+def test_a_timeout_is_checked_at_the_door(timeout, tmp_path):
+    path = saved(tmp_path / "m.onnx", "g (float[N] x) => (float[N] y) { y = Relu(x) }")
+    with pytest.raises(InputError, match="timeout"):
+        ow.load(path, timeout=timeout)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
+def test_ctrl_c_ends_the_worker(endless):
+    artifact = ow.load(endless, isolated=True, timeout=300)
+    pid = isolated.ask(os.getpid, timeout=30)
+    threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        artifact(X)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert isolated.ask(os.getpid, timeout=30) != pid
+
+
+def test_the_worker_ends_with_its_parent():
+    code = (
+        "from onnx_workbench import isolated; import os; print(isolated.ask(os.getpid, timeout=60))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    for _ in range(100):
+        try:
+            os.kill(int(done.stdout), 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    raise AssertionError("it is still there")
