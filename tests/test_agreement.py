@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -94,7 +95,7 @@ def test_whole_numbers_agree_exactly_even_beyond_what_a_double_holds():
 
 
 def test_a_large_error_that_is_allowed_does_not_hide_a_small_one_that_is_not():
-    agreement = same(torch.tensor([1e6, 0.0]), torch.tensor([1e6 + 10, 1.0]))
+    agreement = same(torch.tensor([1e6, 0.0]), torch.tensor([1e6 + 90, 20.0]))
     assert agreement.worst.index == (1,)
 
 
@@ -117,9 +118,127 @@ def test_modules_are_compared_in_eval_mode_and_left_as_they_were():
 
 
 def test_something_that_cannot_be_called():
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match="a Tensor as 'b'"):
         verify(torch.relu, torch.ones(1), torch.ones(1))
-    assert str(caught.value) == (
-        "verify() was given a Tensor as 'b', and it takes two callables and their arguments: "
-        "verify(model, artifact, x)."
+
+
+# ---------------------------------------------------------------- tolerance
+
+
+@pytest.mark.parametrize("given", [1e-3, (1e-3, 1e-4), [1e-3, 1e-4], np.float64(1e-3)])
+def test_a_tolerance_is_a_pair_or_the_relative_one_alone(given):
+    leaf = same(torch.ones(2), torch.tensor([1.0, 1.0005]), tolerance=given).worst
+    assert (leaf.tolerance, leaf.reason) == ((1e-3, 1e-4), "")
+    assert not same(torch.ones(2), torch.tensor([1.0, 1.005]), tolerance=given)
+
+
+@pytest.mark.parametrize(
+    "given", [[], (1e-3,), (1, 2, 3), NAN, -1e-3, INF, (1e-3, NAN), (-1, 0), True, "1e-3", {}]
+)
+@pytest.mark.parametrize("values", [False, True])
+def test_what_is_no_tolerance_is_refused_before_anything_runs(given, values):
+    def never(x):
+        raise AssertionError
+
+    with pytest.raises(InputError, match="tolerance"):
+        verify(never, never, torch.ones(1), tolerance=given, values=values)
+
+
+def test_numbers_near_zero_have_the_scale_of_their_tensor():
+    a = torch.tensor([1000.0, 0.0, 1e-6])
+    assert same(a, a + torch.tensor([0.0, 1e-4, 1e-4]))
+    assert not same(a, a + torch.tensor([0.0, 1.0, 0.0]))
+    tiny = torch.tensor([1e-9, 3e-9])
+    assert not same(tiny, torch.zeros(2)), "a tensor of small numbers is not zero"
+    assert same(tiny, tiny * (1 + 1e-5))
+    assert same(torch.zeros(2), torch.tensor([0.0, 1e-8]))
+
+
+class Half(nn.Module):
+    """A result that looks as exact as float32, or float64, and a second one that is."""
+
+    def __init__(self, inside, outside):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.inside, self.outside = nn.Linear(64, 64), inside, outside
+
+    def forward(self, x):
+        y = self.a.to(self.inside)(x.to(self.inside))
+        self.a.float()
+        return y.to(self.outside), x * 2
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "error"),
+    [
+        (torch.float16, torch.float32, 3e-3),
+        (torch.bfloat16, torch.float32, 2e-2),
+        (torch.float32, torch.float64, 3e-5),
+    ],
+)
+def test_the_tolerance_is_that_of_the_computation(inside, outside, error):
+    model, x = Half(inside, outside).eval(), torch.randn(4, 64)
+    off = lambda part: (
+        lambda x: tuple(  # noqa: E731
+            y * (1 + error * (i == part)) for i, y in enumerate(model(x))
+        )
     )
+    assert verify(model, off(0), x)
+    assert not verify(model, lambda x: (model(x)[0] * (1 + 20 * error), model(x)[1]), x)
+    if inside != torch.float32:
+        assert not verify(model, off(1), x), "the other result is computed in float32"
+
+
+def test_a_lookup_in_a_coarse_table_rounds_nothing():
+    table = torch.randn(10, 8).half()
+    looks = lambda index: table[index].float() * 2  # noqa: E731
+    assert not verify(looks, lambda index: looks(index) * (1 + 1e-3), torch.tensor([1, 3]))
+    adds = lambda index: (table[index] + table[0]).float()  # noqa: E731
+    assert verify(adds, lambda index: adds(index) * (1 + 1e-3), torch.tensor([1, 3]))
+
+
+# ---------------------------------------------------------------- results of other kinds
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "verdict"),
+    [
+        (torch.ones(2), 1.0, False),
+        (3.0, torch.tensor(3.0), False),
+        (torch.ones(2), np.ones(2, np.float32), True),
+        (np.ones((2, 2)), np.zeros((2, 2)), False),
+        (np.array(["a"]), np.array(["a"]), True),
+        (0.1 + 0.2, 0.3, True),
+        (0.1, 0.2, False),
+        (NAN, NAN, True),
+        ({"x": object}, {"x": object}, True),
+        (2, "2", False),
+        (torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),) * 2 + (True,),
+        (torch.eye(2).to_sparse(), torch.eye(2).to_sparse(), True),
+    ],
+)
+def test_results_of_any_kind_get_a_verdict(a, b, verdict):
+    found = same(a, b)
+    assert bool(found) is verdict
+    assert verdict or found.worst.reason
+
+
+def test_a_callable_that_refuses_the_arguments_is_told_with_its_line():
+    def takes_two(x, y):
+        return x @ y
+
+    def fails(x):
+        return x @ torch.ones(5, 5)
+
+    for one, other, name in ((torch.relu, takes_two, "'b'"), (fails, torch.relu, "'a'")):
+        with pytest.raises(InputError, match=f"called {name}, a function") as caught:
+            verify(one, other, torch.ones(2, 3))
+        assert caught.value.__cause__ is not None
+    assert caught.value.line.text == "return x @ torch.ones(5, 5)"
+
+
+def test_a_reason_states_the_size_of_the_error():
+    leaf = same(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.5])).worst
+    assert leaf.said.startswith("1 of 2 differ, by up to 5.0e-01 (relative 2.")
+    whole = same(torch.tensor([2**60]), torch.tensor([2**60 + 1])).worst
+    assert whole.worst == 1.0

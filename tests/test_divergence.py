@@ -15,7 +15,7 @@ from onnxscript import opset20 as op
 from torch import nn
 
 import onnx_workbench as ow
-from onnx_workbench import divergence, runtime
+from onnx_workbench import agreement, divergence, runtime
 from onnx_workbench.errors import InputError
 
 X = torch.linspace(-2, 2, 24).reshape(4, 6)
@@ -237,7 +237,7 @@ def test_dropout_in_eval_mode_is_not_random(tmp_path):
 
 
 def test_an_infinity_hides_no_error_and_a_large_value_is_compared_to_its_end():
-    value = torch.full((3 * divergence._SLICE,), 2.0)
+    value = torch.full((3 * agreement._SLICE,), 2.0)
     value[0], value[1], value[2] = torch.inf, -torch.inf, torch.nan
     other = value.clone()
     assert not divergence._error(value, other, None).wrong
@@ -345,3 +345,182 @@ def test_a_translation_that_does_not_fit_is_refused(table, words, tmp_path):
     assert words in str(caught.value)
     with pytest.raises(InputError, match="dynamo=False"):
         ow.export(Chain().eval(), tmp_path / "m.onnx", X, translations=WRONG, dynamo=False)
+
+
+# ---------------------------------------------------------------- causes
+
+
+class Ties(nn.Module):
+    """Values agree, and the order of those that are equal does not."""
+
+    def forward(self, x):
+        values, where = (x * 2).topk(2, dim=1)  # tie
+        return values + 1, where
+
+
+def test_ties_are_told_as_ties(tmp_path):
+    x = torch.zeros(2, 40)
+    x[:, 7:30] = 3.0
+    first = diverged(Ties(), tmp_path, x=x).first
+    assert first.line.text.endswith("# tie")
+    assert first.reason.startswith("ties")
+    assert "stable=True" in first.repair
+
+
+@pytest.mark.parametrize("dim", [1, None])
+def test_ties_of_argmax_are_told_where_a_translation_takes_the_last(dim, tmp_path):
+    class Best(nn.Module):
+        def forward(self, x):
+            return x.argmax(dim)
+
+    def last(x, dim=None, keepdim=False):
+        if dim is None:
+            return op.ArgMax(op.Reshape(x, [-1]), keepdims=0, select_last_index=1)
+        return op.ArgMax(x, axis=1, keepdims=0, select_last_index=1)
+
+    table = {torch.ops.aten.argmax.default: last}
+    first = diverged(Best(), tmp_path, x=torch.ones(3, 4), translations=table).first
+    assert first.reason.startswith("ties")
+
+
+class Masked(nn.Module):
+    def forward(self, q, mask):
+        return nn.functional.scaled_dot_product_attention(q, q, q, attn_mask=mask)  # masked
+
+
+@pytest.mark.parametrize("mask", [torch.ones(4, 4) > 0, torch.zeros(4, 4)])
+def test_a_row_that_is_masked_as_a_whole_is_told(mask, tmp_path):
+    mask = mask.clone()
+    mask[2] = False if mask.dtype == torch.bool else -torch.inf
+    model, q = Masked().eval(), torch.randn(1, 2, 4, 8)
+    file = ow.export(model, tmp_path / "m.onnx", q, mask)
+    first = ow.verify(model, file, q, mask, values=True).first
+    assert first.line.text.endswith("# masked")
+    assert "masked" in first.reason
+    assert first.repair
+
+
+def test_nan_that_a_translation_loses_is_told(tmp_path):
+    class Caps(nn.Module):
+        def forward(self, x):
+            return torch.sqrt(x) + 1
+
+    def quiet(x):
+        return op.Sqrt(op.Max(x, op.CastLike(0.0, x)))
+
+    table = {torch.ops.aten.sqrt.default: quiet}
+    first = diverged(Caps(), tmp_path, translations=table).first
+    assert (first.fx, first.reason.startswith("NaN or infinity")) == ("sqrt", True)
+
+
+def toward_zero(x, y):
+    return op.Div(x, y)
+
+
+def by_sign(x, y):
+    return op.Mod(x, y, fmod=1)
+
+
+def half_up(x):
+    return op.Floor(op.Add(x, op.CastLike(0.5, x)))
+
+
+@pytest.mark.parametrize(
+    ("function", "operator", "wrong", "words"),
+    [
+        (torch.floor_divide, torch.ops.aten.floor_divide.default, toward_zero, "negative"),
+        (torch.remainder, torch.ops.aten.remainder.Tensor, by_sign, "negative"),
+        (lambda x, _: torch.round(x / 2), torch.ops.aten.round.default, half_up, "halves"),
+    ],
+)
+def test_division_remainder_and_rounding_are_told(function, operator, wrong, words, tmp_path):
+    class Rounds(nn.Module):
+        def forward(self, x, y):
+            return function(x + 1, y) + 1
+
+    model = Rounds().eval()
+    given = torch.tensor([-8, -7, -6, 4, 5]), torch.tensor([3, 3, 4, 3, 4])
+    file = ow.export(model, tmp_path / "m.onnx", *given, translations={operator: wrong})
+    found = ow.verify(model, file, *given, values=True)
+    assert words in found.first.reason
+    assert found.first.repair
+
+
+class Shifted(nn.Module):
+    def forward(self, x):
+        y = x + 1
+        z = y >> 1  # shift
+        return (z.reshape(2, 2) + 1).float()
+
+
+def test_another_dtype_is_blamed_at_its_node_and_never_on_the_next_line(tmp_path):
+    x = torch.tensor([200, 7, 9, 251], dtype=torch.uint8)
+    model = Shifted().eval()
+    file = ow.export(model, tmp_path / "m.onnx", x, translations=WRONG)
+    found = ow.verify(model, file, x, values=True)
+    assert found.first.line.text.endswith("# shift")
+    assert "uint8[4]" in found.first.reason
+    assert "int8[4]" in found.first.reason
+    assert ".to(torch.uint8)" in found.first.repair
+
+
+# ---------------------------------------------------------------- rounding
+
+
+class Cancels(nn.Module):
+    """A small difference of large sums, and the logarithm of it."""
+
+    def forward(self, x):
+        y = x.exp().sum(-1, keepdim=True)
+        z = (y - y.mean()).abs()  # what is left is rounding
+        return torch.log(z + 1e-12)
+
+
+def test_rounding_that_grows_is_no_fault_and_says_so(tmp_path):
+    x = torch.linspace(0, 9, 4096).expand(3, -1) + torch.tensor([[0.0], [1e-7], [3e-7]])
+    model = Cancels().eval()
+    file = ow.export(model, tmp_path / "m.onnx", x)
+    found = ow.verify(model, file, x, values=True)
+    if not any(leaf.note for leaf in found.outputs.leaves):
+        pytest.skip("both backends round alike on this machine")
+    assert found
+    assert found.first is None
+    assert found.rounding
+    assert "rounding" in repr(found)
+    assert ow.verify(model, file, x)
+
+
+def test_a_fault_behind_rounding_is_still_a_fault(tmp_path):
+    class Both(nn.Module):
+        def forward(self, x):
+            y = torch.cos(x)
+            return torch.sin(y + 1) + 1
+
+    def rounds(x):  # off by less than its tolerance where it stands, and by more than the next's
+        return op.Cast(op.Cast(op.Cos(x), to=10), to=1)
+
+    table = {torch.ops.aten.cos.default: rounds, **WRONG}
+    found = diverged(Both(), tmp_path, translations=table)
+    assert not found
+    assert found.first.fx in {"cos", "sin"}
+
+
+@pytest.mark.parametrize("translations", [None, WRONG])
+@pytest.mark.parametrize("model", [Chain, Residual, Whole])
+def test_verify_says_the_same_with_and_without_values(model, translations, tmp_path):
+    model = model().eval()
+    file = ow.export(model, tmp_path / "m.onnx", X, translations=translations)
+    one, other = ow.verify(model, file, X), ow.verify(model, file, X, values=True)
+    assert bool(one) is bool(other)
+    assert [leaf.reason for leaf in one.leaves] == [leaf.reason for leaf in other.outputs.leaves]
+
+
+def test_a_fault_that_reaches_no_output_changes_no_verdict(tmp_path):
+    class Hidden(nn.Module):
+        def forward(self, x):
+            return torch.sin(x) * 0 + x
+
+    found = diverged(Hidden(), tmp_path, translations=WRONG)
+    assert found
+    assert found.first.fx == "sin"
+    assert repr(found).startswith("AGREE: the outputs; inside, first at ")

@@ -18,9 +18,10 @@ FLOORS = (
     {"files", "source", "runtime", "figures", "stack", "session"},
     {"capturing", "frames", "notes", "exposed", "racing"},
     {"agreement", "viewer", "costs", "isolated"},
-    {"artifact"},
-    {"lines", "shapes", "ladder", "tuning"},
+    {"artifact", "causes"},
+    {"lines", "tuning"},
     {"divergence"},
+    {"shapes", "ladder"},
     {"inspection"},
     {"lessons", "__main__"},
 )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 import torch.utils._pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from .capturing.exporter import evaluating
 from .errors import InputError
@@ -26,26 +31,87 @@ TOLERANCES = {
 """(relative, absolute) by dtype; wider than torch.testing's, since two backends add in another
 order. Any other dtype must agree exactly."""
 
+Tolerance = tuple[float, float]
+"""(relative, absolute); the absolute one counts in units of the largest number of the tensor."""
 
-def agree(
-    a: Callable[..., Any],
-    b: Callable[..., Any],
-    *args: Any,
-    tolerance: tuple[float, float] | None = None,
-    **kwargs: Any,
+_SLICE = 1 << 15
+"""Elements compared at a time: what is computed of them in double stays in a core's cache."""
+_SAMPLE, _SEARCHED = 16, 100_000
+"""How many results of an operator are looked for among how many of its inputs, at most."""
+
+
+def checked(tolerance: Any) -> Tolerance | None:
+    """What a user may pass as ``tolerance``, as a pair; one number is the relative tolerance, and
+    the absolute one is a tenth of it.
+
+    >>> checked(1e-3), checked([0.1, 0])
+    ((0.001, 0.0001), (0.1, 0.0))
+    """
+    if tolerance is None:
+        return None
+    pair = (tolerance, tolerance / 10) if _is_size(tolerance) else tolerance
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(map(_is_size, pair)):
+        raise InputError(
+            f"`tolerance` is {tolerance!r:.100}, and it takes (relative, absolute), two finite "
+            "numbers of 0 or more, or the relative one alone.",
+            "write tolerance=1e-3 or tolerance=(1e-3, 1e-5).",
+        )
+    return float(pair[0]), float(pair[1])
+
+
+def _is_size(value: object) -> bool:
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value >= 0  # type: ignore[arg-type, operator]
+
+
+def tolerance_of(
+    dtype: torch.dtype, asked: Tolerance | None = None, grain: torch.dtype | None = None
+) -> Tolerance:
+    """What was asked for, else the default of the dtype, or of the coarser ``grain``.
+
+    >>> tolerance_of(torch.float16), tolerance_of(torch.int64, (0.1, 0.1))
+    ((0.01, 0.001), (0.0, 0.0))
+    >>> tolerance_of(torch.float32, grain=torch.float16)
+    (0.01, 0.001)
+    """
+    if dtype not in TOLERANCES:
+        return 0.0, 0.0
+    return asked or TOLERANCES[coarsest(dtype, grain) or dtype]
+
+
+def coarsest(*dtypes: torch.dtype | None) -> torch.dtype | None:
+    """The floating-point dtype with the widest tolerance; None where there is none."""
+    known = [dtype for dtype in dtypes if dtype in TOLERANCES]
+    return max(known, key=lambda dtype: TOLERANCES[dtype], default=None)
+
+
+def answer(function: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any]) -> Any:
+    """What ``function`` returns for copies of the arguments; a module runs in eval mode."""
+    args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, dict(kwargs)))
+    with torch.no_grad():
+        if isinstance(function, torch.nn.Module):
+            with evaluating(function):
+                return function(*args, **kwargs)
+        return function(*args, **kwargs)
+
+
+def compare(
+    a: Any, b: Any, tolerance: Tolerance | None = None, grains: Sequence[torch.dtype | None] = ()
 ) -> Agreement:
-    """What both return for the same arguments, compared as :func:`~onnx_workbench.verify` says."""
-    results = [_call(name, function, args, kwargs) for name, function in (("a", a), ("b", b))]
-    return Agreement(tuple(_leaves(results[0], results[1], tolerance)))
+    """Two results, leaf by leaf. ``grains`` are the coarsest dtypes that each leaf was computed
+    in, as :class:`Grains` finds them."""
+    return Agreement(tuple(_leaves(a, b, tolerance, grains)))
 
 
 @dataclass(frozen=True)
 class Leaf:
     """One tensor of the result: how far apart, and where.
 
-    ``worst`` and ``relative`` are the largest absolute and relative error, ``index`` is where the
-    largest absolute one stands; ``worst`` is None where no numbers were compared. ``reason`` is
-    empty where the leaf agrees.
+    ``worst`` is the largest absolute error (of the elements that are wrong, if any is), ``index``
+    is where it stands; it is None where no numbers were compared. ``relative`` is the largest
+    ``|a - b| / (|a| + f * max |a|)``, f being absolute / relative: it is compared with the relative
+    ``tolerance``. ``reason`` is empty where the leaf agrees; ``note`` says why one agrees that is
+    beyond its tolerance.
     """
 
     path: str
@@ -53,8 +119,22 @@ class Leaf:
     worst: float | None = None
     relative: float = 0.0
     index: tuple[int, ...] = ()
-    tolerance: tuple[float, float] = (0.0, 0.0)
+    tolerance: Tolerance = (0.0, 0.0)
     reason: str = ""
+    note: str = ""
+
+    @property
+    def said(self) -> str:
+        """The reason with the size of the error."""
+        if self.worst is None or not self.reason:
+            return self.reason
+        return f"{self.reason}, by up to {self.worst:.1e} (relative {self.relative:.1e})"
+
+    def excused(self) -> Leaf:
+        """The same leaf, where its error is found to be rounding."""
+        if self.worst is None or not self.reason:
+            return self
+        return replace(self, reason="", note=f"rounding: {self.reason}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,14 +158,149 @@ class Agreement:
     def _headline(self) -> str:
         wrong = sum(bool(leaf.reason) for leaf in self.leaves)
         outputs = plural(len(self.leaves), "output")
-        if self:
-            return f"AGREE: {outputs} within tolerance"
-        return f"DIFFERENT: {wrong} of {outputs} {'differs' if wrong == 1 else 'differ'}"
+        if not self:
+            return f"DIFFERENT: {wrong} of {outputs} {'differs' if wrong == 1 else 'differ'}"
+        if any(leaf.note for leaf in self.leaves):
+            return f"AGREE: {outputs}, as near to float64 as PyTorch"
+        return f"AGREE: {outputs} within tolerance"
+
+
+class Grains(TorchDispatchMode):
+    """The coarsest dtype that each tensor was rounded to on its way, while this mode lasts.
+
+    A tensor that is float32 because the last step was ``.float()`` is as exact as the float16 that
+    it was computed in. An operator that only moves numbers, such as a lookup in a float16 table,
+    rounds nothing.
+    """
+
+    supports_higher_order_operators = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._of: Any = WeakTensorKeyDictionary()
+
+    @classmethod
+    def of_call(
+        cls, function: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any]
+    ) -> list[torch.dtype | None]:
+        """The grain of each leaf of the result: one more run. None where torch does not see how
+        it is computed."""
+        mode = cls()
+        try:
+            with mode:
+                result = answer(function, args, kwargs)
+        except Exception:  # of a function that no mode can watch
+            return []
+        return [mode.of(leaf) for leaf in pytree.tree_leaves(result)]
+
+    def of(self, value: object) -> torch.dtype | None:
+        return self._of.get(value) if isinstance(value, torch.Tensor) else None
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+        inherited = coarsest(*map(self.of, given))
+        for made in pytree.tree_leaves(result):
+            if isinstance(made, torch.Tensor):
+                own = None if _moves(func, given, made) else made.dtype
+                if grain := coarsest(inherited, own):
+                    self._of[made] = grain
+        return result
+
+
+def _moves(operator: Any, given: Sequence[torch.Tensor], made: torch.Tensor) -> bool:
+    """Whether an operator takes its numbers from its inputs as they are; tried on a sample, since
+    no list of operators lasts."""
+    if getattr(operator, "is_view", False):
+        return True
+    alike = [tensor for tensor in given if tensor.dtype == made.dtype and tensor.numel()]
+    if not (alike and made.numel()) or sum(t.numel() for t in alike) > _SEARCHED:
+        return False
+    flat = made.reshape(-1)
+    sample = flat[:: max(1, flat.numel() // _SAMPLE)][:_SAMPLE].double()
+    return all(
+        any(bool((tensor.double() == number).any()) for tensor in alike) for number in sample
+    )
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far two tensors of one shape and dtype are apart; ``at`` counts in the flat tensor."""
+
+    worst: float
+    at: int
+    relative: float
+    wrong: int
+
+
+def distance(a: torch.Tensor, b: torch.Tensor, tolerance: Tolerance) -> Distance:
+    """Element by element, ``a`` being the reference.
+
+    One agrees where ``|a - b| <= relative * |a| + absolute * max |a|``, so that a number that is
+    small beside its neighbors is not blamed for their rounding. Where all of ``a`` is zero, the
+    largest number counts as 1.
+    """
+    one, other = plain(a).flatten(), plain(b).flatten()
+    exact = not (one.is_floating_point() or one.is_complex())
+    peak = max((_magnitude(part) for part in one.split(_SLICE)), default=0.0) or 1.0
+    found = [
+        _apart(x, y, tolerance, peak, exact)
+        for x, y in zip(one.split(_SLICE), other.split(_SLICE), strict=True)
+    ]
+    start, chosen = max(
+        enumerate(found), key=lambda part: (bool(part[1].wrong), part[1].worst), default=(0, None)
+    )
+    if chosen is None:
+        return Distance(0.0, 0, 0.0, 0)
+    relative = max(part.relative for part in found)
+    wrong = sum(part.wrong for part in found)
+    return Distance(chosen.worst, start * _SLICE + chosen.at, relative, wrong)
+
+
+def _apart(
+    a: torch.Tensor, b: torch.Tensor, tolerance: Tolerance, peak: float, exact: bool
+) -> Distance:
+    if not a.numel():
+        return Distance(0.0, 0, 0.0, 0)
+    x, y = (part.to(torch.complex128 if a.is_complex() else torch.float64) for part in (a, b))
+    # equal numbers, equal infinities, NaN and NaN; a double does not hold every whole number
+    same = a == b if exact else (x == y) | ((x != x) & (y != y))
+    error = torch.where(same, 0.0, (x - y).abs().nan_to_num(nan=torch.inf, posinf=torch.inf))
+    scale = x.abs().nan_to_num(nan=0.0, posinf=0.0)
+    relative, absolute = tolerance
+    if exact:
+        wrong, error = ~same, torch.where(same, 0.0, error.clamp(min=1.0))
+    else:
+        wrong = ~same & (~(error <= absolute * peak + relative * scale) | error.isinf())
+    unit = scale + peak * absolute / relative if relative else torch.full_like(scale, peak)
+    ratio = torch.where(error == 0, 0.0, error / unit).nan_to_num(nan=torch.inf, posinf=torch.inf)
+    ranked = torch.where(wrong, error, -1.0) if wrong.any() else error
+    at = int(ranked.argmax())
+    return Distance(float(error[at]), at, float(ratio.max()), int(wrong.sum()))
+
+
+def _magnitude(part: torch.Tensor) -> float:
+    """The largest that is finite."""
+    if not part.numel():
+        return 0.0
+    size = part.abs().double() if part.is_complex() else part.double().abs()
+    return float(size.nan_to_num(nan=0.0, posinf=0.0).max())
+
+
+def plain(tensor: torch.Tensor) -> torch.Tensor:
+    """The same numbers on the CPU, dense, without history."""
+    tensor = tensor.detach().cpu()
+    if tensor.is_quantized:
+        return tensor.dequantize()
+    return tensor if tensor.layout == torch.strided else tensor.to_dense()
 
 
 def _row(leaf: Leaf) -> tuple[str, ...]:
+    verdict = leaf.reason or leaf.note or "agree"
     if leaf.worst is None:
-        return (leaf.path, leaf.value, "", "", "", "", leaf.reason or "agree")
+        return (leaf.path, leaf.value, "", "", "", "", verdict)
     relative, absolute = leaf.tolerance
     return (
         leaf.path,
@@ -94,78 +309,64 @@ def _row(leaf: Leaf) -> tuple[str, ...]:
         str(list(leaf.index)),
         f"{leaf.relative:.2e}",
         f"{relative:.0e},{absolute:.0e}",
-        leaf.reason or "agree",
+        verdict,
     )
 
 
-def _call(name: str, function: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
-    if not callable(function):
-        raise InputError(
-            f"verify() was given a {type(function).__name__} as {name!r}, and it takes two "
-            "callables and their arguments: verify(model, artifact, x)."
-        )
-    copies = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
-    with torch.no_grad():
-        if isinstance(function, torch.nn.Module):
-            with evaluating(function):
-                return function(*copies[0], **copies[1])
-        return function(*copies[0], **copies[1])
-
-
-def _leaves(a: Any, b: Any, tolerance: tuple[float, float] | None) -> Iterator[Leaf]:
+def _leaves(
+    a: Any, b: Any, tolerance: Tolerance | None, grains: Sequence[torch.dtype | None]
+) -> Iterator[Leaf]:
     left, spec_a = pytree.tree_flatten_with_path(a)
     right, spec_b = pytree.tree_flatten(b)
     if spec_a != spec_b:
         yield Leaf("structure", _outline(a), reason=f"a is {_outline(a)}, b is {_outline(b)}")
         return
-    for (path, x), y in zip(left, right, strict=True):
-        yield _compare(f"result{pytree.keystr(path)}", x, y, tolerance)
+    for i, ((path, x), y) in enumerate(zip(left, right, strict=True)):
+        grain = grains[i] if i < len(grains) else None
+        yield _compare(f"result{pytree.keystr(path)}", x, y, tolerance, grain)
 
 
-def _compare(path: str, a: Any, b: Any, tolerance: tuple[float, float] | None) -> Leaf:
+def _compare(
+    path: str, a: Any, b: Any, tolerance: Tolerance | None, grain: torch.dtype | None
+) -> Leaf:
+    if isinstance(a, float) and isinstance(b, float):  # which forgot what it was computed in
+        a, b, grain = torch.tensor(a).double(), torch.tensor(b).double(), torch.float32
+    a, b = _tensor(a), _tensor(b)
     if not (isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)):
-        return Leaf(path, repr(a), reason="" if a == b else f"a is {a!r}, b is {b!r}")
+        agrees = type(a) is type(b) and _equal(a, b)
+        return Leaf(path, _word(a), reason="" if agrees else f"a is {_word(a)}, b is {_word(b)}")
     value = shaped(a.dtype, a.shape)
     if a.shape != b.shape or a.dtype != b.dtype:
         return Leaf(path, value, reason=f"a is {value}, b is {shaped(b.dtype, b.shape)}")
-    bounds = tolerance_of(a.dtype, tolerance)
-    error, scale, wrong = errors(a.detach().cpu(), b.detach().cpu(), *bounds)
-    if not error.numel():
+    bounds = tolerance_of(a.dtype, tolerance, grain)
+    if not a.numel():
         return Leaf(path, value)
-    # the worst among those that are wrong, if any is: a large number may be far off and still agree
-    ranked = torch.where(wrong, error, -1.0) if wrong.any() else error
-    index = tuple(int(i) for i in torch.unravel_index(ranked.argmax(), error.shape))
-    relative = torch.where(error == 0, 0.0, error / scale).max()
-    count = int(wrong.sum())
-    reason = f"{count:,} of {error.numel():,} differ" if count else ""
-    return Leaf(path, value, float(error[index]), float(relative), index, bounds, reason)
+    found = distance(a, b, bounds)
+    index = tuple(int(i) for i in torch.unravel_index(torch.tensor(found.at), a.shape))
+    reason = f"{found.wrong:,} of {a.numel():,} differ" if found.wrong else ""
+    return Leaf(path, value, found.worst, found.relative, index, bounds, reason)
 
 
-def tolerance_of(
-    dtype: torch.dtype, asked: tuple[float, float] | None = None
-) -> tuple[float, float]:
-    """(relative, absolute): what was asked for, else the default of the dtype.
+def _tensor(value: Any) -> Any:
+    """A NumPy array or scalar counts as a tensor."""
+    if not isinstance(value, (np.ndarray, np.generic)):
+        return value
+    try:
+        return torch.from_numpy(np.array(value))
+    except TypeError:  # of a dtype that torch lacks
+        return value
 
-    >>> tolerance_of(torch.float16), tolerance_of(torch.int64, (0.1, 0.1))
-    ((0.01, 0.001), (0.0, 0.0))
-    """
-    return (asked or TOLERANCES[dtype]) if dtype in TOLERANCES else (0.0, 0.0)
+
+def _equal(a: object, b: object) -> bool:
+    """A comparison may raise, or give an array."""
+    try:
+        return bool(np.all(a == b))
+    except Exception:
+        return a is b
 
 
-def errors(
-    a: torch.Tensor, b: torch.Tensor, relative: float, absolute: float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Absolute error, magnitude of ``a``, and what is wrong, element by element."""
-    x, y = (part.to(torch.complex128 if a.is_complex() else torch.float64) for part in (a, b))
-    exact = not (a.is_floating_point() or a.is_complex())
-    # equal numbers, equal infinities, NaN and NaN; a double does not hold every whole number
-    same = a == b if exact else (x == y) | ((x != x) & (y != y))
-    error = torch.where(same, 0.0, (x - y).abs().nan_to_num(nan=torch.inf, posinf=torch.inf))
-    scale = x.abs().nan_to_num(nan=0.0)
-    if exact:
-        return error, scale, ~same
-    wrong = ~same & (~(error <= absolute + relative * scale) | error.isinf())
-    return error, scale, wrong
+def _word(value: object) -> str:
+    return shaped(value.dtype, value.shape) if isinstance(value, torch.Tensor) else f"{value!r:.60}"
 
 
 def _outline(value: Any) -> str:

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 import torch.utils._pytree as pytree
 from torch import fx
 from torch.export import ExportedProgram
-from torch.export.graph_signature import ConstantArgument, InputKind, TensorArgument
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
 
-from . import figures, progress
-from .agreement import Agreement, agree, errors, tolerance_of
+from . import causes, figures, progress
+from .agreement import (
+    Agreement,
+    Grains,
+    Tolerance,
+    answer,
+    checked,
+    coarsest,
+    compare,
+    distance,
+    tolerance_of,
+)
 from .artifact import Artifact
-from .errors import InputError
+from .causes import Cause
+from .errors import InputError, WorkbenchError
 from .exposed import Exposed
 from .lines import lineage
 from .lines.folding import key_of
 from .lines.lineage import Lineage
 from .proto import sites
-from .source import Line
+from .source import Line, told, user_line
 from .text import plural, shaped, table
 
 if TYPE_CHECKING:
@@ -33,19 +46,14 @@ if TYPE_CHECKING:
 CHUNK = 256_000_000
 """Bytes of values that are held at a time, in PyTorch and again in ONNX Runtime."""
 
-_SLICE = 1 << 15
-"""Elements compared at a time: what is computed of them in double stays in a core's cache."""
-
 _JUMP = 10.0
 """A node whose error is this many times that of its inputs made it; one below passed it on."""
-_LEAST = 1e-3
-"""The smallest "largest magnitude" of a value: near zero there is nothing to be relative to."""
 
 INNER = "a step inside one FX node, which PyTorch has no value for"
 BODY = "in the body of a node or function, which cannot be an output"
 GONE = "no value of that name in the file: folded, merged or a view"
 RANDOM = "follows from a random operator"
-KIND = "another shape, dtype or kind of value"
+KIND = "another kind of value: a size, or a sequence"
 
 
 @overload
@@ -54,7 +62,7 @@ def verify(
     b: Callable[..., Any],
     *args: Any,
     values: Literal[False] = False,
-    tolerance: tuple[float, float] | None = None,
+    tolerance: float | tuple[float, float] | None = None,
     **kwargs: Any,
 ) -> Agreement: ...
 @overload
@@ -63,7 +71,7 @@ def verify(
     b: Callable[..., Any],
     *args: Any,
     values: Literal[True],
-    tolerance: tuple[float, float] | None = None,
+    tolerance: float | tuple[float, float] | None = None,
     **kwargs: Any,
 ) -> Divergence: ...
 def verify(
@@ -71,53 +79,103 @@ def verify(
     b: Callable[..., Any],
     *args: Any,
     values: bool = False,
-    tolerance: tuple[float, float] | None = None,
+    tolerance: float | tuple[float, float] | None = None,
     **kwargs: Any,
 ) -> Agreement | Divergence:
     """Call ``a`` and ``b`` with the same arguments and compare what they return.
 
     Structure, shapes and dtypes come first, and nothing is ever broadcast: (2, 3) and (1, 3) do not
-    agree. A number agrees where ``|a - b| <= absolute + relative * |a|`` (the rule of numpy.isclose
-    and torch.testing, with ``a`` as the reference), NaN with NaN, and an infinity with itself.
+    agree. A number agrees where ``|a - b| <= relative * |a| + absolute * max |a|``, with ``a`` as
+    the reference: a number that is small beside its neighbors is not blamed for their rounding. NaN
+    agrees with NaN, and an infinity with itself. The tolerance is that of the coarsest dtype that a
+    result was computed in: float32 at the end of a float16 model is no more exact than float16.
 
-    With ``values=True``, ``b`` is an artifact, and every value inside it is compared too: the graph
-    that was translated runs in PyTorch, node by node, beside one session of ONNX Runtime in which
-    the values of the file are outputs (more than one where they take over 256 MB). They are joined
-    by name, and lead back to node, module and line by :func:`~onnx_workbench.trace`. The error of a
-    value is ``max |a - b| / (|a| + f * max |a|)``, ``f`` being absolute / relative; it is wrong
-    above ``relative``. That is the rule above with ``absolute`` in units of the largest number, so
-    that a number that is small beside its neighbours is not blamed for their rounding.
+    With ``values=True``, ``b`` is an artifact, and every value inside it is compared by the same
+    rule: the graph that was translated runs in PyTorch, node by node, beside one session of ONNX
+    Runtime in which the values of the file are outputs (more than one where they take over 256 MB).
+    They are joined by name, and lead back to node, module and line by
+    :func:`~onnx_workbench.trace`. The verdict is that of the outputs, with and without
+    ``values``: what is wrong inside and reaches no output is shown, and changes no verdict.
 
     The first divergence is a wrong value all of whose inputs agree. Its error against theirs tells
     its kind: ten times theirs or more is a *jump*, made at this node; less is *drift*, which came
-    along and grew. (Two numbers that nearly cancel make a jump too, of a node that is right.)
+    along and grew. Its node is computed again alone, from PyTorch's inputs, by ONNX Runtime and by
+    PyTorch in float64: where ONNX Runtime is as near to that as PyTorch, the difference is rounding
+    that grew, and no fault. Outputs that differ for no other reason agree, and say so.
 
     Args:
         a: the reference. Both run without gradients, modules in eval mode.
         values: compare what is inside ``b``, not its outputs alone.
-        tolerance: (relative, absolute) for every dtype of floating point; the default goes by
-            dtype and is printed. Whole numbers and booleans must be equal.
+        tolerance: (relative, absolute) for every dtype of floating point, or the relative one
+            alone; the default goes by dtype and is printed. Whole numbers and booleans must be
+            equal.
 
     Returns:
-        an Agreement, or a Divergence; it is true where everything agrees.
+        an Agreement, or a Divergence; it is true where the outputs agree.
 
     Raises:
-        InputError: what was passed cannot be called, or ``b`` has no graph to look into.
+        InputError: what was passed cannot be called or refuses the arguments, ``tolerance`` is
+            none, or ``b`` has no graph to look into.
 
     >>> verify(torch.exp, lambda x: 1 + x, torch.tensor([0.0, 1.0]))
     DIFFERENT: 1 of 1 output differs
     output  value       worst |a - b|  at   relative  tolerance    verdict
     ------  ----------  -------------  ---  --------  -----------  -------------
-    result  float32[2]  7.18e-01       [1]  2.64e-01  1e-04,1e-05  1 of 2 differ
+    result  float32[2]  7.18e-01       [1]  2.40e-01  1e-04,1e-05  1 of 2 differ
     """
-    program = _program(b) if values else None
-    outputs = agree(a, b, *args, tolerance=tolerance, **kwargs)
-    if program is None:
+    bounds = checked(tolerance)
+    program = _program(b) if values else getattr(b, "translated", None)
+    named = {"a": a, "b": b}
+    results = [_answer(name, function, args, kwargs) for name, function in named.items()]
+    outputs = compare(*results, bounds)
+    if program and isinstance(b, Artifact) and (values or not outputs):
+        inside = _inside(b, program, args, kwargs, results, bounds)
+        return inside if values else inside.outputs
+    if outputs or bounds or not any(leaf.worst for leaf in outputs.leaves):
         return outputs
-    assert isinstance(b, Artifact)
-    run = _Beside(program, b, b.feeds(*args, **kwargs), tolerance)
-    run.along(b.signature.flatten(args, kwargs) if b.signature else [])
-    return run.divergence(outputs, lineage.trace(b))
+    found = [Grains.of_call(function, args, kwargs) for function in named.values()]
+    return compare(*results, None, [coarsest(*pair) for pair in zip_longest(*found)])
+
+
+def _answer(name: str, function: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any]) -> Any:
+    if not callable(function):
+        raise InputError(
+            f"verify() was given a {type(function).__name__} as {name!r}, and it takes two "
+            "callables and their arguments: verify(model, artifact, x)."
+        )
+    try:
+        return answer(function, args, kwargs)
+    except WorkbenchError:
+        raise
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise InputError(
+            f"verify() called {name!r}, a {type(function).__name__}, and it refuses these "
+            f"arguments: {type(error).__name__}: {first}",
+            "pass arguments that both take, in the order in which both take them.",
+            told(user_line(error.__traceback__)),
+        ) from error
+
+
+def _inside(
+    artifact: Artifact,
+    program: ExportedProgram,
+    args: tuple,
+    kwargs: Mapping[str, Any],
+    results: Sequence[Any],
+    tolerance: Tolerance | None,
+) -> Divergence:
+    """The values of a file beside those of the graph that it was translated from."""
+    assert artifact.signature is not None
+    run = _Beside(program, artifact, artifact.feeds(*args, **kwargs), tolerance)
+    leaves = artifact.signature.flatten(args, dict(kwargs))
+    made = run.along(leaves)
+    result = artifact.signature.unflatten(made)
+    grains = [run.grains.of(leaf) for leaf in pytree.tree_leaves(result)]
+    outputs = compare(*results, tolerance, grains)
+    captured = compare(results[0], result, tolerance, grains)
+    run.judge(leaves)
+    return run.divergence(outputs, captured, lineage.trace(artifact))
 
 
 @dataclass(frozen=True)
@@ -126,7 +184,9 @@ class Step:
 
     ``node`` makes it in the file, ``fx`` in the graph. ``error`` is relative as :func:`verify` says
     it, ``inherited`` the largest error among the nearest compared values that it was computed from.
-    ``weights`` are weights of a wrong value that are not the model's.
+    ``weights`` are weights of a wrong value that are not the model's. ``reason`` and ``repair`` are
+    known where the node was recomputed alone; ``rounding`` is a wrong value of a node that is not
+    at fault.
     """
 
     name: str
@@ -142,6 +202,9 @@ class Step:
     wrong: bool
     blamed: bool = False
     weights: tuple[str, ...] = ()
+    reason: str = ""
+    repair: str = ""
+    rounding: bool = False
 
     @property
     def jump(self) -> bool:
@@ -156,6 +219,7 @@ class Step:
             f"{self.node} ({self.operator}){' in ' if self.module else ''}{self.module}, "
             f"{self.line.place if self.line else 'no line'}: error {self.error:.1e}, {way} from "
             f"inputs with {self.inherited:.1e}{text}{lost if self.weights else ''}"
+            f"{f'{chr(10)}    {self.reason}' if self.reason else ''}"
         )
 
 
@@ -164,22 +228,29 @@ class Divergence:
     """The verdict of ``verify(values=True)``.
 
     ``outputs`` compares what ``a`` and ``b`` return, ``steps`` the values inside ``b`` in the order
-    in which they are computed. ``apart`` has those that cannot be compared, by reason, and
-    ``random`` the operators that draw new numbers on every call, with their lines.
+    in which they are computed. ``captured`` compares what ``a`` and the captured graph return, both
+    in PyTorch. ``apart`` has the values that cannot be compared, by reason, and ``random`` the
+    operators that draw new numbers on every call, with their lines.
     """
 
     outputs: Agreement
+    captured: Agreement
     steps: tuple[Step, ...]
     apart: Mapping[str, tuple[str, ...]]
     random: Mapping[str, Line | None]
 
     def __bool__(self) -> bool:
-        return bool(self.outputs) and self.first is None
+        return bool(self.outputs)
 
     @cached_property
     def first(self) -> Step | None:
-        """The first wrong value whose inputs agree, None where every value agrees."""
+        """The first wrong value whose inputs agree, and whose error is not rounding."""
         return next((step for step in self.steps if step.blamed), None)
+
+    @property
+    def rounding(self) -> tuple[Step, ...]:
+        """The values beyond tolerance that ONNX Runtime computes as exactly as PyTorch."""
+        return tuple(step for step in self.steps if step.rounding)
 
     @property
     def blamed(self) -> tuple[Step, ...]:
@@ -212,22 +283,27 @@ class Divergence:
         return f"<pre>{escape(repr(self))}</pre>"
 
     def _headline(self) -> str:
+        count = plural(len(self.steps), "value")
         if self.first:
             place = self.first.line.place if self.first.line else self.first.node
             wrong = sum(step.wrong for step in self.steps)
-            return (
-                f"DIFFERENT: first at {place}, {self.first.operator}; {wrong:,} of "
-                f"{plural(len(self.steps), 'value')} beyond tolerance"
-            )
-        if self.random:
+            where = f"first at {place}, {self.first.operator}; {wrong:,} of {count}"
+            if self.outputs:
+                return f"AGREE: the outputs; inside, {where} beyond tolerance"
+            return f"DIFFERENT: {where} beyond tolerance"
+        if self.random and not self.outputs:
             where = [f"{name} ({line.place})" if line else name for name, line in self._drawn()]
             return f"RANDOM: {', '.join(where)} gives new numbers on every call"
+        if self.outputs and self.rounding:
+            return f"AGREE: {count} and the outputs, {len(self.rounding):,} of them by rounding"
         if self.outputs:
-            return f"AGREE: {plural(len(self.steps), 'value')} and the outputs within tolerance"
-        return (
-            f"DIFFERENT: the outputs, while all {plural(len(self.steps), 'value')} agree: the "
-            "captured graph is not the model, or ONNX Runtime's optimiser changed it"
+            return f"AGREE: {count} and the outputs within tolerance"
+        why = (
+            "ONNX Runtime's optimizer changed them"
+            if self.captured
+            else "the captured graph is not the model"
         )
+        return f"DIFFERENT: the outputs, while all {count} agree: {why}"
 
     def _drawn(self) -> list[tuple[str, Line | None]]:
         return list(self.random.items())
@@ -237,7 +313,8 @@ class Divergence:
         return f"{plural(len(self.steps), 'value')} compared, {missing:,} not comparable"
 
     def _table(self) -> Iterator[str]:
-        shown = list(dict.fromkeys(filter(None, (*self.blamed[:8], self.largest))))
+        found = (*self.blamed[:8], *self.rounding[:4], self.largest)
+        shown = list(dict.fromkeys(filter(None, found)))
         if shown:
             yield table(
                 (
@@ -261,12 +338,20 @@ class Divergence:
         rows += [("random", name, line.place if line else "") for name, line in self._drawn()]
         if rows:
             yield table(rows)
-        if not self.outputs:
+        if not self.outputs or any(leaf.note for leaf in self.outputs.leaves):
             yield repr(self.outputs)
 
 
 def _verdict(step: Step, largest: bool) -> str:
-    words = ["wrong, inputs agree"] if step.blamed else ["wrong"] if step.wrong else ["agrees"]
+    words = (
+        ["rounding"]
+        if step.rounding
+        else ["wrong, inputs agree"]
+        if step.blamed
+        else ["wrong"]
+        if step.wrong
+        else ["agrees"]
+    )
     return ", ".join([*words, "the largest"] if largest else words)
 
 
@@ -291,6 +376,8 @@ class _Error:
     error: float
     tolerance: float
     wrong: bool
+    bounds: Tolerance = (0.0, 0.0)
+    cause: Cause | None = None
 
 
 class _Beside(fx.Interpreter):
@@ -301,12 +388,14 @@ class _Beside(fx.Interpreter):
         program: ExportedProgram,
         artifact: Artifact,
         feeds: Mapping[str, Any],
-        tolerance: tuple[float, float] | None,
+        tolerance: Tolerance | None,
     ) -> None:
         super().__init__(program.graph_module, garbage_collect_values=True)
-        self.program, self.tolerance = program, tolerance
+        self.program, self.tolerance, self.grains = program, tolerance, Grains()
         self.exposed = Exposed(artifact.path, artifact.proto, artifact.provider, feeds)
-        self.held: dict[fx.Node, tuple[str, Any]] = {}
+        self.held: dict[fx.Node, tuple[str, torch.Tensor, torch.dtype | None]] = {}
+        self.results: list[torch.Tensor] = []
+        self.sizes: set[fx.Node] = set()
         self.bytes = 0
         self.errors: dict[fx.Node, _Error] = {}
         self.names: dict[fx.Node, str] = {}
@@ -314,8 +403,9 @@ class _Beside(fx.Interpreter):
         self.tainted: set[fx.Node] = set()
         self.apart: dict[str, list[str]] = {}
 
-    def along(self, leaves: Sequence[torch.Tensor]) -> None:
-        """Run the whole graph. The generator of random numbers is left as it was."""
+    def along(self, leaves: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Run the whole graph, and return what it does. The generator of random numbers is left as
+        it was."""
         total = len(self.program.graph.nodes)
         with (
             torch.no_grad(),
@@ -324,18 +414,32 @@ class _Beside(fx.Interpreter):
         ):
             self.run(*_lifted(self.program, leaves), enable_io_processing=False)
             self._flush()
+        return self.results
 
     def run_node(self, n: fx.Node) -> Any:
         self.bar.update()
         if n.op == "output":
+            self.results = self._returned(n)
             return None
-        result = super().run_node(n)
+        with self.grains:
+            result = super().run_node(n)
         if n.op == "call_function":
             self._hear(n, result)
         return result
 
+    def _returned(self, output: fx.Node) -> list[torch.Tensor]:
+        """The tensors that the user gets; writes into buffers and inputs are outputs, too."""
+        (values,), _ = self.fetch_args_kwargs_from_env(output)
+        specs = self.program.graph_signature.output_specs
+        return [
+            value if isinstance(value, torch.Tensor) else torch.tensor(value)
+            for value, spec in zip(values, specs, strict=True)
+            if spec.kind is OutputKind.USER_OUTPUT and not isinstance(spec.arg, ConstantArgument)
+        ]
+
     def _hear(self, node: fx.Node, result: Any) -> None:
-        if isinstance(result, (bool, int)):
+        size = isinstance(result, (bool, int))
+        if size:
             result = torch.tensor(result)
         if self.tainted.intersection(node.all_input_nodes):
             self.tainted.add(node)
@@ -346,7 +450,8 @@ class _Beside(fx.Interpreter):
         if not isinstance(result, torch.Tensor):
             return  # of a tuple, each item comes as a node of its own
         folded = None if name else self.exposed.weight(node.name)
-        found = None if folded is None else _error(result, folded, self.tolerance)
+        grain = self.grains.of(result)
+        found = None if folded is None else _error(result, folded, self.tolerance, grain)
         if found:  # computed at export, and a weight of the file
             self.names[node], self.errors[node] = node.name, found
             return
@@ -355,7 +460,9 @@ class _Beside(fx.Interpreter):
         if not name or node in self.tainted:
             self.apart.setdefault(RANDOM if name else GONE, []).append(name or node.name)
             return
-        self.held[node] = (name, result)
+        self.held[node] = (name, result, grain)
+        if size:
+            self.sizes.add(node)
         self.bytes += result.nbytes
         if self.bytes > CHUNK:
             self._flush()
@@ -363,40 +470,66 @@ class _Beside(fx.Interpreter):
     def _flush(self) -> None:
         if not self.held:
             return
-        wanted = list(dict.fromkeys(name for name, _ in self.held.values()))
+        wanted = list(dict.fromkeys(name for name, *_ in self.held.values()))
         made = self.exposed.run(wanted)
-        for node, (name, reference) in self.held.items():
-            found = _error(reference, made[name], self.tolerance)
+        for node, (name, reference, grain) in self.held.items():
+            value = made[name]
+            found = _error(reference, value, self.tolerance, grain)
+            if found is None and isinstance(value, torch.Tensor) and node not in self.sizes:
+                cause = causes.of_kind(reference, value)
+                word = shaped(reference.dtype, reference.shape)
+                found = _Error(word, math.inf, 0.0, wrong=True, cause=cause)
             if found is None:
                 self.apart.setdefault(KIND, []).append(name)
             else:
                 self.errors[node] = found
         self.held, self.bytes = {}, 0
 
-    def divergence(self, outputs: Agreement, origins: Lineage) -> Divergence:
-        """What was heard, joined to the lines."""
-        by_value = _makers(origins)
+    @cached_property
+    def before(self) -> dict[fx.Node, frozenset[fx.Node]]:
+        """The nearest compared values that each compared one is computed from, and the inputs."""
         near: dict[fx.Node, frozenset[fx.Node]] = {}
-        steps = []
+        found = {}
         for node in self.program.graph.nodes:
-            before = frozenset().union(*(near[m] for m in node.all_input_nodes))
-            near[node] = before
+            near[node] = frozenset().union(*(near[m] for m in node.all_input_nodes))
+            if node in self.errors:
+                found[node] = near[node]
             if node.op == "placeholder" or node in self.errors:
                 near[node] = frozenset([node])
-            if node in self.errors:
-                steps.append(self._step(node, before, by_value.get(self.names[node], _WEIGHT)))
+        return found
+
+    def judge(self, leaves: Sequence[torch.Tensor]) -> None:
+        """Say of each wrong value that no fault comes before what its cause is."""
+        if any(error.wrong for error in self.errors.values()):
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                again = _Again(self)
+                again.run(*_lifted(self.program, leaves), enable_io_processing=False)
+            for node, cause in again.causes.items():
+                self.errors[node] = replace(self.errors[node], cause=cause)
+
+    def divergence(self, outputs: Agreement, captured: Agreement, origins: Lineage) -> Divergence:
+        """What was heard, joined to the lines."""
+        by_value = _makers(origins)
+        steps = [
+            self._step(node, before, by_value.get(self.names[node], _WEIGHT))
+            for node, before in self.before.items()
+        ]
+        wrong = [step for step in steps if step.wrong]
+        if wrong and captured and not any(step.blamed for step in steps):
+            outputs = Agreement(tuple(leaf.excused() for leaf in outputs.leaves))
         known = {step.name for step in steps} | set(self.names.values())
         inner = sorted(self.exposed.names - known)
         apart = {name: tuple(values) for name, values in self.apart.items()}
         apart |= {INNER: tuple(inner)} if inner else {}
         apart |= {BODY: self.exposed.hidden} if self.exposed.hidden else {}
         drawn = {str(node.target): lineage.line_of(key_of(node).trace) for node in self.drawn}
-        return Divergence(outputs, tuple(steps), apart, drawn)
+        return Divergence(outputs, captured, tuple(steps), apart, drawn)
 
     def _step(self, node: fx.Node, before: frozenset[fx.Node], origin: lineage.Origin) -> Step:
         mine, key = self.errors[node], key_of(node)
         compared = [self.errors[m] for m in before if m in self.errors]
-        blamed = mine.wrong and not any(error.wrong for error in compared)
+        cause = mine.cause
+        blamed = cause is not None and not cause.rounding
         return Step(
             self.names[node],
             origin.node,
@@ -411,6 +544,9 @@ class _Beside(fx.Interpreter):
             mine.wrong,
             blamed,
             tuple(self._changed(before)) if blamed else (),
+            cause.reason if cause else "",
+            cause.repair if cause else "",
+            cause is not None and cause.rounding,
         )
 
     def _changed(self, before: frozenset[fx.Node]) -> Iterator[str]:
@@ -424,6 +560,51 @@ class _Beside(fx.Interpreter):
                     continue
                 if not torch.equal(ours, theirs):
                     yield str(spec.target)
+
+
+class _Again(fx.Interpreter):
+    """Runs the graph once more, and recomputes alone each wrong value that no fault comes before.
+
+    Where a wrong value is rounding, the next one may be a fault, or rounding again.
+    """
+
+    def __init__(self, beside: _Beside) -> None:
+        super().__init__(beside.program.graph_module, garbage_collect_values=True)
+        self.beside = beside
+        self.wrong = {node for node, error in beside.errors.items() if error.wrong}
+        self.readers = Counter(m for node in self.wrong for m in beside.before[node])
+        self.values: dict[fx.Node, Any] = {}
+        self.causes: dict[fx.Node, Cause] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.op == "output":
+            return None
+        result = super().run_node(n)
+        if n in self.wrong:
+            before = self.beside.before[n]
+            if all(m in self.causes and self.causes[m].rounding for m in before & self.wrong):
+                self.causes[n] = self.beside.errors[n].cause or self._cause(n, result)
+            self.readers.subtract(before)
+            for m in before:
+                if not self.readers[m]:
+                    del self.values[m]
+        if self.readers[n]:
+            self.values[n] = result
+        return result
+
+    def _cause(self, node: fx.Node, result: Any) -> Cause:
+        names, exposed = self.beside.names, self.beside.exposed
+        given = {m: self.values[m] for m in self.beside.before[node]}
+        fed = {names[m]: _in_file(v) for m, v in given.items() if names.get(m) in exposed.names}
+        try:
+            alone = exposed.alone(names[node], fed)
+        except WorkbenchError:
+            return causes.UNKNOWN
+        reference = _in_file(result)
+        if not isinstance(alone, torch.Tensor) or alone.shape != reference.shape:
+            return causes.UNKNOWN
+        bounds = self.beside.errors[node].bounds
+        return causes.of_numbers(node, given, self.fetch_attr, reference, alone, bounds)
 
 
 _WEIGHT = lineage.Origin("", "Initializer", "", "", None, lineage.NONE)
@@ -482,36 +663,27 @@ def _same(one: Any, other: Any) -> bool:
     )
 
 
+def _in_file(value: Any) -> torch.Tensor:
+    """A value as a file has it: a size is a tensor, a complex number a pair."""
+    tensor = value if isinstance(value, torch.Tensor) else torch.tensor(value)
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
 def _error(
-    reference: torch.Tensor, value: Any, tolerance: tuple[float, float] | None
+    reference: torch.Tensor,
+    value: Any,
+    tolerance: Tolerance | None,
+    grain: torch.dtype | None = None,
 ) -> _Error | None:
     """None where the two are no values of one kind."""
     if not isinstance(value, torch.Tensor):
         return None
+    word = shaped(reference.dtype, reference.shape)
+    if not value.is_complex():
+        reference = _in_file(reference)
     if reference.shape != value.shape or reference.dtype != value.dtype:
         return None
-    relative, absolute = tolerance_of(reference.dtype, tolerance)
-    word = shaped(reference.dtype, reference.shape)
-    if not reference.numel():
-        return _Error(word, 0.0, relative, wrong=False)
-    one, other = reference.cpu().flatten(), value.flatten()
-    peak = max(_LEAST, *(_magnitude(part) for part in one.split(_SLICE)))
-    floor = peak * (absolute / relative if relative else 1.0)
-    found = [
-        _worst(*parts, floor) for parts in zip(one.split(_SLICE), other.split(_SLICE), strict=True)
-    ]
-    worst = max(error for error, _ in found)
-    exact = not (reference.is_floating_point() or reference.is_complex())
-    return _Error(word, worst, relative, any(w for _, w in found) if exact else worst > relative)
-
-
-def _magnitude(part: torch.Tensor) -> float:
-    """The largest that is finite."""
-    finite = part.abs() if part.is_complex() else part.double().abs()
-    return float(finite.nan_to_num(nan=0.0, posinf=0.0).max())
-
-
-def _worst(a: torch.Tensor, b: torch.Tensor, floor: float) -> tuple[float, bool]:
-    distance, scale, wrong = errors(a, b, 0.0, 0.0)
-    ratio = (distance / (scale + floor)).nan_to_num(nan=math.inf)
-    return float(torch.where(distance == 0, 0.0, ratio).max()), bool(wrong.any())
+    bounds = tolerance_of(reference.dtype, tolerance, grain)
+    found = distance(reference, value, bounds)
+    limit = bounds[0] or bounds[1]
+    return _Error(word, found.relative, limit, bool(found.wrong), bounds)

@@ -13,7 +13,7 @@ import torch
 
 from .errors import LoadError, RunError
 from .proto import Site, walk
-from .runtime import view
+from .runtime import array, view
 from .session import ort_value
 
 if TYPE_CHECKING:
@@ -81,6 +81,19 @@ class Exposed:
         kept = {v: x for v, x in found.items() if v in later and x.is_tensor()}
         self._there = self._feeds | kept
         return {name: _tensor(found[name]) for name in names}
+
+    def alone(self, name: str, given: Mapping[str, torch.Tensor]) -> Any:
+        """One value, computed from these values instead of what earlier runs made.
+
+        Raises:
+            LoadError, RunError: ONNX Runtime refused.
+        """
+        there = self._there
+        self._there = self._feeds | {key: ort_value(array(value)) for key, value in given.items()}
+        try:
+            return _tensor(self._made(self._part([name]), [name])[name])
+        finally:
+            self._there = there
 
     def _part(self, names: Sequence[str]) -> list[Site]:
         """The nodes that make these values out of what is there."""

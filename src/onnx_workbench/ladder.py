@@ -14,10 +14,10 @@ import onnx
 from torch import nn
 
 from . import progress
-from .agreement import agree
 from .artifact import Artifact, export
 from .capturing.exporter import Translations
 from .capturing.graph import Graph, capture
+from .divergence import verify
 from .errors import ExportError, WorkbenchError
 from .text import html_table, table
 
@@ -155,7 +155,7 @@ def _rung(graph: Graph, opset: int, translations: Translations | None) -> Rung:
 def _difference(graph: Graph, artifact: Artifact) -> str:
     args, kwargs = graph.program.example_inputs
     try:
-        agreement = agree(graph.model, artifact, *args, **kwargs)
+        agreement = verify(graph.model, artifact, *args, **kwargs)
     except WorkbenchError as error:
         return str(error).splitlines()[0]
-    return "" if agreement else agreement.worst.reason
+    return "" if agreement else agreement.worst.said

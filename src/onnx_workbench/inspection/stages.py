@@ -13,6 +13,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch import nn
 
+from ..agreement import Agreement
 from ..artifact import Artifact, export
 from ..capturing import exporter
 from ..capturing.graph import Graph, capture
@@ -36,6 +37,12 @@ _OTHER_WAY = (
     "when it is captured, as by torch.compiler.is_exporting() or a fast path of a layer. Do in "
     "both what is right; torch.backends.mha.set_fastpath_enabled(False) turns off the one of "
     "nn.TransformerEncoder and nn.MultiheadAttention."
+)
+
+_DRAWN = (
+    "Draw nothing in eval mode (F.dropout takes training=self.training), or take the noise as an "
+    "input. A seed does not reach the file: numbers that are always the same belong into a buffer, "
+    "drawn once in __init__."
 )
 
 OLDEST = 18
@@ -233,14 +240,27 @@ def _numbers(case: Case) -> Iterator[Finding]:
         yield _restless(case)
         return
     agreement = verify(case.model, case.artifact, *case.args, **case.kwargs)
-    line, where = _first_line(case) if not agreement else (None, "")
+    line, why, repair = _first_line(case) if not agreement else (None, "", "")
     for index, leaf in enumerate(agreement.leaves):
         if leaf.reason:
             at = line or facts.output_line(case.artifact, index)
-            yield Finding("numbers", "wrong", f"{leaf.path} differs: {leaf.reason}", at, where)
+            said = f"{leaf.path} differs: {leaf.said}{why}"
+            yield Finding("numbers", "wrong", said, at, repair)
     if agreement:
-        count = plural(len(agreement.leaves), "output")
-        yield Finding("numbers", "ok", f"{count} within tolerance")
+        yield Finding("numbers", "ok", _agreeing(agreement))
+
+
+def _agreeing(agreement: Agreement) -> str:
+    """How many outputs agree, and those whose error is rounding alone."""
+    count = plural(len(agreement.leaves), "output")
+    rounded = [leaf for leaf in agreement.leaves if leaf.note]
+    if not rounded:
+        return f"{count} within tolerance"
+    largest = max(leaf.relative for leaf in rounded)
+    return (
+        f"{count} as near to float64 as PyTorch: {len(rounded)} with rounding beyond tolerance, "
+        f"relative {largest:.1e}"
+    )
 
 
 def _restless(case: Case) -> Finding:
@@ -254,22 +274,24 @@ def _restless(case: Case) -> Finding:
         "wrong",
         "The model is random: two runs of it on the same inputs differ",
         facts.random_line(case.graph),
-        "Draw nothing in eval mode (F.dropout takes training=self.training), or take the "
-        "noise as an input.",
+        _DRAWN,
     )
 
 
-def _first_line(case: Case) -> tuple[Line | None, str]:
-    """Where the values first part, and what is known of it."""
+def _first_line(case: Case) -> tuple[Line | None, str, str]:
+    """Where the values first part, why, and what usually helps."""
     if case.artifact.translated is None:
-        return None, "The line makes the output; the fault may stand before it."
+        return None, "", "The line makes the output; the fault may stand before it."
     inside = verify(case.model, case.artifact, *case.args, values=True, **case.kwargs)
-    if inside.first is None:
-        captured = case.graph.program.module().forward  # the module itself has no eval()
-        if not verify(case.model, captured, *case.args, **case.kwargs):
-            return None, _OTHER_WAY
-        return None, "Every value that can be compared agrees: look at what cannot."
-    return inside.first.line, f"{inside.first.node} is the first value that is wrong."
+    if inside.first:
+        first = inside.first
+        return first.line, f". {first.node} is the first that is wrong: {first.reason}", first.repair
+    if inside.random:
+        operator, line = next(iter(inside.random.items()))
+        return line, f". {operator} draws random numbers, which the file draws anew", _DRAWN
+    if not inside.captured:
+        return None, "", _OTHER_WAY
+    return None, "", "Every value that can be compared agrees: look at what cannot."
 
 
 def _opsets(case: Case) -> Iterator[Finding]:

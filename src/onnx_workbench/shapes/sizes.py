@@ -11,10 +11,11 @@ import sympy
 import torch
 
 from .. import progress
-from ..agreement import agree
+from ..agreement import answer
 from ..artifact import Artifact
 from ..capturing.dims import demanded, finite, limits, name_of, opened
 from ..capturing.graph import Graph
+from ..divergence import verify
 from ..errors import WorkbenchError
 
 AGREE = "agrees"
@@ -265,18 +266,18 @@ def outcome(subject: Subject, moved: Sequence[Place], refused: bool = False) -> 
         failure = _failure(subject.artifact, args, kwargs)
         return (FAILS, failure) if failure else (RUNS, "")
     try:
-        if refused:
-            with torch.no_grad():
-                subject.graph.model(*args, **kwargs)
-            return ANSWERS, ""
-        agreement = agree(subject.graph.model, subject.artifact, *args, **kwargs)
-    except WorkbenchError as error:  # of the file: the model ran before it
-        return FAILS, str(error).splitlines()[0]
+        result = answer(subject.graph.model, args, kwargs)
     except Exception as error:
         said = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
         alone = not refused and not _failure(subject.artifact, args, kwargs)
         return (ALONE if alone else REFUSED), said
-    return (AGREE, "") if agreement else (DIFFERS, agreement.worst.reason)
+    if refused:
+        return ANSWERS, ""
+    try:
+        agreement = verify(lambda *_, **__: result, subject.artifact, *args, **kwargs)
+    except WorkbenchError as error:
+        return FAILS, str(error).splitlines()[0]
+    return (AGREE, "") if agreement else (DIFFERS, agreement.worst.said)
 
 
 def _failure(artifact: Artifact, args: tuple, kwargs: Mapping[str, Any]) -> str:

@@ -1,0 +1,255 @@
+"""Why one value of a file is not the model's: its node alone, in float64, and its numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import fx
+
+from .agreement import Tolerance, coarsest, distance, plain
+from .text import plural, shaped
+
+_AS_NEAR = 4.0
+"""Two ways to add the same numbers are this far apart in their largest errors, and no fault."""
+_LARGEST = 1e3
+"""Rounding, in steps of the dtype at the largest number of the node: beyond it is no rounding."""
+
+_DOUBLE = {
+    torch.float16: torch.float64,
+    torch.bfloat16: torch.float64,
+    torch.float32: torch.float64,
+    torch.complex32: torch.complex128,
+    torch.complex64: torch.complex128,
+}
+
+
+@dataclass(frozen=True)
+class Cause:
+    """``reason`` says why a value differs, ``repair`` what usually helps. ``rounding`` is True
+    where ONNX Runtime computes the node as exactly as PyTorch, from the same inputs."""
+
+    reason: str
+    repair: str
+    rounding: bool = False
+
+
+ROUNDING = Cause("from the same inputs ONNX Runtime is as near to float64 as PyTorch", "", True)
+UNKNOWN = Cause(
+    "from the same inputs ONNX Runtime computes other numbers than PyTorch",
+    "Write the line with other operators, or hand export() an onnxscript function for its "
+    "operator in `custom_translation_table`.",
+)
+
+
+def of_kind(reference: torch.Tensor, value: torch.Tensor) -> Cause:
+    """Of two values of another shape or dtype."""
+    have, got = (shaped(tensor.dtype, tensor.shape) for tensor in (reference, value))
+    if reference.dtype != value.dtype:
+        repair = (
+            "Cast at this line: compute in a dtype that ONNX has the operator for, such as "
+            f"x.to(torch.int32), and cast the result with .to({reference.dtype})."
+        )
+    else:
+        repair = "Say the shape at this line with reshape or expand, or write it otherwise."
+    return Cause(f"PyTorch makes {have} and the file {got}", repair)
+
+
+def of_numbers(
+    node: fx.Node,
+    given: Mapping[fx.Node, Any],
+    constants: Callable[[str], Any],
+    reference: torch.Tensor,
+    alone: torch.Tensor,
+    tolerance: Tolerance,
+) -> Cause:
+    """Of a node that ONNX Runtime computed ``alone`` from PyTorch's own inputs.
+
+    Args:
+        given: the values in PyTorch that the node is computed from, over other nodes maybe.
+        constants: an attribute of the graph by name.
+    """
+    if not distance(reference, alone, tolerance).wrong:
+        return ROUNDING
+    inputs = [plain(value) for value in given.values() if isinstance(value, torch.Tensor)]
+    if _as_near(node, given, constants, inputs, plain(reference), plain(alone)):
+        return ROUNDING
+    found = _special(_operator(node), inputs, plain(reference), plain(alone))
+    return next(found, UNKNOWN)
+
+
+def _as_near(
+    node: fx.Node,
+    given: Mapping[fx.Node, Any],
+    constants: Callable[[str], Any],
+    inputs: Sequence[torch.Tensor],
+    reference: torch.Tensor,
+    alone: torch.Tensor,
+) -> bool:
+    """Whether ``alone`` is as near to the node in float64 as the reference is, or as the node is
+    when its inputs move by their last bit."""
+    dtype = coarsest(reference.dtype, *(tensor.dtype for tensor in inputs))
+    if dtype is None:
+        return False
+    try:
+        exact = plain(_recomputed(node, given, constants, _double))
+        nudged = plain(_recomputed(node, given, constants, lambda v: _nudged(_double(v), v)))
+    except Exception:  # an operator that has no float64
+        return False
+    if not exact.shape == nudged.shape == reference.shape:
+        return False
+    step = torch.finfo(dtype).eps * max(map(_peak, (exact, *inputs)), default=0.0)
+    off, moved, ours = (_far(exact, value) for value in (reference, nudged, alone))
+    if off > _LARGEST * step:  # then float64 computes something else
+        return False
+    return ours <= _AS_NEAR * max(off, moved if moved <= _LARGEST * step else 0.0)
+
+
+def _recomputed(
+    node: fx.Node,
+    given: Mapping[fx.Node, Any],
+    constants: Callable[[str], Any],
+    cast: Callable[[Any], Any],
+) -> Any:
+    """The node from the values given, each cast, and dtypes among its arguments with them."""
+    done: dict[fx.Node, Any] = {}
+
+    def of(one: fx.Node) -> Any:
+        if one not in done:
+            done[one] = cast(given[one]) if one in given else made(one)
+        return done[one]
+
+    def made(one: fx.Node) -> Any:
+        if one.op == "get_attr":
+            return cast(constants(str(one.target)))
+        args, kwargs = fx.map_arg((one.args, one.kwargs), of)
+        args, kwargs = pytree.tree_map_only(torch.dtype, _wide, (args, kwargs))
+        return one.target(*args, **kwargs)  # type: ignore[operator]
+
+    with torch.no_grad():
+        return made(node)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return _DOUBLE.get(dtype, dtype)
+
+
+def _double(value: Any) -> Any:
+    return value.to(_wide(value.dtype)) if isinstance(value, torch.Tensor) else value
+
+
+def _nudged(value: Any, narrow: Any) -> Any:
+    """Each number a last bit of its own dtype up or down."""
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        return value
+    signs = torch.randint(2, value.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return value * (1 + torch.finfo(narrow.dtype).eps * signs.to(value.device))
+
+
+def _peak(tensor: torch.Tensor) -> float:
+    if not tensor.numel():
+        return 0.0
+    return float(_wider(tensor).abs().nan_to_num(nan=0.0, posinf=0.0).max())
+
+
+def _far(exact: torch.Tensor, value: torch.Tensor) -> float:
+    return distance(_wider(exact), _wider(value), (0.0, 0.0)).worst
+
+
+def _wider(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+
+
+def _operator(node: fx.Node) -> str:
+    """The operator of a node; for an item of a tuple, that which made the tuple."""
+    whole = node.args[0] if getattr(node.target, "__name__", "") == "getitem" else node
+    return str(whole.target if isinstance(whole, fx.Node) else node.target)
+
+
+# ---------------------------------------------------------------- what is special about the numbers
+
+
+def _special(
+    operator: str, inputs: Sequence[torch.Tensor], a: torch.Tensor, b: torch.Tensor
+) -> Iterator[Cause]:
+    wrong = ~((a == b) | ((a != a) & (b != b)))
+    if any(_tied(tensor, a, b) for tensor in inputs):
+        yield Cause(
+            "ties: equal values, of which PyTorch and ONNX Runtime choose others",
+            "Do not rely on the order of equal values, or make it one: sort with stable=True, or "
+            "break ties by position, x - 1e-6 * torch.arange(x.shape[-1]).",
+        )
+    if re.search(r"softmax|attention", operator) and any(map(_masks_a_row, inputs)):
+        yield Cause(
+            "a row that is masked as a whole: a softmax over nothing has no answer, and each "
+            "runtime gives another",
+            "Keep one position of each row, or set the rows that have none with torch.where.",
+        )
+    odd = [int(wrong.logical_and(~part.isfinite()).sum()) for part in (a, b)]
+    if any(odd):
+        yield Cause(
+            f"NaN or infinity: at what differs PyTorch has {odd[0]:,} of them, the file {odd[1]:,}",
+            "Keep them out of this line: clamp what is divided by, take a logarithm of or "
+            "exponentiate, and mask with torch.finfo(x.dtype).min instead of -inf.",
+        )
+    if re.search(r"div|remainder|fmod|floor|ceil|trunc|round|mod|shift", operator):
+        yield from _rounded(operator, inputs, wrong)
+
+
+def _tied(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether ``a`` and ``b`` are indices of equal values in ``x``, along some dimension."""
+    if {a.dtype, b.dtype} != {torch.int64} or not x.numel() or not a.numel():
+        return False
+    for axis in range(-1, x.dim()):
+        table = x.flatten() if axis < 0 else x
+        whole = a.dim() == table.dim()
+        one, other = (i if whole or table.dim() == 1 else i.unsqueeze(axis) for i in (a, b))
+        one, other = (i.flatten() if table.dim() == 1 else i for i in (one, other))
+        try:
+            first, second = (table.gather(max(axis, 0), i) for i in (one, other))
+        except (RuntimeError, IndexError):
+            continue
+        if torch.equal(first, second):
+            return True
+    return False
+
+
+def _masks_a_row(mask: torch.Tensor) -> bool:
+    if not mask.dim() or not mask.numel():
+        return False
+    if mask.dtype == torch.bool:
+        return bool((~mask).all(-1).any())
+    if not mask.is_floating_point():
+        return False
+    return bool((mask <= torch.finfo(mask.dtype).min / 2).all(-1).any())
+
+
+def _rounded(operator: str, inputs: Sequence[torch.Tensor], wrong: torch.Tensor) -> Iterator[Cause]:
+    """Division, remainder and rounding, where they differ by a convention."""
+    at = [_at(tensor, wrong) for tensor in inputs]
+    at = [found for found in at if found is not None and not found.is_complex()]
+    count = plural(int(wrong.sum()), "number")
+    halves = any(bool((found.double().frac().abs() == 0.5).all()) for found in at)
+    if halves and "round" in operator:
+        yield Cause(
+            f"halves: all {count} that differ end in .5, which PyTorch rounds to the even number",
+            "Write the rounding out, torch.floor(x + 0.5), where halves matter.",
+        )
+    if at and bool(torch.stack([found < 0 for found in at]).any(0).all()):
+        yield Cause(
+            f"negative numbers: all {count} that differ have a negative operand, which "
+            f"{operator} and the file round another way",
+            "Write the rounding out: torch.div(x, y, rounding_mode='floor') or 'trunc', and "
+            "x - y * torch.floor(x / y) for a remainder.",
+        )
+
+
+def _at(tensor: torch.Tensor, wrong: torch.Tensor) -> torch.Tensor | None:
+    try:
+        return tensor.broadcast_to(wrong.shape)[wrong]
+    except RuntimeError:
+        return None
