@@ -178,23 +178,28 @@ class Half(nn.Module):
 )
 def test_the_tolerance_is_that_of_the_computation(inside, outside, error):
     model, x = Half(inside, outside).eval(), torch.randn(4, 64)
-    off = lambda part: (
-        lambda x: tuple(  # noqa: E731
-            y * (1 + error * (i == part)) for i, y in enumerate(model(x))
-        )
-    )
+
+    def off(part, error=error):
+        return lambda x: tuple(y * (1 + error * (i == part)) for i, y in enumerate(model(x)))
+
     assert verify(model, off(0), x)
-    assert not verify(model, lambda x: (model(x)[0] * (1 + 20 * error), model(x)[1]), x)
+    assert not verify(model, off(0, 20 * error), x)
     if inside != torch.float32:
         assert not verify(model, off(1), x), "the other result is computed in float32"
 
 
 def test_a_lookup_in_a_coarse_table_rounds_nothing():
     table = torch.randn(10, 8).half()
-    looks = lambda index: table[index].float() * 2  # noqa: E731
-    assert not verify(looks, lambda index: looks(index) * (1 + 1e-3), torch.tensor([1, 3]))
-    adds = lambda index: (table[index] + table[0]).float()  # noqa: E731
-    assert verify(adds, lambda index: adds(index) * (1 + 1e-3), torch.tensor([1, 3]))
+
+    def looks(index):
+        return table[index].float() * 2
+
+    def adds(index):
+        return (table[index] + table[0]).float()
+
+    index = torch.tensor([1, 3])
+    assert not verify(looks, lambda index: looks(index) * (1 + 1e-3), index)
+    assert verify(adds, lambda index: adds(index) * (1 + 1e-3), index)
 
 
 # ---------------------------------------------------------------- results of other kinds

@@ -16,7 +16,7 @@ from torch import nn
 
 import onnx_workbench as ow
 from onnx_workbench import agreement, divergence, runtime
-from onnx_workbench.errors import InputError
+from onnx_workbench.errors import ExportError, InputError
 
 X = torch.linspace(-2, 2, 24).reshape(4, 6)
 
@@ -450,13 +450,28 @@ class Shifted(nn.Module):
     def forward(self, x):
         y = x + 1
         z = y >> 1  # shift
-        return (z.reshape(2, 2) + 1).float()
+        return z.reshape(2, 2)
+
+
+class AddsBehind(Shifted):
+    def forward(self, x):
+        z = x >> 1  # shift
+        return z.reshape(2, 2) + x.reshape(2, 2)
+
+
+UINT8 = torch.tensor([200, 7, 9, 251], dtype=torch.uint8)
+
+
+def test_another_dtype_that_keeps_the_file_from_loading_is_blamed_at_its_node(tmp_path):
+    with pytest.raises(ExportError) as caught:
+        ow.export(AddsBehind().eval(), tmp_path / "m.onnx", UINT8)
+    assert caught.value.line.text.endswith("# shift")
 
 
 def test_another_dtype_is_blamed_at_its_node_and_never_on_the_next_line(tmp_path):
-    x = torch.tensor([200, 7, 9, 251], dtype=torch.uint8)
+    x = UINT8
     model = Shifted().eval()
-    file = ow.export(model, tmp_path / "m.onnx", x, translations=WRONG)
+    file = ow.export(model, tmp_path / "m.onnx", x)
     found = ow.verify(model, file, x, values=True)
     assert found.first.line.text.endswith("# shift")
     assert "uint8[4]" in found.first.reason
@@ -524,3 +539,45 @@ def test_a_fault_that_reaches_no_output_changes_no_verdict(tmp_path):
     assert found
     assert found.first.fx == "sin"
     assert repr(found).startswith("AGREE: the outputs; inside, first at ")
+
+
+class FromGenerator(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.source = torch.Generator().manual_seed(3)
+
+    def forward(self, x):
+        noise = torch.empty(6).normal_(generator=self.source)  # draw
+        return x + noise
+
+
+class Reseeded(nn.Module):
+    def forward(self, x):
+        torch.manual_seed(7)
+        return x * torch.bernoulli(torch.full((6,), 0.5))  # draw
+
+
+def test_numbers_from_a_generator_are_named_where_they_are_drawn(tmp_path):
+    with pytest.raises(ExportError, match="draws random numbers") as caught:
+        ow.export(FromGenerator().eval(), tmp_path / "m.onnx", X)
+    assert caught.value.line.text.endswith("# draw")
+    assert "buffer" in caught.value.hint
+
+
+def test_the_audit_of_a_model_with_a_seed_of_its_own_says_that_it_draws():
+    report = ow.audit(Reseeded().eval(), X, skip={"opsets", "size", "latency", "hot lines"})
+    (found,) = [finding for finding in report.faults if finding.stage == "numbers"]
+    assert "draws random numbers" in found.sentence
+    assert found.line.text.endswith("# draw")
+    assert "buffer" in found.repair
+
+
+def test_the_audit_states_size_cause_and_repair_of_wrong_numbers():
+    x = torch.zeros(2, 40)
+    x[:, 7:30] = 3.0
+    report = ow.audit(Ties().eval(), x, skip={"opsets", "size", "latency", "hot lines"})
+    (found,) = report.faults
+    assert found.line.text.endswith("# tie")
+    assert "by up to" in found.sentence
+    assert "ties" in found.sentence
+    assert "stable=True" in found.repair

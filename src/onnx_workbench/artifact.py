@@ -117,7 +117,7 @@ def export(
         step("check")
         got = _check_file(draft, opset)
         step("load")
-        _check_loads(draft, provider, got)
+        _check_loads(draft, provider, got, translated)
         return Artifact(_publish(draft, target), provider, signature, graph, translated)
 
 
@@ -505,7 +505,9 @@ def _check_file(draft: Path, asked: int | None) -> int:
     return got
 
 
-def _check_loads(draft: Path, provider: str, got: int) -> None:
+def _check_loads(
+    draft: Path, provider: str, got: int, translated: ExportedProgram | None = None
+) -> None:
     try:
         runtime.open_session(draft, provider)
     except LoadError as error:
@@ -513,20 +515,39 @@ def _check_loads(draft: Path, provider: str, got: int) -> None:
         raise ExportError(
             f"ONNX Runtime rejects what the exporter wrote. {said}",
             error.hint,
-            _line_of_rejected(draft, said),
+            _line_of_rejected(draft, said, translated),
             step="load",
             got=got,
         ) from error
 
 
-def _line_of_rejected(draft: Path, said: str) -> Line | None:
-    """ONNX Runtime names the node that it has no kernel for; its metadata has the line."""
+def _line_of_rejected(draft: Path, said: str, translated: ExportedProgram | None) -> Line | None:
+    """ONNX Runtime names the node that it has no kernel for, or that gets another dtype than it
+    takes: then the FX node whose value has this dtype in the file alone is to blame."""
+    proto = onnx.load(draft, load_external_data=False)
+    if translated and "bound to different types" in said:
+        made = _dtypes(proto)
+        for node in translated.graph.nodes:
+            dtype = getattr(node.meta.get("val"), "dtype", None)
+            if dtype and node.name in made and str(dtype) != f"torch.{made[node.name]}":
+                return user_line(node.meta.get("stack_trace"))
     names = re.findall(r"name '([^']+)'|in node \(([^)]+)\)", said)
-    for node in onnx.load(draft, load_external_data=False).graph.node:
+    for node in proto.graph.node:
         if any(node.name in found for found in names):
             told = {entry.key: entry.value for entry in node.metadata_props}
             return user_line(told.get("pkg.torch.onnx.stack_trace"))
     return None
+
+
+def _dtypes(proto: onnx.ModelProto) -> dict[str, str]:
+    """The dtype of each value that onnx can infer."""
+    graph = onnx.shape_inference.infer_shapes(proto).graph
+    kinds = {v.name: v.type.tensor_type.elem_type for v in graph.value_info}
+    return {
+        name: onnx.helper.tensor_dtype_to_np_dtype(kind).name
+        for name, kind in kinds.items()
+        if kind
+    }
 
 
 def _publish(draft: Path, target: Path) -> Path:

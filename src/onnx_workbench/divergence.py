@@ -452,13 +452,14 @@ class _Beside(fx.Interpreter):
         folded = None if name else self.exposed.weight(node.name)
         grain = self.grains.of(result)
         found = None if folded is None else _error(result, folded, self.tolerance, grain)
-        if found:  # computed at export, and a weight of the file
+        if found and node not in self.tainted:  # computed at export, and a weight of the file
             self.names[node], self.errors[node] = node.name, found
             return
         if name:
             self.names[node] = name
         if not name or node in self.tainted:
-            self.apart.setdefault(RANDOM if name else GONE, []).append(name or node.name)
+            reason = RANDOM if node in self.tainted else GONE
+            self.apart.setdefault(reason, []).append(name or node.name)
             return
         self.held[node] = (name, result, grain)
         if size:

@@ -89,7 +89,8 @@ def translate(
                 custom_translation_table=dict(translations or {}),
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        raise ExportError(*_untranslated(error), _untranslated_line(error, program)) from error
+        why = _seeded(program) or (*_untranslated(error), _untranslated_line(error, program))
+        raise ExportError(*why) from error
     assert onnx_program is not None  # only dynamo=False returns None
     _settle(onnx_program)
     return onnx_program
@@ -159,6 +160,18 @@ def _without_constants(program: ExportedProgram) -> ExportedProgram:
     assert root is not None
     root.out_spec = pytree.tree_structure((0,) * users)
     return program
+
+
+def _seeded(program: ExportedProgram) -> tuple[str, str, Line | None] | None:
+    """The first operator that draws from a generator, which torch.onnx cannot decompose."""
+    for node in program.graph.nodes:
+        if node.kwargs.get("generator") is not None:
+            return (
+                f"{node.target} draws random numbers from a torch.Generator, and a file has none.",
+                "draw them once, in __init__, and keep them in a buffer; or take them as an input.",
+                user_line(node.meta.get("stack_trace")),
+            )
+    return None
 
 
 def _untranslated_line(error: BaseException | None, program: ExportedProgram) -> Line | None:

@@ -285,7 +285,8 @@ def _first_line(case: Case) -> tuple[Line | None, str, str]:
     inside = verify(case.model, case.artifact, *case.args, values=True, **case.kwargs)
     if inside.first:
         first = inside.first
-        return first.line, f". {first.node} is the first that is wrong: {first.reason}", first.repair
+        name = first.node or first.name
+        return first.line, f". {name} is the first that is wrong: {first.reason}", first.repair
     if inside.random:
         operator, line = next(iter(inside.random.items()))
         return line, f". {operator} draws random numbers, which the file draws anew", _DRAWN

@@ -11,7 +11,6 @@ import torch
 from onnxscript import opset20 as op
 from torch import nn
 
-from ...agreement import agree
 from ...artifact import export
 from ...divergence import Divergence, Step, verify
 from ...errors import ExportError
