@@ -483,41 +483,66 @@ def test_another_dtype_is_blamed_at_its_node_and_never_on_the_next_line(tmp_path
 
 
 class Cancels(nn.Module):
-    """A small difference of large sums, and the logarithm of it."""
+    """A small difference of large sums, and its logarithm."""
 
     def forward(self, x):
-        y = x.exp().sum(-1, keepdim=True)
-        z = (y - y.mean()).abs()  # what is left is rounding
-        return torch.log(z + 1e-12)
+        y = x.sum(-1, keepdim=True)
+        return torch.log(y.abs())
 
 
-def test_rounding_that_grows_is_no_fault_and_says_so(tmp_path):
-    x = torch.linspace(0, 9, 4096).expand(3, -1) + torch.tensor([[0.0], [1e-7], [3e-7]])
-    model = Cancels().eval()
-    file = ow.export(model, tmp_path / "m.onnx", x)
-    found = ow.verify(model, file, x, values=True)
-    if not any(leaf.note for leaf in found.outputs.leaves):
-        pytest.skip("both backends round alike on this machine")
-    assert found
+class Spread(nn.Module):
+    """A variance that is small beside the mean."""
+
+    def forward(self, x):
+        return ((x * x).mean(-1) - x.mean(-1) ** 2).abs().sqrt()
+
+
+def cancelling():
+    source = torch.Generator().manual_seed(0)
+    half = torch.randn(3, 4096, generator=source) * 1e4
+    mixed = half[:, torch.randperm(4096, generator=source)]
+    return torch.cat([half + 1e-3, -mixed], -1)
+
+
+@pytest.mark.parametrize(
+    ("model", "x"), [(Cancels(), cancelling()), (Spread(), torch.rand(4, 1000) * 0.01 + 100)]
+)
+def test_rounding_that_grows_is_no_fault_and_says_so(model, x, tmp_path):
+    found = diverged(model, tmp_path, x=x)
+    assert any(leaf.note for leaf in found.outputs.leaves), "both round otherwise"
+    assert found, found
     assert found.first is None
     assert found.rounding
     assert "rounding" in repr(found)
-    assert ow.verify(model, file, x)
+    assert ow.verify(model, ow.export(model, tmp_path / "again.onnx", x), x)
+    report = ow.audit(model, x, skip={"opsets", "size", "latency", "hot lines"})
+    assert report, report
+    assert any("as near to float64" in finding.sentence for finding in report.findings)
 
 
 def test_a_fault_behind_rounding_is_still_a_fault(tmp_path):
-    class Both(nn.Module):
+    class Both(Spread):
         def forward(self, x):
-            y = torch.cos(x)
-            return torch.sin(y + 1) + 1
+            return torch.sin(super().forward(x)) + 1
 
-    def rounds(x):  # off by less than its tolerance where it stands, and by more than the next's
-        return op.Cast(op.Cast(op.Cos(x), to=10), to=1)
-
-    table = {torch.ops.aten.cos.default: rounds, **WRONG}
-    found = diverged(Both(), tmp_path, translations=table)
+    found = diverged(Both(), tmp_path, x=torch.rand(4, 1000) * 0.01 + 100, translations=WRONG)
+    assert found.rounding
     assert not found
-    assert found.first.fx in {"cos", "sin"}
+    assert (found.first.fx, found.first.rounding) == ("sin", False)
+
+
+def test_a_step_is_no_rounding(tmp_path):
+    class Floors(nn.Module):
+        def forward(self, x):
+            return torch.floor(x / 2)
+
+    def trunc(x):
+        return op.Cast(op.Cast(x, to=7), to=1)
+
+    table = {torch.ops.aten.floor.default: trunc}
+    found = diverged(Floors(), tmp_path, x=torch.arange(-7.0, 7.0), translations=table)
+    assert not found
+    assert "negative" in found.first.reason
 
 
 @pytest.mark.parametrize("translations", [None, WRONG])

@@ -16,6 +16,8 @@ from .text import plural, shaped
 
 _AS_NEAR = 4.0
 """Two ways to add the same numbers are this far apart in their largest errors, and no fault."""
+_BITS, _NUDGES = 8.0, 4
+"""Last bits of the inputs that a node may be off by, and how often they are moved at random."""
 _LARGEST = 1e3
 """Rounding, in steps of the dtype at the largest number of the node: beyond it is no rounding."""
 
@@ -97,16 +99,23 @@ def _as_near(
         return False
     try:
         exact = plain(_recomputed(node, given, constants, _double))
-        nudged = plain(_recomputed(node, given, constants, lambda v: _nudged(_double(v), v)))
+        source = torch.Generator().manual_seed(0)
+        nudged = [
+            plain(_recomputed(node, given, constants, lambda value: _nudged(value, source)))
+            for _ in range(_NUDGES)
+        ]
     except Exception:  # an operator that has no float64
         return False
-    if not exact.shape == nudged.shape == reference.shape:
+    if any(tensor.shape != reference.shape for tensor in (exact, *nudged)):
         return False
     step = torch.finfo(dtype).eps * max(map(_peak, (exact, *inputs)), default=0.0)
-    off, moved, ours = (_far(exact, value) for value in (reference, nudged, alone))
+    off, ours = _far(exact, reference), _far(exact, alone)
+    moved = max(_far(exact, value) for value in nudged)
     if off > _LARGEST * step:  # then float64 computes something else
         return False
-    return ours <= _AS_NEAR * max(off, moved if moved <= _LARGEST * step else 0.0)
+    if moved > _LARGEST * step:  # the node is a step, such as a rounding
+        moved = 0.0
+    return ours <= max(_AS_NEAR * off, _BITS * moved)
 
 
 def _recomputed(
@@ -142,12 +151,12 @@ def _double(value: Any) -> Any:
     return value.to(_wide(value.dtype)) if isinstance(value, torch.Tensor) else value
 
 
-def _nudged(value: Any, narrow: Any) -> Any:
-    """Each number a last bit of its own dtype up or down."""
+def _nudged(value: Any, source: torch.Generator) -> Any:
+    """In float64, with each number a last bit of its own dtype up or down."""
     if not isinstance(value, torch.Tensor) or not value.is_floating_point():
-        return value
-    signs = torch.randint(2, value.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    return value * (1 + torch.finfo(narrow.dtype).eps * signs.to(value.device))
+        return _double(value)
+    signs = torch.randint(2, value.shape, generator=source) * 2 - 1
+    return _double(value) * (1 + torch.finfo(value.dtype).eps * signs.to(value.device))
 
 
 def _peak(tensor: torch.Tensor) -> float:
