@@ -235,10 +235,8 @@ def test_dimensions_that_are_kept_only_while_they_are_equal_are_found_and_named(
     assert batch.repair.startswith("Give both one name, or the same Dim.")
     (clash,) = found.clashes
     assert clash.dimensions == ("x.shape[0]", "x.shape[1]")
-    assert str(clash) == (
-        "at x.shape[0] = 2 and x.shape[1] = 3: differs: 6 of 6 differ, and only where both are "
-        "equal it agrees"
-    )
+    assert str(clash).startswith("at x.shape[0] = 2 and x.shape[1] = 3: differs: 6 of 6 differ, ")
+    assert str(clash).endswith(", and only where both are equal it agrees")
 
 
 def test_dimensions_move_together_upwards_and_downwards_and_never_to_one_size():
@@ -279,7 +277,7 @@ def test_dimensions_that_fail_together_without_being_equal_are_told(monkeypatch,
     assert repr(found).startswith(
         "BROKEN: 2 dynamic dimensions, kept one at a time and not together\n"
     )
-    assert repr(found).endswith("\nat x.shape[0] = 2 and y.shape[0] = 3: differs: 6 of 6 differ")
+    assert "\nat x.shape[0] = 2 and y.shape[0] = 3: differs: 6 of 6 differ, by " in repr(found)
 
 
 # ---------------------------------------------------------------- not kept, and who did it

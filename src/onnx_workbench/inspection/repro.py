@@ -179,7 +179,9 @@ def difference(x, y, relative, absolute):
         return f"{x.dtype} {list(x.shape)}, and the file gives {y.dtype} {list(y.shape)}"
     if x.is_floating_point():
         x, y = x.double(), y.double()
-    wrong = ~y.isclose(x, rtol=relative, atol=absolute, equal_nan=True)
+    finite = x[x.isfinite()].abs().double()
+    largest = (float(finite.max()) if finite.numel() else 0.0) or 1.0
+    wrong = ~y.isclose(x, rtol=relative, atol=absolute * largest, equal_nan=True)
     worst = float((x.double() - y.double()).abs().max()) if wrong.any() else 0.0
     return f"{int(wrong.sum()):,} of {x.numel():,} differ, at most by {worst}" if worst else ""
 
