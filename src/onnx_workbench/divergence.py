@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
@@ -31,7 +32,7 @@ from .agreement import (
 )
 from .artifact import Artifact
 from .causes import Cause
-from .errors import InputError, WorkbenchError
+from .errors import InputError, RunError, WorkbenchError
 from .exposed import Exposed
 from .lines import lineage
 from .lines.folding import key_of
@@ -116,6 +117,7 @@ def verify(
     Raises:
         InputError: what was passed cannot be called or refuses the arguments, ``tolerance`` is
             none, or ``b`` has no graph to look into.
+        RunError: with ``values``, the graph does not run on these sizes.
 
     >>> verify(torch.exp, lambda x: 1 + x, torch.tensor([0.0, 1.0]))
     DIFFERENT: 1 of 1 output differs
@@ -124,13 +126,17 @@ def verify(
     result  float32[2]  7.18e-01       [1]  2.40e-01  1e-04,1e-05  1 of 2 differ
     """
     bounds = checked(tolerance)
-    program = _program(b) if values else getattr(b, "translated", None)
+    if values:
+        _check_graph(b)
     named = {"a": a, "b": b}
     results = [_answer(name, function, args, kwargs) for name, function in named.items()]
     outputs = compare(*results, bounds)
-    if program and isinstance(b, Artifact) and (values or not outputs):
-        inside = _inside(b, program, args, kwargs, results, bounds)
-        return inside if values else inside.outputs
+    if values:
+        return _inside(b, args, kwargs, results, bounds)
+    if not outputs and isinstance(b, Artifact) and b.translated:
+        with suppress(WorkbenchError):  # the graph does not run on these sizes
+            return _inside(b, args, kwargs, results, bounds).outputs
+        return outputs
     if outputs or bounds or not any(leaf.worst for leaf in outputs.leaves):
         return outputs
     found = [Grains.of_call(function, args, kwargs) for function in named.values()]
@@ -158,16 +164,14 @@ def _answer(name: str, function: Callable[..., Any], args: tuple, kwargs: Mappin
 
 
 def _inside(
-    artifact: Artifact,
-    program: ExportedProgram,
+    artifact: Any,
     args: tuple,
     kwargs: Mapping[str, Any],
     results: Sequence[Any],
     tolerance: Tolerance | None,
 ) -> Divergence:
     """The values of a file beside those of the graph that it was translated from."""
-    assert artifact.signature is not None
-    run = _Beside(program, artifact, artifact.feeds(*args, **kwargs), tolerance)
+    run = _Beside(artifact.translated, artifact, artifact.feeds(*args, **kwargs), tolerance)
     leaves = artifact.signature.flatten(args, dict(kwargs))
     made = run.along(leaves)
     result = artifact.signature.unflatten(made)
@@ -355,7 +359,7 @@ def _verdict(step: Step, largest: bool) -> str:
     return ", ".join([*words, "the largest"] if largest else words)
 
 
-def _program(b: object) -> ExportedProgram:
+def _check_graph(b: object) -> None:
     if not isinstance(b, Artifact):
         raise InputError(
             f"verify(values=True) was given a {type(b).__name__} as 'b', and it looks into an "
@@ -367,7 +371,6 @@ def _program(b: object) -> ExportedProgram:
             "a file, or made with dynamo=False. Pass what export() returned, or leave values=True "
             "out and compare the outputs."
         )
-    return b.translated
 
 
 @dataclass(frozen=True)
@@ -412,7 +415,7 @@ class _Beside(fx.Interpreter):
             torch.random.fork_rng(devices=[]),
             progress.bar(total=total, desc="values", delay=2) as self.bar,
         ):
-            self.run(*_lifted(self.program, leaves), enable_io_processing=False)
+            self.run(*lifted(self.program, leaves), enable_io_processing=False)
             self._flush()
         return self.results
 
@@ -421,8 +424,11 @@ class _Beside(fx.Interpreter):
         if n.op == "output":
             self.results = self._returned(n)
             return None
-        with self.grains:
-            result = super().run_node(n)
+        try:
+            with self.grains:
+                result = super().run_node(n)
+        except Exception as error:
+            raise failure(n, error) from error
         if n.op == "call_function":
             self._hear(n, result)
         return result
@@ -504,7 +510,7 @@ class _Beside(fx.Interpreter):
         if any(error.wrong for error in self.errors.values()):
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 again = _Again(self)
-                again.run(*_lifted(self.program, leaves), enable_io_processing=False)
+                again.run(*lifted(self.program, leaves), enable_io_processing=False)
             for node, cause in again.causes.items():
                 self.errors[node] = replace(self.errors[node], cause=cause)
 
@@ -561,6 +567,18 @@ class _Beside(fx.Interpreter):
                     continue
                 if not torch.equal(ours, theirs):
                     yield str(spec.target)
+
+
+def failure(node: fx.Node, error: Exception) -> RunError:
+    """What to say of a node that fails in PyTorch on a call that the model itself takes."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return RunError(
+        f"The captured graph fails on these sizes, in {node.target}: {type(error).__name__}: "
+        f"{first}",
+        "this line keeps a number of the example's sizes: take it from x.shape, or write the step "
+        "with operators that take any size.",
+        lineage.line_of(key_of(node).trace),
+    )
 
 
 class _Again(fx.Interpreter):
@@ -630,7 +648,7 @@ def _names(node: fx.Node) -> list[str]:
     return [node.name]
 
 
-def _lifted(program: ExportedProgram, leaves: Sequence[torch.Tensor]) -> list[Any]:
+def lifted(program: ExportedProgram, leaves: Sequence[torch.Tensor]) -> list[Any]:
     """The inputs of the graph itself, which takes its weights as inputs too. Run like this, it
     changes none of them."""
     rest = iter(leaves)
