@@ -71,7 +71,13 @@ def report() -> Iterator[str]:
 
 
 def _audited(call: Call, skip: Collection[str] = TIMED) -> ow.inspection.Audit:
-    return ow.audit(call.model, *call.args, dynamic=call.dynamic, opset=call.opset, skip=skip)
+    return ow.audit(
+        call.model,
+        call.args,
+        dynamic_shapes=call.dynamic_shapes,
+        opset_version=call.opset_version,
+        skip=skip,
+    )
 
 
 def _zoo() -> Iterator[str]:
@@ -99,7 +105,7 @@ def _sound() -> Iterator[str]:
     wrong = 0
     for name, case in sound():
         start = perf_counter()
-        audit = ow.audit(case.model, *case.inputs, dynamic=case.dynamic or None, skip=TIMED)
+        audit = ow.audit(case.model, case.inputs, dynamic_shapes=case.dynamic or None, skip=TIMED)
         said = "; ".join(f"{f.stage}: {f.sentence} {f.line or ''}" for f in audit.faults)
         wrong += bool(said)
         yield f"sound {name}: {seconds(perf_counter() - start)}, {said or 'nothing to mend'}"
@@ -129,7 +135,7 @@ def _run(way: str) -> None:
     model = nn.Sequential(*(nn.Linear(width, width, bias=False) for _ in range(10))).eval()
     x = torch.ones(1, width)
     if way == "audit":
-        print(repr(ow.audit(model, x, dynamic={"input": {0: "batch"}})), file=sys.stderr)
+        print(repr(ow.audit(model, x, dynamic_shapes={"input": {0: "batch"}})), file=sys.stderr)
         return
     import tempfile
 

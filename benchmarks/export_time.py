@@ -36,7 +36,7 @@ def pair(name: str, model: nn.Module, x: torch.Tensor) -> Pair:
         path = Path(folder)
         return take_turns(
             f"capture + export / torch.onnx.export, {name}",
-            lambda: ow.export(ow.capture(model, x), path / "ours.onnx"),
+            lambda: ow.export(ow.capture(model, x), f=path / "ours.onnx"),
             lambda: torch.onnx.export(model, (x,), path / "bare.onnx", dynamo=True),
             turns=5,
         )

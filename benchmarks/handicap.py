@@ -20,7 +20,7 @@ Entry = Callable[[], Prepared]
 def entry_of(fn: Any, *args: Any) -> Entry:
     """What ``race`` sends for a contestant at one thread."""
     if hasattr(fn, "entry"):
-        return fn.entry(*args, threads=1)
+        return fn.entry(args, {})
     from onnx_workbench.racing.call import Call
 
     return Call(fn, args)
@@ -43,8 +43,8 @@ class Handicap:
     def __call__(self, *args: Any) -> object:
         return self.fn(*args)
 
-    def entry(self, *args: Any, threads: int = 1) -> Entry:
-        assert threads == 1
+    def entry(self, args: tuple, kwargs: dict[str, Any], threads: int = 1) -> Entry:
+        assert (threads, kwargs) == (1, {})
         return Handicapped(entry_of(self.fn, *args), self.share, self.calls)
 
 

@@ -35,9 +35,9 @@ def report() -> Iterator[str]:
 def _joined(name: str, case: models.Case) -> tuple[str, ...]:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
         path = Path(folder) / "model.onnx"
-        artifact = ow.export(case.model, path, *case.inputs, dynamic=case.dynamic or None)
+        artifact = ow.export(case.model, case.inputs, path, dynamic_shapes=case.dynamic or None)
         start = perf_counter()
-        spots = ow.profile(artifact, *case.inputs, seconds=BUDGET)
+        spots = ow.profile(artifact, case.inputs, seconds=BUDGET)
         repr(spots)
         beyond = perf_counter() - start - BUDGET
     silent = sum(not origin.why for origin in spots.lineage.without)

@@ -109,7 +109,7 @@ def until_interrupted(bout: Bout) -> Iterator[Record]:
     timer = threading.Timer(random.uniform(0.2, 8.0), _interrupt)
     timer.start()
     try:
-        stopped = ow.race({"A": bout.fn}, *bout.inputs).conditions.stopped
+        stopped = ow.race({"A": bout.fn}, bout.inputs).conditions.stopped
     except KeyboardInterrupt:
         stopped = "interrupted before a round"
     if timer.is_alive() and "interrupted" in stopped:  # it was somebody else's
@@ -201,13 +201,13 @@ def _bout(name: str, runtime: str, folder: Path) -> Bout:
     if runtime == "eager":
         return Bout(name, runtime, case.model, case.inputs)
     with warnings.catch_warnings(action="ignore"):
-        artifact = ow.export(case.model, folder / f"{name}.onnx", *case.inputs)
+        artifact = ow.export(case.model, case.inputs, folder / f"{name}.onnx")
     return Bout(name, runtime, artifact, case.inputs)
 
 
 def _raced(bout: Bout, pair: dict[str, Any], truth: float) -> Record:
     before, start, seed = held(), perf_counter(), random.randrange(2**31)
-    race = ow.race(pair, *bout.inputs, seed=seed)
+    race = ow.race(pair, bout.inputs, seed=seed)
     if race.conditions.interrupted:
         raise KeyboardInterrupt
     seconds, left = perf_counter() - start, before ^ held()

@@ -29,11 +29,11 @@ def report() -> Iterator[str]:
     memory that it takes where the values are large."""
     case = models.Case(models.Deep(NODES).eval(), (torch.ones(8),), {})
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
-        graph = ow.capture(case.model, *case.inputs)
-        file = ow.export(graph, Path(folder) / "model.onnx")
+        graph = ow.capture(case.model, case.inputs)
+        file = ow.export(graph, f=Path(folder) / "model.onnx")
         program = exporter.translate(graph.program)
         start = perf_counter()
-        found = ow.verify(case.model, file, *case.inputs, values=True)
+        found = ow.verify(case.model, file, case.inputs, values=True)
         ours = perf_counter() - start
         logging.getLogger("torch").setLevel(logging.ERROR)  # it logs each value that differs
         print("torch.onnx.verification, one session a value ...", file=sys.stderr)
@@ -64,7 +64,7 @@ def _run(way: str) -> None:
     """``values`` also compares what is inside, ``export`` compares nothing."""
     model, x = models.Deep(NODES).eval(), torch.ones(WIDTH)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
-        file = ow.export(model, Path(folder) / "model.onnx", x)
+        file = ow.export(model, x, Path(folder) / "model.onnx")
         if way != "export":
             print(ow.verify(model, file, x, values=way == "values"))
 

@@ -12,7 +12,7 @@ INF, NAN = math.inf, math.nan
 
 
 def same(a, b, **kwargs):
-    return verify(lambda: a, lambda: b, **kwargs)
+    return verify(lambda: a, lambda: b, (), **kwargs)
 
 
 def test_the_worst_number_is_named_with_its_place():

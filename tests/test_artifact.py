@@ -38,13 +38,13 @@ def model():
 @pytest.fixture(scope="module")
 def scores(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("scores") / "scores.onnx"
-    return export(model, path, X, 3, mask=MASK, dynamic=DYNAMIC)
+    return export(model, (X, 3), path, kwargs={"mask": MASK}, dynamic_shapes=DYNAMIC)
 
 
 def test_it_is_called_like_the_model_and_answers_in_its_structure(model, scores):
-    assert verify(model, scores, X, 3, mask=MASK)
+    assert verify(model, scores, (X, 3), {"mask": MASK})
     more = torch.cat([X, X, X])
-    assert verify(model, scores, images=more, scale=3, mask=torch.ones(6, 10))
+    assert verify(model, scores, (), {"images": more, "scale": 3, "mask": torch.ones(6, 10)})
     assert scores(X, 3, mask=MASK)["rest"][1:] == (None, 3)
 
 
@@ -61,8 +61,8 @@ def test_the_repr_is_the_report(scores):
 
 
 def test_a_graph_and_its_model_give_the_same_file(model, scores, tmp_path):
-    graph = capture(model, X, 3, mask=MASK, dynamic=DYNAMIC)
-    again = export(graph, tmp_path / "again.onnx")
+    graph = capture(model, (X, 3), {"mask": MASK}, dynamic_shapes=DYNAMIC)
+    again = export(graph, f=tmp_path / "again.onnx")
     assert again.operations == scores.operations
     assert again.inputs == scores.inputs
 
@@ -78,7 +78,7 @@ def test_one_file_loads_from_an_empty_folder(scores, model, tmp_path):
 def test_weights_past_the_limit_become_one_folder(model, tmp_path, monkeypatch):
     monkeypatch.setattr(artifact, "ONE_FILE_LIMIT", 100)
     for _ in range(2):  # the second time, a folder is there already
-        big = export(model, tmp_path / "big.onnx", X)
+        big = export(model, X, tmp_path / "big.onnx")
         assert big.path == tmp_path / "big" / "big.onnx"
         assert [file.name for file in big.files] == ["big.onnx", "big.onnx.data"]
         assert all(file.is_file() for file in big.files)
@@ -87,7 +87,7 @@ def test_weights_past_the_limit_become_one_folder(model, tmp_path, monkeypatch):
 
 
 def test_an_entry_times_a_session_of_its_own_with_the_threads_asked_for(scores):
-    ready = scores.entry(X, 3, mask=MASK, threads=2)()
+    ready = scores.entry((X, 3), {"mask": MASK}, threads=2)()
     session = ready.run.func.__self__
     assert (session.get_session_options().intra_op_num_threads, ready.threads) == (2, 2)
     assert session is not scores.session
@@ -108,7 +108,7 @@ class Narrow(nn.Module):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
 def test_dtypes_that_numpy_lacks_go_in_and_out_wherever_a_call_is_made(dtype, tmp_path):
     x = torch.linspace(-2, 2, 6).to(dtype).reshape(2, 3).T  # not contiguous
-    narrow = export(Narrow().eval(), tmp_path / "narrow.onnx", x, dynamic={"x": {0: "n"}})
+    narrow = export(Narrow().eval(), x, tmp_path / "narrow.onnx", dynamic_shapes={"x": {0: "n"}})
     assert verify(Narrow().eval(), narrow, x)
     assert [out.dtype for out in narrow(x[:2])] == [torch.float32, dtype]
     inside = verify(Narrow().eval(), narrow, x, values=True)
@@ -118,21 +118,21 @@ def test_dtypes_that_numpy_lacks_go_in_and_out_wherever_a_call_is_made(dtype, tm
     }
     assert inside
     for part in (narrow, narrow.using(bound=True)):
-        ready = pickle.loads(pickle.dumps(part.entry(x)))()
+        ready = pickle.loads(pickle.dumps(part.entry((x,), {})))()
         ready.run()
-    assert narrow.entry(x)().timed.startswith("run_with_ort_values: NumPy lacks a dtype")
+    assert narrow.entry((x,), {})().timed.startswith("run_with_ort_values: NumPy lacks a dtype")
     assert profile(narrow, x, seconds=0).recording.kernels
 
 
 def test_the_tracer_bakes_a_branch_that_capture_refuses_and_cond_keeps(tmp_path):
     up, down = torch.ones(3), -torch.ones(3)
     with pytest.warns(torch.jit.TracerWarning):
-        traced = export(Branch().eval(), tmp_path / "traced.onnx", up, dynamo=False)
+        traced = export(Branch().eval(), up, tmp_path / "traced.onnx", dynamo=False)
     assert verify(Branch().eval(), traced, up)
     assert not verify(Branch().eval(), traced, down)
     with pytest.raises(CaptureError):
-        export(Branch().eval(), tmp_path / "refused.onnx", up)
-    kept = export(Cond().eval(), tmp_path / "kept.onnx", up)
+        export(Branch().eval(), up, tmp_path / "refused.onnx")
+    kept = export(Cond().eval(), up, tmp_path / "kept.onnx")
     assert verify(Branch().eval(), kept, up)
     assert verify(Branch().eval(), kept, down)
     assert kept.operations["If"] == 1
@@ -140,7 +140,7 @@ def test_the_tracer_bakes_a_branch_that_capture_refuses_and_cond_keeps(tmp_path)
 
 def test_what_torch_says_about_the_users_line_comes_through(tmp_path):
     with pytest.warns(torch.jit.TracerWarning, match="boolean might cause the trace") as caught:
-        export(Branch().eval(), tmp_path / "traced.onnx", torch.ones(3), dynamo=False)
+        export(Branch().eval(), torch.ones(3), tmp_path / "traced.onnx", dynamo=False)
     assert [Path(warning.filename).name for warning in caught] == ["models.py"]
 
 
@@ -149,14 +149,18 @@ def test_the_tracer_drops_an_unused_input_and_is_called_like_the_model_all_the_s
         def forward(self, used, unused, flag="x"):
             return used * 2
 
-    half = export(Half().eval(), tmp_path / "half.onnx", X, MASK, dynamo=False)
+    half = export(Half().eval(), (X, MASK), tmp_path / "half.onnx", dynamo=False)
     assert [value.name for value in half.inputs] == ["used"]
     assert torch.equal(half(X, MASK), X * 2)
 
 
 def test_the_tracer_names_dynamic_dimensions_too(tmp_path):
     traced = export(
-        nn.ReLU().eval(), tmp_path / "relu.onnx", X, dynamo=False, dynamic={"input": {0: "batch"}}
+        nn.ReLU().eval(),
+        X,
+        tmp_path / "relu.onnx",
+        dynamo=False,
+        dynamic_shapes={"input": {0: "batch"}},
     )
     assert repr(traced.inputs[0]) == "input float32[batch, 1, 8, 8]"
 
@@ -194,7 +198,7 @@ def test_an_argument_that_was_captured_is_missing(scores):
 
 
 def test_an_argument_that_was_not_captured_is_given(model, tmp_path):
-    plain = export(model, tmp_path / "plain.onnx", X)
+    plain = export(model, X, tmp_path / "plain.onnx")
     assert plain(X, mask=None)["rest"][2] == 3  # the default, spelled out
     assert refused(InputError, plain, X, mask=MASK) == (
         "This call has 'mask', unlike the one that was captured, which had 'images'. "
@@ -265,15 +269,15 @@ def test_a_loaded_file_counts_its_inputs(scores):
 
 def test_a_path_that_cannot_be(tmp_path):
     relu = nn.ReLU().eval()
-    assert refused(InputError, export, relu, tmp_path / "m", X) == (
+    assert refused(InputError, export, relu, X, tmp_path / "m") == (
         "The path 'm' does not end in .onnx. Pass 'm.onnx'."
     )
-    assert refused(InputError, export, relu, tmp_path / "no" / "m.onnx", X) == (
+    assert refused(InputError, export, relu, X, tmp_path / "no" / "m.onnx") == (
         f"The folder {str(tmp_path / 'no')!r} of 'm.onnx' does not exist. "
         "Make it first, or pass a path in a folder that exists."
     )
     (tmp_path / "d.onnx").mkdir()
-    assert refused(InputError, export, relu, tmp_path / "d.onnx", X) == (
+    assert refused(InputError, export, relu, X, tmp_path / "d.onnx") == (
         f"{str(tmp_path / 'd.onnx')!r} is a folder, and a file is to be written there. "
         "Pass another name."
     )
@@ -293,7 +297,7 @@ def test_a_full_disk_leaves_what_was_there(where, tmp_path, monkeypatch):
         (artifact.tempfile, "mkdtemp") if where == "mkdtemp" else (torch.onnx.ONNXProgram, "save")
     )
     monkeypatch.setattr(*target, full)
-    assert refused(ExportError, export, nn.ReLU().eval(), path, X) == (
+    assert refused(ExportError, export, nn.ReLU().eval(), X, path) == (
         f"m.onnx could not be written to {str(tmp_path)!r}: No space left on device. What was "
         "there before is still there.\n"
         "What helps: make room or get the right to write there, or pass another path."
@@ -304,7 +308,7 @@ def test_a_full_disk_leaves_what_was_there(where, tmp_path, monkeypatch):
 def test_the_warning_about_training_mode_points_at_the_users_line(tmp_path):
     for dynamo in (True, False):
         with pytest.warns(TrainingModeWarning) as caught:
-            export(nn.ReLU(), tmp_path / "m.onnx", X, dynamo=dynamo)
+            export(nn.ReLU(), X, tmp_path / "m.onnx", dynamo=dynamo)
         assert [warning.filename for warning in caught] == [__file__]
 
 
@@ -314,7 +318,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.onnx.ONNXProgram, "save", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        export(nn.ReLU().eval(), tmp_path / "m.onnx", X)
+        export(nn.ReLU().eval(), X, tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -323,7 +327,9 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
     [(9, "down."), (99, "up. It is labelled opset 18 and holds Gelu, which came with opset 20.")],
 )
 def test_an_opset_that_was_not_written_is_an_error_not_a_log_line(asked, way, tmp_path):
-    message = refused(ExportError, export, nn.GELU().eval(), tmp_path / "m.onnx", X, opset=asked)
+    message = refused(
+        ExportError, export, nn.GELU().eval(), X, tmp_path / "m.onnx", opset_version=asked
+    )
     assert message == (
         f"You asked for opset {asked} and the exporter wrote opset 18, without an error of its "
         f"own: it could not convert the graph {way}\n"
@@ -335,19 +341,19 @@ def test_an_opset_that_was_not_written_is_an_error_not_a_log_line(asked, way, tm
 
 def test_an_opset_that_can_be_written_is_the_one_in_the_file(tmp_path):
     for opset in (18, 20):
-        made = export(nn.GELU().eval(), tmp_path / f"{opset}.onnx", X, opset=opset)
+        made = export(nn.GELU().eval(), X, tmp_path / f"{opset}.onnx", opset_version=opset)
         assert made.opset == opset
     assert load(tmp_path / "20.onnx").operations == {"Gelu": 1}
 
 
 def test_an_opset_is_a_whole_number(tmp_path):
-    assert refused(InputError, export, nn.ReLU().eval(), tmp_path / "m.onnx", X, opset="18") == (
-        "`opset` is '18', and it takes a whole number such as 18, or None."
-    )
+    assert refused(
+        InputError, export, nn.ReLU().eval(), X, tmp_path / "m.onnx", opset_version="18"
+    ) == ("`opset` is '18', and it takes a whole number such as 18, or None.")
 
 
 def test_a_provider_that_is_not_installed_is_refused_before_any_work(tmp_path):
-    message = refused(InputError, export, Branch(), tmp_path / "m.onnx", X, provider="NoProvider")
+    message = refused(InputError, export, Branch(), X, tmp_path / "m.onnx", provider="NoProvider")
     assert message.startswith("The execution provider 'NoProvider' is not in this onnxruntime, ")
     assert message.endswith(
         ". Choose one of these, or install the onnxruntime package that has it "
@@ -360,7 +366,7 @@ def test_a_provider_that_is_not_installed_is_refused_before_any_work(tmp_path):
 
 def test_a_graph_takes_no_second_call(model, tmp_path):
     graph = capture(model, X)
-    assert refused(InputError, export, graph, tmp_path / "m.onnx", X) == (
+    assert refused(InputError, export, graph, X, tmp_path / "m.onnx") == (
         "export() was given a captured Graph together with arguments, `dynamic` or dynamo=False; a "
         "Graph has its call inside. Pass the graph and the path alone, or the model itself."
     )
@@ -378,7 +384,7 @@ def test_a_file_that_is_no_model_or_half_of_one(content, scores, tmp_path):
 
 def test_a_file_whose_weights_were_left_behind(model, tmp_path, monkeypatch):
     monkeypatch.setattr(artifact, "ONE_FILE_LIMIT", 100)
-    big = export(model, tmp_path / "big.onnx", X)
+    big = export(model, X, tmp_path / "big.onnx")
     big.files[1].unlink()
     assert refused(LoadError, load, big.path) == (
         "big.onnx could not be loaded: its weights are in a file of their own, 'big.onnx.data', "
@@ -418,7 +424,7 @@ def test_an_operator_without_translation_is_named(tmp_path):
             def forward(self, x):
                 return torch.ops.workbench_test.swishy(x)
 
-        message = refused(ExportError, export, Swishy().eval(), tmp_path / "m.onnx", X)
+        message = refused(ExportError, export, Swishy().eval(), X, tmp_path / "m.onnx")
     told, code, hint = message.splitlines()
     assert re.fullmatch(
         r"The operator workbench_test.swishy has no translation into ONNX at test_artifact.py:\d+",
@@ -439,7 +445,9 @@ def test_a_file_that_the_checker_rejects_is_not_published(tmp_path, monkeypatch)
     monkeypatch.setattr(
         torch.onnx.ONNXProgram, "save", lambda _, path, **__: onnx.save(wrong, path)
     )
-    message = refused(ExportError, export, nn.GELU().eval(), tmp_path / "m.onnx", X, opset=18)
+    message = refused(
+        ExportError, export, nn.GELU().eval(), X, tmp_path / "m.onnx", opset_version=18
+    )
     assert message.startswith(
         "The exporter wrote a file that onnx.checker rejects: It is labelled opset 18 and holds "
         "Gelu, which came with opset 20."
@@ -451,7 +459,7 @@ def test_a_file_that_the_checker_rejects_is_not_published(tmp_path, monkeypatch)
 
 
 def test_a_file_that_onnx_runtime_rejects_is_not_published(tmp_path):
-    message = refused(ExportError, export, nn.Linear(8, 2).eval(), tmp_path / "m.onnx", X.double())
+    message = refused(ExportError, export, nn.Linear(8, 2).eval(), X.double(), tmp_path / "m.onnx")
     assert message.startswith("ONNX Runtime rejects what the exporter wrote. m.onnx could not be ")
     assert list(tmp_path.iterdir()) == []
 
@@ -462,12 +470,17 @@ def test_a_nested_argument_takes_nested_dynamic_dimensions(tmp_path):
             return pair[0] + pair[1]
 
     pair = export(
-        Pair().eval(), tmp_path / "pair.onnx", [X, X], dynamic={"pair": [{0: "n"}, {0: "n"}]}
+        Pair().eval(),
+        ([X, X],),
+        tmp_path / "pair.onnx",
+        dynamic_shapes={"pair": [{0: "n"}, {0: "n"}]},
     )
     assert [value.shape[0] for value in pair.inputs] == ["n", "n"]
     assert torch.equal(pair([X[:1], X[:1]]), 2 * X[:1])
     path, wrong = tmp_path / "p.onnx", {"pair": [{0: "n"}]}
-    message = refused(InputError, export, Pair().eval(), path, [X, X], dynamic=wrong, dynamo=False)
+    message = refused(
+        InputError, export, Pair().eval(), ([X, X],), path, dynamic_shapes=wrong, dynamo=False
+    )
     assert message == (
         "`dynamic` is {'pair': [{0: 'n'}]}, and the arguments have the structure "
         "([tensor, tensor]). Give each tensor a dict such as {0: 'batch'}."
@@ -480,6 +493,6 @@ def test_a_model_that_takes_any_number_of_arguments_is_exported(tmp_path):
             return tensors[0] + tensors[1]
 
     a, b = torch.ones(2), torch.full((2,), 2.0)
-    artifact = export(Sum().eval(), tmp_path / "sum.onnx", a, b)
+    artifact = export(Sum().eval(), (a, b), tmp_path / "sum.onnx")
     assert artifact(a, b).tolist() == [3, 3]
     assert [feed.tolist() for feed in artifact.feeds(a, b).values()] == [[1, 1], [2, 2]]

@@ -33,7 +33,7 @@ def test_what_changed_between_the_calls_is_dynamic_and_nothing_else():
         model(torch.ones(2, 3), torch.ones(2, 3))
         model(torch.ones(4, 3), torch.ones(1, 3))
         model(torch.ones(4, 3), y=torch.ones(4, 3))
-    assert seen.dynamic == {"x": {0: "x_0"}, "y": {0: "y_0"}}
+    assert seen.dynamic_shapes == {"x": {0: "x_0"}, "y": {0: "y_0"}}
     assert repr(seen).splitlines() == [
         "3 calls",
         "input  example        dynamic",
@@ -48,8 +48,8 @@ def test_an_input_that_never_changed_is_left_out():
     with observe(model) as seen:
         for rows in (2, 4):
             model(torch.ones(rows, 3), torch.ones(3))
-    assert seen.dynamic == {"x": {0: "x_0"}, "y": None}
-    assert probe(model, **seen.arguments, dynamic=seen.dynamic)
+    assert seen.dynamic_shapes == {"x": {0: "x_0"}, "y": None}
+    assert probe(model, (), seen.kwargs, dynamic_shapes=seen.dynamic_shapes)
 
 
 def test_nested_dimensions_of_the_same_sizes_have_one_name_and_numbers_may_be_positional():
@@ -57,10 +57,10 @@ def test_nested_dimensions_of_the_same_sizes_have_one_name_and_numbers_may_be_po
     with observe(model) as seen:
         model(batch(2), 3)
         model(batch(4), scale=3)
-    assert seen.dynamic["batch"] == {"a": {0: "batch_a_0"}, "b": [{0: "batch_a_0"}]}
-    assert seen.arguments["scale"] == 3
+    assert seen.dynamic_shapes["batch"] == {"a": {0: "batch_a_0"}, "b": [{0: "batch_a_0"}]}
+    assert seen.kwargs["scale"] == 3
     assert "batch['b'][0]" in repr(seen)
-    graph = capture(model, **seen.arguments, dynamic=seen.dynamic)
+    graph = capture(model, (), seen.kwargs, dynamic_shapes=seen.dynamic_shapes)
     assert graph.axes == ({0: "batch_a_0"}, {0: "batch_a_0"})
 
 
@@ -83,7 +83,7 @@ def test_no_call_is_told_when_the_answer_is_asked_for():
     with observe(Sum().eval()) as seen:
         pass
     with pytest.raises(InputError) as caught:
-        _ = seen.dynamic
+        _ = seen.dynamic_shapes
     assert str(caught.value) == (
         "No dynamic shapes can be inferred from what was seen of Sum: No inputs were captured.\n"
         "Call it inside `with observe(model) as seen:` at least twice, with other sizes and with "
@@ -96,6 +96,6 @@ def test_arguments_without_a_name_are_refused():
         pass
     assert str(caught.value) == (
         "observe() was given a Star, whose forward takes (*tensors): arguments without a name. "
-        "Give them names, or write `dynamic` yourself."
+        "Give them names, or write `dynamic_shapes` yourself."
     )
     assert "forward" not in vars(Star())

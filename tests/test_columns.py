@@ -18,7 +18,7 @@ VIEW = "application/vnd.jupyter.widget-view+json"
 @pytest.fixture(scope="module")
 def folds(tmp_path_factory):
     file = tmp_path_factory.mktemp("columns") / "folds.onnx"
-    return ow.trace(ow.export(Folds().eval(), file, torch.ones(1, 3, 8, 8)))
+    return ow.trace(ow.export(Folds().eval(), torch.ones(1, 3, 8, 8), file))
 
 
 @pytest.fixture

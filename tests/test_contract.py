@@ -115,7 +115,9 @@ def offset(function, wanted):
 
 @pytest.mark.parametrize("rows", [1, 5])
 def test_a_true_dimension_is_kept_at_every_size_also_from_a_batch_of_one(rows):
-    found = probe(nn.Linear(8, 4).eval(), torch.rand(rows, 8), dynamic={"input": {0: "batch"}})
+    found = probe(
+        nn.Linear(8, 4).eval(), torch.rand(rows, 8), dynamic_shapes={"input": {0: "batch"}}
+    )
     assert found
     assert found.compared
     dimension = only(found)
@@ -131,7 +133,7 @@ def test_a_true_dimension_is_kept_at_every_size_also_from_a_batch_of_one(rows):
 
 
 def test_a_bound_of_the_model_is_found_to_the_row_and_is_no_fault_of_the_file():
-    dimension = only(found := probe(Limited().eval(), X, dynamic={"x": {1: "words"}}))
+    dimension = only(found := probe(Limited().eval(), X, dynamic_shapes={"x": {1: "words"}}))
     assert found
     assert dimension.verdict == "kept within [1, 32]"
     assert 32 in sizes(dimension, "agrees")
@@ -139,7 +141,7 @@ def test_a_bound_of_the_model_is_found_to_the_row_and_is_no_fault_of_the_file():
 
 
 def test_sizes_that_the_model_refuses_in_between_are_no_bounds():
-    dimension = only(probe(Pairs().eval(), torch.rand(6, 8), dynamic={"x": {0: "n"}}))
+    dimension = only(probe(Pairs().eval(), torch.rand(6, 8), dynamic_shapes={"x": {0: "n"}}))
     assert dimension
     assert dimension.verdict == "kept"
     assert sizes(dimension, "agrees") == [2, 6, 12]
@@ -147,7 +149,7 @@ def test_sizes_that_the_model_refuses_in_between_are_no_bounds():
 
 def test_a_dim_with_bounds_is_tried_at_its_bounds_and_not_beyond():
     dynamic = {"x": {0: Dim("n", min=5, max=16)}}
-    dimension = only(found := probe(Decides().eval(), torch.rand(6, 8), dynamic=dynamic))
+    dimension = only(found := probe(Decides().eval(), torch.rand(6, 8), dynamic_shapes=dynamic))
     assert found
     assert dimension.verdict == "kept within [5, 16]"
     assert dimension.name == "n"
@@ -158,14 +160,14 @@ def test_a_dim_with_bounds_is_tried_at_its_bounds_and_not_beyond():
 def test_a_high_bound_is_tried_only_where_the_example_is_not_far_below_it():
     for high, tried in ((64, True), (4096, False)):
         dynamic = {"input": {0: Dim("n", max=high)}}
-        dimension = only(probe(nn.ReLU().eval(), torch.rand(3, 2), dynamic=dynamic))
+        dimension = only(probe(nn.ReLU().eval(), torch.rand(3, 2), dynamic_shapes=dynamic))
         assert (high in sizes(dimension, "agrees")) is tried
 
 
 @pytest.mark.parametrize("labels", [("n", "n"), (Dim.DYNAMIC, Dim.DYNAMIC), ("a", "b")])
 def test_dimensions_that_must_be_equal_vary_together(labels):
     x, y = torch.rand(5, 8), torch.rand(5, 8)
-    found = probe(Sum().eval(), x, y, dynamic={"x": {0: labels[0]}, "y": {0: labels[1]}})
+    found = probe(Sum().eval(), (x, y), dynamic_shapes={"x": {0: labels[0]}, "y": {0: labels[1]}})
     assert found
     for dimension in found.dimensions:
         assert len(sizes(dimension, "agrees")) == len(dimension.trials) > 5
@@ -184,7 +186,7 @@ def test_dimensions_with_one_name_vary_together_where_torch_does_not_tie_them():
     model = Ignores().eval()
     model.register_forward_pre_hook(lambda _, args: calls.append([a.shape[0] for a in args]))
     model.register_forward_pre_hook(lambda _, args: given.append(args[0]))
-    found = probe(model, x, mask, dynamic={"x": {0: "n"}, "mask": {0: "n"}})
+    found = probe(model, (x, mask), dynamic_shapes={"x": {0: "n"}, "mask": {0: "n"}})
     assert found
     tried = [rows for rows in calls if all(type(size) is int for size in rows)]
     assert len(tried) > 5
@@ -196,7 +198,7 @@ def test_dimensions_with_one_name_vary_together_where_torch_does_not_tie_them():
 def test_a_dimension_that_is_the_sum_of_two_others_follows_both():
     x, past, mask = torch.rand(2, 3, 8), torch.rand(2, 5, 8), torch.rand(2, 8)
     dynamic = {"x": {1: "new"}, "past": {1: "old"}, "mask": {1: "all"}}
-    found = probe(Cache().eval(), x, past, mask, dynamic=dynamic)
+    found = probe(Cache().eval(), (x, past, mask), dynamic_shapes=dynamic)
     assert [d.verdict for d in found.dimensions[:2]] == ["kept", "kept"]
     total = found.dimensions[2]
     assert {"the model refuses"}.isdisjoint(trial.outcome for trial in total.trials)
@@ -204,12 +206,14 @@ def test_a_dimension_that_is_the_sum_of_two_others_follows_both():
 
 
 def test_indices_stay_in_range_and_dicts_lists_and_keywords_are_taken_apart():
-    found = probe(Looked().eval(), torch.randint(5, (2, 6)), dynamic={"ids": {0: "b", 1: "n"}})
+    found = probe(
+        Looked().eval(), torch.randint(5, (2, 6)), dynamic_shapes={"ids": {0: "b", 1: "n"}}
+    )
     assert found
     assert found.dimensions[1].verdict == "kept within [1, 12]"
     batch = {"ids": torch.randint(5, (3, 4)), "more": [torch.rand(2)]}
     dynamic = {"batch": {"ids": {0: "rows"}, "more": [{0: "k"}]}}
-    found = probe(Nested().eval(), batch, scale=3, dynamic=dynamic)
+    found = probe(Nested().eval(), batch, {"scale": 3}, dynamic_shapes=dynamic)
     assert found
     assert [(d.name, d.axis) for d in found.dimensions] == [("rows", 0), ("k", 0)]
 
@@ -223,7 +227,7 @@ class Square(nn.Module):
 
 def test_dimensions_that_are_kept_only_while_they_are_equal_are_found_and_named():
     dynamic = {"x": {0: "batch", 1: "length"}, "y": {0: "free"}}
-    found = probe(Square().eval(), torch.rand(4, 4), torch.rand(3), dynamic=dynamic)
+    found = probe(Square().eval(), (torch.rand(4, 4), torch.rand(3)), dynamic_shapes=dynamic)
     batch, length, free = found.dimensions
     assert not found
     assert (batch.verdict, length.verdict, free.verdict) == (
@@ -247,7 +251,7 @@ def test_dimensions_move_together_upwards_and_downwards_and_never_to_one_size():
             return x.sum(0) + y.sum(0), z * 2
 
     dynamic = {"x": {0: "a"}, "y": {0: "b"}, "z": {0: "a"}}
-    found = probe(Apart().eval(), x, y, z[:4], dynamic=dynamic)
+    found = probe(Apart().eval(), (x, y, z[:4]), dynamic_shapes=dynamic)
     assert found
     assert [one.dimensions for one in found.joints] == [("x.shape[0]", "y.shape[0]")] * 2
     (a, b), (c, d) = (one.sizes for one in found.joints)
@@ -264,7 +268,7 @@ def test_dimensions_that_fail_together_without_being_equal_are_told(monkeypatch,
             return x * 2, y * 2
 
     dynamic = {"x": {0: "a"}, "y": {0: "b"}}
-    artifact = export(Two().eval(), tmp_path / "m.onnx", x, y, dynamic=dynamic)
+    artifact = export(Two().eval(), (x, y), tmp_path / "m.onnx", dynamic_shapes=dynamic)
 
     def moved(x, y):
         clash = len(x) != 4 and len(y) != 5 and len(x) != len(y)
@@ -295,7 +299,7 @@ FROZEN = [
 def test_who_froze_a_dimension_is_named_with_line_constraint_locals_and_repair(
     model, x, axis, text, size, repair
 ):
-    dimension = only(found := probe(model().eval(), x, dynamic={"x": {axis: "n"}}))
+    dimension = only(found := probe(model().eval(), x, dynamic_shapes={"x": {axis: "n"}}))
     assert not found
     assert dimension.verdict == "refused by capture"
     assert dimension.constraint == f"{size} alone"
@@ -320,27 +324,29 @@ def test_the_attributes_of_the_line_stand_beside_its_locals_and_no_property_is_c
         def forward(self, x):
             return x if (x.shape[0] == self.size and self.name) or self.asked else x + 1
 
-    dimension = only(probe(Reads().eval(), torch.rand(5, 3), dynamic={"x": {0: "n"}}))
+    dimension = only(probe(Reads().eval(), torch.rand(5, 3), dynamic_shapes={"x": {0: "n"}}))
     assert dimension.locals["self.size"] == "5"
     assert dimension.locals["self.name"] == "'rows'"
     assert not {"self.asked", "x.shape"} & set(dimension.locals)
 
 
 def test_what_a_model_would_do_at_other_sizes_is_told_beside_the_refusal():
-    loop = only(probe(Loop().eval(), torch.rand(5, 3), dynamic={"x": {0: "n"}}))
+    loop = only(probe(Loop().eval(), torch.rand(5, 3), dynamic_shapes={"x": {0: "n"}}))
     assert {1, 2, 13} <= set(sizes(loop, "the model answers"))
-    table = only(probe(Table().eval(), X, dynamic={"x": {1: "n"}}))
+    table = only(probe(Table().eval(), X, dynamic_shapes={"x": {1: "n"}}))
     assert sizes(table, "the model answers") == [1, 16]
 
 
 def test_a_frozen_dimension_does_not_hide_what_becomes_of_the_others():
-    found = probe(Table().eval(), X, dynamic={"x": {0: "batch", 1: "words"}})
+    found = probe(Table().eval(), X, dynamic_shapes={"x": {0: "batch", 1: "words"}})
     assert [d.verdict for d in found.dimensions] == ["kept", "refused by capture"]
     assert found.dimensions[0].line is None
 
 
 def test_wrong_numbers_beyond_a_decision_are_found_with_the_decision():
-    dimension = only(found := probe(Decides().eval(), torch.rand(6, 8), dynamic={"x": {0: "n"}}))
+    dimension = only(
+        found := probe(Decides().eval(), torch.rand(6, 8), dynamic_shapes={"x": {0: "n"}})
+    )
     assert not found
     assert dimension.verdict == "kept within [5, ...]"
     assert dimension.constraint == "5 or more"
@@ -351,7 +357,7 @@ def test_wrong_numbers_beyond_a_decision_are_found_with_the_decision():
 
 def test_auto_that_gave_up_is_a_number_in_the_file_and_static_in_silence(tmp_path):
     dynamic = {"x": {0: Dim.AUTO, 1: Dim.AUTO}}
-    artifact = export(Table().eval(), tmp_path / "m.onnx", X, dynamic=dynamic)
+    artifact = export(Table().eval(), X, tmp_path / "m.onnx", dynamic_shapes=dynamic)
     assert [value.shape for value in artifact.inputs] == [("x_0", 16, 8)]
     assert [value.shape for value in artifact.outputs] == [("x_0", 16, 8)]
     kept, dimension = (found := probe(artifact)).dimensions
@@ -362,9 +368,9 @@ def test_auto_that_gave_up_is_a_number_in_the_file_and_static_in_silence(tmp_pat
 
 
 def test_an_artifact_brings_model_arguments_and_dimensions_along(tmp_path):
-    artifact = export(Limited().eval(), tmp_path / "m.onnx", X, dynamic={"x": {1: "words"}})
+    artifact = export(Limited().eval(), X, tmp_path / "m.onnx", dynamic_shapes={"x": {1: "words"}})
     assert only(probe(artifact)).verdict == "kept within [1, 32]"
-    dimension = only(found := probe(artifact, dynamic={"x": {0: "batch"}}))
+    dimension = only(found := probe(artifact, dynamic_shapes={"x": {0: "batch"}}))
     assert not found
     assert dimension.verdict == "static in silence"
     assert dimension.promised == 2
@@ -382,7 +388,7 @@ def raw(path, label):
 
 def test_torchs_own_dim_is_static_in_silence(tmp_path):
     file = raw(tmp_path / "m.onnx", Dim("words"))
-    dimension = only(found := probe(file, X, dynamic={"x": {1: "words"}}))
+    dimension = only(found := probe(file, X, dynamic_shapes={"x": {1: "words"}}))
     assert not found
     assert not found.compared
     assert (dimension.verdict, dimension.promised) == ("static in silence", 16)
@@ -397,20 +403,20 @@ def test_torchs_own_auto_is_advertised_and_breaks(tmp_path):
 
 
 def test_a_file_alone_is_never_said_to_be_right(tmp_path):
-    made = export(nn.ReLU().eval(), tmp_path / "r.onnx", X, dynamic={"input": {1: "n"}})
+    made = export(nn.ReLU().eval(), X, tmp_path / "r.onnx", dynamic_shapes={"input": {1: "n"}})
     found = probe(load(made.path), X)
     assert only(found).verdict == "runs, numbers unknown"
     assert not found
     assert repr(found).startswith("NOT PROVEN: 1 dynamic dimension; without the model nobody")
-    made = export(Limited().eval(), tmp_path / "m.onnx", X, dynamic={"x": {1: "n"}})
+    made = export(Limited().eval(), X, tmp_path / "m.onnx", dynamic_shapes={"x": {1: "n"}})
     assert only(probe(load(made.path), X)).verdict == "runs within [1, 32]"
 
 
 def test_names_shared_in_a_file_vary_together(tmp_path):
     y = torch.rand(5, 8)
     dynamic = {"x": {0: "n"}, "y": {0: "n"}}
-    made = export(Sum().eval(), tmp_path / "m.onnx", y, y, dynamic=dynamic)
-    found = probe(load(made.path), y, y, dynamic={"x": {0: "n"}})
+    made = export(Sum().eval(), (y, y), tmp_path / "m.onnx", dynamic_shapes=dynamic)
+    found = probe(load(made.path), (y, y), dynamic_shapes={"x": {0: "n"}})
     assert only(found).verdict == "runs, numbers unknown"
 
 
@@ -419,7 +425,7 @@ def test_names_shared_in_a_file_vary_together(tmp_path):
 
 def test_a_file_that_answers_with_other_numbers_is_broken(tmp_path, monkeypatch):
     """Nothing of it is in a guard: the file was made of another model."""
-    artifact = export(nn.ReLU().eval(), tmp_path / "m.onnx", X, dynamic={"input": {0: "n"}})
+    artifact = export(nn.ReLU().eval(), X, tmp_path / "m.onnx", dynamic_shapes={"input": {0: "n"}})
     monkeypatch.setattr(artifact.graph.model, "forward", lambda input: input * len(input) / 2)
     dimension = only(found := probe(artifact))
     assert not found
@@ -430,7 +436,7 @@ def test_a_file_that_answers_with_other_numbers_is_broken(tmp_path, monkeypatch)
 def test_a_training_model_is_warned_of_once_and_put_back():
     model = nn.Sequential(nn.Linear(8, 4), nn.Dropout(0.5)).train()
     with pytest.warns(TrainingModeWarning):
-        found = probe(model, torch.rand(5, 8), dynamic={"input": {0: "n"}})
+        found = probe(model, torch.rand(5, 8), dynamic_shapes={"input": {0: "n"}})
     assert found
     assert model.training
 
@@ -443,14 +449,14 @@ def test_the_arguments_of_the_caller_are_left_alone():
             return x.add_(int(x.shape[0])) + y.mul_(2)
 
     x, y = torch.ones(3, 2), torch.ones(2)
-    probe(InPlace().eval(), x, y, dynamic={"x": {0: "n"}})
+    probe(InPlace().eval(), (x, y), dynamic_shapes={"x": {0: "n"}})
     assert x.unique().tolist() == y.unique().tolist() == [1]
 
 
 def test_nothing_asked_is_an_error():
     for dynamic in (None, {}, {"input": {0: None}}, {"input": {0: Dim.STATIC}}):
         with pytest.raises(InputError) as caught:
-            probe(nn.ReLU().eval(), X, dynamic=dynamic)
+            probe(nn.ReLU().eval(), X, dynamic_shapes=dynamic)
     assert str(caught.value) == (
         "probe() was asked for no dynamic dimension. Name what may change, for example "
         "dynamic={'x': {0: 'batch'}}."
@@ -459,13 +465,13 @@ def test_nothing_asked_is_an_error():
 
 def test_a_model_that_cannot_be_captured_at_all_is_the_error_of_capture():
     with pytest.raises(CaptureError):
-        probe(Branch().eval(), X, dynamic={"x": {0: "n"}})
-    assert probe(Cond().eval(), X, dynamic={"x": {0: "n"}})
+        probe(Branch().eval(), X, dynamic_shapes={"x": {0: "n"}})
+    assert probe(Cond().eval(), X, dynamic_shapes={"x": {0: "n"}})
 
 
 def test_the_report_is_short_and_its_html_is_escaped():
     dynamic = {"x": {0: "<b>", 1: "words"}}
-    found = probe(Table().eval(), X, dynamic=dynamic)
+    found = probe(Table().eval(), X, dynamic_shapes=dynamic)
     lines = repr(found).splitlines()
     assert lines[0] == "BROKEN: 1 of 2 dynamic dimensions"
     assert len(lines) == 9
@@ -481,7 +487,7 @@ def test_the_report_is_short_and_its_html_is_escaped():
 def test_sizes_that_must_be_equal_and_have_two_names_get_a_line_and_a_repair():
     x, y = torch.rand(5, 8), torch.rand(5, 8)
     with pytest.raises(CaptureError) as caught:
-        capture(Sum().eval(), x, y, dynamic={"x": {0: Dim("a")}, "y": {0: Dim("b")}})
+        capture(Sum().eval(), (x, y), dynamic_shapes={"x": {0: Dim("a")}, "y": {0: Dim("b")}})
     assert "There y.shape[0] == x.shape[0]" in str(caught.value) or (
         "There x.shape[0] == y.shape[0]" in str(caught.value)
     )
@@ -491,13 +497,13 @@ def test_sizes_that_must_be_equal_and_have_two_names_get_a_line_and_a_repair():
 def test_torchs_trace_of_guards_is_where_this_looks_for_it():
     """Private API of torch: when this fails, see torch.export.draft_export for where it moved."""
     with guards.listening() as heard:
-        capture(Table().eval(), X, dynamic={"x": {1: Dim.AUTO}})
+        capture(Table().eval(), X, dynamic_shapes={"x": {1: Dim.AUTO}})
     (guard,) = [guard for guard in heard if guard.freezes]
     assert re.fullmatch(r"Eq\(s\d+, 16\)", guard.expression)
     assert list(guard.sources.values()) == ["L['x'].size()[1]"]
     assert guard.line.text == "return x + self.positions"
     count = len(heard)
-    capture(Table().eval(), X, dynamic={"x": {1: Dim.AUTO}})
+    capture(Table().eval(), X, dynamic_shapes={"x": {1: Dim.AUTO}})
     assert len(heard) == count  # it has stopped listening
 
 
@@ -513,5 +519,7 @@ class Follows(nn.Module):
 
 def test_dimensions_of_one_name_have_the_line_that_froze_the_first():
     dynamic = {"x": {1: "words"}, "mask": {1: "words"}}
-    contract = probe(Follows().eval(), torch.ones(2, 7, 4), torch.ones(2, 7), dynamic=dynamic)
+    contract = probe(
+        Follows().eval(), (torch.ones(2, 7, 4), torch.ones(2, 7)), dynamic_shapes=dynamic
+    )
     assert [d.line.text for d in contract.dimensions] == ["x = x + self.positions  # freezes"] * 2

@@ -68,7 +68,7 @@ class Slow:
 
     def __call__(self): ...
 
-    def entry(self, *args, threads):
+    def entry(self, args, kwargs, threads):
         return self
 
 

@@ -72,7 +72,7 @@ def line(module, text):
 
 
 def diverged(model, folder, x=X, **options):
-    file = ow.export(model.eval(), folder / "m.onnx", x, **options)
+    file = ow.export(model.eval(), x, folder / "m.onnx", kwargs=options)
     return ow.verify(model, file, x, values=True)
 
 
@@ -111,7 +111,7 @@ def test_a_fault_in_a_branch_is_seen_where_the_branch_ends(tmp_path):
 
 def test_a_weight_that_is_another_in_the_file_is_named(tmp_path):
     model = Residual().eval()
-    file = ow.export(model, tmp_path / "m.onnx", X)
+    file = ow.export(model, X, tmp_path / "m.onnx")
     proto = onnx.load(file.path)
     bias = next(t for t in proto.graph.initializer if t.name == "fc.bias")
     wrong = onnx.numpy_helper.to_array(bias) + np.float32(0.5)
@@ -277,7 +277,7 @@ def test_a_value_of_another_shape_is_not_compared(tmp_path):
 
 @pytest.mark.parametrize("chunk", [0, 100])
 def test_chunks_give_what_one_pass_gives(chunk, tmp_path, monkeypatch):
-    file = ow.export(Residual().eval(), tmp_path / "m.onnx", X, translations=WRONG)
+    file = ow.export(Residual().eval(), X, tmp_path / "m.onnx", custom_translation_table=WRONG)
     whole = ow.verify(Residual().eval(), file, X, values=True)
     opened = []
     run = divergence.Exposed.run
@@ -292,13 +292,13 @@ def test_weights_in_a_file_of_their_own_are_found(tmp_path, monkeypatch):
     monkeypatch.setattr("onnx_workbench.artifact.ONE_FILE_LIMIT", 0)
     model = nn.Linear(64, 64).eval()
     x = torch.ones(2, 64)
-    file = ow.export(model, tmp_path / "m.onnx", x)
+    file = ow.export(model, x, tmp_path / "m.onnx")
     assert len(file.files) == 2
     assert ow.verify(model, file, x, values=True)
 
 
 def test_outputs_that_differ_while_values_agree_accuse_the_capture(tmp_path):
-    file = ow.export(Chain().eval(), tmp_path / "m.onnx", X)
+    file = ow.export(Chain().eval(), X, tmp_path / "m.onnx")
     found = ow.verify(lambda x: Chain()(x) + 1, file, X, values=True)
     assert not found
     assert found.first is None
@@ -306,7 +306,7 @@ def test_outputs_that_differ_while_values_agree_accuse_the_capture(tmp_path):
 
 
 def test_what_has_no_graph_says_why(tmp_path):
-    ow.export(Chain().eval(), tmp_path / "m.onnx", X)
+    ow.export(Chain().eval(), X, tmp_path / "m.onnx")
     with pytest.raises(InputError) as caught:
         ow.verify(Chain(), ow.load(tmp_path / "m.onnx"), X, values=True)
     assert str(caught.value) == (
@@ -341,10 +341,12 @@ def test_the_plot_shows_every_value_and_states_the_finding(tmp_path):
 )
 def test_a_translation_that_does_not_fit_is_refused(table, words, tmp_path):
     with pytest.raises(InputError, match="translations") as caught:
-        ow.export(Chain().eval(), tmp_path / "m.onnx", X, translations=table)
+        ow.export(Chain().eval(), X, tmp_path / "m.onnx", custom_translation_table=table)
     assert words in str(caught.value)
     with pytest.raises(InputError, match="dynamo=False"):
-        ow.export(Chain().eval(), tmp_path / "m.onnx", X, translations=WRONG, dynamo=False)
+        ow.export(
+            Chain().eval(), X, tmp_path / "m.onnx", custom_translation_table=WRONG, dynamo=False
+        )
 
 
 # ---------------------------------------------------------------- causes
@@ -393,8 +395,8 @@ def test_a_row_that_is_masked_as_a_whole_is_told(mask, tmp_path):
     mask = mask.clone()
     mask[2] = False if mask.dtype == torch.bool else -torch.inf
     model, q = Masked().eval(), torch.randn(1, 2, 4, 8)
-    file = ow.export(model, tmp_path / "m.onnx", q, mask)
-    first = ow.verify(model, file, q, mask, values=True).first
+    file = ow.export(model, (q, mask), tmp_path / "m.onnx")
+    first = ow.verify(model, file, (q, mask), values=True).first
     assert first.line.text.endswith("# masked")
     assert "masked" in first.reason
     assert first.repair
@@ -440,8 +442,8 @@ def test_division_remainder_and_rounding_are_told(function, operator, wrong, wor
 
     model = Rounds().eval()
     given = torch.tensor([-8, -7, -6, 4, 5]), torch.tensor([3, 3, 4, 3, 4])
-    file = ow.export(model, tmp_path / "m.onnx", *given, translations={operator: wrong})
-    found = ow.verify(model, file, *given, values=True)
+    file = ow.export(model, given, tmp_path / "m.onnx", custom_translation_table={operator: wrong})
+    found = ow.verify(model, file, given, values=True)
     assert words in found.first.reason
     assert found.first.repair
 
@@ -464,14 +466,14 @@ UINT8 = torch.tensor([200, 7, 9, 251], dtype=torch.uint8)
 
 def test_another_dtype_that_keeps_the_file_from_loading_is_blamed_at_its_node(tmp_path):
     with pytest.raises(ExportError) as caught:
-        ow.export(AddsBehind().eval(), tmp_path / "m.onnx", UINT8)
+        ow.export(AddsBehind().eval(), UINT8, tmp_path / "m.onnx")
     assert caught.value.line.text.endswith("# shift")
 
 
 def test_another_dtype_is_blamed_at_its_node_and_never_on_the_next_line(tmp_path):
     x = UINT8
     model = Shifted().eval()
-    file = ow.export(model, tmp_path / "m.onnx", x)
+    file = ow.export(model, x, tmp_path / "m.onnx")
     found = ow.verify(model, file, x, values=True)
     assert found.first.line.text.endswith("# shift")
     assert "uint8[4]" in found.first.reason
@@ -514,7 +516,7 @@ def test_rounding_that_grows_is_no_fault_and_says_so(model, x, tmp_path):
     assert found.first is None
     assert found.rounding
     assert "rounding" in repr(found)
-    assert ow.verify(model, ow.export(model, tmp_path / "again.onnx", x), x)
+    assert ow.verify(model, ow.export(model, x, tmp_path / "again.onnx"), x)
     report = ow.audit(model, x, skip={"opsets", "size", "latency", "hot lines"})
     assert report, report
     assert any("as near to float64" in finding.sentence for finding in report.findings)
@@ -549,7 +551,7 @@ def test_a_step_is_no_rounding(tmp_path):
 @pytest.mark.parametrize("model", [Chain, Residual, Whole])
 def test_verify_says_the_same_with_and_without_values(model, translations, tmp_path):
     model = model().eval()
-    file = ow.export(model, tmp_path / "m.onnx", X, translations=translations)
+    file = ow.export(model, X, tmp_path / "m.onnx", custom_translation_table=translations)
     one, other = ow.verify(model, file, X), ow.verify(model, file, X, values=True)
     assert bool(one) is bool(other)
     assert [leaf.reason for leaf in one.leaves] == [leaf.reason for leaf in other.outputs.leaves]
@@ -584,7 +586,7 @@ class Reseeded(nn.Module):
 
 def test_numbers_from_a_generator_are_named_where_they_are_drawn(tmp_path):
     with pytest.raises(ExportError, match="draws random numbers") as caught:
-        ow.export(FromGenerator().eval(), tmp_path / "m.onnx", X)
+        ow.export(FromGenerator().eval(), X, tmp_path / "m.onnx")
     assert caught.value.line.text.endswith("# draw")
     assert "buffer" in caught.value.hint
 

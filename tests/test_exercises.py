@@ -231,7 +231,9 @@ def test_the_task_of_02_shows_the_function_that_it_hands_out():
 def exported(name="reader.onnx", model=None, opset=batch.OPSET, dynamic=True):
     digits = lessons.digits()
     axes = {"images": {0: "batch"}} if dynamic else None
-    return export(model or digits.model, name, digits.images[:2], dynamic=axes, opset=opset)
+    return export(
+        model or digits.model, digits.images[:2], name, dynamic_shapes=axes, opset_version=opset
+    )
 
 
 def test_each_wrong_file_of_03_has_its_own_hint():
@@ -678,12 +680,12 @@ def audited(dynamic=True, skip=(), change=lambda x: x + 1):
             return (change(x) * self.weight).reshape(x.shape[0], -1)
 
     batch = {"x": {0: "batch"}} if dynamic else None
-    return audit(Mended().eval(), torch.ones(2, 4, 2), dynamic=batch, skip={*QUICK, *skip})
+    return audit(Mended().eval(), torch.ones(2, 4, 2), dynamic_shapes=batch, skip={*QUICK, *skip})
 
 
 def test_09_the_three_faults_are_told_worst_first():
     given = lessons.exercise("09").given
-    answer = audit(given, torch.ones(2, 4, 2), dynamic={"x": {0: "batch"}}, skip=QUICK)
+    answer = audit(given, torch.ones(2, 4, 2), dynamic_shapes={"x": {0: "batch"}}, skip=QUICK)
     assert {fault.line.text for fault in answer.faults} == {
         "rows = int(x.shape[0])",
         "x += 1",

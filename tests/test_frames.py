@@ -149,10 +149,10 @@ def test_a_break_in_a_function_that_is_called_breaks_the_caller_too():
 
 
 def test_guards_say_what_must_hold_for_the_code_to_be_used_again():
-    scaled = watch(lambda x, n: x * n, X, 3)
+    scaled = watch(lambda x, n: x * n, (X, 3))
     assert "x is float32[3] on cpu" in scaled.frames[0].guards
     assert "n == 3" in scaled.frames[0].guards
-    listed = watch(lambda xs: xs[0] + xs[1], [X, X + 1])
+    listed = watch(lambda xs: xs[0] + xs[1], ([X, X + 1],))
     assert "len(xs) == 2" in listed.frames[0].guards
 
 
@@ -188,7 +188,9 @@ def test_the_model_the_random_numbers_and_the_gradients_are_left_as_they_were():
     model = Noisy()
     names, state = list(vars(model)), {k: v.clone() for k, v in model.state_dict().items()}
     random = torch.get_rng_state()
-    found = watch(model, torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), scale=3)
+    found = watch(
+        model, torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), {"scale": 3}
+    )
     assert [frame.name for frame in found.frames] == ["Noisy.forward"]
     assert model.training
     assert list(vars(model)) == names

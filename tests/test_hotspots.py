@@ -361,7 +361,7 @@ def test_of_a_block_the_first_run_does_not_count():
 @pytest.fixture(scope="module")
 def folds(tmp_path_factory):
     file = tmp_path_factory.mktemp("hotspots") / "folds.onnx"
-    return ow.export(Folds().eval(), file, torch.ones(1, 3, 8, 8))
+    return ow.export(Folds().eval(), torch.ones(1, 3, 8, 8), file)
 
 
 def made_up(artifact, alone=MappingProxyType({}), rename=str, lap=None):
@@ -504,7 +504,7 @@ def test_the_plot_shows_both_runtimes_for_each_line_most_saved_first(folds):
 
 
 def profiled(model, folder, *inputs, **options):
-    return ow.profile(ow.export(model.eval(), folder / "m.onnx", *inputs), *inputs, **options)
+    return ow.profile(ow.export(model.eval(), inputs, folder / "m.onnx"), inputs, options)
 
 
 def test_a_line_that_is_slow_on_purpose_comes_out_on_top(tmp_path):
@@ -569,8 +569,8 @@ def test_the_share_of_every_kernel_is_given_out_once(tmp_path):
 
 def test_other_sizes_than_those_of_the_export_can_be_profiled(tmp_path):
     dynamic = {"images": {0: "batch"}}
-    graph = ow.capture(Scores().eval(), torch.randn(2, 1, 8, 8), dynamic=dynamic)
-    artifact = ow.export(graph, tmp_path / "m.onnx")
+    graph = ow.capture(Scores().eval(), torch.randn(2, 1, 8, 8), dynamic_shapes=dynamic)
+    artifact = ow.export(graph, f=tmp_path / "m.onnx")
     spots = ow.profile(artifact, torch.randn(5, 1, 8, 8), seconds=0.05)
     assert spots.unattributed == 0
     assert len(spots.laps) == len(spots.plain) > 0
@@ -578,8 +578,8 @@ def test_other_sizes_than_those_of_the_export_can_be_profiled(tmp_path):
 
 def test_keyword_arguments_are_profiled_as_the_model_takes_them(tmp_path):
     call = (torch.randn(2, 1, 8, 8),), {"mask": torch.zeros(2, 10)}
-    artifact = ow.export(Scores().eval(), tmp_path / "m.onnx", *call[0], **call[1])
-    spots = ow.profile(artifact, *call[0], seconds=0.01, **call[1])
+    artifact = ow.export(Scores().eval(), call[0], tmp_path / "m.onnx", kwargs=call[1])
+    spots = ow.profile(artifact, call[0], call[1], seconds=0.01)
     assert spots.unattributed == 0
     assert "logits = logits + mask" in by_text(spots)
 
@@ -669,7 +669,7 @@ def test_a_body_and_its_owner_are_told_apart_and_every_turn_is_counted(tmp_path,
     onnx.save(model, tmp_path / "s.onnx")
     artifact = ow.load(tmp_path / "s.onnx")
     inputs = [torch.ones([int(d) for d in value.shape]) for value in artifact.inputs]
-    spots = ow.profile(artifact, *inputs, level="basic", seconds=0.01)
+    spots = ow.profile(artifact, inputs, level="basic", seconds=0.01)
     ran = {k.name: (k.calls, k.inner) for k in spots.recording.kernels if k.name in expected}
     assert ran == expected
     assert {spots.matches[name] for name in expected} == {
@@ -699,7 +699,7 @@ def test_weights_in_a_file_of_their_own_are_found_from_the_temporary_folder(tmp_
 def test_nothing_is_left_on_disk_nor_after_an_error_nor_an_interrupt(tmp_path, monkeypatch):
     folder = tmp_path / "temporary"
     folder.mkdir()
-    artifact = ow.export(Uneven().eval(), tmp_path / "m.onnx", torch.ones(4, 512))
+    artifact = ow.export(Uneven().eval(), torch.ones(4, 512), tmp_path / "m.onnx")
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.iterdir())
@@ -740,5 +740,5 @@ def test_torchs_threads_are_put_back(tmp_path):
 )
 def test_what_cannot_be_profiled_is_told(folds, options, sentence):
     with pytest.raises(InputError) as error:
-        ow.profile(folds, torch.ones(1, 3, 8, 8), **options)
+        ow.profile(folds, torch.ones(1, 3, 8, 8), options)
     assert str(error.value) == sentence

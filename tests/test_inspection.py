@@ -27,7 +27,7 @@ QUICK = {"opsets", "latency", "hot lines"}
 @pytest.fixture(scope="module")
 def sound():
     model, args, options = zoo_factories.sound()
-    return audit(model, *args, **options)
+    return audit(model, args, options)
 
 
 def by_stage(report):
@@ -75,7 +75,7 @@ def test_a_dimension_that_the_capture_refuses_does_not_end_the_audit():
             return x + self.rows
 
     x = torch.ones(4, 2)
-    report = audit(Table().eval(), x, dynamic={"x": {0: "rows"}}, skip=QUICK)
+    report = audit(Table().eval(), x, dynamic_shapes={"x": {0: "rows"}}, skip=QUICK)
     found = by_stage(report)
     assert found["capture"].verdict == "broken"
     assert (found["export"].verdict, found["numbers"].verdict) == ("ok", "ok")
@@ -119,7 +119,7 @@ def test_a_model_is_left_in_its_mode_and_its_inputs_as_they_were():
 
 
 def test_a_file_is_audited_as_far_as_a_file_can_be(tmp_path):
-    export(nn.Linear(4, 4).eval(), tmp_path / "line.onnx", torch.ones(1, 4))
+    export(nn.Linear(4, 4).eval(), torch.ones(1, 4), tmp_path / "line.onnx")
     report = audit(load(tmp_path / "line.onnx"), torch.ones(1, 4))
     found = by_stage(report)
     assert report
@@ -130,7 +130,7 @@ def test_a_file_is_audited_as_far_as_a_file_can_be(tmp_path):
 
 
 def test_the_releases_that_load_a_file_are_named():
-    report = audit(nn.ReLU().eval(), torch.ones(2), opset=18, skip=QUICK)
+    report = audit(nn.ReLU().eval(), torch.ones(2), opset_version=18, skip=QUICK)
     assert by_stage(report)["portability"].sentence == (
         "opset 18, IR 10: loads in ONNX Runtime 1.18 and newer; one file"
     )
@@ -273,9 +273,9 @@ def test_a_bundle_of_a_broken_model_fails_as_the_model_does(tmp_path, rerun):
 
 def test_a_custom_operator_with_its_translation_is_sound_also_in_a_bundle(tmp_path, rerun):
     model, args, options = zoo_factories.custom()
-    without = by_stage(audit(model, *args, skip=QUICK))["export"]
+    without = by_stage(audit(model, args, skip=QUICK))["export"]
     assert (without.verdict, "has no translation" in without.sentence) == ("broken", True)
-    report = audit(model, *args, **options, skip={"latency", "hot lines"})
+    report = audit(model, args, options, skip={"latency", "hot lines"})
     assert report, report
     assert by_stage(report)["opsets"].sentence.startswith("got 20; 18 loads, ")
     done = rerun(report.bundle(tmp_path / "bundle"))
@@ -288,7 +288,7 @@ def test_a_bundle_shows_the_same_wrong_numbers_at_the_call_and_at_the_sizes_foun
     x[0, 0] = torch.nan  # agrees with itself
     call = x, torch.tensor([4.0, 2.0, 6.0]), torch.tensor([0, 1, 1])
     dynamic = {"x": {0: "rows"}}
-    report = audit(zoo_factories.Guesses().eval(), *call, dynamic=dynamic, skip=QUICK)
+    report = audit(zoo_factories.Guesses().eval(), call, dynamic_shapes=dynamic, skip=QUICK)
     found = by_stage(report)
     assert found["numbers"].verdict == found["contract"].verdict == "wrong"
     said = found["numbers"].sentence.partition("differs: ")[2].partition(", by up to ")[0]
@@ -304,7 +304,7 @@ def test_what_is_large_is_drawn_anew_with_the_same_kind_of_numbers(tmp_path):
     x = torch.linspace(-3, 9, 3000).reshape(3, 1000)
     x[0, 0], x[0, 1], x[1, :5], x[2, :7] = torch.inf, -torch.inf, torch.nan, 0.0
     whole = torch.arange(2000) * 3 - 17
-    report = audit(Kinds().eval(), x, whole, skip=QUICK)
+    report = audit(Kinds().eval(), (x, whole), skip=QUICK)
     folder = report.bundle(tmp_path / "bundle")
     told, drawn = unpickled(folder, "call")
     first, second = drawn["args"]
@@ -332,7 +332,7 @@ def test_a_translation_that_cannot_be_found_by_name_is_told(tmp_path):
     model, args, options = zoo_factories.custom()
     [operator] = options["translations"]
     table = {operator: lambda x: zoo_factories.thrice_in_onnx(x)}
-    report = audit(model, *args, translations=table, skip=QUICK)
+    report = audit(model, args, custom_translation_table=table, skip=QUICK)
     assert report
     with pytest.raises(InputError, match="is not to be found by that name"):
         report.bundle(tmp_path / "bundle")
@@ -379,7 +379,7 @@ def test_a_class_from_a_script_comes_with_the_bundle(tmp_path, rerun):
 
 
 def test_a_bundle_shows_the_opset_that_was_not_written(tmp_path, rerun):
-    report = audit(nn.ReLU().eval(), torch.ones(2), opset=9, skip=QUICK)
+    report = audit(nn.ReLU().eval(), torch.ones(2), opset_version=9, skip=QUICK)
     assert by_stage(report)["export"].verdict == "broken"
     done = rerun(report.bundle(tmp_path / "bundle"))
     assert done.returncode == 1
@@ -393,7 +393,7 @@ class Half(nn.Module):
 
 def test_a_bfloat16_model_is_audited_whole_and_its_bundle_runs(tmp_path, rerun):
     x = torch.linspace(-2, 2, 6, dtype=torch.bfloat16).reshape(3, 2)
-    report = audit(Half().eval(), x, dynamic={"x": {0: "rows"}}, skip=QUICK)
+    report = audit(Half().eval(), x, dynamic_shapes={"x": {0: "rows"}}, skip=QUICK)
     assert report, report
     assert "kept" in by_stage(report)["contract"].sentence
     done = rerun(report.bundle(tmp_path / "bundle"))
@@ -473,7 +473,7 @@ def test_the_line_of_wrong_numbers_is_where_they_first_part_not_where_they_come_
             return (2 * mean).exp()
 
     call = torch.tensor([4.0, 2.0, 6.0]), torch.tensor([0, 1, 1])
-    found = by_stage(audit(Late().eval(), *call, skip=QUICK))["numbers"]
+    found = by_stage(audit(Late().eval(), call, skip=QUICK))["numbers"]
     assert found.verdict == "wrong"
     assert found.line.text.endswith("# here")
     assert "node_scatter_reduce is the first that is wrong" in found.sentence
@@ -486,7 +486,7 @@ class Fast(nn.Module):
 
 def test_a_capture_that_goes_another_way_is_told_apart_from_a_wrong_translation():
     skip = {"opsets", "portability", "size", "latency", "hot lines"}
-    report = audit(Fast().eval(), torch.ones(4, 2), dynamic={"x": {0: "n"}}, skip=skip)
+    report = audit(Fast().eval(), torch.ones(4, 2), dynamic_shapes={"x": {0: "n"}}, skip=skip)
     found = by_stage(report)
     assert found["numbers"].repair.startswith("torch.export already gives other numbers")
     assert found["contract"].sentence.startswith("x.shape[0] is wrong at the example's own size")
@@ -527,7 +527,7 @@ class Thin(nn.Module):
 
 
 def test_a_translation_that_refuses_a_call_is_told_once_by_operator_and_line():
-    report = audit(Thin().eval(), torch.ones(2, 3, 4), dynamic={"x": {0: "n"}})
+    report = audit(Thin().eval(), torch.ones(2, 3, 4), dynamic_shapes={"x": {0: "n"}})
     (fault,) = report.faults
     said = "The translation of aten.scaled_dot_product_attention.default refuses this call: "
     assert fault.sentence.startswith(said)

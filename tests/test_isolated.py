@@ -118,13 +118,13 @@ def test_a_run_that_does_not_end_is_ended(endless):
 
 def test_audit_and_probe_of_a_file_outlive_it(deadly, fatal):
     for path, call, node in ((deadly, (X,), "'least'"), (fatal, CALL, "'quotient'")):
-        report = ow.audit(ow.load(path), *call)
+        report = ow.audit(ow.load(path), call)
         verdicts = {finding.stage: finding.verdict for finding in report.findings}
         assert verdicts["model"] == "broken"
         assert verdicts["latency"] == verdicts["hot lines"] == "not tried"
         assert verdicts["portability"] == verdicts["size"] == "ok"
         assert node in repr(report)
-    contract = ow.probe(ow.load(fatal), *CALL)
+    contract = ow.probe(ow.load(fatal), CALL)
     assert not contract
 
 

@@ -47,7 +47,7 @@ def test_the_table_says_what_was_reached_and_why_it_ended(gelu):
 
 
 def test_a_graph_is_captured_once_and_a_file_is_gone_before_the_next_is_written(monkeypatch):
-    graph = capture(nn.ReLU().eval(), torch.ones(2, 3), dynamic={"input": {0: "n"}})
+    graph = capture(nn.ReLU().eval(), torch.ones(2, 3), dynamic_shapes={"input": {0: "n"}})
     written, standing = [], []
 
     def watched(*args, **options):

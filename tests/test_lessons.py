@@ -106,7 +106,7 @@ def test_accuracy_wants_ten_logits_an_image(predict, given):
 def test_the_exported_reader_reads_as_well_as_the_model(tmp_path):
     digits = lessons.digits()
     batch = {"images": {0: "batch"}}
-    file = export(digits.model, tmp_path / "r.onnx", digits.images[:2], dynamic=batch)
+    file = export(digits.model, digits.images[:2], tmp_path / "r.onnx", dynamic_shapes=batch)
     assert digits.accuracy(file) == digits.accuracy(digits.model)
 
 
@@ -129,7 +129,7 @@ def test_the_encoder_is_the_same_every_time(left_as_it_was):
         torch.manual_seed(21)
         two = lessons.encoder()
     assert torch.equal(one.inputs[0], two.inputs[0])
-    assert verify(one.model, two.model, *one.inputs, tolerance=(0, 0))
+    assert verify(one.model, two.model, one.inputs, tolerance=(0, 0))
     assert not one.model.training
 
 

@@ -28,13 +28,13 @@ STACK = "pkg.torch.onnx.stack_trace"
 def encoder(tmp_path_factory):
     small = ow.lessons.encoder()
     file = tmp_path_factory.mktemp("lineage") / "encoder.onnx"
-    return ow.trace(ow.export(small.model, file, *small.inputs))
+    return ow.trace(ow.export(small.model, small.inputs, file))
 
 
 @pytest.fixture(scope="module")
 def folds(tmp_path_factory):
     file = tmp_path_factory.mktemp("lineage") / "folds.onnx"
-    return ow.trace(ow.export(Folds().eval(), file, torch.ones(1, 3, 8, 8)))
+    return ow.trace(ow.export(Folds().eval(), torch.ones(1, 3, 8, 8), file))
 
 
 def loaded(folder, text, lines=None):
@@ -120,7 +120,7 @@ def test_what_is_no_artifact_is_told():
 
 
 def test_lines_of_helper_functions_are_told_from_the_line_that_calls_them(tmp_path):
-    lineage = ow.trace(ow.export(Helpers().eval(), tmp_path / "h.onnx", torch.ones(4)))
+    lineage = ow.trace(ow.export(Helpers().eval(), torch.ones(4), tmp_path / "h.onnx"))
     assert [(o.operator, o.line.text) for o in lineage.origins] == [
         ("Clip", "return x.clamp(0, 1)"),
         ("Mul", "return x * 2"),
@@ -188,7 +188,7 @@ def test_nodes_in_the_branches_of_cond_have_lines_and_the_module_of_their_owner(
         def forward(self, x):
             return self.inner(x)
 
-    lineage = ow.trace(ow.export(Outer().eval(), tmp_path / "c.onnx", torch.ones(3)))
+    lineage = ow.trace(ow.export(Outer().eval(), torch.ones(3), tmp_path / "c.onnx"))
     branch = [o for o in lineage.origins if o.inside]
     assert {o.operator for o in branch} == {"Add", "Sub"}
     assert {o.line.text.startswith("return torch.cond(") for o in branch} == {True}
@@ -327,7 +327,7 @@ class HandsOn(torch.nn.Module):
 
 
 def test_an_input_that_is_returned_as_it_is_has_the_line_of_the_return(tmp_path):
-    artifact = ow.export(HandsOn().eval(), tmp_path / "a.onnx", torch.ones(2), torch.ones(3))
+    artifact = ow.export(HandsOn().eval(), (torch.ones(2), torch.ones(3)), tmp_path / "a.onnx")
     (origin,) = (o for o in ow.trace(artifact).origins if o.operator == "Identity")
     assert (origin.line.text, origin.rule) == ("return y, length", "neighbour")
     assert origin.why == "an input that is returned as it is"
@@ -396,7 +396,7 @@ def marks(model):
 @pytest.mark.parametrize("model", [Regions, Branches, Loops, Scans])
 def test_regions_branches_and_loops_keep_their_lines(model, tmp_path):
     graph = ow.capture(model().eval(), torch.ones(3, 3))
-    lineage = ow.trace(ow.export(graph, tmp_path / "model.onnx"))
+    lineage = ow.trace(ow.export(graph, f=tmp_path / "model.onnx"))
     places = {o.operator: o.line.place for o in lineage.origins if o.rule == "metadata"}
     asked = {operator: f"{Path(__file__).name}:{n}" for operator, n in marks(model).items()}
     assert {operator: places.get(operator) for operator in asked} == asked

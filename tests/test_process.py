@@ -195,7 +195,7 @@ def test_each_stratum_has_a_nest_of_its_own_for_those_who_need_torch(tmp_path, m
 
 def test_what_is_sent_tells_whether_it_needs_torch(tmp_path):
     file = relu_file(tmp_path / "torch.onnx", 3, 2)
-    assert not process.needs_torch(packed([file.entry(X)]))
+    assert not process.needs_torch(packed([file.entry((X,), {})]))
     assert process.needs_torch(packed([Call(torch.nn.Linear(2, 2), (X,))]))
     assert process.needs_torch(packed([Call(lambda: torch.ones(2))]))
     assert not process.needs_torch(packed([Call(print, ("torchlight",))]))

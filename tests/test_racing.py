@@ -82,7 +82,7 @@ def clock(monkeypatch):
 
 
 def quick(contestants, *args, seconds=0.1, **kwargs):
-    return race(contestants, *args, quick=True, seconds=seconds, **kwargs)
+    return race(contestants, args, kwargs, quick=True, seconds=seconds)
 
 
 def sanitised(report: str) -> str:
@@ -235,7 +235,7 @@ def test_an_entry_that_cannot_be_made_is_a_contestant_that_fails(clock):
     class Picky:
         def __call__(self): ...
 
-        def entry(self, *args, threads):
+        def entry(self, args, kwargs, threads):
             raise InputError("two dimensions are expected")
 
     result = quick({"a": clock.contestant("a", 4000), "picky": Picky()}, X)
@@ -273,7 +273,7 @@ def entering(clock, log, panel="API", cost=4_000_000):
         def __call__(self, *args):
             raise AssertionError("the convenience call must not be timed")
 
-        def entry(self, *args, threads=1, **kwargs):
+        def entry(self, args, kwargs, threads=1):
             def prepare():
                 log.append(("entry", args, threads, kwargs))
 
@@ -728,7 +728,7 @@ def relu(tmp_path_factory):
 
 
 def test_a_worker_of_onnx_runtime_never_imports_torch(relu):
-    payload = packed([relu.entry(X), SysModules()])
+    payload = packed([relu.entry((X,), {}), SysModules()])
     held = Worker(payload, threads=1)
     try:
         held.opened()
@@ -754,7 +754,7 @@ class SysModules:
 
 def test_buffers_are_bound_once_and_give_the_same_numbers(relu):
     file, bound = relu, relu.using(bound=True)
-    ready = bound.entry(X)()
+    ready = bound.entry((X,), {})()
     assert (ready.panel, ready.threads) == ("compute", 1)
     assert ready.timed == (
         "run_with_iobinding: buffers bound once and used again, no copies, IOBinding"
@@ -819,7 +819,7 @@ def test_a_race_is_drawn_as_blocks_or_as_ratios_and_refuses_what_it_has_not():
 def test_session_options_arrive_in_the_session(relu):
     import onnxruntime
 
-    ready = relu.using(level="basic", spinning=False, arena=False, parallel=True).entry(X)()
+    ready = relu.using(level="basic", spinning=False, arena=False, parallel=True).entry((X,), {})()
     options = ready.run.func.__self__.get_session_options()
     assert options.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
@@ -830,7 +830,7 @@ def test_session_options_arrive_in_the_session(relu):
     assert ready.timed.endswith(
         ", graph optimisation basic, spinning off, arena off, parallel nodes"
     )
-    assert relu.entry(X)().timed.endswith(" tensors, ONNX Runtime's defaults")
+    assert relu.entry((X,), {})().timed.endswith(" tensors, ONNX Runtime's defaults")
 
 
 # ------------------------------------------------------------------ a GPU, which is not here
@@ -854,7 +854,7 @@ def test_a_provider_that_falls_back_to_the_cpu_is_not_raced_under_its_name(relu,
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [cuda])
     monkeypatch.setattr(onnxruntime, "InferenceSession", pretended("CPUExecutionProvider"))
     with pytest.raises(LoadError, match=rf"^{cuda} cannot be used here\.\nWhat helps: "):
-        relu.using(provider=cuda).entry(X)()
+        relu.using(provider=cuda).entry((X,), {})()
 
 
 @pytest.mark.parametrize(
@@ -879,7 +879,7 @@ def test_a_session_on_cuda_binds_buffers_there_and_says_what_it_copies(
     monkeypatch.setattr(
         onnxruntime.OrtValue, "ortvalue_from_numpy", lambda array, *device: devices.append(device)
     )
-    ready = relu.using(provider=cuda, bound=bound).entry(X)()
+    ready = relu.using(provider=cuda, bound=bound).entry((X,), {})()
     ready.run()
     assert ready.panel == panel
     assert ready.timed.endswith(timed)
@@ -913,7 +913,7 @@ def pretended(provider, devices=()):
 def test_a_placed_model_and_its_inputs_move_and_the_callers_stay():
     model = nn.Linear(2, 2)
     contestant = ow.placed(model, "meta")
-    ready = contestant.entry(X)()
+    ready = contestant.entry((X,), {})()
     assert ready.run().device.type == "meta"
     ready.close()
     assert next(model.parameters()).device.type == X.device.type == "cpu"
@@ -1159,7 +1159,7 @@ def test_a_compiled_model_is_compiled_where_it_races():
 
     model = nn.Linear(2, 2).eval()
     contestant = ow.compiled(model, backend=backend, dynamic=True)
-    ready = contestant.entry(X)()
+    ready = contestant.entry((X,), {})()
     ready.run()
     ready.close()
     assert len(seen) == 1

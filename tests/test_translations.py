@@ -29,9 +29,14 @@ def operators(path):
 @pytest.mark.parametrize("opset", [None, 18, 21])
 def test_a_custom_translation_stays_in_its_own_export(opset, tmp_path):
     graph, path = ow.capture(Sine().eval(), torch.ones(2)), tmp_path / "m.onnx"
-    ow.export(graph, path, opset=opset, translations={torch.ops.aten.sin.default: cosine})
+    ow.export(
+        graph,
+        f=path,
+        opset_version=opset,
+        custom_translation_table={torch.ops.aten.sin.default: cosine},
+    )
     assert operators(path) == ["Cos"]
-    ow.export(graph, path, opset=opset)
+    ow.export(graph, f=path, opset_version=opset)
     assert operators(path) == ["Sin"]
 
 
@@ -51,7 +56,7 @@ def builds(monkeypatch):
 def test_exports_share_one_table_and_torch_keeps_its_own(builds, tmp_path):
     graph = ow.capture(Sine().eval(), torch.ones(2))
     for name in "abc":
-        ow.export(graph, tmp_path / f"{name}.onnx")
+        ow.export(graph, f=tmp_path / f"{name}.onnx")
     assert len(builds) == 1
     torch.onnx.export(Sine().eval(), (torch.ones(2),), dynamo=True, verbose=False)
     assert len(builds) == 2

@@ -18,7 +18,13 @@ SLOW = {"opsets", "latency", "hot lines"}
 
 def run(call, last="size"):
     skip = SLOW.union(ORDER[ORDER.index(last) + 1 :])
-    return audit(call.model, *call.args, dynamic=call.dynamic, opset=call.opset, skip=skip)
+    return audit(
+        call.model,
+        call.args,
+        dynamic_shapes=call.dynamic_shapes,
+        opset_version=call.opset_version,
+        skip=skip,
+    )
 
 
 def place(finding):

@@ -117,13 +117,13 @@ def test_threads_that_had_to_share_cores_never_win(relu, raced):
 
 
 def test_each_setting_opens_a_session_of_its_own_and_no_torch_comes_along(relu):
-    entry = Setting(relu, Options(bound=True, level="off"), threads=2).entry(X, threads=1)
+    entry = Setting(relu, Options(bound=True, level="off"), threads=2).entry((X,), {}, threads=1)
     assert (entry.threads, entry.options) == (2, Options(bound=True, level="off"))
     assert type(entry).__module__ == "onnx_workbench.session"
     ready = entry()
     assert (ready.threads, ready.panel) == (2, "")
-    assert relu.entry(X)().panel == "API"
-    assert relu.using(bound=True).entry(X)().panel == "compute"
+    assert relu.entry((X,), {})().panel == "API"
+    assert relu.using(bound=True).entry((X,), {})().panel == "compute"
     assert Setting(relu)(X).equal(X)
 
 

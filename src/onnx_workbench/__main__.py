@@ -1,8 +1,8 @@
 """``python -m onnx_workbench audit package.module:factory``: the audit in a terminal, or in CI.
 
 The factory is called without arguments and returns ``model, args``, or ``model, args, options``: a
-dict of what audit() takes by name, such as ``dynamic``, ``opset``, ``translations`` and the model's
-own keyword arguments. Exit code: 0 nothing to mend, 1 findings, 2 the command was wrong.
+dict of what audit() takes by name, such as ``kwargs``, ``dynamic_shapes`` or ``opset_version``.
+Exit code: 0 nothing to mend, 1 findings, 2 the command was wrong.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _audit(asked: argparse.Namespace) -> int:
     if asked.bundle:
         bundle.target(asked.bundle)
     model, args, options = _made(asked.factory)
-    report = audit(model, *args, **{**options, "skip": asked.skip})
+    report = audit(model, args, **{**options, "skip": asked.skip})
     print(report)
     if asked.report:
         report.save(asked.report)
@@ -74,7 +74,7 @@ def _made(name: str) -> Any:
     raise InputError(
         f"The factory {name!r} returned {_outline(made)}, and it must return (model, args) or "
         "(model, args, options), with args a tuple and options a dict of what audit() takes by "
-        "name: {'dynamic': {'x': {0: 'batch'}}}."
+        "name: {'dynamic_shapes': {'x': {0: 'batch'}}}."
     )
 
 

@@ -24,6 +24,7 @@ from torch.onnx import ONNXProgram
 from torch.utils._pytree import tree_map_only
 
 from . import progress, reader, runtime
+from .calls import door
 from .capturing import exporter
 from .capturing.graph import Graph, capture
 from .capturing.signature import Signature
@@ -44,16 +45,18 @@ ONE_FILE_LIMIT = 2_000_000_000
 """Bytes of weights above which one file becomes a folder: a protobuf message ends at 2 GiB."""
 
 
+@door
 def export(
     model: nn.Module | Graph,
-    path: str | os.PathLike[str],
-    *args: Any,
-    opset: int | None = None,
-    dynamic: Mapping[str, Any] | None = None,
+    args: Any = (),
+    f: str | os.PathLike[str] | None = None,
+    *,
+    kwargs: dict[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    opset_version: int | None = None,
+    custom_translation_table: exporter.Translations | None = None,
     dynamo: bool = True,
     provider: str = runtime.CPU,
-    translations: exporter.Translations | None = None,
-    **kwargs: Any,
 ) -> Artifact:
     """Export a model, or a graph that :func:`~onnx_workbench.capture` made, to ``path``.
 
@@ -62,15 +65,15 @@ def export(
     what was at ``path`` before is still there, and nothing half-written is left.
 
     Args:
-        model: a Graph, or an ``nn.Module`` with the ``args``, ``kwargs`` and ``dynamic`` of
+        model: a Graph, or an ``nn.Module`` with the ``args``, ``kwargs`` and ``dynamic_shapes`` of
             :func:`~onnx_workbench.capture`.
-        path: ends in ``.onnx``. Weights above 2 GB do not fit one file: then a folder of that name
+        f: ends in ``.onnx``. Weights above 2 GB do not fit one file: then a folder of that name
             without the ending holds the model and its weights.
-        opset: the version of the ONNX operator set; the default is the exporter's own.
+        opset_version: the version of the ONNX operator set; the default is the exporter's own.
         dynamo: False takes the old exporter, the TorchScript tracer. It records one run of the
             model, so that a branch or loop over data is frozen as it went in that run.
         provider: the execution provider that the artifact runs on.
-        translations: torch operator -> the onnxscript function that translates it, such as
+        custom_translation_table: torch operator -> the onnxscript function that translates it:
             ``{torch.ops.demo.swishy.default: swishy}``; they come before the exporter's own.
 
     Raises:
@@ -80,17 +83,19 @@ def export(
             rejects, or one that could not be written.
 
     >>> folder = getfixture("tmp_path")
-    >>> relu = export(nn.ReLU().eval(), folder / "relu.onnx", torch.ones(2))
+    >>> relu = export(nn.ReLU().eval(), torch.ones(2), folder / "relu.onnx")
     >>> relu(torch.tensor([-1.0, 3.0]))
     tensor([0., 3.])
     """
-    target = _checked_target(Path(path))
-    _check_opset(opset)
-    _check_translations(translations, dynamo)
+    assert f is not None
+    kwargs = kwargs or {}
+    target = _checked_target(Path(f))
+    _check_opset(opset_version)
+    _check_translations(custom_translation_table, dynamo)
     runtime.check_provider(provider)
-    if isinstance(model, Graph) and (args or kwargs or dynamic or not dynamo):
+    if isinstance(model, Graph) and (args or kwargs or dynamic_shapes or not dynamo):
         raise InputError(
-            "export() was given a captured Graph together with arguments, `dynamic` or "
+            "export() was given a captured Graph together with arguments, `dynamic_shapes` or "
             "dynamo=False; a Graph has its call inside. Pass the graph and the path alone, or the "
             "model itself."
         )
@@ -101,21 +106,24 @@ def export(
             graph = (
                 model
                 if isinstance(model, Graph)
-                else capture(model, *args, dynamic=dynamic, **kwargs)
+                else capture(model, args, kwargs, dynamic_shapes=dynamic_shapes)
             )
             signature = graph.signature
             step("translate")
             program = exporter.translate(
-                graph.program, opset=opset, axes=graph.labels, translations=translations
+                graph.program,
+                opset=opset_version,
+                axes=graph.labels,
+                translations=custom_translation_table,
             )
             translated = program.exported_program
             step("write")
             _write(program, draft)
         else:
             step("trace")
-            signature = _trace(model, draft, args, kwargs, opset, dynamic or {})
+            signature = _trace(model, draft, args, kwargs, opset_version, dynamic_shapes or {})
         step("check")
-        got = _check_file(draft, opset)
+        got = _check_file(draft, opset_version)
         step("load")
         _check_loads(draft, provider, got, translated)
         return Artifact(_publish(draft, target), provider, signature, graph, translated)
@@ -277,11 +285,11 @@ class Artifact:
 
     def entry(
         self,
-        *args: Any,
+        args: tuple,
+        kwargs: Mapping[str, Any],
         threads: int = 1,
         options: Options | None = None,
         provider: str = "",
-        **kwargs: Any,
     ) -> Entry:
         """One call of this file, ready to be sent to a process of its own and raced there.
 
@@ -303,7 +311,7 @@ class Artifact:
                 ``arena``, ``parallel``, ``bound``.
 
         >>> import onnx_workbench as ow
-        >>> relu = ow.export(nn.ReLU().eval(), getfixture("tmp_path") / "relu.onnx", torch.ones(2))
+        >>> relu = ow.export(nn.ReLU().eval(), torch.ones(2), getfixture("tmp_path") / "relu.onnx")
         >>> relu.using(bound=True)
         relu.onnx with IOBinding
         """
@@ -356,9 +364,8 @@ class Variant:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.artifact(*args, **kwargs)
 
-    def entry(self, *args: Any, threads: int = 1, **kwargs: Any) -> Entry:
-        more: Any = {"options": self.options, "provider": self.provider, **kwargs}
-        return self.artifact.entry(*args, threads=threads, **more)
+    def entry(self, args: tuple, kwargs: Mapping[str, Any], threads: int = 1) -> Entry:
+        return self.artifact.entry(args, kwargs, threads, self.options, self.provider)
 
     def __repr__(self) -> str:
         where = f" on {self.provider}" if self.provider else ""
@@ -384,7 +391,9 @@ def _checked_target(path: Path) -> Path:
 
 def _check_opset(opset: int | None) -> None:
     if opset is not None and (isinstance(opset, bool) or not isinstance(opset, int) or opset < 1):
-        raise InputError(f"`opset` is {opset!r}, and it takes a whole number such as 18, or None.")
+        raise InputError(
+            f"`opset_version` is {opset!r}, and it takes a whole number such as 18, or None."
+        )
 
 
 def _check_translations(table: object, dynamo: bool) -> None:
@@ -392,13 +401,13 @@ def _check_translations(table: object, dynamo: bool) -> None:
         return
     if not isinstance(table, Mapping):
         raise InputError(
-            f"`translations` is a {type(table).__name__}, and it takes a dict: torch operator -> "
-            "onnxscript function. Write {torch.ops.demo.swishy.default: swishy}."
+            f"`custom_translation_table` is a {type(table).__name__}, and it takes a dict: torch "
+            "operator -> onnxscript function. Write {torch.ops.demo.swishy.default: swishy}."
         )
     if not dynamo:
         raise InputError(
-            "`translations` was given together with dynamo=False, and the tracer takes none. "
-            "Leave dynamo out, or use torch.onnx.register_custom_op_symbolic."
+            "`custom_translation_table` was given together with dynamo=False, and the tracer "
+            "takes none. Leave dynamo out, or use torch.onnx.register_custom_op_symbolic."
         )
     for operator, function in table.items():
         if isinstance(operator, torch._ops.OpOverloadPacket):
@@ -410,8 +419,8 @@ def _check_translations(table: object, dynamo: bool) -> None:
         else:
             continue
         raise InputError(
-            f"`translations` has the entry {operator!s}: {function!r}, and each is one torch "
-            f"operator -> one function. {advice}"
+            f"`custom_translation_table` has the entry {operator!s}: {function!r}, and each is "
+            f"one torch operator -> one function. {advice}"
         )
 
 
@@ -487,7 +496,7 @@ def _check_file(draft: Path, asked: int | None) -> int:
         raise ExportError(
             f"You asked for opset {asked} and the exporter wrote opset {got}, without an error of "
             f"its own: it could not convert the graph {direction}.{f' {foreign}' * bool(foreign)}",
-            f"ask for opset {got}, or leave `opset` out; check() shows the highest "
+            f"ask for opset {got}, or leave `opset_version` out; check() shows the highest "
             "that this stack writes and loads.",
             step="opset",
             got=got,

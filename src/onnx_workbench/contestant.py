@@ -17,7 +17,7 @@ def _nothing() -> None:
 class Prepared:
     """One contestant at the start line: its inputs are where they are needed, its threads are set.
 
-    A contestant that has a method ``entry(*args, threads=1, **kwargs)`` is raced through it: it
+    A contestant that has a method ``entry(args, kwargs, threads=1)`` is raced through it: it
     returns a callable without arguments that makes a Prepared, and that can be pickled, so that it
     is called in a process of its own. Every other callable is timed as ``fn(*args)``.
 

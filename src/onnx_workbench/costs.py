@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import figures, progress, text
+from .calls import door
 from .errors import InputError
 from .racing.bench import Entry
 from .racing.race import entry_of
@@ -139,13 +140,15 @@ class Costs(Tabled):
         yield "threads", str(self.threads)
 
 
+@door
 def weigh(
     contestants: Mapping[str, Callable[..., object]],
-    *args: Any,
+    args: Any = (),
+    kwargs: dict[str, Any] | None = None,
+    *,
     threads: int = 1,
     times: int = 5,
     seed: int = 0,
-    **kwargs: Any,
 ) -> Costs:
     """What contestants of a race cost until their first answer, each in fresh processes.
 
@@ -159,7 +162,7 @@ def weigh(
     Raises:
         InputError: there is nothing to weigh, or something that cannot be sent to a process.
 
-    >>> costs = weigh({"max": max}, 1, 2, times=1)
+    >>> costs = weigh({"max": max}, (1, 2), times=1)
     >>> list(costs.records()[0])
     ['contestant', 'load', 'first', 'later', 'peak']
     """
@@ -170,7 +173,7 @@ def weigh(
             'Write weigh({"PyTorch": model, "ONNX Runtime": onnx}, x).'
         )
     payloads = {
-        name: _sendable(name, entry_of(fn, args, kwargs, threads))
+        name: _sendable(name, entry_of(fn, args, kwargs or {}, threads))
         for name, fn in contestants.items()
     }
     rng, interrupted = random.Random(seed), False

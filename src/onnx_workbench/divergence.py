@@ -31,6 +31,7 @@ from .agreement import (
     tolerance_of,
 )
 from .artifact import Artifact
+from .calls import door
 from .causes import Cause
 from .errors import InputError, RunError, WorkbenchError
 from .exposed import Exposed
@@ -61,27 +62,31 @@ KIND = "another kind of value: a size, or a sequence"
 def verify(
     a: Callable[..., Any],
     b: Callable[..., Any],
-    *args: Any,
+    args: Any,
+    kwargs: dict[str, Any] | None = None,
+    *,
     values: Literal[False] = False,
     tolerance: float | tuple[float, float] | None = None,
-    **kwargs: Any,
 ) -> Agreement: ...
 @overload
 def verify(
     a: Callable[..., Any],
     b: Callable[..., Any],
-    *args: Any,
+    args: Any,
+    kwargs: dict[str, Any] | None = None,
+    *,
     values: Literal[True],
     tolerance: float | tuple[float, float] | None = None,
-    **kwargs: Any,
 ) -> Divergence: ...
+@door
 def verify(
     a: Callable[..., Any],
     b: Callable[..., Any],
-    *args: Any,
+    args: Any,
+    kwargs: dict[str, Any] | None = None,
+    *,
     values: bool = False,
     tolerance: float | tuple[float, float] | None = None,
-    **kwargs: Any,
 ) -> Agreement | Divergence:
     """Call ``a`` and ``b`` with the same arguments and compare what they return.
 
@@ -125,7 +130,7 @@ def verify(
     ------  ----------  -------------  ---  --------  -----------  -------------
     result  float32[2]  7.18e-01       [1]  2.40e-01  1e-04,1e-05  1 of 2 differ
     """
-    bounds = checked(tolerance)
+    bounds, kwargs = checked(tolerance), kwargs or {}
     if values:
         _check_graph(b)
     named = {"a": a, "b": b}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import nn
 
 from . import progress
 from .artifact import Artifact, export
+from .calls import door
 from .capturing.exporter import Translations
 from .capturing.graph import Graph, capture
 from .divergence import verify
@@ -29,13 +30,15 @@ _RIGHT = (0, 1, 5)
 _REACHED = {"check": ("no", "-", "-"), "load": ("ok", "no", "-")}
 
 
+@door
 def opsets(
     model: nn.Module | Graph,
-    *args: Any,
+    args: Any = (),
+    kwargs: dict[str, Any] | None = None,
+    *,
     asked: Iterable[int] | None = None,
-    dynamic: Mapping[str, Any] | None = None,
-    translations: Translations | None = None,
-    **kwargs: Any,
+    dynamic_shapes: Any = None,
+    custom_translation_table: Translations | None = None,
 ) -> Ladder:
     """Export at each opset in turn, and see what comes of it: captured once, translated each time.
 
@@ -44,10 +47,10 @@ def opsets(
     run beside the model. Nothing is left on disk.
 
     Args:
-        model: a Graph, or a module with the ``args``, ``kwargs`` and ``dynamic`` of
+        model: a Graph, or a module with the ``args``, ``kwargs`` and ``dynamic_shapes`` of
             :func:`~onnx_workbench.capture`.
         asked: the opsets; the default is 13 to the highest that the installed onnx knows.
-        translations: as for export, the same at each opset.
+        custom_translation_table: as for export, the same at each opset.
 
     Raises:
         InputError, CaptureError: as for capture.
@@ -60,10 +63,16 @@ def opsets(
        18   18  ok       ok     same         5
        20   20  ok       ok     same         1  -1 Add -1 Div -1 Erf +1 Gelu -2 Mul
     """
-    graph = model if isinstance(model, Graph) else capture(model, *args, dynamic=dynamic, **kwargs)
+    graph = (
+        model
+        if isinstance(model, Graph)
+        else capture(model, args, kwargs, dynamic_shapes=dynamic_shapes)
+    )
     wanted = range(FIRST, onnx.defs.onnx_opset_version() + 1) if asked is None else asked
     steps = progress.bar([*wanted], delay=2)
-    return Ladder(graph.name, tuple(_rung(graph, opset, translations) for opset in steps))
+    return Ladder(
+        graph.name, tuple(_rung(graph, opset, custom_translation_table) for opset in steps)
+    )
 
 
 @dataclass(frozen=True)
@@ -145,7 +154,9 @@ def _rung(graph: Graph, opset: int, translations: Translations | None) -> Rung:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         path = Path(folder) / f"{opset}.onnx"
         try:
-            artifact = export(graph, path, opset=opset, translations=translations)
+            artifact = export(
+                graph, f=path, opset_version=opset, custom_translation_table=translations
+            )
         except ExportError as error:
             return Rung(opset, error.got, Counter(), error.step, said=str(error).splitlines()[0])
         said = _difference(graph, artifact)
@@ -155,7 +166,7 @@ def _rung(graph: Graph, opset: int, translations: Translations | None) -> Rung:
 def _difference(graph: Graph, artifact: Artifact) -> str:
     args, kwargs = graph.program.example_inputs
     try:
-        agreement = verify(graph.model, artifact, *args, **kwargs)
+        agreement = verify(graph.model, artifact, args, kwargs)
     except WorkbenchError as error:
         return str(error).splitlines()[0]
     return "" if agreement else agreement.worst.said

@@ -127,7 +127,7 @@ def check_input(value: Value, tensor: object) -> None:
     advice = (
         f"Pass it with .to(torch.{value.dtype})."
         if fits
-        else "Pass that shape, or export with `dynamic` for the dimensions that change."
+        else "Pass that shape, or export with `dynamic_shapes` for the dimensions that change."
     )
     raise InputError(f"The input {value.name!r} is {have}, and the file takes {value!r}. {advice}")
 
@@ -198,7 +198,7 @@ def run(call: Callable[[], T], feeds: Mapping[str, np.ndarray], name: str) -> T:
         raise RunError(
             f"ONNX Runtime failed while running {name} on {told}: {_short(error)}",
             "try the sizes of the export. If those run, a dimension that the file "
-            "calls dynamic is not: export with other sizes, or name it in `dynamic`.",
+            "calls dynamic is not: export with other sizes, or name it in `dynamic_shapes`.",
         ) from error
 
 
@@ -214,7 +214,7 @@ def _why(path: Path, error: Exception) -> tuple[str, str]:
     if re.search(r"opset|IR version", str(error), re.IGNORECASE):
         return (
             f"it asks for more than this onnxruntime knows: {_short(error)}",
-            "export with a lower `opset` (check() shows the highest that loads), or "
+            "export with a lower `opset_version` (check() shows the highest that loads), or "
             "upgrade onnxruntime.",
         )
     if re.search(r"NOT_IMPLEMENTED|Could not find an implementation", str(error)):

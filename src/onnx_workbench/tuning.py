@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import figures, text
 from .artifact import Artifact, Variant
+from .calls import door
 from .errors import InputError
 from .racing.race import race
 from .racing.report import Race
@@ -38,8 +39,8 @@ class Setting(Variant):
 
     threads: int = 1
 
-    def entry(self, *args: Any, threads: int = 1, **kwargs: Any) -> Entry:
-        return replace(super().entry(*args, threads=self.threads, **kwargs), panel="")
+    def entry(self, args: tuple, kwargs: Mapping[str, Any], threads: int = 1) -> Entry:
+        return replace(super().entry(args, kwargs, self.threads), panel="")
 
     def __repr__(self) -> str:
         return f"{text.plural(self.threads, 'thread')}, {self.options}"
@@ -108,13 +109,15 @@ class Tuning(Tabled):
         yield "races", f"{len(self.races)} of up to {at.seconds:g} s, each as ow.race() runs it"
 
 
+@door
 def tune(
     artifact: Artifact,
-    *args: Any,
+    args: Any = (),
+    kwargs: dict[str, Any] | None = None,
+    *,
     seconds: float = 40.0,
     matters: float = 0.03,
     seed: int = 0,
-    **kwargs: Any,
 ) -> Tuning:
     """Find the session options that make one model faster on this machine.
 
@@ -145,17 +148,20 @@ def tune(
     def race_of(entrants: Mapping[str, Setting], threads: int = 1) -> list[str]:
         races.append(
             race(
-                *(entrants, *args),
+                entrants,
+                args,
+                kwargs,
                 threads=threads,
                 seconds=seconds,
                 matters=matters,
                 seed=seed,
-                **kwargs,
             )
         )
         return _won(races[-1])
 
-    artifact.feeds(*args, **kwargs)  # inputs that do not fit are told before anything is started
+    artifact.feeds(
+        *args, **(kwargs or {})
+    )  # inputs that do not fit are told before anything is started
     best, races = Setting(artifact), list[Race]()
     changes = {repr(change): change for change in CHANGES}
     singles = {name: Setting(artifact, change) for name, change in changes.items()}

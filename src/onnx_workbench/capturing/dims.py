@@ -1,12 +1,250 @@
-"""What a user may write for a dimension: a name, or a ``torch.export.Dim``, or one of its hints."""
+"""``dynamic_shapes`` in every form that torch.export takes, as one dict of axes for each tensor."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 import torch.utils._pytree as pytree
 from torch.export import Dim
+
+from ..errors import InputError
+
+Axes = dict[int, Any]
+"""The dynamic dimensions of a tensor: ``{0: "batch"}``, a Dim or one of its hints for a name."""
+
+_HINT = type(Dim.DYNAMIC)
+
+
+def of_shapes(
+    dynamic_shapes: Any, arguments: Mapping[str, Any], rest: str = ""
+) -> dict[str, list[Axes | None]]:
+    """The axes of each leaf of each argument, checked: negative ones count from the end.
+
+    Args:
+        dynamic_shapes: a dict by input, or a tuple or list in the order of the inputs.
+        arguments: of the call, by the name that ``forward`` gives them.
+        rest: the name of ``forward``'s ``**kwargs``, whose entries are arguments here.
+
+    Raises:
+        InputError: an input or axis that is not there, a size of 0, another structure than the
+            argument has, or one name for two sizes.
+
+    >>> of_shapes(({-1: "words"},), {"x": torch.ones(2, 5)})
+    {'x': [{1: 'words'}]}
+    """
+    given = _by_name(dynamic_shapes, arguments, rest)
+    found = {
+        name: list(_of_leaves(given.get(name), value, name)) for name, value in arguments.items()
+    }
+    return _consistent(found, arguments)
+
+
+def of_dynamic_axes(
+    dynamic_axes: Any,
+    arguments: Mapping[str, Any],
+    input_names: Sequence[str] = (),
+    output_names: Sequence[str] = (),
+) -> dict[str, list[Axes | None]]:
+    """The same from ``dynamic_axes``, which goes by the names of the file's inputs.
+
+    >>> of_dynamic_axes({"input": [0], "y": [0]}, {"x": torch.ones(2)}, ["input"], ["y"])
+    {'x': [{0: DimHint(DYNAMIC)}]}
+    """
+    found: dict[str, list[Axes | None]] = {name: [] for name in arguments}
+    rest = {name: entry for name, entry in dynamic_axes.items() if name not in output_names}
+    names = iter(input_names)
+    for argument, value in arguments.items():
+        for path, leaf in zip(paths(value), pytree.tree_leaves(value), strict=True):
+            name = next(names, argument + path) if isinstance(leaf, torch.Tensor) else ""
+            entry = rest.pop(name, None)
+            if isinstance(entry, (list, tuple)):
+                entry = dict.fromkeys(entry, Dim.DYNAMIC)
+            found[argument].append(_axes(entry, leaf, name))
+    if rest:
+        raise InputError(
+            f"`dynamic_axes` names {', '.join(map(repr, rest))}, which is no input"
+            f"{' of `input_names`' if input_names else ''} and stands in no `output_names`. The "
+            f"arguments of this call are {', '.join(map(repr, arguments))}; name one of those."
+        )
+    return _consistent(found, arguments)
+
+
+def for_torch(
+    found: Mapping[str, Sequence[Axes | None]], arguments: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """What torch.export takes: names as ``Dim.DYNAMIC``, in the structure of the arguments."""
+    if not any(axes for leaves in found.values() for axes in leaves):
+        return None
+    plain = {
+        name: iter([axes and {a: _plain(label) for a, label in axes.items()} for axes in leaves])
+        for name, leaves in found.items()
+    }
+    return {
+        name: nested(pytree.tree_structure(value), plain[name]) for name, value in arguments.items()
+    }
+
+
+def nested(spec: pytree.TreeSpec, leaves: Iterator[Any]) -> Any:
+    """The leaves in the structure of ``spec``; a class of the user's is a list of what it holds.
+
+    Its constructor may look at what it is given, as that of a KV cache does, and these leaves are
+    no tensors.
+    """
+    if spec.is_leaf():
+        return next(leaves)
+    children = [nested(child, leaves) for child in spec.children()]
+    if spec.type in pytree.BUILTIN_TYPES:
+        return pytree.SUPPORTED_NODES[spec.type].unflatten_fn(children, spec.context)
+    return children
+
+
+def paths(value: Any) -> list[str]:
+    """Where each leaf of a value stands in it: ``['mask']``, ``[0].k``, or "" for a leaf alone."""
+    try:
+        return [pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(value)[0]]
+    except ValueError:  # a class that was registered without names for what it holds
+        return [f"[{i}]" for i in range(len(pytree.tree_leaves(value)))]
+
+
+def _by_name(given: Any, arguments: Mapping[str, Any], rest: str) -> dict[str, Any]:
+    names = list(arguments)
+    if given is None:
+        return {}
+    if isinstance(given, (tuple, list)):
+        if len(given) != len(names):
+            raise InputError(
+                f"`dynamic_shapes` has {len(given)} entries and this call {len(names)} arguments: "
+                f"{', '.join(names)}. Give one entry for each, None where nothing is dynamic."
+            )
+        return dict(zip(names, given, strict=True))
+    if not isinstance(given, Mapping):
+        raise InputError(
+            f"`dynamic_shapes` is {given!r}, and it takes a dict by argument of forward(). "
+            f"Write for example {{{names[0] if names else 'x'!r}: {{0: 'batch'}}}}."
+        )
+    found = dict(given)
+    if rest and rest not in arguments and isinstance(found.get(rest), Mapping):
+        found |= found.pop(rest)
+    if unknown := [name for name in found if name not in names]:
+        raise InputError(
+            f"`dynamic_shapes` names {', '.join(map(repr, unknown))}, and this call has the "
+            f"arguments {', '.join(map(repr, names))}. Use the names that forward() gives them."
+        )
+    return found
+
+
+def _of_leaves(entry: Any, value: Any, path: str) -> Iterator[Axes | None]:
+    children, spec = pytree.tree_flatten(value, is_leaf=lambda part: part is not value)
+    if spec.is_leaf():
+        yield _axes(entry, value, path)
+        return
+    keys = list(value) if isinstance(value, Mapping) else list(range(len(children)))
+    if entry is None:
+        entries: dict[Any, Any] = {}
+    elif isinstance(entry, Mapping) and set(entry) <= set(keys):
+        entries = dict(entry)
+    elif isinstance(entry, (list, tuple)) and len(entry) == len(children):
+        entries = dict(zip(keys, entry, strict=True))
+    else:
+        raise InputError(
+            f"`dynamic_shapes` has {entry!r} for {path!r}, which is a {type(value).__name__} of "
+            f"{len(children)}: {', '.join(map(repr, keys))}. Give each an entry such as "
+            "{0: 'batch'}, or None."
+        )
+    for key, child in zip(keys, children, strict=True):
+        yield from _of_leaves(entries.get(key), child, f"{path}[{key!r}]")
+
+
+def _axes(entry: Any, value: Any, path: str) -> Axes | None:
+    if entry is None:
+        return None
+    if not isinstance(value, torch.Tensor):
+        raise InputError(
+            f"`dynamic_shapes` has {entry!r} for {path!r}, which is {value!r:.60} and no tensor. "
+            "Make it a tensor, or leave it out."
+        )
+    if isinstance(entry, (list, tuple)):
+        if len(entry) != value.dim():
+            raise InputError(
+                f"`dynamic_shapes` has {len(entry)} dimensions for {path!r}, which has "
+                f"{value.dim()}. Give one for each, or a dict such as {{0: 'batch'}}."
+            )
+        entry = dict(enumerate(entry))
+    if not isinstance(entry, Mapping):
+        raise InputError(
+            f"`dynamic_shapes` has {entry!r} for the tensor {path!r}. Give it a dict by axis, such "
+            "as {0: 'batch'}."
+        )
+    found: Axes = {}
+    for axis, label in entry.items():
+        whole = _axis(axis, value, path, found)
+        found[whole] = _label(label, whole, value, path)
+    return {axis: label for axis, label in found.items() if label is not None} or None
+
+
+def _axis(axis: Any, value: torch.Tensor, path: str, taken: Mapping[int, Any]) -> int:
+    whole = isinstance(axis, int) and not isinstance(axis, bool)
+    if not whole or not -value.dim() <= axis < value.dim():
+        raise InputError(
+            f"`dynamic_shapes` names axis {axis!r} of {path!r}, which has {value.dim()} "
+            f"dimensions, {list(value.shape)}. Name an axis from 0 to {value.dim() - 1}."
+        )
+    axis %= value.dim()
+    if axis in taken:
+        raise InputError(f"`dynamic_shapes` names axis {axis} of {path!r} twice. Name it once.")
+    return axis
+
+
+def _label(label: Any, axis: int, value: torch.Tensor, path: str) -> Any:
+    size = value.shape[axis]
+    if isinstance(label, int) and not isinstance(label, bool):
+        if label != size:
+            raise InputError(
+                f"`dynamic_shapes` says {label} for axis {axis} of {path!r}, and the example has "
+                f"{size}. Pass an example of that size, or a name for a dimension that changes."
+            )
+        return label
+    named = isinstance(label, str) and label and not label.isdigit()
+    if label is not None and not named and not isinstance(label, (Dim, _HINT)):
+        raise InputError(
+            f"`dynamic_shapes` has {label!r} for axis {axis} of {path!r}. Write a name such as "
+            "'batch', a torch.export.Dim, or Dim.DYNAMIC."
+        )
+    if size == 0 and opened({axis: label}):
+        raise InputError(
+            f"Axis {axis} of {path!r} is dynamic, and its size is 0 in the example. Pass an "
+            "example with at least one row."
+        )
+    return label
+
+
+def _consistent(
+    found: dict[str, list[Axes | None]], arguments: Mapping[str, Any]
+) -> dict[str, list[Axes | None]]:
+    """``found``, if each name stands for one size."""
+    sizes: dict[str, dict[int, str]] = defaultdict(dict)
+    for argument, leaves in found.items():
+        value = arguments[argument]
+        for path, leaf, axes in zip(paths(value), pytree.tree_leaves(value), leaves, strict=True):
+            for axis, label in (axes or {}).items():
+                if name := name_of(label):
+                    sizes[name].setdefault(
+                        leaf.shape[axis], f"{argument}{path}.shape[{axis}] = {leaf.shape[axis]}"
+                    )
+    for name, places in sizes.items():
+        if len(places) > 1:
+            raise InputError(
+                f"`dynamic_shapes` calls {' and '.join(places.values())} both {name!r}, and one "
+                "name is one size. Give them two names, or pass examples of one size."
+            )
+    return found
+
+
+def _plain(label: Any) -> Any:
+    return Dim.DYNAMIC if isinstance(label, str) else label
 
 
 def demanded(label: Any) -> bool:
@@ -42,11 +280,11 @@ def finite(bound: Any) -> int | None:
         return None
 
 
-def relaxed(dynamic: Any) -> Any:
+def relaxed(dynamic_shapes: Any) -> Any:
     """Each name, Dim or ``Dim.DYNAMIC`` as a ``Dim.AUTO``: torch.export raises for it no more."""
 
     def auto(label: Any) -> Any:
         low, high = limits(label)
         return Dim.AUTO(min=low, max=high) if demanded(label) else label
 
-    return pytree.tree_map(auto, dynamic)
+    return pytree.tree_map(auto, dynamic_shapes)

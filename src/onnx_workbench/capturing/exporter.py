@@ -198,13 +198,13 @@ def _untranslated(error: Exception) -> tuple[str, str]:
         return (
             f"The operator {missing[1]} has no translation into ONNX.",
             "write that step with other operators, or hand export() an onnxscript "
-            "function for it in `translations`.",
+            "function for it in `custom_translation_table`.",
         )
     if at:
         return (
             f"The translation of {at[1]} refuses this call: {type(root).__name__}: {reason}",
             "write that step so that it does not come to this, or hand export() an "
-            "onnxscript function for the operator in `translations`.",
+            "onnxscript function for the operator in `custom_translation_table`.",
         )
     return (
         f"torch.onnx could not translate the graph: {type(root).__name__}: {reason}",
@@ -258,7 +258,7 @@ def quiet() -> Iterator[None]:
     level = logger.level
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("default")
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL)
         try:
             with contextlib.redirect_stderr(io.StringIO()):
                 yield

@@ -16,36 +16,42 @@ import torch.utils._pytree as pytree
 from torch import fx, nn
 from torch.export import Dim, ExportedProgram
 
+from ..calls import door
 from ..errors import CaptureError, InputError
 from ..source import Line, told, user_line
 from ..text import html_table, plural, shaped, table
 from . import exporter
-from .dims import name_of, relaxed
+from .dims import Axes, demanded, for_torch, name_of, of_shapes, opened, relaxed
 from .guards import Guard, listening
-from .signature import Signature, bind
+from .signature import Signature, rest_of
+from .signature import arguments as named_arguments
 
 _SHOWN = 60
 """Rows of a graph that its repr shows."""
 
 
+@door
 def capture(
-    model: nn.Module,
-    *args: Any,
-    dynamic: Mapping[str, Any] | None = None,
-    strict: bool = False,
-    **kwargs: Any,
+    model: nn.Module | ExportedProgram | Graph,
+    args: Any = (),
+    kwargs: dict[str, Any] | None = None,
+    *,
+    dynamic_shapes: Any = None,
+    strict: bool | None = None,
 ) -> Graph:
     """Capture the computation graph of ``model`` for one call ``model(*args, **kwargs)``.
 
     Args:
-        model: captured in eval mode, and left as it was found.
+        model: captured in eval mode, and left as it was found. An ExportedProgram or a Graph is
+            captured already: it is returned as a Graph.
         args, kwargs: tensors of the shapes and dtypes that the model takes, on its device.
             An argument that is no tensor is baked into the graph.
-        dynamic: the dimensions that may change, by parameter of ``forward`` and index of the
-            dimension: ``{"x": {0: "batch"}}``. A name demands that the dimension stays dynamic; a
-            ``torch.export.Dim`` is passed on as it is.
-        strict: False, the default of torch.export and torch.onnx, runs the Python code of
-            ``forward`` with fake tensors. True lets TorchDynamo read its bytecode instead.
+        dynamic_shapes: the dimensions that may change, in any form that ``torch.export`` takes:
+            ``{"x": {0: "batch"}}``, or a tuple in the order of the arguments, with names, Dims or
+            hints. A name, a Dim and ``Dim.DYNAMIC`` demand that the dimension stays dynamic;
+            ``Dim.AUTO`` may be specialized, and the repr says so. Equal names are one size.
+        strict: False runs the Python code of ``forward`` with fake tensors, True lets TorchDynamo
+            read its bytecode. None tries the first, then the second, as torch.onnx does.
 
     Raises:
         InputError: the arguments do not fit ``forward``, or lie on another device.
@@ -54,7 +60,7 @@ def capture(
     >>> class Double(nn.Module):
     ...     def forward(self, x):
     ...         return x + x
-    >>> capture(Double().eval(), torch.ones(4, 3), dynamic={"x": {0: "batch"}})
+    >>> capture(Double().eval(), torch.ones(4, 3), dynamic_shapes={"x": {0: "batch"}})
     Double: 1 operation, 0 parameters (0 values)
     node    op             target           value              line
     ------  -------------  ---------------  -----------------  ------
@@ -62,24 +68,119 @@ def capture(
     add     call_function  aten.add.Tensor  float32[batch, 3]  cell:3
     output  output         output           (add)
     """
+    kwargs = kwargs or {}
+    if isinstance(model, (ExportedProgram, Graph)):
+        return _captured(model, args, kwargs, dynamic_shapes)
+    check_module("capture", model)
+    arguments = named_arguments(model, args, kwargs)
+    found = of_shapes(dynamic_shapes, arguments, rest_of(model))
+    _check_devices(model, (args, kwargs))
+    shapes = for_torch(found, arguments)
+    with exporter.evaluating(model):
+        program, way = _program(model, args, kwargs, shapes, strict)
+    signature = Signature.of_program(program, model, args, kwargs)
+    axes = tuple(signature.axes(found))
+    graph = Graph(type(model).__name__, program, signature, axes, model, way)
+    return _apart(graph, shapes)
+
+
+def axes_of(
+    graph: Graph, args: tuple, kwargs: Mapping[str, Any], dynamic_shapes: Any
+) -> tuple[Axes | None, ...]:
+    """The axes of each tensor input of a graph that ``dynamic_shapes`` asks for."""
+    arguments = named_arguments(graph.model, args, kwargs)
+    return tuple(graph.signature.axes(of_shapes(dynamic_shapes, arguments, rest_of(graph.model))))
+
+
+def check_module(name: str, model: object) -> None:
+    """Raises InputError unless torch.export could capture ``model``."""
+    if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+        raise InputError(
+            f"{name}() was given a {type(model).__name__}, whose Python code torch.jit has "
+            "replaced. Pass the eager module that it was made from."
+        )
     if not isinstance(model, nn.Module):
         raise InputError(
-            f"capture() was given a {type(model).__name__}, and it takes a torch.nn.Module. "
+            f"{name}() was given a {type(model).__name__}, and it takes a torch.nn.Module. "
             "Put the function into the forward() of a module, or pass the module itself."
         )
-    arguments = bind(model, args, kwargs).arguments
-    given = _known(dynamic or {}, list(arguments))
-    _check_devices(model, (args, kwargs))
-    shapes = {name: _as_dims(given.get(name)) for name in arguments} if given else None
-    with exporter.evaluating(model):
+    if "_parameters" not in vars(model):
+        raise InputError(
+            f"{name}() was given a {type(model).__name__} whose __init__ does not call "
+            "super().__init__(). Call it first there: torch.nn.Module keeps its tensors in it."
+        )
+
+
+def _program(
+    model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any, strict: bool | None
+) -> tuple[ExportedProgram, bool]:
+    """What torch.export gives, and whether it took the strict way to it."""
+    errors = []
+    for way in (False, True) if strict is None else (strict,):
         try:
-            program = exporter.capture_program(model, args, kwargs, shapes, strict)
+            return exporter.capture_program(model, args, kwargs, shapes, way), way
         except Exception as error:
-            frozen = _frozen(model, args, kwargs, shapes) if _CONSTRAINED in str(error) else None
-            raise _explained(model, error, frozen) from error
+            errors.append(error)
+    first, *second = errors
+    frozen = _frozen(model, args, kwargs, shapes) if _CONSTRAINED in str(first) else None
+    raise _explained(model, first, frozen, *second) from first
+
+
+def _captured(
+    model: ExportedProgram | Graph, args: tuple, kwargs: dict[str, Any], dynamic_shapes: Any
+) -> Graph:
+    """A Graph of what is captured already; its axes get the names of ``dynamic_shapes``."""
+    graph = model if isinstance(model, Graph) else _of_program(model)
+    if args or kwargs:
+        graph.signature.flatten(args, kwargs)
+    if dynamic_shapes is None:
+        return graph
+    axes = axes_of(graph, *graph.example, dynamic_shapes)
+    for name, asked, kept in zip(graph.signature.tensor_inputs, axes, graph.symbolic, strict=True):
+        fixed = [
+            axis for axis, label in opened(asked).items() if demanded(label) and axis not in kept
+        ]
+        if fixed:
+            raise InputError(
+                f"`dynamic_shapes` names axis {fixed[0]} of {name!r}, which was captured with "
+                "a fixed size. Name it when you capture the model."
+            )
+    return replace(graph, axes=axes)
+
+
+def _of_program(program: ExportedProgram) -> Graph:
+    if program.example_inputs is None:
+        raise InputError(
+            "The ExportedProgram has no example inputs, and its call cannot be known without. "
+            "Capture the model again, or save the program with them."
+        )
+    args, kwargs = program.example_inputs
+    model = program.module()
     signature = Signature.of_program(program, model, args, kwargs)
-    axes = tuple(signature.axes(given))
-    return Graph(type(model).__name__, program, signature, axes, model)
+    graph = Graph("ExportedProgram", program, signature, (), model)
+    axes = tuple(dict.fromkeys(sizes, Dim.DYNAMIC) or None for sizes in graph.symbolic)
+    return replace(graph, axes=axes)
+
+
+def _apart(graph: Graph, shapes: Any) -> Graph:
+    """The graph, if no two names stand for one size in it."""
+    known: dict[str, str] = {}
+    for axes, sizes in zip(graph.axes, graph.symbolic, strict=True):
+        for axis, label in (axes or {}).items():
+            if axis not in sizes or not (name := name_of(label)):
+                continue
+            other = known.setdefault(str(sizes[axis]), name)
+            if other != name:
+                with listening() as heard, suppress(Exception), exporter.evaluating(graph.model):
+                    exporter.capture_program(graph.model, *graph.example, shapes, graph.strict)
+                met = next((g for g in heard if g.equates), None)
+                raise CaptureError(
+                    f"{graph.name} needs {other!r} and {name!r} to be one size",
+                    "Give both one name in `dynamic_shapes`, or change the line that needs it.",
+                    met.line if met else None,
+                    reason=f"torch.export made one symbol of them{f': {met.words}' if met else ''}",
+                )
+    return graph
 
 
 @dataclass(frozen=True)
@@ -98,15 +199,16 @@ class Graph:
     """An FX graph with the call that it was captured from. Made by :func:`capture`.
 
     ``program`` is the ``torch.export.ExportedProgram``; ``axes`` has the names of the dynamic
-    dimensions of each tensor input; ``model`` is the module itself; ``before`` is set on what
-    :meth:`polish` returns.
+    dimensions of each tensor input; ``model`` is the module itself; ``strict`` says which way
+    torch.export took; ``before`` is set on what :meth:`polish` returns.
     """
 
     name: str
     program: ExportedProgram
     signature: Signature
-    axes: tuple[dict[int, Any] | None, ...]
+    axes: tuple[Axes | None, ...]
     model: nn.Module
+    strict: bool = False
     before: Graph | None = field(default=None)
 
     @cached_property
@@ -118,6 +220,25 @@ class Graph:
     def operations(self) -> Counter[str]:
         """How many nodes call each operator, branches included."""
         return Counter(node.target for node in self.nodes if node.op == "call_function")
+
+    @property
+    def example(self) -> tuple[tuple, dict[str, Any]]:
+        """The ``args`` and ``kwargs`` that it was captured with."""
+        args, kwargs = self.program.example_inputs  # type: ignore[misc]
+        return args, kwargs
+
+    @property
+    def specialized(self) -> list[str]:
+        """What ``Dim.AUTO`` left to torch.export, and torch.export made a number:
+        ``x.shape[1] = 16``."""
+        nodes = {node.name: node for node in self.program.graph.find_nodes(op="placeholder")}
+        inputs = zip(self.signature.tensor_inputs, self.axes, self.symbolic, strict=True)
+        return [
+            f"{name}.shape[{axis}] = {nodes[name].meta['val'].shape[axis]}"
+            for name, axes, sizes in inputs
+            for axis in opened(axes)
+            if axis not in sizes
+        ]
 
     @property
     def symbolic(self) -> list[dict[int, Any]]:
@@ -183,9 +304,11 @@ class Graph:
     def _headline(self) -> str:
         weights = list(self.program.parameters())
         values = sum(p.numel() for p in weights)
+        way = ", captured with strict=True" if self.strict else ""
+        lost = f", specialized: {', '.join(self.specialized)}" if self.specialized else ""
         return (
             f"{self.name}: {plural(self.operations.total(), 'operation')}, "
-            f"{plural(len(weights), 'parameter')} ({plural(values, 'value')})"
+            f"{plural(len(weights), 'parameter')} ({plural(values, 'value')}){way}{lost}"
         )
 
     def _polish_report(self) -> list[str]:
@@ -262,25 +385,6 @@ def _cut(rows: Sequence[tuple]) -> list[tuple]:
     return [*rows[:half], gap, *rows[-half:]]
 
 
-def _known(dynamic: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
-    if not isinstance(dynamic, Mapping):
-        raise InputError(
-            f"`dynamic` is {dynamic!r}, and it takes a dict by argument of forward(). "
-            f"Write for example {{{names[0] if names else 'x'!r}: {{0: 'batch'}}}}."
-        )
-    unknown = [name for name in dynamic if name not in names]
-    if unknown:
-        raise InputError(
-            f"`dynamic` names {', '.join(map(repr, unknown))}, and this call has the arguments "
-            f"{', '.join(map(repr, names))}. Use the names that forward() gives them."
-        )
-    return dict(dynamic)
-
-
-def _as_dims(entry: Any) -> Any:
-    return pytree.tree_map(lambda leaf: Dim.DYNAMIC if isinstance(leaf, str) else leaf, entry)
-
-
 def _check_devices(model: nn.Module, arguments: object) -> None:
     homes = {tensor.device for tensor in [*model.parameters(), *model.buffers()]}
     for tensor in pytree.tree_leaves(arguments):
@@ -306,7 +410,8 @@ _REASONS = (
         r"UnsupportedOperatorException",
         "An operator on this line cannot work on tensors without values, which is how torch.export "
         "runs a model.",
-        "Write that step with other operators, or leave `dynamic` out: for fixed sizes it may do.",
+        "Write that step with other operators, or leave `dynamic_shapes` out: for fixed sizes it "
+        "may do.",
     ),
     (
         r"but got FakeTensor",
@@ -326,7 +431,7 @@ _REASONS = (
         r"specialized it to be a constant|Constraints violated|conflicts between user-specified",
         "A dimension that was asked to stay dynamic is fixed by the model.",
         "Take the size from x.shape where the model has a number or a table of fixed length, or "
-        "leave that dimension out of `dynamic`.",
+        "leave that dimension out of `dynamic_shapes`.",
     ),
     (
         r"same device|on device",
@@ -354,22 +459,32 @@ def _frozen(model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any) 
     return next(iter(sorted(heard, key=lambda guard: not guard.freezes)), None)
 
 
-def _explained(model: nn.Module, error: Exception, frozen: Guard | None = None) -> CaptureError:
+def _explained(
+    model: nn.Module, error: Exception, frozen: Guard | None, *strict: Exception
+) -> CaptureError:
     line = told(frozen.line if frozen else user_line(error.__traceback__))
+    reason, repair = _reason(error)
+    if frozen:
+        where = ", ".join(f"{name} = {value}" for name, value in frozen.locals.items())
+        reason = f"{reason} There {frozen.words}{f', where {where}' * bool(where)}."
+        repair = f"{frozen.repair} Or leave that dimension out of `dynamic_shapes`."
+    for other in map(_reason, strict):
+        if other != _reason(error):
+            reason = f"{reason} With strict=True: {other[0]}"
+    return CaptureError(
+        f"{type(model).__name__} could not be captured", hint=repair, line=line, reason=reason
+    )
+
+
+def _reason(error: Exception) -> tuple[str, str]:
+    """Why torch.export refused, in plain words, and what usually helps."""
     said = f"{type(error).__name__}: {error}"
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    reason, repair = next(
+    first = (str(error).strip().splitlines() or [""])[0]
+    return next(
         ((reason, repair) for key, reason, repair in _REASONS if re.search(key, said)),
         (
             f"{type(error).__name__}: {first}",
             "Run the model itself with these arguments: if it fails there too, mend that first. If "
             "it does not, torch.export cannot follow that line: write it with other operations.",
         ),
-    )
-    if frozen:
-        where = ", ".join(f"{name} = {value}" for name, value in frozen.locals.items())
-        reason = f"{reason} There {frozen.words}{f', where {where}' * bool(where)}."
-        repair = f"{frozen.repair} Or leave that dimension out of `dynamic`."
-    return CaptureError(
-        f"{type(model).__name__} could not be captured", hint=repair, line=line, reason=reason
     )

@@ -48,7 +48,7 @@ _PARTING = {"unbind", "split", "chunk", "tensor_split"}
 _UNROLLED = (
     "This line takes the dimension apart row by row: it unpacks it, or it calls an operator that "
     "is a loop in torch itself, such as an LSTM or a GRU. Pad to one size and leave the dimension "
-    "out of `dynamic`, or try dynamo=False: the old exporter keeps such an operator whole."
+    "out of `dynamic_shapes`, or try dynamo=False: the old exporter keeps such an operator whole."
 )
 _DECISION = (
     "A Python decision on a size is taken once, at capture. Keep both branches with torch.cond, or "
@@ -82,6 +82,11 @@ class Guard:
         return self.expression.startswith("Eq(") and len(self.sources) == 1
 
     @property
+    def equates(self) -> bool:
+        """Whether it makes one size of two."""
+        return self.expression.startswith("Eq(") and len(self.sources) == 2
+
+    @property
     def words(self) -> str:
         """The assumption in terms of the inputs: ``x.shape[1] == 16``."""
         said = _in_words(self.expression, self.sources)
@@ -90,7 +95,7 @@ class Guard:
     @property
     def repair(self) -> str:
         """What usually helps, by what stands on the line."""
-        if self.expression.startswith("Eq(") and not self.freezes:
+        if self.equates:
             return "These sizes are one: give them one name, or the same Dim."
         if not self.freezes:
             return _DECISION

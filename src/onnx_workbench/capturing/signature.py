@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
 from ..errors import InputError
+from .dims import Axes, nested, paths
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -21,8 +22,9 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 class Signature:
     """One call of a model, taken apart into tensors and put together again.
 
-    ``inputs`` names the leaves of the arguments. A leaf that is no tensor was baked into the graph:
-    it stands under its index in ``baked_inputs`` (for a result, in ``baked_outputs``).
+    ``inputs`` names the leaves of the arguments, ``sources`` has what torch.export calls them, such
+    as ``L['batch']['mask']``. A leaf that is no tensor was baked into the graph: it stands under
+    its index in ``baked_inputs`` (for a result, in ``baked_outputs``).
 
     >>> class Scale(torch.nn.Module):
     ...     def forward(self, x, factor=2):
@@ -40,6 +42,7 @@ class Signature:
     kwargs: tuple[str, ...]
     in_spec: pytree.TreeSpec
     inputs: tuple[str, ...]
+    sources: tuple[str, ...]
     baked_inputs: Mapping[int, object]
     out_spec: pytree.TreeSpec
     baked_outputs: Mapping[int, object]
@@ -52,12 +55,16 @@ class Signature:
         graph = program.graph_signature
         inputs = [spec.arg for spec in graph.input_specs if spec.kind is InputKind.USER_INPUT]
         outputs = [spec.arg for spec in graph.output_specs if spec.kind is OutputKind.USER_OUTPUT]
+        in_spec = program.call_spec.in_spec
+        takes = parameters(model)
+        names = tuple(in_spec.child(1).context)
         return cls(
-            parameters=parameters(model),
-            args=tuple(bind(model, args, kwargs).arguments)[: len(args)],
-            kwargs=tuple(kwargs),
-            in_spec=program.call_spec.in_spec,
+            parameters=takes,
+            args=tuple(takes.bind_partial(*args).arguments),
+            kwargs=names,
+            in_spec=in_spec,
             inputs=tuple(argument.name for argument in inputs),
+            sources=_sources(takes, args, {name: kwargs[name] for name in names}),
             baked_inputs=_constants(inputs),
             out_spec=program.call_spec.out_spec,
             baked_outputs=_constants(outputs),
@@ -70,14 +77,17 @@ class Signature:
         """The call ``model(*args, **kwargs) == result`` of a model that is traced, not captured."""
         leaves, in_spec = pytree.tree_flatten((args, dict(kwargs)))
         results, out_spec = pytree.tree_flatten(result)
-        names = tuple(bind(model, args, kwargs).arguments)
+        takes = parameters(model)
+        positional = tuple(takes.bind_partial(*args).arguments)
+        names = (*positional, *kwargs)
         many = len(leaves) > len(names)
         return cls(
-            parameters=parameters(model),
-            args=names[: len(args)],
+            parameters=takes,
+            args=positional,
             kwargs=tuple(kwargs),
             in_spec=in_spec,
             inputs=tuple(f"input_{i}" for i in range(len(leaves))) if many else names,
+            sources=_sources(takes, args, kwargs),
             baked_inputs=_not_tensors(leaves),
             out_spec=out_spec,
             baked_outputs=_not_tensors(results),
@@ -131,39 +141,23 @@ class Signature:
         ]
         return pytree.tree_unflatten(leaves, self.out_spec)
 
-    def axes(self, dynamic: Mapping[str, Any]) -> list[dict[int, Any] | None]:
-        """The dynamic dimensions of each tensor input, from those of each argument.
+    def axes(self, found: Mapping[str, Sequence[Axes | None]]) -> list[Axes | None]:
+        """The dynamic dimensions of each tensor input, from those of each leaf of an argument."""
+        leaves = [axes for name in (*self.args, *self.kwargs) for axes in found[name]]
+        return [axes for i, axes in enumerate(leaves) if i not in self.baked_inputs]
 
-        An argument that is a list or dict of tensors takes a list or dict of entries.
-        """
-        if not dynamic:  # not even names are needed, which the arguments of forward(*args) lack
-            return [None] * (self.in_spec.num_leaves - len(self.baked_inputs))
-        tree = (
-            tuple(dynamic.get(name) or None for name in self.args),
-            {name: dynamic.get(name) or None for name in self.kwargs},
-        )
-        leaves = pytree._broadcast_to_and_flatten(tree, self.in_spec, is_leaf=_is_axes)
-        if leaves is None:
-            raise InputError(
-                f"`dynamic` is {dict(dynamic)!r}, and the arguments have the structure "
-                f"{_structure(self.in_spec)}. Give each tensor a dict such as {{0: 'batch'}}."
-            )
-        return [leaf for i, leaf in enumerate(leaves) if i not in self.baked_inputs]
-
-    def dynamic(self, axes: Sequence[Any]) -> dict[str, Any]:
+    def dynamic_shapes(self, axes: Sequence[Any]) -> dict[str, Any]:
         """What :meth:`axes` takes apart, by argument of ``forward``."""
         rest = iter(axes)
         count = range(self.in_spec.num_leaves)
-        leaves = [None if i in self.baked_inputs else next(rest) for i in count]
-        args, kwargs = pytree.tree_unflatten(leaves, self.in_spec)
-        return dict(zip(self.args, args, strict=False)) | kwargs
-
-    @property
-    def sources(self) -> list[str]:
-        """What torch.export calls each tensor of the call: ``L['x']``, ``L['batch']['mask']``."""
-        tree = self.dynamic(self.tensor_inputs)
-        paths = [path for path, leaf in pytree.tree_flatten_with_path(tree)[0] if leaf is not None]
-        return [f"L{pytree.keystr(path)}" for path in paths]
+        args, kwargs = nested(
+            self.in_spec, iter([None if i in self.baked_inputs else next(rest) for i in count])
+        )
+        variadic = [n for n, p in self.parameters.parameters.items() if p.kind is p.VAR_POSITIONAL]
+        if self.args[-1:] == tuple(variadic) != ():
+            first = len(self.args) - 1
+            args = (*args[:first], tuple(args[first:]))
+        return dict(zip(self.args, args, strict=True)) | kwargs
 
     def _as_captured(self, args: tuple, kwargs: Mapping[str, Any]) -> tuple[tuple, dict[str, Any]]:
         """The same call with each argument where it stood when the model was captured."""
@@ -189,6 +183,21 @@ class Signature:
 def parameters(model: Callable) -> inspect.Signature:
     """The parameters of ``forward`` for a module, of the function itself for a function."""
     return inspect.signature(model.forward if isinstance(model, torch.nn.Module) else model)
+
+
+def arguments(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments by name, those of ``**kwargs`` by their own."""
+    found = bind(model, args, kwargs).arguments
+    return {**found, **found.pop(rest_of(model), {})}
+
+
+def rest_of(model: Callable) -> str:
+    """The name of ``**kwargs`` among the parameters; empty where there is none."""
+    return _rest(parameters(model))
+
+
+def _rest(takes: inspect.Signature) -> str:
+    return next((p.name for p in takes.parameters.values() if p.kind is p.VAR_KEYWORD), "")
 
 
 def bind(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
@@ -217,17 +226,20 @@ def _not_tensors(leaves: Sequence[object]) -> dict[int, object]:
     return {i: leaf for i, leaf in enumerate(leaves) if not isinstance(leaf, torch.Tensor)}
 
 
-def _is_axes(entry: object) -> bool:
-    if isinstance(entry, dict):
-        return bool(entry) and all(isinstance(key, int) for key in entry)
-    return entry is None
-
-
 def _same(a: object, b: object) -> bool:
     return a is b or (type(a) is type(b) and not isinstance(a, torch.Tensor) and a == b)
 
 
+def _sources(takes: inspect.Signature, args: tuple, kwargs: Mapping[str, Any]) -> tuple[str, ...]:
+    rest = _rest(takes)
+    named = [(f"L[{name!r}]", value) for name, value in takes.bind_partial(*args).arguments.items()]
+    for name, value in kwargs.items():
+        owner = "" if name in takes.parameters else f"[{rest!r}]"
+        named.append((f"L{owner}[{name!r}]", value))
+    return tuple(root + path for root, value in named for path in paths(value))
+
+
 def _structure(spec: pytree.TreeSpec) -> str:
-    args, kwargs = pytree.tree_unflatten(["tensor"] * spec.num_leaves, spec)
+    args, kwargs = nested(spec, iter(["tensor"] * spec.num_leaves))
     parts = [repr(arg) for arg in args] + [f"{name}={value!r}" for name, value in kwargs.items()]
     return f"({', '.join(parts)})".replace("'tensor'", "tensor")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from ..calls import door
 from ..errors import CaptureError, InputError
 from ..source import Line, line_at, lines, nearest, user_line
 from ..text import html_table, plural, shaped, table
@@ -39,7 +40,8 @@ _WORDS = (  # where torch's own words are those of its source code
 )
 
 
-def watch(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Frames:
+@door
+def watch(f: Callable[..., Any], args: Any = (), kwargs: dict[str, Any] | None = None) -> Frames:
     """Let Dynamo compile ``f`` for the call ``f(*args, **kwargs)``, and report what it did.
 
     Dynamo (`torch.compile`'s front end, PEP 523) is handed each Python frame before it runs. It
@@ -78,7 +80,7 @@ def watch(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Frames:
     name, listener = _name(f), Listener()
     with _as_found(f):
         try:
-            listener.listen(f, args, kwargs)
+            listener.listen(f, args, kwargs or {})
         except Exception as error:
             raise _explained(name, error) from error
     names = Names()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from html import escape
 from os import PathLike
@@ -15,6 +15,7 @@ from torch import nn
 
 from .. import files, progress
 from ..artifact import Artifact
+from ..calls import door
 from ..capturing.exporter import Translations
 from ..errors import InputError, TrainingModeWarning
 from ..text import html_table, plural, table
@@ -27,14 +28,16 @@ __all__ = ["Audit", "Finding", "audit"]
 _HEADER = ("stage", "verdict", "what was found", "line")
 
 
+@door
 def audit(
     model: nn.Module | Artifact,
-    *args: Any,
-    dynamic: Mapping[str, Any] | None = None,
-    opset: int | None = None,
-    translations: Translations | None = None,
+    args: Any = (),
+    kwargs: dict[str, Any] | None = None,
+    *,
+    dynamic_shapes: Any = None,
+    opset_version: int | None = None,
+    custom_translation_table: Translations | None = None,
     skip: Collection[str] = (),
-    **kwargs: Any,
 ) -> Audit:
     """Capture, export, run, compare, time: each stage with its verdict, its line and a repair.
 
@@ -44,9 +47,9 @@ def audit(
     Args:
         model: in whatever mode it is; or an Artifact, of which what needs the model is not tried.
         args, kwargs: the call, as for the model itself.
-        dynamic: the dimensions that are to stay dynamic, as for :func:`~onnx_workbench.export`.
-        opset: the opset that is wanted; None is the exporter's own.
-        translations: of custom operators, as for export.
+        dynamic_shapes: the dimensions that stay dynamic, as for :func:`~onnx_workbench.export`.
+        opset_version: the opset that is wanted; None is the exporter's own.
+        custom_translation_table: of custom operators, as for export.
         skip: stages to leave out, such as ``{"latency", "hot lines"}``.
 
     Returns:
@@ -70,7 +73,7 @@ def audit(
         raise InputError(
             f"`skip` names {', '.join(map(repr, unknown))}, and the stages are {', '.join(names)}."
         )
-    case = Case(model, args, dict(kwargs), dynamic, opset, translations)
+    case = Case(model, args, kwargs or {}, dynamic_shapes, opset_version, custom_translation_table)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", TrainingModeWarning)  # a finding of its own
         case.folder = Path(folder)

@@ -181,11 +181,11 @@ def _call(case: Case) -> Iterator[Finding]:
 def _capture(case: Case) -> Iterator[Finding]:
     found = []
     try:
-        case.graph = capture(case.model, *case.args, dynamic=case.dynamic, **case.kwargs)
+        case.graph = capture(case.model, case.args, case.kwargs, dynamic_shapes=case.dynamic)
     except CaptureError as error:
         if case.dynamic:
             with suppress(CaptureError):  # for fixed sizes, so that the rest can be tried
-                case.graph = capture(case.model, *case.args, **case.kwargs)
+                case.graph = capture(case.model, case.args, case.kwargs)
         whole = None if case.graph else facts.forward_line(case.model)
         finding = Finding.of_error("capture", error)
         found = [replace(finding, line=finding.line or whole)]
@@ -200,12 +200,14 @@ def _capture(case: Case) -> Iterator[Finding]:
 def _export(case: Case) -> Iterator[Finding]:
     path = case.folder / "model.onnx"
     try:
-        case.artifact = export(case.graph, path, opset=case.opset, translations=case.translations)
+        case.artifact = export(
+            case.graph, f=path, opset_version=case.opset, custom_translation_table=case.translations
+        )
     except ExportError as error:
         yield Finding.of_error("export", error)
         if case.opset is None:
             return
-        case.artifact = export(case.graph, path, translations=case.translations)
+        case.artifact = export(case.graph, f=path, custom_translation_table=case.translations)
     else:
         nodes = plural(case.artifact.operations.total(), "node")
         yield Finding("export", "ok", f"{nodes}, checked by onnx, loaded by ONNX Runtime")
@@ -217,10 +219,10 @@ def _contract(case: Case) -> Iterator[Finding]:
         return
     contract = probe(
         case.model,
-        *case.args,
-        dynamic=case.dynamic,
-        translations=case.translations,
-        **case.kwargs,
+        case.args,
+        case.kwargs,
+        dynamic_shapes=case.dynamic,
+        custom_translation_table=case.translations,
     )
     for dimension in contract.dimensions:
         verdict = "ok" if dimension else "broken" if dimension.verdict == REFUSED else "wrong"
@@ -235,11 +237,11 @@ def _contract(case: Case) -> Iterator[Finding]:
 
 
 def _numbers(case: Case) -> Iterator[Finding]:
-    if not verify(case.model, case.model, *case.args, **case.kwargs):
+    if not verify(case.model, case.model, case.args, case.kwargs):
         case.random = True
         yield _restless(case)
         return
-    agreement = verify(case.model, case.artifact, *case.args, **case.kwargs)
+    agreement = verify(case.model, case.artifact, case.args, case.kwargs)
     line, why, repair = _first_line(case) if not agreement else (None, "", "")
     for index, leaf in enumerate(agreement.leaves):
         if leaf.reason:
@@ -282,7 +284,7 @@ def _first_line(case: Case) -> tuple[Line | None, str, str]:
     """Where the values first part, why, and what usually helps."""
     if case.artifact.translated is None:
         return None, "", "The line makes the output; the fault may stand before it."
-    inside = verify(case.model, case.artifact, *case.args, values=True, **case.kwargs)
+    inside = verify(case.model, case.artifact, case.args, case.kwargs, values=True)
     if inside.first:
         first = inside.first
         name = first.node or first.name
@@ -298,7 +300,7 @@ def _first_line(case: Case) -> tuple[Line | None, str, str]:
 def _opsets(case: Case) -> Iterator[Finding]:
     ours = case.artifact.opset
     asked = sorted({OLDEST, ours + 1} - {ours})
-    ladder = opsets(case.graph, asked=asked, translations=case.translations)
+    ladder = opsets(case.graph, asked=asked, custom_translation_table=case.translations)
     for rung in ladder.rungs:
         if rung.differs and not case.random:
             yield Finding("opsets", "wrong", f"opset {rung.asked} gives other numbers: {rung.said}")
@@ -331,21 +333,21 @@ def _size(case: Case) -> Iterator[Finding]:
 
 def _latency(case: Case) -> Iterator[Finding]:
     if case.model is None:
-        whole = profile(case.artifact, *case.args, seconds=QUICK, **case.kwargs).whole
+        whole = profile(case.artifact, case.args, case.kwargs, seconds=QUICK).whole
         yield Finding("latency", "ok", f"ONNX Runtime: {seconds(whole)} a call at 1 thread")
         return
     contestants: dict[str, Callable[..., object]] = {
         "PyTorch": case.model,
         "ONNX Runtime": case.artifact,
     }
-    result = race(contestants, *case.args, quick=True, seconds=QUICK, **case.kwargs)
+    result = race(contestants, case.args, case.kwargs, quick=True, seconds=QUICK)
     ratio = result.ratio("ONNX Runtime")
     against = f"{ratio.value:.2f}x as fast as {result.baseline} ({ratio.verdict})" if ratio else ""
     yield Finding("latency", "ok", f"ONNX Runtime: {against}; race() measures with more care")
 
 
 def _hot(case: Case) -> Iterator[Finding]:
-    spots = profile(case.artifact, *case.args, seconds=QUICK, **case.kwargs)
+    spots = profile(case.artifact, case.args, case.kwargs, seconds=QUICK)
     if not spots.recording.kernels:
         yield Finding("hot lines", "ok", "no kernel runs: the file holds its result")
         return

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import figures, runtime, text
 from ..artifact import Artifact
+from ..calls import door
 from ..errors import InputError
 from ..proto import sites
 from ..racing.call import thread_budget
@@ -34,13 +35,15 @@ _HEADER = ("ORT", "quartiles", "share", "kernels", "by", "PyTorch")
 _BY = _HEADER.index("by")
 
 
+@door
 def profile(
     artifact: Artifact,
-    *args: Any,
+    args: Any = (),
+    kwargs: dict[str, Any] | None = None,
+    *,
     level: str = "all",
     threads: int = 1,
     seconds: float = 2.0,
-    **kwargs: Any,
 ) -> Hotspots:
     """Where the time of an artifact goes in ONNX Runtime, by line of the model's source.
 
@@ -64,7 +67,8 @@ def profile(
     >>> from onnx_workbench import export, lessons
     >>> encoder = lessons.encoder()
     >>> path = getfixture("tmp_path") / "encoder.onnx"
-    >>> spots = profile(export(encoder.model, path, *encoder.inputs), *encoder.inputs, seconds=0.1)
+    >>> onnx = export(encoder.model, encoder.inputs, path)
+    >>> spots = profile(onnx, encoder.inputs, seconds=0.1)
     >>> spots.unattributed, spots.spots[0].line in spots.lineage.lines
     (0.0, True)
     """
@@ -72,7 +76,7 @@ def profile(
     kernels.check_level(level)
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise InputError(f"threads is {threads!r}; it must be a whole number of 1 or more.")
-    feeds = artifact.feeds(*args, **kwargs)
+    feeds = artifact.feeds(*args, **(kwargs or {}))
     watch = Stopwatch(artifact.graph) if artifact.graph else None
     lap = partial(watch.lap, args, kwargs) if watch else None
     rest = (level, threads, seconds)

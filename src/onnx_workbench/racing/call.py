@@ -87,7 +87,7 @@ class Made:
         call = self.make(self.model, args, kwargs, 1)
         return call.fn(*call.args, **call.kwargs)
 
-    def entry(self, *args: Any, threads: int = 1, **kwargs: Any) -> Callable[[], Prepared]:
+    def entry(self, args: tuple, kwargs: dict, threads: int = 1) -> Callable[[], Prepared]:
         return partial(_prepared, self, args, kwargs, threads)
 
     def __repr__(self) -> str:

@@ -31,6 +31,7 @@ from typing import Any
 import torch
 
 from .. import progress
+from ..calls import door
 from ..contestant import Prepared
 from ..errors import InputError, TrainingModeWarning
 from . import heats
@@ -52,19 +53,21 @@ LOOK = 0.3
 _DISTRIBUTIONS = ("torch", "onnxruntime", "numpy")
 
 
+@door
 def race(
     contestants: Mapping[str, Callable[..., object]],
-    *args: Any,
+    args: Any = (),
+    kwargs: dict[str, Any] | None = None,
+    *,
     threads: int = 1,
     seconds: float | None = None,
     quick: bool = False,
     matters: float = 0.03,
     seed: int = 0,
-    **kwargs: Any,
 ) -> Race:
     """Race callables on the same inputs; the first is the one that the others are compared to.
 
-    A contestant that offers ``entry(*args, threads=, **kwargs)``, as an Artifact does, says itself
+    A contestant that offers ``entry(args, kwargs, threads)``, as an Artifact does, says itself
     what is timed (:class:`~onnx_workbench.contestant.Prepared`). Every other is timed as
     ``fn(*args, **kwargs)`` under ``torch.inference_mode``, a model in eval mode.
 
@@ -96,7 +99,7 @@ def race(
     >>> relu.baseline, relu.lane("clamp").error
     ('eager', None)
     """
-    return races(contestants, [(args, kwargs)], threads, seconds, quick, matters, seed)[0]
+    return races(contestants, [(args, kwargs or {})], threads, seconds, quick, matters, seed)[0]
 
 
 def races(
@@ -297,7 +300,7 @@ def entry_of(fn: Callable, args: tuple, kwargs: dict[str, Any], threads: int) ->
     if not callable(offer) or isinstance(fn, torch.nn.Module):
         return Call(fn, args, kwargs, threads)
     try:
-        return offer(*args, threads=threads, **kwargs)
+        return offer(args, kwargs, threads)
     except Exception as error:
         return partial(_failed, error)
 

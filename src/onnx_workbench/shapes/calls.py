@@ -26,7 +26,7 @@ def observe(model: nn.Module, calls: int = 8) -> Iterator[Calls]:
 
     A dimension that had two sizes is dynamic; one that was always the same is not. Dimensions that
     had the same sizes in every call get one name. Tensors of the first ``calls`` calls are kept.
-    What comes out feeds ``dynamic`` of capture, export and probe.
+    What comes out feeds ``dynamic_shapes`` of capture, export and probe.
 
     Raises:
         InputError: ``forward`` has arguments without a name; or, when the answer is asked for,
@@ -41,7 +41,7 @@ def observe(model: nn.Module, calls: int = 8) -> Iterator[Calls]:
     -----  -------------  -------------------
     input  float32[2, 8]  float32[input_0, 8]
     >>> from onnx_workbench import capture
-    >>> graph = capture(model, **seen.arguments, dynamic=seen.dynamic)
+    >>> graph = capture(model, (), seen.kwargs, dynamic_shapes=seen.dynamic_shapes)
     """
     observer = InputObserver()
     own = vars(model).get("forward")
@@ -66,7 +66,7 @@ class Calls:
     shapes: list[dict[str, torch.Size]]
 
     @cached_property
-    def dynamic(self) -> dict[str, Any]:
+    def dynamic_shapes(self) -> dict[str, Any]:
         """The dimensions that changed, as :func:`~onnx_workbench.capture` takes them."""
         known: dict[tuple[int | None, ...], str] = {}
 
@@ -87,7 +87,7 @@ class Calls:
         return named(self._asked("infer_dynamic_shapes"), "") or {}
 
     @cached_property
-    def arguments(self) -> dict[str, Any]:
+    def kwargs(self) -> dict[str, Any]:
         """The arguments of one of the calls, by name: an example to capture with."""
         return dict(self._asked("infer_arguments"))
 
@@ -104,8 +104,8 @@ class Calls:
     def __repr__(self) -> str:
         rows = [
             row
-            for name, value in self.arguments.items()
-            for row in _rows(name, value, self.dynamic.get(name))
+            for name, value in self.kwargs.items()
+            for row in _rows(name, value, self.dynamic_shapes.get(name))
         ]
         calls = plural(self.observer.num_obs(), "call")
         return f"{calls}\n{table(rows, ('input', 'example', 'dynamic'))}"
@@ -128,7 +128,7 @@ def _by_name(model: nn.Module, shapes: list[dict[str, torch.Size]]) -> Callable[
     if inspect.Parameter.VAR_POSITIONAL in kinds or inspect.Parameter.POSITIONAL_ONLY in kinds:
         raise InputError(
             f"observe() was given a {type(model).__name__}, whose forward takes {signature}: "
-            "arguments without a name. Give them names, or write `dynamic` yourself."
+            "arguments without a name. Give them names, or write `dynamic_shapes` yourself."
         )
     rest = kinds.get(inspect.Parameter.VAR_KEYWORD, "")
 

@@ -14,9 +14,10 @@ from typing import Any
 from torch import nn
 
 from ..artifact import Artifact, export
+from ..calls import door
 from ..capturing.dims import demanded, limits, relaxed
 from ..capturing.exporter import Translations, evaluating
-from ..capturing.graph import Graph, capture
+from ..capturing.graph import Graph, axes_of, capture
 from ..capturing.guards import Guard, culprit, listening
 from ..errors import CaptureError, InputError
 from ..source import Line
@@ -37,7 +38,7 @@ equal to" by another dimension. RUNS is all that can be said of a file without i
 
 _HEADER = ("dimension", "asked as", "file says", "torch.export says", "verdict", "sizes tried")
 _REPAIRS = {
-    STATIC: "Name it in `dynamic` when you export; export() raises where the model freezes it.",
+    STATIC: "Name it in `dynamic_shapes`: then export() raises where the model freezes it.",
     WRONG: "It is not the size: verify() the call of the example itself, and mend that first.",
     RUNS: "Give probe() the model: a file alone does not know the right numbers.",
 }
@@ -46,12 +47,14 @@ _LOOK = "Give probe() the model, or verify() one of these sizes: torch.export ha
 """Where torch.export made no guard, or there is no model."""
 
 
+@door
 def probe(
     model: nn.Module | Artifact,
-    *args: Any,
-    dynamic: Mapping[str, Any] | None = None,
-    translations: Translations | None = None,
-    **kwargs: Any,
+    args: Any = (),
+    kwargs: dict[str, Any] | None = None,
+    *,
+    dynamic_shapes: Any = None,
+    custom_translation_table: Translations | None = None,
 ) -> Contract:
     """Try each dynamic dimension of a model's ONNX file at many sizes, against the model itself.
 
@@ -70,17 +73,17 @@ def probe(
             :func:`~onnx_workbench.load`, of which can be said what it declares and where it runs,
             and not whether its numbers are right.
         args, kwargs: the arguments of one call. An exported Artifact knows them.
-        dynamic: the dimensions asked for, as :func:`~onnx_workbench.capture` takes them; by name of
-            the input for a loaded file. The default is what an Artifact was exported with, or
-            declares.
-        translations: as for :func:`~onnx_workbench.export`, where there is a module to be exported.
+        dynamic_shapes: the dimensions asked for, as :func:`~onnx_workbench.capture` takes them; by
+            name of the input for a loaded file. The default is what an Artifact was exported with,
+            or declares.
+        custom_translation_table: as for :func:`~onnx_workbench.export`, for a module.
 
     Raises:
         InputError: nothing is asked for, or the arguments do not fit.
         CaptureError, ExportError: there is no file to try.
 
     >>> import torch
-    >>> probe(nn.Linear(8, 2).eval(), torch.ones(5, 8), dynamic={"input": {0: "batch"}})
+    >>> probe(nn.Linear(8, 2).eval(), torch.ones(5, 8), dynamic_shapes={"input": {0: "batch"}})
     KEPT: 1 dynamic dimension
     dimension       asked as  file says  torch.export says  verdict  sizes tried
     --------------  --------  ---------  -----------------  -------  ------------------------------
@@ -88,16 +91,20 @@ def probe(
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         if isinstance(model, Artifact):
-            subject = _of_artifact(model, args, kwargs, dynamic)
+            subject = _of_artifact(model, args, kwargs, dynamic_shapes)
         else:
-            graph = _captured(model, args, kwargs, dynamic or {})
+            graph = _captured(model, args, kwargs, dynamic_shapes or {})
             file = replace(graph, axes=_standing(graph))
-            artifact = export(file, Path(folder) / "probed.onnx", translations=translations)
+            artifact = export(
+                file,
+                f=Path(folder) / "probed.onnx",
+                custom_translation_table=custom_translation_table,
+            )
             subject = replace(in_graph(artifact, graph, args, kwargs), exported=False)
         if not subject.asked:
             raise InputError(
                 "probe() was asked for no dynamic dimension. Name what may change, for example "
-                "dynamic={'x': {0: 'batch'}}."
+                "dynamic_shapes={'x': {0: 'batch'}}."
             )
         with evaluating(subject.graph.model) if subject.graph else nullcontext():
             found = sweep(subject)
@@ -237,8 +244,8 @@ def _notes(dimension: Dimension) -> Iterator[str]:
 
 def _captured(model: nn.Module, args: tuple, kwargs: Any, dynamic: Mapping[str, Any]) -> Graph:
     """The graph with what was asked for, whether it can be kept or not."""
-    graph = capture(model, *args, dynamic=relaxed(dynamic), **kwargs)
-    return replace(graph, axes=tuple(graph.signature.axes(dynamic)))
+    graph = capture(model, args, kwargs, dynamic_shapes=relaxed(dynamic))
+    return replace(graph, axes=axes_of(graph, args, kwargs, dynamic))
 
 
 def _of_artifact(
@@ -250,7 +257,7 @@ def _of_artifact(
     if not (args or kwargs):
         args, kwargs = graph.program.example_inputs
     if dynamic is not None:
-        graph = replace(graph, axes=tuple(graph.signature.axes(dynamic)))
+        graph = replace(graph, axes=axes_of(graph, args, kwargs, dynamic))
     return in_graph(artifact, graph, args, kwargs)
 
 
@@ -320,10 +327,10 @@ def _blamed(
     dimensions: Sequence[Dimension], graph: Graph, call: tuple[tuple, dict[str, Any]]
 ) -> list[Dimension]:
     """Those that are not kept, with the guard that torch.export made of them."""
-    asked = graph.signature.dynamic(graph.axes)
+    asked = graph.signature.dynamic_shapes(graph.axes)
     with listening() as heard, suppress(CaptureError):
-        capture(graph.model, *call[0], dynamic=relaxed(asked), **call[1])
-    sources = dict(zip(graph.signature.tensor_inputs, graph.signature.sources, strict=True))
+        capture(graph.model, call[0], call[1], dynamic_shapes=relaxed(asked))
+    sources = dict(zip(graph.signature.inputs, graph.signature.sources, strict=True))
     own = {d: culprit(heard, f"{sources[d.input]}.size()[{d.axis}]") for d in dimensions}
 
     def guard(dimension: Dimension) -> Guard | None:

@@ -274,7 +274,7 @@ def outcome(subject: Subject, moved: Sequence[Place], refused: bool = False) -> 
     if refused:
         return ANSWERS, ""
     try:
-        agreement = verify(lambda *_, **__: result, subject.artifact, *args, **kwargs)
+        agreement = verify(lambda *_, **__: result, subject.artifact, args, kwargs)
     except WorkbenchError as error:
         return FAILS, str(error).splitlines()[0]
     return (AGREE, "") if agreement else (DIFFERS, agreement.worst.said)

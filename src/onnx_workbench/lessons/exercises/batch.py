@@ -42,14 +42,14 @@ def _static(file: Artifact, read: Digits) -> str | None:
         except WorkbenchError as error:
             return (
                 f"It does not run with batch {size}: {error}\nThe batch is the first dimension of "
-                "`images`. Name it when you export: dynamic={'images': {0: 'batch'}}."
+                "`images`. Name it when you export: dynamic_shapes={'images': {0: 'batch'}}."
             )
     return None
 
 
 def _settings(file: Artifact) -> str | None:
     if file.opset != OPSET:
-        return f"Its opset is {file.opset}, and {OPSET} is asked for: pass opset={OPSET}."
+        return f"Its opset is {file.opset}, and {OPSET} is asked for: pass opset_version={OPSET}."
     if len(file.files) != 1:
         names = " and ".join(path.name for path in file.files)
         return (
@@ -86,7 +86,7 @@ EXERCISE = Exercise(
     ),
     start=(
         "Begin with ow.export(digits.model, 'reader.onnx', digits.images[:2]) and add what is "
-        "asked for: `dynamic` and `opset`."
+        "asked for: `dynamic_shapes` and `opset_version`."
     ),
     judge=judge,
     source=f"""
@@ -95,7 +95,11 @@ EXERCISE = Exercise(
         digits = ow.lessons.digits()
         batch = {{"images": {{0: "batch"}}}}
         answer = ow.export(
-            digits.model, "reader.onnx", digits.images[:2], dynamic=batch, opset={OPSET}
+            digits.model,
+            digits.images[:2],
+            "reader.onnx",
+            dynamic_shapes=batch,
+            opset_version={OPSET},
         )
         """,
 )

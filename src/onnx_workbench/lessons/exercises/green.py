@@ -42,7 +42,7 @@ def judge(answer: Any) -> str | None:
     if HIDDEN - {finding.stage for finding in answer.findings}:
         return "It is green because stages were skipped. Leave out `skip`."
     if not (answer.case.dynamic or {}).get("x"):
-        return "It is green for one batch size alone. Ask for dynamic={'x': {0: 'batch'}}."
+        return "It is green for one batch size alone. Ask for dynamic_shapes={'x': {0: 'batch'}}."
     return _other_numbers(answer.case.model)
 
 
@@ -64,13 +64,14 @@ EXERCISE = Exercise(
     title="A green audit",
     text=(
         "`exercise.given` is a model that works in PyTorch and has **three faults** on its way to "
-        "ONNX. Audit it with `dynamic={'x': {0: 'batch'}}`, mend its `forward` in a class of your "
+        "ONNX. Audit it with `dynamic_shapes={'x': {0: 'batch'}}`, mend its `forward` in a class "
+        "of your "
         "own, and **answer with an audit that has nothing to mend**. Outside training the mended "
         "model computes `(x + 1) * weight`, one row for each of the batch."
     ),
     start=(
-        "Begin with ow.audit(exercise.given, torch.ones(2, 4, 2), dynamic={'x': {0: 'batch'}}) "
-        "and read what it found, worst first."
+        "Begin with ow.audit(exercise.given, torch.ones(2, 4, 2), dynamic_shapes={'x': {0: "
+        "'batch'}}) and read what it found, worst first."
     ),
     judge=judge,
     material=lambda: Patient().eval(),
@@ -85,6 +86,6 @@ EXERCISE = Exercise(
                 return x.reshape(x.shape[0], -1)
 
         batch = {"x": {0: "batch"}}
-        answer = ow.audit(Mended().eval(), torch.ones(2, 4, 2), dynamic=batch)
+        answer = ow.audit(Mended().eval(), torch.ones(2, 4, 2), dynamic_shapes=batch)
         """,
 )

@@ -25,8 +25,8 @@ def measured() -> tuple[Spot, ...]:
     """The lines that ONNX Runtime runs, from a profile made for the purpose."""
     small = encoder()
     with tempfile.TemporaryDirectory() as folder:
-        file = artifact.export(small.model, Path(folder) / "encoder.onnx", *small.inputs)
-        spots = hotspots.profile(file, *small.inputs, seconds=SECONDS).spots
+        file = artifact.export(small.model, small.inputs, Path(folder) / "encoder.onnx")
+        spots = hotspots.profile(file, small.inputs, seconds=SECONDS).spots
     return tuple(spot for spot in spots if spot.line and spot.runs)
 
 
@@ -83,18 +83,18 @@ EXERCISE = Exercise(
     title="Which line first?",
     text=(
         "You have an afternoon to make the encoder faster in ONNX Runtime "
-        "(`encoder = lessons.encoder()`, then `ow.export(encoder.model, path, *encoder.inputs)`)."
+        "(`encoder = lessons.encoder()`, then `ow.export(encoder.model, encoder.inputs, path)`)."
         "\n\n**Which line would you rewrite first?** Answer with the line that takes the longest "
         "there: its text, its place such as `'transformer.py:12'`, or its number. It is checked "
         "against a new profile."
     ),
-    start="Begin with ow.profile(): pass the exported encoder and `*encoder.inputs`.",
+    start="Begin with ow.profile(): pass the exported encoder and `encoder.inputs`.",
     judge=judge,
     source="""
         import onnx_workbench as ow
 
         encoder = ow.lessons.encoder()
-        file = ow.export(encoder.model, "encoder.onnx", *encoder.inputs)
-        answer = ow.profile(file, *encoder.inputs).hottest.line
+        file = ow.export(encoder.model, encoder.inputs, "encoder.onnx")
+        answer = ow.profile(file, encoder.inputs).hottest.line
         """,
 )

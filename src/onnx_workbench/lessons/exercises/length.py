@@ -91,13 +91,15 @@ def _exported(answer: nn.Module) -> str | None:
     dynamic = {name: {1: "words"}}
     try:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            file = export(answer, Path(folder, "answer.onnx"), example(EXAMPLE), dynamic=dynamic)
+            file = export(
+                answer, example(EXAMPLE), Path(folder, "answer.onnx"), dynamic_shapes=dynamic
+            )
             wrong = next((n for n in range(1, LONGEST + 1) if not _agrees(file, n)), None)
     except CaptureError as error:
         return f"PyTorch's own numbers are right, and the length is still frozen.\n{error}"
     if wrong is None:
         return None
-    contract = probe(answer, example(EXAMPLE), dynamic=dynamic)
+    contract = probe(answer, example(EXAMPLE), dynamic_shapes=dynamic)
     return f"It was exported, and ONNX Runtime is wrong with {wrong} words.\n{contract!r}"
 
 

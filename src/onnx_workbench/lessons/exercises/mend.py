@@ -61,7 +61,8 @@ def _line(given: Any) -> str | None:
         return f"All that {place} makes agrees with PyTorch. Look at what is computed after it."
     return (
         f"The first wrong value does not come from {given!r}. Export the encoder with "
-        "translations=exercise.given, and see `.first.line` of verify(..., values=True)."
+        "custom_translation_table=exercise.given, and see `.first.line` of verify(..., "
+        "values=True)."
     )
 
 
@@ -95,7 +96,9 @@ def _over(dim: int, function: Callable[..., Any]) -> bool:
     """Whether a softmax over this dimension comes out right."""
     model, x = nn.Softmax(dim).eval(), torch.linspace(-1, 2, 6).reshape(2, 3)
     with tempfile.TemporaryDirectory() as folder:
-        file = export(model, Path(folder) / "over.onnx", x, translations={SOFTMAX: function})
+        file = export(
+            model, x, Path(folder) / "over.onnx", custom_translation_table={SOFTMAX: function}
+        )
         return bool(verify(model, file, x))
 
 
@@ -106,7 +109,7 @@ def _compared(translations: dict[Any, Any], seed: int = 0) -> Divergence:
     fresh = torch.randint(0, 64, tokens.shape, generator=torch.Generator().manual_seed(seed))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "encoder.onnx"
-        file = export(small.model, path, *small.inputs, translations=translations)
+        file = export(small.model, small.inputs, path, custom_translation_table=translations)
         return verify(small.model, file, fresh, values=True)
 
 
@@ -114,15 +117,15 @@ EXERCISE = Exercise(
     number="07",
     title="The wrong translation",
     text=(
-        "`exercise.given` is a table for `ow.export(..., translations=...)`: two operators of the "
+        "`exercise.given` is a `custom_translation_table` for `ow.export`: two operators of the "
         "encoder, each with a function that says it in ONNX. One of the two is wrong.\n\n"
         "**Find the line where it shows first, and write a translation that is right.** Answer "
         "with the pair `(line, function)`."
     ),
     start=(
-        "Begin with file = ow.export(encoder.model, 'wrong.onnx', *encoder.inputs, "
-        "translations=exercise.given), then ow.verify(encoder.model, file, *encoder.inputs, "
-        "values=True).first."
+        "Begin with file = ow.export(encoder.model, encoder.inputs, 'wrong.onnx', "
+        "custom_translation_table=exercise.given), then ow.verify(encoder.model, file, "
+        "encoder.inputs, values=True).first."
     ),
     judge=judge,
     material=planted,
@@ -132,8 +135,9 @@ EXERCISE = Exercise(
 
         encoder = ow.lessons.encoder()
         table = ow.lessons.exercise("07").given
-        file = ow.export(encoder.model, "wrong.onnx", *encoder.inputs, translations=table)
-        first = ow.verify(encoder.model, file, *encoder.inputs, values=True).first
+        x = encoder.inputs
+        file = ow.export(encoder.model, x, "wrong.onnx", custom_translation_table=table)
+        first = ow.verify(encoder.model, file, x, values=True).first
 
         def softmax(x, dim, dtype=None):
             return op.Softmax(x, axis=dim)

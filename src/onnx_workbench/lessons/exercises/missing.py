@@ -55,7 +55,9 @@ def _tried(answer: Callable, dtype: torch.dtype, beta: float) -> str | None:
     word, table = str(dtype).removeprefix("torch."), {torch.ops.demo.swishy.default: answer}
     try:
         with tempfile.TemporaryDirectory() as folder:
-            artifact = export(model, Path(folder) / "swishy.onnx", x, translations=table)
+            artifact = export(
+                model, x, Path(folder) / "swishy.onnx", custom_translation_table=table
+            )
             leaf = verify(model, artifact, x).worst
     except WorkbenchError as error:
         if dtype is torch.float32:

@@ -22,7 +22,7 @@ def origins() -> dict[str, Origin]:
     """ONNX node name -> origin, from a file exported for the purpose."""
     small = encoder()
     with tempfile.TemporaryDirectory() as folder:
-        file = artifact.export(small.model, Path(folder) / "encoder.onnx", *small.inputs)
+        file = artifact.export(small.model, small.inputs, Path(folder) / "encoder.onnx")
         return {origin.node: origin for origin in trace(file).origins}
 
 
@@ -77,8 +77,8 @@ def _not_a_node(answer: str, known: dict[str, Origin]) -> str:
             "node is asked for: click it, or see `node.name`."
         )
     return (
-        f"There is no node {answer!r} in the encoder as ow.export(encoder.model, path, "
-        "*encoder.inputs) writes it. Copy the name from the graph."
+        f"There is no node {answer!r} in the encoder as ow.export(encoder.model, "
+        "encoder.inputs, path) writes it. Copy the name from the graph."
     )
 
 
@@ -86,8 +86,8 @@ EXERCISE = Exercise(
     number="04",
     title="Which node is this line?",
     text=(
-        "Export the encoder (`encoder = lessons.encoder()`, then `ow.export(encoder.model, path, "
-        "*encoder.inputs)`) and look at it. Its attention has the line\n\n"
+        "Export the encoder (`encoder = lessons.encoder()`, then `ow.export(encoder.model, "
+        "encoder.inputs, path)`) and look at it. Its attention has the line\n\n"
         f"    {LINE}\n\n"
         f"**Name the ONNX node that is its {OPERATOR} in `{BLOCK}`.** Answer with the name of the "
         "node, a string."
@@ -101,7 +101,7 @@ EXERCISE = Exercise(
         import onnx_workbench as ow
 
         encoder = ow.lessons.encoder()
-        file = ow.export(encoder.model, "encoder.onnx", *encoder.inputs)
+        file = ow.export(encoder.model, encoder.inputs, "encoder.onnx")
 
         def told(node):
             return " ".join(entry.value for entry in node.metadata_props)

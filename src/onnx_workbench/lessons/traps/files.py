@@ -68,7 +68,7 @@ class WeightsBeside:
 @trap(
     *("opset out of reach", "export", "You asked for opset 26 and the exporter wrote opset 18"),
     *("pytorch/pytorch/pull/161056", torch.ones(3)),
-    opset=26,
+    opset_version=26,
 )
 class Newest(nn.GELU):
     class Mended(nn.Module):

@@ -27,7 +27,7 @@ class Computed(nn.Module):
 FIXED, THREAD = "x.shape[1] is refused by capture", "pytorch/pytorch/issues/140011"
 
 
-@trap("position table", "contract", FIXED, THREAD, WORDS, dynamic=LENGTH)
+@trap("position table", "contract", FIXED, THREAD, WORDS, dynamic_shapes=LENGTH)
 class PositionTable(Positions):
     def forward(self, x: Tensor) -> Tensor:
         return x + self.table  # trap
@@ -39,7 +39,7 @@ class PositionTable(Positions):
 SILENT, THREAD = "x.shape[1] is static in silence", "pytorch/pytorch/pull/143158"
 
 
-@trap("AUTO advertises and breaks", "contract", SILENT, THREAD, WORDS, dynamic=AUTO)
+@trap("AUTO advertises and breaks", "contract", SILENT, THREAD, WORDS, dynamic_shapes=AUTO)
 class AutoTable(Positions):
     def forward(self, x: Tensor) -> Tensor:
         return x + self.table  # trap
@@ -48,7 +48,14 @@ class AutoTable(Positions):
         pass
 
 
-@trap("loop over a shape", "contract", FIXED, "roboflow/rf-detr/pull/871", WORDS, dynamic=LENGTH)
+@trap(
+    "loop over a shape",
+    "contract",
+    FIXED,
+    "roboflow/rf-detr/pull/871",
+    WORDS,
+    dynamic_shapes=LENGTH,
+)
 class StepByStep(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         state = torch.zeros_like(x[:, 0])
@@ -64,7 +71,7 @@ class StepByStep(nn.Module):
 INT, THREAD = "x.shape[0] is refused by capture", "roboflow/rf-detr/issues/949"
 
 
-@trap("int() of a shape", "contract", INT, THREAD, WORDS, dynamic={"x": {0: "batch"}})
+@trap("int() of a shape", "contract", INT, THREAD, WORDS, dynamic_shapes={"x": {0: "batch"}})
 class IntBatch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         rows = int(x.shape[0])  # trap
@@ -78,7 +85,7 @@ class IntBatch(nn.Module):
 BOUND, THREAD = "x.shape[1] is kept within [9, ...]", "pytorch/tutorials/pull/3214"
 
 
-@trap("branch on a size", "contract", BOUND, THREAD, WORDS, dynamic=LENGTH)
+@trap("branch on a size", "contract", BOUND, THREAD, WORDS, dynamic_shapes=LENGTH)
 class BranchOnSize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] > 8:  # trap

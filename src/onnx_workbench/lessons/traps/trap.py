@@ -15,12 +15,12 @@ MARK = "# trap"
 
 
 class Call(NamedTuple):
-    """A model and how it is called: ``audit(call.model, *call.args, dynamic=call.dynamic)``."""
+    """A model and how it is called: ``audit(call.model, call.args, dynamic_shapes=...)``."""
 
     model: Any
     args: tuple
-    dynamic: Mapping[str, Any] | None = None
-    opset: int | None = None
+    dynamic_shapes: Mapping[str, Any] | None = None
+    opset_version: int | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,8 +48,9 @@ def trap(
 ) -> Callable[[type], type]:
     """Puts a class into the zoo; its twin is the class ``Mended`` inside it.
 
-    ``args``, ``dynamic`` and ``opset`` are those of the call; ``mended`` are the twin's own
-    arguments, where they are others; it asks for no opset. ``met`` ends an address at github.com.
+    ``args``, ``dynamic_shapes`` and ``opset_version`` are those of the call; ``mended`` are the
+    twin's own arguments, where they are others; it asks for no opset. ``met`` ends an
+    address at github.com.
     """
 
     def put(cls: Any) -> Any:
@@ -57,7 +58,7 @@ def trap(
             Trap(
                 name,
                 lambda: Call(_made(cls), args, **call),
-                lambda: Call(_made(cls.Mended), mended or args, call.get("dynamic")),
+                lambda: Call(_made(cls.Mended), mended or args, call.get("dynamic_shapes")),
                 stage,
                 says,
                 f"https://github.com/{met}",
