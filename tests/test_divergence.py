@@ -72,13 +72,13 @@ def line(module, text):
 
 
 def diverged(model, folder, x=X, **options):
-    file = ow.export(model.eval(), x, folder / "m.onnx", kwargs=options)
+    file = ow.export(model.eval(), x, folder / "m.onnx", **options)
     return ow.verify(model, file, x, values=True)
 
 
 @pytest.mark.parametrize("model", [Chain, Residual])
 def test_a_wrong_translation_is_named_with_its_node_and_line(model, tmp_path):
-    found = diverged(model(), tmp_path, translations=WRONG)
+    found = diverged(model(), tmp_path, custom_translation_table=WRONG)
     assert not found
     assert (found.first.fx, found.first.line.number) == ("sin", line(model, "torch.sin"))
     assert found.first.jump
@@ -87,7 +87,7 @@ def test_a_wrong_translation_is_named_with_its_node_and_line(model, tmp_path):
 
 
 def test_the_largest_error_is_another_than_the_first(tmp_path):
-    found = diverged(Chain(), tmp_path, x=X * 0.3, translations=WRONG)
+    found = diverged(Chain(), tmp_path, x=X * 0.3, custom_translation_table=WRONG)
     assert found.first.fx == "sin"
     later = next(step for step in found.steps if step.fx == "exp")
     assert later.wrong
@@ -103,7 +103,7 @@ def test_a_sound_model_agrees_value_by_value(tmp_path):
 
 
 def test_a_fault_in_a_branch_is_seen_where_the_branch_ends(tmp_path):
-    found = diverged(Branch(), tmp_path, translations=WRONG)
+    found = diverged(Branch(), tmp_path, custom_translation_table=WRONG)
     assert found.first.operator == "If"
     assert found.first.line.number == line(Branch, "torch.cond")
     assert found.apart[divergence.BODY]
@@ -128,7 +128,9 @@ def test_each_dtype_has_its_tolerance(dtype, tmp_path):
     found = diverged(Residual().to(dtype), tmp_path, x=X.to(dtype))
     assert found
     assert {step.tolerance for step in found.steps} == {divergence.tolerance_of(dtype)[0]}
-    assert not diverged(Residual().to(torch.float64), tmp_path, X.double(), translations=WRONG)
+    assert not diverged(
+        Residual().to(torch.float64), tmp_path, X.double(), custom_translation_table=WRONG
+    )
 
 
 class Brain(nn.Module):
@@ -149,7 +151,7 @@ def test_bfloat16_is_compared_in_its_own_tolerance(tmp_path):
         return op.Reshape(op.Cast(op.Mul(op.Cast(x, to=1), 1.1), to=16), shape)
 
     table = {torch.ops.aten.view.default: doubled}
-    assert diverged(Brain(), tmp_path, translations=table).first.fx == "view"
+    assert diverged(Brain(), tmp_path, custom_translation_table=table).first.fx == "view"
 
 
 @pytest.mark.parametrize("public", [True, False])
@@ -214,7 +216,7 @@ def test_whole_numbers_must_be_equal(tmp_path):
         return op.Mod(op.Add(op.ArgMax(x, axis=1, keepdims=0), 1), 6)
 
     table = {torch.ops.aten.argmax.default: shifted}
-    found = diverged(Whole(), tmp_path, translations=table)
+    found = diverged(Whole(), tmp_path, custom_translation_table=table)
     assert (found.first.fx, found.first.tolerance) == ("argmax", 0.0)
 
 
@@ -323,7 +325,7 @@ def test_what_has_no_graph_says_why(tmp_path):
 
 
 def test_the_plot_shows_every_value_and_states_the_finding(tmp_path):
-    found = diverged(Chain(), tmp_path, translations=WRONG)
+    found = diverged(Chain(), tmp_path, custom_translation_table=WRONG)
     ax = found.plot()
     assert ax.get_title(loc="left").startswith("DIFFERENT: first at test_divergence.py:")
     assert len(ax.lines[0].get_ydata()) == len(found.steps)
@@ -333,14 +335,14 @@ def test_the_plot_shows_every_value_and_states_the_finding(tmp_path):
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ([1], "`translations` is a list"),
+        ([1], "`custom_translation_table` is a list"),
         ({torch.ops.aten.relu: wrong_sin}, "Name the overload: torch.ops.aten.relu.default."),
         ({"relu": wrong_sin}, "Pass the operator itself"),
         ({torch.ops.aten.relu.default: 3}, "Pass an onnxscript function"),
     ],
 )
 def test_a_translation_that_does_not_fit_is_refused(table, words, tmp_path):
-    with pytest.raises(InputError, match="translations") as caught:
+    with pytest.raises(InputError, match="custom_translation_table") as caught:
         ow.export(Chain().eval(), X, tmp_path / "m.onnx", custom_translation_table=table)
     assert words in str(caught.value)
     with pytest.raises(InputError, match="dynamo=False"):
@@ -381,7 +383,7 @@ def test_ties_of_argmax_are_told_where_a_translation_takes_the_last(dim, tmp_pat
         return op.ArgMax(x, axis=1, keepdims=0, select_last_index=1)
 
     table = {torch.ops.aten.argmax.default: last}
-    first = diverged(Best(), tmp_path, x=torch.ones(3, 4), translations=table).first
+    first = diverged(Best(), tmp_path, x=torch.ones(3, 4), custom_translation_table=table).first
     assert first.reason.startswith("ties")
 
 
@@ -411,7 +413,7 @@ def test_nan_that_a_translation_loses_is_told(tmp_path):
         return op.Sqrt(op.Max(x, op.CastLike(0.0, x)))
 
     table = {torch.ops.aten.sqrt.default: quiet}
-    first = diverged(Caps(), tmp_path, translations=table).first
+    first = diverged(Caps(), tmp_path, custom_translation_table=table).first
     assert (first.fx, first.reason.startswith("NaN or infinity")) == ("sqrt", True)
 
 
@@ -527,7 +529,9 @@ def test_a_fault_behind_rounding_is_still_a_fault(tmp_path):
         def forward(self, x):
             return torch.sin(super().forward(x)) + 1
 
-    found = diverged(Both(), tmp_path, x=torch.rand(4, 1000) * 0.01 + 100, translations=WRONG)
+    found = diverged(
+        Both(), tmp_path, x=torch.rand(4, 1000) * 0.01 + 100, custom_translation_table=WRONG
+    )
     assert found.rounding
     assert not found
     assert (found.first.fx, found.first.rounding) == ("sin", False)
@@ -542,7 +546,7 @@ def test_a_step_is_no_rounding(tmp_path):
         return op.Cast(op.Cast(x, to=7), to=1)
 
     table = {torch.ops.aten.floor.default: trunc}
-    found = diverged(Floors(), tmp_path, x=torch.arange(-7.0, 7.0), translations=table)
+    found = diverged(Floors(), tmp_path, x=torch.arange(-7.0, 7.0), custom_translation_table=table)
     assert not found
     assert "negative" in found.first.reason
 
@@ -562,7 +566,7 @@ def test_a_fault_that_reaches_no_output_changes_no_verdict(tmp_path):
         def forward(self, x):
             return torch.sin(x) * 0 + x
 
-    found = diverged(Hidden(), tmp_path, translations=WRONG)
+    found = diverged(Hidden(), tmp_path, custom_translation_table=WRONG)
     assert found
     assert found.first.fx == "sin"
     assert repr(found).startswith("AGREE: the outputs; inside, first at ")
