@@ -23,6 +23,8 @@ at this moment. Run it with the Python of `.venv`; nothing is written outside a 
                 children, beside a notebook that imports torch and onnxruntime
     viewer      view() in JupyterLab, from running the cell until drawn, beside Netron alone in the
                 same browser; a click, heat, memory and 1 GB of weights, beside what they may cost
+    fuzz        a thousand damaged files at every door that reads one: what each door did, and exit
+                code 1 where one was a raw exception, a crash or a hang. Beside nothing
     netron-releases
                 a table of every netron 9 of the package index: does view() draw with it, and show
                 a node's line and heat? Beside nothing
@@ -40,6 +42,7 @@ from pathlib import Path
 
 import audit_report
 import export_time
+import fuzz
 import import_time
 import line_profile
 import netron_releases
@@ -63,11 +66,12 @@ TABLES: dict[str, Callable[[], Iterable[str]]] = {
     "lines": line_profile.report,
     "values": values_time.report,
     "audit": audit_report.report,
+    "fuzz": fuzz.report,
     "netron-releases": netron_releases.report,
 }
 RACE = "race"
 ALL = [*FIGURES, *TABLES, RACE]
-ASKED = ("set-up", "viewer", "netron-releases", "audit", RACE)
+ASKED = ("set-up", "viewer", "netron-releases", "audit", "fuzz", RACE)
 UNASKED = [name for name in ALL if name not in ASKED]
 
 
