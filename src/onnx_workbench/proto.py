@@ -131,10 +131,13 @@ def _bits(number: int) -> int:
     return _PACKED.get(dtype_name(number), 8 * kind.itemsize)
 
 
-def tensors_of(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor of a model: initializers and attributes, those of bodies and functions too."""
+def tensors_of(model: onnx.ModelProto, found: Iterable[Site] = ()) -> Iterator[onnx.TensorProto]:
+    """Every tensor of a model: initializers and attributes, those of bodies and functions too.
+
+    ``found`` are its sites, where they are at hand.
+    """
     yield from _tensors_in(model.graph)
-    for site in walk(model):
+    for site in found or walk(model):
         for attribute in site.node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t

@@ -8,7 +8,7 @@ import mmap
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +21,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from . import wire
 from .errors import LoadError
-from .proto import MAIN, Site, nested, tensors_of, walk
+from .proto import MAIN, Site, nested, sites, tensors_of
 
 STEP_OVER_ABOVE = 16 * 1024 * 1024
 """Bytes of a file above which its weights are stepped over where nobody asked for them."""
@@ -105,9 +105,10 @@ def check(model: onnx.ModelProto, said: str, data: wire.Data | None = None) -> C
 It expected a whole .onnx file.
     What helps: copy the file again, or export the model again.
     """
-    for wrong in _wrong(model, model.SerializeToString() if data is None else data):
+    found = sites(model)
+    for wrong in _wrong(model, found, model.SerializeToString() if data is None else data):
         raise _refused(said, f"which {wrong}")
-    cut = sum(_shorten(site.node) for site in walk(model))
+    cut = sum(_shorten(site.node) for site in found)
     words = f"cut to {LONGEST_NOTE:,} characters: {cut:,} of its metadata entries"
     return Checked(model, words if cut else "")
 
@@ -129,7 +130,7 @@ def _bytes_of(file: BinaryIO, largest: int | None) -> AbstractContextManager[wir
     return nullcontext(file.read())
 
 
-def _wrong(model: onnx.ModelProto, data: wire.Data) -> Iterator[str]:
+def _wrong(model: onnx.ModelProto, found: Sequence[Site], data: wire.Data) -> Iterator[str]:
     """What is wrong with a model, one sentence each; the first is enough."""
     if bad := _bad_text(model, data):
         yield f"holds text that is not UTF-8 at {bad}"
@@ -137,15 +138,15 @@ def _wrong(model: onnx.ModelProto, data: wire.Data) -> Iterator[str]:
         if not 1 <= entry.version < 2**31:
             yield f"asks for opset {entry.version} of {entry.domain!r:.80}"
     main = any(entry.domain in MAIN for entry in model.opset_import)
-    for site in walk(model):
+    for site in found:
         if not main and not site.function and site.node.domain in MAIN:
             yield f"asks for no opset, and the node {site.name!r:.80} needs one"
         yield from _wrong_node(site)
-    for graph in (model.graph, *(b for s in walk(model) for b in s.bodies)):
+    for graph in (model.graph, *(body for site in found for body in site.bodies)):
         ends = (*graph.input, *graph.output, *graph.value_info)
         if (longest := max((len(value.name) for value in ends), default=0)) > LONGEST_NAME:
             yield f"has a value whose name has {longest:,} letters"
-    for tensor in tensors_of(model):
+    for tensor in tensors_of(model, found):
         yield from _wrong_tensor(tensor)
     yield from _wrong_functions(model)
 
