@@ -105,8 +105,10 @@ def check(model: onnx.ModelProto, said: str, data: wire.Data | None = None) -> C
 It expected a whole .onnx file.
     What helps: copy the file again, or export the model again.
     """
+    if bad := _bad_text(model, model.SerializeToString() if data is None else data):
+        raise _refused(said, f"which holds text that is not UTF-8 at {bad}")
     found = sites(model)
-    for wrong in _wrong(model, found, model.SerializeToString() if data is None else data):
+    for wrong in _wrong(model, found):
         raise _refused(said, f"which {wrong}")
     cut = sum(_shorten(site.node) for site in found)
     words = f"cut to {LONGEST_NOTE:,} characters: {cut:,} of its metadata entries"
@@ -130,10 +132,8 @@ def _bytes_of(file: BinaryIO, largest: int | None) -> AbstractContextManager[wir
     return nullcontext(file.read())
 
 
-def _wrong(model: onnx.ModelProto, found: Sequence[Site], data: wire.Data) -> Iterator[str]:
+def _wrong(model: onnx.ModelProto, found: Sequence[Site]) -> Iterator[str]:
     """What is wrong with a model, one sentence each; the first is enough."""
-    if bad := _bad_text(model, data):
-        yield f"holds text that is not UTF-8 at {bad}"
     for entry in model.opset_import:
         if not 1 <= entry.version < 2**31:
             yield f"asks for opset {entry.version} of {entry.domain!r:.80}"
