@@ -200,11 +200,11 @@ def _calls(path: Path, data: bytes) -> Iterator[tuple[str, Callable[[], object]]
         yield "trace", lambda: repr(ow.trace(artifact))
         yield "run", run
         if not any(ends):  # which cost seconds, and would end the same way
-            yield "profile", lambda: repr(ow.profile(artifact, *_inputs(artifact), seconds=0.001))
-            yield "probe", lambda: repr(ow.probe(artifact, *_inputs(artifact)))
+            yield "profile", lambda: repr(ow.profile(artifact, _inputs(artifact), seconds=0.001))
+            yield "probe", lambda: repr(ow.probe(artifact, _inputs(artifact)))
 
 
-def _inputs(artifact: Any) -> list[torch.Tensor]:
+def _inputs(artifact: Any) -> tuple[torch.Tensor, ...]:
     made = []
     for value in artifact.inputs:
         dims = [2 if isinstance(dim, str) else dim for dim in value.shape or ()]
@@ -212,7 +212,7 @@ def _inputs(artifact: Any) -> list[torch.Tensor]:
         if math.prod(dims) > LARGEST or not isinstance(dtype, torch.dtype):
             raise RunError(f"no tensor is made up for {value!r:.80}")
         made.append(torch.ones(dims).to(dtype))
-    return made
+    return tuple(made)
 
 
 def _outcome(call: Callable[[], object]) -> str:
