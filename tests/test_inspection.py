@@ -22,6 +22,7 @@ from onnx_workbench.inspection import cells, stages
 from onnx_workbench.inspection.finding import FAULTS, VERDICTS, Finding
 
 QUICK = {"opsets", "latency", "hot lines"}
+COUNTED = {"capture", "export", "contract", "numbers"}
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +96,47 @@ def test_a_stage_that_raises_is_told_and_hides_no_other(monkeypatch):
     assert by_stage(report)["portability"].verdict == "ok"
 
 
+@pytest.mark.parametrize("stage", sorted(COUNTED))
+def test_a_stage_that_counts_and_raises_or_says_nothing_makes_the_audit_false(stage, monkeypatch):
+    def breaks(case):
+        raise RuntimeError("no such luck") from KeyError("because")
+        yield
+
+    def silent(case):
+        yield from ()
+
+    for run, verdict in ((breaks, "broken"), (silent, "not tried")):
+        table = tuple(s._replace(run=run) if s.name == stage else s for s in stages.STAGES)
+        monkeypatch.setattr(stages, "STAGES", table)
+        report = audit(Half().eval(), torch.ones(2), skip=QUICK)
+        finding = by_stage(report)[stage]
+        assert (bool(report), finding.verdict) == (False, verdict)
+        assert "nothing to mend" not in repr(report)
+        if run is breaks:
+            assert finding.sentence == "KeyError: 'because'"
+
+
+def test_no_green_where_no_file_was_made_or_the_question_was_not_asked():
+    scripted = torch.jit.script(Half().eval())
+    traced = torch.jit.trace(nn.Sequential(nn.ReLU()).eval(), torch.ones(2))
+    sparse = torch.eye(2).to_sparse()
+    for model, x, dynamic in (
+        (scripted, torch.ones(2), None),
+        (traced, torch.ones(2), None),
+        (nn.ReLU().eval(), sparse, None),
+        (nn.ReLU().eval(), torch.ones(2), {"input": {3: "n"}}),
+    ):
+        report = audit(model, x, dynamic_shapes=dynamic, skip=QUICK)
+        assert not report, report
+        assert "nothing to mend" not in repr(report)
+
+
+def test_skipping_a_stage_does_not_excuse_those_that_need_it():
+    report = audit(Half().eval(), torch.ones(2), skip=QUICK | {"capture"})
+    assert {fault.stage for fault in report.faults} == {"export", "contract", "numbers"}
+    assert repr(report).splitlines()[0] == "Half: 1 of 10 stages ran"
+
+
 def test_a_model_that_fails_by_itself_is_told_with_its_line():
     class Fails(nn.Module):
         def forward(self, x):
@@ -122,9 +164,12 @@ def test_a_file_is_audited_as_far_as_a_file_can_be(tmp_path):
     export(nn.Linear(4, 4).eval(), torch.ones(1, 4), tmp_path / "line.onnx")
     report = audit(load(tmp_path / "line.onnx"), torch.ones(1, 4))
     found = by_stage(report)
-    assert report
+    assert not report, "nobody compared it with the model"
+    assert repr(report).splitlines()[0] == "line.onnx: 5 of 10 stages ran"
+    assert {fault.stage for fault in report.faults} == COUNTED
     assert found["numbers"].sentence == "it needs the model, and there is none"
     assert found["portability"].verdict == found["latency"].verdict == "ok"
+    assert audit(load(tmp_path / "line.onnx"), torch.ones(1, 4), skip=COUNTED | QUICK)
     with pytest.raises(InputError, match="This is the audit of a file"):
         report.bundle(tmp_path / "bundle")
 
@@ -185,7 +230,7 @@ def test_a_line_of_the_model_is_escaped_in_the_page():
 
 
 def test_a_finding_of_an_error_has_its_reason_and_its_repair():
-    error = InputError("It broke.\nWhat helps: another one.", line=None)
+    error = InputError("It broke.", "another one.")
     assert Finding.of_error("size", error) == Finding(
         "size", "broken", "It broke.", None, "another one."
     )
@@ -528,7 +573,8 @@ class Thin(nn.Module):
 
 def test_a_translation_that_refuses_a_call_is_told_once_by_operator_and_line():
     report = audit(Thin().eval(), torch.ones(2, 3, 4), dynamic_shapes={"x": {0: "n"}})
-    (fault,) = report.faults
+    fault, *left = report.faults
+    assert [finding.stage for finding in left] == ["contract", "numbers"]
     said = "The translation of aten.scaled_dot_product_attention.default refuses this call: "
     assert fault.sentence.startswith(said)
     assert "scaled_dot_product_attention(x, x, x)" in fault.line.text
@@ -542,7 +588,7 @@ class Brain(nn.Module):
 
 def test_a_kernel_that_the_provider_lacks_gets_the_dtypes_as_repair():
     report = audit(Brain().eval(), torch.ones(2, 2, dtype=torch.bfloat16))
-    (fault,) = report.faults
+    fault = report.faults[0]
     assert "no kernel for its dtypes: compute that step in float32" in fault.repair
 
 

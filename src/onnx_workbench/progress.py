@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 
 def bar(*args: Any, **options: Any) -> Any:
     """``tqdm.auto.tqdm(*args, **options)`` that leaves nothing behind when it is done.
 
-    The variable ``TQDM_DISABLE`` silences it everywhere. tqdm itself reads it in the terminal only,
-    and its notebook bar ignores it.
+    It shows in a notebook and where stderr is a terminal: a log is no place for a bar. The variable
+    ``TQDM_DISABLE`` silences it everywhere; tqdm's own notebook bar ignores that.
 
     >>> sum(bar([1, 2, 3], desc="adding", disable=True))
     6
     """
     from tqdm.auto import tqdm
 
-    silent = bool(os.environ.get("TQDM_DISABLE"))
+    silent = bool(os.environ.get("TQDM_DISABLE")) or not (_in_notebook() or sys.stderr.isatty())
     return tqdm(*args, **{"leave": False, "disable": silent, **options})
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    return hasattr(ipython and ipython.get_ipython(), "kernel")

@@ -42,10 +42,13 @@ def audit(
     """Capture, export, run, compare, time: each stage with its verdict, its line and a repair.
 
     A stage that fails does not end the audit: what can still be tried is tried, and what cannot is
-    listed with the reason. Nothing is written; the files that it makes are gone afterwards.
+    listed with the reason. The stages capture, export, contract and numbers always count: one that
+    could not run is a fault, unless ``skip`` names it. Nothing is written; the files that it makes
+    are gone afterwards.
 
     Args:
-        model: in whatever mode it is; or an Artifact, of which what needs the model is not tried.
+        model: in whatever mode it is; or an Artifact. A file says nothing of the model it came
+            from, so that its audit is true only where ``skip`` names the four stages that count.
         args, kwargs: the call, as for the model itself.
         dynamic_shapes: the dimensions that stay dynamic, as for :func:`~onnx_workbench.export`.
         opset_version: the opset that is wanted; None is the exporter's own.
@@ -53,7 +56,7 @@ def audit(
         skip: stages to leave out, such as ``{"latency", "hot lines"}``.
 
     Returns:
-        an Audit; it is true where nothing is broken, wrong or at risk.
+        an Audit; it is true where nothing is broken, wrong or at risk, and what counts has run.
 
     Raises:
         InputError: no module or Artifact, or ``skip`` names no stage.
@@ -100,8 +103,14 @@ class Audit:
 
     @property
     def faults(self) -> tuple[Finding, ...]:
-        """What is broken, wrong or at risk."""
-        return tuple(finding for finding in self.findings if finding.verdict in FAULTS)
+        """What is broken, wrong or at risk, and what counts but could not be tried."""
+        counted = {stage.name for stage in stages.STAGES if stage.counts}
+        return tuple(
+            finding
+            for finding in self.findings
+            if finding.verdict in FAULTS
+            or (finding.verdict == "not tried" and finding.stage in counted)
+        )
 
     def __bool__(self) -> bool:
         return not self.faults
@@ -134,9 +143,12 @@ class Audit:
         return f"{head}{html_table(rows, _HEADER)}<pre>{repairs}</pre>"
 
     def _headline(self) -> str:
-        count = plural(len(self.faults), "finding") if self.faults else "nothing to mend"
-        left = sum(finding.verdict == "not tried" for finding in self.findings)
-        return f"{self.case.name}: {count}" + (f", {left} not tried" if left else "")
+        found = sum(finding.verdict in FAULTS for finding in self.findings)
+        ran = {finding.stage for finding in self.findings if finding.verdict != "not tried"}
+        said = [plural(found, "finding")] if found else [] if self.faults else ["nothing to mend"]
+        if len(ran) < len(stages.STAGES):
+            said += [f"{len(ran)} of {len(stages.STAGES)} stages ran"]
+        return f"{self.case.name}: {', '.join(said)}"
 
     def _repairs(self) -> Iterator[str]:
         for finding in self.findings:

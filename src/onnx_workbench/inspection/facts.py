@@ -23,7 +23,7 @@ SLACK = 4_000
 
 def forward_line(model: nn.Module) -> Line | None:
     """Where the model's ``forward`` begins."""
-    found = method_lines(type(model).forward)
+    found = method_lines(getattr(type(model), "forward", None))  # TorchScript has none here
     return next((line for line in found if line.text.startswith("def ")), None)
 
 

@@ -24,7 +24,7 @@ from ..lines.hotspots import profile
 from ..racing.race import race
 from ..shapes.contract import REFUSED, probe
 from ..shapes.sizes import BAD, Place
-from ..source import Line, told, user_line
+from ..source import Line, is_users, told, user_line
 from ..text import plural, seconds
 from . import facts, memory
 from .finding import Finding
@@ -103,25 +103,48 @@ class Case:
 
 
 class Stage(NamedTuple):
-    """``needs`` are the attributes of the case without which it cannot be tried."""
+    """``needs`` are the attributes of the case without which it cannot be tried.
+
+    A stage that ``counts`` answers whether there is a file that does what the model does. An audit
+    in which it did not run is no good news.
+    """
 
     name: str
     run: Callable[[Case], Iterator[Finding]]
     needs: tuple[str, ...] = ()
+    counts: bool = False
 
     def __call__(self, case: Case) -> Iterator[Finding]:
         missing = [name for name in self.needs if getattr(case, name) is None]
         if missing:
             yield Finding(self.name, "not tried", f"it needs the {missing[0]}, and there is none")
             return
+        said = False
         try:
-            yield from self.run(case)
+            for finding in self.run(case):
+                said = True
+                yield finding
         except WorkbenchError as error:
             yield Finding.of_error(self.name, error)
         except Exception as error:  # a stage of ours that fails must not hide the others
-            first = (str(error).strip().splitlines() or [""])[0]
             line = user_line(error.__traceback__)
-            yield Finding(self.name, "not tried", f"{type(error).__name__}: {first}", line)
+            line = line if line and is_users(line.file) else None
+            if not self.counts:
+                yield Finding(self.name, "not tried", _words(error), line)
+            else:
+                line = line or (case.model and facts.forward_line(case.model))
+                yield Finding(self.name, "broken", _words(error), line)
+        else:
+            if not said:
+                yield Finding(self.name, "not tried", "it found nothing to look at")
+
+
+def _words(error: BaseException) -> str:
+    """The class of the error that led to this one, and what it says first."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}"
 
 
 def _file(case: Case) -> Iterator[Finding]:
@@ -161,11 +184,10 @@ def _call(case: Case) -> Iterator[Finding]:
                 with memory.running() as ran:
                     result = model(*args, **kwargs)
     except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0]
         yield Finding(
             "model",
             "broken",
-            f"The model itself fails on this call: {type(error).__name__}: {first}",
+            f"The model itself fails on this call: {_words(error)}",
             told(user_line(error.__traceback__)),
             "Mend the call, or the model: nothing that follows can be right before.",
         )
@@ -358,10 +380,10 @@ def _hot(case: Case) -> Iterator[Finding]:
 
 STAGES = (
     Stage("model", _call),
-    Stage("capture", _capture, ("model",)),
-    Stage("export", _export, ("graph",)),
-    Stage("contract", _contract, ("model", "artifact")),
-    Stage("numbers", _numbers, ("model", "artifact")),
+    Stage("capture", _capture, ("model",), counts=True),
+    Stage("export", _export, ("graph",), counts=True),
+    Stage("contract", _contract, ("model", "artifact"), counts=True),
+    Stage("numbers", _numbers, ("model", "artifact"), counts=True),
     Stage("opsets", _opsets, ("graph", "artifact")),
     Stage("portability", _portability, ("artifact",)),
     Stage("size", _size, ("artifact",)),
