@@ -375,7 +375,7 @@ def unpickled(folder, name):
 
 def test_a_translation_that_cannot_be_found_by_name_is_told(tmp_path):
     model, args, options = zoo_factories.custom()
-    [operator] = options["translations"]
+    [operator] = options["custom_translation_table"]
     table = {operator: lambda x: zoo_factories.thrice_in_onnx(x)}
     report = audit(model, args, custom_translation_table=table, skip=QUICK)
     assert report

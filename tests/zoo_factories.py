@@ -55,7 +55,7 @@ class Guesses(nn.Module):
 
 
 def sound():
-    return Doubled().eval(), (torch.ones(3, 2),), {"dynamic": {"x": {0: "batch"}}}
+    return Doubled().eval(), (torch.ones(3, 2),), {"dynamic_shapes": {"x": {0: "batch"}}}
 
 
 def broken():
@@ -66,7 +66,7 @@ TRANSLATIONS = {torch.ops.onnx_workbench_tests.thrice.default: thrice_in_onnx}
 
 
 def custom():
-    options = {"dynamic": {"x": {0: "rows"}}, "translations": TRANSLATIONS}
+    options = {"dynamic_shapes": {"x": {0: "rows"}}, "custom_translation_table": TRANSLATIONS}
     return Custom().eval(), (torch.ones(3, 2),), options
 
 
