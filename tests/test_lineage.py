@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -11,12 +13,14 @@ import pytest
 import torch
 from models import Cond, Folds, Helpers
 from onnx import parser
+from torch import nn
 from torch._higher_order_ops import scan, while_loop
 from torch.fx.proxy import TracerBase
 
 import onnx_workbench as ow
 from onnx_workbench import notes, proto
 from onnx_workbench.capturing import exporter, traces
+from onnx_workbench.capturing.guards import Guard
 from onnx_workbench.errors import InputError
 from onnx_workbench.lines import folding, margin
 from onnx_workbench.source import Line, Sources, user_line
@@ -448,3 +452,193 @@ def test_no_file_is_read_but_what_lies_beside_a_loaded_model(tmp_path, monkeypat
     model.graph.node[2].ClearField("metadata_props")
     onnx.save(model, lineage.artifact.path)
     assert "three rows" in repr(ow.trace(ow.load(lineage.artifact.path)))
+
+
+# Models of libraries
+
+
+LIBRARY = """
+import functools
+import torch
+from torch import nn
+
+
+def recorded(forward):
+    @functools.wraps(forward)
+    def around(self, *args, **kwargs):
+        return forward(self, *args, **kwargs)
+    return around
+
+
+class Layer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.dense = nn.Linear(4, 4)
+
+    @recorded
+    def forward(self, x):
+        return self.squash(self.dense(x))  # Gemm
+
+    def squash(self, x):
+        return torch.sinh(x)  # Sinh
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([Layer() for _ in range(3)])
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)  # Layer
+        return x.cosh()  # Cosh
+
+
+class Fixed(nn.Module):
+    def forward(self, x):
+        return x + torch.ones(2, 1)  # fixed
+"""
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    """The module of an installed package that defines a model."""
+    folder = tmp_path_factory.mktemp("env") / "site-packages"
+    (folder / "netlib").mkdir(parents=True)
+    (folder / "netlib" / "net.py").write_text(LIBRARY)
+    sys.path.insert(0, str(folder))
+    yield importlib.import_module("netlib.net")
+    sys.path.remove(str(folder))
+
+
+def wrapped(library):
+    class Wrapper(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = library.Net()
+
+        def forward(self, x):
+            y = self.backbone(x)  # backbone
+            return y * 2  # own
+
+    return Wrapper().eval()
+
+
+def place_of(mark):
+    number = next(n for n, text in enumerate(LIBRARY.split("\n"), 1) if text.endswith(mark))
+    return f"netlib/net.py:{number}"
+
+
+@pytest.fixture(scope="module")
+def wrapper(library, tmp_path_factory):
+    file = tmp_path_factory.mktemp("wrapper") / "wrapper.onnx"
+    return ow.export(wrapped(library), file, torch.ones(1, 4))
+
+
+def test_below_a_line_that_calls_a_library_stand_the_librarys_lines_and_modules(wrapper):
+    lineage = ow.trace(wrapper)
+    call, own = lineage.lines
+    assert (call.text, own.text) == ("y = self.backbone(x)  # backbone", "return y * 2  # own")
+    assert {(g.line.place, g.module, len(g.items)) for g in lineage.below(call)} == {
+        (place_of("# Gemm"), "backbone.layers.*.dense", 3),
+        (place_of("# Sinh"), "backbone.layers.*", 3),
+        (place_of("# Cosh"), "backbone", 1),
+    }
+    assert lineage.below(own) == []
+    assert {o.operator for o in lineage.at(place_of("# Sinh"))} == {"Sinh"}
+    assert len(lineage.at(call)) == 7
+    row = next(row for row in repr(lineage).splitlines() if place_of("# Sinh") in row)
+    assert row.split()[:2] == ["3", "3"]
+    assert "return torch.sinh(x)" in row
+
+
+@pytest.mark.parametrize(
+    ("depth", "marks"),
+    [(0, set()), (1, {"# Layer", "# Cosh"}), (2, {"# Gemm", "# Cosh"}), (9, None)],
+)
+def test_depth_chooses_how_far_below_the_users_line(wrapper, depth, marks):
+    lineage = ow.trace(wrapper, depth=depth)
+    places = {group.line.place for group in lineage.below(lineage.lines[0])}
+    assert places == {
+        place_of(mark) for mark in marks or {"# Gemm", "# Sinh", "# Cosh"} if marks != set()
+    }
+
+
+@pytest.mark.parametrize("depth", [-1, 1.0, "2", True])
+def test_a_depth_that_is_no_number_is_refused(wrapper, depth):
+    with pytest.raises(InputError, match="depth"):
+        ow.trace(wrapper, depth=depth)
+
+
+def test_an_error_names_the_users_line_first_and_the_librarys_second(library):
+    with pytest.raises(ow.errors.CaptureError) as caught:
+        ow.capture(wrapped(library), torch.ones(1, 5))
+    line = caught.value.line
+    assert line.text == "y = self.backbone(x)  # backbone"
+    assert line.library.place == place_of("# Gemm")
+    said = str(caught.value)
+    assert 0 < said.index(line.place) < said.index(place_of("# Gemm"))
+
+
+@pytest.mark.parametrize(
+    ("layer", "modules"),
+    [
+        (lambda: nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4)), {"net.0", "net.2"}),
+        (
+            lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8), 2),
+            {"net.layers.*.linear1", "net.layers.*.linear2"},
+        ),
+    ],
+    ids=["container", "layers of layers"],
+)
+def test_a_line_that_calls_a_container_of_torch_is_taken_apart_by_its_layers(
+    layer, modules, tmp_path
+):
+    class Wrapper(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = layer()
+
+        def forward(self, x):
+            return self.net(x)
+
+    lineage = ow.trace(ow.export(Wrapper().eval(), tmp_path / "m.onnx", torch.ones(3, 1, 4)))
+    found = {g.module for g in lineage.below(lineage.lines[0]) if "linear.py" in g.line.place}
+    assert found == modules
+
+
+def test_a_line_that_calls_single_layers_stays_whole(folds):
+    assert [folds.below(line) for line in folds.lines] == [[]] * len(folds.lines)
+
+
+def test_profile_shares_the_time_of_a_librarys_model_out_to_its_lines(wrapper):
+    spots = ow.profile(wrapper, torch.ones(1, 4), seconds=0.1)
+    call = next(spot for spot in spots.spots if spot.line == spots.lineage.lines[0])
+    assert {(s.name, s.module) for s in call.below if s.runs} == {
+        (place_of("# Gemm"), "backbone.layers.*.dense"),
+        (place_of("# Sinh"), "backbone.layers.*"),
+        (place_of("# Cosh"), "backbone"),
+    }
+    assert sum(s.seconds for s in call.below) == pytest.approx(call.seconds)
+    assert sum(s.torch for s in call.below) == pytest.approx(call.torch)
+    assert spots.unattributed == 0
+    said = repr(spots)
+    assert said.index("self.backbone(x)") < said.index(place_of("# Sinh"))
+
+
+def test_a_guard_names_the_users_line_first_and_the_librarys_second(library, tmp_path):
+    class Wrapper(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = library.Fixed()
+
+        def forward(self, x):
+            return self.net(x) * 2
+
+    with pytest.raises(ow.errors.CaptureError) as caught:
+        ow.capture(Wrapper().eval(), torch.ones(2, 4), dynamic={"x": {0: "n"}})
+    line = caught.value.line
+    assert line.text == "return self.net(x) * 2"
+    assert line.library.place == place_of("# fixed")
+    assert line.where == f"{line.place}, in {line.library.place}"
+    assert str(Guard("Eq(s1, 2)", {}, line, {})).endswith(repr(line.library))

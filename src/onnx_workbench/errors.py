@@ -46,6 +46,8 @@ class WorkbenchError(Exception):
         said = self.message
         if self.line:
             said = f"{said.rstrip('.')} at {self.line.place}\n    {self.line.text}"
+            if library := self.line.library:
+                said = f"{said}\n  in {library.place}\n    {library.text}"
         why = f"\nWhy: {self.reason}" if self.reason != self.message else ""
         helps = f"\nWhat helps: {self.hint}" if self.hint else ""
         return f"{said}{why}{helps}"

@@ -31,8 +31,8 @@ GENERATED = "<eval_with_key>"
 
 _CELL = re.compile(r"ipykernel_\d+|<ipython-input|<doctest|<stdin>")
 _INSTALLED = re.compile(r"[\\/](?:site|dist)-packages[\\/]")  # pip --user, Debian, too
-_LAYERS = re.compile(r"(?:^|[\\/])torch[\\/]nn[\\/](?!modules[\\/](?:module|container)\.py)")
-"""Files of torch that hold layers, as opposed to those that call them."""
+_LAYERS = re.compile(r"(?:^|[\\/])torch[\\/]nn[\\/](?!modules[\\/]module\.py)")
+"""Files of torch that hold layers, as opposed to the one that calls them."""
 
 _PATHS = sysconfig.get_paths()
 _LIBRARIES = (
@@ -68,6 +68,11 @@ class Line:
         if is_cell(self.file):
             return f"cell:{self.number}"
         return f"{_installed(self.file) or re.split(_SEPARATOR, self.file)[-1]}:{self.number}"
+
+    @property
+    def where(self) -> str:
+        """The place, and that of the library's line which it calls."""
+        return f"{self.place}, in {self.library.place}" if self.library else self.place
 
     def __repr__(self) -> str:
         return f"{self.place}  {self.text}"

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
+from itertools import dropwhile
 from types import FrameType
 from typing import Any
 from unittest.mock import patch
@@ -99,12 +100,15 @@ class Guard:
             return "These sizes are one: give them one name, or the same Dim."
         if not self.freezes:
             return _DECISION
-        text = self.line.text if self.line else ""
+        text = (self.line.library or self.line).text if self.line else ""
         usual = _UNROLLED if self.unrolled else _FIXED
         return next((words for pattern, words in _KINDS if re.search(pattern, text)), usual)
 
     def __str__(self) -> str:
-        return f"{self.words}, assumed at {self.line}" if self.line else self.words
+        if self.line is None:
+            return self.words
+        library = f", in {self.line.library}" if self.line.library else ""
+        return f"{self.words}, assumed at {self.line}{library}"
 
 
 def culprit(heard: Sequence[Guard], size: str) -> Guard | None:
@@ -146,14 +150,29 @@ class _Listener(logging.Handler):
 
 
 def _guard(event: Mapping[str, Any]) -> Guard:
-    line = nearest([_frame(frame) for frame in event["user_stack"]])
+    line = nearest(_whole([_frame(frame) for frame in event["user_stack"]]))
     seen = event["frame_locals"]
     sizes = {**seen["symbols"], **event["symbol_to_sources"]}
     found = {name: [_short(v) for v in known if v] for name, known in seen["locals"].items()}
-    found |= {path: [value] for path, value in _attributes(line)}
+    found |= {path: [value] for path, value in _attributes(line and (line.library or line))}
     said = {name: _in_words(", ".join(values), sizes) for name, values in found.items() if values}
     apart = any(_frame(frame).function in _PARTING for frame in event.get("stack", ()))
     return Guard(event["expr"], event["symbol_to_sources"], line, said, apart)
+
+
+def _whole(found: list[Line]) -> list[Line]:
+    """With the model's frames around them: torch leaves out those of the outermost forward(). They
+    still run (in non-strict mode)."""
+    running: list[FrameType] = []
+    frame: FrameType | None = sys._getframe()
+    while frame:
+        running.append(frame)
+        frame = frame.f_back
+    around = [*dropwhile(lambda frame: frame.f_code.co_name != "forward", reversed(running))]
+    calls = [(f.f_code.co_filename, f.f_lineno, f.f_code.co_name) for f in around]
+    last = (found[-1].file, found[-1].number) if found else None
+    inner = [index for index, call in enumerate(calls) if call[:2] == last]
+    return [line_at(*call) for call in calls[: inner[-1] + 1]] if inner else found
 
 
 def _attributes(line: Line | None) -> Iterator[tuple[str, str]]:

@@ -22,6 +22,7 @@ from torch.fx.proxy import TracerBase
 
 from ..source import GENERATED, Line, is_layer, is_library, is_users, lines
 
+_HANDED_ON = ("*args, **kwargs", "handle_torch_function(")
 _METHOD = "_filter_traceback_frames"
 
 
@@ -56,11 +57,11 @@ def through_helpers() -> Iterator[None]:
 
 
 def _counts(frame: traceback.FrameSummary) -> bool:
-    """Frames of the user's; those of libraries and of torch's layers, but for a decorator's, which
-    hands on whatever it was given."""
+    """Frames of the user's; those of libraries and of torch's layers, but for those that hand on
+    whatever they were given: of decorators, and of functions that torch calls a second time."""
     if is_users(frame.filename):
         return True
-    hands_on = "*args, **kwargs" in (frame.line or "")
+    hands_on = any(words in (frame.line or "") for words in _HANDED_ON)
     return not hands_on and (is_library(frame.filename) or is_layer(frame.filename))
 
 

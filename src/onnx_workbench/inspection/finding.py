@@ -33,4 +33,4 @@ class Finding:
 
     def row(self) -> tuple[str, ...]:
         """As it stands in the table of the report."""
-        return self.stage, self.verdict, self.sentence, self.line.place if self.line else ""
+        return self.stage, self.verdict, self.sentence, self.line.where if self.line else ""

@@ -375,7 +375,9 @@ def _hot(case: Case) -> Iterator[Finding]:
         return
     hottest, total = spots.hottest, spots.total or 1.0
     share = f"{hottest.seconds / total:.0%} of kernel time"
-    yield Finding("hot lines", "ok", f"{share} in {hottest.name}", hottest.line)
+    inner = max(hottest.below, key=lambda spot: spot.seconds, default=None)
+    most = f"; {inner.seconds / total:.0%} in {inner.name} ({inner.module})" if inner else ""
+    yield Finding("hot lines", "ok", f"{share} in {hottest.name}{most}", hottest.line)
 
 
 STAGES = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ from ..source import Line
 from . import join, kernels, shares
 from .eager import COVERS, Stopwatch
 from .kernels import Recording, calm
+from .library import MOST as MOST_BELOW
+from .library import Group, Item, groups, rows_and_more, texts
 from .lineage import Lineage, trace
 from .margin import annotated
 from .recording import counts, recorded, typical
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 RESTLESS = 0.1
 """Distance of the quartiles of a run, over its median, from which on the repr says so."""
+
+Part = tuple[str, Share]
+"""A kernel, and the share of it that a line has."""
 
 _HEADER = ("ORT", "quartiles", "share", "kernels", "by", "PyTorch")
 _BY = _HEADER.index("by")
@@ -105,7 +110,8 @@ class Spot:
     ``line`` is None for what no line is known of; ``name`` is the line's place then the node's or
     kernel's. ``seconds`` are those of the calm runs. ``fused`` says that a kernel of it runs other
     lines too, and was shared out. ``eager`` has the runs of the same line in PyTorch, and ``torch``
-    the seconds of the calm ones; None where it was not measured.
+    the seconds of the calm ones; None where it was not measured. ``below`` has the lines of a
+    library that the line calls, with the ``module`` that each works for.
     """
 
     name: str
@@ -117,6 +123,8 @@ class Spot:
     fused: bool
     eager: tuple[float, ...] = ()
     torch: float | None = None
+    module: str = ""
+    below: tuple[Spot, ...] = ()
 
     @property
     def saved(self) -> float:
@@ -209,7 +217,8 @@ class Hotspots:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """PyTorch against ONNX Runtime for every line, what the move saved most first."""
-        rows = sorted(self.spots, key=lambda spot: -spot.saved)
+        leaves = [leaf for spot in self.spots for leaf in spot.below or (spot,)]
+        rows = sorted(leaves, key=lambda spot: -spot.saved)
         times = {_label(spot): _pair(spot) for spot in rows}
         note = f"{self._how()}\nPyTorch: {COVERS}" if self.laps else self._how()
         return figures.moves(times, self._title(rows), note, ax)
@@ -220,8 +229,8 @@ class Hotspots:
     def _repr_html_(self) -> str:
         return f"<pre>{escape(repr(self))}</pre>"
 
-    def _parts(self) -> dict[tuple[Line | None, str], list[tuple[str, Share]]]:
-        parts: dict[tuple[Line | None, str], list[tuple[str, Share]]] = {}
+    def _parts(self) -> dict[tuple[Line | None, str], list[Part]]:
+        parts: dict[tuple[Line | None, str], list[Part]] = {}
         for kernel, shared in self.shares.items():
             for share in shared:
                 place = share.line.place if share.line else share.node or kernel
@@ -230,15 +239,38 @@ class Hotspots:
             parts.setdefault((line, line.place), [])
         return parts
 
-    def _spot(self, key: tuple[Line | None, str], parts: Sequence[tuple[str, Share]]) -> Spot:
+    def _spot(self, key: tuple[Line | None, str], parts: Sequence[Part]) -> Spot:
         line, name = key
+        nodes = self._eager.get(line, []) if line else []
+        spot = self._timed(line, name, parts, [item.what for item in nodes])
+        every: list[Item[Part | str]] = [Item(p[1].stack, p[1].module, p) for p in parts]
+        below = [
+            self._timed(
+                group.line,
+                group.line.place,
+                [what for what in group.items if not isinstance(what, str)],
+                [what for what in group.items if isinstance(what, str)],
+                group.module,
+            )
+            for group in groups([*every, *nodes], self.lineage.depth)
+        ]
+        return replace(spot, below=tuple(below))
+
+    def _timed(
+        self,
+        line: Line | None,
+        name: str,
+        parts: Sequence[Part],
+        nodes: Sequence[str],
+        module: str = "",
+    ) -> Spot:
         owned = list(dict.fromkeys(kernel for kernel, _ in parts))
         runs = [
             [share.fraction * seconds for seconds in self._kernels[kernel].seconds]
             for kernel, share in parts
         ]
         summed = tuple(map(sum, zip(*runs, strict=True)))
-        eager = self._eager.get(line, ()) if line else ()
+        eager = tuple(sum(lap[node] for node in nodes) for lap in self.laps) if nodes else ()
         return Spot(
             name=name,
             line=line,
@@ -249,6 +281,7 @@ class Hotspots:
             fused=any(len({part.line for part in self.shares[k]}) > 1 for k in owned),
             eager=eager,
             torch=statistics.fmean(eager[lap] for lap in self._calm_laps) if eager else None,
+            module=module,
         )
 
     @cached_property
@@ -256,7 +289,7 @@ class Hotspots:
         return {kernel.name: kernel for kernel in self.recording.kernels}
 
     @cached_property
-    def _eager(self) -> dict[Line, tuple[float, ...]]:
+    def _eager(self) -> dict[Line, list[Item[str]]]:
         return shares.by_line(self.laps, self.lineage)
 
     @cached_property
@@ -266,8 +299,9 @@ class Hotspots:
     @property
     def _homeless(self) -> float:
         """The share of PyTorch's time in FX nodes that have no line, such as inserted checks."""
-        placed = sum(map(sum, self._eager.values()))
-        return 1 - placed / sum(sum(lap.values()) for lap in self.laps)
+        placed = [item.what for items in self._eager.values() for item in items]
+        spent = sum(sum(lap.values()) for lap in self.laps)
+        return 1 - sum(lap[name] for lap in self.laps for name in placed) / spent
 
     def _headline(self) -> str:
         return (
@@ -278,13 +312,22 @@ class Hotspots:
     def _body(self) -> Iterator[str]:
         cells = {spot.line: self._cells(spot) for spot in self._in_order() if spot.line}
         if cells:
-            yield annotated(cells, _HEADER, left={_BY}, sources=self.lineage.sources)
+            below = {spot.line: self._below(spot) for spot in self.spots if spot.line}
+            yield annotated(cells, _HEADER, {_BY}, self.lineage.sources, below)
         lost = [spot for spot in self.spots if spot.line is None]
         if lost:
             rows = [(*self._cells(spot), spot.name) for spot in lost[:_SHOWN]]
             yield text.table(rows, (*_HEADER, "no line"), right={*range(len(_HEADER))} - {_BY})
         if len(lost) > _SHOWN:
             yield f"and {text.plural(len(lost) - _SHOWN, 'more node')}: see .spots"
+
+    def _below(self, spot: Spot) -> list[tuple[tuple[str, ...], str]]:
+        """The slowest lines of the library, in the order in which the file runs them."""
+        ran = [inner for inner in spot.below if inner.runs]
+        shown = sorted(sorted(ran, key=lambda inner: -inner.seconds)[:MOST_BELOW], key=ran.index)
+        named = texts([Group(inner.line, inner.module, ()) for inner in shown if inner.line])
+        more = len(spot.below) - len(shown)
+        return rows_and_more([*zip(map(self._cells, shown), named, strict=True)], more)
 
     def _in_order(self) -> list[Spot]:
         """The spots in the order in which the file runs their lines."""

@@ -16,11 +16,12 @@ from ..artifact import Artifact
 from ..errors import InputError
 from ..notes import line_of
 from ..proto import Site, producers, sites
-from ..source import NOTHING_MORE, Line, Sources, method_lines
+from ..source import NOTHING_MORE, Line, Sources, below, is_library, lines, method_lines
 from ..text import plural, table
 from . import folding
 from .columns import Columns, Link
 from .folding import Folded, Key
+from .library import MOST, Group, Item, check_depth, groups, rows_and_more, texts
 from .margin import annotated
 
 _MOST = 2_000
@@ -38,7 +39,8 @@ class Origin:
     ``rule`` says who knows the line: the node's own ``metadata``, a ``neighbour``, or ``none``;
     ``why`` has the words for the last two. ``also`` are lines whose work was merged into this node
     at export (a batch normalisation folded into a convolution). ``inside`` is the node or function
-    whose body holds it.
+    whose body holds it. ``stack`` has all calls that led to the node, outermost first: your line,
+    and what it calls in libraries.
     """
 
     node: str
@@ -50,10 +52,16 @@ class Origin:
     why: str = ""
     also: tuple[Line, ...] = ()
     inside: str = ""
+    stack: tuple[Line, ...] = field(default=(), repr=False, compare=False)
     key: Key = field(default=Key("", ""), repr=False, compare=False)
 
 
-def trace(artifact: Artifact, *, source: str | os.PathLike[str] | None = None) -> Lineage:
+def trace(
+    artifact: Artifact,
+    *,
+    source: str | os.PathLike[str] | None = None,
+    depth: int | None = None,
+) -> Lineage:
     """Join every ONNX node of an artifact to its FX node, its module and its source line.
 
     The line is the innermost one of the user's own code, else the innermost outside torch, else
@@ -62,13 +70,18 @@ def trace(artifact: Artifact, *, source: str | os.PathLike[str] | None = None) -
     put in place of, else that of its first consumer, of its first producer, of the node whose body
     it stands in; ``why`` says which.
 
+    Where the line calls a model of a library, the library's own lines stand below it, each with the
+    modules that it works for.
+
     Args:
+        depth: how many calls below your line the library's line is; None is the innermost, 0 shows
+            none.
         source: a folder with the model's ``.py`` files. Around the lines that the file quotes, the
             source is shown where this process exported the model, else from the folder of the
             model, the working folder and this one, hidden folders left out.
 
     Raises:
-        InputError: ``artifact`` is no Artifact, or ``source`` is no folder.
+        InputError: ``artifact`` is no Artifact, ``source`` no folder, or ``depth`` no number.
 
     >>> from onnx_workbench import export, lessons
     >>> encoder = lessons.encoder()
@@ -85,11 +98,12 @@ def trace(artifact: Artifact, *, source: str | os.PathLike[str] | None = None) -
             f"trace() was given a {type(artifact).__name__}, and it takes an Artifact. "
             "Make one with export(model, path, x), or load(path)."
         )
+    check_depth(depth)
     sources = Sources.of(artifact, source)
     found = sites(artifact.proto)
     origins = [_origin(site) for site in found]
     if artifact.graph is None:
-        return Lineage(artifact, tuple(_inherit(found, origins)), (), sources)
+        return Lineage(artifact, tuple(_inherit(found, origins)), (), sources, depth)
     graph = artifact.graph.program.graph_module.graph
     keys = folding.keys(graph)
     gone = folding.folded(graph, {origin.key for origin in origins})
@@ -97,18 +111,20 @@ def trace(artifact: Artifact, *, source: str | os.PathLike[str] | None = None) -
     standing = {origin.key for origin in origins}
     gone = tuple(item for item in gone if item.key not in standing)
     origins = _handed_on(artifact, _inherit(found, origins))
-    return Lineage(artifact, tuple(_merged(origins, gone, keys)), gone, sources)
+    return Lineage(artifact, tuple(_merged(origins, gone, keys)), gone, sources, depth)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Lineage:
     """The answer of :func:`trace`. ``origins`` has every ONNX node in the order of the file,
-    ``folded`` every FX node that left none, ``sources`` the files whose text is shown."""
+    ``folded`` every FX node that left none, ``sources`` the files whose text is shown,
+    ``depth`` how many calls below a line of the user's nodes are told apart."""
 
     artifact: Artifact
     origins: tuple[Origin, ...]
     folded: tuple[Folded, ...]
     sources: Sources = NOTHING_MORE
+    depth: int | None = None
 
     @cached_property
     def lines(self) -> tuple[Line, ...]:
@@ -130,8 +146,14 @@ class Lineage:
         return self.of(node).line
 
     def at(self, line: Line | int | str) -> tuple[Origin, ...]:
-        """The nodes of a line: a Line, its number, or its place such as ``"model.py:12"``."""
-        return tuple(origin for origin in self.origins if origin.line and _is(origin.line, line))
+        """The nodes of a line: a Line, its number, or its place such as ``"model.py:12"`` or, in a
+        library that it calls, ``"torchvision/models/resnet.py:92"``."""
+        return tuple(origin for origin in self.origins if _made_by(origin, line))
+
+    def below(self, line: Line) -> list[Group[Origin]]:
+        """The nodes of a line by the lines of libraries that it calls; else nothing."""
+        items = (Item(o.stack, o.module, o) for o in self._at.get(line, ()))
+        return groups(items, self.depth)
 
     def inside(self, module: str) -> tuple[Origin, ...]:
         """The nodes of a module and of those within it: ``"blocks.1"``."""
@@ -203,7 +225,9 @@ class Lineage:
 
     def _links(self) -> Iterator[Link]:
         for origin in self.origins:
-            for line in (origin.line, *origin.also):
+            called = below(origin.stack)[: self.depth][-1:]
+            library = (line for line in called if is_library(line.file))
+            for line in (origin.line, *origin.also, *library):
                 yield Link(line, origin.fx, origin.node, origin.operator, origin.module)
         for gone in self.folded:
             heirs = self._heirs(gone)
@@ -254,7 +278,18 @@ class Lineage:
         cells = {line: (str(len(made)), _listed(made)) for line, made in self._at.items()}
         cells |= dict.fromkeys(self.silent, ("0", ""))
         if cells:
-            yield annotated(cells, ("nodes", "operators"), left={1}, sources=self.sources)
+            yield annotated(
+                cells, ("nodes", "operators"), {1}, self.sources, dict(self._below(cells))
+            )
+
+    def _below(
+        self, shown: Iterable[Line]
+    ) -> Iterator[tuple[Line, list[tuple[Sequence[str], str]]]]:
+        for line in shown:
+            found = self.below(line)
+            counts = ((str(len(group.items)), _listed(group.items)) for group in found)
+            rows = [*zip(counts, texts(found), strict=True)]
+            yield line, rows_and_more(rows[:MOST], len(rows[MOST:]))
 
     def _notes(self) -> Iterator[str]:
         rows = [(line.place, f"no node: {why}") for line, why in self.silent.items()]
@@ -282,12 +317,15 @@ def _origin(site: Site) -> Origin:
         line=said.line,
         rule=METADATA if said.line else NONE,
         inside=site.inside,
+        stack=tuple(lines(said.trace)),
         key=Key(said.trace, said.module),
     )
 
 
-def _is(line: Line, asked: Line | int | str) -> bool:
-    return asked in (line, line.number, line.place)
+def _made_by(origin: Origin, asked: Line | int | str) -> bool:
+    calls = [(line, line.place) for line in below(origin.stack)]
+    own = (origin.line, origin.line.number, origin.line.place) if origin.line else ()
+    return asked in own or any(asked in call for call in calls)
 
 
 def _listed(origins: Sequence[Origin]) -> str:
@@ -351,7 +389,8 @@ def _in_place_of(
         (key, fx), line = next(iter(fits.items())), line_of(next(iter(fits)).trace)
         why = f"put in place of the FX node {fx}"
         rule = NEIGHBOUR if line else NONE
-        return replace(origin, line=line, rule=rule, why=why, module=key.module, key=key, fx=fx)
+        near = {"stack": tuple(lines(key.trace)), "module": key.module, "key": key, "fx": fx}
+        return replace(origin, line=line, rule=rule, why=why, **near)
 
     return [replaced(site, origin) for site, origin in zip(found, origins, strict=True)]
 
@@ -380,7 +419,8 @@ def _take(known: dict[str, Origin], site: Site, way: str, neighbours: Iterable[s
     for name in neighbours:
         if line := known[name].line:
             why, module = f"line of its {way} {name}", mine.module or known[name].module
-            known[site.name] = replace(mine, line=line, rule=NEIGHBOUR, why=why, module=module)
+            near = {"stack": known[name].stack, "rule": NEIGHBOUR, "why": why, "module": module}
+            known[site.name] = replace(mine, line=line, **near)
             return
 
 

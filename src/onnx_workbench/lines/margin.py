@@ -18,12 +18,13 @@ def annotated(
     header: Sequence[str],
     left: Collection[int] = (),
     sources: Sources = NOTHING_MORE,
+    below: Mapping[Line, Sequence[tuple[Sequence[str], str]]] | None = None,
 ) -> str:
     """Each line's cells, its number and its text, function by function.
 
     Lines between them are shown too, and so is the ``def``; what lies far apart is cut. Where
     ``sources`` does not give the file, or it has changed since, the lines stand alone. Columns
-    whose index is in ``left`` are flushed left.
+    whose index is in ``left`` are flushed left. ``below`` has more rows for a line: cells and text.
 
     >>> line = Line("/home/ada/model.py", 12, "forward", "return x.relu()")
     >>> print(annotated({line: ("3",)}, ("nodes",)))
@@ -36,10 +37,10 @@ def annotated(
     rows: list[tuple[str, ...]] = []
     for title, shown in stretches(cells, sources):
         rows.append((*blank, "", f"{title}:"))
-        rows += [
-            (*(cells[line] if line else blank), str(number) if number else "", text)
-            for number, text, line in shown
-        ]
+        for number, text, line in shown:
+            rows.append((*(cells[line] if line else blank), str(number) if number else "", text))
+            inner = (below or {}).get(line, ()) if line else ()
+            rows += [(*more, "", words) for more, words in inner]
     return table(rows, (*header, "line", "source"), right={*range(len(header) + 1)} - {*left})
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..notes import line_of
-from ..source import Line
+from ..source import Line, lines
 from . import folding
 from .join import Match
+from .library import Item
 from .lineage import Lineage, Origin
 
 _LEAST = 1e-9
@@ -18,11 +19,16 @@ _LEAST = 1e-9
 
 @dataclass(frozen=True)
 class Share:
-    """``fraction`` of a kernel goes to ``node``, and in it to ``line``; "" and None if unknown."""
+    """``fraction`` of a kernel goes to ``node``, and in it to ``line``; "" and None if unknown.
+
+    ``stack`` has the calls around it, ``module`` is what it was computed for.
+    """
 
     node: str
     line: Line | None
     fraction: float
+    stack: tuple[Line, ...] = ()
+    module: str = ""
 
 
 def of(
@@ -54,20 +60,17 @@ def medians(laps: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: statistics.median(lap[name] for lap in laps) for name in names}
 
 
-def by_line(laps: Sequence[Mapping[str, float]], lineage: Lineage) -> dict[Line, tuple[float, ...]]:
-    """Line -> the seconds of its FX nodes in each run."""
+def by_line(laps: Sequence[Mapping[str, float]], lineage: Lineage) -> dict[Line, list[Item[str]]]:
+    """Line -> its FX nodes that were timed."""
     graph = lineage.artifact.graph
+    nodes: dict[Line, list[Item[str]]] = {}
     if graph is None or not laps:
-        return {}
-    nodes: dict[Line, list[str]] = {}
+        return nodes
     for name, key in folding.keys(graph.program.graph_module.graph).items():
         line = line_of(key.trace)
         if line and name in laps[0]:
-            nodes.setdefault(line, []).append(name)
-    return {
-        line: tuple(sum(lap[name] for name in names) for lap in laps)
-        for line, names in nodes.items()
-    }
+            nodes.setdefault(line, []).append(Item(tuple(lines(key.trace)), key.module, name))
+    return nodes
 
 
 class _Merged:
@@ -84,17 +87,18 @@ class _Merged:
             for heir in gone.into if not gone.view else ():
                 self._into.setdefault(self._keys[heir], []).append(gone)
 
-    def parts(self, origin: Origin) -> dict[Line | None, float]:
-        if not origin.also:
-            return {origin.line: 1.0}
+    def parts(self, origin: Origin) -> Iterator[Share]:
         own = max(self._own.get(origin.key, 0.0), _LEAST)
-        parts: dict[Line | None, float] = {origin.line: own}
-        for gone in dict.fromkeys(self._into[origin.key]):
-            line = line_of(gone.key.trace)
-            spent = own if gone.twin else self._eager.get(gone.fx, 0.0) / len(gone.into)
-            parts[line] = parts.get(line, 0.0) + max(spent, _LEAST)
+        where = (origin.line, origin.stack, origin.module)
+        parts: dict[tuple[Line | None, tuple[Line, ...], str], float] = {where: own}
+        for gone in dict.fromkeys(self._into.get(origin.key, ())):
+            if line := line_of(gone.key.trace):
+                where = (line, tuple(lines(gone.key.trace)), gone.key.module)
+                spent = own if gone.twin else self._eager.get(gone.fx, 0.0) / len(gone.into)
+                parts[where] = parts.get(where, 0.0) + max(spent, _LEAST)
         total = sum(parts.values())
-        return {line: part / total for line, part in parts.items()}
+        for (line, stack, module), part in parts.items():
+            yield Share(origin.node, line, part / total, stack, module)
 
 
 def _shares(
@@ -106,5 +110,5 @@ def _shares(
     known = all(node in alone for node in match.nodes)
     weights = [max(alone[node], _LEAST) if known else 1.0 for node in match.nodes]
     for node, weight in zip(match.nodes, weights, strict=True):
-        for line, part in merged.parts(lineage.of(node)).items():
-            yield Share(node, line, part * weight / sum(weights))
+        for share in merged.parts(lineage.of(node)):
+            yield replace(share, fraction=share.fraction * weight / sum(weights))

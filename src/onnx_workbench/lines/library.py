@@ -1,0 +1,122 @@
+"""What stands below a line of the user's that calls a model of a library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from ..errors import InputError
+from ..source import Line, below, is_layer, is_library
+from ..text import plural
+
+MOST = 40
+"""Lines of libraries that a repr shows below one line of the user's."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Item(Generic[T]):
+    """Something that a stack of calls made, for a module: a node, a part of a kernel."""
+
+    stack: tuple[Line, ...]
+    module: str
+    what: T
+
+
+@dataclass(frozen=True)
+class Group(Generic[T]):
+    """What one line of a library made. In ``module`` an asterisk stands for what differs."""
+
+    line: Line
+    module: str
+    items: tuple[T, ...]
+
+
+def check_depth(depth: object) -> None:
+    if depth is None or (isinstance(depth, int) and not isinstance(depth, bool) and depth >= 0):
+        return
+    raise InputError(
+        f"`depth` is {depth!r}, and it takes a whole number of 0 or more: how many calls below a "
+        "line of yours its nodes are told apart by. None takes the innermost call."
+    )
+
+
+def groups(items: Iterable[Item[T]], depth: int | None) -> list[Group[T]]:
+    """The items of one line of the user's, by the line of the library ``depth`` calls below it.
+
+    A line that calls only single layers of torch, such as ``self.norm(self.conv(x))``, is not taken
+    apart; one that calls a container or a layer made of others is, with a row for each layer.
+    """
+    found = [(calls, item) for item in items if (calls := below(item.stack)[:depth])]
+    library = any(is_library(calls[-1].file) for calls, _ in found)
+    if not library and not _composed([calls for calls, _ in found]):
+        return []
+    made: dict[tuple[Line, str], list[Item[T]]] = {}
+    for calls, item in found:
+        inside = item.stack[item.stack.index(calls[-1]) :]
+        whole = is_library(calls[-1].file) and not any(map(_contains, inside))
+        own = "" if whole else _repeated(item.module)
+        made.setdefault((calls[-1], own), []).append(item)
+    return [
+        Group(line, common([item.module for item in same]), tuple(item.what for item in same))
+        for (line, _), same in made.items()
+    ]
+
+
+def _composed(stacks: Sequence[Sequence[Line]]) -> bool:
+    """Whether a container is called, or one function of torch calls from two of its lines."""
+    places = {line for calls in stacks for line in calls}
+    functions = {(line.file, line.function) for line in places}
+    return any(map(_contains, places)) or len(functions) < len(places)
+
+
+def _contains(line: Line) -> bool:
+    """Whether it is the line of torch.nn.Sequential that calls each of its layers."""
+    return line.file.endswith("container.py") and is_layer(line.file)
+
+
+def _repeated(module: str) -> str:
+    """``encoder.layers.3.norm`` -> ``encoder.layers.*.norm``; a number at the end is a layer."""
+    *path, last = module.split(".")
+    return ".".join([*("*" if part.isdigit() else part for part in path), last])
+
+
+def common(modules: Iterable[str]) -> str:
+    """One path for many: what differs is an asterisk.
+
+    >>> common(["net.layer.0.query", "net.layer.1.query"]), common(["a.b", "a.b.c"])
+    ('net.layer.*.query', 'a.b.*')
+    """
+    paths = [module.split(".") for module in dict.fromkeys(modules)]
+    if not paths:
+        return ""
+    shared = min(map(len, paths))
+    parts = [
+        column[0] if len(set(column)) == 1 else "*"
+        for column in zip(*(path[:shared] for path in paths), strict=True)
+    ]
+    return ".".join(parts + ["*"] * any(len(path) > shared for path in paths))
+
+
+def texts(found: Sequence[Group[T]]) -> list[str]:
+    """Each group as one line of text; places and modules are aligned."""
+    places, modules = (
+        [part(g) for g in found] for part in (lambda g: g.line.place, lambda g: g.module)
+    )
+    widths = [max(map(len, column), default=0) for column in (places, modules)]
+    return [
+        f"    in {group.line.place:<{widths[0]}}  {group.module:<{widths[1]}}  {group.line.text}"
+        for group in found
+    ]
+
+
+def rows_and_more(
+    rows: Sequence[tuple[Sequence[str], str]], more: int
+) -> list[tuple[Sequence[str], str]]:
+    """With a last row that counts what is not shown."""
+    last = (
+        ([""] * len(rows[0][0]), f"    and {plural(more, 'more line')}") if rows and more else None
+    )
+    return [*rows, last] if last else [*rows]
