@@ -532,7 +532,7 @@ def place_of(mark):
 @pytest.fixture(scope="module")
 def wrapper(library, tmp_path_factory):
     file = tmp_path_factory.mktemp("wrapper") / "wrapper.onnx"
-    return ow.export(wrapped(library), file, torch.ones(1, 4))
+    return ow.export(wrapped(library), torch.ones(1, 4), file)
 
 
 def test_below_a_line_that_calls_a_library_stand_the_librarys_lines_and_modules(wrapper):
@@ -602,7 +602,7 @@ def test_a_line_that_calls_a_container_of_torch_is_taken_apart_by_its_layers(
         def forward(self, x):
             return self.net(x)
 
-    lineage = ow.trace(ow.export(Wrapper().eval(), tmp_path / "m.onnx", torch.ones(3, 1, 4)))
+    lineage = ow.trace(ow.export(Wrapper().eval(), torch.ones(3, 1, 4), tmp_path / "m.onnx"))
     found = {g.module for g in lineage.below(lineage.lines[0]) if "linear.py" in g.line.place}
     assert found == modules
 
@@ -622,6 +622,8 @@ def test_profile_shares_the_time_of_a_librarys_model_out_to_its_lines(wrapper):
     assert sum(s.seconds for s in call.below) == pytest.approx(call.seconds)
     assert sum(s.torch for s in call.below) == pytest.approx(call.torch)
     assert spots.unattributed == 0
+    flat = ow.profile(wrapper, torch.ones(1, 4), seconds=0.1, depth=0)
+    assert not any(spot.below for spot in flat.spots)
     said = repr(spots)
     assert said.index("self.backbone(x)") < said.index(place_of("# Sinh"))
 
@@ -636,7 +638,7 @@ def test_a_guard_names_the_users_line_first_and_the_librarys_second(library, tmp
             return self.net(x) * 2
 
     with pytest.raises(ow.errors.CaptureError) as caught:
-        ow.capture(Wrapper().eval(), torch.ones(2, 4), dynamic={"x": {0: "n"}})
+        ow.capture(Wrapper().eval(), torch.ones(2, 4), dynamic_shapes={"x": {0: "n"}})
     line = caught.value.line
     assert line.text == "return self.net(x) * 2"
     assert line.library.place == place_of("# fixed")

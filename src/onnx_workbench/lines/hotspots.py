@@ -49,6 +49,7 @@ def profile(
     level: str = "all",
     threads: int = 1,
     seconds: float = 2.0,
+    depth: int | None = None,
 ) -> Hotspots:
     """Where the time of an artifact goes in ONNX Runtime, by line of the model's source.
 
@@ -64,6 +65,8 @@ def profile(
         level: how far the graph is optimised: ``"none"``, ``"basic"``, ``"extended"``, ``"all"``.
         threads: intra-op threads, of torch too.
         seconds: how long the runs may go on. At least 6 runs of each count, and at most 75.
+        depth: of a library's model that a line of yours calls, how many calls below that line its
+            time is told apart; None is the innermost line, 0 your line alone.
 
     Raises:
         InputError: no Artifact, no such level, or a call that does not fit the model.
@@ -77,7 +80,7 @@ def profile(
     >>> spots.unattributed, spots.spots[0].line in spots.lineage.lines
     (0.0, True)
     """
-    lineage = trace(artifact)
+    lineage = trace(artifact, depth=depth)
     kernels.check_level(level)
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise InputError(f"threads is {threads!r}; it must be a whole number of 1 or more.")
