@@ -504,7 +504,7 @@ def test_the_plot_shows_both_runtimes_for_each_line_most_saved_first(folds):
 
 
 def profiled(model, folder, *inputs, **options):
-    return ow.profile(ow.export(model.eval(), inputs, folder / "m.onnx"), inputs, options)
+    return ow.profile(ow.export(model.eval(), inputs, folder / "m.onnx"), inputs, **options)
 
 
 def test_a_line_that_is_slow_on_purpose_comes_out_on_top(tmp_path):
@@ -669,7 +669,7 @@ def test_a_body_and_its_owner_are_told_apart_and_every_turn_is_counted(tmp_path,
     onnx.save(model, tmp_path / "s.onnx")
     artifact = ow.load(tmp_path / "s.onnx")
     inputs = [torch.ones([int(d) for d in value.shape]) for value in artifact.inputs]
-    spots = ow.profile(artifact, inputs, level="basic", seconds=0.01)
+    spots = ow.profile(artifact, tuple(inputs), level="basic", seconds=0.01)
     ran = {k.name: (k.calls, k.inner) for k in spots.recording.kernels if k.name in expected}
     assert ran == expected
     assert {spots.matches[name] for name in expected} == {
@@ -740,5 +740,5 @@ def test_torchs_threads_are_put_back(tmp_path):
 )
 def test_what_cannot_be_profiled_is_told(folds, options, sentence):
     with pytest.raises(InputError) as error:
-        ow.profile(folds, torch.ones(1, 3, 8, 8), options)
+        ow.profile(folds, torch.ones(1, 3, 8, 8), **options)
     assert str(error.value) == sentence

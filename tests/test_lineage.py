@@ -119,7 +119,7 @@ def test_what_is_no_artifact_is_told():
         ow.trace("model.onnx")
     assert str(error.value) == (
         "trace() was given a str, and it takes an Artifact. "
-        "Make one with export(model, path, x), or load(path)."
+        "Make one with export(model, x, path), or load(path)."
     )
 
 

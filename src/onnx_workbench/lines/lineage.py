@@ -86,7 +86,7 @@ def trace(
     >>> from onnx_workbench import export, lessons
     >>> encoder = lessons.encoder()
     >>> path = getfixture("tmp_path") / "encoder.onnx"
-    >>> lineage = trace(export(encoder.model, path, *encoder.inputs))
+    >>> lineage = trace(export(encoder.model, encoder.inputs, path))
     >>> scores = lineage.line_of("node_matmul")
     >>> scores.text
     'scores = query @ key.transpose(-2, -1)'
@@ -96,7 +96,7 @@ def trace(
     if not isinstance(artifact, Artifact):
         raise InputError(
             f"trace() was given a {type(artifact).__name__}, and it takes an Artifact. "
-            "Make one with export(model, path, x), or load(path)."
+            "Make one with export(model, x, path), or load(path)."
         )
     check_depth(depth)
     sources = Sources.of(artifact, source)
