@@ -38,10 +38,10 @@ class Counted(nn.Module):
 class Recurrent(nn.Module):
     def __init__(self):
         super().__init__()
-        self.gru = nn.GRU(3, 2)
+        self.rnn = nn.RNN(3, 2)
 
     def forward(self, x):
-        return self.gru(x)[0]
+        return self.rnn(x)[0]
 
 
 class Decides(nn.Module):
@@ -291,7 +291,7 @@ FROZEN = [
     (Loop, torch.rand(5, 3), 0, "for row in range", "5", "A Python loop over a size"),
     (Int, torch.rand(5, 3), 0, "int(x.shape[0])", "5", "int(), float() and len()"),
     (Counted, torch.rand(5, 3), 0, "range(len(x))", "5", "A Python loop over a size"),
-    (Recurrent, torch.rand(5, 3), 0, "self.gru(x)", "5", "This line takes the dimension apart"),
+    (Recurrent, torch.rand(5, 3), 0, "self.rnn(x)", "5", "This line takes the dimension apart"),
 ]
 
 

@@ -176,9 +176,12 @@ class Broken(nn.Module):
         ),
         (
             Odd(),
-            "An argument or a result is of a class that torch cannot take apart into tensors.",
-            "Use tensors, tuples, lists and dicts, or register the class with "
-            "torch.export.register_dataclass.",
+            "An argument or a result is of a class that torch cannot take apart into tensors: "
+            "test_graph.Stranger.",
+            "Use tensors, tuples, lists and dicts, or register the class before the call: "
+            "torch.export.register_dataclass(Stranger) for a dataclass; for any other, "
+            "torch.utils._pytree.register_pytree_node(Stranger, lambda c: ([c.a, c.b], None), "
+            "lambda tensors, _: Stranger(*tensors), serialized_type_name='Stranger').",
         ),
         (
             Broken(),

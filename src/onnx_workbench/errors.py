@@ -16,7 +16,63 @@ that led to it is chained as ``__cause__``.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import Any
+
+_MACHINE = (
+    (
+        r"can't start new thread|pthread_create|PosixThread|Resource temporarily unavailable",
+        "The machine starts no more threads or processes.",
+        "Ask for fewer threads, end what else runs, or raise the limit (ulimit -u).",
+    ),
+    (
+        r"^MemoryError|OutOfMemoryError|bad_alloc|bad allocation|can't allocate memory|"
+        r"Cannot allocate memory|Failed to allocate memory|CUDA out of memory",
+        "The machine has no more memory.",
+        "Close what else holds memory, or take a smaller model, batch or data type.",
+    ),
+    (
+        r"No space left on device|Disk quota exceeded",
+        "The disk is full.",
+        "Make room, or pass a path on another disk; temporary files follow TMPDIR.",
+    ),
+    (
+        r"Permission denied|Read-only file system|Operation not permitted",
+        "The operating system does not let this process write or read there.",
+        "Get the right to, or pass another path.",
+    ),
+    (
+        r"Too many open files",
+        "This process has as many files open as it may.",
+        "Close some, or raise the limit (ulimit -n).",
+    ),
+)
+"""What an error of the operating system says -> reason and hint."""
+
+
+def chained(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, then what led to it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        yield error
+        seen.add(id(error))
+        error = error.__cause__
+
+
+def refused_by_machine(error: BaseException) -> tuple[str, str] | None:
+    """Reason and hint where the machine refused: threads, memory, disk, rights, open files.
+
+    >>> refused_by_machine(RuntimeError("can't start new thread"))[0]
+    "The machine starts no more threads or processes. It says: can't start new thread"
+    >>> refused_by_machine(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    """
+    for one in chained(error):
+        said = "" if isinstance(one, WorkbenchError) else f"{type(one).__name__}: {one}"
+        for key, reason, hint in _MACHINE:
+            if re.search(key, said):
+                return f"{reason} It says: {(str(one).splitlines() or [said])[0]}", hint
+    return None
 
 
 class WorkbenchError(Exception):

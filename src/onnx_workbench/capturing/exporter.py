@@ -9,11 +9,12 @@ TorchScript tracer saw, and translates that; it is :func:`trace`.
 from __future__ import annotations
 
 import contextlib
+import copy
+import enum
 import inspect
 import io
 import itertools
 import logging
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,14 +23,16 @@ from typing import Any
 import torch
 import torch.fx.experimental._config as fx_config
 import torch.utils._pytree as pytree
-from torch import nn
+from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
-from torch.export.graph_signature import ConstantArgument, OutputKind
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.onnx import ONNXProgram
 
-from ..errors import ExportError, TrainingModeWarning
-from ..source import Line, is_users, user_line
-from .traces import through_helpers
+from ..errors import TrainingModeWarning
+from ..source import is_users
+from .reasons import untranslated
+from .traces import recurrent_lengths, through_helpers
 from .translations import shared_table
 
 Axes = dict[int, str]
@@ -42,24 +45,110 @@ Translations = Mapping[Any, Callable[..., Any]]
 def capture_program(
     model: nn.Module, args: tuple, kwargs: dict[str, Any], dynamic_shapes: Any, strict: bool
 ) -> ExportedProgram:
-    """torch.export, with the setting under which torch.onnx calls it.
+    """torch.export, with the settings under which torch.onnx calls it.
 
     ``backed_size_oblivious`` keeps a dynamic dimension of size 1 dynamic, which torch.export alone
-    would freeze (``torch/onnx/_internal/exporter/_capture_strategies.py`` sets the same).
+    would freeze, and an LSTM or GRU of dynamic length becomes a loop in the graph
+    (``torch/onnx/_internal/exporter/_capture_strategies.py``). Nothing needs a gradient: with them,
+    torch refuses to write into views and to decompose some graphs.
     torch.export leaves its marks of dynamic dimensions on the tensors when it fails (torch 2.13),
-    and would refuse them for ever: it is handed views.
+    and would refuse them forever: it is handed views.
     """
-    args, kwargs = pytree.tree_map_only(torch.Tensor, _view, (args, kwargs))
+    args, kwargs = pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, (args, kwargs))
     oblivious = fx_config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
-    with quiet(), oblivious, through_helpers():
-        return torch.export.export(
+    with (
+        quiet(),
+        oblivious,
+        through_helpers(),
+        recurrent_lengths(dynamic_shapes),
+        without_gradients(model),
+    ):
+        program = torch.export.export(
             model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=strict
         )
+    for name, weight in program.state_dict.items():
+        if weight.requires_grad:  # the model's own, which needs it again by now
+            program.state_dict[name] = nn.Parameter(weight.detach(), requires_grad=False)
+    _bake_enums(program)
+    return program
 
 
-def _view(tensor: torch.Tensor) -> torch.Tensor:
-    """The same values under another name."""
-    return tensor.detach().requires_grad_(tensor.requires_grad)
+@contextlib.contextmanager
+def without_gradients(model: nn.Module) -> Iterator[None]:
+    """The model in no_grad mode, its weights without gradients; afterwards they are as before."""
+    weights = [
+        tensor
+        for tensor in (*model.parameters(), *model.buffers())
+        if tensor.requires_grad and tensor.is_leaf
+    ]
+    try:
+        for weight in weights:
+            weight.requires_grad_(False)
+        with torch.no_grad():
+            yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)
+
+
+def _bake_enums(program: ExportedProgram) -> None:
+    """Make an Enum argument a constant of the graph, as a number or a string is.
+
+    torch.export takes it for a custom object, of which torch.onnx makes an input without a type,
+    or it stops at the IntEnum that is no ``int`` (torch 2.13).
+    """
+    values = pytree.tree_leaves(program.example_inputs)
+    inputs = [
+        spec for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT
+    ]
+    baked = {
+        spec.arg.name: value
+        for spec, value in zip(inputs, values, strict=True)
+        if isinstance(value, enum.Enum)
+    }
+    for spec in inputs:
+        if spec.arg.name in baked:
+            spec.arg = ConstantArgument(name=spec.arg.name, value=baked[spec.arg.name])  # type: ignore
+    for node in program.graph.find_nodes(op="placeholder"):
+        if node.name in baked:
+            node.meta["val"] = None
+
+
+@contextlib.contextmanager
+def sizes_unchanged(program: ExportedProgram) -> Iterator[None]:
+    """What a decomposition finds out about sizes ends with it.
+
+    All decompositions of a program share its shape environment (torch 2.13). That of an LSTM fixes
+    its length there, and sizes that depend on data stay pending: the next one would refuse them.
+    """
+    values = (node.meta.get("val") for node in program.graph.nodes)
+    environments = {
+        value.fake_mode.shape_env
+        for value in values
+        if isinstance(value, FakeTensor) and value.fake_mode.shape_env
+    }
+    for environment in environments:
+        environment.pending_fresh_unbacked_symbols.clear()
+    kept = [
+        (environment, name, copy.copy(held))
+        for environment in environments
+        for name, held in vars(environment).items()
+        if isinstance(held, (dict, list, set))
+    ]
+    try:
+        yield
+    finally:
+        for environment, name, held in kept:
+            setattr(environment, name, held)
+        for environment in environments:
+            for counter in ("_version_counter", "_replacements_version_counter"):  # of its caches
+                setattr(environment, counter, getattr(environment, counter, 0) + 1)
+
+
+def decomposed(program: ExportedProgram, *table: Any) -> ExportedProgram:
+    """``program.run_decompositions(*table)``, as often as one likes."""
+    with quiet(), through_helpers(), torch.no_grad(), sizes_unchanged(program):
+        return program.run_decompositions(*table)
 
 
 def translate(
@@ -78,7 +167,7 @@ def translate(
     """
     named = [axis or None for axis in axes] if any(axes) else None
     try:
-        with quiet(), through_helpers(), shared_table():
+        with quiet(), through_helpers(), shared_table(), torch.no_grad(), sizes_unchanged(program):
             onnx_program = torch.onnx.export(
                 _without_constants(program),
                 dynamo=True,
@@ -88,9 +177,8 @@ def translate(
                 optimize=optimize,
                 custom_translation_table=dict(translations or {}),
             )
-    except torch.onnx.errors.OnnxExporterError as error:
-        why = _seeded(program) or (*_untranslated(error), _untranslated_line(error, program))
-        raise ExportError(*why) from error
+    except Exception as error:
+        raise untranslated(error, program) from error
     assert onnx_program is not None  # only dynamo=False returns None
     _settle(onnx_program)
     return onnx_program
@@ -139,7 +227,7 @@ def trace(
     except OSError:
         raise
     except Exception as error:
-        raise ExportError(*_untranslated(error)) from error
+        raise untranslated(error) from error
 
 
 def _without_constants(program: ExportedProgram) -> ExportedProgram:
@@ -148,8 +236,7 @@ def _without_constants(program: ExportedProgram) -> ExportedProgram:
     kept = [i for i, spec in enumerate(specs) if not isinstance(spec.arg, ConstantArgument)]
     if len(kept) == len(specs):
         return program
-    with through_helpers():
-        program = program.run_decompositions({})
+    program = decomposed(program, {})
     output = program.graph.output_node()
     results = output.args[0]
     assert isinstance(results, (tuple, list))
@@ -162,56 +249,6 @@ def _without_constants(program: ExportedProgram) -> ExportedProgram:
     return program
 
 
-def _seeded(program: ExportedProgram) -> tuple[str, str, Line | None] | None:
-    """The first operator that draws from a generator, which torch.onnx cannot decompose."""
-    for node in program.graph.nodes:
-        if node.kwargs.get("generator") is not None:
-            return (
-                f"{node.target} draws random numbers from a torch.Generator, and a file has none.",
-                "draw them once, in __init__, and keep them in a buffer; or take them as an input.",
-                user_line(node.meta.get("stack_trace")),
-            )
-    return None
-
-
-def _untranslated_line(error: BaseException | None, program: ExportedProgram) -> Line | None:
-    """The line of the FX node at which the translation stopped; its error names the node."""
-    while error is not None:
-        if found := re.search(r"translating node %(\w+)", str(error)):
-            with quiet(), through_helpers():
-                graphs = (program.graph, program.run_decompositions().graph)
-            nodes = [node for graph in graphs for node in graph.nodes if node.name == found[1]]
-            return user_line(nodes[0].meta.get("stack_trace")) if nodes else None
-        error = error.__cause__
-    return None
-
-
-def _untranslated(error: Exception) -> tuple[str, str]:
-    root: BaseException = error
-    at = None
-    while root.__cause__ is not None:
-        root = root.__cause__
-        at = at or re.search(r"translating node .*?target=torch\.ops\.([\w.]+)", str(root))
-    reason = (str(root).strip().splitlines() or [type(root).__name__])[0]
-    missing = re.search(r"OpOverload\(op='([^']+)'", str(root))
-    if missing:
-        return (
-            f"The operator {missing[1]} has no translation into ONNX.",
-            "write that step with other operators, or hand export() an onnxscript "
-            "function for it in `custom_translation_table`.",
-        )
-    if at:
-        return (
-            f"The translation of {at[1]} refuses this call: {type(root).__name__}: {reason}",
-            "write that step so that it does not come to this, or hand export() an "
-            "onnxscript function for the operator in `custom_translation_table`.",
-        )
-    return (
-        f"torch.onnx could not translate the graph: {type(root).__name__}: {reason}",
-        "look at the graph with capture(...).polish(), and at the chained error.",
-    )
-
-
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """The model in eval mode for a while; every submodule gets its own mode back.
@@ -220,7 +257,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     normalisation of a training model give an ONNX file that answers differently on every call.
     """
     modes = [(module, module.training) for module in model.modules()]
-    if model.training:
+    if trains(model):
         name = type(model).__name__
         warnings.warn(
             f"{name} is in training mode. It is used in eval mode here and put back as it was; "
@@ -229,11 +266,21 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             stacklevel=_depth_of_caller(),
         )
     try:
-        model.eval()
+        try:
+            model.eval()
+        except NotImplementedError:  # it holds an exported module
+            for module, _ in modes:
+                module.training = False
         yield
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def trains(model: nn.Module) -> bool:
+    """Whether it is in training mode. An exported module has none: its graph was captured in one,
+    and its ``eval()`` raises."""
+    return model.training and not (isinstance(model, fx.GraphModule) and "eval" in vars(model))
 
 
 def _depth_of_caller() -> int:
@@ -252,7 +299,8 @@ def quiet() -> Iterator[None]:
 
     torch.onnx prints its progress, logs a line for each torchvision operator that is absent and
     warns about its own insides, and torch.export prints the graph of a failed capture to stderr.
-    What is silenced is theirs alone: a warning about a line of the user's comes through.
+    What is silenced is theirs alone: a warning about a line of the user's comes through, and so
+    does the one about tensors that ``forward`` assigns to attributes.
     """
     logger = logging.getLogger("torch")
     level = logger.level
@@ -265,7 +313,10 @@ def quiet() -> Iterator[None]:
         finally:
             logger.setLevel(level)
     for warning in heard:
-        if is_users(warning.filename):
+        said = str(warning.message)
+        if "assigned during export" in said and "_flat_weights" not in said:  # torch.nn's own
+            warnings.warn(warning.message, warning.category, stacklevel=_depth_of_caller())
+        elif is_users(warning.filename):
             warnings.warn_explicit(
                 warning.message, warning.category, warning.filename, warning.lineno
             )

@@ -23,6 +23,7 @@ from ..text import html_table, plural, shaped, table
 from . import exporter
 from .dims import Axes, demanded, for_torch, name_of, of_shapes, opened, relaxed
 from .guards import Guard, listening
+from .reasons import why
 from .signature import Signature, rest_of
 from .signature import arguments as named_arguments
 
@@ -398,59 +399,6 @@ def _check_devices(model: nn.Module, arguments: object) -> None:
 
 _CONSTRAINED = "Constraints violated"
 
-_REASONS = (
-    (
-        r"no fake impl|fake kernel",
-        "A custom operator does not say what shape and dtype it makes: it has no fake "
-        "implementation.",
-        "Register one with torch.library.register_fake: a function that returns an empty tensor "
-        "of the right shape and dtype.",
-    ),
-    (
-        r"UnsupportedOperatorException",
-        "An operator on this line cannot work on tensors without values, which is how torch.export "
-        "runs a model.",
-        "Write that step with other operators, or leave `dynamic_shapes` out: for fixed sizes it "
-        "may do.",
-    ),
-    (
-        r"but got FakeTensor",
-        "Python needs a number, and what a tensor holds is not known when torch.export captures: "
-        "lengths of a packed sequence, sizes or counts that are tensors.",
-        "Pass it as a Python number, which is baked in, or do without: padded sequences with a "
-        "mask, for example.",
-    ),
-    (
-        r"data-dependent expression",
-        "Python needs a value that the graph only has when it runs: an `if`, `while`, `int()`, "
-        "`.item()` or a slice on what a tensor holds.",
-        "Choose with torch.where, keep both branches with torch.cond, or take the decision out of "
-        "the model.",
-    ),
-    (
-        r"specialized it to be a constant|Constraints violated|conflicts between user-specified",
-        "A dimension that was asked to stay dynamic is fixed by the model.",
-        "Take the size from x.shape where the model has a number or a table of fixed length, or "
-        "leave that dimension out of `dynamic_shapes`.",
-    ),
-    (
-        r"same device|on device",
-        "Tensors of different devices meet in one operation.",
-        "Move the model, its inputs and every tensor made inside forward() to one device.",
-    ),
-    (
-        r"not a known type|Unsupported input type|register a pytree",
-        "An argument or a result is of a class that torch cannot take apart into tensors.",
-        "Use tensors, tuples, lists and dicts, or register the class with "
-        "torch.export.register_dataclass.",
-    ),
-    (
-        r"numpy",
-        "The model leaves torch for NumPy, and the graph ends there.",
-        "Write that step with torch operations.",
-    ),
-)
-
 
 def _frozen(model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any) -> Guard | None:
     """The assumption about sizes that torch.export raised for: found when it need not raise."""
@@ -478,13 +426,9 @@ def _explained(
 
 def _reason(error: Exception) -> tuple[str, str]:
     """Why torch.export refused, in plain words, and what usually helps."""
-    said = f"{type(error).__name__}: {error}"
     first = (str(error).strip().splitlines() or [""])[0]
-    return next(
-        ((reason, repair) for key, reason, repair in _REASONS if re.search(key, said)),
-        (
-            f"{type(error).__name__}: {first}",
-            "Run the model itself with these arguments: if it fails there too, mend that first. If "
-            "it does not, torch.export cannot follow that line: write it with other operations.",
-        ),
+    return why(error) or (
+        f"{type(error).__name__}: {first}",
+        "Run the model itself with these arguments: if it fails there too, mend that first. If "
+        "it does not, torch.export cannot follow that line: write it with other operations.",
     )

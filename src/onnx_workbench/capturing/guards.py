@@ -48,8 +48,8 @@ _KINDS = (
 _PARTING = {"unbind", "split", "chunk", "tensor_split"}
 _UNROLLED = (
     "This line takes the dimension apart row by row: it unpacks it, or it calls an operator that "
-    "is a loop in torch itself, such as an LSTM or a GRU. Pad to one size and leave the dimension "
-    "out of `dynamic_shapes`, or try dynamo=False: the old exporter keeps such an operator whole."
+    "is a loop in torch itself, such as nn.RNN. Take an nn.LSTM or nn.GRU, whose length stays "
+    "dynamic, pad to one size and leave the dimension out of `dynamic_shapes`, or try dynamo=False."
 )
 _DECISION = (
     "A Python decision on a size is taken once, at capture. Keep both branches with torch.cond, or "
@@ -145,7 +145,9 @@ class _Listener(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         event = getattr(record, "metadata", {}).get(_EVENT)
-        if event and event["symbol_to_sources"]:
+        if not event or "__closure__" in str(event["symbol_to_sources"]):
+            return  # of the body of a loop or branch, which torch compiles apart
+        if event["symbol_to_sources"]:
             self._heard.append(_guard(event))
 
 

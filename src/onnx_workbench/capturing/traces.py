@@ -1,10 +1,11 @@
-"""Stack traces of FX nodes that lead through helper functions and out of generated code.
+"""Three habits of torch.export that are changed while it captures.
 
-torch.export keeps only the frames of functions that are called ``forward`` (torch 2.13,
-``torch.fx.proxy.TracerBase._filter_traceback_frames``), so that all of ``def attend(self, x)``
-stands on the one line of ``forward`` that calls it. And where it runs a graph as code, the frame is
-one of generated code (``<eval_with_key>.7``): the body of a ``torch.no_grad`` or ``torch.autocast``
-region, a branch of ``torch.cond``, the body of a loop.
+Stack traces lead through helper functions: torch.export keeps only the frames of functions that are
+called ``forward`` (torch 2.13, ``torch.fx.proxy.TracerBase._filter_traceback_frames``), so that all
+of ``def attend(self, x)`` stands on the one line of ``forward`` that calls it. Where it runs a
+graph as code, the frame is one of generated code (``<eval_with_key>.7``): the body of a
+``torch.no_grad`` or ``torch.autocast`` region, a branch of ``torch.cond``, the body of a loop. And
+a recurrent layer of dynamic length is unrolled.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from itertools import dropwhile
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
+import torch
 from torch import fx
 from torch.fx.proxy import TracerBase
 
@@ -24,6 +28,7 @@ from ..source import GENERATED, Line, is_layer, is_library, is_users, lines
 
 _HANDED_ON = ("*args, **kwargs", "handle_torch_function(")
 _METHOD = "_filter_traceback_frames"
+_PATCHES = "torch.export._patches"
 
 
 @contextmanager
@@ -99,3 +104,33 @@ def _beyond(outer: list[traceback.FrameSummary], inner: list[Line]) -> list[trac
 
 def _parts(line: Line) -> tuple[str, int, str]:
     return line.file, line.number, line.function
+
+
+@contextmanager
+def recurrent_lengths(dynamic_shapes: Any) -> Iterator[None]:
+    """While this lasts, torch.export keeps the length of an LSTM or GRU dynamic.
+
+    torch.onnx does the same where any dimension is dynamic.
+    """
+    with ExitStack() as stack:
+        if dynamic_shapes and find_spec(_PATCHES):
+            patches = import_module(_PATCHES)
+            for name in ("lstm", "gru"):
+                stack.callback(_forget, name)
+                register = getattr(patches, f"register_{name}_while_loop_decomposition", None)
+                if register:
+                    stack.enter_context(register())
+                _forget(name)
+        yield
+
+
+def _forget(operator: str) -> None:
+    """What torch chose for it in an earlier capture: an implementation, and a compiled loop whose
+    guards would fix the sizes of this capture (torch 2.13)."""
+    getattr(getattr(torch.ops.aten, operator).input, "_dispatch_cache", {}).clear()
+    from torch._dynamo.eval_frame import remove_from_cache
+    from torch._higher_order_ops.while_loop import while_loop
+
+    for code in while_loop.__code__.co_consts:
+        if isinstance(code, CodeType):
+            remove_from_cache(code)

@@ -53,8 +53,7 @@ def _trains(node: fx.Node) -> bool:
 
 def mutations(graph: Graph) -> Iterator[Finding]:
     """Writes into an input or a buffer: a file has neither memory nor the caller's tensors."""
-    with exporter.quiet():
-        program = graph.program.run_decompositions({})
+    program = exporter.decomposed(graph.program, {})
     nodes = {node.name: node for node in program.graph.nodes}
     for spec in program.graph_signature.output_specs:
         line = user_line(nodes[spec.arg.name].meta.get("stack_trace")) if spec.target else None
