@@ -17,7 +17,7 @@ X = torch.arange(12.0).reshape(3, 4) / 12
 
 
 def exported(model, tmp_path, *args, **options):
-    return ow.export(model.eval(), tmp_path / "m.onnx", *args, **options)
+    return ow.export(model.eval(), args, tmp_path / "m.onnx", **options)
 
 
 # ---------------------------------------------------------------- gradients
@@ -99,11 +99,11 @@ class Reads(nn.Module):
     ],
 )
 def test_a_graph_is_exported_as_often_as_one_likes(model, args, dynamic, tmp_path):
-    graph = ow.capture(model.eval(), *args, dynamic=dynamic)
+    graph = ow.capture(model.eval(), args, dynamic_shapes=dynamic)
     before = graph.symbolic
     for opset in (18, None, 21, 18):
-        artifact = ow.export(graph, tmp_path / "m.onnx", opset=opset)
-        assert ow.verify(model, artifact, *args)
+        artifact = ow.export(graph, f=tmp_path / "m.onnx", opset_version=opset)
+        assert ow.verify(model, artifact, args)
         assert graph.symbolic == before
     assert exporter.decomposed(graph.program).graph.find_nodes(op="placeholder")
 
@@ -113,8 +113,8 @@ def test_recurrent_layers_keep_batch_and_length(kind, tmp_path):
     model, x = Reads(kind).eval(), torch.randn(2, 3, 4)
     ow.capture(model, x)  # what torch remembers of fixed sizes must not count
     dynamic = {"x": {0: "batch", 1: "time"}}
-    assert ow.probe(model, x, dynamic=dynamic)
-    artifact = exported(model, tmp_path, x, dynamic=dynamic)
+    assert ow.probe(model, x, dynamic_shapes=dynamic)
+    artifact = exported(model, tmp_path, x, dynamic_shapes=dynamic)
     assert artifact.inputs[0].shape == ("batch", "time", 4)
     for shape in ((1, 1, 4), (5, 11, 4)):
         assert ow.verify(model, artifact, torch.randn(shape))
@@ -144,7 +144,7 @@ def test_an_exported_module_is_used_as_it_is(tmp_path, recwarn):
 
 
 def exported_as_is(model, tmp_path):
-    return ow.export(model, tmp_path / "m.onnx", X)
+    return ow.export(model, X, tmp_path / "m.onnx")
 
 
 def test_torchs_warning_about_assigned_attributes_comes_through():
@@ -260,6 +260,6 @@ def test_what_the_machine_refuses_is_said_to_be_that(error, noun, step, monkeypa
 def test_a_hint_or_dim_may_stand_beside_a_recurrent_layer(tmp_path):
     model, x = Reads(nn.GRU).eval(), torch.randn(2, 3, 4)
     dynamic = {"x": {1: Dim("time", min=2, max=50)}}
-    artifact = exported(model, tmp_path, x, dynamic=dynamic)
+    artifact = exported(model, tmp_path, x, dynamic_shapes=dynamic)
     session = onnxruntime.InferenceSession(artifact.path)
     assert session.run(None, {"x": torch.randn(2, 9, 4).numpy()})[0].shape == (2, 9, 10)

@@ -177,7 +177,7 @@ class Broken(nn.Module):
         (
             Odd(),
             "An argument or a result is of a class that torch cannot take apart into tensors: "
-            "test_graph.Stranger.",
+            "Stranger.",
             "Use tensors, tuples, lists and dicts, or register the class before the call: "
             "torch.export.register_dataclass(Stranger) for a dataclass; for any other, "
             "torch.utils._pytree.register_pytree_node(Stranger, lambda c: ([c.a, c.b], None), "
@@ -201,8 +201,8 @@ class Broken(nn.Module):
 )
 def test_each_refusal_has_a_reason_and_a_repair(model, reason, repair):
     with pytest.raises(CaptureError) as caught:
-        capture(model.eval(), torch.ones(3))
-    assert caught.value.reason.startswith(reason)
+        capture(model.eval(), torch.ones(3), strict=False)
+    assert caught.value.reason == reason
     assert caught.value.hint == repair
 
 

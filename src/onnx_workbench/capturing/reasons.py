@@ -111,8 +111,9 @@ def why(error: BaseException) -> tuple[str, str] | None:
     said += "\n".join(file for file in files if "quantiz" in file)
     for key, reason, repair in _REASONS:
         if re.search(key, said):
-            classes = dict.fromkeys(_CLASS.findall(said)) if "{name}" in repair else {}
-            name = next(iter(classes), "Class").rpartition(".")[2]
+            found = _CLASS.findall(said) if "{name}" in repair else []
+            classes = list(dict.fromkeys(path.rpartition(".")[2] for path in found))
+            name = classes[0] if classes else "Class"
             named = f": {', '.join(classes)}" * bool(classes)
             return (
                 reason.replace("{classes}", named),
