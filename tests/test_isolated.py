@@ -174,6 +174,15 @@ def test_results_of_every_dtype_come_back(dtype, tmp_path):
     assert torch.equal(ow.load(tmp_path / "m.onnx", isolated=True)(given), given)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory as Linux does")
+def test_more_memory_than_there_is_is_an_error(tmp_path):
+    path = saved(tmp_path / "m.onnx", "g (int64[N] n) => (float[M] y) { y = ConstantOfShape(n) }")
+    artifact = ow.load(path, isolated=True)
+    with pytest.raises(RunError, match="running m.onnx on n"):
+        artifact(torch.tensor([2**38]))
+    assert artifact(torch.tensor([3])).tolist() == [0, 0, 0]
+
+
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), "5", None, True])
 def test_a_timeout_is_checked_at_the_door(timeout, tmp_path):
     path = saved(tmp_path / "m.onnx", "g (float[N] x) => (float[N] y) { y = Relu(x) }")

@@ -10,7 +10,8 @@ import torch
 from onnx import TensorProto, helper, parser
 
 import onnx_workbench as ow
-from onnx_workbench import proto, reader
+from onnx_workbench import notes as notes_room
+from onnx_workbench import proto, reader, source
 from onnx_workbench.errors import InputError, LoadError
 
 P = "pkg.torch.onnx."
@@ -286,6 +287,26 @@ def test_long_metadata_is_cut_and_the_cut_is_said(tmp_path):
         assert "4 of its metadata entries" in repr(answer)
     assert max(len(p.value) for n in loaded.proto.graph.node for p in n.metadata_props) < 20_000
     assert ow.trace(loaded).origins[0].line.place == "net.py:3"
+
+
+def test_what_is_read_in_part_is_said(tmp_path):
+    deep = repr(["", *(f"m{at}" for at in range(100)), "z"])
+    for notes in ({"name_scopes": deep}, {"stack_trace": 'File "a.py", line 1, in f\n  a\n' * 250}):
+        onnx.save(noted(**notes), tmp_path / "m.onnx")
+        assert "2 of its metadata entries" in ow.load(tmp_path / "m.onnx").cut
+    onnx.save(noted(name_scopes="['', 'a', 'b']"), tmp_path / "m.onnx")
+    assert ow.load(tmp_path / "m.onnx").cut == ""
+    assert (reader.MOST_FRAMES, reader.DEEPEST) == (source.MOST_FRAMES, notes_room.DEEPEST)
+
+
+def test_what_a_large_file_asks_too_much_of_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "STEP_OVER_ABOVE", 0)
+    model = parser.parse_model(
+        HEAD.replace("20", "18") + "g (float[2] x) => (float[2] y) { y = Gelu(x) }"
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(LoadError, match="labelled opset 18 and holds Gelu"):
+        ow.load(tmp_path / "m.onnx")(torch.ones(2))
 
 
 def test_scopes_without_end_are_cut_to_a_depth():

@@ -134,7 +134,8 @@ def ask(function: Callable[..., Any], *rest: Any, timeout: float) -> Any:
         Ended: the worker has ended; the next call starts another.
     """
     with _ONE_AT_A_TIME:
-        worker = _WORKER.pop() if _WORKER else Worker(b"", 1)
+        fresh = not _WORKER
+        worker = Worker(b"", 1) if fresh else _WORKER.pop()
         late = threading.Event()
 
         def end() -> None:
@@ -145,6 +146,8 @@ def ask(function: Callable[..., Any], *rest: Any, timeout: float) -> Any:
         timer.daemon = True
         timer.start()
         try:
+            if fresh:
+                worker.call(_limit)
             answer = worker.call(function, *rest)
         except WorkerError as error:
             worker.close()
@@ -220,6 +223,20 @@ def _beginning(model: onnx.ModelProto, count: int) -> bytes:
 
 
 # What runs in the worker
+
+
+def _limit() -> None:
+    """A file that asks for more memory than there is gets an error, and takes no other down."""
+    with suppress(ImportError, OSError, ValueError):  # Windows, or a limit that is lower already
+        import resource
+
+        import psutil
+
+        free = psutil.virtual_memory().available
+        resource.setrlimit(
+            resource.RLIMIT_DATA, (free, resource.getrlimit(resource.RLIMIT_DATA)[1])
+        )
+
 
 _OPEN: dict[tuple[Any, ...], onnxruntime.InferenceSession] = {}
 

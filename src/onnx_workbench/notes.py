@@ -9,13 +9,11 @@ from functools import lru_cache
 
 import onnx
 
+from .reader import DEEPEST
 from .source import Line, told, user_line
 
 _PREFIX = "pkg.torch.onnx."
 _FX = re.compile(r"%(\w+)")
-DEEPEST = 64
-"""Modules in each other that are told apart; what is deeper counts to the last of them."""
-
 _OWN = {"", "_guards_fn"}  # the model itself, and the checks that torch puts into it
 
 

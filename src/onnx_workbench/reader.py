@@ -32,6 +32,9 @@ LONGEST_NAME = 4096
 LONGEST_NOTE = 16 * 1024
 """Letters of one metadata entry of a node. A longer one keeps its head and its tail."""
 
+DEEPEST, MOST_FRAMES = 64, 200
+"""Modules in each other and frames of one entry that are read."""
+
 MOST_NUMBERS = 2**48
 """Numbers in one tensor."""
 
@@ -111,7 +114,8 @@ It expected a whole .onnx file.
     for wrong in _wrong(model, found):
         raise _refused(said, f"which {wrong}")
     cut = sum(_shorten(site.node) for site in found)
-    words = f"cut to {LONGEST_NOTE:,} characters: {cut:,} of its metadata entries"
+    limits = f"{LONGEST_NOTE:,} characters, {MOST_FRAMES} frames or {DEEPEST} modules"
+    words = f"{cut:,} of its metadata entries cut: more than {limits}"
     return Checked(model, words if cut else "")
 
 
@@ -226,14 +230,23 @@ def _wrong_functions(model: onnx.ModelProto) -> Iterator[str]:
 
 
 def _shorten(node: onnx.NodeProto) -> int:
-    """How many entries were too long."""
+    """How many entries are not read to the end."""
+    many = sum(
+        note.value.count('File "') > MOST_FRAMES or _depth(note) > DEEPEST
+        for note in node.metadata_props
+        if len(note.value) <= LONGEST_NOTE
+    )
     long = [note for note in node.metadata_props if len(note.value) > LONGEST_NOTE]
     for note in long:
         half, text = LONGEST_NOTE // 2, note.value
         note.value = (
             f"{text[:half]}\n... {len(text) - 2 * half:,} characters cut ...\n{text[-half:]}"
         )
-    return len(long)
+    return len(long) + many
+
+
+def _depth(note: onnx.StringStringEntryProto) -> int:
+    return note.value.count("', '") if note.key.endswith("name_scopes") else 0
 
 
 @lru_cache(maxsize=1)

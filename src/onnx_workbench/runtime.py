@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 CPU = "CPUExecutionProvider"
 T = TypeVar("T")
+LEAST_READ = 1024
+"""Bytes of a weight that is read where only the graph is asked for: names are shorter."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,7 @@ def run(call: Callable[[], T], feeds: Mapping[str, np.ndarray], name: str) -> T:
 
 def _why(path: Path, error: Exception) -> tuple[str, str]:
     """Read off the file itself where that can be: ONNX Runtime's words change with its version."""
-    proto = reader.read(path, "load", largest=0).model
+    proto = reader.read(path, "load", largest=LEAST_READ).model
     check_weights(path, proto)
     if foreign := mislabelled(proto):
         return (

@@ -19,6 +19,7 @@ from onnx import helper
 
 from .. import notes
 from ..proto import captured
+from ..reader import DEEPEST
 from ..text import plural
 from .layout import layers
 from .model import LARGEST_TENSOR, stub
@@ -190,7 +191,7 @@ def _scopes(nodes: Sequence[onnx.NodeProto]) -> Iterator[tuple[int, tuple[tuple,
         said = notes.read(node)
         if said.fx or said.modules:
             found = said.modules, said.classes
-        elif folders := tuple(node.name.strip("/").split("/")[:-1][: notes.DEEPEST]):
+        elif folders := tuple(node.name.strip("/").split("/")[:-1][:DEEPEST]):
             found = tuple(accumulate(folders, "{}/{}".format)), folders
         yield id(node), found
 
