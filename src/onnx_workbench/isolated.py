@@ -233,9 +233,8 @@ def _limit() -> None:
         import psutil
 
         free = psutil.virtual_memory().available
-        resource.setrlimit(
-            resource.RLIMIT_DATA, (free, resource.getrlimit(resource.RLIMIT_DATA)[1])
-        )
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (free, most))
 
 
 _OPEN: dict[tuple[Any, ...], onnxruntime.InferenceSession] = {}
@@ -254,7 +253,11 @@ def _session(key: tuple[Any, ...]) -> None:
 
 def _run(key: tuple[Any, ...], feeds: Mapping[str, np.ndarray]) -> list[Any]:
     _session(key)  # where another call has ended the worker that had it
-    return [_plain(result) for result in call_of(_OPEN[key], feeds)()]
+    try:
+        return [_plain(result) for result in call_of(_OPEN[key], feeds)()]
+    except Exception:
+        del _OPEN[key]  # once out of memory, a session stays so
+        raise
 
 
 def _trial(
