@@ -28,7 +28,7 @@ COUNTED = {"capture", "export", "contract", "numbers"}
 @pytest.fixture(scope="module")
 def sound():
     model, args, options = zoo_factories.sound()
-    return audit(model, args, options)
+    return audit(model, args, **options)
 
 
 def by_stage(report):
