@@ -3,13 +3,16 @@
 import inspect
 import re
 
+import onnx
 import pytest
 import torch
+import torch.nn.functional as F
 from models import Branch, Cond, Table
+from onnxscript import opset20 as op
 from torch import nn
 from torch.export import Dim
 
-from onnx_workbench import capture, export, load, probe
+from onnx_workbench import audit, capture, export, load, probe
 from onnx_workbench.capturing import guards
 from onnx_workbench.capturing.exporter import quiet
 from onnx_workbench.errors import CaptureError, InputError, TrainingModeWarning
@@ -523,3 +526,125 @@ def test_dimensions_of_one_name_have_the_line_that_froze_the_first():
         Follows().eval(), (torch.ones(2, 7, 4), torch.ones(2, 7)), dynamic_shapes=dynamic
     )
     assert [d.line.text for d in contract.dimensions] == ["x = x + self.positions  # freezes"] * 2
+
+
+# ---------------------------------------------------------------- without a guard
+
+
+@torch.library.custom_op("contract_tests::doubled", mutates_args=())
+def doubled(x: torch.Tensor) -> torch.Tensor:
+    return x * 2
+
+
+@doubled.register_fake
+def _(x):
+    return torch.empty(4, 3)
+
+
+@torch.library.custom_op("contract_tests::padded", mutates_args=())
+def padded(x: torch.Tensor) -> torch.Tensor:
+    return torch.cat([x, x[:1]])
+
+
+@padded.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+
+TRANSLATIONS = {
+    torch.ops.contract_tests.doubled.default: lambda x: op.Add(x, x),
+    torch.ops.contract_tests.padded.default: lambda x: op.Concat(
+        x, op.Slice(x, op.Constant(value_ints=[0]), op.Constant(value_ints=[1])), axis=0
+    ),
+}
+
+
+class Lies(nn.Module):
+    def __init__(self, operator):
+        super().__init__()
+        self.operator = operator
+
+    def forward(self, x):
+        y = x + 1
+        y = self.operator(y)  # lie
+        return y
+
+
+@pytest.mark.parametrize(
+    ("operator", "name"),
+    [
+        (torch.ops.contract_tests.doubled, "contract_tests::doubled"),
+        (torch.ops.contract_tests.padded, "contract_tests::padded"),
+    ],
+)
+def test_a_fake_that_says_another_shape_is_named_with_its_line(operator, name):
+    model, x = Lies(operator).eval(), torch.rand(4, 3)
+    options = {"dynamic": {"x": {0: "n"}}, "translations": TRANSLATIONS}
+    found = probe(model, x, **options)
+    dimension = only(found)
+    assert not found
+    assert name in dimension.fault.reason
+    assert dimension.line.text.endswith("# lie")
+    assert "register_fake" in dimension.repair
+    report = audit(model, x, **options, skip={"opsets", "size", "latency", "hot lines"})
+    (finding,) = report.faults
+    assert (finding.stage, finding.verdict) == ("contract", "wrong")
+    assert name in finding.sentence
+
+
+@pytest.mark.parametrize(("rows", "sound"), [(4, True), (6, False)])
+def test_a_fake_that_lies_at_the_size_of_the_example_fails_the_audit_of_fixed_sizes(rows, sound):
+    model = Lies(torch.ops.contract_tests.doubled).eval()
+    skip = {"opsets", "size", "latency", "hot lines"}
+    report = audit(model, torch.rand(rows, 3), translations=TRANSLATIONS, skip=skip)
+    assert bool(report) is sound, report
+    assert [finding.stage for finding in report.faults] == ["contract"] * (not sound)
+
+
+class Adaptive(nn.Module):
+    def __init__(self, pool):
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, x):
+        y = x * 2
+        z = self.pool(y)
+        return z + 1
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [lambda y: F.adaptive_avg_pool1d(y, 4), lambda y: F.adaptive_avg_pool2d(y[None], (2, 3))],
+)
+def test_a_step_that_is_right_at_the_size_of_the_example_alone_has_its_line(pool):
+    found = probe(Adaptive(pool).eval(), torch.rand(2, 8, 12), dynamic={"x": {2: "w"}})
+    dimension = only(found)
+    assert not found
+    assert "adaptive_avg_pool" in dimension.line.text
+    assert dimension.guard is None
+    assert "Give probe() the model" not in dimension.repair
+    assert "pool" in dimension.repair
+
+
+def test_a_translation_for_one_size_has_the_line_of_its_operator():
+    class Means(nn.Module):
+        def forward(self, x):
+            y = torch.tanh(x)  # tanh
+            return y + 1
+
+    def of_five(x):
+        return op.Mul(op.Tanh(x), op.Div(op.CastLike(op.Size(x), x), op.CastLike(15.0, x)))
+
+    table = {torch.ops.aten.tanh.default: of_five}
+    found = probe(Means().eval(), torch.rand(5, 3), dynamic={"x": {0: "n"}}, translations=table)
+    assert only(found).line.text.endswith("# tanh")
+    assert only(found).fault.reason
+
+
+def test_a_declared_shape_of_a_loaded_file_is_held_against_what_comes_out(tmp_path):
+    export(nn.ReLU().eval(), tmp_path / "m.onnx", torch.rand(4, 3), dynamic={"input": {0: "n"}})
+    proto = onnx.load(tmp_path / "m.onnx")
+    proto.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "n + 1"
+    onnx.save(proto, tmp_path / "m.onnx")
+    found = probe(load(tmp_path / "m.onnx"), torch.rand(4, 3))
+    assert sizes(only(found), "declares another shape")

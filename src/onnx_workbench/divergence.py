@@ -51,6 +51,12 @@ CHUNK = 256_000_000
 _JUMP = 10.0
 """A node whose error is this many times that of its inputs made it; one below passed it on."""
 
+ANY_SIZE = (
+    "This line keeps a number of the example's sizes: take it from x.shape, write the step with "
+    "operators that take any size (for an adaptive pool: a mean, or a pool to size 1), or leave "
+    "the dimension out of `dynamic_shapes`."
+)
+
 INNER = "a step inside one FX node, which PyTorch has no value for"
 BODY = "in the body of a node or function, which cannot be an output"
 GONE = "no value of that name in the file: folded, merged or a view"
@@ -580,8 +586,7 @@ def failure(node: fx.Node, error: Exception) -> RunError:
     return RunError(
         f"The captured graph fails on these sizes, in {node.target}: {type(error).__name__}: "
         f"{first}",
-        "this line keeps a number of the example's sizes: take it from x.shape, or write the step "
-        "with operators that take any size.",
+        ANY_SIZE,
         lineage.line_of(key_of(node).trace),
     )
 

@@ -22,7 +22,7 @@ from ..errors import CaptureError, ExportError, WorkbenchError
 from ..ladder import opsets
 from ..lines.hotspots import profile
 from ..racing.race import race
-from ..shapes.contract import REFUSED, probe
+from ..shapes.contract import REFUSED, misdeclared, probe
 from ..shapes.sizes import BAD, Place
 from ..source import Line, is_users, told, user_line
 from ..text import plural, seconds
@@ -237,7 +237,10 @@ def _export(case: Case) -> Iterator[Finding]:
 
 def _contract(case: Case) -> Iterator[Finding]:
     if not case.dynamic:
-        yield Finding("contract", "ok", "no dimension was asked to stay dynamic")
+        if fault := misdeclared(case.artifact, case.args, case.kwargs):
+            yield Finding("contract", "wrong", fault.reason, fault.line, fault.repair)
+        else:
+            yield Finding("contract", "ok", "no dimension was asked to stay dynamic")
         return
     contract = probe(
         case.model,
@@ -250,6 +253,7 @@ def _contract(case: Case) -> Iterator[Finding]:
         verdict = "ok" if dimension else "broken" if dimension.verdict == REFUSED else "wrong"
         first = next((trial for trial in dimension.trials if trial.outcome in BAD), None)
         told = f"; at size {first.size} {first.outcome}: {first.said}" if first else ""
+        told += f": {dimension.fault.reason}" if dimension.fault else ""
         case.sizes += (first.moved,) if first else ()
         sentence = f"{dimension.place} is {dimension.verdict}{told}"
         yield Finding("contract", verdict, sentence, dimension.line, dimension.repair)

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from ..agreement import answer
 from ..artifact import Artifact, export
 from ..calls import door
 from ..capturing.dims import demanded, limits, relaxed
@@ -22,7 +23,8 @@ from ..capturing.guards import Guard, culprit, listening
 from ..errors import CaptureError, InputError
 from ..source import Line
 from ..text import html_table, plural, table
-from .sizes import BAD, DIFFERS, FINE, Asked, Subject, Trial, in_file, in_graph, sweep
+from .located import Fault, located
+from .sizes import BAD, DIFFERS, FINE, Asked, Subject, Trial, in_file, in_graph, lie, sweep
 from .together import Joint, apart, joint
 
 KEPT = "kept"
@@ -115,6 +117,7 @@ def probe(
         ]
         if subject.graph and not all(dimensions):
             dimensions = _blamed(dimensions, subject.graph, subject.call(subject.tensors))
+            dimensions = [_located(dimension, subject) for dimension in dimensions]
     return Contract(tuple(dimensions), subject.graph is not None, joints)
 
 
@@ -124,7 +127,8 @@ class Dimension:
 
     ``promised`` is what the input of the file says, ``constraint`` what torch.export's range
     constraints say. ``guard`` is the assumption of the capture that froze or bounded it, with its
-    ``line`` and ``locals``; it is None where the dimension is kept, or torch made none.
+    ``line`` and ``locals``; it is None where the dimension is kept, or torch made none: then
+    ``fault`` is what goes wrong at the first size that fails.
     """
 
     input: str
@@ -135,6 +139,7 @@ class Dimension:
     constraint: str
     trials: tuple[Trial, ...]
     guard: Guard | None = None
+    fault: Fault | None = None
 
     def __bool__(self) -> bool:
         broken = any(trial.outcome in BAD for trial in self.trials)
@@ -142,8 +147,8 @@ class Dimension:
 
     @property
     def line(self) -> Line | None:
-        """The user's line that made the assumption."""
-        return self.guard.line if self.guard else None
+        """The user's line that made the assumption, or that fails at a size."""
+        return (self.guard or self.fault).line if self.guard or self.fault else None
 
     @property
     def locals(self) -> Mapping[str, str]:
@@ -157,6 +162,8 @@ class Dimension:
             return _EQUAL
         if self.guard:
             return self.guard.repair
+        if self.fault:
+            return self.fault.repair
         return "" if self else _REPAIRS.get(self.verdict, _LOOK)
 
     @property
@@ -238,6 +245,9 @@ def _notes(dimension: Dimension) -> Iterator[str]:
     elif not dimension and not dimension.verdict.startswith(TIED):
         said = next((t.said.partition(". ")[0] for t in dimension.trials if t.outcome in BAD), "")
         yield f"{dimension.place}: {said or dimension.verdict}"
+        if dimension.fault:
+            at = f" at {dimension.fault.line}" if dimension.fault.line else ""
+            yield f"    {dimension.fault.reason}{at}"
     if dimension.repair:
         yield f"    What helps: {dimension.repair}"
 
@@ -340,3 +350,26 @@ def _blamed(
         return min(froze, key=heard.index, default=own[dimension])
 
     return [d if d or d.verdict == WRONG else replace(d, guard=guard(d)) for d in dimensions]
+
+
+def _located(dimension: Dimension, subject: Subject) -> Dimension:
+    """One that no guard speaks of, with what goes wrong at the first size that fails."""
+    first = next((trial for trial in dimension.trials if trial.outcome in BAD), None)
+    if dimension or dimension.guard or first is None or subject.graph is None:
+        return dimension
+    args, kwargs = subject.at(first.moved)
+    result = answer(subject.graph.model, args, kwargs)
+    fault = located(subject.graph, subject.artifact, result, args, kwargs)
+    return replace(dimension, fault=fault)
+
+
+def misdeclared(artifact: Artifact, args: tuple, kwargs: dict[str, Any]) -> Fault | None:
+    """What an exported file declares of its outputs and does not keep at the example's sizes."""
+    assert artifact.graph is not None
+    subject = in_graph(artifact, artifact.graph, args, kwargs)
+    result = artifact(*args, **kwargs)
+    said = lie(subject, args, kwargs, result)
+    if not said:
+        return None
+    fault = located(artifact.graph, artifact, result, args, kwargs) or Fault(None, "", "")
+    return replace(fault, reason=f"{said}{': ' * bool(fault.reason)}{fault.reason}")

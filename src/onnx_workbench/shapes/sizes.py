@@ -9,6 +9,7 @@ from typing import Any
 
 import sympy
 import torch
+import torch.utils._pytree as pytree
 
 from .. import progress
 from ..agreement import answer
@@ -17,6 +18,7 @@ from ..capturing.dims import demanded, finite, limits, name_of, opened
 from ..capturing.graph import Graph
 from ..divergence import verify
 from ..errors import WorkbenchError
+from .declared import misstated
 
 AGREE = "agrees"
 DIFFERS = "differs"
@@ -25,10 +27,11 @@ REFUSED = "the model refuses"
 ALONE = "the model refuses, the file answers"
 RUNS = "runs"
 ANSWERS = "the model answers"
+LIES = "declares another shape"
 """The outcomes of one size. A file without its model RUNS, a model without a file ANSWERS."""
 
 FINE = (AGREE, RUNS)
-BAD = (DIFFERS, FAILS)
+BAD = (DIFFERS, FAILS, LIES)
 
 _PRIMES = (3, 7, 13)
 _SMALL = 64
@@ -263,8 +266,12 @@ def outcome(subject: Subject, moved: Sequence[Place], refused: bool = False) -> 
     since there is no file of such sizes."""
     args, kwargs = subject.at(moved)
     if subject.graph is None:
-        failure = _failure(subject.artifact, args, kwargs)
-        return (FAILS, failure) if failure else (RUNS, "")
+        try:
+            result = subject.artifact(*args, **kwargs)
+        except WorkbenchError as error:
+            return FAILS, str(error).splitlines()[0]
+        said = lie(subject, args, kwargs, result)
+        return (LIES, said) if said else (RUNS, "")
     try:
         result = answer(subject.graph.model, args, kwargs)
     except Exception as error:
@@ -277,7 +284,18 @@ def outcome(subject: Subject, moved: Sequence[Place], refused: bool = False) -> 
         agreement = verify(lambda *_, **__: result, subject.artifact, args, kwargs)
     except WorkbenchError as error:
         return FAILS, str(error).splitlines()[0]
-    return (AGREE, "") if agreement else (DIFFERS, agreement.worst.said)
+    if not agreement:
+        return DIFFERS, agreement.worst.said
+    said = lie(subject, args, kwargs, result)
+    return (LIES, said) if said else (AGREE, "")
+
+
+def lie(subject: Subject, args: tuple, kwargs: Mapping[str, Any], result: Any) -> str:
+    """What the file declares of its outputs and does not keep."""
+    artifact, leaves = subject.artifact, pytree.tree_leaves(result)
+    results = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    given = artifact.tensors(args, kwargs)
+    return misstated(artifact.inputs, given, artifact.outputs, results)
 
 
 def _failure(artifact: Artifact, args: tuple, kwargs: Mapping[str, Any]) -> str:
