@@ -579,7 +579,7 @@ class Lies(nn.Module):
 )
 def test_a_fake_that_says_another_shape_is_named_with_its_line(operator, name):
     model, x = Lies(operator).eval(), torch.rand(4, 3)
-    options = {"dynamic": {"x": {0: "n"}}, "translations": TRANSLATIONS}
+    options = {"dynamic_shapes": {"x": {0: "n"}}, "custom_translation_table": TRANSLATIONS}
     found = probe(model, x, **options)
     dimension = only(found)
     assert not found
@@ -596,7 +596,7 @@ def test_a_fake_that_says_another_shape_is_named_with_its_line(operator, name):
 def test_a_fake_that_lies_at_the_size_of_the_example_fails_the_audit_of_fixed_sizes(rows, sound):
     model = Lies(torch.ops.contract_tests.doubled).eval()
     skip = {"opsets", "size", "latency", "hot lines"}
-    report = audit(model, torch.rand(rows, 3), translations=TRANSLATIONS, skip=skip)
+    report = audit(model, torch.rand(rows, 3), custom_translation_table=TRANSLATIONS, skip=skip)
     assert bool(report) is sound, report
     assert [finding.stage for finding in report.faults] == ["contract"] * (not sound)
 
@@ -617,7 +617,7 @@ class Adaptive(nn.Module):
     [lambda y: F.adaptive_avg_pool1d(y, 4), lambda y: F.adaptive_avg_pool2d(y[None], (2, 3))],
 )
 def test_a_step_that_is_right_at_the_size_of_the_example_alone_has_its_line(pool):
-    found = probe(Adaptive(pool).eval(), torch.rand(2, 8, 12), dynamic={"x": {2: "w"}})
+    found = probe(Adaptive(pool).eval(), torch.rand(2, 8, 12), dynamic_shapes={"x": {2: "w"}})
     dimension = only(found)
     assert not found
     assert "adaptive_avg_pool" in dimension.line.text
@@ -636,13 +636,20 @@ def test_a_translation_for_one_size_has_the_line_of_its_operator():
         return op.Mul(op.Tanh(x), op.Div(op.CastLike(op.Size(x), x), op.CastLike(15.0, x)))
 
     table = {torch.ops.aten.tanh.default: of_five}
-    found = probe(Means().eval(), torch.rand(5, 3), dynamic={"x": {0: "n"}}, translations=table)
+    found = probe(
+        Means().eval(),
+        torch.rand(5, 3),
+        dynamic_shapes={"x": {0: "n"}},
+        custom_translation_table=table,
+    )
     assert only(found).line.text.endswith("# tanh")
     assert only(found).fault.reason
 
 
 def test_a_declared_shape_of_a_loaded_file_is_held_against_what_comes_out(tmp_path):
-    export(nn.ReLU().eval(), tmp_path / "m.onnx", torch.rand(4, 3), dynamic={"input": {0: "n"}})
+    export(
+        nn.ReLU().eval(), torch.rand(4, 3), tmp_path / "m.onnx", dynamic_shapes={"input": {0: "n"}}
+    )
     proto = onnx.load(tmp_path / "m.onnx")
     proto.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "n + 1"
     onnx.save(proto, tmp_path / "m.onnx")

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import zoo_factories
+from onnxscript import opset20 as op
 from torch import nn
 
 from onnx_workbench import __main__ as terminal
@@ -674,3 +675,29 @@ def test_a_weight_that_a_hook_computes_anew_is_no_attribute_of_forward():
         warnings.simplefilter("ignore", FutureWarning)  # the old weight_norm, still in use
         model = nn.utils.weight_norm(nn.Linear(2, 2)).eval()
     assert audit(model, torch.ones(1, 2), skip=ATTRIBUTES)
+
+
+@pytest.mark.parametrize("tolerance", [0.5, (0.5, 0.5)])
+def test_a_tolerance_holds_in_every_stage_that_compares(tolerance):
+    class Sines(nn.Module):
+        def forward(self, x):
+            return torch.sin(x)
+
+    options = {
+        "dynamic_shapes": {"x": {0: "n"}},
+        "custom_translation_table": {
+            torch.ops.aten.sin.default: lambda x: op.Mul(op.Sin(x), op.CastLike(1.1, x))
+        },
+        "skip": {"size", "latency", "hot lines"},
+    }
+    x = torch.linspace(0.1, 1, 6)
+    assert audit(Sines().eval(), x, **options, tolerance=tolerance)
+    without = audit(Sines().eval(), x, **options)
+    assert {finding.stage for finding in without.faults} == {"numbers", "contract", "opsets"}
+    assert all("by up to" in finding.sentence for finding in without.faults)
+
+
+@pytest.mark.parametrize("tolerance", [[], float("nan"), -1])
+def test_an_audit_checks_its_tolerance_before_anything_runs(tolerance):
+    with pytest.raises(InputError, match="tolerance"):
+        audit(nn.ReLU().eval(), torch.ones(2), tolerance=tolerance)

@@ -14,6 +14,7 @@ import onnx
 from torch import nn
 
 from . import progress
+from .agreement import Tolerance, checked
 from .artifact import Artifact, export
 from .calls import door
 from .capturing.exporter import Translations
@@ -39,6 +40,7 @@ def opsets(
     asked: Iterable[int] | None = None,
     dynamic_shapes: Any = None,
     custom_translation_table: Translations | None = None,
+    tolerance: float | tuple[float, float] | None = None,
 ) -> Ladder:
     """Export at each opset in turn, and see what comes of it: captured once, translated each time.
 
@@ -51,6 +53,7 @@ def opsets(
             :func:`~onnx_workbench.capture`.
         asked: the opsets; the default is 13 to the highest that the installed onnx knows.
         custom_translation_table: as for export, the same at each opset.
+        tolerance: as for :func:`~onnx_workbench.verify`.
 
     Raises:
         InputError, CaptureError: as for capture.
@@ -63,6 +66,7 @@ def opsets(
        18   18  ok       ok     same         5
        20   20  ok       ok     same         1  -1 Add -1 Div -1 Erf +1 Gelu -2 Mul
     """
+    bounds = checked(tolerance)
     graph = (
         model
         if isinstance(model, Graph)
@@ -70,9 +74,8 @@ def opsets(
     )
     wanted = range(FIRST, onnx.defs.onnx_opset_version() + 1) if asked is None else asked
     steps = progress.bar([*wanted], delay=2)
-    return Ladder(
-        graph.name, tuple(_rung(graph, opset, custom_translation_table) for opset in steps)
-    )
+    rungs = (_rung(graph, opset, custom_translation_table, bounds) for opset in steps)
+    return Ladder(graph.name, tuple(rungs))
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,9 @@ class Ladder:
         ]
 
 
-def _rung(graph: Graph, opset: int, translations: Translations | None) -> Rung:
+def _rung(
+    graph: Graph, opset: int, translations: Translations | None, tolerance: Tolerance | None
+) -> Rung:
     """One export, in a folder that is gone before the next: the files of a model may be large."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         path = Path(folder) / f"{opset}.onnx"
@@ -159,14 +164,14 @@ def _rung(graph: Graph, opset: int, translations: Translations | None) -> Rung:
             )
         except ExportError as error:
             return Rung(opset, error.got, Counter(), error.step, said=str(error).splitlines()[0])
-        said = _difference(graph, artifact)
+        said = _difference(graph, artifact, tolerance)
         return Rung(opset, artifact.opset, artifact.operations, differs=bool(said), said=said)
 
 
-def _difference(graph: Graph, artifact: Artifact) -> str:
+def _difference(graph: Graph, artifact: Artifact, tolerance: Tolerance | None) -> str:
     args, kwargs = graph.program.example_inputs
     try:
-        agreement = verify(graph.model, artifact, args, kwargs)
+        agreement = verify(graph.model, artifact, args, kwargs, tolerance=tolerance)
     except WorkbenchError as error:
         return str(error).splitlines()[0]
     return "" if agreement else agreement.worst.said

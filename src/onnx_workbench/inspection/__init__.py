@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from .. import files, progress
+from ..agreement import checked
 from ..artifact import Artifact
 from ..calls import door
 from ..capturing.exporter import Translations
@@ -38,6 +39,7 @@ def audit(
     opset_version: int | None = None,
     custom_translation_table: Translations | None = None,
     skip: Collection[str] = (),
+    tolerance: float | tuple[float, float] | None = None,
 ) -> Audit:
     """Capture, export, run, compare, time: each stage with its verdict, its line and a repair.
 
@@ -54,12 +56,13 @@ def audit(
         opset_version: the opset that is wanted; None is the exporter's own.
         custom_translation_table: of custom operators, as for export.
         skip: stages to leave out, such as ``{"latency", "hot lines"}``.
+        tolerance: of all comparisons, as for :func:`~onnx_workbench.verify`.
 
     Returns:
         an Audit; it is true where nothing is broken, wrong or at risk, and what counts has run.
 
     Raises:
-        InputError: no module or Artifact, or ``skip`` names no stage.
+        InputError: no module or Artifact, ``skip`` names no stage, or ``tolerance`` is none.
 
     >>> import torch
     >>> report = audit(nn.ReLU().eval(), torch.ones(2, 3), skip={"latency", "hot lines"})
@@ -77,6 +80,7 @@ def audit(
             f"`skip` names {', '.join(map(repr, unknown))}, and the stages are {', '.join(names)}."
         )
     case = Case(model, args, kwargs or {}, dynamic_shapes, opset_version, custom_translation_table)
+    case.tolerance = checked(tolerance)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", TrainingModeWarning)  # a finding of its own
         case.folder = Path(folder)

@@ -83,7 +83,7 @@ def _fill(folder: Path, audit: Audit) -> None:
         "dynamic": shapes if dynamic else None,
         "opset": case.opset,
         "sizes": case.sizes,
-        "tolerances": {str(dtype): pair for dtype, pair in TOLERANCES.items()},
+        "tolerances": {str(dtype): case.tolerance or pair for dtype, pair in TOLERANCES.items()},
     }
     weights = case.model.state_dict(keep_vars=True).values()
     try:

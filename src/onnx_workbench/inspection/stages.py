@@ -13,7 +13,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch import nn
 
-from ..agreement import Agreement
+from ..agreement import Agreement, Tolerance
 from ..artifact import Artifact, export
 from ..capturing import exporter
 from ..capturing.graph import Graph, capture
@@ -81,6 +81,7 @@ class Case:
     folder: Path = Path()
     graph: Graph = None  # type: ignore[assignment]
     artifact: Artifact = None  # type: ignore[assignment]
+    tolerance: Tolerance | None = None
     random: bool = False
     stored: tuple[Finding, ...] = ()
     run: bool | None = True
@@ -248,6 +249,7 @@ def _contract(case: Case) -> Iterator[Finding]:
         case.kwargs,
         dynamic_shapes=case.dynamic,
         custom_translation_table=case.translations,
+        tolerance=case.tolerance,
     )
     for dimension in contract.dimensions:
         verdict = "ok" if dimension else "broken" if dimension.verdict == REFUSED else "wrong"
@@ -267,7 +269,7 @@ def _numbers(case: Case) -> Iterator[Finding]:
         case.random = True
         yield _restless(case)
         return
-    agreement = verify(case.model, case.artifact, case.args, case.kwargs)
+    agreement = verify(case.model, case.artifact, case.args, case.kwargs, tolerance=case.tolerance)
     line, why, repair = _first_line(case) if not agreement else (None, "", "")
     for index, leaf in enumerate(agreement.leaves):
         if leaf.reason:
@@ -310,7 +312,14 @@ def _first_line(case: Case) -> tuple[Line | None, str, str]:
     """Where the values first part, why, and what usually helps."""
     if case.artifact.translated is None:
         return None, "", "The line makes the output; the fault may stand before it."
-    inside = verify(case.model, case.artifact, case.args, case.kwargs, values=True)
+    inside = verify(
+        case.model,
+        case.artifact,
+        case.args,
+        case.kwargs,
+        values=True,
+        tolerance=case.tolerance,
+    )
     if inside.first:
         first = inside.first
         name = first.node or first.name
@@ -326,7 +335,12 @@ def _first_line(case: Case) -> tuple[Line | None, str, str]:
 def _opsets(case: Case) -> Iterator[Finding]:
     ours = case.artifact.opset
     asked = sorted({OLDEST, ours + 1} - {ours})
-    ladder = opsets(case.graph, asked=asked, custom_translation_table=case.translations)
+    ladder = opsets(
+        case.graph,
+        asked=asked,
+        custom_translation_table=case.translations,
+        tolerance=case.tolerance,
+    )
     for rung in ladder.rungs:
         if rung.differs and not case.random:
             yield Finding("opsets", "wrong", f"opset {rung.asked} gives other numbers: {rung.said}")

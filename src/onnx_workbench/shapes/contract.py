@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from ..agreement import answer
+from ..agreement import answer, checked
 from ..artifact import Artifact, export
 from ..calls import door
 from ..capturing.dims import demanded, limits, relaxed
@@ -57,6 +57,7 @@ def probe(
     *,
     dynamic_shapes: Any = None,
     custom_translation_table: Translations | None = None,
+    tolerance: float | tuple[float, float] | None = None,
 ) -> Contract:
     """Try each dynamic dimension of a model's ONNX file at many sizes, against the model itself.
 
@@ -79,6 +80,7 @@ def probe(
             name of the input for a loaded file. The default is what an Artifact was exported with,
             or declares.
         custom_translation_table: as for :func:`~onnx_workbench.export`, for a module.
+        tolerance: as for :func:`~onnx_workbench.verify`.
 
     Raises:
         InputError: nothing is asked for, or the arguments do not fit.
@@ -91,6 +93,7 @@ def probe(
     --------------  --------  ---------  -----------------  -------  ------------------------------
     input.shape[0]  batch     batch      any size           kept     agrees: 1 2 3 4 5 6 7 10 11 13
     """
+    bounds = checked(tolerance)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         if isinstance(model, Artifact):
             subject = _of_artifact(model, args, kwargs, dynamic_shapes)
@@ -103,6 +106,7 @@ def probe(
                 custom_translation_table=custom_translation_table,
             )
             subject = replace(in_graph(artifact, graph, args, kwargs), exported=False)
+        subject = replace(subject, tolerance=bounds)
         if not subject.asked:
             raise InputError(
                 "probe() was asked for no dynamic dimension. Name what may change, for example "

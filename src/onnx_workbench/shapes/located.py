@@ -60,7 +60,7 @@ def located(
             for key, fault in _parted(ours, theirs).items():
                 if key not in usual:
                     return fault
-            inside = verify(lambda *_, **__: result, artifact, *args, values=True, **kwargs)
+            inside = verify(lambda *_, **__: result, artifact, args, dict(kwargs), values=True)
             if inside.first:
                 return Fault(inside.first.line, inside.first.reason, inside.first.repair)
             if not inside.captured:

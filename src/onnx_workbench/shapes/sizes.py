@@ -12,7 +12,7 @@ import torch
 import torch.utils._pytree as pytree
 
 from .. import progress
-from ..agreement import answer
+from ..agreement import Tolerance, answer
 from ..artifact import Artifact
 from ..capturing.dims import demanded, finite, limits, name_of, opened
 from ..capturing.graph import Graph
@@ -96,6 +96,7 @@ class Subject:
     sizes: Mapping[tuple[int, int], sympy.Expr]
     asked: Sequence[Asked]
     exported: bool = True
+    tolerance: Tolerance | None = None
 
     def refuses(self, asked: Asked) -> bool:
         """Whether capture raises instead of keeping this dimension dynamic."""
@@ -281,7 +282,9 @@ def outcome(subject: Subject, moved: Sequence[Place], refused: bool = False) -> 
     if refused:
         return ANSWERS, ""
     try:
-        agreement = verify(lambda *_, **__: result, subject.artifact, args, kwargs)
+        agreement = verify(
+            lambda *_, **__: result, subject.artifact, args, kwargs, tolerance=subject.tolerance
+        )
     except WorkbenchError as error:
         return FAILS, str(error).splitlines()[0]
     if not agreement:
