@@ -496,3 +496,48 @@ def test_a_model_that_takes_any_number_of_arguments_is_exported(tmp_path):
     artifact = export(Sum().eval(), (a, b), tmp_path / "sum.onnx")
     assert artifact(a, b).tolist() == [3, 3]
     assert [feed.tolist() for feed in artifact.feeds(a, b).values()] == [[1, 1], [2, 2]]
+
+
+# A copy, and what it says of its author
+
+
+class Described(nn.Module):
+    def forward(self, x):
+        return torch.cond(x.sum() > 0, lambda x: x.sinh(), lambda x: x.cosh(), (x,))
+
+
+def test_a_copy_without_metadata_says_nothing_of_the_machine_and_computes_the_same(tmp_path):
+    made = export(Described().eval(), torch.ones(3), tmp_path / "a.onnx")
+    whole, bare = (
+        load(made.save(tmp_path / name, metadata=kept))
+        for name, kept in (("whole.onnx", True), ("bare.onnx", False))
+    )
+    here = str(Path(__file__).parent).encode()
+    assert here in whole.path.read_bytes()
+    assert whole.proto == made.proto
+    for word in (here, Path(__file__).name.encode(), b"x.sinh()", b"pkg.torch"):
+        assert word not in bare.path.read_bytes()
+    assert torch.equal(bare(torch.ones(3)), made(torch.ones(3)))
+
+
+def test_a_copy_takes_its_weights_along(tmp_path):
+    folder = tmp_path / "old"
+    folder.mkdir()
+    made = export(nn.Linear(8, 8).eval(), torch.ones(8), tmp_path / "a.onnx")
+    onnx.save(
+        made.proto, folder / "m.onnx", save_as_external_data=True, location="w.bin",
+        size_threshold=0,
+    )  # fmt: skip
+    copy = load(load(folder / "m.onnx").save(tmp_path / "new.onnx", metadata=False))
+    shutil.rmtree(folder)
+    assert [file.name for file in copy.files] == ["new.onnx", "new.onnx.data"]
+    assert torch.equal(copy(torch.ones(8)), made(torch.ones(8)))
+
+
+@pytest.mark.parametrize("path", ["m.txt", "no/such/m.onnx", "", None, "a\0.onnx"])
+def test_a_copy_to_no_path_is_refused(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = export(nn.ReLU().eval(), torch.ones(3), "a.onnx")
+    with pytest.raises(InputError):
+        made.save(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.onnx"]

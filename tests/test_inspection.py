@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -701,3 +702,17 @@ def test_a_tolerance_holds_in_every_stage_that_compares(tolerance):
 def test_an_audit_checks_its_tolerance_before_anything_runs(tolerance):
     with pytest.raises(InputError, match="tolerance"):
         audit(nn.ReLU().eval(), torch.ones(2), tolerance=tolerance)
+
+
+def test_the_audit_of_a_file_that_tells_of_its_author_says_so_and_its_page_does_not(tmp_path):
+    artifact = export(torch.nn.Tanh().eval(), torch.ones(3), tmp_path / "a.onnx")
+    bare = load(artifact.save(tmp_path / "bare.onnx", metadata=False))
+    skip = {"latency", "hot lines"}
+    for file, count in ((load(artifact.path), 1), (bare, 0)):
+        report = audit(file, torch.ones(3), skip=skip)
+        notes = [f for f in report.findings if "metadata=False" in f.sentence]
+        assert [(f.stage, f.verdict) for f in notes] == [("portability", "ok")] * count
+    found = replace(report.findings[0], sentence=f"it reads '{tmp_path}/my weights.bin' first")
+    page = replace(report, findings=(found,)).save(tmp_path / "report.html").read_text()
+    assert str(tmp_path) not in page
+    assert "weights.bin" in page

@@ -23,14 +23,14 @@ from torch.export import ExportedProgram
 from torch.onnx import ONNXProgram
 from torch.utils._pytree import tree_map_only
 
-from . import progress, reader, runtime
+from . import files, progress, reader, runtime
 from .calls import door
 from .capturing import exporter
 from .capturing.graph import Graph, capture
 from .capturing.signature import Signature
 from .errors import ExportError, InputError, LoadError, WorkbenchError
 from .isolated import TIMEOUT, File
-from .proto import mislabelled, opset_of, weight_bytes, weights
+from .proto import mislabelled, opset_of, strip, tensors_of, weight_bytes, weights
 from .session import Entry, Options, call_of
 from .source import Line, user_line
 from .text import plural, size, table
@@ -266,6 +266,47 @@ class Artifact:
     def weight_bytes(self) -> int:
         """Bytes that the initializers take, wherever they lie."""
         return weight_bytes(self.proto.graph)
+
+    def save(self, path: str | os.PathLike[str], *, metadata: bool = True) -> Path:
+        """Write a copy of the file, and of the files of its weights, and return its path.
+
+        Args:
+            path: ends in ``.onnx``. Weights in one file of their own go to ``path`` and ``.data``.
+            metadata: False leaves out what describes the nodes and no runtime reads. torch writes
+                absolute paths and lines of source there; ``trace``, ``profile`` and ``view`` need
+                them to name a line.
+
+        Raises:
+            InputError: the path does not fit, or the files cannot be copied there.
+
+        >>> folder = getfixture("tmp_path")
+        >>> relu = export(nn.ReLU().eval(), torch.ones(2), folder / "relu.onnx")
+        >>> bare = load(relu.save(folder / "bare.onnx", metadata=False))
+        >>> str(folder).encode() in bare.path.read_bytes(), bare(torch.ones(2))
+        (False, tensor([1., 1.]))
+        """
+        goal = files.target(path, ".onnx")
+        try:
+            runtime.check_weights(self.path, self.proto)
+            model = onnx.load(self.path, load_external_data=False)
+            names = runtime.weight_files(model)
+            ends = [".data"] if len(names) == 1 else [f".{i}.data" for i in range(len(names))]
+            moved = {name: goal.name + end for name, end in zip(names, ends, strict=True)}
+            for entry in (entry for t in tensors_of(model) for entry in t.external_data):
+                if entry.key == "location":
+                    entry.value = moved[entry.value]
+            if not metadata:
+                strip(model)
+            with files.replacing(goal) as folder:
+                (folder / goal.name).write_bytes(model.SerializeToString())
+                for name, new in moved.items():
+                    shutil.copyfile(self.path.parent / name, folder / new)
+        except OSError as error:
+            raise InputError(
+                f"{self.path.name} could not be saved as {goal.name!r}: {error.strerror or error}. "
+                "Make room or get the right to write there, or pass another path."
+            ) from error
+        return goal
 
     def feeds(self, *args: Any, **kwargs: Any) -> dict[str, np.ndarray]:
         """One call as ``session.run`` takes it: NumPy arrays by input name, sharing the tensors'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
 
@@ -211,6 +212,34 @@ def captured(node: onnx.NodeProto) -> list[str]:
         read += inner_reads
         read += [value.name for value in body.output if value.name not in made]
     return read
+
+
+def described(model: onnx.ModelProto) -> Iterator[Any]:
+    """Whatever has a doc string: models, functions, graphs, their values, nodes, attributes."""
+    yield from (model, *model.functions, *_described(model.graph))
+    for site in walk(model):
+        yield site.node
+        yield from site.node.attribute
+        for body in bodies(site.node):
+            yield from _described(body)
+
+
+def _described(graph: onnx.GraphProto) -> Iterator[Any]:
+    yield graph
+    for values in (graph.input, graph.output, graph.value_info, graph.initializer):
+        yield from values
+
+
+def strip(model: onnx.ModelProto) -> None:
+    """Takes out what describes the model and no runtime reads: metadata and doc strings."""
+    for part in described(model):
+        part.ClearField("doc_string")
+        if not isinstance(part, onnx.AttributeProto):
+            part.ClearField("metadata_props")
+    for function in model.functions:
+        for value in function.value_info:
+            value.ClearField("metadata_props")
+            value.ClearField("doc_string")
 
 
 def producers(found: Iterable[Site]) -> dict[str, Site]:

@@ -20,6 +20,7 @@ from ..calls import door
 from ..capturing.exporter import Translations
 from ..errors import InputError, TrainingModeWarning
 from ..text import html_table, plural, table
+from ..viewer.origin import without_folders
 from . import bundle, stages
 from .finding import FAULTS, VERDICTS, Finding
 from .stages import Case
@@ -120,8 +121,12 @@ class Audit:
         return not self.faults
 
     def save(self, path: str | PathLike[str]) -> Path:
-        """Write the report as one HTML file that needs nothing else, and return its path."""
-        return files.write(path, bundle.page(f"Audit of {self.case.name}", self._repr_html_()))
+        """Write the report as one HTML file that needs nothing else, and return its path.
+
+        No folder of this machine is in it.
+        """
+        page = bundle.page(f"Audit of {self.case.name}", without_folders(self._repr_html_()))
+        return files.write(path, page)
 
     def bundle(self, path: str | PathLike[str]) -> Path:
         """Write what a bug report needs into a new folder, or into a .zip file, without weights.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import onnx
 import torch
 from torch import fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
@@ -13,8 +14,10 @@ from ..artifact import Artifact
 from ..capturing import exporter
 from ..capturing.graph import Graph
 from ..lines.lineage import trace
+from ..proto import described
 from ..source import Line, method_lines, user_line
-from ..text import shaped, size
+from ..text import plural, shaped, size
+from ..viewer.origin import without_folders
 from .finding import Finding
 
 SLACK = 4_000
@@ -152,3 +155,14 @@ def _heavy(artifact: Artifact, model: nn.Module, held: int, own: int) -> Finding
         "A tied weight (an embedding that is also the head) is stored again where one use needs "
         "it transposed: keep one table and index it. A constant table: compute it in forward().",
     )
+
+
+def private(model: onnx.ModelProto) -> str:
+    """What a file says of the machine that it was made on; empty where it says nothing."""
+    parts = [*described(model)]
+    notes = [note for part in parts for note in getattr(part, "metadata_props", ())]
+    sources = sum(note.key.endswith("stack_trace") for note in notes)
+    texts = (*(part.doc_string for part in parts), *(note.value for note in notes))
+    said = [f"{plural(sources, 'node')} with lines of source"] * bool(sources)
+    said += ["paths of the machine that made it"] * any(without_folders(t) != t for t in texts)
+    return f"it holds {' and '.join(said)}" if said else ""

@@ -365,6 +365,8 @@ def _portability(case: Case) -> Iterator[Finding]:
     since = f"loads in ONNX Runtime {old} and newer" if old else "newer than the releases we know"
     files = "one file" if not others else plural(1 + len(others), "file")
     yield Finding("portability", "ok", f"opset {opset}, IR {ir}: {since}; {files}")
+    if isinstance(case.subject, Artifact) and (told := facts.private(artifact.proto)):
+        yield Finding("portability", "ok", f"{told}; save(path, metadata=False) leaves them out")
 
 
 def _size(case: Case) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from typing import Any
 import onnx
 
 from .. import notes
-from ..proto import bodies, walk
+from ..proto import described, walk
 from ..source import Line, Sources
 
 LONGEST_FUNCTION = 400
@@ -191,28 +191,12 @@ def _named(made: Mapping[str, Origin], fits: Callable[[Origin], Any]) -> tuple[s
 
 def scrub(model: onnx.ModelProto) -> None:
     """Takes the folders of the author's machine out of everything that describes the model."""
-    for described in _described(model):
-        if described.doc_string:
-            described.doc_string = without_folders(described.doc_string)
-        if not isinstance(described, onnx.AttributeProto):
-            for note in described.metadata_props:
+    for part in described(model):
+        if part.doc_string:
+            part.doc_string = without_folders(part.doc_string)
+        if not isinstance(part, onnx.AttributeProto):
+            for note in part.metadata_props:
                 note.value = without_folders(note.value)
-        elif described.s:
+        elif part.s:
             with suppress(UnicodeDecodeError):  # bytes that are no text
-                described.s = without_folders(described.s.decode()).encode()
-
-
-def _described(model: onnx.ModelProto) -> Iterator[Any]:
-    """Whatever has a doc string: models, functions, graphs, their values, nodes, attributes."""
-    yield from (model, *model.functions, *_graph(model.graph))
-    for site in walk(model):
-        yield site.node
-        yield from site.node.attribute
-        for body in bodies(site.node):
-            yield from _graph(body)
-
-
-def _graph(graph: onnx.GraphProto) -> Iterator[Any]:
-    yield graph
-    for values in (graph.input, graph.output, graph.value_info, graph.initializer):
-        yield from values
+                part.s = without_folders(part.s.decode()).encode()
