@@ -14,6 +14,12 @@ import pytest
 import torch
 from models import Folds, Scores, Twins, Uneven
 from onnx import parser
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    quantize_dynamic,
+    quantize_static,
+)
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -742,3 +748,58 @@ def test_what_cannot_be_profiled_is_told(folds, options, sentence):
     with pytest.raises(InputError) as error:
         ow.profile(folds, torch.ones(1, 3, 8, 8), **options)
     assert str(error.value) == sentence
+
+
+# Quantized files
+
+
+class Quantizable(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = torch.nn.Conv1d(4, 8, 3), torch.nn.Linear(14, 5)
+
+    def forward(self, x):
+        x = self.conv(x)  # conv
+        x = torch.relu(x)
+        x = self.head(x)  # head
+        return torch.relu(x)
+
+
+class Examples(CalibrationDataReader):
+    def __init__(self, name, x):
+        self.left = [{name: x.numpy()}] * 2
+
+    def get_next(self):
+        return self.left.pop() if self.left else None
+
+
+QUANTIZED = {
+    "dynamic": lambda old, new, _: quantize_dynamic(old, new),
+    "operators": lambda old, new, reader: quantize_static(
+        old, new, reader, quant_format=QuantFormat.QOperator
+    ),
+    "pairs": lambda old, new, reader: quantize_static(
+        old, new, reader, quant_format=QuantFormat.QDQ
+    ),
+}
+
+
+@pytest.mark.parametrize("way", QUANTIZED)
+def test_the_time_of_a_quantized_layer_is_on_its_own_line(way, tmp_path):
+    x = torch.randn(2, 4, 16)
+    artifact = ow.export(Quantizable().eval(), x, tmp_path / "float.onnx")
+    file = tmp_path / "int8.onnx"
+    QUANTIZED[way](artifact.path, file, Examples(artifact.inputs[0].name, x))
+    spots = ow.profile(ow.load(file), x, seconds=0.05)
+    heavy = re.compile(r"ConvInteger|QLinearConv|MatMulInteger|DynamicQuantizeMatMul|QLinearMatMul")
+    found = {
+        kernel.operator: {share.line.text for share in spots.shares[kernel.name]}
+        for kernel in spots.recording.kernels
+        if heavy.search(kernel.operator)
+    }
+    convolves = {op for op in found if "Conv" in op}
+    assert {frozenset(found[op]) for op in convolves} == {frozenset({"x = self.conv(x)  # conv"})}
+    others = {op: lines for op, lines in found.items() if op not in convolves}
+    assert others
+    assert all(lines == {"x = self.head(x)  # head"} for lines in others.values())
+    assert spots.unattributed == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -41,8 +42,20 @@ class Notes:
         return line_of(self.trace)
 
 
-def read(node: onnx.NodeProto) -> Notes:
+STACK = "pkg.torch.onnx.stack_trace"
+
+
+def of_values(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
+    """The values with a stack trace of their own: results of nodes that a quantizer may replace."""
+    values = (*model.graph.value_info, *model.graph.output)
+    return {v.name: v for v in values if any(note.key == STACK for note in v.metadata_props)}
+
+
+def read(node: onnx.NodeProto, values: Mapping[str, onnx.ValueInfoProto] | None = None) -> Notes:
     """The notes in the metadata of a node, by torch's keys (``pkg.torch.onnx.stack_trace``).
+
+    A node without them has those of its result in ``values``, which ONNX Runtime's quantizer keeps,
+    or calls ``conv_quantized`` where it was ``conv``.
 
     >>> node = onnx.helper.make_node("Relu", ["x"], ["y"])
     >>> scopes = "['', 'block', 'relu']"
@@ -50,7 +63,13 @@ def read(node: onnx.NodeProto) -> Notes:
     >>> read(node).module
     'block'
     """
-    said = {p.key.removeprefix(_PREFIX): p.value for p in node.metadata_props}
+    told: onnx.NodeProto | onnx.ValueInfoProto = node
+    if values and not any(note.key == STACK for note in node.metadata_props):
+        names = (
+            name for output in node.output for name in (output, output.removesuffix("_quantized"))
+        )
+        told = next((values[name] for name in names if name in values), node)
+    said = {p.key.removeprefix(_PREFIX): p.value for p in told.metadata_props}
     fx = said.get("fx_node", "")
     modules, classes = _scopes(said.get("name_scopes", ""), said.get("class_hierarchy", ""))
     name = _FX.match(fx)

@@ -38,6 +38,11 @@ from .translations import shared_table
 Axes = dict[int, str]
 """The names of an input's dynamic dimensions: ``{0: "batch"}``."""
 
+_NOTES = tuple(
+    f"pkg.torch.onnx.{name}"
+    for name in ("stack_trace", "fx_node", "name_scopes", "class_hierarchy")
+)
+
 Translations = Mapping[Any, Callable[..., Any]]
 """torch operator -> the onnxscript function that translates it."""
 
@@ -181,6 +186,7 @@ def translate(
         raise untranslated(error, program) from error
     assert onnx_program is not None  # only dynamo=False returns None
     _settle(onnx_program)
+    _note_results(onnx_program)
     return onnx_program
 
 
@@ -197,6 +203,20 @@ def _settle(program: ONNXProgram) -> None:
         if shape and any(str(size).isdigit() and not isinstance(size, int) for size in shape):
             settled = [int(str(size)) if str(size).isdigit() else size for size in shape]
             value.shape = type(shape)(settled)
+
+
+def _note_results(program: ONNXProgram) -> None:
+    """What a node with weights makes has the node's metadata too.
+
+    A quantizer replaces such a node by others that have none, and keeps the value.
+    """
+    for node in program.model.graph:
+        if any(
+            v is not None and v.is_initializer() and len(v.shape or ()) > 1 for v in node.inputs
+        ):
+            notes = {key: text for key, text in node.metadata_props.items() if key in _NOTES}
+            for value in node.outputs:
+                value.metadata_props.update(notes)
 
 
 def trace(

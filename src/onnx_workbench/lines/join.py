@@ -21,7 +21,7 @@ RULES = {
     NAME: "the kernel has the name of an exported node",
     VALUE: "it makes a value that the exported graph also makes",
     LAYOUT: "its name is that of an exported node or value, and _nchwc",
-    FUSED: "its name begins with that of an exported node, before / or _new_reshape",
+    FUSED: "its name begins with that of an exported node, before /, _new_reshape or _token_",
     INLINED: "it is part of a function, or a value of it is, and leads to what a call of it makes",
     NEIGHBOUR: "the optimiser put it in: the line of its consumer, else of its producer",
     UNKNOWN: "none of these",
@@ -29,7 +29,7 @@ RULES = {
 """In this order; the first that fits counts."""
 
 _LAYOUT = re.compile(r"(.+)_nchwc(_token_\d+)?")
-_FUSED = re.compile(r"(.+?)(/.*|_new_reshape.*)")
+_FUSED = re.compile(r"(.+?)(/.*|_new_reshape.*|_token_\d+)")
 _INLINED = "_inlfunc_"
 
 

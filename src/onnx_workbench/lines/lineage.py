@@ -11,6 +11,8 @@ from functools import cached_property
 from html import escape
 from typing import Any
 
+import onnx
+
 from .. import notes
 from ..artifact import Artifact
 from ..errors import InputError
@@ -101,7 +103,8 @@ def trace(
     check_depth(depth)
     sources = Sources.of(artifact, source)
     found = sites(artifact.proto)
-    origins = [_origin(site) for site in found]
+    values = notes.of_values(artifact.proto)
+    origins = [_origin(site, values) for site in found]
     if artifact.graph is None:
         return Lineage(artifact, tuple(_inherit(found, origins)), (), sources, depth)
     graph = artifact.graph.program.graph_module.graph
@@ -307,8 +310,8 @@ class Lineage:
 _WAYS = ((METADATA, "by their metadata"), (NEIGHBOUR, "by a neighbour"), (NONE, "without a line"))
 
 
-def _origin(site: Site) -> Origin:
-    said = notes.read(site.node)
+def _origin(site: Site, values: Mapping[str, onnx.ValueInfoProto]) -> Origin:
+    said = notes.read(site.node, values)
     return Origin(
         node=site.name,
         operator=site.node.op_type,

@@ -66,10 +66,10 @@ def origins(model: onnx.ModelProto) -> dict[str, Origin]:
     """Of every node, also inside the bodies of If, Loop and Scan, by :func:`key`."""
     same: dict[str, str] = {}  # what many nodes say is kept once
     once = same.setdefault
-    made = {}
+    made, values = {}, notes.of_values(model)
     for site in walk(model):
         if not site.function:
-            said, op = notes.read(site.node), site.node.op_type
+            said, op = notes.read(site.node, values), site.node.op_type
             outputs = tuple(once(name, name) for name in site.outputs)
             op, fx, target, module = (
                 once(text, text) for text in (op, said.fx, said.target, said.module)
