@@ -15,6 +15,7 @@ from onnx import helper, parser
 
 import onnx_workbench as ow
 from onnx_workbench import isolated
+from onnx_workbench.__main__ import main
 from onnx_workbench.errors import InputError, LoadError, RunError
 
 HEAD = '<ir_version: 10, opset_import: ["": 20]> '
@@ -215,3 +216,12 @@ def test_the_worker_ends_with_its_parent():
             return
         time.sleep(0.1)
     raise AssertionError("it is still there")
+
+
+def test_the_command_line_outlives_a_file(deadly, tmp_path, monkeypatch, capsys):
+    made = f"def made():\n    return ow.load({str(deadly)!r}), (torch.ones(2),)\n"
+    factory = f"import torch\nimport onnx_workbench as ow\n\n\n{made}"
+    (tmp_path / "deadly_factory.py").write_text(factory)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["audit", "deadly_factory:made"]) == 1
+    assert "'least' (Div)" in capsys.readouterr().out
