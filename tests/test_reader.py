@@ -2,6 +2,7 @@
 
 import os
 import time
+from html import escape
 
 import numpy as np
 import onnx
@@ -325,3 +326,11 @@ def test_many_nodes_of_one_name_are_named_in_linear_time():
     assert len(set(names)) == 40_002
     assert names[-1] == "n_40000"
     assert time.process_time() - start < 20  # quadratic, it takes minutes
+
+
+@pytest.mark.parametrize("name", ["}", "{", "{}", "{0.__class__}", "%s", "<b>&"])
+def test_a_name_is_drawn_as_it_is(name):
+    model = tiny()
+    model.graph.node[1].op_type = model.graph.input[0].name = name
+    model.graph.node[0].input[0] = name
+    assert f">{escape(name, quote=False)}<" in ow.view(model).svg()

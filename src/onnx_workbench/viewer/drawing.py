@@ -168,25 +168,28 @@ def _box(box: Box, spots: Layout, index: int, heat: Heat | Contrast | None) -> s
     place = spots.places[index]
     width, left, top = _body_width(box), place.x - _body_width(box) / 2, place.y - place.height / 2
     frame = f'x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{place.height:.0f}"'
-    head = (
-        f'<text x="{place.x:.1f}" y="{top + 16:.1f}" font-size="12" font-weight="600" '
-        f'text-anchor="middle" fill="{{}}">{escape(box.title)}</text>'
-    )
+
+    def title(fill: str) -> str:
+        return (
+            f'<text x="{place.x:.1f}" y="{top + 16:.1f}" font-size="12" font-weight="600" '
+            f'text-anchor="middle" fill="{fill}">{escape(box.title)}</text>'
+        )
+
     if box.kind == "end":
-        return f'<rect {frame} rx="12" fill="#eaeef2" stroke="#d0d7de"/>{head.format(_INK)}'
+        return f'<rect {frame} rx="12" fill="#eaeef2" stroke="#d0d7de"/>{title(_INK)}'
     if box.kind == "gap":
         dashed = f'fill="{_PAPER}" stroke="{_SOFT}" stroke-dasharray="4 4"'
-        return f'<rect {frame} rx="5" {dashed}/>{head.format(_SOFT)}'
+        return f'<rect {frame} rx="5" {dashed}/>{title(_SOFT)}'
     colour = heat.colour(*box.nodes) if heat else _COLOUR.get(box.title, "#444c56")
-    title = head.format(ink(colour))
+    head = title(ink(colour))
     paper = f'<rect {frame} rx="5" fill="{_PAPER if box.lines else colour}" stroke="{colour}"/>'
     if not box.lines:
-        return paper + title
+        return paper + head
     bar = (
         f'<path d="M{left:.1f} {top + _HEADER:.1f}v{5 - _HEADER}q0-5 5-5h{width - 10:.1f}q5 0 5 5'
         f'v{_HEADER - 5}z" fill="{colour}"/>'
     )
-    return paper + bar + title + "".join(_rows(box, left + _PAD, top))
+    return paper + bar + head + "".join(_rows(box, left + _PAD, top))
 
 
 def _rows(box: Box, left: float, top: float) -> Iterator[str]:
