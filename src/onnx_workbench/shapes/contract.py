@@ -45,8 +45,9 @@ _REPAIRS = {
     RUNS: "Give probe() the model: a file alone does not know the right numbers.",
 }
 _EQUAL = "Give both one name, or the same Dim. If they may differ, let them differ in the example."
-_LOOK = "Give probe() the model, or verify() one of these sizes: torch.export has no line for it."
-"""Where torch.export made no guard, or there is no model."""
+_LOOK = "Call verify() with one of these sizes: nothing in the graph says which line it is."
+_BRING = "Give probe() the model that this file came from: it finds the line."
+"""Where there is no guard and no fault, or no model to look into."""
 
 
 @door
@@ -168,7 +169,8 @@ class Dimension:
             return self.guard.repair
         if self.fault:
             return self.fault.repair
-        return "" if self else _REPAIRS.get(self.verdict, _LOOK)
+        usual = _BRING if self.constraint == "unknown" else _LOOK
+        return "" if self else _REPAIRS.get(self.verdict, usual)
 
     @property
     def place(self) -> str:
