@@ -263,3 +263,113 @@ def test_a_hint_or_dim_may_stand_beside_a_recurrent_layer(tmp_path):
     artifact = exported(model, tmp_path, x, dynamic_shapes=dynamic)
     session = onnxruntime.InferenceSession(artifact.path)
     assert session.run(None, {"x": torch.randn(2, 9, 4).numpy()})[0].shape == (2, 9, 10)
+
+
+# ---------------------------------------------------------------- calls without names
+
+
+class Inner(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(9, 4)
+
+    def forward(self, ids, *, mask=None, scale=2):
+        return self.table(ids) * mask[..., None] * scale
+
+
+class Hands(nn.Module):
+    """Passes on what it gets, as PEFT does."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = Inner()
+
+    def forward(self, *args, **kwargs):
+        return self.inner(*args, **kwargs)
+
+
+IDS = torch.randint(9, (2, 5))
+AXES = {0: "batch", 1: "length"}
+
+
+def test_keywords_without_a_parameter_can_be_dynamic(tmp_path):
+    model, kwargs = Hands().eval(), {"ids": IDS, "mask": torch.ones(2, 5)}
+    shapes = {"ids": AXES, "mask": AXES}
+    path = tmp_path / "m.onnx"
+    artifact = ow.export(model, (), path, kwargs=kwargs, dynamic_shapes=shapes)
+    bare = ow.export(model, (), tmp_path / "bare.onnx", kwargs=kwargs)
+    other = {"ids": torch.randint(9, (3, 7)), "mask": torch.rand(3, 7)}
+    assert ow.verify(model, artifact, (), other)
+    assert [value.shape for value in artifact.inputs] == [("batch", "length")] * 2
+    weights = [tensor.name for tensor in bare.proto.graph.initializer]
+    assert [tensor.name for tensor in artifact.proto.graph.initializer] == weights
+    assert "forward" not in vars(model)
+    with ow.observe(model) as seen:
+        model(**kwargs), model(**other)
+    assert set(seen.dynamic_shapes) == {"ids", "mask"}
+
+
+def test_positional_arguments_without_a_parameter_can_be_dynamic(tmp_path):
+    class Adds(nn.Module):
+        def forward(self, *parts, gain=1):
+            return sum(parts) * gain
+
+    model = Adds().eval()
+    shapes = {"parts": (AXES, AXES)}
+    artifact = exported(model, tmp_path, X, X + 1, dynamic_shapes=shapes)
+    assert ow.verify(model, artifact, (torch.rand(2, 7), torch.rand(2, 7)))
+
+
+# ---------------------------------------------------------------- inputs that no file takes
+
+
+def test_complex_and_sparse_inputs_are_told_what_a_file_takes(tmp_path):
+    class Real(nn.Module):
+        def forward(self, z):
+            return torch.view_as_real(z) * 3
+
+    artifact = exported(Real(), tmp_path, torch.randn(4, dtype=torch.complex64))
+    with pytest.raises(ow.errors.InputError) as caught:
+        artifact(torch.randn(4, dtype=torch.complex64))
+    assert "view_as_real" in caught.value.hint
+    found = ow.opsets(Real().eval(), torch.randn(4, dtype=torch.complex64), asked=(20,))
+    assert not found.rungs[0].differs
+    assert not found.good
+    dense = exported(nn.ReLU(), tmp_path, X)
+    with pytest.raises(ow.errors.InputError) as caught:
+        dense(X.to_sparse_csr())
+    assert "to_dense" in caught.value.hint
+
+
+def test_results_of_a_class_without_keys_are_compared(tmp_path):
+    class Output:
+        def __init__(self, sample, rest):
+            self.sample, self.rest = sample, rest
+
+    torch.utils._pytree.register_pytree_node(
+        Output, lambda o: ([o.sample, o.rest], None), lambda leaves, _: Output(*leaves)
+    )
+
+    class Gives(nn.Module):
+        def forward(self, x):
+            return {"out": Output(x * 2, (x.sum(), x))}
+
+    artifact = exported(Gives(), tmp_path, X, dynamic_shapes={"x": {0: "rows"}})
+    assert ow.verify(Gives(), artifact, torch.rand(5, 4))
+    assert ow.probe(artifact)
+    wrong = ow.verify(lambda x: {"out": Output(x * 3, (x.sum(), x))}, artifact, X)
+    assert [bool(leaf.reason) for leaf in wrong.leaves] == [True, False, False]
+
+
+def test_threads_that_do_not_start_are_the_machines_matter(tmp_path, monkeypatch):
+    artifact = exported(nn.ReLU(), tmp_path, X)
+    artifact.session  # noqa: B018
+
+    def refuses(*args, **kwargs):
+        raise RuntimeError("pthread_create failed: Resource temporarily unavailable")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuses)
+    with pytest.raises(ow.errors.LoadError) as caught:
+        _ = ow.load(artifact.path).session
+    assert "threads" in str(caught.value)
+    assert "check_model" not in caught.value.hint

@@ -14,6 +14,7 @@ import torch.utils._pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from .capturing.dims import paths
 from .capturing.exporter import evaluating
 from .errors import InputError
 from .text import plural, shaped, table
@@ -316,14 +317,14 @@ def _row(leaf: Leaf) -> tuple[str, ...]:
 def _leaves(
     a: Any, b: Any, tolerance: Tolerance | None, grains: Sequence[torch.dtype | None]
 ) -> Iterator[Leaf]:
-    left, spec_a = pytree.tree_flatten_with_path(a)
+    left, spec_a = pytree.tree_flatten(a)
     right, spec_b = pytree.tree_flatten(b)
     if spec_a != spec_b:
         yield Leaf("structure", _outline(a), reason=f"a is {_outline(a)}, b is {_outline(b)}")
         return
-    for i, ((path, x), y) in enumerate(zip(left, right, strict=True)):
+    for i, (path, x, y) in enumerate(zip(paths(a), left, right, strict=True)):
         grain = grains[i] if i < len(grains) else None
-        yield _compare(f"result{pytree.keystr(path)}", x, y, tolerance, grain)
+        yield _compare(f"result{path}", x, y, tolerance, grain)
 
 
 def _compare(

@@ -20,7 +20,7 @@ from .calls import door
 from .capturing.exporter import Translations
 from .capturing.graph import Graph, capture
 from .divergence import verify
-from .errors import ExportError, WorkbenchError
+from .errors import ExportError, InputError, WorkbenchError
 from .text import html_table, table
 
 FIRST = 13
@@ -83,7 +83,8 @@ class Rung:
     """One opset. ``got`` is what the file was labelled with, None where there was none.
 
     ``refused`` is the step at which export gave up (translate, opset, check or load), ``differs``
-    how the numbers are not the model's; ``said`` has the reason for either.
+    how the numbers are not the model's, and ``compared`` is False where the file does not take the
+    model's inputs; ``said`` has the reason.
     """
 
     asked: int
@@ -91,15 +92,17 @@ class Rung:
     operations: Counter[str]
     refused: str = ""
     differs: bool = False
+    compared: bool = True
     said: str = ""
 
     def __bool__(self) -> bool:
-        return not (self.refused or self.differs)
+        return not self.refused and not self.differs and self.compared
 
     def steps(self) -> tuple[str, str, str]:
         """The verdicts of checker, loader and comparison; a dash where it was not reached."""
         if not self.refused:
-            return "ok", "ok", "differ" if self.differs else "same"
+            numbers = "differ" if self.differs else "same" if self.compared else "-"
+            return "ok", "ok", numbers
         return _REACHED.get(self.refused, ("-", "-", "-"))
 
 
@@ -164,7 +167,11 @@ def _rung(
             )
         except ExportError as error:
             return Rung(opset, error.got, Counter(), error.step, said=str(error).splitlines()[0])
-        said = _difference(graph, artifact, tolerance)
+        try:
+            said = _difference(graph, artifact, tolerance)
+        except InputError as error:  # such as complex numbers, which no file takes
+            said = str(error).splitlines()[0]
+            return Rung(opset, artifact.opset, artifact.operations, compared=False, said=said)
         return Rung(opset, artifact.opset, artifact.operations, differs=bool(said), said=said)
 
 
@@ -172,6 +179,8 @@ def _difference(graph: Graph, artifact: Artifact, tolerance: Tolerance | None) -
     args, kwargs = graph.program.example_inputs
     try:
         agreement = verify(graph.model, artifact, args, kwargs, tolerance=tolerance)
+    except InputError:
+        raise
     except WorkbenchError as error:
         return str(error).splitlines()[0]
     return "" if agreement else agreement.worst.said

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from . import reader
-from .errors import InputError, LoadError, RunError, WorkbenchError
+from .errors import InputError, LoadError, RunError, WorkbenchError, refused_by_machine
 from .proto import dims_of, dtype_name, mislabelled, tensors_of
 from .text import shaped
 
@@ -110,6 +110,19 @@ def check_input(value: Value, tensor: object) -> None:
             f"The input {value.name!r} lies on {tensor.device}, and it is handed over as a NumPy "
             "array, which lies on the CPU. Pass it with .cpu()."
         )
+    if tensor.layout is not torch.strided:
+        raise InputError(
+            f"The input {value.name!r} is sparse ({tensor.layout}), and the file takes {value!r}, "
+            "which is dense.",
+            "Pass it with .to_dense().",
+        )
+    if tensor.is_complex():
+        raise InputError(
+            f"The input {value.name!r} is {shaped(tensor.dtype, tensor.shape)}, and the file takes "
+            f"{value!r}: ONNX has no complex numbers, and torch.onnx writes each as two real ones.",
+            "Pass torch.view_as_real(z); the call torch.view_as_complex(z) as the first line of "
+            "forward() makes the model take the same.",
+        )
     if not value.is_tensor:
         raise InputError(
             f"The input {value.name!r} is a Tensor, and the file takes {value!r}, which an "
@@ -197,6 +210,9 @@ def run(call: Callable[[], T], feeds: Mapping[str, np.ndarray], name: str) -> T:
         told = ", ".join(
             f"{key} {shaped(given.dtype, given.shape)}" for key, given in feeds.items()
         )
+        if machine := refused_by_machine(error):
+            said = f"The machine refuses to run {name} on {told}."
+            raise RunError(said, machine[1], reason=machine[0]) from error
         raise RunError(
             f"ONNX Runtime failed while running {name} on {told}: {_short(error)}",
             "try the sizes of the export. If those run, a dimension that the file "
@@ -206,6 +222,8 @@ def run(call: Callable[[], T], feeds: Mapping[str, np.ndarray], name: str) -> T:
 
 def _why(path: Path, error: Exception) -> tuple[str, str]:
     """Read off the file itself where that can be: ONNX Runtime's words change with its version."""
+    if machine := refused_by_machine(error):
+        return machine
     proto = reader.read(path, "load", largest=LEAST_READ).model
     check_weights(path, proto)
     if foreign := mislabelled(proto):

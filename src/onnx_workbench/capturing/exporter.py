@@ -67,6 +67,7 @@ def capture_program(
         through_helpers(),
         recurrent_lengths(dynamic_shapes),
         without_gradients(model),
+        named_keywords(model, kwargs if dynamic_shapes else {}),
     ):
         program = torch.export.export(
             model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=strict
@@ -94,6 +95,33 @@ def without_gradients(model: nn.Module) -> Iterator[None]:
     finally:
         for weight in weights:
             weight.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def named_keywords(model: nn.Module, kwargs: Mapping[str, Any]) -> Iterator[None]:
+    """While this lasts, ``forward`` takes by their own names those of ``kwargs`` that go into its
+    ``**kwargs``: torch.export makes no dimension dynamic of what has no name."""
+    forward = model.forward
+    takes = inspect.signature(forward)
+    named = [p for p in takes.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    more = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY) for n in kwargs]
+    more = [parameter for parameter in more if parameter.name not in takes.parameters]
+    if not more:
+        yield
+        return
+
+    def by_name(*args: Any, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs)
+
+    by_name.__signature__ = takes.replace(parameters=[*named, *more])  # type: ignore[attr-defined]
+    own = vars(model).get("forward")
+    model.forward = by_name
+    try:
+        yield
+    finally:
+        del model.forward
+        if own is not None:
+            model.forward = own
 
 
 def _bake_enums(program: ExportedProgram) -> None:

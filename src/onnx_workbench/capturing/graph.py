@@ -98,7 +98,8 @@ def check_module(name: str, model: object) -> None:
     if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
         raise InputError(
             f"{name}() was given a {type(model).__name__}, whose Python code torch.jit has "
-            "replaced. Pass the eager module that it was made from."
+            "replaced: it is a ScriptModule or ScriptFunction.",
+            "Pass the eager module that it was made from.",
         )
     if not isinstance(model, nn.Module):
         raise InputError(

@@ -187,8 +187,9 @@ def parameters(model: Callable) -> inspect.Signature:
 
 def arguments(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments by name, those of ``**kwargs`` by their own."""
-    found = bind(model, args, kwargs).arguments
-    return {**found, **found.pop(rest_of(model), {})}
+    found = dict(bind(model, args, kwargs).arguments)
+    rest = found.pop(rest_of(model), {})
+    return {**found, **rest}
 
 
 def rest_of(model: Callable) -> str:
@@ -231,11 +232,8 @@ def _same(a: object, b: object) -> bool:
 
 
 def _sources(takes: inspect.Signature, args: tuple, kwargs: Mapping[str, Any]) -> tuple[str, ...]:
-    rest = _rest(takes)
     named = [(f"L[{name!r}]", value) for name, value in takes.bind_partial(*args).arguments.items()]
-    for name, value in kwargs.items():
-        owner = "" if name in takes.parameters else f"[{rest!r}]"
-        named.append((f"L{owner}[{name!r}]", value))
+    named += [(f"L[{name!r}]", value) for name, value in kwargs.items()]
     return tuple(root + path for root, value in named for path in paths(value))
 
 

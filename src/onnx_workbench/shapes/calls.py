@@ -15,7 +15,8 @@ import torch.utils._pytree as pytree
 from torch import nn
 from torch.onnx import InputObserver
 
-from ..capturing.signature import bind, parameters
+from ..capturing.dims import paths
+from ..capturing.signature import arguments, parameters, rest_of
 from ..errors import InputError
 from ..text import plural, shaped, table
 
@@ -47,7 +48,7 @@ def observe(model: nn.Module, calls: int = 8) -> Iterator[Calls]:
     own = vars(model).get("forward")
     try:
         with observer(model, store_n_calls=calls):
-            seen = Calls(type(model).__name__, observer, [])
+            seen = Calls(type(model).__name__, observer, [], rest_of(model))
             model.forward = _by_name(model, seen.shapes)
             yield seen
     finally:
@@ -64,6 +65,7 @@ class Calls:
     model: str
     observer: InputObserver
     shapes: list[dict[str, torch.Size]]
+    rest: str = ""
 
     @cached_property
     def dynamic_shapes(self) -> dict[str, Any]:
@@ -93,7 +95,9 @@ class Calls:
 
     def _asked(self, method: str) -> Mapping[str, Any]:
         try:
-            return getattr(self.observer, method)()
+            found = dict(getattr(self.observer, method)())
+            more = found.pop(self.rest, None)  # what went into ``**kwargs`` has names of its own
+            return {**found, **(more or {})}
         except RuntimeError as error:
             raise InputError(
                 f"No dynamic shapes can be inferred from what was seen of {self.model}: "
@@ -124,19 +128,19 @@ def _rows(name: str, value: Any, axes: Any) -> Iterator[tuple[str, str, str]]:
 def _by_name(model: nn.Module, shapes: list[dict[str, torch.Size]]) -> Callable[..., Any]:
     """``forward`` with every argument passed on by name: the observer wants numbers that way."""
     forward, signature = model.forward, parameters(model)
-    kinds = {parameter.kind: name for name, parameter in signature.parameters.items()}
-    if inspect.Parameter.VAR_POSITIONAL in kinds or inspect.Parameter.POSITIONAL_ONLY in kinds:
-        raise InputError(
-            f"observe() was given a {type(model).__name__}, whose forward takes {signature}: "
-            "arguments without a name. Give them names, or write `dynamic_shapes` yourself."
-        )
-    rest = kinds.get(inspect.Parameter.VAR_KEYWORD, "")
+    kinds = {name: parameter.kind for name, parameter in signature.parameters.items()}
+    nameless = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY)
 
     def named(*args: Any, **kwargs: Any) -> Any:
-        given = bind(model, args, kwargs).arguments
-        given = {**given.pop(rest, {}), **given}
-        leaves, _ = pytree.tree_flatten_with_path(given)
-        shapes.append({pytree.keystr(p): x.shape for p, x in leaves if isinstance(x, torch.Tensor)})
+        given = arguments(model, args, kwargs)
+        if any(kinds.get(name) in nameless for name in given):
+            raise InputError(
+                f"observe() watches {type(model).__name__}, whose forward takes {signature}: this "
+                "call has arguments without a name.",
+                "Pass them by name, or write `dynamic_shapes` yourself.",
+            )
+        leaves = zip(paths(given), pytree.tree_leaves(given), strict=True)
+        shapes.append({path: x.shape for path, x in leaves if isinstance(x, torch.Tensor)})
         return forward(**given)
 
     named.__signature__ = signature  # type: ignore[attr-defined]
