@@ -7,13 +7,14 @@ import re
 import shutil
 import tempfile
 import threading
+import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol, Unpack, runtime_checkable
 
 import numpy as np
 import onnx
@@ -24,11 +25,16 @@ from torch.onnx import ONNXProgram
 from torch.utils._pytree import tree_map_only
 
 from . import files, progress, reader, runtime
+from .agreement import answer, compare
 from .calls import door
 from .capturing import exporter
-from .capturing.graph import Graph, capture
-from .capturing.signature import Signature
+from .capturing.dims import from_dynamic_axes, of_shapes
+from .capturing.graph import Graph, capture, check_module
+from .capturing.options import Options as Rare
+from .capturing.options import checked
+from .capturing.signature import Signature, arguments, parameters, rest_of
 from .errors import ExportError, InputError, LoadError, WorkbenchError
+from .files import Stamp
 from .isolated import TIMEOUT, File
 from .proto import mislabelled, opset_of, strip, tensors_of, weight_bytes, weights
 from .session import Entry, Options, call_of
@@ -47,34 +53,48 @@ ONE_FILE_LIMIT = 2_000_000_000
 
 @door
 def export(
-    model: nn.Module | Graph,
+    model: nn.Module | ExportedProgram | Graph,
     args: Any = (),
-    f: str | os.PathLike[str] | None = None,
+    f: str | os.PathLike[str] | IO[bytes] | None = None,
     *,
     kwargs: dict[str, Any] | None = None,
     dynamic_shapes: Any = None,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
     opset_version: int | None = None,
     custom_translation_table: exporter.Translations | None = None,
+    external_data: bool | None = None,
     dynamo: bool = True,
+    dynamic_axes: Mapping[str, Any] | None = None,
     provider: str = runtime.CPU,
+    **options: Unpack[Rare],
 ) -> Artifact:
-    """Export a model, or a graph that :func:`~onnx_workbench.capture` made, to ``path``.
+    """Export a model: ``torch.onnx.export``'s own call, and the file is checked and loaded.
 
     The file is done when its opset is the one asked for, ``onnx.checker`` accepts it and ONNX
-    Runtime has loaded it. Until then it stands in a hidden folder beside ``path``: whatever fails,
-    what was at ``path`` before is still there, and nothing half-written is left.
+    Runtime has loaded it. Until then it stands in a hidden folder beside ``f``: whatever fails,
+    what was at ``f`` before is still there, and nothing half-written is left.
 
     Args:
-        model: a Graph, or an ``nn.Module`` with the ``args``, ``kwargs`` and ``dynamic_shapes`` of
-            :func:`~onnx_workbench.capture`.
-        f: ends in ``.onnx``. Weights above 2 GB do not fit one file: then a folder of that name
-            without the ending holds the model and its weights.
+        model: a module, or one that is captured already: a Graph or an ExportedProgram.
+        args: the inputs of one call, as torch.onnx.export reads them: a tuple, or one tensor. A
+            dict at its end holds keyword arguments, unless ``kwargs`` does.
+        f: the path of the file. None leaves it in a temporary folder, which goes with the Artifact.
+        kwargs: keyword arguments of the call.
+        dynamic_shapes: as for :func:`~onnx_workbench.capture`.
+        input_names, output_names: names for the inputs and outputs of the file, in order.
         opset_version: the version of the ONNX operator set; the default is the exporter's own.
-        dynamo: False takes the old exporter, the TorchScript tracer. It records one run of the
-            model, so that a branch or loop over data is frozen as it went in that run.
-        provider: the execution provider that the artifact runs on.
         custom_translation_table: torch operator -> the onnxscript function that translates it:
             ``{torch.ops.demo.swishy.default: swishy}``; they come before the exporter's own.
+        external_data: None writes one file up to 2 GB of weights, and above that torch's layout:
+            ``f`` with the weights in ``f.data`` beside it. True always takes that layout.
+        dynamo: False takes the old exporter, the TorchScript tracer. It records one run of the
+            model, so that a branch or loop over data is frozen as it went in that run.
+        dynamic_axes: dynamic dimensions by name of an input, as the old exporter takes them.
+        provider: the execution provider that the artifact runs on.
+        options: the other options of torch.onnx.export. ``verify=True`` compares the file's
+            outputs with the model's; what writes reports or profiles warns and names the door
+            that does it.
 
     Raises:
         InputError: the arguments, the path, the provider or a translation do not fit.
@@ -87,46 +107,63 @@ def export(
     >>> relu(torch.tensor([-1.0, 3.0]))
     tensor([0., 3.])
     """
-    assert f is not None
-    kwargs = kwargs or {}
-    target = _checked_target(Path(f))
+    rare = checked(options)
     _check_opset(opset_version)
-    _check_translations(custom_translation_table, dynamo)
+    _check_names(input_names=input_names, output_names=output_names)
     runtime.check_provider(provider)
-    if isinstance(model, Graph) and (args or kwargs or dynamic_shapes or not dynamo):
-        raise InputError(
-            "export() was given a captured Graph together with arguments, `dynamic_shapes` or "
-            "dynamo=False; a Graph has its call inside. Pass the graph and the path alone, or the "
-            "model itself."
-        )
-    with _beside(target) as draft, _progress(total=5) as step:
-        graph = translated = None
-        if dynamo:
-            step("capture")
-            graph = (
-                model
-                if isinstance(model, Graph)
-                else capture(model, args, kwargs, dynamic_shapes=dynamic_shapes)
-            )
-            signature = graph.signature
-            step("translate")
-            program = exporter.translate(
-                graph.program,
-                opset=opset_version,
-                axes=graph.labels,
-                translations=custom_translation_table,
-            )
-            translated = program.exported_program
-            step("write")
-            _write(program, draft)
-        else:
-            step("trace")
-            signature = _trace(model, draft, args, kwargs, opset_version, dynamic_shapes or {})
-        step("check")
-        got = _check_file(draft, opset_version)
-        step("load")
-        _check_loads(draft, provider, got, translated)
-        return Artifact(_publish(draft, target), provider, signature, graph, translated)
+    if isinstance(model, (Graph, ExportedProgram)):
+        dynamo = True
+    elif dynamo or not isinstance(model, torch.jit.ScriptModule):
+        check_module("export", model)
+    _check_translations(custom_translation_table, dynamo)
+    args, kwargs = _as_torch_reads(model, args, kwargs or {})
+    if dynamic_shapes is None and dynamic_axes is not None:
+        names = (input_names or (), output_names or ())
+        dynamic_shapes = from_dynamic_axes(dynamic_axes, _arguments(model, args, kwargs), *names)
+    with _target(model, f) as target, _progress(total=5) as step:
+        _check_weights(model, target, external_data)
+        with _written(target) as draft:
+            graph = translated = None
+            if dynamo:
+                step("capture")
+                graph = capture(model, args, kwargs, dynamic_shapes=dynamic_shapes)
+                signature = graph.signature
+                step("translate")
+                program = exporter.translate(
+                    graph.program,
+                    opset=opset_version,
+                    axes=graph.labels,
+                    optimize=rare["optimize"],
+                    translations=custom_translation_table,
+                    names=(input_names, output_names),
+                    verbose=rare["verbose"] or False,
+                )
+                translated = program.exported_program
+                step("write")
+                _write(program, draft, external_data, rare["keep_initializers_as_inputs"])
+            else:
+                step("trace")
+                tracers = {name: rare[name] for name in _TRACERS}  # type: ignore[literal-required]
+                names = (input_names, output_names)
+                signature = _traced(
+                    model, draft, args, kwargs, opset_version, dynamic_shapes, names, tracers
+                )
+            step("check")
+            proto = _check_file(draft, opset_version)
+            got = opset_of(proto)
+            step("load")
+            session = _check_loads(draft, provider, got, translated)
+            made = _opened(Artifact(draft, provider, signature, graph, translated), session, proto)
+            if rare["verify"]:
+                _check_numbers(graph.model if graph else model, made, args, kwargs, got)
+            files_made = [target.with_name(file.name) for file in draft.parent.iterdir()]
+            _check_foreign(target, files_made)
+        made = _opened(replace(made, path=target, stamp=Stamp.of(files_made)), session, proto)
+    if f is None or isinstance(f, _Stream):
+        weakref.finalize(made, shutil.rmtree, target.parent, ignore_errors=True)
+    if isinstance(f, _Stream):
+        f.write(target.read_bytes())
+    return made
 
 
 def load(
@@ -170,7 +207,7 @@ def load(
         raise InputError(f"`timeout` is {timeout!r}, and it takes a number of seconds above 0.")
     artifact = Artifact(file, provider, isolated=isolated, timeout=min(timeout, MOST_SECONDS))
     runtime.check_weights(file, artifact.proto)
-    return artifact
+    return replace(artifact, stamp=Stamp.of(artifact.files))
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -180,7 +217,8 @@ class Artifact:
     Made by :func:`export` and :func:`load`. It returns torch tensors in the structure that the
     model returns. An ``isolated`` one is run in a process of its own, for at most ``timeout``
     seconds a call. ``graph`` is None for a file that the tracer made or that was loaded, and so is
-    ``translated``: that graph as the exporter decomposed and translated it, node by node.
+    ``translated``: that graph as the exporter decomposed and translated it, node by node. The file
+    is the one of the ``stamp``: what is read of it later raises LoadError if it has changed since.
     """
 
     path: Path
@@ -190,6 +228,7 @@ class Artifact:
     translated: ExportedProgram | None = None
     isolated: bool = False
     timeout: float = TIMEOUT
+    stamp: Stamp = field(default_factory=partial(Stamp, ()))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         feeds = self.feeds(*args, **kwargs)
@@ -211,26 +250,44 @@ class Artifact:
         return partial(self.file.run, self.proto, feeds)
 
     @property
+    def unchanged(self) -> Path:
+        """:attr:`path`, to be read.
+
+        Raises:
+            LoadError: the file, or one of its weights, has changed since it was made or loaded.
+        """
+        self.stamp.check()
+        return self.path
+
+    @property
+    def exported_program(self) -> ExportedProgram | None:
+        """:attr:`translated`, by the name that it has in ``torch.onnx.ONNXProgram``."""
+        return self.translated
+
+    @property
+    def model_proto(self) -> onnx.ModelProto:
+        """The whole ``onnx.ModelProto``, weights included: a fresh copy, as ONNXProgram has it."""
+        return onnx.load(self.unchanged)
+
+    @property
     def file(self) -> File:
         """The file as the worker process runs it."""
-        return File(self.path, self.provider, self.timeout)
+        return File(self.unchanged, self.provider, self.timeout)
 
     @cached_property
     def session(self) -> onnxruntime.InferenceSession:
         """The InferenceSession that calls run in, with ONNX Runtime's own defaults."""
-        return runtime.open_session(self.path, self.provider)
+        return runtime.open_session(self.unchanged, self.provider)
 
     @cached_property
     def inputs(self) -> tuple[runtime.Value, ...]:
         """What the file takes, in order."""
-        graph = self.proto.graph
-        known = {name for name, _, _ in weights(graph)}
-        return runtime.values(value for value in graph.input if value.name not in known)
+        return _inputs(self.proto)
 
     @cached_property
     def outputs(self) -> tuple[runtime.Value, ...]:
         """What the file gives, in order."""
-        return runtime.values(self.proto.graph.output)
+        return _outputs(self.proto)
 
     @cached_property
     def proto(self) -> onnx.ModelProto:
@@ -244,7 +301,7 @@ class Artifact:
 
     @cached_property
     def _read(self) -> reader.Checked:
-        return reader.read(self.path, "load")
+        return reader.read(self.unchanged, "load")
 
     @property
     def opset(self) -> int:
@@ -267,17 +324,26 @@ class Artifact:
         """Bytes that the initializers take, wherever they lie."""
         return weight_bytes(self.proto.graph)
 
-    def save(self, path: str | os.PathLike[str], *, metadata: bool = True) -> Path:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        external_data: bool | None = None,
+        metadata: bool = True,
+    ) -> Path:
         """Write a copy of the file, and of the files of its weights, and return its path.
 
         Args:
-            path: ends in ``.onnx``. Weights in one file of their own go to ``path`` and ``.data``.
+            path: of the copy. Weights in one file of their own go to ``path`` and ``.data``.
+            external_data: True puts the weights into that file, False into the copy itself; None
+                leaves them as they are.
             metadata: False leaves out what describes the nodes and no runtime reads. torch writes
                 absolute paths and lines of source there; ``trace``, ``profile`` and ``view`` need
                 them to name a line.
 
         Raises:
             InputError: the path does not fit, or the files cannot be copied there.
+            LoadError: the file has changed, or its weights are not beside it.
 
         >>> folder = getfixture("tmp_path")
         >>> relu = export(nn.ReLU().eval(), torch.ones(2), folder / "relu.onnx")
@@ -285,10 +351,10 @@ class Artifact:
         >>> str(folder).encode() in bare.path.read_bytes(), bare(torch.ones(2))
         (False, tensor([1., 1.]))
         """
-        goal = files.target(path, ".onnx")
+        goal = files.target(path)
         try:
-            runtime.check_weights(self.path, self.proto)
-            model = onnx.load(self.path, load_external_data=False)
+            runtime.check_weights(self.unchanged, self.proto)
+            model = onnx.load(self.path, load_external_data=external_data is not None)
             names = runtime.weight_files(model)
             ends = [".data"] if len(names) == 1 else [f".{i}.data" for i in range(len(names))]
             moved = {name: goal.name + end for name, end in zip(names, ends, strict=True)}
@@ -298,9 +364,11 @@ class Artifact:
             if not metadata:
                 strip(model)
             with files.replacing(goal) as folder:
-                (folder / goal.name).write_bytes(model.SerializeToString())
+                outside = {"save_as_external_data": True, "location": f"{goal.name}.data"}
+                onnx.save(model, folder / goal.name, **outside if external_data else {})
                 for name, new in moved.items():
                     shutil.copyfile(self.path.parent / name, folder / new)
+                _check_foreign(goal, [goal.with_name(file.name) for file in folder.iterdir()])
         except OSError as error:
             raise InputError(
                 f"{self.path.name} could not be saved as {goal.name!r}: {error.strerror or error}. "
@@ -319,6 +387,8 @@ class Artifact:
         tensors = self.tensors(args, kwargs)
         for value, tensor in zip(self.inputs, tensors, strict=True):
             runtime.check_input(value, tensor)
+        if self.signature:
+            runtime.check_names(self.inputs, tensors)
         return {
             value.name: runtime.array(tensor)
             for value, tensor in zip(self.inputs, tensors, strict=True)
@@ -339,8 +409,9 @@ class Artifact:
         """
         args, kwargs = tree_map_only(torch.Tensor, torch.Tensor.cpu, (args, kwargs))
         feeds = self.feeds(*args, **kwargs)
-        path = os.fspath(self.path.resolve())
-        return Entry(path, feeds, provider or self.provider, threads, options or Options())
+        path = os.fspath(self.unchanged.resolve())
+        on = provider or self.provider
+        return Entry(path, feeds, on, threads, options or Options(), stamp=self.stamp)
 
     def using(self, provider: str = "", **options: Any) -> Variant:
         """This file as another contestant of a race, with other session options.
@@ -413,21 +484,110 @@ class Variant:
         return f"{self.artifact.path.name} with {self.options}{where}"
 
 
-def _checked_target(path: Path) -> Path:
-    if path.suffix != ".onnx":
+def _as_torch_reads(
+    model: Any, args: tuple, kwargs: dict[str, Any]
+) -> tuple[tuple, dict[str, Any]]:
+    """A dict at the end of ``args`` holds the keyword arguments, unless ``kwargs`` does."""
+    if kwargs or not (args and isinstance(args[-1], dict)):
+        return args, kwargs
+    *args_, last = args
+    if isinstance(model, nn.Module) and all(isinstance(name, str) for name in last):
+        with suppress(TypeError):
+            parameters(model).bind(*args_, **last)
+            return tuple(args_), last
+    if isinstance(model, nn.Module):
         raise InputError(
-            f"The path {path.name!r} does not end in .onnx. Pass {path.name + '.onnx'!r}."
+            "export() reads a dict at the end of `args` as keyword arguments, as torch.onnx.export "
+            f"does, and forward{parameters(model)} does not take {', '.join(map(repr, last))}. "
+            "Append an empty dict to pass it as an argument: args=(value, {})."
         )
-    if not path.parent.is_dir():
+    return tuple(args_), last
+
+
+def _arguments(model: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(model, nn.Module):
+        return arguments(model, args, kwargs)
+    graph = capture(model)
+    return arguments(graph.model, *graph.example)
+
+
+@runtime_checkable
+class _Stream(Protocol):
+    """What torch.onnx.export still takes in place of a path, such as ``io.BytesIO``."""
+
+    def write(self, data: bytes, /) -> Any: ...
+
+
+@contextmanager
+def _target(model: Any, f: Any) -> Iterator[Path]:
+    """Where the file is to be; in a folder of its own, which goes if the export fails, for None."""
+    if f is not None and not isinstance(f, _Stream):
+        yield files.target(f)
+        return
+    folder = Path(tempfile.mkdtemp(prefix="onnx-workbench-"))
+    name = model.name if isinstance(model, Graph) else type(model).__name__
+    try:
+        yield folder / f"{name}.onnx"
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _opened(artifact: Artifact, session: Any, proto: onnx.ModelProto) -> Artifact:
+    """The artifact with what a call needs: it does not depend on what is at the path later."""
+    artifact.__dict__.update(session=session, inputs=_inputs(proto), outputs=_outputs(proto))
+    return artifact
+
+
+def _inputs(proto: onnx.ModelProto) -> tuple[runtime.Value, ...]:
+    known = {name for name, _, _ in weights(proto.graph)}
+    return runtime.values(value for value in proto.graph.input if value.name not in known)
+
+
+def _outputs(proto: onnx.ModelProto) -> tuple[runtime.Value, ...]:
+    return runtime.values(proto.graph.output)
+
+
+def _check_names(**given: Sequence[str] | None) -> None:
+    for option, names in given.items():
+        strings = not isinstance(names, str) and all(isinstance(name, str) for name in names or ())
+        if names is not None and (not strings or len(set(names)) != len(names)):
+            raise InputError(
+                f"`{option}` is {names!r}, and it takes a list of different names, such as ['x']."
+            )
+
+
+def _check_weights(model: Any, target: Path, external_data: bool | None) -> None:
+    """Tells before the work what cannot be written."""
+    program = model.program if isinstance(model, Graph) else model
+    module = isinstance(program, nn.Module)
+    tensors = program.state_dict() if module else program.state_dict
+    held = sum(value.nbytes for value in tensors.values() if isinstance(value, torch.Tensor))
+    if held > ONE_FILE_LIMIT and external_data is False:
         raise InputError(
-            f"The folder {str(path.parent)!r} of {path.name!r} does not exist. "
-            "Make it first, or pass a path in a folder that exists."
+            f"The weights take {size(held)}, and one file holds {size(ONE_FILE_LIMIT)} at most. "
+            "Leave `external_data` out: the weights then lie beside the file."
         )
-    if path.is_dir():
-        raise InputError(
-            f"{str(path)!r} is a folder, and a file is to be written there. Pass another name."
-        )
-    return path
+    if external_data or held > ONE_FILE_LIMIT:
+        _check_foreign(target, [target.with_name(f"{target.name}.data")])
+
+
+def _check_foreign(target: Path, made: Sequence[Path]) -> None:
+    """Raises InputError if a file stands there that holds no weights of the model at ``target``."""
+    for file in made:
+        if file != target and file.exists() and file.name not in _weights_at(target):
+            raise InputError(
+                f"{file.name!r} is in {str(file.parent)!r} already, and holds no weights of "
+                f"{target.name!r}. Move it away, or pass another path."
+            )
+
+
+def _weights_at(target: Path) -> tuple[str, ...]:
+    """The files of weights of the model that is at a path now."""
+    try:
+        return tuple(runtime.weight_files(reader.read(target, "export").model))
+    except (WorkbenchError, OSError):
+        return ()
 
 
 def _check_opset(opset: int | None) -> None:
@@ -466,21 +626,17 @@ def _check_translations(table: object, dynamo: bool) -> None:
 
 
 @contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """A path in a hidden folder beside ``target``; the folder is gone afterwards, come what may."""
-    folder: Path | None = None
+def _written(target: Path) -> Iterator[Path]:
+    """A path to write to, in a hidden folder; what is there at the end replaces ``target``."""
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.stem}-", dir=target.parent))
-        yield folder / target.name
+        with files.replacing(target) as folder:
+            yield folder / target.name
     except OSError as error:
         raise ExportError(
             f"{target.name} could not be written to {str(target.parent)!r}: "
             f"{error.strerror or error}. What was there before is still there.",
             "make room or get the right to write there, or pass another path.",
         ) from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -495,27 +651,49 @@ def _progress(total: int) -> Iterator[Callable[[str], None]]:
         yield step
 
 
-def _write(program: ONNXProgram, draft: Path) -> None:
+def _write(
+    program: ONNXProgram, draft: Path, external_data: bool | None, keep_as_inputs: bool
+) -> None:
     weights = sum(
         value.const_value.nbytes
         for value in program.model.graph.initializers.values()
         if value.const_value is not None
     )
-    program.save(draft, external_data=weights > ONE_FILE_LIMIT)
+    outside = weights > ONE_FILE_LIMIT if external_data is None else external_data
+    program.save(draft, external_data=outside, keep_initializers_as_inputs=keep_as_inputs)
 
 
-def _trace(
-    model: nn.Module | Graph,
+_TRACERS = (
+    "verbose",
+    "keep_initializers_as_inputs",
+    "do_constant_folding",
+    "custom_opsets",
+    "autograd_inlining",
+)
+"""Options that the old exporter alone reads."""
+
+
+def _traced(
+    model: Any,
     draft: Path,
     args: tuple,
     kwargs: dict[str, Any],
     opset: int | None,
-    dynamic: Mapping[str, Any],
+    dynamic_shapes: Any,
+    names: tuple[Sequence[str] | None, Sequence[str] | None],
+    rare: Mapping[str, Any],
 ) -> Signature:
-    assert isinstance(model, nn.Module)
+    """Write the file by the tracer. A name of ``input_names`` is that of the input."""
+    found = of_shapes(dynamic_shapes, arguments(model, args, kwargs), rest_of(model))
     with exporter.evaluating(model):
         with torch.no_grad():
             signature = Signature.of_call(model, args, kwargs, model(*args, **kwargs))
+        given = iter(names[0] or ())
+        inputs = tuple(
+            name if i in signature.baked_inputs else next(given, name)
+            for i, name in enumerate(signature.inputs)
+        )
+        signature = replace(signature, inputs=inputs)
         exporter.trace(
             model,
             draft,
@@ -523,14 +701,32 @@ def _trace(
             kwargs,
             opset=opset,
             inputs=signature.tensor_inputs,
-            axes=signature.axes(dynamic),
+            axes=signature.axes(found),
+            output_names=names[1],
+            **rare,
         )
     return signature
 
 
-def _check_file(draft: Path, asked: int | None) -> int:
-    """The opset of the file."""
-    proto = onnx.load(draft, load_external_data=False)
+def _check_numbers(model: Any, made: Artifact, args: tuple, kwargs: dict, got: int) -> None:
+    result = compare(answer(model, args, kwargs), made(*args, **kwargs))
+    if not result:
+        raise ExportError(
+            f"The file answers otherwise than the model: {result.worst.path} differs, "
+            f"{result.worst.said}.",
+            "leave verify=True out, and look for the first value that differs: "
+            "verify(model, onnx, args, values=True).",
+            step="verify",
+            got=got,
+        )
+
+
+def _check_file(draft: Path, asked: int | None) -> onnx.ModelProto:
+    """The model in the file, without large weights."""
+    try:
+        proto = reader.read(draft, "export", largest=1024).model
+    except LoadError as error:
+        raise ExportError(error.message, error.hint, step="check") from error
     got, foreign = opset_of(proto), mislabelled(proto)
     if asked is not None and got != asked:
         direction = "down" if asked < got else "up"
@@ -552,14 +748,14 @@ def _check_file(draft: Path, asked: int | None) -> int:
             step="check",
             got=got,
         ) from error
-    return got
+    return proto
 
 
 def _check_loads(
     draft: Path, provider: str, got: int, translated: ExportedProgram | None = None
-) -> None:
+) -> onnxruntime.InferenceSession:
     try:
-        runtime.open_session(draft, provider)
+        return runtime.open_session(draft, provider)
     except LoadError as error:
         said = error.message.replace(f"{draft.parent.name}{os.sep}", "")  # as it would be called
         raise ExportError(
@@ -598,16 +794,3 @@ def _dtypes(proto: onnx.ModelProto) -> dict[str, str]:
         for name, kind in kinds.items()
         if kind
     }
-
-
-def _publish(draft: Path, target: Path) -> Path:
-    if len(list(draft.parent.iterdir())) == 1:
-        draft.replace(target)
-        return target
-    folder = target.with_suffix("")
-    made = draft.parent.with_name(f"{draft.parent.name}-done")
-    draft.parent.replace(made)
-    if folder.exists():
-        folder.replace(draft.parent)  # _beside removes what stands there
-    made.replace(folder)
-    return folder / target.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
@@ -45,10 +46,11 @@ def door(function: Callable[P, R]) -> Callable[P, R]:
                     f"{name}() has no option `{old}`: torch's name for it is `{new}`. "
                     f"Write {name}(..., {new}=...)."
                 )
+        _check_options(name, lead, signature, options)
         try:
             bound = signature.bind(*given, **options)
         except TypeError as error:
-            _explain(name, lead, signature, given, options)
+            _check_positions(name, lead, given, options)
             raise TypeError(f"{name}(): {error}") from None
         bound.apply_defaults()
         bound.arguments["args"], bound.arguments["kwargs"] = _call(name, lead, bound.arguments)
@@ -59,6 +61,8 @@ def door(function: Callable[P, R]) -> Callable[P, R]:
 
 def _call(name: str, lead: str, given: Mapping[str, Any]) -> tuple[tuple, dict[str, Any]]:
     args, kwargs = given["args"], given["kwargs"]
+    if "f" in given:
+        _check_export(args)
     if kwargs is None:
         kwargs = {}
     if not (isinstance(kwargs, Mapping) and all(isinstance(key, str) for key in kwargs)):
@@ -69,20 +73,36 @@ def _call(name: str, lead: str, given: Mapping[str, Any]) -> tuple[tuple, dict[s
     return args if isinstance(args, tuple) else (args,), dict(kwargs)
 
 
-def _explain(
-    name: str, lead: str, signature: inspect.Signature, given: tuple, options: Mapping[str, Any]
-) -> None:
-    """Raises InputError where inputs of the model were passed one by one, or by keyword."""
-    known = signature.parameters
-    strange = {key: value for key, value in options.items() if key not in known}
-    tensors = [key for key, value in strange.items() if _is_tensor(value)]
-    if tensors:
+def _check_export(args: object) -> None:
+    """export() reads ``args`` as torch.onnx.export does: a tuple, or one tensor alone."""
+    if isinstance(args, (str, bytes, os.PathLike)):
         raise InputError(
-            f"{name}() has no option {tensors[0]!r}, and was given a tensor for it. Keyword "
-            f"arguments of the model are one dict: {name}({lead}, args, kwargs={{{tensors[0]!r}: "
-            "...})."
+            f"export() was given {args!r} as `args`. The inputs of the model come before the path, "
+            "as in torch.onnx.export: export(model, (x,), 'model.onnx')."
         )
-    if any(map(_is_tensor, given)) and not strange:
+    if isinstance(args, (list, dict)):
+        one = "kwargs={...}" if isinstance(args, dict) else "(x, y)"
+        raise InputError(
+            f"export() was given {_kind(args)} as `args`, which is a tuple of inputs. Write {one}, "
+            f"or (value,) if the model takes one {type(args).__name__}."
+        )
+
+
+def _check_options(
+    name: str, lead: str, signature: inspect.Signature, options: Mapping[str, Any]
+) -> None:
+    """Raises InputError for an input of the model that was passed by keyword."""
+    for key, value in options.items():
+        if key not in signature.parameters and _is_tensor(value):
+            raise InputError(
+                f"{name}() has no option {key!r}, and was given a tensor for it. Keyword arguments "
+                f"of the model are one dict: {name}({lead}, args, kwargs={{{key!r}: ...}})."
+            )
+
+
+def _check_positions(name: str, lead: str, given: tuple, options: Mapping[str, Any]) -> None:
+    """Raises InputError for inputs of the model that were passed one by one."""
+    if len(given) > 2 and any(map(_is_tensor, given)) and not options.keys() - _OLD.keys():
         raise InputError(
             f"{name}() takes the inputs of the model as one tuple, and was given {len(given)} "
             f"positional arguments. Write {name}({lead}, (x, y))."

@@ -406,7 +406,7 @@ class _Beside(fx.Interpreter):
     ) -> None:
         super().__init__(program.graph_module, garbage_collect_values=True)
         self.program, self.tolerance, self.grains = program, tolerance, Grains()
-        self.exposed = Exposed(artifact.path, artifact.proto, artifact.provider, feeds)
+        self.exposed = Exposed(artifact.unchanged, artifact.proto, artifact.provider, feeds)
         self.held: dict[fx.Node, tuple[str, torch.Tensor, torch.dtype | None]] = {}
         self.results: list[torch.Tensor] = []
         self.sizes: set[fx.Node] = set()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import InputError
+from .errors import InputError, LoadError
 
 
 def target(path: str | os.PathLike[str], suffix: str = "") -> Path:
@@ -71,6 +73,60 @@ def write(path: str | os.PathLike[str], content: str | bytes) -> Path:
             "Make room or get the right to write there, or pass another path."
         ) from error
     return file
+
+
+Mark = tuple[str, tuple[int, ...], bytes]
+"""Of a file: its path; size, inode and times; digest."""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What files were when they were read or written, so that a change of theirs is noticed.
+
+    >>> path = write(getfixture("tmp_path") / "a.txt", "hello")
+    >>> stamp = Stamp.of([path])
+    >>> stamp.check()
+    >>> _ = write(path, "other")
+    >>> stamp.check()
+    Traceback (most recent call last):
+        ...
+    onnx_workbench.errors.LoadError: 'a.txt' has changed since it was read or written.
+    What helps: load() it again, or export to another path.
+    """
+
+    marks: tuple[Mark, ...]
+
+    @classmethod
+    def of(cls, paths: Iterable[Path]) -> Stamp:
+        """The files as they are now."""
+        return cls(tuple((str(p.absolute()), _identity(p), _digest(p)) for p in paths))
+
+    def check(self) -> None:
+        """Raises LoadError if a file holds something else now, or is gone."""
+        for path, identity, digest in self.marks:
+            try:
+                same = _identity(path) == identity or _digest(path) == digest
+            except OSError as error:
+                raise _changed(path) from error
+            if not same:
+                raise _changed(path)
+
+
+def _changed(path: str) -> LoadError:
+    return LoadError(
+        f"{Path(path).name!r} has changed since it was read or written.",
+        "load() it again, or export to another path.",
+    )
+
+
+def _identity(path: str | Path) -> tuple[int, ...]:
+    at = Path(path).stat()
+    return at.st_size, at.st_ino, at.st_mtime_ns, at.st_ctime_ns
+
+
+def _digest(path: str | Path) -> bytes:
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "blake2b").digest()
 
 
 @contextmanager

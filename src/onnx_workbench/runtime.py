@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -96,6 +96,21 @@ def refused(path: Path, error: Exception) -> LoadError:
 def values(infos: Iterable[onnx.ValueInfoProto]) -> tuple[Value, ...]:
     """The inputs or outputs of a graph, in torch's words for a dtype."""
     return tuple(Value(info.name, _kind(info.type), _shape(info)) for info in infos)
+
+
+def check_names(values: Sequence[Value], tensors: Sequence[torch.Tensor]) -> None:
+    """Raises InputError unless each name of a dimension stands for one size in this call."""
+    known: dict[str, tuple[int, str]] = {}
+    for value, tensor in zip(values, tensors, strict=True):
+        for axis, (name, size) in enumerate(zip(value.shape, tensor.shape, strict=True)):
+            place = f"{value.name}.shape[{axis}]"
+            other, first = known.setdefault(str(name), (size, place))
+            if isinstance(name, str) and name.isidentifier() and other != size:
+                raise InputError(
+                    f"{first} is {other} and {place} is {size}, and both are {name!r} in the file: "
+                    "one name is one size. Pass tensors of one size there, or export with two "
+                    "names."
+                )
 
 
 def check_input(value: Value, tensor: object) -> None:

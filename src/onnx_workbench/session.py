@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .contestant import Panel, Prepared
 from .errors import LoadError
+from .files import Stamp
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,7 +94,8 @@ class Entry:
     when the GPU is done, and the bound buffers lie there.
 
     Raises:
-        LoadError: the provider is missing, or finds no device.
+        LoadError: the provider is missing, or finds no device; or the file is another than that
+            of the ``stamp``.
     """
 
     path: str
@@ -102,8 +104,10 @@ class Entry:
     threads: int = 1
     options: Options = field(default_factory=Options)
     panel: Panel | None = None
+    stamp: Stamp = field(default_factory=partial(Stamp, ()))
 
     def __call__(self) -> Prepared:
+        self.stamp.check()
         session = self._session()
         granted = session.get_session_options().intra_op_num_threads
         words = f", {self.options}"

@@ -42,34 +42,40 @@ def of_shapes(
     return _consistent(found, arguments)
 
 
-def of_dynamic_axes(
+def from_dynamic_axes(
     dynamic_axes: Any,
     arguments: Mapping[str, Any],
     input_names: Sequence[str] = (),
     output_names: Sequence[str] = (),
-) -> dict[str, list[Axes | None]]:
-    """The same from ``dynamic_axes``, which goes by the names of the file's inputs.
+) -> dict[str, Any]:
+    """``dynamic_axes``, which goes by the names of the file's inputs, as ``dynamic_shapes``.
 
-    >>> of_dynamic_axes({"input": [0], "y": [0]}, {"x": torch.ones(2)}, ["input"], ["y"])
-    {'x': [{0: DimHint(DYNAMIC)}]}
+    >>> from_dynamic_axes({"in": {0: "n"}, "out": [0]}, {"x": torch.ones(2)}, ["in"], ["out"])
+    {'x': {0: 'n'}}
     """
-    found: dict[str, list[Axes | None]] = {name: [] for name in arguments}
-    rest = {name: entry for name, entry in dynamic_axes.items() if name not in output_names}
-    names = iter(input_names)
-    for argument, value in arguments.items():
-        for path, leaf in zip(paths(value), pytree.tree_leaves(value), strict=True):
-            name = next(names, argument + path) if isinstance(leaf, torch.Tensor) else ""
-            entry = rest.pop(name, None)
-            if isinstance(entry, (list, tuple)):
-                entry = dict.fromkeys(entry, Dim.DYNAMIC)
-            found[argument].append(_axes(entry, leaf, name))
-    if rest:
+    if not isinstance(dynamic_axes, Mapping):
         raise InputError(
-            f"`dynamic_axes` names {', '.join(map(repr, rest))}, which is no input"
-            f"{' of `input_names`' if input_names else ''} and stands in no `output_names`. The "
-            f"arguments of this call are {', '.join(map(repr, arguments))}; name one of those."
+            f"`dynamic_axes` is {dynamic_axes!r}, and it takes a dict by name of an input. Write "
+            "{'x': {0: 'batch'}}."
         )
-    return _consistent(found, arguments)
+    rest = {name: entry for name, entry in dynamic_axes.items() if name not in output_names}
+    names, found = iter(input_names), {}
+    for argument, value in arguments.items():
+        leaves, spec = pytree.tree_flatten(value)
+        entries: list[Any] = []
+        for path, leaf in zip(paths(value), leaves, strict=True):
+            tensor = isinstance(leaf, torch.Tensor)
+            entry = rest.pop(next(names, argument + path), None) if tensor else None
+            listed = isinstance(entry, (list, tuple))
+            entries.append(dict.fromkeys(entry, Dim.DYNAMIC) if listed else entry)
+        found[argument] = nested(spec, iter(entries))
+    if rest:
+        inputs = ", ".join(map(repr, input_names or arguments))
+        raise InputError(
+            f"`dynamic_axes` names {', '.join(map(repr, rest))}, and the inputs are {inputs}. "
+            "Name one of those; name an output in `output_names`, too."
+        )
+    return found
 
 
 def for_torch(

@@ -191,12 +191,15 @@ def translate(
     axes: Sequence[Axes | None] = (),
     optimize: bool = True,
     translations: Translations | None = None,
+    names: tuple[Sequence[str] | None, Sequence[str] | None] = (None, None),
+    verbose: bool | None = False,
 ) -> ONNXProgram:
     """The translating half of ``torch.onnx.export(dynamo=True)``.
 
     ``axes`` names the dynamic dimensions of the graph's tensor inputs, one entry an input;
-    ``translations`` has an onnxscript function for an operator, before torch.onnx's own. The
-    graph that was translated, decomposed, is the ``exported_program`` of what comes back.
+    ``translations`` has an onnxscript function for an operator, before torch.onnx's own; ``names``
+    are those of the inputs and the outputs. The graph that was translated, decomposed, is the
+    ``exported_program`` of what comes back.
     """
     named = [axis or None for axis in axes] if any(axes) else None
     try:
@@ -204,7 +207,9 @@ def translate(
             onnx_program = torch.onnx.export(
                 _without_constants(program),
                 dynamo=True,
-                verbose=False,
+                verbose=verbose,
+                input_names=names[0],
+                output_names=names[1],
                 opset_version=opset,
                 dynamic_shapes=named,
                 optimize=optimize,
@@ -256,6 +261,7 @@ def trace(
     opset: int | None,
     inputs: Sequence[str],
     axes: Sequence[Axes | None],
+    **rare: Any,
 ) -> None:
     """``torch.onnx.export(dynamo=False)``: the TorchScript tracer, kept for comparison."""
     named = {name: axis for name, axis in zip(inputs, axes, strict=True) if axis}
@@ -267,10 +273,10 @@ def trace(
                 path,
                 kwargs=kwargs,
                 dynamo=False,
-                verbose=False,
                 opset_version=opset,
                 input_names=list(inputs),
                 dynamic_axes=named,
+                **rare,
             )
     except OSError:
         raise

@@ -87,13 +87,13 @@ def profile(
     feeds = artifact.feeds(*args, **(kwargs or {}))
     watch = Stopwatch(artifact.graph) if artifact.graph else None
     lap = partial(watch.lap, args, kwargs) if watch else None
-    rest = (level, threads, seconds)
+    rest, path = (level, threads, seconds), artifact.unchanged
     with thread_budget(threads):
         recording, plain, alone = runtime.run(
             lambda: (
                 artifact.file.call(recorded, artifact.proto, feeds, *rest)
                 if artifact.isolated
-                else recorded(artifact.path, artifact.proto, artifact.provider, feeds, *rest, lap)
+                else recorded(path, artifact.proto, artifact.provider, feeds, *rest, lap)
             ),
             feeds,
             artifact.path.name,
