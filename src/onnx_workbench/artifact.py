@@ -433,7 +433,10 @@ class Artifact:
         ops = ", ".join(f"{op} {count}" for op, count in sorted(self.operations.items()))
         rows = [("input", repr(value)) for value in self.inputs]
         rows += [("output", repr(value)) for value in self.outputs]
-        return f"{self._headline()}\n{table([*rows, ('nodes', ops)])}"
+        rows.append(("nodes", ops))
+        if self.graph and self.graph.specialized:
+            rows.append(("specialized", ", ".join(self.graph.specialized)))
+        return f"{self._headline()}\n{table(rows)}"
 
     def _headline(self) -> str:
         return (

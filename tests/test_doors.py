@@ -1,0 +1,314 @@
+"""torch's own call, with `torch.onnx` replaced by `ow`: what stands in people's code works."""
+
+import inspect
+import io
+import re
+import warnings
+
+import onnx
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+
+import onnx_workbench as ow
+from onnx_workbench.errors import CaptureError, ExportError, InputError
+
+X = torch.arange(12.0).reshape(3, 4)
+
+
+class Two(nn.Module):
+    def forward(self, x, y):
+        return x * 2, y + 1
+
+
+class Pair(nn.Module):
+    def forward(self, x, y):
+        return x + y
+
+
+class Nested(nn.Module):
+    def forward(self, pair, named, scale=2.0):
+        return pair[0] * scale + named["a"] + pair[1]
+
+
+class Varied(nn.Module):
+    def forward(self, *args):
+        return args[0] + args[1]
+
+
+class Masked(nn.Module):
+    def forward(self, ids, mask=None):
+        return ids if mask is None else ids * mask
+
+
+class Fixed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.ones(3, 4))
+
+    def forward(self, x):
+        return x + self.table
+
+
+def shapes(made):
+    return [list(value.shape) for value in made.inputs]
+
+
+# ---------------------------------------------------------------- the signature
+
+
+def test_export_takes_every_name_of_torch():
+    ours = inspect.signature(ow.export).parameters
+    options = set(ow.capturing.options.Options.__annotations__)
+    assert set(inspect.signature(torch.onnx.export).parameters) <= set(ours) | options
+    theirs = list(inspect.signature(torch.onnx.export).parameters)
+    assert list(ours)[:3] == theirs[:3]
+
+
+def test_every_default_of_torch_is_accepted(tmp_path):
+    parameters = inspect.signature(torch.onnx.export).parameters.values()
+    given = {p.name: p.default for p in parameters if p.name not in ("model", "args", "f")}
+    made = ow.export(nn.ReLU().eval(), (X,), tmp_path / "m.onnx", **given)
+    assert torch.equal(made(X), X.relu())
+
+
+@pytest.mark.parametrize("door", ["capture", "probe", "audit", "opsets", "watch"])
+def test_every_door_reads_the_call_alike(door):
+    names = list(inspect.signature(getattr(ow, door)).parameters)
+    assert names[1:3] == ["args", "kwargs"]
+
+
+# ---------------------------------------------------------------- torch's documentation, scripts
+
+CALLS = {
+    "one tensor": (nn.ReLU(), X, {}),
+    "a tuple": (Pair(), (X, X), {}),
+    "kwargs": (Masked(), (X,), {"kwargs": {"mask": X}}),
+    "a dict at the end": (Masked(), (X, {"mask": X}), {}),
+    "an empty dict at the end": (Nested(), ((X, X), {"a": X}, {}), {}),
+    "names": (Two(), (X, X), {"input_names": ["p", "q"], "output_names": ["r", "s"]}),
+    "fewer names": (Two(), (X, X), {"input_names": ["p"], "output_names": ["r"]}),
+    "opset": (nn.GELU(), (X,), {"opset_version": 18}),
+    "do_constant_folding": (nn.ReLU(), (X,), {"do_constant_folding": True}),
+    "export_params": (nn.ReLU(), (X,), {"export_params": True, "verbose": False}),
+    "dynamo": (nn.ReLU(), (X,), {"dynamo": True, "external_data": False, "optimize": False}),
+    "keep_initializers_as_inputs": (
+        nn.Linear(4, 2),
+        (X,),
+        {"keep_initializers_as_inputs": True},
+    ),
+    "verify": (nn.ReLU(), (X,), {"verify": True}),
+    "the old exporter": (
+        nn.ReLU(),
+        (X,),
+        {
+            "dynamo": False,
+            "opset_version": 17,
+            "input_names": ["in"],
+            "output_names": ["out"],
+            "dynamic_axes": {"in": {0: "batch"}, "out": {0: "batch"}},
+        },
+    ),
+}
+"""(model, args, options) of calls as torch's documentation and models' export scripts write them."""
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_of_torch_gives_a_file_that_answers_as_the_model(name, tmp_path):
+    model, args, options = CALLS[name]
+    made = ow.export(model.eval(), args, tmp_path / "m.onnx", **options)
+    args = args if isinstance(args, tuple) else (args,)
+    kwargs = options.get("kwargs", {})
+    if not kwargs and isinstance(args[-1], dict):
+        *args, kwargs = args
+    assert ow.verify(model, made, tuple(args), kwargs)
+    assert made.path == tmp_path / "m.onnx"
+    onnx.checker.check_model(str(made.path))
+
+
+SHAPES = {
+    "a dict of names": {"x": {0: "b"}, "y": {0: "b"}},
+    "a tuple": ({0: "b"}, {0: "b"}),
+    "a list": [{0: "b"}, {0: "b"}],
+    "Dim": ({0: Dim("b")}, {0: Dim("b")}),
+    "DYNAMIC": ({0: Dim.DYNAMIC}, {0: Dim.DYNAMIC}),
+    "AUTO": {"x": {0: Dim.AUTO}, "y": {0: Dim.AUTO}},
+    "every axis": (("b", None), ("b", None)),
+    "negative": {"x": {-2: "b"}, "y": {-2: "b"}},
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_dynamic_shapes_in_every_form(name, tmp_path):
+    made = ow.export(Pair().eval(), (X, X), tmp_path / "m.onnx", dynamic_shapes=SHAPES[name])
+    (rows, columns), other = shapes(made)
+    assert isinstance(rows, str)
+    assert (columns, other) == (4, [rows, 4])
+    assert torch.equal(made(X[:2], X[:2]), 2 * X[:2])
+
+
+def test_dynamic_shapes_of_nested_and_of_varied_arguments(tmp_path):
+    rows = {0: "n"}
+    model, args = Nested().eval(), ((X, X), {"a": X})
+    wanted = {"pair": (rows, rows), "named": {"a": rows}}
+    made = ow.export(model, (*args, {}), tmp_path / "m.onnx", dynamic_shapes=wanted)
+    assert shapes(made) == [["n", 4]] * 3
+    assert torch.equal(made((X[:1], X[:1]), {"a": X[:1]}), model((X[:1], X[:1]), {"a": X[:1]}))
+    varied = {"args": (rows, rows)}
+    made = ow.export(Varied().eval(), (X, X), tmp_path / "v.onnx", dynamic_shapes=varied)
+    assert shapes(made) == [["n", 4]] * 2
+
+
+def test_dynamic_axes_go_by_the_names_of_the_file(tmp_path):
+    axes = {"p": {0: "n"}, "q": [0], "r": {0: "n"}}
+    names = {"input_names": ["p", "q"], "output_names": ["r", "s"]}
+    made = ow.export(Two().eval(), (X, X), tmp_path / "m.onnx", dynamic_axes=axes, **names)
+    assert [value.name for value in (*made.inputs, *made.outputs)] == ["p", "q", "r", "s"]
+    assert shapes(made)[0] == ["n", 4]
+    assert isinstance(shapes(made)[1][0], str)
+
+
+def test_a_program_and_a_graph_stand_for_the_model(tmp_path):
+    program = torch.export.export(Pair(), (X, X), dynamic_shapes=({0: Dim("n")}, {0: Dim("n")}))
+    named = ({0: "rows"}, {0: "rows"})
+    made = ow.export(program, (X, X), tmp_path / "m.onnx", dynamic_shapes=named)
+    assert shapes(made) == [["rows", 4]] * 2
+    assert torch.equal(made(X[:1], X[:1]), 2 * X[:1])
+    graph = ow.capture(program)
+    assert ow.export(graph, f=tmp_path / "g.onnx").operations == made.operations
+
+
+def test_what_code_asks_of_an_onnx_program(tmp_path):
+    made = ow.export(nn.Linear(4, 2).eval(), (X,))
+    assert isinstance(made.model_proto, onnx.ModelProto)
+    assert isinstance(made.exported_program, torch.export.ExportedProgram)
+    assert torch.equal(made.save(tmp_path / "m.onnx")(X), made(X))
+
+
+def test_a_stream_takes_the_bytes():
+    stream = io.BytesIO()
+    ow.export(nn.ReLU().eval(), (X,), stream)
+    assert onnx.load_from_string(stream.getvalue()).graph.node[0].op_type == "Relu"
+
+
+@pytest.mark.parametrize(
+    ("option", "door"),
+    [("report", "audit"), ("profile", "profile"), ("dump_exported_program", "capture")],
+)
+def test_what_torch_writes_beside_the_file_names_the_door_that_does_it(option, door, tmp_path):
+    with pytest.warns(UserWarning, match=door) as caught:
+        ow.export(nn.ReLU().eval(), (X,), tmp_path / "m.onnx", **{option: True})
+    assert caught[0].filename == __file__
+    assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_a_file_that_answers_otherwise_is_not_kept_with_verify(tmp_path):
+    class Odd(nn.Module):
+        def forward(self, x):
+            return x + 1 if torch.compiler.is_exporting() else x
+
+    with pytest.raises(ExportError, match="answers otherwise"):
+        ow.export(Odd().eval(), (X,), tmp_path / "m.onnx", verify=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------- what is refused
+
+TRAIN = torch.onnx.TrainingMode.TRAINING
+REFUSED = {
+    "export_params": (X, {"export_params": False}, "export_params"),
+    "training": (X, {"training": TRAIN}, "training"),
+    "a list": ([X, X], {}, "tuple"),
+    "a dict": ({"x": X}, {}, "kwargs"),
+    "keywords that forward lacks": ((X, X, {"z": X}), {}, "'z'"),
+    "an opset that is written as another": ((X, X), {"opset_version": 9}, "opset 9"),
+    "an axis that is not there": ((X, X), {"dynamic_shapes": ({2: "b"}, None)}, "axis 2"),
+    "an axis below": ((X, X), {"dynamic_shapes": ({-3: "b"}, None)}, "axis -3"),
+    "an input that is not there": ((X, X), {"dynamic_shapes": {"z": {0: "b"}}}, "'z'"),
+    "too few entries": ((X, X), {"dynamic_shapes": ({0: "b"},)}, "1 entries"),
+    "another structure": ((X, X), {"dynamic_shapes": ([{0: "b"}], None)}, "x"),
+    "one name, two sizes": ((X, X[:2]), {"dynamic_shapes": ({0: "b"}, {0: "b"})}, "'b'"),
+    "two names, one size": ((X, X), {"dynamic_shapes": ({0: "a"}, {0: "b"})}, "'a' and 'b'"),
+    "another number": ((X, X), {"dynamic_shapes": ({0: 5}, None)}, "5"),
+    "a size of 0": ((X[:0], X[:0]), {"dynamic_shapes": ({0: "b"}, {0: "b"})}, "0"),
+    "no label": ((X, X), {"dynamic_shapes": ({0: 1.5}, None)}, "1.5"),
+    "axes of no input": ((X, X), {"dynamic_axes": {"z": {0: "b"}}}, "'z'"),
+    "misspelt for the old exporter": (
+        (X, X),
+        {"dynamo": False, "dynamic_shapes": {"z": {0: "b"}}},
+        "'z'",
+    ),
+    "a name twice": ((X, X), {"input_names": ["a", "a"]}, "input_names"),
+    "a name alone": ((X, X), {"input_names": "ab"}, "input_names"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_is_a_planned_error_and_leaves_no_file(name, tmp_path):
+    args, options, words = REFUSED[name]
+    with pytest.raises((InputError, CaptureError, ExportError), match=re.escape(words)):
+        ow.export(Pair().eval(), args, tmp_path / "m.onnx", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("label", ["n", Dim("n"), Dim.DYNAMIC])
+def test_a_dimension_that_is_demanded_and_frozen_raises_with_its_line(label, tmp_path):
+    with pytest.raises(CaptureError) as caught:
+        ow.export(Fixed().eval(), X, tmp_path / "m.onnx", dynamic_shapes={"x": {0: label}})
+    assert caught.value.line.text == "return x + self.table"
+
+
+def test_auto_may_specialize_and_the_repr_says_so(tmp_path):
+    graph = ow.capture(Fixed().eval(), X, dynamic_shapes={"x": {0: Dim.AUTO}})
+    assert "x.shape[0] = 3" in repr(graph)
+    assert "x.shape[0] = 3" in repr(ow.export(graph, f=tmp_path / "m.onnx"))
+
+
+def test_strict_is_tried_where_non_strict_fails_and_the_graph_says_which():
+    class Item(nn.Module):
+        def forward(self, x):
+            return x * float(x.mean())
+
+    graph = ow.capture(Item().eval(), X)
+    assert (graph.strict, ow.capture(Two(), (X, X)).strict) == (True, False)
+    assert "strict=True" in repr(graph)
+    with pytest.raises(CaptureError):
+        ow.capture(Item().eval(), X, strict=False)
+
+
+OLD = {
+    "a path in args": (lambda path: ow.export(nn.ReLU(), path, X), r"export\(model, \(x,\)"),
+    "dynamic": (lambda _: ow.capture(nn.ReLU(), X, dynamic={}), "dynamic_shapes="),
+    "opset": (lambda path: ow.export(nn.ReLU(), X, path, opset=18), "opset_version="),
+    "translations": (lambda _: ow.opsets(nn.ReLU(), X, translations={}), "custom_translation_"),
+    "two inputs": (lambda _: ow.capture(Pair(), X, X), r"capture\(model, \(x, y\)\)"),
+    "three inputs": (lambda _: ow.audit(Pair(), X, X, X), r"audit\(model, \(x, y\)\)"),
+    "two inputs of verify": (
+        lambda _: ow.verify(Pair(), Pair(), X, X),
+        r"verify\(a, b, \(x, y\)\)",
+    ),
+    "a keyword": (lambda _: ow.probe(Pair(), X, y=X), "kwargs="),
+    "a keyword of export": (lambda path: ow.export(Pair(), X, path, y=X), "kwargs="),
+}
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_a_call_of_the_first_version_is_told_the_new_one(name, tmp_path):
+    call, words = OLD[name]
+    with pytest.raises(InputError, match=words):
+        call(str(tmp_path / "m.onnx"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("door", [ow.export, ow.capture, ow.audit, ow.probe, ow.opsets])
+def test_a_mistyped_option_is_a_type_error(door):
+    with pytest.raises(TypeError, match="dinamic_shapes"):
+        door(nn.ReLU().eval(), (X,), dinamic_shapes=None)
+
+
+def test_a_model_in_training_mode_is_exported_in_eval_mode(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = ow.export(nn.Dropout(0.5), (X,), tmp_path / "m.onnx")
+    assert torch.equal(made(X), X)
