@@ -111,7 +111,7 @@ CALLS = {
         },
     ),
 }
-"""(model, args, options) of calls as torch's documentation and models' export scripts write them."""
+"""(model, args, options), as torch's documentation and models' export scripts write them."""
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -183,7 +183,7 @@ def test_what_code_asks_of_an_onnx_program(tmp_path):
     made = ow.export(nn.Linear(4, 2).eval(), (X,))
     assert isinstance(made.model_proto, onnx.ModelProto)
     assert isinstance(made.exported_program, torch.export.ExportedProgram)
-    assert torch.equal(made.save(tmp_path / "m.onnx")(X), made(X))
+    assert torch.equal(ow.load(made.save(tmp_path / "m.onnx"))(X), made(X))
 
 
 def test_a_stream_takes_the_bytes():
