@@ -40,15 +40,16 @@ def misstated(
     sizes = {
         name: size
         for value, tensor in zip(inputs, given, strict=False)
-        for name, size in zip(value.shape, tensor.shape, strict=False)
+        for name, size in zip(value.shape or (), tensor.shape, strict=False)
         if isinstance(name, str)
     }
     for value, result in zip(outputs, results, strict=False):
         if not isinstance(result, torch.Tensor) or result.is_complex():
             continue
+        if value.shape is None:
+            continue
         want = [computed(size, sizes) for size in value.shape]
-        unranked = not value.shape and result.dim()  # ONNX Runtime says so of an unknown rank
-        if unranked or (len(want) == result.dim() and _fits(want, result.shape)):
+        if len(want) == result.dim() and _fits(want, result.shape):
             continue
         return f"{value!r}".replace(" ", " is declared ", 1) + (
             f" and comes out as {shaped(result.dtype, result.shape)}"
