@@ -132,8 +132,8 @@ def test_what_cannot_be_weighed_is_told():
     with pytest.raises(InputError) as caught:
         weigh({}, 1)
     assert str(caught.value) == (
-        "weigh() was given 0 contestants and times=5; it takes one of each or more. Write "
-        'weigh({"PyTorch": model, "ONNX Runtime": onnx}, x).'
+        "weigh takes a dict of name -> callable, and got nothing to race. "
+        'Write weigh({"PyTorch": model, "ONNX Runtime": artifact}, x).'
     )
     lock = threading.Lock()
     with pytest.raises(InputError) as caught:

@@ -563,7 +563,7 @@ def test_every_kernel_has_a_line_at_every_level(tmp_path, level):
     assert spots.unattributed == 0
     assert spots.rules["unattributed"] == 0
     assert spots.level == level
-    if level == "none":
+    if level == "off":
         assert spots.rules["name"] == 1
 
 
@@ -737,7 +737,7 @@ def test_torchs_threads_are_put_back(tmp_path):
     [
         (
             {"level": "max"},
-            "`level` is 'max', and it takes one of 'none', 'basic', 'extended', 'all': how far "
+            "`level` is 'max', and it takes one of 'off', 'basic', 'extended', 'all': how far "
             "ONNX Runtime may optimise the graph before it runs.",
         ),
         ({"threads": 0}, "threads is 0; it must be a whole number of 1 or more."),

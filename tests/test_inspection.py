@@ -502,6 +502,49 @@ def test_the_exit_code_is_2_for_a_wrong_command(factory, said, capsys):
     assert capsys.readouterr().err.startswith(said)
 
 
+def test_a_factory_that_exits_or_returns_an_option_that_is_none_is_a_wrong_command(
+    tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "shop.py").write_text(
+        "import torch, sys\nmodel, call = torch.nn.ReLU().eval(), (torch.ones(2),)\n"
+        "def ends(): sys.exit(0)\n"
+        "def mistyped(): return model, call, {'dynamic_shape': {}}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("ends", "mistyped"):
+        assert skipping(f"shop:{name}") == 2
+        assert f"shop:{name}" in capsys.readouterr().err
+
+
+class Interrupts(nn.Module):
+    """Ctrl-C in the call of that number."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.left = at
+
+    def forward(self, x):
+        if not torch.compiler.is_compiling():
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+        return x * 2
+
+
+@pytest.mark.parametrize("at", [1, 40])
+def test_ctrl_c_ends_an_audit(at):
+    skip = {stage.name for stage in stages.STAGES} - {"model", "capture", "export", "latency"}
+    with pytest.raises(KeyboardInterrupt):
+        audit(Interrupts(at).eval(), torch.ones(2), skip=skip)
+
+
+def test_ctrl_c_in_the_terminal_is_no_finding(tmp_path, monkeypatch, capsys):
+    (tmp_path / "stopped.py").write_text("def make(): raise KeyboardInterrupt\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert skipping("stopped:make") == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
 def test_the_command_is_there():
     done = subprocess.run(
         [sys.executable, "-m", "onnx_workbench", "audit", "--help"],

@@ -81,8 +81,8 @@ def clock(monkeypatch):
     return Clock(monkeypatch)
 
 
-def quick(contestants, *args, seconds=0.1, **kwargs):
-    return race(contestants, args, kwargs, quick=True, seconds=seconds)
+def quick(contestants, *args, seconds=0.1, **options):
+    return race(contestants, args, quick=True, seconds=seconds, **options)
 
 
 def sanitised(report: str) -> str:
@@ -1092,7 +1092,7 @@ def test_an_interrupt_while_a_worker_takes_its_contestant_in_ends_it(pids, monke
 
     monkeypatch.setattr(Worker, "_post", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        Worker(b"", threads=1)
+        Worker(b"a contestant", threads=1)
     assert not any(map(alive, pids))
 
 

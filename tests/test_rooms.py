@@ -15,7 +15,7 @@ PACKAGE = Path(onnx_workbench.__file__).parent
 FLOORS = (
     {"errors", "text", "contestant", "progress", "tabled", "trial", "proto", "wire"},
     {"reader", "files"},
-    {"calls", "source", "runtime", "figures", "stack", "session"},
+    {"calls", "checks", "source", "runtime", "figures", "stack", "session"},
     {"capturing", "frames", "notes", "exposed", "racing"},
     {"agreement", "viewer", "costs", "isolated"},
     {"artifact", "causes"},

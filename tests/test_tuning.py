@@ -49,7 +49,9 @@ def raced(monkeypatch):
         speed = outcomes.get(len(calls), outcomes)
         load = outcomes.get("load", 0.0)
         speeds = {name: speed.get(name, 1.0) for name in entrants}
-        return race_of(speeds, outcomes["cores"], threads=threads, load=load, matters=matters)
+        stopped = len(calls) == outcomes.get("Ctrl-C in race")
+        told = {"threads": threads, "load": load, "matters": matters, "interrupted": stopped}
+        return race_of(speeds, outcomes["cores"], **told)
 
     monkeypatch.setattr(tuning, "race", pretend)
     return calls, outcomes
@@ -145,6 +147,17 @@ def test_the_plot_and_the_records_hold_the_same(relu, raced):
     names = [label.get_text().replace("\n", " ") for label in found.plot().get_yticklabels()]
     assert names == [record["change"] for record in found.records()]
     assert found.records()[5]["verdict"] == "faster"
+
+
+@pytest.mark.parametrize(("at", "races"), [(1, 1), (2, 2), (3, 3)])
+def test_ctrl_c_ends_it_and_is_said_in_the_result(relu, raced, at, races):
+    raced[1].update({"cores": 2, "IOBinding": 1.4, "together": 1.4, "Ctrl-C in race": at})
+    raced[1].update({"2 threads, IOBinding": 2.0})
+    found = tune(relu, X)
+    assert (found.interrupted, len(found.races)) == (True, races)
+    assert repr(found).startswith("Tuning, interrupted: what was measured until then: ")
+    assert found.setting.threads == 1
+    assert found.setting.options.bound == (at == 3), "only what a whole race confirmed"
 
 
 def test_what_is_no_artifact_is_told():

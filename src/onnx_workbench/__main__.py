@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import sys
 from functools import reduce
 from typing import Any
 
-from .errors import InputError
+from .errors import InputError, WorkbenchError
 
 
 def main(words: list[str] | None = None) -> int:
@@ -31,9 +32,12 @@ def main(words: list[str] | None = None) -> int:
     audit.add_argument("--skip", nargs="*", default=[], metavar="STAGE", help="stages to leave out")
     try:
         return _audit(options.parse_args(words))
-    except InputError as error:
+    except WorkbenchError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted: there is no report", file=sys.stderr)
+        return 130
 
 
 def _audit(asked: argparse.Namespace) -> int:
@@ -45,7 +49,11 @@ def _audit(asked: argparse.Namespace) -> int:
     if asked.bundle:
         bundle.target(asked.bundle)
     model, args, options = _made(asked.factory)
-    report = audit(model, args, **{**options, "skip": asked.skip})
+    try:
+        inspect.signature(audit).bind(model, args, **options)
+    except TypeError as error:
+        raise InputError(f"The factory {asked.factory!r} returned options: {error}.") from error
+    report = audit(model, args, **{**options, "skip": {*options.get("skip", ()), *asked.skip}})
     print(report)
     if asked.report:
         report.save(asked.report)
@@ -61,7 +69,7 @@ def _made(name: str) -> Any:
     try:
         factory: Any = reduce(getattr, path.split("."), importlib.import_module(module))
         made = factory()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"The factory {name!r} cannot be called: {type(error).__name__}: {error}. "
             "Pass package.module:function, of a function that takes no argument."

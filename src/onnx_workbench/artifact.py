@@ -39,7 +39,7 @@ from .isolated import TIMEOUT, File
 from .proto import mislabelled, opset_of, strip, tensors_of, weight_bytes, weights
 from .session import Entry, Options, call_of
 from .source import Line, user_line
-from .text import plural, size, table
+from .text import kind_of, plural, size, table
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -605,7 +605,7 @@ def _check_translations(table: object, dynamo: bool) -> None:
         return
     if not isinstance(table, Mapping):
         raise InputError(
-            f"`custom_translation_table` is a {type(table).__name__}, and it takes a dict: torch "
+            f"`custom_translation_table` is {kind_of(table)}, and it takes a dict: torch "
             "operator -> onnxscript function. Write {torch.ops.demo.swishy.default: swishy}."
         )
     if not dynamo:

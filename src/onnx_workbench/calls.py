@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from .errors import InputError
+from .text import kind_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -67,7 +68,7 @@ def _call(name: str, lead: str, given: Mapping[str, Any]) -> tuple[tuple, dict[s
         kwargs = {}
     if not (isinstance(kwargs, Mapping) and all(isinstance(key, str) for key in kwargs)):
         raise InputError(
-            f"{name}() was given {_kind(kwargs)} as `kwargs`, which takes a dict by name. "
+            f"{name}() was given {kind_of(kwargs)} as `kwargs`, which takes a dict by name. "
             f"Several arguments of the model are one tuple: {name}({lead}, (x, y))."
         )
     return args if isinstance(args, tuple) else (args,), dict(kwargs)
@@ -83,8 +84,8 @@ def _check_export(args: object) -> None:
     if isinstance(args, (list, dict)):
         one = "kwargs={...}" if isinstance(args, dict) else "(x, y)"
         raise InputError(
-            f"export() was given {_kind(args)} as `args`, which is a tuple of inputs. Write {one}, "
-            f"or (value,) if the model takes one {type(args).__name__}."
+            f"export() was given {kind_of(args)} as `args`, which is a tuple of inputs. Write "
+            f"{one}, or (value,) if the model takes one {type(args).__name__}."
         )
 
 
@@ -111,8 +112,3 @@ def _check_positions(name: str, lead: str, given: tuple, options: Mapping[str, A
 
 def _is_tensor(value: object) -> bool:
     return hasattr(value, "shape") and hasattr(value, "dtype")
-
-
-def _kind(value: object) -> str:
-    name = type(value).__name__
-    return f"{'an' if name[:1] in 'AEIOUaeiou' else 'a'} {name}"

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import figures, progress, text
+from . import checks, figures, progress, text
 from .calls import door
 from .errors import InputError
 from .racing.bench import Entry
-from .racing.race import entry_of
+from .racing.race import check, entry_of
 from .racing.report import reason
 from .racing.worker import Worker, WorkerError, packed
 from .tabled import Tabled
@@ -166,12 +166,9 @@ def weigh(
     >>> list(costs.records()[0])
     ['contestant', 'load', 'first', 'later', 'peak']
     """
-    if not contestants or times < 1:
-        count = text.plural(len(contestants), "contestant")
-        raise InputError(
-            f"weigh() was given {count} and times={times}; it takes one of each or more. "
-            'Write weigh({"PyTorch": model, "ONNX Runtime": onnx}, x).'
-        )
+    threads, times = checks.threads(threads), checks.whole("times", times)
+    checks.whole("seed", seed, least=0)
+    check("weigh", contestants)
     payloads = {
         name: _sendable(name, entry_of(fn, args, kwargs or {}, threads))
         for name, fn in contestants.items()

@@ -40,7 +40,7 @@ from .lines.folding import key_of
 from .lines.lineage import Lineage
 from .proto import sites
 from .source import Line, told, user_line
-from .text import plural, shaped, table
+from .text import kind_of, plural, shaped, table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -157,7 +157,7 @@ def verify(
 def _answer(name: str, function: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any]) -> Any:
     if not callable(function):
         raise InputError(
-            f"verify() was given a {type(function).__name__} as {name!r}, and it takes two "
+            f"verify() was given {kind_of(function)} as {name!r}, and it takes two "
             "callables and their arguments: verify(model, artifact, x)."
         )
     try:
@@ -373,7 +373,7 @@ def _verdict(step: Step, largest: bool) -> str:
 def _check_graph(b: object) -> None:
     if not isinstance(b, Artifact):
         raise InputError(
-            f"verify(values=True) was given a {type(b).__name__} as 'b', and it looks into an "
+            f"verify(values=True) was given {kind_of(b)} as 'b', and it looks into an "
             "artifact. Pass what export() returned: verify(model, artifact, x, values=True)."
         )
     if b.translated is None:

@@ -52,6 +52,31 @@ Make it first, or pass a path in a folder that exists.
     return file
 
 
+def existing(path: str | os.PathLike[str]) -> Path:
+    """The path of a file to be read.
+
+    Raises:
+        InputError: no path, or no file there.
+
+    >>> existing(None)
+    Traceback (most recent call last):
+    onnx_workbench.errors.InputError: None is no path of a file. Pass one as a string or a Path.
+    """
+    try:
+        file = Path(path)
+        there = file.is_file()
+    except (TypeError, ValueError, OSError) as error:
+        raise InputError(
+            f"{path!r:.200} is no path of a file. Pass one as a string or a Path."
+        ) from error
+    if not there:
+        raise InputError(
+            f"There is no file {file.name!r:.200} in {str(file.parent)!r:.200}. "
+            "Pass the path of one that exists."
+        )
+    return file
+
+
 def write(path: str | os.PathLike[str], content: str | bytes) -> Path:
     """Put ``content`` (text as UTF-8) at ``path``, whole or not at all, and return the path.
 

@@ -17,7 +17,7 @@ import torch
 from . import reader
 from .errors import InputError, LoadError, RunError, WorkbenchError, refused_by_machine
 from .proto import dims_of, dtype_name, mislabelled, tensors_of
-from .text import shaped
+from .text import kind_of, shaped
 
 if TYPE_CHECKING:
     import onnx
@@ -117,8 +117,13 @@ def check_input(value: Value, tensor: object) -> None:
     """Raises InputError unless ONNX Runtime would take ``tensor`` for ``value`` as it is."""
     if not isinstance(tensor, torch.Tensor):
         raise InputError(
-            f"The input {value.name!r} is a {type(tensor).__name__}, and the file takes {value!r}. "
+            f"The input {value.name!r} is {kind_of(tensor)}, and the file takes {value!r}. "
             "Pass a torch.Tensor."
+        )
+    if tensor.layout is not torch.strided:
+        raise InputError(
+            f"The input {value.name!r} is a sparse tensor ({tensor.layout}), and the file takes a "
+            "dense one. Pass it with .to_dense()."
         )
     if tensor.device.type != "cpu":
         raise InputError(

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from .contestant import Panel, Prepared
-from .errors import LoadError
+from .errors import InputError, LoadError
 from .files import Stamp
 
 if TYPE_CHECKING:
@@ -23,12 +23,22 @@ _TIMED = {
     "run": "session.run: NumPy in and out, no copies from or to tensors",
     "run_with_ort_values": "run_with_ort_values: NumPy lacks a dtype of this call; no copies",
 }
-_LEVELS = {
+LEVELS = {
     "off": "ORT_DISABLE_ALL",
     "basic": "ORT_ENABLE_BASIC",
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
 }
+"""How far ONNX Runtime optimises a graph before it runs it -> ONNX Runtime's own word."""
+
+
+def check_level(level: object) -> None:
+    """Raises InputError unless ``level`` is one of :data:`LEVELS`."""
+    if level not in LEVELS if isinstance(level, str) else True:
+        raise InputError(
+            f"`level` is {level!r:.80}, and it takes one of {', '.join(map(repr, LEVELS))}: how "
+            "far ONNX Runtime may optimise the graph before it runs."
+        )
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,12 @@ class Options:
     parallel: bool = False
     bound: bool = False
 
+    def __post_init__(self) -> None:
+        check_level(self.level)
+        for name in ("spinning", "arena", "parallel", "bound"):
+            if not isinstance(given := getattr(self, name), bool):
+                raise InputError(f"`{name}` is {given!r:.80}, and it takes True or False.")
+
     def __repr__(self) -> str:
         words = {
             f"graph optimisation {self.level}": self.level != "all",
@@ -73,7 +89,7 @@ class Options:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = threads if self.parallel else 1
         options.graph_optimization_level = getattr(
-            onnxruntime.GraphOptimizationLevel, _LEVELS[self.level]
+            onnxruntime.GraphOptimizationLevel, LEVELS[self.level]
         )
         options.enable_cpu_mem_arena = self.arena
         if self.parallel:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import itertools
 import linecache
 import os
 import re
@@ -351,3 +353,13 @@ def _running() -> frozenset[str]:
     )
     cells = (file for file in [*linecache.cache] if is_cell(file))
     return frozenset(file for file in (*modules, *cells) if isinstance(file, str))
+
+
+def depth_of_caller() -> int:
+    """How many frames up the code stands that called this package."""
+    ours = (_PACKAGE, contextlib.__file__)
+    frames = itertools.takewhile(
+        lambda frame: frame.filename.startswith(ours),
+        itertools.islice(inspect.stack(context=0), 1, None),
+    )
+    return 1 + sum(1 for _ in frames)

@@ -36,6 +36,16 @@ def about(value: float) -> str:
     return f"{float(f'{value:.2g}'):,.12g}"
 
 
+def kind_of(value: object) -> str:
+    """The kind of a value with its article.
+
+    >>> kind_of(1), kind_of([]), kind_of(KeyError())
+    ('an int', 'a list', 'a KeyError')
+    """
+    name = type(value).__name__
+    return f"{'an' if name[:1] in 'AEIOUaeiou' else 'a'} {name}"
+
+
 def plural(count: int, noun: str) -> str:
     """
     >>> plural(1, "node"), plural(1200, "node")

@@ -64,14 +64,22 @@ class Tuning(Tabled):
         return self.setting != Setting(self.setting.artifact)
 
     @property
+    def interrupted(self) -> bool:
+        """Ctrl-C ended the last race; what it measured until then decides nothing."""
+        return self.races[-1].conditions.interrupted
+
+    @property
     def finding(self) -> str:
         """What to set, and what it gives; or that the defaults stand."""
+        if self.interrupted and not self:
+            return "interrupted before anything was surely faster than the defaults"
         if not self:
             if won := _won(self.races[0]):
                 return f"the defaults stand: raced again, {' and '.join(won)} did not hold"
             least = f"{100 * self.races[0].conditions.matters:g} %"
             return f"the defaults stand: no change is surely faster by more than {least}"
-        held = [race.finding for race in self.races[1:] if _won(race)]
+        whole = [race for race in self.races[1:] if not race.conditions.interrupted]
+        held = [race.finding for race in whole if _won(race)]
         return "\n".join([repr(self.setting), *held])
 
     def ratios(self) -> dict[str, Ratio]:
@@ -97,7 +105,8 @@ class Tuning(Tabled):
             for name, r in self.ratios().items()
         ]
         table = text.table(rows, _HEADER, right=[1, 2])
-        return f"Tuning: {self.finding}\n{table}\n\n{text.table(self._facts())}"
+        state = ", interrupted: what was measured until then" * self.interrupted
+        return f"Tuning{state}: {self.finding}\n{table}\n\n{text.table(self._facts())}"
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         at = self.races[0].conditions
@@ -132,6 +141,8 @@ def tune(
         matters: the least difference that counts, as a fraction.
         seed: of every random order.
 
+    Ctrl-C ends it with what was measured until then, and the result says so.
+
     Raises:
         InputError: this is no Artifact, or the inputs do not fit it.
 
@@ -141,7 +152,7 @@ def tune(
     """
     if not isinstance(artifact, Artifact):
         raise InputError(
-            f"tune() was given a {type(artifact).__name__}, and it takes an Artifact: session "
+            f"tune() was given {text.kind_of(artifact)}, and it takes an Artifact: session "
             "options are ONNX Runtime's. Pass what export() or load() returns."
         )
 
@@ -157,18 +168,18 @@ def tune(
                 seed=seed,
             )
         )
-        return _won(races[-1])
+        return [] if races[-1].conditions.interrupted else _won(races[-1])
 
-    artifact.feeds(
-        *args, **(kwargs or {})
-    )  # inputs that do not fit are told before anything is started
+    artifact.feeds(*args, **(kwargs or {}))  # told before anything is started
     best, races = Setting(artifact), list[Race]()
     changes = {repr(change): change for change in CHANGES}
     singles = {name: Setting(artifact, change) for name, change in changes.items()}
     if won := race_of({DEFAULT: best, **singles}):
         wish = Setting(artifact, _together([changes[name] for name in reversed(won)]))
         best = wish if race_of({DEFAULT: best, TUNED: wish}) else best
-    if pools := _pools(best, races[0].conditions.cores):
+    stopped = races[-1].conditions.interrupted
+    pools = {} if stopped else _pools(best, races[0].conditions.cores)
+    if pools:
         most = max(pool.threads for pool in pools.values())
         if won := race_of({ALONE: best, **pools}, threads=most):
             best = pools[won[0]]

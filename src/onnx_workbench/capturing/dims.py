@@ -11,6 +11,7 @@ import torch.utils._pytree as pytree
 from torch.export import Dim
 
 from ..errors import InputError
+from ..text import kind_of
 
 Axes = dict[int, Any]
 """The dynamic dimensions of a tensor: ``{0: "batch"}``, a Dim or one of its hints for a name."""
@@ -156,7 +157,7 @@ def _of_leaves(entry: Any, value: Any, path: str) -> Iterator[Axes | None]:
         entries = dict(zip(keys, entry, strict=True))
     else:
         raise InputError(
-            f"`dynamic_shapes` has {entry!r} for {path!r}, which is a {type(value).__name__} of "
+            f"`dynamic_shapes` has {entry!r} for {path!r}, which is {kind_of(value)} of "
             f"{len(children)}: {', '.join(map(repr, keys))}. Give each an entry such as "
             "{0: 'batch'}, or None."
         )

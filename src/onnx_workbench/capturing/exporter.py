@@ -13,7 +13,6 @@ import copy
 import enum
 import inspect
 import io
-import itertools
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +29,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.onnx import ONNXProgram
 
 from ..errors import TrainingModeWarning
-from ..source import is_users
+from ..source import depth_of_caller, is_users
 from .reasons import untranslated
 from .traces import recurrent_lengths, through_helpers
 from .translations import shared_table
@@ -317,7 +316,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             f"{name} is in training mode. It is used in eval mode here and put back as it was; "
             f"call {name.lower()}.eval() yourself to silence this warning.",
             TrainingModeWarning,
-            stacklevel=_depth_of_caller(),
+            stacklevel=depth_of_caller(),
         )
     try:
         try:
@@ -335,16 +334,6 @@ def trains(model: nn.Module) -> bool:
     """Whether it is in training mode. An exported module has none: its graph was captured in one,
     and its ``eval()`` raises."""
     return model.training and not (isinstance(model, fx.GraphModule) and "eval" in vars(model))
-
-
-def _depth_of_caller() -> int:
-    """How many frames up the code stands that called this package."""
-    ours = (str(Path(__file__).parents[1]), contextlib.__file__)
-    frames = itertools.takewhile(
-        lambda frame: frame.filename.startswith(ours),
-        itertools.islice(inspect.stack(context=0), 1, None),
-    )
-    return 1 + sum(1 for _ in frames)
 
 
 @contextlib.contextmanager
@@ -369,7 +358,7 @@ def quiet() -> Iterator[None]:
     for warning in heard:
         said = str(warning.message)
         if "assigned during export" in said and "_flat_weights" not in said:  # torch.nn's own
-            warnings.warn(warning.message, warning.category, stacklevel=_depth_of_caller())
+            warnings.warn(warning.message, warning.category, stacklevel=depth_of_caller())
         elif is_users(warning.filename):
             warnings.warn_explicit(
                 warning.message, warning.category, warning.filename, warning.lineno

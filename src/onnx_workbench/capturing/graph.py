@@ -16,10 +16,11 @@ import torch.utils._pytree as pytree
 from torch import fx, nn
 from torch.export import Dim, ExportedProgram
 
+from .. import checks
 from ..calls import door
 from ..errors import CaptureError, InputError
 from ..source import Line, told, user_line
-from ..text import html_table, plural, shaped, table
+from ..text import html_table, kind_of, plural, shaped, table
 from . import exporter
 from .dims import Axes, demanded, for_torch, name_of, of_shapes, opened, relaxed
 from .guards import Guard, listening
@@ -97,20 +98,16 @@ def check_module(name: str, model: object) -> None:
     """Raises InputError unless torch.export could capture ``model``."""
     if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
         raise InputError(
-            f"{name}() was given a {type(model).__name__}, whose Python code torch.jit has "
+            f"{name}() was given {kind_of(model)}, whose Python code torch.jit has "
             "replaced: it is a ScriptModule or ScriptFunction.",
             "Pass the eager module that it was made from.",
         )
     if not isinstance(model, nn.Module):
         raise InputError(
-            f"{name}() was given a {type(model).__name__}, and it takes a torch.nn.Module. "
+            f"{name}() was given {kind_of(model)}, and it takes a torch.nn.Module. "
             "Put the function into the forward() of a module, or pass the module itself."
         )
-    if "_parameters" not in vars(model):
-        raise InputError(
-            f"{name}() was given a {type(model).__name__} whose __init__ does not call "
-            "super().__init__(). Call it first there: torch.nn.Module keeps its tensors in it."
-        )
+    checks.module(name, model)
 
 
 def _program(

@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
 from ..errors import InputError
+from ..text import kind_of
 from .dims import Axes, nested, paths
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -120,7 +121,7 @@ class Signature:
                     "again with this one, or make the argument a tensor."
                 )
         return [
-            leaf if isinstance(leaf, torch.Tensor) else torch.tensor(leaf)
+            _as_tensor(leaf, self.inputs[i])
             for i, leaf in enumerate(leaves)
             if i not in self.baked_inputs
         ]
@@ -241,3 +242,15 @@ def _structure(spec: pytree.TreeSpec) -> str:
     args, kwargs = nested(spec, iter(["tensor"] * spec.num_leaves))
     parts = [repr(arg) for arg in args] + [f"{name}={value!r}" for name, value in kwargs.items()]
     return f"({', '.join(parts)})".replace("'tensor'", "tensor")
+
+
+def _as_tensor(leaf: Any, name: str) -> torch.Tensor:
+    if isinstance(leaf, torch.Tensor):
+        return leaf
+    if isinstance(leaf, (bool, int, float, complex)):
+        return torch.tensor(leaf)
+    advice = "Pass torch.from_numpy(array)." if hasattr(leaf, "__array__") else "Pass that."
+    raise InputError(
+        f"The argument {name!r} is {kind_of(leaf)}, and the model takes a tensor or a number "
+        f"there. {advice}"
+    )

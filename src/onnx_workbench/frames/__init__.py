@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from .. import checks
 from ..calls import door
 from ..errors import CaptureError, InputError
 from ..source import Line, line_at, lines, nearest, user_line
-from ..text import html_table, plural, shaped, table
+from ..text import html_table, kind_of, plural, shaped, table
 from .bytecode import Bytecode, read
 from .dynamo import Listener, Names, Record
 
@@ -79,9 +80,16 @@ def watch(f: Callable[..., Any], args: Any = (), kwargs: dict[str, Any] | None =
         )
     if not callable(f):
         raise InputError(
-            f"watch() was given a {type(f).__name__}, and it takes a function or a "
+            f"watch() was given {kind_of(f)}, and it takes a function or a "
             "torch.nn.Module. Pass the function itself and its arguments behind it: watch(f, x)."
         )
+    if isinstance(f, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+        raise InputError(
+            f"watch() was given {kind_of(f)}, which TorchScript runs without Python bytecode. "
+            "Pass the eager module or function that it was made from."
+        )
+    if isinstance(f, nn.Module):
+        checks.module("watch", f)
     name, listener = _name(f), Listener()
     with _as_found(f):
         try:

@@ -13,13 +13,13 @@ from typing import Any
 
 from torch import nn
 
-from .. import files, progress
+from .. import checks, files, progress
 from ..agreement import checked
 from ..artifact import Artifact
 from ..calls import door
 from ..capturing.exporter import Translations
 from ..errors import InputError, TrainingModeWarning
-from ..text import html_table, plural, table
+from ..text import html_table, kind_of, plural, table
 from ..viewer.origin import without_folders
 from . import bundle, stages
 from .finding import FAULTS, VERDICTS, Finding
@@ -72,10 +72,14 @@ def audit(
     """
     if not isinstance(model, (nn.Module, Artifact)):
         raise InputError(
-            f"audit() was given a {type(model).__name__}, and it takes a torch.nn.Module or an "
+            f"audit() was given {kind_of(model)}, and it takes a torch.nn.Module or an "
             "Artifact. Pass the model itself, or the .onnx file through load()."
         )
+    if isinstance(model, nn.Module):
+        checks.module("audit", model)
     names = [stage.name for stage in stages.STAGES]
+    if isinstance(skip, str) or not isinstance(skip, Collection):
+        raise InputError(f"`skip` is {skip!r:.80}, and it takes a set of names of stages.")
     if unknown := [name for name in skip if name not in names]:
         raise InputError(
             f"`skip` names {', '.join(map(repr, unknown))}, and the stages are {', '.join(names)}."

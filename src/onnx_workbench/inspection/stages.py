@@ -383,6 +383,8 @@ def _latency(case: Case) -> Iterator[Finding]:
         "ONNX Runtime": case.artifact,
     }
     result = race(contestants, case.args, case.kwargs, quick=True, seconds=QUICK)
+    if result.conditions.interrupted:
+        raise KeyboardInterrupt
     ratio = result.ratio("ONNX Runtime")
     against = f"{ratio.value:.2f}x as fast as {result.baseline} ({ratio.verdict})" if ratio else ""
     yield Finding("latency", "ok", f"ONNX Runtime: {against}; race() measures with more care")

@@ -9,13 +9,13 @@ from functools import cached_property, partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from .. import figures, runtime, text
+from .. import checks, figures, runtime, text
 from ..artifact import Artifact
 from ..calls import door
-from ..errors import InputError
 from ..proto import sites
 from ..racing.call import thread_budget
 from ..racing.lane import quartiles_of
+from ..session import check_level
 from ..source import Line
 from . import join, kernels, shares
 from .eager import COVERS, Stopwatch
@@ -62,7 +62,7 @@ def profile(
 
     Args:
         args, kwargs: the call to profile, as for the model itself.
-        level: how far the graph is optimised: ``"none"``, ``"basic"``, ``"extended"``, ``"all"``.
+        level: how far the graph is optimised: ``"off"``, ``"basic"``, ``"extended"``, ``"all"``.
         threads: intra-op threads, of torch too.
         seconds: how long the runs may go on. At least 6 runs of each count, and at most 75.
         depth: of a library's model that a line of yours calls, how many calls below that line its
@@ -81,9 +81,8 @@ def profile(
     (0.0, True)
     """
     lineage = trace(artifact, depth=depth)
-    kernels.check_level(level)
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise InputError(f"threads is {threads!r}; it must be a whole number of 1 or more.")
+    check_level(level)
+    threads, seconds = checks.threads(threads), checks.number("seconds", seconds)
     feeds = artifact.feeds(*args, **(kwargs or {}))
     watch = Stopwatch(artifact.graph) if artifact.graph else None
     lap = partial(watch.lap, args, kwargs) if watch else None

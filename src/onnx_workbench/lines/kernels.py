@@ -19,19 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from ..errors import InputError, LoadError
+from ..errors import LoadError
 from ..proto import Site, named, sites
+from ..session import LEVELS
 
 if TYPE_CHECKING:
     import onnxruntime
-
-LEVELS = {
-    "none": "ORT_DISABLE_ALL",
-    "basic": "ORT_ENABLE_BASIC",
-    "extended": "ORT_ENABLE_EXTENDED",
-    "all": "ORT_ENABLE_ALL",
-}
-"""Our word for a level of graph optimisation -> ONNX Runtime's."""
 
 _SUFFIX = "_kernel_time"
 _SECOND = 1e6  # the profiler counts in microseconds
@@ -200,14 +193,6 @@ def recorder(path: Path, model: onnx.ModelProto, provider: str) -> Iterator[Reco
         yield Recorder(path, model, provider, Path(folder))
 
 
-def check_level(level: str) -> None:
-    if level not in LEVELS:
-        raise InputError(
-            f"`level` is {level!r}, and it takes one of {', '.join(map(repr, LEVELS))}: how far "
-            "ONNX Runtime may optimise the graph before it runs."
-        )
-
-
 def recorded(
     events: Sequence[Mapping[str, Any]], graph: onnx.ModelProto, kept: Callable[[int], bool]
 ) -> Recording:
@@ -324,7 +309,7 @@ def idle(provider: str, threads: int) -> float:
     model = onnx.parser.parse_model(_IDLE)
     feeds = {"x": np.zeros(4, np.float32)}
     with recorder(Path("idle.onnx"), model, provider) as sessions:
-        session = sessions.open("none", threads, profiled=False)
+        session = sessions.open("off", threads, profiled=False)
         spent = [timed(lambda: session.run(None, feeds)) for _ in range(_TRIALS)]
     return min(spent)
 

@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..notes import line_of
 from ..proto import Site, producers, sites
 from ..source import NOTHING_MORE, Line, Sources, below, is_library, lines, method_lines
-from ..text import plural, table
+from ..text import kind_of, plural, table
 from . import folding
 from .columns import Columns, Link
 from .folding import Folded, Key
@@ -97,7 +97,7 @@ def trace(
     """
     if not isinstance(artifact, Artifact):
         raise InputError(
-            f"trace() was given a {type(artifact).__name__}, and it takes an Artifact. "
+            f"trace() was given {kind_of(artifact)}, and it takes an Artifact. "
             "Make one with export(model, x, path), or load(path)."
         )
     check_depth(depth)

@@ -100,14 +100,14 @@ def _unfused(
 ) -> dict[str, float]:
     """Exported node -> seconds a run where nothing is fused; empty where that cannot run."""
     try:
-        session = recorder.open("none", threads, profiled=True)
+        session = recorder.open("off", threads, profiled=True)
     except LoadError:
         return {}
     call = call_of(session, feeds)
     with _profiling(session):
         for _ in range(2 * BLOCK):
             call()
-    found = recorder.close(session, "none", counts).less(cost)
+    found = recorder.close(session, "off", counts).less(cost)
     return {kernel.name: found.typical(kernel.seconds) for kernel in found.kernels}
 
 

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,18 +29,24 @@ def load(kind: str, made: Callable[[dict[str, Any]], T], path: str | os.PathLike
     """What ``made`` makes of the content that :func:`save` wrote.
 
     Raises:
-        LoadError: the file holds nothing of that kind.
+        InputError: there is no such file.
+        LoadError: the file holds nothing of that kind, or was cut short or changed.
     """
+    file = files.existing(path)
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
         if content["format"] != (wanted := _FORMAT.format(kind)):
             raise ValueError(f"its format is {content['format']!r}, and {wanted!r} is expected")
         return made(content)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise LoadError(
-            f"{Path(path).name} is no {kind}: {type(error).__name__}: {error}.",
+            f"{file.name} is no {kind}: {type(error).__name__}: {error}.",
             f"pass a file that {kind.title()}.save() wrote.",
         ) from error
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no measured number")
 
 
 def plain(race: Race) -> dict[str, Any]:
@@ -51,7 +56,10 @@ def plain(race: Race) -> dict[str, Any]:
 
 def raced(content: dict[str, Any]) -> Race:
     """The race of which this is :func:`plain`."""
-    return Race(tuple(map(_lane, content["lanes"])), Conditions(**content["conditions"]))
+    lanes = tuple(map(_lane, content["lanes"]))
+    if not lanes:
+        raise ValueError("it has no lanes")
+    return Race(lanes, _as_declared(Conditions(**content["conditions"])))
 
 
 def since(now: Race, then: Race) -> dict[str, Ratio]:
@@ -112,9 +120,45 @@ def _plain(lane: Lane) -> dict[str, Any]:
 def _lane(plain: dict[str, Any]) -> Lane:
     runs = tuple(map(_run, plain["runs"]))
     error = plain["error"] and RuntimeError(plain["error"])
-    return Lane(**{**plain, "runs": runs, "error": error})
+    return _as_declared(Lane(**{**plain, "runs": runs, "error": error}))
 
 
 def _run(plain: dict[str, Any]) -> Run:
     raw = {key: tuple(plain.get(key, ())) for key in ("blocks", "queued", "laps")}
-    return Run(**{**plain, **raw})
+    run = _as_declared(Run(**{**plain, **raw}))
+    queued = run.queued or (0,) * len(run.blocks)
+    pairs = list(zip(run.blocks, queued, strict=True))
+    whole = all(type(number) is int for number in (*run.blocks, *queued, *run.laps))
+    if not (pairs and whole and min(run.laps, default=1) > 0 and run.calls > 0):
+        raise ValueError("the times of a run are whole numbers of nanoseconds, above 0")
+    if not all(0 <= waited < block for block, waited in pairs):
+        raise ValueError("a run waited longer than its block took")
+    return run
+
+
+def _as_declared(made: T) -> T:
+    """The same, if each plain field has the type that its class declares, and none is below 0."""
+    for entry in fields(made):  # type: ignore[arg-type]
+        value, names = getattr(made, entry.name), str(entry.type).split(" | ")
+        plain = [_PLAIN[name] for name in names if name in _PLAIN]
+        number = isinstance(value, (int, float)) and not value >= 0
+        texts = value.values() if isinstance(value, dict) else ()
+        typed = (
+            len(plain) < len(names)
+            or type(value) in plain
+            or (float, int)
+            == (
+                plain[0],
+                type(value),
+            )
+        )
+        if number or not typed or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{entry.name} is {value!r:.80}")
+    return made
+
+
+_PLAIN = {kind.__name__: kind for kind in (int, float, str, bool)} | {
+    "None": type(None),
+    "Panel": str,
+    "dict[str, str]": dict,
+}

@@ -24,7 +24,7 @@ def main() -> None:
     requests, replies = _pipes()
     _die_with_the_parent()
     bench: Bench | None = None
-    with contextlib.suppress(EOFError):
+    with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             verb, *rest = pickle.load(requests)
             try:
@@ -59,8 +59,8 @@ def nest(pairs: list[tuple[int, int]]) -> None:
             return _hatched(pair, {end for other in pairs[len(pids) - 1 :] for end in other})
         for end in pair:
             os.close(end)
-    _send(pids, sys.stdout.buffer)
-    with contextlib.suppress(EOFError):
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        _send(pids, sys.stdout.buffer)
         while True:
             pid = pickle.load(sys.stdin.buffer)
             _send(_reaped(pid), sys.stdout.buffer)

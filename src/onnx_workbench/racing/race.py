@@ -30,10 +30,12 @@ from typing import Any
 
 import torch
 
-from .. import progress
+from .. import checks, progress
 from ..calls import door
 from ..contestant import Prepared
 from ..errors import InputError, TrainingModeWarning
+from ..source import depth_of_caller
+from ..text import kind_of
 from . import heats
 from .bench import Bench, Entry
 from .call import Call
@@ -117,8 +119,10 @@ def races(
         calls: ``(args, kwargs)`` of each.
         seconds: the budget of each.
     """
-    each = (QUICK if quick else 25.0) if seconds is None else seconds
-    _check(contestants, threads, each)
+    check("race", contestants)
+    threads, seed = checks.threads(threads), checks.whole("seed", seed, least=0)
+    matters = checks.number("matters", matters, zero=True)
+    each = (QUICK if quick else 25.0) if seconds is None else checks.number("seconds", seconds)
     _warn_of_training(contestants)
     entries = {
         name: [entry_of(fn, args, dict(kwargs), threads) for args, kwargs in calls]
@@ -309,32 +313,32 @@ def _failed(error: Exception) -> Prepared:
     raise error
 
 
-def _check(contestants: Any, threads: Any, seconds: Any) -> None:
+def check(door: str, contestants: Any) -> None:
+    """Raises InputError unless this is a dict of name -> callable, and not empty."""
     if not isinstance(contestants, Mapping) or not contestants:
-        given = type(contestants).__name__ if contestants else "nothing to race"
+        empty = isinstance(contestants, Mapping)
+        given = "nothing to race" if empty else type(contestants).__name__
         raise InputError(
-            f"race takes a dict of name -> callable, and got {given}. "
-            'Write race({"PyTorch": model, "ONNX Runtime": artifact}, x).'
+            f"{door} takes a dict of name -> callable, and got {given}. "
+            f'Write {door}({{"PyTorch": model, "ONNX Runtime": artifact}}, x).'
         )
     for name, fn in contestants.items():
+        if not isinstance(name, str):
+            raise InputError(
+                f"A contestant has the name {name!r:.80}, {kind_of(name)}; a name is a string."
+            )
+        if isinstance(fn, torch.nn.Module):
+            checks.module(door, fn)
         if not callable(fn):
             raise InputError(
                 f"Contestant {name!r} cannot be called: it is of type {type(fn).__name__}. "
                 "Pass a model, an Artifact or a function."
             )
-    if not positive(threads):
-        raise InputError(f"threads is {threads!r}; it must be a whole number of 1 or more.")
-    if not seconds > 0:
-        raise InputError(f"seconds is {seconds!r}; it must be more than 0.")
-
-
-def positive(number: object) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool) and number >= 1
 
 
 def _warn_of_training(contestants: Mapping[str, Callable]) -> None:
     training = [
-        str(name)
+        name
         for name, fn in contestants.items()
         if isinstance(fn, torch.nn.Module) and any(part.training for part in fn.modules())
     ]
@@ -342,7 +346,7 @@ def _warn_of_training(contestants: Mapping[str, Callable]) -> None:
         warnings.warn(
             f"{', '.join(training)} in training mode: raced in eval mode, put back afterwards.",
             TrainingModeWarning,
-            stacklevel=4,
+            stacklevel=depth_of_caller(),
         )
 
 

@@ -6,16 +6,16 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from .. import figures, text
+from .. import checks, figures, text
 from ..errors import InputError
 from ..tabled import Tabled
 from . import archive, verdict
 from .lane import Lane
-from .race import positive, races
+from .race import races
 from .report import Race
 from .verdict import Ratio, times
 
@@ -149,7 +149,12 @@ class Sweep(Tabled):
     @classmethod
     def _made(cls, content: dict[str, Any]) -> Sweep:
         met = {size: archive.raced(race) for size, race in content["races"]}
-        return cls(content["over"], met, content["interrupted"])
+        over, stopped = content["over"], content["interrupted"]
+        if not (met and all(type(size) is int and size > 0 for size in met)):
+            raise ValueError(f"its sizes are {list(met)!r:.80}")
+        if not (isinstance(over, str) and isinstance(stopped, bool)):
+            raise ValueError("what it sweeps over, or whether it was interrupted, is missing")
+        return cls(over, met, stopped)
 
     def __repr__(self) -> str:
         state = ", interrupted: what was measured until then" * self.interrupted
@@ -302,12 +307,11 @@ def _axis(inputs: Any, threads: Any, sizes: Mapping[str, Any]) -> tuple[str, lis
             "batch=(1, 4, 16)) or sweep(contestants, x, threads=(1, 2))."
         )
     ((over, axis),) = axes.items()
-    points = list(axis) if isinstance(axis, Iterable) else [axis]
-    if not points or not all(map(positive, points)):
-        raise InputError(
-            f"{over} is {axis!r}; it takes whole numbers of 1 or more, such as (1, 4, 16)."
-        )
-    return over, sorted(set(points))
+    points = list(axis) if isinstance(axis, Iterable) and not isinstance(axis, str) else [axis]
+    if not points:
+        raise InputError(f"{over} has no sizes; it takes whole numbers, such as (1, 4, 16).")
+    checked = checks.threads if over == THREADS else partial(checks.whole, over)
+    return over, sorted(set(map(checked, points)))
 
 
 def _call(inputs: Any) -> tuple[tuple, dict[str, Any]]:

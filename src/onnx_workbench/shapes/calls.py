@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,9 @@ import torch.utils._pytree as pytree
 from torch import nn
 from torch.onnx import InputObserver
 
+from .. import checks
 from ..capturing.dims import paths
+from ..capturing.graph import check_module
 from ..capturing.signature import arguments, parameters, rest_of
 from ..errors import InputError
 from ..text import plural, shaped, table
@@ -44,12 +47,21 @@ def observe(model: nn.Module, calls: int = 8) -> Iterator[Calls]:
     >>> from onnx_workbench import capture
     >>> graph = capture(model, (), seen.kwargs, dynamic_shapes=seen.dynamic_shapes)
     """
+    check_module("observe", model)
     observer = InputObserver()
-    own = vars(model).get("forward")
+    own, forward = vars(model).get("forward"), model.forward
+    returned: list[Any] = []
+
+    @functools.wraps(forward)
+    def silent(*args: Any, **kwargs: Any) -> None:
+        returned.append(forward(*args, **kwargs))  # the observer would clone it as tensors
+
     try:
-        with observer(model, store_n_calls=calls):
-            seen = Calls(type(model).__name__, observer, [], rest_of(model))
-            model.forward = _by_name(model, seen.shapes)
+        rest = rest_of(model)
+        model.forward = silent
+        with observer(model, store_n_calls=checks.whole("calls", calls)):
+            seen = Calls(type(model).__name__, observer, [], rest)
+            model.forward = _by_name(model, seen.shapes, returned)
             yield seen
     finally:
         vars(model).pop("forward", None)
@@ -125,7 +137,9 @@ def _rows(name: str, value: Any, axes: Any) -> Iterator[tuple[str, str, str]]:
             yield from _rows(f"{name}[{key!r}]", value[key], axes[key] if axes else None)
 
 
-def _by_name(model: nn.Module, shapes: list[dict[str, torch.Size]]) -> Callable[..., Any]:
+def _by_name(
+    model: nn.Module, shapes: list[dict[str, torch.Size]], returned: list[Any]
+) -> Callable[..., Any]:
     """``forward`` with every argument passed on by name: the observer wants numbers that way."""
     forward, signature = model.forward, parameters(model)
     kinds = {name: parameter.kind for name, parameter in signature.parameters.items()}
@@ -141,7 +155,8 @@ def _by_name(model: nn.Module, shapes: list[dict[str, torch.Size]]) -> Callable[
             )
         leaves = zip(paths(given), pytree.tree_leaves(given), strict=True)
         shapes.append({path: x.shape for path, x in leaves if isinstance(x, torch.Tensor)})
-        return forward(**given)
+        forward(**given)
+        return returned.pop()
 
     named.__signature__ = signature  # type: ignore[attr-defined]
     return named

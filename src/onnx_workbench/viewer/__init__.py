@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from .. import checks
 from .model import read
 from .netron import Netron
 
@@ -39,7 +40,7 @@ def view(
         ``.svg()`` gives the picture.
 
     Raises:
-        InputError: ``model`` is none of these.
+        InputError: ``model`` is none of these, or ``height`` is less than 160.
         LoadError: the file cannot be read, is truncated, or is no ONNX model; or a file of weights
             that were asked for is not there.
 
@@ -54,4 +55,5 @@ def view(
 
     The front-end is that of the installed `netron <https://github.com/lutzroeder/netron>`_.
     """
+    height = checks.whole("height", height, least=160)
     return Netron(read(model, weights=weights, source=source), height=height, folded=folded)
