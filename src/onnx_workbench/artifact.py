@@ -565,7 +565,8 @@ def _check_weights(model: Any, target: Path, external_data: bool | None) -> None
     program = model.program if isinstance(model, Graph) else model
     module = isinstance(program, nn.Module)
     tensors = program.state_dict() if module else program.state_dict
-    held = sum(value.nbytes for value in tensors.values() if isinstance(value, torch.Tensor))
+    dense = (v for v in tensors.values() if isinstance(v, torch.Tensor) and not v.is_sparse)
+    held = sum(tensor.nbytes for tensor in dense)
     if held > ONE_FILE_LIMIT and external_data is False:
         raise InputError(
             f"The weights take {size(held)}, and one file holds {size(ONE_FILE_LIMIT)} at most. "

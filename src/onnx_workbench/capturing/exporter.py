@@ -218,6 +218,7 @@ def translate(
         raise untranslated(error, program) from error
     assert onnx_program is not None  # only dynamo=False returns None
     _settle(onnx_program)
+    _reopen(onnx_program, program)
     _note_results(onnx_program)
     return onnx_program
 
@@ -235,6 +236,30 @@ def _settle(program: ONNXProgram) -> None:
         if shape and any(str(size).isdigit() and not isinstance(size, int) for size in shape):
             settled = [int(str(size)) if str(size).isdigit() else size for size in shape]
             value.shape = type(shape)(settled)
+
+
+def _reopen(onnx_program: ONNXProgram, program: ExportedProgram) -> None:
+    """A size of an output that is dynamic in the captured graph is no number in the file.
+
+    The loop that a recurrent layer decomposes into loses it (torch 2.13): the file would declare
+    the example's length, and answer with another.
+    """
+    specs = program.graph_signature.output_specs
+    made = [spec.arg.name for spec in specs if spec.kind is OutputKind.USER_OUTPUT]
+    nodes = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    tensors = [nodes[name] for name in made if isinstance(nodes.get(name), torch.Tensor)]
+    outputs = onnx_program.model.graph.outputs
+    for value, tensor in zip(outputs, tensors, strict=False):
+        if len(outputs) != len(tensors) or value.shape is None or len(value.shape) != tensor.dim():
+            continue
+        value.shape = type(value.shape)(
+            None if isinstance(size, int) and _is_dynamic(captured) else size
+            for size, captured in zip(value.shape, tensor.shape, strict=True)
+        )
+
+
+def _is_dynamic(size: int | torch.SymInt) -> bool:
+    return isinstance(size, torch.SymInt) and not size.node.expr.is_Integer
 
 
 def _note_results(program: ONNXProgram) -> None:

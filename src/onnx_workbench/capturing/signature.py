@@ -183,7 +183,12 @@ class Signature:
 
 def parameters(model: Callable) -> inspect.Signature:
     """The parameters of ``forward`` for a module, of the function itself for a function."""
-    return inspect.signature(model.forward if isinstance(model, torch.nn.Module) else model)
+    function = model.forward if isinstance(model, torch.nn.Module) else model
+    if not isinstance(function, torch.ScriptMethod):
+        return inspect.signature(function)
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    names = [argument.name for argument in function.schema.arguments[1:]]
+    return inspect.Signature([inspect.Parameter(name, kind) for name in names])
 
 
 def arguments(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -112,8 +112,9 @@ class Audit:
 
     @property
     def faults(self) -> tuple[Finding, ...]:
-        """What is broken, wrong or at risk, and what counts but could not be tried."""
-        counted = {stage.name for stage in stages.STAGES if stage.counts}
+        """What is broken, wrong or at risk, and what counts for a model but could not be tried."""
+        model = self.case.model is not None
+        counted = {stage.name for stage in stages.STAGES if stage.counts and model}
         return tuple(
             finding
             for finding in self.findings
@@ -158,7 +159,8 @@ class Audit:
     def _headline(self) -> str:
         found = sum(finding.verdict in FAULTS for finding in self.findings)
         ran = {finding.stage for finding in self.findings if finding.verdict != "not tried"}
-        said = [plural(found, "finding")] if found else [] if self.faults else ["nothing to mend"]
+        sound = self.case.model is not None and not self.faults
+        said = [plural(found, "finding")] if found else ["nothing to mend"] if sound else []
         if len(ran) < len(stages.STAGES):
             said += [f"{len(ran)} of {len(stages.STAGES)} stages ran"]
         return f"{self.case.name}: {', '.join(said)}"
