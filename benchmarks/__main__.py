@@ -19,6 +19,8 @@ at this moment. Run it with the Python of `.venv`; nothing is written outside a 
                 row as soon as it is known
     values      every value of a model of 200 nodes against PyTorch's: verify(values=True) beside
                 torch.onnx.verification, which opens a session for each
+    memory      the peak of export, verify(values=True) and audit with 1 GB of weights, less that of
+                the model alone, each in a new process, beside torch.onnx.export
     notebooks   each lesson run in a new kernel, wall time and peak memory of the kernel and its
                 children, beside a notebook that imports torch and onnxruntime
     viewer      view() in JupyterLab, from running the cell until drawn, beside Netron alone in the
@@ -45,6 +47,7 @@ import export_time
 import fuzz
 import import_time
 import line_profile
+import memory_cost
 import netron_releases
 import notebook_cost
 import race_honesty
@@ -66,12 +69,13 @@ TABLES: dict[str, Callable[[], Iterable[str]]] = {
     "lines": line_profile.report,
     "values": values_time.report,
     "audit": audit_report.report,
+    "memory": memory_cost.report,
     "fuzz": fuzz.report,
     "netron-releases": netron_releases.report,
 }
 RACE = "race"
 ALL = [*FIGURES, *TABLES, RACE]
-ASKED = ("set-up", "viewer", "netron-releases", "audit", "fuzz", RACE)
+ASKED = ("set-up", "viewer", "netron-releases", "audit", "memory", "fuzz", RACE)
 UNASKED = [name for name in ALL if name not in ASKED]
 
 

@@ -14,9 +14,10 @@ import onnx
 import pytest
 import torch
 from models import Branch, Cond, Scores
+from onnx.numpy_helper import to_array
 from torch import nn
 
-from onnx_workbench import artifact, capture, export, load, profile, trace, verify, view
+from onnx_workbench import artifact, capture, export, load, profile, reader, trace, verify, view
 from onnx_workbench.errors import (
     CaptureError,
     ExportError,
@@ -657,3 +658,35 @@ def test_a_copy_to_no_path_is_refused(path, tmp_path, monkeypatch):
     with pytest.raises(InputError):
         made.save(path)
     assert [file.name for file in tmp_path.iterdir()] == ["a.onnx"]
+
+
+def test_a_large_file_keeps_its_weights_out_of_the_proto(tmp_path):
+    """The proto tells where in the file each weight lies, and what reads weights finds it there."""
+    model, x = nn.Sequential(nn.Linear(2200, 2200), nn.GELU(), nn.Linear(2200, 3)).eval(), (1, 2200)
+    artifact = export(model, torch.randn(x), tmp_path / "large.onnx")
+    assert artifact.path.stat().st_size > reader.STEP_OVER_ABOVE
+    assert artifact.proto.ByteSize() < 100_000
+    assert artifact.files == (artifact.path,)
+    assert artifact.weight_bytes == sum(p.nbytes for p in model.parameters())
+    folder = str(tmp_path)
+    for ours, theirs in zip(
+        artifact.proto.graph.initializer, artifact.model_proto.graph.initializer, strict=True
+    ):
+        assert (to_array(ours, folder) == to_array(theirs)).all()
+    assert verify(model, artifact, torch.randn(x), values=True)
+
+
+def test_weights_of_a_large_file_that_are_no_raw_bytes_stay_in_the_proto(tmp_path):
+    values = np.arange(5_000_000, dtype=np.float32)
+    tensor = onnx.TensorProto(name="w", dims=values.shape, data_type=onnx.TensorProto.FLOAT)
+    tensor.float_data.extend(values)
+    ends = [onnx.helper.make_tensor_value_info(n, tensor.data_type, values.shape) for n in "xy"]
+    node = onnx.helper.make_node("Add", ["x", "w"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:], [tensor])
+    opsets = [onnx.helper.make_opsetid("", 20)]
+    onnx.save(
+        onnx.helper.make_model(graph, ir_version=10, opset_imports=opsets), tmp_path / "f.onnx"
+    )
+    artifact = load(tmp_path / "f.onnx")
+    assert len(artifact.proto.graph.initializer[0].float_data) == len(values)
+    assert artifact.files == (artifact.path,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import shutil
@@ -24,7 +25,7 @@ from torch.export import ExportedProgram
 from torch.onnx import ONNXProgram
 from torch.utils._pytree import tree_map_only
 
-from . import files, progress, reader, runtime
+from . import files, progress, reader, runtime, wire
 from .agreement import answer, compare
 from .calls import door
 from .capturing import exporter
@@ -49,6 +50,9 @@ MOST_SECONDS = threading.TIMEOUT_MAX
 
 ONE_FILE_LIMIT = 2_000_000_000
 """Bytes of weights above which one file becomes a folder: a protobuf message ends at 2 GiB."""
+
+_SMALL = 1024
+"""Bytes of a weight that stays in the graph: shapes, axes and scalars are read there."""
 
 
 @door
@@ -141,6 +145,7 @@ def export(
                 translated = program.exported_program
                 step("write")
                 _write(program, draft, external_data, rare["keep_initializers_as_inputs"])
+                del program
             else:
                 step("trace")
                 tracers = {name: rare[name] for name in _TRACERS}  # type: ignore[literal-required]
@@ -291,7 +296,9 @@ class Artifact:
 
     @cached_property
     def proto(self) -> onnx.ModelProto:
-        """The ``onnx.ModelProto``, without weights that lie in a file of their own."""
+        """The ``onnx.ModelProto`` without its weights where they lie in a file of their own, or the
+        file is larger than 16 MB: then each is external data, in the file itself.
+        :attr:`model_proto` has them."""
         return self._read.model
 
     @property
@@ -301,7 +308,10 @@ class Artifact:
 
     @cached_property
     def _read(self) -> reader.Checked:
-        return reader.read(self.unchanged, "load")
+        read = reader.read(self.unchanged, "load", largest=_SMALL)
+        if self.path.stat().st_size > reader.STEP_OVER_ABOVE:
+            _locate(read.model, self.path)
+        return read
 
     @property
     def opset(self) -> int:
@@ -316,8 +326,8 @@ class Artifact:
     @property
     def files(self) -> tuple[Path, ...]:
         """The ``.onnx`` file, and the files of weights that it cannot be loaded without."""
-        weights = runtime.weight_files(self.proto)
-        return (self.path, *(self.path.parent / name for name in weights))
+        found = [self.path.parent / name for name in runtime.weight_files(self.proto)]
+        return tuple(dict.fromkeys([self.path, *found]))
 
     @property
     def weight_bytes(self) -> int:
@@ -542,6 +552,22 @@ def _opened(artifact: Artifact, session: Any, proto: onnx.ModelProto) -> Artifac
     return artifact
 
 
+def _locate(model: onnx.ModelProto, path: Path) -> None:
+    """Give each weight that was stepped over its place in the file, as external data has one."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for tensor, found in zip(model.graph.initializer, wire.initializers(data), strict=True):
+            if found.end - found.value <= _SMALL:
+                continue
+            parts = {part.number: part for part in wire.fields(data, found.value, found.end)}
+            if raw := parts.get(onnx.TensorProto.RAW_DATA_FIELD_NUMBER):
+                place = {"location": path.name, "offset": raw.value, "length": raw.end - raw.value}
+                del tensor.external_data[:]
+                for key, value in place.items():
+                    tensor.external_data.add(key=key, value=str(value))
+            else:
+                tensor.ParseFromString(data[found.value : found.end])
+
+
 def _inputs(proto: onnx.ModelProto) -> tuple[runtime.Value, ...]:
     known = {name for name, _, _ in weights(proto.graph)}
     return runtime.values(value for value in proto.graph.input if value.name not in known)
@@ -728,7 +754,7 @@ def _check_numbers(model: Any, made: Artifact, args: tuple, kwargs: dict, got: i
 def _check_file(draft: Path, asked: int | None) -> onnx.ModelProto:
     """The model in the file, without large weights."""
     try:
-        proto = reader.read(draft, "export", largest=1024).model
+        proto = reader.read(draft, "export", largest=_SMALL).model
     except LoadError as error:
         raise ExportError(error.message, error.hint, step="check") from error
     got, foreign = opset_of(proto), mislabelled(proto)

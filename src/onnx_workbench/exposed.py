@@ -29,9 +29,9 @@ class Exposed:
     Each :meth:`run` opens a session over the nodes that make those values, out of the inputs and of
     what earlier runs made and nodes to come still read: runs that go along the graph compute each
     node once, and hold no more than the values asked for and those that the model itself would
-    hold. All share one copy of the weights: the artifact's own bytes, or its file of weights mapped
-    into memory. The graph runs as it was written, without ONNX Runtime's optimiser (functions
-    alone need its basic level).
+    hold. All share one copy of the weights: the bytes of the model, or the file where they lie,
+    mapped into memory. The graph runs as it was written, without ONNX Runtime's optimiser
+    (functions alone need its basic level).
 
     >>> from onnx import parser
     >>> model = parser.parse_model('<ir_version: 10, opset_import: ["": 20]> half (float[2] x) '

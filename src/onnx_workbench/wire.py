@@ -59,6 +59,14 @@ def varint(data: Data, at: int) -> tuple[int, int]:
     return value, at
 
 
+def initializers(data: Data) -> Iterator[Field]:
+    """The weights of the main graph, in order."""
+    for graph in fields(data, 0, len(data)):
+        if (graph.number, graph.wire) == (_GRAPH, _BYTES):
+            inside = fields(data, graph.value, graph.end)
+            yield from (f for f in inside if (f.number, f.wire) == (_INITIALIZER, _BYTES))
+
+
 def without_values(data: Data, largest: int) -> bytes:
     """The same model, in which larger weights have a name, a type and a shape, and no values."""
     return b"".join(_thin(data, largest))

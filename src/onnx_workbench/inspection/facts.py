@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -141,7 +142,7 @@ def _heavy(artifact: Artifact, model: nn.Module, held: int, own: int) -> Finding
     tensors = (model.named_parameters(remove_duplicate=False), model.named_buffers())
     named = {name for kind in tensors for name, _ in kind}
     added = [t for t in artifact.proto.graph.initializer if t.name not in named]
-    worst = max(added, key=lambda tensor: len(tensor.raw_data), default=None)
+    worst = max(added, key=lambda tensor: math.prod(tensor.dims), default=None)
     what, line = "", None
     if worst is not None:
         users = [node.name for node in artifact.proto.graph.node if worst.name in node.input]
