@@ -12,7 +12,7 @@ from torch import nn
 from torch.export import Dim
 
 import onnx_workbench as ow
-from onnx_workbench.errors import CaptureError, ExportError, InputError
+from onnx_workbench.errors import CaptureError, ExportError, InputError, WorkbenchError
 
 X = torch.arange(12.0).reshape(3, 4)
 
@@ -179,6 +179,21 @@ def test_a_program_and_a_graph_stand_for_the_model(tmp_path):
     assert ow.export(graph, f=tmp_path / "g.onnx").operations == made.operations
 
 
+@pytest.mark.parametrize("kind", ["program", "graph"])
+def test_every_door_takes_what_is_captured_already(kind, tmp_path):
+    rows = {0: "n"}
+    graph = ow.capture(Pair().eval(), (X, X), dynamic_shapes=(rows, rows))
+    model = graph if kind == "graph" else graph.program
+    made = ow.export(model, f=tmp_path / "m.onnx")
+    assert ow.probe(model)
+    assert ow.audit(model, skip={"latency", "hot lines", "opsets"})
+    assert ow.opsets(model, asked=[20]).good == (20,)
+    assert ow.verify(model, made, (X, X))
+    assert ow.race({"model": model, "file": made}, (X, X), quick=True, seconds=0.01).lanes
+    if kind == "program":
+        assert ow.watch(model, (X, X)).frames
+
+
 def test_what_code_asks_of_an_onnx_program(tmp_path):
     made = ow.export(nn.Linear(4, 2).eval(), (X,))
     assert isinstance(made.model_proto, onnx.ModelProto)
@@ -305,6 +320,18 @@ def test_a_call_of_the_first_version_is_told_the_new_one(name, tmp_path):
 def test_a_mistyped_option_is_a_type_error(door):
     with pytest.raises(TypeError, match="dinamic_shapes"):
         door(nn.ReLU().eval(), (X,), dinamic_shapes=None)
+
+
+def test_an_error_that_nobody_put_into_words_is_no_bare_one(monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("deep inside")
+
+    monkeypatch.setattr(torch.export.ExportedProgram, "module", broken)
+    program = torch.export.export(nn.ReLU(), (X,))
+    with pytest.raises(WorkbenchError) as caught:
+        ow.capture(program)
+    assert caught.value.reason == "RuntimeError: deep inside"
+    assert isinstance(caught.value.__cause__, RuntimeError)
 
 
 def test_a_model_in_training_mode_is_exported_in_eval_mode(tmp_path):

@@ -14,8 +14,8 @@ PACKAGE = Path(onnx_workbench.__file__).parent
 
 FLOORS = (
     {"errors", "text", "contestant", "progress", "tabled", "trial", "proto", "wire"},
-    {"reader", "files"},
-    {"calls", "checks", "source", "runtime", "figures", "stack", "session"},
+    {"reader", "files", "source"},
+    {"calls", "checks", "runtime", "figures", "stack", "session"},
     {"capturing", "frames", "notes", "exposed", "racing"},
     {"agreement", "viewer", "costs", "isolated"},
     {"artifact", "causes"},

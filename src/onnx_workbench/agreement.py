@@ -89,6 +89,8 @@ def coarsest(*dtypes: torch.dtype | None) -> torch.dtype | None:
 def answer(function: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any]) -> Any:
     """What ``function`` returns for copies of the arguments; a module runs in eval mode."""
     args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, dict(kwargs)))
+    if isinstance(function, torch.export.ExportedProgram):
+        function = function.module()
     with torch.no_grad():
         if isinstance(function, torch.nn.Module):
             with evaluating(function):

@@ -8,7 +8,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-from .errors import InputError
+from .errors import InputError, UnknownOption, WorkbenchError
+from .source import told, user_line
 from .text import kind_of
 
 P = ParamSpec("P")
@@ -26,7 +27,8 @@ def door(function: Callable[P, R]) -> Callable[P, R]:
     """A function that takes the call of a model as ``args`` and ``kwargs``.
 
     Inside, ``args`` is always a tuple (a bare value is one argument) and ``kwargs`` a dict. A call
-    that was right in version 0.1 raises an InputError that shows the new call.
+    that was right in version 0.1 raises an InputError that shows the new call; an error of torch,
+    onnx or ONNX Runtime that nothing below has put into words leaves it as a WorkbenchError.
 
     >>> @door
     ... def count(model, args=(), kwargs=None):
@@ -55,9 +57,26 @@ def door(function: Callable[P, R]) -> Callable[P, R]:
             raise TypeError(f"{name}(): {error}") from None
         bound.apply_defaults()
         bound.arguments["args"], bound.arguments["kwargs"] = _call(name, lead, bound.arguments)
-        return function(*bound.args, **bound.kwargs)
+        try:
+            return function(*bound.args, **bound.kwargs)
+        except (WorkbenchError, UnknownOption):
+            raise
+        except Exception as error:
+            raise _unplanned(name, error) from error
 
     return opened
+
+
+def _unplanned(name: str, error: Exception) -> WorkbenchError:
+    """An error of a library that no room below has put into words."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return WorkbenchError(
+        f"{name}() met an error of a library that it does not know",
+        "call the model itself with these inputs; if that works, report this with the chained "
+        "error below.",
+        told(user_line(error.__traceback__)),
+        reason=f"{type(error).__name__}: {first}",
+    )
 
 
 def _call(name: str, lead: str, given: Mapping[str, Any]) -> tuple[tuple, dict[str, Any]]:

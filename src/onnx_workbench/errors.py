@@ -146,5 +146,9 @@ class RunError(WorkbenchError):
     """ONNX Runtime loaded the model and failed while running it."""
 
 
+class UnknownOption(TypeError):
+    """There is no option of that name, here or in torch."""
+
+
 class TrainingModeWarning(UserWarning):
     """The model was in training mode; it is used in eval mode and put back."""

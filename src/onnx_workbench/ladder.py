@@ -67,11 +67,7 @@ def opsets(
        20   20  ok       ok     same         1  -1 Add -1 Div -1 Erf +1 Gelu -2 Mul
     """
     bounds = checked(tolerance)
-    graph = (
-        model
-        if isinstance(model, Graph)
-        else capture(model, args, kwargs, dynamic_shapes=dynamic_shapes)
-    )
+    graph = capture(model, args, kwargs, dynamic_shapes=dynamic_shapes)
     wanted = range(FIRST, onnx.defs.onnx_opset_version() + 1) if asked is None else asked
     steps = progress.bar([*wanted], delay=2)
     rungs = (_rung(graph, opset, custom_translation_table, bounds) for opset in steps)

@@ -94,6 +94,18 @@ def axes_of(
     return tuple(graph.signature.axes(of_shapes(dynamic_shapes, arguments, rest_of(graph.model))))
 
 
+def opened_up(
+    model: Any, args: tuple, kwargs: dict[str, Any], dynamic_shapes: Any
+) -> tuple[Any, tuple, dict[str, Any], Any]:
+    """A Graph or an ExportedProgram as the module in it, with its own call where none is given."""
+    if not isinstance(model, (ExportedProgram, Graph)):
+        return model, args, kwargs, dynamic_shapes
+    graph = _captured(model, args, kwargs, dynamic_shapes)
+    if dynamic_shapes is None:
+        dynamic_shapes = graph.signature.dynamic_shapes(graph.axes)
+    return graph.model, *((args, kwargs) if args or kwargs else graph.example), dynamic_shapes
+
+
 def check_module(name: str, model: object) -> None:
     """Raises InputError unless torch.export could capture ``model``."""
     if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
@@ -219,6 +231,10 @@ class Graph:
     def operations(self) -> Counter[str]:
         """How many nodes call each operator, branches included."""
         return Counter(node.target for node in self.nodes if node.op == "call_function")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the model returns."""
+        return self.model(*args, **kwargs)
 
     @property
     def example(self) -> tuple[tuple, dict[str, Any]]:

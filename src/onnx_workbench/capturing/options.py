@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, UnknownOption
 
 _DEFAULTS = {
     name: parameter.default
@@ -55,7 +55,7 @@ def checked(options: Mapping[str, Any]) -> Options:
     """The options, those that were not given with torch's default.
 
     Raises:
-        TypeError: torch.onnx.export has no option of that name.
+        UnknownOption: a TypeError; torch.onnx.export has no option of that name.
         InputError: a value with which there is no file that runs.
 
     >>> checked({"optimize": False})["optimize"], checked({})["optimize"]
@@ -63,7 +63,7 @@ def checked(options: Mapping[str, Any]) -> Options:
     """
     names = Options.__annotations__
     if unknown := [name for name in options if name not in names]:
-        raise TypeError(f"export() got an unexpected keyword argument {unknown[0]!r}")
+        raise UnknownOption(f"export() got an unexpected keyword argument {unknown[0]!r}")
     asked = {name: value for name, value in options.items() if value != _DEFAULTS.get(name)}
     training = asked.get("training")
     if training is not None and training != torch.onnx.TrainingMode.PRESERVE:

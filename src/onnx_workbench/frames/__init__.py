@@ -73,11 +73,8 @@ def watch(f: Callable[..., Any], args: Any = (), kwargs: dict[str, Any] | None =
     >>> found.breaks[0].line
     cell:3  if y.sum() > 0:
     """
-    if isinstance(f, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
-        raise InputError(
-            f"watch() was given a {type(f).__name__}, whose Python code torch.jit has replaced.",
-            "Pass the eager module that it was made from.",
-        )
+    if isinstance(f, torch.export.ExportedProgram):
+        f = f.module()
     if not callable(f):
         raise InputError(
             f"watch() was given {kind_of(f)}, and it takes a function or a "

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.export import ExportedProgram
 
 from .. import checks, files, progress
 from ..agreement import checked
 from ..artifact import Artifact
 from ..calls import door
 from ..capturing.exporter import Translations
+from ..capturing.graph import Graph, opened_up
 from ..errors import InputError, TrainingModeWarning
 from ..text import html_table, kind_of, plural, table
 from ..viewer.origin import without_folders
@@ -32,7 +34,7 @@ _HEADER = ("stage", "verdict", "what was found", "line")
 
 @door
 def audit(
-    model: nn.Module | Artifact,
+    model: nn.Module | Artifact | ExportedProgram | Graph,
     args: Any = (),
     kwargs: dict[str, Any] | None = None,
     *,
@@ -70,6 +72,7 @@ def audit(
     >>> bool(report), report.findings[-1].stage
     (True, 'size')
     """
+    model, args, kwargs, dynamic_shapes = opened_up(model, args, kwargs or {}, dynamic_shapes)
     if not isinstance(model, (nn.Module, Artifact)):
         raise InputError(
             f"audit() was given {kind_of(model)}, and it takes a torch.nn.Module or an "
@@ -84,7 +87,7 @@ def audit(
         raise InputError(
             f"`skip` names {', '.join(map(repr, unknown))}, and the stages are {', '.join(names)}."
         )
-    case = Case(model, args, kwargs or {}, dynamic_shapes, opset_version, custom_translation_table)
+    case = Case(model, args, kwargs, dynamic_shapes, opset_version, custom_translation_table)
     case.tolerance = checked(tolerance)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", TrainingModeWarning)  # a finding of its own

@@ -167,7 +167,8 @@ def _call(case: Case) -> Iterator[Finding]:
         yield from _file(case)
         return
     model = case.model
-    if any(module.training for module in model.modules()):
+    parts = any(module.training for module in model.modules()) and not model.training
+    if exporter.trains(model) or parts:
         yield Finding(
             "model",
             "risk",

@@ -300,6 +300,8 @@ def _finished(entrants: _Entrants, conditions: Conditions) -> list[Race]:
 
 def entry_of(fn: Callable, args: tuple, kwargs: dict[str, Any], threads: int) -> Entry:
     """What a worker is sent: the contestant's own entry, or a plain call."""
+    if isinstance(fn, torch.export.ExportedProgram):
+        fn = fn.module()
     offer = getattr(fn, "entry", None)
     if not callable(offer) or isinstance(fn, torch.nn.Module):
         return Call(fn, args, kwargs, threads)

@@ -18,7 +18,7 @@ from ..artifact import Artifact, export
 from ..calls import door
 from ..capturing.dims import demanded, limits, relaxed
 from ..capturing.exporter import Translations, evaluating
-from ..capturing.graph import Graph, axes_of, capture
+from ..capturing.graph import Graph, axes_of, capture, opened_up
 from ..capturing.guards import Guard, culprit, listening
 from ..errors import CaptureError, InputError
 from ..source import Line
@@ -95,6 +95,7 @@ def probe(
     input.shape[0]  batch     batch      any size           kept     agrees: 1 2 3 4 5 6 7 10 11 13
     """
     bounds = checked(tolerance)
+    model, args, kwargs, dynamic_shapes = opened_up(model, args, kwargs or {}, dynamic_shapes)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         if isinstance(model, Artifact):
             subject = _of_artifact(model, args, kwargs, dynamic_shapes)

@@ -85,7 +85,7 @@ EXERCISE = Exercise(
         "that reads digits as well as the model does. Answer with what `ow.export()` returns."
     ),
     start=(
-        "Begin with ow.export(digits.model, 'reader.onnx', digits.images[:2]) and add what is "
+        "Begin with ow.export(digits.model, digits.images[:2], 'reader.onnx') and add what is "
         "asked for: `dynamic_shapes` and `opset_version`."
     ),
     judge=judge,
