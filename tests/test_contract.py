@@ -462,7 +462,7 @@ def test_nothing_asked_is_an_error():
             probe(nn.ReLU().eval(), X, dynamic_shapes=dynamic)
     assert str(caught.value) == (
         "probe() was asked for no dynamic dimension. Name what may change, for example "
-        "dynamic={'x': {0: 'batch'}}."
+        "dynamic_shapes={'x': {0: 'batch'}}."
     )
 
 

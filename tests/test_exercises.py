@@ -239,10 +239,10 @@ def exported(name="reader.onnx", model=None, opset=batch.OPSET, dynamic=True):
 def test_each_wrong_file_of_03_has_its_own_hint():
     static = hint("03", exported(dynamic=False))
     assert static.startswith("It does not run with batch 1: ")
-    assert static.endswith("when you export: dynamic={'images': {0: 'batch'}}.")
+    assert static.endswith("when you export: dynamic_shapes={'images': {0: 'batch'}}.")
     default = exported(opset=None)
     assert hint("03", default) == (
-        f"Its opset is {default.opset}, and 18 is asked for: pass opset=18."
+        f"Its opset is {default.opset}, and 18 is asked for: pass opset_version=18."
     )
     untrained = type(lessons.digits().model)().eval()
     assert re.fullmatch(

@@ -412,7 +412,7 @@ def test_a_class_from_a_script_comes_with_the_bundle(tmp_path, rerun):
         "        return torch.ops.written.plus(twice(x)) * GAIN if hidden else x\n"
         "exec('hidden = object()')\ntraining = print('not in the bundle')\n"
         "table = {torch.ops.written.plus.default: plus}\n"
-        "report = ow.audit(Net().eval(), torch.ones(2), translations=table, "
+        "report = ow.audit(Net().eval(), torch.ones(2), custom_translation_table=table, "
         "skip={'opsets', 'latency', 'hot lines'})\nreport.bundle('bundle')\n"
     )
     (tmp_path / "beside.py").write_text("def twice(x):\n    return x * 2\n")
