@@ -158,6 +158,34 @@ def test_what_reads_a_file_that_has_changed_says_so(loaded, use, tmp_path):
         use(made, tmp_path)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX alone has pipes")
+def test_a_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "m.onnx")
+    with pytest.raises(InputError, match="pipe"):
+        export(By(2.0), X, tmp_path / "m.onnx")
+    assert (tmp_path / "m.onnx").is_fifo()
+
+
+def test_an_artifact_whose_file_is_gone_still_answers_and_has_a_repr(tmp_path):
+    made = export(By(2.0), X, tmp_path / "m.onnx")
+    made.path.unlink()
+    assert torch.equal(made(X), X * 2)
+    assert "no longer there" in repr(made)
+    with pytest.raises(LoadError, match="no longer there"):
+        made.save(tmp_path / "copy.onnx")
+
+
+def test_a_model_that_returns_no_tensor_has_no_file(tmp_path):
+    class Nothing(nn.Module):
+        def forward(self, x):
+            return None
+
+    for dynamo in (True, False):
+        with pytest.raises(ExportError, match="no tensor"):
+            export(Nothing(), X, tmp_path / "m.onnx", dynamo=dynamo)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_that_was_only_touched_is_the_same(tmp_path):
     made = export(By(2.0), X, tmp_path / "m.onnx")
     made.path.write_bytes(made.path.read_bytes())

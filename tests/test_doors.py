@@ -259,6 +259,12 @@ REFUSED = {
 }
 
 
+def test_a_training_model_is_not_preserved(tmp_path):
+    with pytest.raises(InputError, match="training"):
+        ow.export(nn.Dropout(), X, f=None, training=torch.onnx.TrainingMode.PRESERVE)
+    ow.export(nn.ReLU().eval(), X, f=None, training=torch.onnx.TrainingMode.PRESERVE)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_is_a_planned_error_and_leaves_no_file(name, tmp_path):
     args, options, words = REFUSED[name]

@@ -111,7 +111,7 @@ def export(
     >>> relu(torch.tensor([-1.0, 3.0]))
     tensor([0., 3.])
     """
-    rare = checked(options)
+    rare = checked(options, getattr(model, "training", False))
     _check_opset(opset_version)
     _check_names(input_names=input_names, output_names=output_names)
     runtime.check_provider(provider)
@@ -161,9 +161,10 @@ def export(
             made = _opened(Artifact(draft, provider, signature, graph, translated), session, proto)
             if rare["verify"]:
                 _check_numbers(graph.model if graph else model, made, args, kwargs, got)
-            files_made = [target.with_name(file.name) for file in draft.parent.iterdir()]
-            _check_foreign(target, files_made)
-        made = _opened(replace(made, path=target, stamp=Stamp.of(files_made)), session, proto)
+            drafts = list(draft.parent.iterdir())
+            _check_foreign(target, [target.with_name(file.name) for file in drafts])
+            stamp = Stamp.of(drafts).at(target.parent)  # not of what another export puts there
+        made = _opened(replace(made, path=target, stamp=stamp), session, proto)
     if f is None or isinstance(f, _Stream):
         weakref.finalize(made, shutil.rmtree, target.parent, ignore_errors=True)
     if isinstance(f, _Stream):
@@ -440,6 +441,12 @@ class Artifact:
         return Variant(self, Options(**options), provider)
 
     def __repr__(self) -> str:
+        try:
+            return self._report()
+        except LoadError as error:
+            return f"{self.path.name}: {error.message}"
+
+    def _report(self) -> str:
         ops = ", ".join(f"{op} {count}" for op, count in sorted(self.operations.items()))
         rows = [("input", repr(value)) for value in self.inputs]
         rows += [("output", repr(value)) for value in self.outputs]
@@ -758,6 +765,13 @@ def _check_file(draft: Path, asked: int | None) -> onnx.ModelProto:
     except LoadError as error:
         raise ExportError(error.message, error.hint, step="check") from error
     got, foreign = opset_of(proto), mislabelled(proto)
+    if not proto.graph.output:
+        raise ExportError(
+            "The model returns no tensor, so that its file has no output.",
+            "return a tensor from forward().",
+            step="check",
+            got=got,
+        )
     if asked is not None and got != asked:
         direction = "down" if asked < got else "up"
         raise ExportError(

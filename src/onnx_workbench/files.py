@@ -29,9 +29,7 @@ Make it first, or pass a path in a folder that exists.
     try:
         file = Path(os.fsdecode(path) if isinstance(path, bytes) else path)
         name, exists, is_folder = file.name, file.parent.is_dir(), file.is_dir()
-        os.lstat(file)
-    except FileNotFoundError:
-        pass
+        special = file.exists() and not file.is_file()
     except (TypeError, ValueError, OSError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path!r:.200} is no path of a file: {why}. Pass another one.") from error
@@ -48,6 +46,11 @@ Make it first, or pass a path in a folder that exists.
     if is_folder:
         raise InputError(
             f"{str(file)!r} is a folder, and a file is to be written there. Pass another name."
+        )
+    if special:
+        raise InputError(
+            f"{str(file)!r} is a device, pipe or socket, and no file can take its place. Pass "
+            "another name."
         )
     return file
 
@@ -101,7 +104,7 @@ def write(path: str | os.PathLike[str], content: str | bytes) -> Path:
 
 
 Mark = tuple[str, tuple[int, ...], bytes]
-"""Of a file: its path; size, inode and times; digest."""
+"""Of a file: its path; size, inode and time of change; digest."""
 
 
 @dataclass(frozen=True)
@@ -126,27 +129,32 @@ class Stamp:
         """The files as they are now."""
         return cls(tuple((str(p.absolute()), _identity(p), _digest(p)) for p in paths))
 
+    def at(self, folder: Path) -> Stamp:
+        """The stamp of the same files after they move to another folder."""
+        home = folder.absolute()
+        return Stamp(tuple((str(home / Path(path).name), *rest) for path, *rest in self.marks))
+
     def check(self) -> None:
         """Raises LoadError if a file holds something else now, or is gone."""
         for path, identity, digest in self.marks:
             try:
                 same = _identity(path) == identity or _digest(path) == digest
             except OSError as error:
-                raise _changed(path) from error
+                raise LoadError(
+                    f"{Path(path).name!r} is no longer there, or cannot be read: "
+                    f"{error.strerror or error}.",
+                    "put it back, or export the model again.",
+                ) from error
             if not same:
-                raise _changed(path)
-
-
-def _changed(path: str) -> LoadError:
-    return LoadError(
-        f"{Path(path).name!r} has changed since it was read or written.",
-        "load() it again, or export to another path.",
-    )
+                raise LoadError(
+                    f"{Path(path).name!r} has changed since it was read or written.",
+                    "load() it again, or export to another path.",
+                )
 
 
 def _identity(path: str | Path) -> tuple[int, ...]:
     at = Path(path).stat()
-    return at.st_size, at.st_ino, at.st_mtime_ns, at.st_ctime_ns
+    return at.st_size, at.st_ino, at.st_mtime_ns
 
 
 def _digest(path: str | Path) -> bytes:

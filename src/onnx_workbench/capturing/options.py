@@ -51,8 +51,8 @@ class Options(TypedDict, total=False):
     autograd_inlining: bool
 
 
-def checked(options: Mapping[str, Any]) -> Options:
-    """The options, those that were not given with torch's default.
+def checked(options: Mapping[str, Any], training: bool = False) -> Options:
+    """The options, those that were not given with torch's default; ``training`` is the model's.
 
     Raises:
         UnknownOption: a TypeError; torch.onnx.export has no option of that name.
@@ -65,10 +65,10 @@ def checked(options: Mapping[str, Any]) -> Options:
     if unknown := [name for name in options if name not in names]:
         raise UnknownOption(f"export() got an unexpected keyword argument {unknown[0]!r}")
     asked = {name: value for name, value in options.items() if value != _DEFAULTS.get(name)}
-    training = asked.get("training")
-    if training is not None and training != torch.onnx.TrainingMode.PRESERVE:
+    mode = asked.get("training")
+    if mode is not None and (training or mode != torch.onnx.TrainingMode.PRESERVE):
         raise InputError(
-            f"export() was given training={training}, and it writes a model in eval mode: dropout "
+            f"export() was given training={mode}, and it writes a model in eval mode: dropout "
             "and batch normalization answer otherwise in training. Leave `training` out."
         )
     for name, why in _IMPOSSIBLE.items():
