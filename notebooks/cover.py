@@ -33,8 +33,8 @@ STEPS = ("#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00")
 def follow(folder: Path) -> tuple[list[str], list[list[str]], float]:
     """The source, what the line became at each step, and the seconds of its kernels a call."""
     digits = ow.lessons.digits()
-    graph = ow.capture(digits.model, digits.images[:2], dynamic={"images": {0: "batch"}})
-    onnx = ow.export(graph, folder / "digits.onnx")
+    graph = ow.capture(digits.model, digits.images[:2], dynamic_shapes={"images": {0: "batch"}})
+    onnx = ow.export(graph, f=folder / "digits.onnx")
     nodes = [n for n in onnx.proto.graph.node if _line_of(n) == LINE]
     names = {name for node in nodes for name in (node.name, *node.output)}
     times = _kernels(onnx, names | {f"{name}_nchwc" for name in names}, digits.images)

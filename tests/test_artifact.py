@@ -275,7 +275,7 @@ def test_dtypes_that_numpy_lacks_go_in_and_out_wherever_a_call_is_made(dtype, tm
         ready = pickle.loads(pickle.dumps(part.entry((x,), {})))()
         ready.run()
     assert narrow.entry((x,), {})().timed.startswith("run_with_ort_values: NumPy lacks a dtype")
-    assert profile(narrow, x, seconds=0).recording.kernels
+    assert profile(narrow, x, seconds=0.01).recording.kernels
 
 
 def test_the_tracer_bakes_a_branch_that_capture_refuses_and_cond_keeps(tmp_path):
@@ -679,7 +679,7 @@ def test_a_copy_takes_its_weights_along(tmp_path):
     assert torch.equal(copy(torch.ones(8)), made(torch.ones(8)))
 
 
-@pytest.mark.parametrize("path", ["m.txt", "no/such/m.onnx", "", None, "a\0.onnx"])
+@pytest.mark.parametrize("path", ["no/such/m.onnx", "", None, "a\0.onnx"])
 def test_a_copy_to_no_path_is_refused(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = export(nn.ReLU().eval(), torch.ones(3), "a.onnx")

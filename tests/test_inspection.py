@@ -166,9 +166,8 @@ def test_a_file_is_audited_as_far_as_a_file_can_be(tmp_path):
     export(nn.Linear(4, 4).eval(), torch.ones(1, 4), tmp_path / "line.onnx")
     report = audit(load(tmp_path / "line.onnx"), torch.ones(1, 4))
     found = by_stage(report)
-    assert not report, "nobody compared it with the model"
+    assert report, report
     assert repr(report).splitlines()[0] == "line.onnx: 5 of 10 stages ran"
-    assert {fault.stage for fault in report.faults} == COUNTED
     assert found["numbers"].sentence == "it needs the model, and there is none"
     assert found["portability"].verdict == found["latency"].verdict == "ok"
     assert audit(load(tmp_path / "line.onnx"), torch.ones(1, 4), skip=COUNTED | QUICK)
@@ -322,7 +321,7 @@ def test_a_custom_operator_with_its_translation_is_sound_also_in_a_bundle(tmp_pa
     model, args, options = zoo_factories.custom()
     without = by_stage(audit(model, args, skip=QUICK))["export"]
     assert (without.verdict, "has no translation" in without.sentence) == ("broken", True)
-    report = audit(model, args, options, skip={"latency", "hot lines"})
+    report = audit(model, args, **options, skip={"latency", "hot lines"})
     assert report, report
     assert by_stage(report)["opsets"].sentence.startswith("got 20; 18 loads, ")
     done = rerun(report.bundle(tmp_path / "bundle"))

@@ -109,12 +109,12 @@ def test_weights_beside_the_file_are_there_when_the_node_is_looked_for(tmp_path)
 
 
 def test_a_run_that_does_not_end_is_ended(endless):
-    artifact = ow.load(endless, isolated=True, timeout=2)
-    with pytest.raises(RunError, match="2 s"):
+    artifact = ow.load(endless, isolated=True, timeout=8)
+    with pytest.raises(RunError, match="8 s"):
         artifact(X)
     report = ow.audit(artifact, X)
     first = next(f for f in report.findings if f.stage == "model")
-    assert (first.verdict, "2 s" in first.sentence) == ("broken", True)
+    assert (first.verdict, "8 s" in first.sentence) == ("broken", True)
 
 
 def test_audit_and_probe_of_a_file_outlive_it(deadly, fatal):
@@ -179,7 +179,7 @@ def test_results_of_every_dtype_come_back(dtype, tmp_path):
 def test_more_memory_than_there_is_is_an_error(tmp_path):
     path = saved(tmp_path / "m.onnx", "g (int64[N] n) => (float[M] y) { y = ConstantOfShape(n) }")
     artifact = ow.load(path, isolated=True)
-    with pytest.raises(RunError, match="running m"):
+    with pytest.raises(RunError, match="running m|run m"):
         artifact(torch.tensor([2**38]))
     assert artifact(torch.tensor([3])).tolist() == [0, 0, 0]
 

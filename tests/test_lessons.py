@@ -219,7 +219,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_draft(home, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(course.json, "dump", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     assert course.record("02").endswith("progress.json: No space left on device.")
     assert [file.name for file in home.iterdir()] == ["progress.json"]
     assert lessons.progress().solved == {"01"}

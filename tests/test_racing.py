@@ -289,7 +289,7 @@ def entering(clock, log, panel="API", cost=4_000_000):
 
 def test_a_contestant_with_an_entry_is_timed_as_it_says_and_closed(clock):
     log = []
-    result = quick({"s": entering(clock, log)}, X, scale=2, seconds=0.01)
+    result = race({"s": entering(clock, log)}, X, {"scale": 2}, quick=True, seconds=0.01)
     assert log == [("entry", (X,), 1, {"scale": 2})] * 2 + ["close"] * 2
     assert "timed    s: no copies\n" in repr(result)
 

@@ -42,7 +42,7 @@ class Small(torch.nn.Module):
     def forward(self, x, bold="<b>bold</b>"):
         first = torch.relu(x + 1)
         return torch.tanh(first)
-artifact = ow.export(Small().eval(), "columns.onnx", torch.ones(2, 3))
+artifact = ow.export(Small().eval(), torch.ones(2, 3), "columns.onnx")
 shown = ow.view(artifact)
 lineage = ow.trace(artifact)
 lineage.beside(shown)

@@ -132,6 +132,8 @@ def _program(
             return exporter.capture_program(model, args, kwargs, shapes, way), way
         except Exception as error:
             errors.append(error)
+            if _CONSTRAINED in str(error):  # a dimension that was demanded: no second way saves it
+                break
     first, *second = errors
     frozen = _frozen(model, args, kwargs, shapes) if _CONSTRAINED in str(first) else None
     raise _explained(model, first, frozen, *second) from first

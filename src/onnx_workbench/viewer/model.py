@@ -111,7 +111,11 @@ def _read(source: Any, door: str, weights: bool) -> Model:
     if isinstance(source, bytes | bytearray | memoryview):
         said = f"{door} was passed {len(source):,} bytes"
         return _model(reader.parse(bytes(source), said, limit.each), "model", limit)
-    path = source if isinstance(source, str | os.PathLike) else getattr(source, "unchanged", None)
+    path = (
+        source
+        if isinstance(source, str | os.PathLike)
+        else getattr(source, "unchanged", getattr(source, "path", None))
+    )
     if not isinstance(path, str | os.PathLike):
         raise InputError(
             f"{door} was passed an object of class {type(source).__name__}. It expected "

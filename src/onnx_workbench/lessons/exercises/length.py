@@ -13,7 +13,7 @@ from torch import nn
 from ...artifact import Artifact, export
 from ...capturing.signature import parameters
 from ...divergence import verify
-from ...errors import CaptureError, WorkbenchError
+from ...errors import CaptureError, InputError, WorkbenchError
 from ...shapes.contract import probe
 from ..task import Exercise
 
@@ -67,10 +67,11 @@ def _numbers(answer: nn.Module) -> str | None:
     for words in range(1, LONGEST + 1):
         try:
             leaf = verify(wanted, answer, example(words)).worst
-        except RuntimeError as error:
+        except InputError as error:
+            cause = error.__cause__ or error
             return (
-                f"With {words} words your model itself raises {type(error).__name__}: "
-                f"{str(error).splitlines()[0]}\nTake as many rows of the table as there are words: "
+                f"With {words} words your model itself raises {type(cause).__name__}: "
+                f"{str(cause).splitlines()[0]}\nTake as many rows of the table as there are words: "
                 "their number is x.shape[1]."
             )
         if leaf.reason and leaf.worst is None and words == 1:
