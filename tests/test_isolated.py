@@ -179,7 +179,7 @@ def test_results_of_every_dtype_come_back(dtype, tmp_path):
 def test_more_memory_than_there_is_is_an_error(tmp_path):
     path = saved(tmp_path / "m.onnx", "g (int64[N] n) => (float[M] y) { y = ConstantOfShape(n) }")
     artifact = ow.load(path, isolated=True)
-    with pytest.raises(RunError, match="running m|run m"):
+    with pytest.raises(RunError, match="The machine refuses to run m"):
         artifact(torch.tensor([2**38]))
     assert artifact(torch.tensor([3])).tolist() == [0, 0, 0]
 
