@@ -37,6 +37,12 @@ def forks(*payloads: bytes, threads: int = 1):
         yield workers
 
 
+@pytest.fixture(autouse=True, scope="module")
+def no_worker_of_files():
+    """The worker that runs loaded files stays for later calls; other tests may have started it."""
+    isolated._end()
+
+
 def below() -> list[int]:
     """The workers and nests of this process; a browser of other tests is none."""
     found = []

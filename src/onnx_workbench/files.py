@@ -30,6 +30,8 @@ Make it first, or pass a path in a folder that exists.
         file = Path(os.fsdecode(path) if isinstance(path, bytes) else path)
         name, exists, is_folder = file.name, file.parent.is_dir(), file.is_dir()
         special = file.exists() and not file.is_file()
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(file)  # which tells what no name of a file can hold
     except (TypeError, ValueError, OSError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path!r:.200} is no path of a file: {why}. Pass another one.") from error
