@@ -14,6 +14,7 @@ import pytest
 import torch
 from models import relu_file
 
+from onnx_workbench import isolated
 from onnx_workbench.racing import heats, process
 from onnx_workbench.racing import race as racing
 from onnx_workbench.racing.call import PLAIN, Call
