@@ -446,6 +446,31 @@ def test_a_bfloat16_model_is_audited_whole_and_its_bundle_runs(tmp_path, rerun):
     assert (done.returncode, done.stdout.count(": agrees")) == (0, 1), done.stderr
 
 
+def test_a_model_with_parametrizations_goes_into_a_bundle_whole(tmp_path):
+    x = torch.ones(2, 2, 3)
+    report = audit(zoo_factories.Normed().eval(), x, skip=QUICK)
+    assert by_stage(report)["numbers"].verdict == "wrong"
+    folder = report.bundle(tmp_path / "bundle")
+    done = run_bundle(folder)
+    assert (done.returncode, " differ, " in done.stdout) == (1, True), done.stderr
+    _, model = unpickled(folder, "model")
+    assert model.third is model.second
+    assert (type(model).__name__, model(x).shape) == ("ParametrizedNormed", (2, 4, 3))
+
+
+class Coarse(nn.Module):
+    def forward(self, x):
+        return (x.half() @ x.half().T).exp().float()
+
+
+def test_a_bundle_has_the_tolerance_of_the_steps_not_of_the_result(tmp_path, rerun):
+    x = torch.rand(9, 31, generator=torch.Generator().manual_seed(0)) / 6
+    report = audit(Coarse().eval(), x, skip=QUICK)
+    assert by_stage(report)["numbers"].verdict == "ok"
+    done = rerun(report.bundle(tmp_path / "bundle"))
+    assert (done.returncode, done.stdout.count(": agrees")) == (0, 1), done.stdout
+
+
 def test_a_bundle_never_replaces_what_is_there(sound, tmp_path):
     (tmp_path / "bundle").mkdir()
     with pytest.raises(InputError) as caught:

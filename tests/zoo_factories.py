@@ -76,3 +76,27 @@ def old():
 
 def odd():
     return "no model"
+
+
+class Doubling(nn.Module):
+    """A parametrization."""
+
+    def forward(self, weight):
+        return weight * 2
+
+
+class Normed(nn.Module):
+    """Its numbers differ from those of its file: the last step is another one in the export."""
+
+    def __init__(self):
+        super().__init__()
+        parametrizations = nn.utils.parametrizations
+        self.first = parametrizations.weight_norm(nn.Conv1d(2, 4, 1))
+        self.second = parametrizations.spectral_norm(nn.Linear(3, 3))
+        self.third = self.second
+        nn.utils.parametrize.register_parametrization(self.second, "bias", Doubling())
+        self.scale = nn.Parameter(torch.ones(3))
+        nn.utils.parametrize.register_parametrization(self, "scale", Doubling())
+
+    def forward(self, x):
+        return self.scale * self.third(self.first(x)) * (2 if torch.compiler.is_exporting() else 3)

@@ -9,6 +9,7 @@ import platform
 import shutil
 import sys
 import tempfile
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import reduce
@@ -21,19 +22,19 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from .. import files
-from ..agreement import TOLERANCES
+from ..agreement import TOLERANCES, Grains
 from ..capturing.signature import bind
 from ..errors import InputError
 from ..source import is_users
-from . import cells
+from . import cells, repro
 
 if TYPE_CHECKING:
     from . import Audit
     from .stages import Case
 
-_REPRO = Path(__file__).with_name("repro.py")
 _VERSIONS = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy")
 _INDICES = (torch.int32, torch.int64)
 _KEPT = 4096
@@ -83,7 +84,8 @@ def _fill(folder: Path, audit: Audit) -> None:
         "dynamic": shapes if dynamic else None,
         "opset": case.opset,
         "sizes": case.sizes,
-        "tolerances": {str(dtype): case.tolerance or pair for dtype, pair in TOLERANCES.items()},
+        "tolerances": {dtype: case.tolerance or pair for dtype, pair in TOLERANCES.items()},
+        "grains": Grains.of_call(case.model, case.args, case.kwargs),
     }
     weights = case.model.state_dict(keep_vars=True).values()
     try:
@@ -103,7 +105,7 @@ def _fill(folder: Path, audit: Audit) -> None:
     (folder / "versions.json").write_text(json.dumps(_versions(), indent=1), "utf-8")
     (folder / "report.txt").write_text(f"{audit!r}\n", "utf-8")
     audit.save(folder / "report.html")
-    shutil.copy(_REPRO, folder)
+    shutil.copy(repro.__file__, folder)
     for name, text in _sources(case, {root.partition(".")[0] for root in roots}):
         file = folder / "source" / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -127,6 +129,12 @@ class _Weightless(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, (type, FunctionType)) and obj.__module__ == "__main__":
             self.own.add(obj.__qualname__)
+        if isinstance(obj, nn.Module) and parametrize.is_parametrized(obj):
+            # torch makes its class at run time and refuses to pickle it; a hook that reads old
+            # checkpoints is a local function, and a repro reads none.
+            made = parametrize.type_before_parametrizations(obj), [*obj.parametrizations]  # type: ignore
+            state = vars(obj) | {"_load_state_dict_pre_hooks": OrderedDict()}
+            return repro.parametrized, made, state
         return NotImplemented
 
     def persistent_id(self, obj: Any) -> Any:
@@ -192,7 +200,8 @@ def _sources(case: Case, own: set[str]) -> Iterator[tuple[str, str]]:
     """The user's files that the model and the translations come from, whole packages, and those
     that these import; and a script of what cells bind."""
     translators = (case.translations or {}).values()
-    waiting = {type(module).__module__ for module in case.model.modules()}
+    classes = {kind for module in case.model.modules() for kind in type(module).__mro__}
+    waiting = {kind.__module__ for kind in classes}
     waiting |= {function.__module__ for function in translators}
     if own:
         script = cells.needed(own)
