@@ -1,0 +1,56 @@
+"""audit(): all of it, worst first; a page, a bundle, an exit code."""
+
+import subprocess
+import sys
+
+import torch
+
+import onnx_workbench as ow
+
+FACTORY = """
+import torch
+
+def steady():
+    return torch.nn.Linear(4, 2).eval(), (torch.ones(3, 4),)
+
+class Choose(torch.nn.Module):
+    def forward(self, x):
+        if x.sum() > 0:
+            return x + 1
+        return x - 1
+
+def choose():
+    return Choose().eval(), (torch.ones(3),)
+"""
+
+
+def test_audit_of_a_sound_model_finds_nothing(model, images, tmp_path):
+    report = ow.audit(model, images, dynamic_shapes={"images": {0: "batch"}}, skip=["latency"])
+    assert report
+    assert not report.faults
+    page = report.save(tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Reader" in page
+
+
+def test_audit_names_the_line_and_the_repair(table, tmp_path):
+    words = {"words": {1: "length"}}
+    report = ow.audit(table, torch.ones(2, 16, 8), dynamic_shapes=words)
+    fault = report.faults[0]
+    assert not report
+    assert fault.line.text == "return words + self.table"
+    assert fault.repair
+    assert (report.bundle(tmp_path / "bundle") / "repro.py").exists()
+
+
+def audit_in_a_terminal(name, folder):
+    (folder / "factories.py").write_text(FACTORY)
+    command = [sys.executable, "-m", "onnx_workbench", "audit", name, "--skip", "latency"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+def test_exit_codes_of_the_command_line(tmp_path):
+    assert audit_in_a_terminal("factories:steady", tmp_path).returncode == 0
+    found = audit_in_a_terminal("factories:choose", tmp_path)
+    assert found.returncode == 1
+    assert "if x.sum() > 0:" in found.stdout
+    assert audit_in_a_terminal("factories:absent", tmp_path).returncode == 2
