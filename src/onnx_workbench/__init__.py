@@ -2,8 +2,8 @@
 
 >>> import onnx_workbench as ow
 >>> print(*sorted(ow.__all__))  # doctest: +NORMALIZE_WHITESPACE
-audit capture check compiled export lessons load observe opsets placed probe profile race sweep
-trace tune verify view watch weigh
+audit capture check compiled errors export lessons load observe opsets placed probe profile race
+sweep trace tune verify view watch weigh
 
 The names are loaded when they are first used (`SPEC 1 <https://scientific-python.org/specs/spec-0001/>`_),
 so that this import costs milliseconds and :func:`check` can report on a torch that does not import.

@@ -1,3 +1,4 @@
+from . import errors as errors
 from . import lessons as lessons
 from .artifact import export as export
 from .artifact import load as load
