@@ -94,9 +94,11 @@ def beside(pictures: Sequence[str]) -> str:
 
 def _size(box: Box, label: str) -> tuple[float, float]:
     """Width and height; a label below the box counts as well, so that none covers another."""
-    return max(_body_width(box), _wide(label, 10) + 12), _HEADER + _LINE * len(box.lines) + (
-        6 if box.lines else 0
-    )
+    return max(_body_width(box), _wide(label, 10) + 12), _height(box)
+
+
+def _height(box: Box) -> float:
+    return _HEADER + (_LINE * len(box.lines) + 6 if box.lines else 0)
 
 
 def _body_width(box: Box) -> float:
@@ -165,13 +167,13 @@ def _legend(heat: Heat, middle: float, top: float) -> Iterator[str]:
 
 
 def _box(box: Box, spots: Layout, index: int, heat: Heat | Contrast | None) -> str:
-    place = spots.places[index]
-    width, left, top = _body_width(box), place.x - _body_width(box) / 2, place.y - place.height / 2
-    frame = f'x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{place.height:.0f}"'
+    (x, y), width, height = spots.centers[index], _body_width(box), _height(box)
+    left, top = x - width / 2, y - height / 2
+    frame = f'x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{height:.0f}"'
 
     def title(fill: str) -> str:
         return (
-            f'<text x="{place.x:.1f}" y="{top + 16:.1f}" font-size="12" font-weight="600" '
+            f'<text x="{x:.1f}" y="{top + 16:.1f}" font-size="12" font-weight="600" '
             f'text-anchor="middle" fill="{fill}">{escape(box.title)}</text>'
         )
 
@@ -203,26 +205,23 @@ def _rows(box: Box, left: float, top: float) -> Iterator[str]:
 
 
 def _arrows(picture: Diagram, spots: Layout) -> Iterator[str]:
-    for route, arrow in zip(spots.routes, picture.arrows, strict=True):
-        ports = [a.tail for a in picture.arrows if a.head == arrow.head]
-        yield _curve(route, spots, _port(arrow.tail, ports, spots, route))
+    ways = list(zip(picture.arrows, spots.bends, strict=True))
+    comes = [(bends or [spots.centers[arrow.tail]])[-1][0] for arrow, bends in ways]
+    for at, (arrow, bends) in enumerate(ways):
+        (x, y), (to_x, to_y) = spots.centers[arrow.tail], spots.centers[arrow.head]
+        tail, head = picture.boxes[arrow.tail], picture.boxes[arrow.head]
+        others = [(comes[i], i) for i, (a, _) in enumerate(ways) if a.head == arrow.head]
+        step = min(16.0, _body_width(head) / (len(others) + 1))
+        port = (sorted(others).index((comes[at], at)) - (len(others) - 1) / 2) * step
+        end = to_x + port, to_y - _height(head) / 2 - 6
+        yield _curve((x, y + _height(tail) / 2), [*bends, end])
 
 
-def _port(tail: int, tails: list[int], spots: Layout, route: list[int]) -> float:
-    """Where on its head an arrow ends: several arrows share the top side from left to right."""
-    order = sorted(set(tails), key=lambda index: spots.places[index].x)
-    step = min(16.0, spots.places[route[-1]].width / (len(order) + 1))
-    return (order.index(tail) - (len(order) - 1) / 2) * step
-
-
-def _curve(route: list[int], spots: Layout, port: float) -> str:
-    """Straight down out of the tail, through the bends, and straight down into the head."""
-    tail, head = spots.places[route[0]], spots.places[route[-1]]
-    stem = tail.y + tail.height / 2
-    path = [f"M{tail.x:.1f} {stem:.1f}v20"]
-    x, y = tail.x, stem + 20
-    targets = [(spots.places[index].x, spots.places[index].y) for index in route[1:-1]]
-    targets.append((head.x + port, head.y - head.height / 2 - 6))
+def _curve(start: tuple[float, float], targets: Sequence[tuple[float, float]]) -> str:
+    """Straight down out of the tail, past the bends, and straight down into the head."""
+    x, y = start
+    path = [f"M{x:.1f} {y:.1f}v20"]
+    y += 20
     for to_x, to_y in targets:
         middle = (y + to_y) / 2
         straight = abs(to_x - x) < 0.5
@@ -239,11 +238,11 @@ def _curve(route: list[int], spots: Layout, port: float) -> str:
 def _labels(picture: Diagram, spots: Layout) -> Iterator[str]:
     for index in range(len(picture.boxes)):
         if label := _label(picture, index):
-            place = spots.places[index]
-            y, width = place.y + place.height / 2 + 12, _wide(label, 10) + 8
+            x, y = spots.centers[index]
+            y, width = y + _height(picture.boxes[index]) / 2 + 12, _wide(label, 10) + 8
             yield (
-                f'<rect x="{place.x - width / 2:.1f}" y="{y - 8:.1f}" width="{width:.1f}" '
+                f'<rect x="{x - width / 2:.1f}" y="{y - 8:.1f}" width="{width:.1f}" '
                 f'height="15" rx="4" fill="{_PAPER}"/>'
-                f'<text x="{place.x:.1f}" y="{y + 3.5:.1f}" font-size="10" text-anchor="middle" '
+                f'<text x="{x:.1f}" y="{y + 3.5:.1f}" font-size="10" text-anchor="middle" '
                 f'fill="{_SOFT}">{escape(label)}</text>'
             )

@@ -7,17 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+
 from .. import text
 
-VIRIDIS = (
-    *("#440154", "#470d60", "#48186a", "#482374", "#472e7c", "#453882", "#424186"),
-    *("#3e4a89", "#3a548c", "#365d8d", "#32658e", "#2e6d8e", "#2b758e", "#287d8e"),
-    *("#25848e", "#228c8d", "#1f948c", "#1e9c89", "#20a386", "#25ab82", "#2eb37c"),
-    *("#3aba76", "#48c16e", "#58c765", "#6ccd5a", "#7fd34e", "#93d741", "#a8db34"),
-    *("#c0df25", "#d5e21a", "#eae51a", "#fde725"),
-)
-"""Perceptually uniform, also for most colour-blind readers: 32 steps of viridis, by Nathaniel
-Smith and Stefan van der Walt (2015, CC0), https://bids.github.io/colormap/."""
+VIRIDIS = tuple(map(to_hex, colormaps["viridis"].resampled(32)(range(32))))
+"""From the least value to the greatest; perceptually uniform, also for most color-blind readers."""
 
 COLD = "#d8dee4"
 """Of a node without a value."""
