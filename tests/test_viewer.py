@@ -31,7 +31,7 @@ from onnx_workbench.viewer import Netron, frontend, heap, view
 from onnx_workbench.viewer.comparison import LEFT, RIGHT
 from onnx_workbench.viewer.diagram import cut, diagram
 from onnx_workbench.viewer.fold import fold
-from onnx_workbench.viewer.heat import COLD, VIRIDIS, Heat, ink
+from onnx_workbench.viewer.heat import COLD, Heat, ink, palette
 from onnx_workbench.viewer.layout import layers, layout
 from onnx_workbench.viewer.model import LARGEST_TENSOR, Model, read
 from onnx_workbench.viewer.origin import sheet, without_folders
@@ -443,7 +443,7 @@ def test_a_big_graph_is_drawn_by_its_modules_each_as_hot_as_its_hottest_node():
         *("up to 1.00 ms", "up to 3.00 ms"),
         *("1.00 ms", "3.00 ms"),
     ]
-    for colour, times in ((VIRIDIS[0], 3), (VIRIDIS[-1], 3), (COLD, 2)):  # legend, frame, title
+    for colour, times in ((palette()[0], 3), (palette()[-1], 3), (COLD, 2)):  # legend, frame, title
         assert netron.svg().count(f'"{colour}"') == times
     gap = next(word for word in words(view(layered(300)).svg()) if "not drawn" in word)
     assert gap == f"{4 * (300 - titles(view(layered(300)).svg()).count('B')):,} nodes not drawn"
@@ -473,7 +473,7 @@ def test_boxes_of_a_layer_do_not_overlap_and_arrows_point_down():
         assert heights == sorted(set(heights))
     (across, _), *_ = spots.bends[-1]
     outer = [x + sign * wide[i] / 2 for i, (x, _) in enumerate(spots.centers) for sign in (-1, 1)]
-    assert 0 <= min(outer)
+    assert min(outer) >= 0
     assert max(outer) < across <= spots.width, "a long edge passes beside the boxes"
 
 
@@ -659,8 +659,8 @@ def test_heat_colours_the_boxes_and_shows_the_values():
     netron = view(tiny())
     cold = netron.svg()
     netron.heat({"h": 1e-3, "y": 3e-3}, unit="s")
-    assert VIRIDIS[0] in netron.svg()
-    assert VIRIDIS[-1] in netron.svg()
+    assert palette()[0] in netron.svg()
+    assert palette()[-1] in netron.svg()
     assert netron.svg().count("3.00 ms") == 2  # in its box and in the legend
     assert netron._heat["levels"] == {"h": 0, "y": 31}
     netron.heat(None)
@@ -668,7 +668,7 @@ def test_heat_colours_the_boxes_and_shows_the_values():
 
 
 def test_every_label_can_be_read_on_its_color():
-    for colour in (*VIRIDIS, COLD):
+    for colour in (*palette(), COLD):
         assert contrast(colour, ink(colour)) >= 4.5
 
 
@@ -683,7 +683,7 @@ def contrast(one: str, other: str) -> float:
 
 
 def test_equal_values_and_negative_ones_have_a_colour():
-    assert Heat({"a": 2.0, "b": 2.0}).colour("a") == VIRIDIS[-1]
+    assert Heat({"a": 2.0, "b": 2.0}).colour("a") == palette()[-1]
     heat = Heat({"a": -1.0, "b": 0.0, "c": 1.0}, "bits")
     assert (heat.low, heat.level("b"), heat.colour("d")) == ("-1 bits", 16, COLD)
     assert Heat({"a": 2_500_000}, "B").high == "2.50 MB"

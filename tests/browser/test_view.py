@@ -64,13 +64,13 @@ print(sum(one.comm is not None for one in views), sum(len(one._model.packed) for
 ===
 import io
 from PIL import Image
-from onnx_workbench.viewer.heat import VIRIDIS
+from onnx_workbench.viewer.heat import palette
 def legend():
     picture = Image.open(io.BytesIO(small.png()))
     if picture.getchannel("A").getextrema()[0] < 255: return "holes"
     picture = picture.convert("RGB")
     row = {picture.getpixel((at, picture.height - 36)) for at in range(picture.width)}
-    return len(row & {tuple(bytes.fromhex(colour[1:])) for colour in VIRIDIS})
+    return len(row & {tuple(bytes.fromhex(colour[1:])) for colour in palette()})
 print(small._screen and legend(), "2.00 ms" in small.svg())
 ===
 from anywidget import AnyWidget

@@ -12,7 +12,7 @@ from dataclasses import replace
 from html import escape
 
 from .diagram import Box, Diagram
-from .heat import VIRIDIS, Contrast, Heat, ink
+from .heat import STEPS, Contrast, Heat, ink, palette
 from .layout import Layout, layout
 from .summary import plain
 
@@ -130,9 +130,7 @@ def _warm(box: Box, heat: Heat | Contrast) -> Box:
 
 def _key_width(heat: Heat | Contrast) -> float:
     if isinstance(heat, Heat):
-        return (
-            4 * len(VIRIDIS) + 12 + 2 * max(_wide(_end(end), 11) for end in (heat.low, heat.high))
-        )
+        return 4 * STEPS + 12 + 2 * max(_wide(_end(end), 11) for end in (heat.low, heat.high))
     return max(_wide(words, 11) for _, words in heat.swatches) + 20
 
 
@@ -153,8 +151,8 @@ def _key(heat: Heat | Contrast, middle: float, top: float) -> Iterator[str]:
 
 def _legend(heat: Heat, middle: float, top: float) -> Iterator[str]:
     """The colours from the least value to the greatest, with both."""
-    left = middle - 2 * len(VIRIDIS)
-    for at, colour in enumerate(VIRIDIS):
+    left = middle - 2 * STEPS
+    for at, colour in enumerate(palette()):
         yield f'<rect x="{left + 4 * at:.1f}" y="{top}" width="4.5" height="10" fill="{colour}"/>'
     for x, anchor, value in (
         (left - 6, "end", heat.low),

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
-
-from matplotlib import colormaps
-from matplotlib.colors import to_hex
 
 from .. import text
 
-VIRIDIS = tuple(map(to_hex, colormaps["viridis"].resampled(32)(range(32))))
-"""From the least value to the greatest; perceptually uniform, also for most color-blind readers."""
+STEPS = 32
+
+
+@cache
+def palette() -> tuple[str, ...]:
+    """Viridis from the least value to the greatest, even also for most color-blind readers."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return tuple(map(to_hex, colormaps["viridis"].resampled(STEPS)(range(STEPS))))
+
 
 COLD = "#d8dee4"
 """Of a node without a value."""
@@ -74,20 +80,20 @@ class Heat:
         return self._text(self.values[node]) if node in self.values else ""
 
     def level(self, node: str) -> int:
-        """Index into :data:`VIRIDIS`, linear from the least value to the greatest."""
+        """Index into :func:`palette`, linear from the least value to the greatest."""
         least, most = self.span
         share = (self.values[node] - least) / (most - least) if most > least else 1.0
-        return round(share * (len(VIRIDIS) - 1))
+        return round(share * (STEPS - 1))
 
     def colour(self, node: str) -> str:
-        return VIRIDIS[self.level(node)] if node in self.values else COLD
+        return palette()[self.level(node)] if node in self.values else COLD
 
     def sheet(self) -> dict[str, Any]:
         """What the page needs, as JSON."""
         return {
             "levels": {node: self.level(node) for node in self.values},
             "shown": {node: self.shown(node) for node in self.values},
-            "palette": [[colour, ink(colour)] for colour in VIRIDIS],
+            "palette": [[colour, ink(colour)] for colour in palette()],
             "cold": [COLD, ink(COLD)],
             "low": self.low,
             "high": self.high,
