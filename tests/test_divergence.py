@@ -615,3 +615,18 @@ def test_the_audit_states_size_cause_and_repair_of_wrong_numbers():
     assert "by up to" in found.sentence
     assert "ties" in found.sentence
     assert "stable=True" in found.repair
+
+
+class Spectrum(nn.Module):
+    def forward(self, x):
+        return torch.fft.fft(x) * 2
+
+
+def test_complex_outputs_are_real_pairs_in_the_file_and_the_optimizer_is_not_blamed():
+    model, x = Spectrum().eval(), torch.randn(3, 4)
+    found = ow.verify(model, ow.export(model, x), x, values=True)
+    assert not found
+    assert "complex" in repr(found).splitlines()[0]
+    assert "optimizer" not in repr(found)
+    fault = ow.audit(model, x, skip={"opsets", "latency", "hot lines"}).faults[0]
+    assert "torch.view_as_real" in fault.repair

@@ -340,7 +340,10 @@ def _compare(
         return Leaf(path, _word(a), reason="" if agrees else f"a is {_word(a)}, b is {_word(b)}")
     value = shaped(a.dtype, a.shape)
     if a.shape != b.shape or a.dtype != b.dtype:
-        return Leaf(path, value, reason=f"a is {value}, b is {shaped(b.dtype, b.shape)}")
+        reason = f"a is {value}, b is {shaped(b.dtype, b.shape)}"
+        if a.is_complex() and b.shape == (*a.shape, 2):
+            reason += ": real and imaginary parts, since ONNX has no complex numbers"
+        return Leaf(path, value, reason=reason)
     bounds = tolerance_of(a.dtype, tolerance, grain)
     if not a.numel():
         return Leaf(path, value)

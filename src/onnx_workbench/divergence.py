@@ -313,11 +313,15 @@ class Divergence:
             return f"AGREE: {count} and the outputs, {len(self.rounding):,} of them by rounding"
         if self.outputs:
             return f"AGREE: {count} and the outputs within tolerance"
-        why = (
-            "ONNX Runtime's optimizer changed them"
-            if self.captured
-            else "the captured graph is not the model"
-        )
+        other_kind = [
+            leaf.reason for leaf in self.outputs.leaves if leaf.worst is None and leaf.reason
+        ]
+        if not self.captured:
+            why = "the captured graph is not the model"
+        elif other_kind:
+            why = other_kind[0]
+        else:
+            why = "ONNX Runtime's optimizer changed them"
         return f"DIFFERENT: the outputs, while all {count} agree: {why}"
 
     def _drawn(self) -> list[tuple[str, Line | None]]:

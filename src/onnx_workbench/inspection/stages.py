@@ -45,6 +45,11 @@ _DRAWN = (
     "drawn once in __init__."
 )
 
+_COMPLEX = (
+    "ONNX has no complex numbers, and the file returns real and imaginary parts. Return "
+    "torch.view_as_real(y) from forward(), and join the parts with torch.view_as_complex outside."
+)
+
 OLDEST = 18
 """The opset that torch.onnx's own translations are written for: below it, files are converted."""
 
@@ -330,6 +335,8 @@ def _first_line(case: Case) -> tuple[Line | None, str, str]:
         return line, f". {operator} draws random numbers, which the file draws anew", _DRAWN
     if not inside.captured:
         return None, "", _OTHER_WAY
+    if any(leaf.value.startswith("complex") for leaf in inside.outputs.leaves):
+        return None, "", _COMPLEX
     return None, "", "Every value that can be compared agrees: look at what cannot."
 
 
