@@ -260,7 +260,105 @@ def test_dimensions_move_together_upwards_and_downwards_and_never_to_one_size():
     (a, b), (c, d) = (one.sizes for one in found.joints)
     assert a < b
     assert c > d
-    assert found.joints[0].moved == ((0, 0, a), (1, 0, b), (2, 0, a)), "one name, one size"
+
+
+class Frozen(nn.Module):
+    """The second input meets a table of five rows; ``first`` says what the first one does."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.first, self.table = first, nn.Parameter(torch.rand(5, 8))
+
+    def forward(self, x, y):
+        z = y + self.table
+        return self.first(x, z), z
+
+
+@pytest.mark.parametrize("labels", [("n", "n"), ("a", "b"), (Dim.DYNAMIC, Dim.DYNAMIC)])
+def test_of_two_inputs_of_one_size_the_one_that_meets_the_table_is_blamed(labels):
+    x, y = torch.rand(5, 8), torch.rand(5, 8)
+    dynamic = {"x": {0: labels[0]}, "y": {0: labels[1]}}
+    found = probe(Frozen(lambda x, _: x * 2).eval(), (x, y), dynamic_shapes=dynamic)
+    innocent, guilty = found.dimensions
+    assert (bool(innocent), innocent.verdict, innocent.line) == (True, "kept", None)
+    assert (guilty.verdict, guilty.line.text) == ("refused by capture", "z = y + self.table")
+    assert set(guilty.locals) == {"y", "self.table"}
+
+
+def test_an_input_that_must_follow_the_frozen_one_is_shown_the_line_that_froze_it():
+    x, y = torch.rand(5, 8), torch.rand(5, 8)
+    dynamic = {"x": {0: "n"}, "y": {0: "n"}}
+    found = probe(Frozen(lambda x, z: x + z).eval(), (x, y), dynamic_shapes=dynamic)
+    assert [d.verdict for d in found.dimensions] == ["refused by capture"] * 2
+    assert {d.line.text for d in found.dimensions} == {"z = y + self.table"}
+
+
+class Bags(nn.Module):
+    """``offsets`` says where in ``ids`` each bag begins, as in a recommendation model."""
+
+    def __init__(self, last):
+        super().__init__()
+        self.bag = nn.EmbeddingBag(20, 4, mode="sum", include_last_offset=last)
+
+    def forward(self, ids, offsets):
+        return self.bag(ids, offsets)
+
+
+def test_offsets_into_another_input_stay_in_order_and_in_range():
+    ids, offsets = torch.arange(9) * 2, torch.tensor([0, 2, 5, 8])
+    dynamic = {"ids": {0: "n"}, "offsets": {0: "bags"}}
+    found = probe(Bags(False).eval(), (ids, offsets), dynamic_shapes=dynamic)
+    assert found
+    for dimension in found.dimensions:
+        assert dimension.verdict == "kept"
+        assert {trial.outcome for trial in dimension.trials} == {"agrees"}
+
+
+class Picks(nn.Module):
+    def forward(self, x, index):
+        return x[index]
+
+
+def test_an_index_into_an_input_that_shrinks_stays_in_range():
+    x, index = torch.rand(6, 3), torch.tensor([5, 0, 3])
+    dynamic = {"x": {0: "rows"}, "index": {0: "picked"}}
+    found = probe(Picks().eval(), (x, index), dynamic_shapes=dynamic)
+    assert [dimension.verdict for dimension in found.dimensions] == ["kept", "kept"]
+    assert {1, 2, 3} <= set(sizes(found.dimensions[0], "agrees"))
+
+
+@torch.library.custom_op("contract_tests::summed", mutates_args=())
+def summed(x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    assert int(lengths[0]) == 7 * len(x)
+    return x * 2
+
+
+@summed.register_fake
+def _(x, lengths):
+    return torch.empty_like(x)
+
+
+class Lengths(nn.Module):
+    def forward(self, x, lengths):
+        return summed(x, lengths)
+
+
+def test_a_size_that_cannot_be_made_up_is_no_fault_of_the_file_and_is_told():
+    x, lengths = torch.rand(9), torch.tensor([63])
+    dimension = only(
+        found := probe(
+            Lengths().eval(),
+            (x, lengths),
+            dynamic_shapes={"x": {0: "n"}},
+            custom_translation_table={
+                torch.ops.contract_tests.summed.default: lambda x, lengths: op.Add(x, x)
+            },
+        )
+    )
+    assert not found
+    assert dimension.verdict == "not tried: the model refuses all other sizes"
+    assert "lengths" in dimension.repair
+    assert repr(found).startswith("NOT PROVEN")
 
 
 def test_dimensions_that_fail_together_without_being_equal_are_told(monkeypatch, tmp_path):

@@ -83,7 +83,7 @@ def _fill(folder: Path, audit: Audit) -> None:
         "kwargs": case.kwargs,
         "dynamic": shapes if dynamic else None,
         "opset": case.opset,
-        "sizes": case.sizes,
+        "others": case.others,
         "tolerances": {dtype: case.tolerance or pair for dtype, pair in TOLERANCES.items()},
         "grains": Grains.of_call(case.model, case.args, case.kwargs),
     }

@@ -22,8 +22,8 @@ from ..errors import CaptureError, ExportError, WorkbenchError
 from ..ladder import opsets
 from ..lines.hotspots import profile
 from ..racing.race import race
-from ..shapes.contract import REFUSED, misdeclared, probe
-from ..shapes.sizes import BAD, Place
+from ..shapes.contract import REFUSED, UNTRIED, misdeclared, probe
+from ..shapes.sizes import BAD, Call
 from ..source import Line, is_users, told, user_line
 from ..text import plural, seconds
 from . import facts, memory
@@ -72,8 +72,8 @@ class Case:
     file does not.
 
     A stage runs only where what it needs is there: ``model``, ``graph`` and ``artifact`` are None
-    until then. ``sizes`` are those of calls that went wrong, ``stored`` the attributes that a call
-    writes.
+    until then. ``others`` are calls of other sizes that went wrong, ``stored`` the attributes that
+    a call writes.
     """
 
     subject: nn.Module | Artifact
@@ -82,7 +82,7 @@ class Case:
     dynamic: Mapping[str, Any] | None
     opset: int | None
     translations: exporter.Translations | None = None
-    sizes: tuple[tuple[Place, ...], ...] = ()
+    others: tuple[Call, ...] = ()
     folder: Path = Path()
     graph: Graph = None  # type: ignore[assignment]
     artifact: Artifact = None  # type: ignore[assignment]
@@ -257,16 +257,17 @@ def _contract(case: Case) -> Iterator[Finding]:
         custom_translation_table=case.translations,
         tolerance=case.tolerance,
     )
+    verdicts = {REFUSED: "broken", UNTRIED: "risk"}
     for dimension in contract.dimensions:
-        verdict = "ok" if dimension else "broken" if dimension.verdict == REFUSED else "wrong"
+        verdict = "ok" if dimension else verdicts.get(dimension.verdict, "wrong")
         first = next((trial for trial in dimension.trials if trial.outcome in BAD), None)
         told = f"; at size {first.size} {first.outcome}: {first.said}" if first else ""
         told += f": {dimension.fault.reason}" if dimension.fault else ""
-        case.sizes += (first.moved,) if first else ()
+        case.others += (first.call,) if first else ()
         sentence = f"{dimension.place} is {dimension.verdict}{told}"
         yield Finding("contract", verdict, sentence, dimension.line, dimension.repair)
     for clash in contract.clashes:
-        case.sizes += (clash.moved,)
+        case.others += (clash.call,)
         yield Finding("contract", "wrong", f"Moved together, {clash}")
 
 

@@ -35,6 +35,7 @@ REFUSED = "refused by capture"
 WRONG = "wrong at the example's own size"
 RUNS = "runs, numbers unknown"
 TIED = "kept as equal to"
+UNTRIED = "not tried: the model refuses all other sizes"
 """The verdicts on a dimension; "kept within" is followed by bounds, such as "[1, 32]", and "kept as
 equal to" by another dimension. RUNS is all that can be said of a file without its model."""
 
@@ -42,6 +43,9 @@ _HEADER = ("dimension", "asked as", "file says", "torch.export says", "verdict",
 _REPAIRS = {
     STATIC: "Name it in `dynamic_shapes`: then export() raises where the model freezes it.",
     WRONG: "It is not the size: verify() the call of the example itself, and mend that first.",
+    UNTRIED: "Take the dimension out of `dynamic_shapes` if it never changes. If it does, an input "
+    "holds numbers that depend on it, such as offsets or lengths, and probe() cannot make them up: "
+    "verify() calls of your own with other sizes.",
     RUNS: "Give probe() the model: a file alone does not know the right numbers.",
 }
 _EQUAL = "Give both one name, or the same Dim. If they may differ, let them differ in the example."
@@ -221,11 +225,13 @@ class Contract:
 
     def _headline(self) -> str:
         count = plural(len(self.dimensions), "dynamic dimension")
-        broken = sum(not d and not d.verdict.startswith("runs") for d in self.dimensions)
+        broken = sum(not d and not d.verdict.startswith(("runs", UNTRIED)) for d in self.dimensions)
         if broken:
             return f"BROKEN: {broken} of {count}"
         if self.clashes:
             return f"BROKEN: {count}, kept one at a time and not together"
+        if UNTRIED in (dimension.verdict for dimension in self.dimensions):
+            return f"NOT PROVEN: {count}; the model refuses every size but the example's"
         if not self.compared:
             return f"NOT PROVEN: {count}; without the model nobody knows if the numbers are right"
         return f"KEPT: {count}"
@@ -319,7 +325,7 @@ def _moving(asked: Asked, trials: Sequence[Trial], usual: int, subject: Subject)
     tried = sorted(trials, key=lambda trial: trial.size)
     run = _run([trial for trial in tried if trial.outcome in (*FINE, *BAD)], usual)
     if len(run) < 2:
-        return BROKEN
+        return BROKEN if any(trial.outcome in BAD for trial in tried) else UNTRIED
     low, high = limits(asked.label)
     gaps = any(run[0] < trial.size < run[-1] and trial.size not in run for trial in tried)
     first = run[0] if (low or 0) > 1 or (tried[0].size < run[0] and not gaps) else 1
@@ -364,7 +370,7 @@ def _located(dimension: Dimension, subject: Subject) -> Dimension:
     first = next((trial for trial in dimension.trials if trial.outcome in BAD), None)
     if dimension or dimension.guard or first is None or subject.graph is None:
         return dimension
-    args, kwargs = subject.at(first.moved)
+    args, kwargs = first.call
     result = answer(subject.graph.model, args, kwargs)
     fault = located(subject.graph, subject.artifact, result, args, kwargs)
     return replace(dimension, fault=fault)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -39,19 +39,24 @@ _SMALL = 64
 _HALVINGS = 8
 
 
-Place = tuple[int, int, int]
-"""A tensor of the call and its axis, by number, and the size that it is given there."""
+Place = tuple[int, int | None, int]
+"""A tensor of the call and its axis, by number, and the size that it is given there; or without an
+axis the largest whole number that it may hold."""
+
+
+Call = tuple[tuple, dict[str, Any]]
+"""The ``args`` and ``kwargs`` of a call."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What happened at one size. ``said`` has the words of what failed or differs, ``moved`` what
-    the call was made of."""
+    """What happened at one size. ``said`` has the words of what failed or differs, ``call`` the
+    arguments of a trial that went wrong."""
 
     size: int
     outcome: str
     said: str = ""
-    moved: tuple[Place, ...] = ()
+    call: Call | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -138,12 +143,29 @@ class Subject:
         return tuple((*place, int(size.subs(sizes))) for place, size in self.sizes.items())
 
     def at(self, moved: Sequence[Place]) -> tuple[tuple, dict[str, Any]]:
-        """The arguments of a call of these sizes: the example's own rows."""
+        """The arguments of a call of these sizes: the example's own rows, and where these ascend,
+        as offsets and boundaries do, they still ascend."""
         tensors = [tensor.clone() for tensor in self.tensors]
         for index, axis, size in moved:
-            rows = torch.arange(size) % tensors[index].shape[axis]
-            tensors[index] = tensors[index].index_select(axis, rows)
+            tensor = tensors[index]
+            if axis is None:
+                tensors[index] = tensor.clamp(max=size)
+                continue
+            rows = torch.arange(size) % tensor.shape[axis]
+            if _ascends(tensor, axis):
+                rows = rows.sort().values
+            tensors[index] = tensor.index_select(axis, rows)
         return self.call(tensors)
+
+    def in_range(self, moved: Sequence[Place]) -> tuple[Place, ...]:
+        """What more to move for whole numbers to be places in each dimension that shrank; nothing
+        where they are."""
+        if any(axis is None for _, axis, _ in moved):
+            return ()
+        shrunk = [n for i, axis, n in moved if axis is not None and n < self.tensors[i].shape[axis]]
+        most = min(shrunk, default=1) - 1
+        large = (i for i, t in enumerate(self.tensors) if _is_whole(t) and bool((t > most).any()))
+        return tuple((index, None, most) for index in large) if shrunk else ()
 
 
 def in_graph(artifact: Artifact, graph: Graph, args: tuple, kwargs: Mapping[str, Any]) -> Subject:
@@ -221,7 +243,7 @@ def _trials(subject: Subject, symbol: sympy.Symbol, step: Callable[[], Any]) -> 
 
     def at(size: int) -> None:
         moved = subject.moved({**subject.example, symbol: size})
-        trials[size] = Trial(size, *outcome(subject, moved, refused), moved)
+        trials[size] = outcome(subject, size, moved, refused)
         step()
 
     for size in candidates(subject, symbol):
@@ -262,35 +284,54 @@ def _undecided(trials: Mapping[int, Trial], usual: int) -> list[int]:
     return [size for size in middles if size not in trials]
 
 
-def outcome(subject: Subject, moved: Sequence[Place], refused: bool = False) -> tuple[str, str]:
-    """What one call of these sizes comes to, and the words of it. ``refused`` runs the model alone,
-    since there is no file of such sizes."""
-    args, kwargs = subject.at(moved)
+def outcome(subject: Subject, size: int, moved: tuple[Place, ...], refused: bool = False) -> Trial:
+    """What one call comes to, in which dimensions are ``moved`` for the sake of ``size``.
+    ``refused`` runs the model alone, since there is no file of such sizes.
+
+    Where the model refuses the call, whole numbers may be offsets or indices into what shrank: it
+    is tried again with smaller ones.
+    """
+    call = args, kwargs = subject.at(moved)
     if subject.graph is None:
         try:
             result = subject.artifact(*args, **kwargs)
         except WorkbenchError as error:
-            return FAILS, str(error).splitlines()[0]
+            return Trial(size, FAILS, str(error).splitlines()[0], call)
         said = lie(subject, args, kwargs, result)
-        return (LIES, said) if said else (RUNS, "")
+        return Trial(size, LIES, said, call) if said else Trial(size, RUNS)
     try:
         result = answer(subject.graph.model, args, kwargs)
     except Exception as error:
+        if smaller := subject.in_range(moved):
+            again = outcome(subject, size, (*moved, *smaller), refused)
+            if again.outcome not in (REFUSED, ALONE):
+                return again
         said = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
         alone = not refused and not _failure(subject.artifact, args, kwargs)
-        return (ALONE if alone else REFUSED), said
+        return Trial(size, ALONE if alone else REFUSED, said)
     if refused:
-        return ANSWERS, ""
+        return Trial(size, ANSWERS)
     try:
         agreement = verify(
             lambda *_, **__: result, subject.artifact, args, kwargs, tolerance=subject.tolerance
         )
     except WorkbenchError as error:
-        return FAILS, str(error).splitlines()[0]
+        return Trial(size, FAILS, str(error).splitlines()[0], call)
     if not agreement:
-        return DIFFERS, agreement.worst.said
+        return Trial(size, DIFFERS, agreement.worst.said, call)
     said = lie(subject, args, kwargs, result)
-    return (LIES, said) if said else (AGREE, "")
+    return Trial(size, LIES, said, call) if said else Trial(size, AGREE)
+
+
+def _ascends(tensor: torch.Tensor, axis: int) -> bool:
+    rest = tensor.shape[axis] - 1
+    if tensor.is_complex() or tensor.dtype is torch.bool or rest < 1:
+        return False
+    return bool((tensor.narrow(axis, 1, rest) >= tensor.narrow(axis, 0, rest)).all())
+
+
+def _is_whole(tensor: torch.Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype is torch.bool)
 
 
 def lie(subject: Subject, args: tuple, kwargs: Mapping[str, Any], result: Any) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
-from .sizes import BAD, FINE, Asked, Place, Subject, Trial, outcome
+from .sizes import BAD, FINE, Asked, Call, Subject, Trial, outcome
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Joint:
     sizes: tuple[int, ...]
     outcome: str
     said: str
-    moved: tuple[Place, ...]
+    call: Call | None = field(default=None, compare=False, repr=False)
     alike: bool = False
 
     def __str__(self) -> str:
@@ -78,7 +78,7 @@ def _tried(subject: Subject, groups: Sequence[Group], sizes: Sequence[int]) -> J
     said = _run(subject, groups, sizes)
     alike = len(groups) == 2 and said.outcome in BAD and _alike(subject, groups)
     names = tuple(group[0].place for group, _ in groups)
-    return Joint(names, tuple(sizes), said.outcome, said.said, said.moved, alike)
+    return Joint(names, tuple(sizes), said.outcome, said.said, said.call, alike)
 
 
 def _alike(subject: Subject, groups: Sequence[Group]) -> bool:
@@ -99,7 +99,7 @@ def _run(subject: Subject, groups: Sequence[Group], sizes: Sequence[int]) -> Tri
         (tensor, axis, own.get((tensor, axis), size))
         for tensor, axis, size in subject.moved({**subject.example, **symbols})
     )
-    return Trial(max(sizes), *outcome(subject, moved), moved)
+    return outcome(subject, max(sizes), moved)
 
 
 def apart(joints: Sequence[Joint], place: str) -> list[str]:
