@@ -18,11 +18,6 @@ class Sum(nn.Module):
         return x + y
 
 
-class Star(nn.Module):
-    def forward(self, *tensors):
-        return tensors[0]
-
-
 def batch(rows):
     return {"a": torch.ones(rows, 3), "b": [torch.ones(rows, 3)]}
 
@@ -91,10 +86,26 @@ def test_no_call_is_told_when_the_answer_is_asked_for():
     )
 
 
-def test_arguments_without_a_name_are_refused():
-    star = Star()
-    with pytest.raises(InputError) as caught, observe(star):
-        star(torch.ones(2))
-    assert "(*tensors)" in str(caught.value)
-    assert "by name" in caught.value.hint
-    assert "forward" not in vars(star)
+class Nameless(nn.Module):
+    def forward(self, x, /, y, *rest, scale):
+        return (x + y) * scale + sum(tensor.sum() for tensor in rest)
+
+
+def test_arguments_without_a_name_are_seen_too():
+    model = Nameless().eval()
+    with observe(model) as seen:
+        for rows, length in ((2, 4), (3, 5)):
+            x = torch.ones(rows, 8)
+            assert model(x, x, torch.ones(6), torch.ones(length), scale=x).shape == (rows, 8)
+    rows, length = "x_0", "rest_1_0"
+    assert seen.dynamic_shapes == {
+        "x": {0: rows},
+        "y": {0: rows},
+        "rest": (None, {0: length}),
+        "scale": {0: rows},
+    }
+    assert [tuple(tensor.shape[1:]) for tensor in seen.args] == [(8,), (8,), (), ()]
+    assert "rest[1]" in repr(seen)
+    graph = capture(model, seen.args, seen.kwargs, dynamic_shapes=seen.dynamic_shapes)
+    assert graph.labels == [{0: rows}, {0: rows}, {}, {0: length}, {0: rows}]
+    assert "forward" not in vars(model)

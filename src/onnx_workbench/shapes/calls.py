@@ -23,6 +23,8 @@ from ..capturing.signature import arguments, parameters, rest_of
 from ..errors import InputError
 from ..text import plural, shaped, table
 
+_NAMELESS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY)
+
 
 @contextmanager
 def observe(model: nn.Module, calls: int = 8) -> Iterator[Calls]:
@@ -33,8 +35,8 @@ def observe(model: nn.Module, calls: int = 8) -> Iterator[Calls]:
     What comes out feeds ``dynamic_shapes`` of capture, export and probe.
 
     Raises:
-        InputError: ``forward`` has arguments without a name; or, when the answer is asked for,
-            there was no call, or the calls do not fit together.
+        InputError: when the answer is asked for, and there was no call, or the calls do not fit
+            together.
 
     >>> model = nn.Linear(8, 2).eval()
     >>> with observe(model) as seen:
@@ -45,7 +47,7 @@ def observe(model: nn.Module, calls: int = 8) -> Iterator[Calls]:
     -----  -------------  -------------------
     input  float32[2, 8]  float32[input_0, 8]
     >>> from onnx_workbench import capture
-    >>> graph = capture(model, (), seen.kwargs, dynamic_shapes=seen.dynamic_shapes)
+    >>> graph = capture(model, seen.args, seen.kwargs, dynamic_shapes=seen.dynamic_shapes)
     """
     check_module("observe", model)
     observer = InputObserver()
@@ -60,7 +62,7 @@ def observe(model: nn.Module, calls: int = 8) -> Iterator[Calls]:
         rest = rest_of(model)
         model.forward = silent
         with observer(model, store_n_calls=checks.whole("calls", calls)):
-            seen = Calls(type(model).__name__, observer, [], rest)
+            seen = Calls(type(model).__name__, observer, [], rest, parameters(model))
             model.forward = _by_name(model, seen.shapes, returned)
             yield seen
     finally:
@@ -77,7 +79,8 @@ class Calls:
     model: str
     observer: InputObserver
     shapes: list[dict[str, torch.Size]]
-    rest: str = ""
+    rest: str
+    takes: inspect.Signature
 
     @cached_property
     def dynamic_shapes(self) -> dict[str, Any]:
@@ -98,18 +101,34 @@ class Calls:
             sizes = tuple(s[path][axis] if path in s else None for s in self.shapes)
             return known.setdefault(sizes, "_".join(re.findall(r"\w+", f"{path}[{axis}]")))
 
-        return named(self._asked("infer_dynamic_shapes"), "") or {}
+        return named(self._spread(self._asked("infer_dynamic_shapes")), "") or {}
+
+    @property
+    def args(self) -> tuple:
+        """The arguments of one of the calls that have no name: an example to capture with."""
+        return self._example[0]
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """The arguments of the same call by name."""
+        return self._example[1]
 
     @cached_property
-    def kwargs(self) -> dict[str, Any]:
-        """The arguments of one of the calls, by name: an example to capture with."""
-        return dict(self._asked("infer_arguments"))
+    def _example(self) -> tuple[tuple, dict[str, Any]]:
+        args, kwargs = self._asked("infer_arguments", as_args_kwargs=True)
+        return args, self._spread(kwargs)
 
-    def _asked(self, method: str) -> Mapping[str, Any]:
+    def _spread(self, found: Mapping[str, Any] | tuple) -> dict[str, Any]:
+        """By the names of the parameters; what went into ``**kwargs`` by its own."""
+        if isinstance(found, tuple):
+            found = dict(zip(self.takes.parameters, found, strict=False))
+        found = dict(found)
+        more = found.pop(self.rest, None)
+        return {**found, **(more or {})}
+
+    def _asked(self, method: str, **options: Any) -> Any:
         try:
-            found = dict(getattr(self.observer, method)())
-            more = found.pop(self.rest, None)  # what went into ``**kwargs`` has names of its own
-            return {**found, **(more or {})}
+            return getattr(self.observer, method)(**options)
         except RuntimeError as error:
             raise InputError(
                 f"No dynamic shapes can be inferred from what was seen of {self.model}: "
@@ -120,7 +139,10 @@ class Calls:
     def __repr__(self) -> str:
         rows = [
             row
-            for name, value in self.kwargs.items()
+            for name, value in {
+                **self.takes.bind_partial(*self.args).arguments,
+                **self.kwargs,
+            }.items()
             for row in _rows(name, value, self.dynamic_shapes.get(name))
         ]
         calls = plural(self.observer.num_obs(), "call")
@@ -140,22 +162,18 @@ def _rows(name: str, value: Any, axes: Any) -> Iterator[tuple[str, str, str]]:
 def _by_name(
     model: nn.Module, shapes: list[dict[str, torch.Size]], returned: list[Any]
 ) -> Callable[..., Any]:
-    """``forward`` with every argument passed on by name: the observer wants numbers that way."""
+    """``forward`` with every argument passed on by name, where all have one: the observer wants
+    numbers that way."""
     forward, signature = model.forward, parameters(model)
     kinds = {name: parameter.kind for name, parameter in signature.parameters.items()}
-    nameless = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY)
 
     def named(*args: Any, **kwargs: Any) -> Any:
         given = arguments(model, args, kwargs)
-        if any(kinds.get(name) in nameless for name in given):
-            raise InputError(
-                f"observe() watches {type(model).__name__}, whose forward takes {signature}: this "
-                "call has arguments without a name.",
-                "Pass them by name, or write `dynamic_shapes` yourself.",
-            )
         leaves = zip(paths(given), pytree.tree_leaves(given), strict=True)
         shapes.append({path: x.shape for path, x in leaves if isinstance(x, torch.Tensor)})
-        forward(**given)
+        bound = signature.bind(*args, **kwargs)
+        nameless = any(kinds[name] in _NAMELESS for name in bound.arguments)
+        forward(*bound.args, **bound.kwargs) if nameless else forward(**given)
         return returned.pop()
 
     named.__signature__ = signature  # type: ignore[attr-defined]
