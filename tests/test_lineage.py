@@ -24,6 +24,7 @@ from onnx_workbench.capturing.guards import Guard
 from onnx_workbench.errors import InputError
 from onnx_workbench.lines import folding, margin
 from onnx_workbench.source import Line, Sources, user_line
+from onnx_workbench.viewer.origin import sheet
 
 STACK = "pkg.torch.onnx.stack_trace"
 
@@ -550,6 +551,23 @@ def test_below_a_line_that_calls_a_library_stand_the_librarys_lines_and_modules(
     row = next(row for row in repr(lineage).splitlines() if place_of("# Sinh") in row)
     assert row.split()[:2] == ["3", "3"]
     assert "return torch.sinh(x)" in row
+
+
+def test_view_shows_the_librarys_line_below_the_users_and_selects_by_it(wrapper):
+    netron = ow.view(wrapper)
+    sinh = [name for name, origin in netron.origins.items() if origin.op == "Sinh"]
+    assert [*netron.select(place_of("# Sinh"))] == sinh
+    assert len(netron.select(ow.trace(wrapper).lines[0])) == 7, "the user's line has all of them"
+    told = sheet(netron.origins, netron._model.sources)
+    *_, module, below, own = told["nodes"][sinh[1]]
+    assert (module, told["lines"][own]["text"]) == (
+        "backbone.layers.1",
+        "y = self.backbone(x)  # backbone",
+    )
+    assert (told["lines"][below]["place"], told["lines"][below]["text"]) == (
+        place_of("# Sinh"),
+        "return torch.sinh(x)  # Sinh",
+    )
 
 
 @pytest.mark.parametrize(

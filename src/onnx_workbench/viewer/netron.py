@@ -90,7 +90,8 @@ class Netron(anywidget.AnyWidget):
 
         Args:
             what: the name of a node, the path of a module (``"blocks.0.attention"``) or a line of
-                source, as a :class:`~onnx_workbench.source.Line` or as ``"model.py:12"``.
+                source, as a :class:`~onnx_workbench.source.Line` or as ``"model.py:12"``; one of a
+                library that yours calls is ``"torchvision/models/resnet.py:92"``.
 
         Raises:
             InputError: no node goes by this.

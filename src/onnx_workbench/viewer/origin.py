@@ -134,15 +134,26 @@ def _function(line: Line, source: Sequence[str], first: int, last: int, name: st
 def sheet(made: Mapping[str, Origin], sources: Sources) -> dict[str, Any]:
     """What the panel beside the graph needs, as JSON: no absolute path is in it.
 
-    ``nodes`` have their operator, FX node, its target, module, and their place in ``lines``.
+    ``nodes`` have their operator, FX node, its target, module, and two places in ``lines``: that of
+    the library's line which their own calls, where it calls one, and that of their own.
     """
     shown, home = functions(made.values(), sources)
-    at = {line: i for i, line in enumerate(dict.fromkeys(origin.line for origin in made.values()))}
+    called = (_library(origin) for origin in made.values())
+    own = (origin.line for origin in made.values())
+    at = {line: i for i, line in enumerate(dict.fromkeys((*own, *filter(None, called))))}
     return {
-        "nodes": {name: (o.op, o.fx, o.target, o.module, at[o.line]) for name, o in made.items()},
+        "nodes": {
+            name: (o.op, o.fx, o.target, o.module, at.get(_library(o), -1), at[o.line])
+            for name, o in made.items()
+        },
         "lines": [_told(line, home) for line in at],
         "functions": [vars(function) for function in shown],
     }
+
+
+def _library(origin: Origin) -> Line | None:
+    """The innermost line of the installed package that the line of the user's calls."""
+    return origin.line.library if origin.line else None
 
 
 def _told(line: Line | None, home: Mapping[tuple[str, int], int]) -> dict[str, Any]:
@@ -174,19 +185,23 @@ def _file_name(found: re.Match[str]) -> str:
 
 
 def find(what: Line | str, made: Mapping[str, Origin]) -> tuple[str, ...]:
-    """The nodes that a name, a module path or a place such as ``model.py:12`` stands for."""
+    """The nodes that a name, a module path or a place such as ``model.py:12`` stands for; the line
+    and the place may be those of a library, ``torchvision/models/resnet.py:92``."""
     if isinstance(what, Line):
-        return _named(
-            made, lambda o: o.line and (o.line.file, o.line.number) == (what.file, what.number)
-        )
+        return _named(made, lambda line: (line.file, line.number) == (what.file, what.number))
     if what in made:
         return (what,)
-    inside = _named(made, lambda o: what and f"{o.module}.".startswith(f"{what}."))
-    return inside or _named(made, lambda o: o.line and o.line.place == what)
+    inside = (n for n, o in made.items() if what and f"{o.module}.".startswith(f"{what}."))
+    return tuple(inside) or _named(made, lambda line: line.place == what)
 
 
-def _named(made: Mapping[str, Origin], fits: Callable[[Origin], Any]) -> tuple[str, ...]:
-    return tuple(name for name, origin in made.items() if fits(origin))
+def _named(made: Mapping[str, Origin], fits: Callable[[Line], bool]) -> tuple[str, ...]:
+    """The nodes of which the line, or that of the library below it, fits."""
+    return tuple(
+        name
+        for name, origin in made.items()
+        if any(line and fits(line) for line in (origin.line, _library(origin)))
+    )
 
 
 def scrub(model: onnx.ModelProto) -> None:

@@ -82,6 +82,7 @@ const makePanel = ({ mark, activate }) => {
         })
       : [];
 
+  const calling = (line) => Object.keys(sheet.nodes).filter((name) => sheet.nodes[name].below === line);
   const inside = (module) =>
     Object.keys(sheet.nodes).filter((name) => `${sheet.nodes[name].module}.`.startsWith(`${module}.`));
   // A box: of a module, or of neighbours of no module.
@@ -94,6 +95,12 @@ const makePanel = ({ mark, activate }) => {
     const list = tag("dl", {});
     const row = (term, value) => value && list.append(tag("dt", { textContent: term }), tag("dd", {}, value));
     row("FX node", node?.fx && `${node.fx} = ${node.target}`);
+    const below = node?.below;
+    if (below?.place) {
+      const onclick = () => mark(calling(below));
+      row("calls", tag("button", { textContent: below.place, title: "Mark its nodes", onclick }));
+      row("", tag("code", { textContent: below.text }));
+    }
     const module = node?.module;
     if (module) {
       const onclick = () => mark(inside(module));
@@ -164,7 +171,8 @@ const makePanel = ({ mark, activate }) => {
     element,
     show,
     load: ({ nodes, lines, ...rest }) => {
-      const node = ([op, fx, target, module, at]) => ({ op, fx, target, module, ...lines[at] });
+      const node = ([op, fx, target, module, below, at]) =>
+        ({ op, fx, target, module, below: lines[below], ...lines[at] });
       sheet = { ...rest, nodes: Object.fromEntries(Object.entries(nodes).map(([k, v]) => [k, node(v)])) };
       again(); // a cell below may have marked nodes before the source was unpacked
     },
