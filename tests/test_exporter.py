@@ -373,3 +373,16 @@ def test_threads_that_do_not_start_are_the_machines_matter(tmp_path, monkeypatch
         _ = ow.load(artifact.path).session
     assert "threads" in str(caught.value)
     assert "check_model" not in caught.value.hint
+
+
+class Largest(nn.Module):
+    def forward(self, x):
+        return x.amax()  # of all
+
+
+def test_an_argument_that_only_the_translation_needs_is_named_with_a_repair():
+    with pytest.raises(ExportError) as caught:
+        ow.export(Largest().eval(), torch.ones(2, 3))
+    assert "'dim'" in caught.value.message
+    assert "dim" in caught.value.hint
+    assert caught.value.line.text == "return x.amax()  # of all"

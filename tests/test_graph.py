@@ -262,3 +262,21 @@ def test_a_hint_gets_the_name_that_the_user_gave_the_same_size_else_input_and_ax
     hinted = {0: Dim.DYNAMIC, 1: Dim.AUTO}
     graph = capture(Sum().eval(), (x, x), dynamic_shapes={"x": hinted, "y": hinted})
     assert graph.labels == [{0: "x_0", 1: "x_1"}] * 2
+
+
+class Box:
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+
+class Unpacks(nn.Module):
+    def forward(self, x, boxes):
+        return x + boxes[0].tensor
+
+
+def test_an_unregistered_container_is_named_with_its_argument_and_the_call_that_registers_it():
+    with pytest.raises(CaptureError) as caught:
+        capture(Unpacks().eval(), (torch.ones(2), [Box(torch.ones(2))]))
+    assert "'boxes' is or holds one of Box." in caught.value.reason
+    assert "Tensor," not in caught.value.reason, "the classes that torch knows are not to blame"
+    assert "register_pytree_node(Box, " in caught.value.hint

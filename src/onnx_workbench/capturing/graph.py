@@ -136,7 +136,7 @@ def _program(
                 break
     first, *second = errors
     frozen = _frozen(model, args, kwargs, shapes) if _CONSTRAINED in str(first) else None
-    raise _explained(model, first, frozen, *second) from first
+    raise _explained(model, (args, kwargs), first, frozen, *second) from first
 
 
 def _captured(
@@ -424,10 +424,23 @@ def _frozen(model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any) 
 
 
 def _explained(
-    model: nn.Module, error: Exception, frozen: Guard | None, *strict: Exception
+    model: nn.Module,
+    call: tuple[tuple, dict[str, Any]],
+    error: Exception,
+    frozen: Guard | None,
+    *strict: Exception,
 ) -> CaptureError:
     line = told(frozen.line if frozen else user_line(error.__traceback__))
     reason, repair = _reason(error)
+    if "take apart" in reason:
+        named = set(re.findall(r"\w+", reason))
+        holders = [
+            f"{name!r} is or holds one of {type(leaf).__name__}"
+            for name, value in named_arguments(model, *call).items()
+            for leaf in pytree.tree_leaves(value)
+            if type(leaf).__name__ in named
+        ]
+        reason = " ".join([reason, *(f"The argument {one}." for one in dict.fromkeys(holders))])
     if frozen:
         where = ", ".join(f"{name} = {value}" for name, value in frozen.locals.items())
         reason = f"{reason} There {frozen.words}{f', where {where}' * bool(where)}."

@@ -92,6 +92,11 @@ _REASONS = (
         "lambda tensors, _: {name}(*tensors), serialized_type_name={name!r}).",
     ),
     (
+        r"Cannot detect fake_mode",
+        "Nothing in the graph is a tensor: all numbers of the call are baked in.",
+        "Make an argument a tensor, such as torch.tensor(2.0).",
+    ),
+    (
         r"numpy",
         "The model leaves torch for NumPy, and the graph ends there.",
         "Write that step with torch operations.",
@@ -99,6 +104,7 @@ _REASONS = (
 )
 """What torch's error says, or its file on quantization that raised it -> reason and repair."""
 
+_LACKING = re.compile(r"Required parameter '(\w+)' is not provided\. Signature: pkg\.onnxscript")
 _CLASS = re.compile(r"<class '([^']+)'>")
 
 
@@ -112,6 +118,7 @@ def why(error: BaseException) -> tuple[str, str] | None:
     for key, reason, repair in _REASONS:
         if re.search(key, said):
             found = _CLASS.findall(said) if "{name}" in repair else []
+            found = [path for path in found if "." in path and not path.startswith("torch.")]
             classes = list(dict.fromkeys(path.rpartition(".")[2] for path in found))
             name = classes[0] if classes else "Class"
             named = f": {', '.join(classes)}" * bool(classes)
@@ -148,6 +155,14 @@ def untranslated(error: Exception, program: ExportedProgram | None = None) -> Ex
     if known := why(error):
         message = "torch.onnx could not translate the graph."
         return ExportError(message, known[1], line, reason=known[0])
+    if operator and (lacking := _LACKING.search(raw)):
+        return ExportError(
+            f"The translation of {operator} needs the argument {lacking[1]!r}, and the call leaves "
+            "it out: torch has a default for it, and torch.onnx has none.",
+            f"pass {lacking[1]} in the call"
+            + (", or reduce x.flatten() along dim=0 for the whole tensor." * (lacking[1] == "dim")),
+            line,
+        )
     if operator:
         return ExportError(
             f"The translation of {operator} refuses this call: {raw}",
