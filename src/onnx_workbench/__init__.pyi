@@ -2,10 +2,10 @@ from . import errors as errors
 from . import lessons as lessons
 from .artifact import export as export
 from .artifact import load as load
+from .bytecode import watch as watch
 from .capturing.graph import capture as capture
 from .costs import weigh as weigh
 from .divergence import verify as verify
-from .frames import watch as watch
 from .inspection import audit as audit
 from .ladder import opsets as opsets
 from .lines.hotspots import profile as profile

@@ -1,68 +1,71 @@
-"""What is installed, whether it fits together, and the one command that mends what does not.
+"""Which packages are installed, whether they fit together, and the command that fixes each problem.
 
-Standard library alone, and nothing of the stack is imported into this process: the report comes out
-also where torch is broken, absent, or kills the process that imports it.
+No package of the stack is imported into this process, so the report also appears where torch is
+missing, broken, or crashes on import. Standard library alone, and ``packaging`` where there is one.
 """
 
 from __future__ import annotations
 
-import operator
+import json
+import os
 import platform
 import re
+import signal
+import subprocess
+import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from . import trial
 from .text import plural, table
 
 _PROJECT = "onnx-workbench"
-_OPTIONAL = {"lab": "needed only to open the notebooks"}  # the extras that are reported
-
-_TRIED = {
-    "torch": "import torch; torch.zeros(1).numpy()",  # fails where built for another NumPy
+_OPTIONAL = {"lab": "needed only to open the notebooks"}  # the extras that the report includes
+_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
+_REQUIREMENT = re.compile(r"([\w.-]+)\s*([^;\s]*)(?:.*extra == ['\"](\w+)['\"])?")
+_STATEMENTS = {
+    "torch": "import torch; torch.zeros(1).numpy()",  # fails if built for another NumPy
     "onnxscript": "from onnxscript import opset18",
     "scikit-learn": "import sklearn",
 }
-_REQUIREMENT = re.compile(r"([\w.-]+)\s*([^;\s]*)(?:.*extra == ['\"](\w+)['\"])?")
-_CLOCKS = {"knows": "found = knows()", "loads": "found = loads()", "writes": "found = writes()"}
-_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
-
-_MENDS = {  # by verdict: what to say, and how to call pip
-    "missing": ("{name} is missing.", ""),
-    "out of range": ("{name} {version} is out of the range {required}.", "--upgrade "),
-    "broken": ("{name} {version} is broken: `{tried}` gives {trouble}.", "--force-reinstall "),
+_FIXES = {  # by verdict: what to say, and the option of pip that fixes it
+    "out of range": ("{name} {version} is out of the range {required}.", "--upgrade"),
+    "broken": ("{name} {version} is broken: `{tried}` gives {error}.", "--force-reinstall"),
 }
 _WHY = {
     ("torch", "out of range"): (
-        " Before 2.9 torch.onnx.export traces with TorchScript unless told otherwise, and from 2.1 "
-        "to 2.8 the exporter that this project teaches was called torch.onnx.dynamo_export."
+        " Before 2.9 torch.onnx.export used TorchScript unless told otherwise, and from 2.1 to 2.8 "
+        "the exporter that this project teaches was called torch.onnx.dynamo_export."
     ),
-    ("onnxscript", "missing"): (
-        " torch.onnx.export takes from it how each operator is written in ONNX."
-    ),
+    ("onnxscript", "missing"): " torch.onnx.export translates each operator with its library.",
 }
-_COMPARE = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    "==": operator.eq,
-    "!=": operator.ne,
-    ">": operator.gt,
-    "<": operator.lt,
-}
+_CHILD = """
+import gc, json, os, sys
+gc.disable()  # imports run 15 % faster
+scope, error = {}, ""
+try:
+    exec(sys.argv[1], scope)
+except BaseException as caught:  # SystemExit too: some packages call sys.exit() when imported
+    first = next(iter(str(caught).strip().splitlines()), "")
+    error = f"{type(caught).__name__}: {first}".rstrip(": ")
+print("outcome:", json.dumps([error, scope.get("found")]), flush=True)
+os._exit(0)  # a crash at shutdown does not count
+"""
 
 
 def check() -> Stack:
-    """Look at every package of the stack, try its import, and read the clocks of ONNX.
+    """Look up every package of the stack, try to import it, and read the three clocks of ONNX.
 
-    Imports are tried in a process of their own: a package that kills it hides no other. The clocks
-    are read live, from tiny models that are exported, checked and loaded. Takes some seconds.
+    Each import runs in its own process, so a crash does not stop the check. The clocks are read
+    from small models that are exported, checked and loaded. Takes about 15 seconds.
 
     Raises:
-        importlib.metadata.PackageNotFoundError: this package is neither installed nor beside its
-            ``pyproject.toml``, so that nothing says what it requires.
+        importlib.metadata.PackageNotFoundError: the requirements are unknown, because this package
+            is neither installed nor next to its ``pyproject.toml``.
 
     >>> stack = check()
     >>> bool(stack), stack.clashes
@@ -71,20 +74,22 @@ def check() -> Stack:
     True
     """
     packages = [p for p in map(_look_up, _requirements()) if not p.extra or p.extra in _OPTIONAL]
-    present = {package.name: package.tried for package in packages if package.installed}
-    # One after the other: side by side they would take a gigabyte, half of what Binder gives.
-    troubles = {name: outcome.trouble for name, outcome in trial.run(present).items()}
+    clocks = f"from {__name__} import read_clocks; found = {{}}; read_clocks(found)"
+    statements = [clocks, *(package.tried for package in packages if package.installed)]
+    with ThreadPoolExecutor(2) as pool:  # more take too much memory for Binder
+        outcomes = dict(zip(statements, pool.map(isolated_import, statements), strict=True))
+    error, found = outcomes.pop(clocks)
     return Stack(
-        tuple(replace(package, trouble=troubles.get(package.name, "")) for package in packages),
+        tuple(replace(p, error=outcomes.get(p.tried, ("", None))[0]) for p in packages),
         tuple(name for name in _RUNTIMES if _installed(name)),
-        _read(trial.run(_CLOCKS)),
+        Clocks(**{name: Reading(*pair) for name, pair in (found or {}).items()}, error=error),
         _platform(packages),
     )
 
 
 @dataclass(frozen=True)
 class Clash:
-    """What keeps the stack from working, and the one command that mends it."""
+    """What keeps the stack from working, and the one command that fixes it."""
 
     what: str
     command: str
@@ -92,28 +97,27 @@ class Clash:
 
 @dataclass(frozen=True)
 class Package:
-    """A requirement of the project, and what became of it.
+    """A requirement of the project and what is installed for it.
 
-    ``installed`` is its version, None where it is absent; ``tried`` the statement that was run;
-    ``trouble`` what that raised, empty where it ran; ``extra`` the optional part of the project
-    that needs the package, empty where all of it does.
+    ``installed`` is the version, or None; ``tried`` is the statement that was run and ``error`` is
+    what it raised; ``extra`` is the optional part of the project that needs the package.
     """
 
     name: str
     installed: str | None
     required: str
     tried: str
-    trouble: str = ""
+    error: str = ""
     extra: str = ""
 
     @property
     def version(self) -> str:
-        """Without the label of the build: ``2.13.0+cpu`` is ``2.13.0``."""
+        """The version without the build label: ``2.13.0+cpu`` is ``2.13.0``."""
         return (self.installed or "-").partition("+")[0]
 
     @property
     def verdict(self) -> str:
-        """``ok``, ``missing``, ``absent`` (missing, and optional), ``out of range`` or ``broken``.
+        """``ok``, ``missing``, ``absent`` (missing, but optional), ``out of range`` or ``broken``.
 
         >>> Package("torch", "2.5.1+cpu", ">=2.9", "import torch").verdict
         'out of range'
@@ -122,61 +126,60 @@ class Package:
             return "absent" if self.extra else "missing"
         if not _fits(self.installed, self.required):
             return "out of range"
-        return "broken" if self.trouble else "ok"
+        return "broken" if self.error else "ok"
 
     @property
-    def clash(self) -> Clash | None:
-        if self.verdict not in _MENDS:
-            return None
-        sentence, option = _MENDS[self.verdict]
-        what = sentence.format(version=self.version, **vars(self))
-        why = _WHY.get((self.name, self.verdict), "")
-        command = f'python -m pip install {option}"{self.name}{self.required}"{self._index()}'
-        return Clash(what + why, command)
-
-    def _index(self) -> str:
-        """The label of a torch's build names the folder of PyTorch's index that has its like."""
+    def index(self) -> str:
+        """The option of pip for PyTorch's index, which has a folder for each build: cpu, cu124."""
         build = (self.installed or "+cpu").partition("+")[2] if self.name == "torch" else ""
         return f" --index-url https://download.pytorch.org/whl/{build}" if build else ""
+
+    def fix(self) -> Clash:
+        """For a package that is out of range or broken."""
+        sentence, option = _FIXES[self.verdict]
+        what = sentence.format(version=self.version, **vars(self))
+        why = _WHY.get((self.name, self.verdict), "")
+        command = f'python -m pip install {option} "{self.name}{self.required}"{self.index}'
+        return Clash(what + why, command)
 
     def _row(self) -> tuple[str, ...]:
         verdict = f"absent, {_OPTIONAL[self.extra]}" if self.verdict == "absent" else self.verdict
         return self.name, self.version, self.required, self.tried, verdict
 
 
-@dataclass(frozen=True)
-class Reading:
-    """An opset and an IR version, None where they could not be read; ``trouble`` says why."""
+class Reading(NamedTuple):
+    """An opset and an IR version, None where they could not be read."""
 
     opset: int | None = None
     ir: int | None = None
-    trouble: str = ""
+
+
+_UNREAD = Reading()
 
 
 @dataclass(frozen=True)
 class Clocks:
-    """Three clocks that tick apart: the versions of the packages, the opset, and the IR.
+    """The opset and IR version that each part of the stack has reached.
 
     ``default`` is what ``torch.onnx.export`` writes unless told otherwise, ``writes`` the highest
-    it writes such that onnx's checker and ONNX Runtime accept it, ``knows`` the highest that onnx
-    has definitions for, ``loads`` the highest that ONNX Runtime loads.
+    that it writes and that onnx's checker and ONNX Runtime accept, ``knows`` the highest that onnx
+    defines, ``loads`` the highest that ONNX Runtime loads. ``error`` says why a reading is absent.
     """
 
-    default: Reading
-    writes: Reading
-    knows: Reading
-    loads: Reading
+    default: Reading = _UNREAD
+    writes: Reading = _UNREAD
+    knows: Reading = _UNREAD
+    loads: Reading = _UNREAD
+    error: str = ""
 
     def __repr__(self) -> str:
-        rows = [
-            (what, *("-" if value is None else value for value in (reading.opset, reading.ir)))
-            for what, reading in (
-                ("torch.onnx.export writes by default", self.default),
-                ("torch.onnx.export writes at most", self.writes),
-                ("onnx knows at most", self.knows),
-                ("onnxruntime loads at most", self.loads),
-            )
-        ]
+        readings = {
+            "torch.onnx.export writes by default": self.default,
+            "torch.onnx.export writes at most": self.writes,
+            "onnx knows at most": self.knows,
+            "onnxruntime loads at most": self.loads,
+        }
+        rows = [(what, *("-" if n is None else n for n in pair)) for what, pair in readings.items()]
         return table(rows, ("clock", "opset", "IR version"), right=(1, 2))
 
 
@@ -184,8 +187,7 @@ class Clocks:
 class Stack:
     """The report of :func:`check`; true where everything fits together.
 
-    ``runtimes`` are the builds of ONNX Runtime that are installed, of which there must be one;
-    ``platform`` is the one line that differs from machine to machine.
+    ``runtimes`` are the installed builds of ONNX Runtime, of which there must be one.
     """
 
     packages: tuple[Package, ...]
@@ -195,102 +197,158 @@ class Stack:
 
     @property
     def clashes(self) -> tuple[Clash, ...]:
-        """What does not fit, each with the one command that mends it."""
+        """What does not fit, each with the one command that fixes it."""
         return tuple(self._clashes())
 
     def __bool__(self) -> bool:
         return not self.clashes
 
     def __repr__(self) -> str:
+        fixes = [
+            f"{n}. {clash.what}\n   {clash.command}" for n, clash in enumerate(self.clashes, 1)
+        ]
+        verdict = "\n".join([f"This stack has {plural(len(fixes), 'problem')}:", *fixes])
         header = ("package", "installed", "required", "tried", "verdict")
         packages = table((package._row() for package in self.packages), header)
-        return "\n\n".join([self._verdict(), packages, repr(self.clocks), self.platform])
-
-    def _verdict(self) -> str:
-        if self:
-            return "This stack fits together."
-        mends = [
-            f"{number}. {clash.what}\n   {clash.command}"
-            for number, clash in enumerate(self.clashes, start=1)
-        ]
-        return "\n".join([f"This stack has {plural(len(mends), 'fault')}:", *mends])
+        parts = (verdict if fixes else "This stack fits together.", packages, self.clocks)
+        return "\n\n".join(map(str, (*parts, self.platform)))
 
     def _clashes(self) -> Iterator[Clash]:
         if len(self.runtimes) > 1:
-            yield _several(self.runtimes)
+            yield Clash(  # uninstalling one build breaks the others, so uninstall all
+                f"{' and '.join(self.runtimes)} are installed into the same folder; the last one "
+                "overwrote the others.",
+                f"python -m pip uninstall --yes {' '.join(self.runtimes)} && "
+                f"python -m pip install {self.runtimes[-1]}",
+            )
         missing = [package for package in self.packages if package.verdict == "missing"]
-        yield from _grouped(missing)
-        follow = {f"No module named '{package.name}'" for package in missing}
+        for index in dict.fromkeys(package.index for package in missing):
+            yield _install([package for package in missing if package.index == index], index)
+        follows = {f"No module named '{package.name}'" for package in missing}
         for package in self.packages:
-            caused = any(cause in package.trouble for cause in follow)  # mended with its cause
-            if package.clash and package not in missing and not caused:
-                yield package.clash
+            caused = any(cause in package.error for cause in follows)  # fixed with its cause
+            if package.verdict in _FIXES and not caused:
+                yield package.fix()
         if all(package.verdict in ("ok", "absent") for package in self.packages):
             yield from self._clash_of_clocks()
 
     def _clash_of_clocks(self) -> Iterator[Clash]:
-        upgrade = "python -m pip install --upgrade"
         default, loads = self.clocks.default, self.clocks.loads
-        trouble = default.trouble or self.clocks.knows.trouble or loads.trouble
-        if trouble:
+        if self.clocks.error:
             yield Clash(
-                f"A model of one node does not get from torch to ONNX Runtime: {trouble}.",
-                f"{upgrade} onnx onnxscript onnxruntime",
+                f"A model of one node cannot be exported and run: {self.clocks.error}.",
+                "python -m pip install --upgrade onnx onnxscript onnxruntime",
             )
-        elif _above(default, loads):
+        elif any((wrote or 0) > (most or 0) for wrote, most in zip(default, loads, strict=True)):
             yield Clash(
                 f"torch.onnx.export writes opset {default.opset} and IR version {default.ir} by "
-                f"default, and this onnxruntime loads at most {loads.opset} and {loads.ir}.",
-                f"{upgrade} {self.runtimes[0]}",
+                f"default; this onnxruntime loads at most {loads.opset} and {loads.ir}.",
+                f"python -m pip install --upgrade {self.runtimes[0]}",
             )
 
 
-def _grouped(missing: list[Package]) -> Iterator[Clash]:
-    """One command for all that are missing, but for those that need a word or an index."""
-    plain = [p for p in missing if (p.name, p.verdict) not in _WHY and not p._index()]
-    yield from (p.clash for p in missing if p.clash and (p not in plain or len(plain) == 1))
-    if len(plain) > 1:
-        *names, last = (p.name for p in plain)
-        command = " ".join(f'"{p.name}{p.required}"' for p in plain)
-        yield Clash(
-            f"{', '.join(names)} and {last} are missing.", f"python -m pip install {command}"
+def isolated_import(statement: str, timeout: float = 300.0) -> tuple[str, Any]:
+    """Run a statement in its own process; return its error, and what it assigned to ``found``.
+
+    >>> isolated_import("import no_such_module")
+    ("ModuleNotFoundError: No module named 'no_such_module'", None)
+    >>> isolated_import("found = 1")
+    ('', 1)
+    """
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109
+    try:
+        child = subprocess.run(
+            [sys.executable, "-P", "-c", _CHILD, statement],
+            env=os.environ | {"PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            encoding="utf-8",
+            errors="replace",
+            timeout=timeout,
         )
+    except subprocess.TimeoutExpired:
+        return f"no answer within {timeout:.0f} s", None
+    _, reported, outcome = child.stdout.rpartition("outcome:")
+    if reported:
+        return tuple(json.loads(outcome))
+    if child.returncode < 0:
+        return f"the process was killed by {signal.Signals(-child.returncode).name}", None
+    return f"the process ended with exit code {child.returncode}", None
 
 
-def _several(runtimes: tuple[str, ...]) -> Clash:
-    """Builds of ONNX Runtime share one folder: taking one away breaks the other, so take all."""
-    keep = runtimes[-1]
-    return Clash(
-        f"{' and '.join(runtimes)} are installed into the same folder, and the one that came last "
-        "overwrote the other.",
-        f"python -m pip uninstall --yes {' '.join(runtimes)} && python -m pip install {keep}",
+def read_clocks(found: dict[str, tuple[int, int]]) -> None:
+    """Fill in the opset and IR version of each clock. Imports torch, onnx and onnxruntime.
+
+    An export counts where the file has the opset that was asked for: the exporter falls back to
+    another one, and only logs it, when asked for more than it knows.
+    """
+    import onnx
+    import torch
+
+    knows = found["knows"] = onnx.defs.onnx_opset_version(), int(onnx.IR_VERSION)
+    oldest = onnx.helper.VERSION_TABLE[0][1]
+    found["loads"] = (
+        max(opset for opset in range(1, knows[0] + 8) if _loads(_identity(opset, oldest))),
+        max(ir for ir in range(1, knows[1] + 8) if _loads(_identity(7, ir))),
     )
+    program = torch.export.export(torch.nn.GELU(), (torch.ones(2),))  # Gelu is young: opset 20
+
+    def written(opset: int | None) -> Any:
+        exported = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
+        return exported.model_proto
+
+    found["default"] = _stamp(written(None))
+    for opset in range(knows[0], 0, -1):
+        model = written(opset)
+        valid = _stamp(model)[0] == opset and _passes(
+            onnx.checker.check_model, model, full_check=True
+        )
+        if valid and _loads(model):
+            found["writes"] = _stamp(model)
+            return
+    raise RuntimeError("no export is accepted by both onnx.checker and ONNX Runtime")
 
 
-def _above(a: Reading, b: Reading) -> bool:
-    return (a.opset or 0) > (b.opset or 0) or (a.ir or 0) > (b.ir or 0)
+def _stamp(model: Any) -> tuple[int, int]:
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return opset, model.ir_version
 
 
-def _read(outcomes: Mapping[str, trial.Outcome]) -> Clocks:
-    knows, loads, writes = (outcomes[name] for name in ("knows", "loads", "writes"))
-    return Clocks(
-        default=_reading(writes, "default"),
-        writes=_reading(writes, "highest"),
-        knows=_reading(knows),
-        loads=_reading(loads),
-    )
+def _identity(opset: int, ir: int) -> Any:
+    from onnx import parser
+
+    text = f'<ir_version: {ir}, opset_import: ["": {opset}]> identity (float[1] x) => (float[1] y)'
+    return parser.parse_model(f"{text} {{ y = Identity(x) }}")
 
 
-def _reading(outcome: trial.Outcome, key: str | None = None) -> Reading:
-    if outcome.trouble:
-        return Reading(trouble=outcome.trouble)
-    return Reading(*(outcome.found[key] if key else outcome.found))
+def _loads(model: Any) -> bool:
+    import onnxruntime
+
+    providers = ["CPUExecutionProvider"]
+    return _passes(onnxruntime.InferenceSession, model.SerializeToString(), providers=providers)
+
+
+def _passes(attempt: Callable[..., Any], *args: Any, **options: Any) -> bool:
+    try:
+        attempt(*args, **options)
+    except Exception:  # onnxruntime raises a class of its own for each cause
+        return False
+    return True
+
+
+def _install(missing: list[Package], index: str) -> Clash:
+    *names, last = (package.name for package in missing)
+    subject = f"{', '.join(names)} and {last} are" if names else f"{last} is"
+    why = "".join(_WHY.get((package.name, "missing"), "") for package in missing)
+    command = " ".join(f'"{package.name}{package.required}"' for package in missing)
+    return Clash(f"{subject} missing.{why}", f"python -m pip install {command}{index}")
 
 
 def _requirements() -> list[str]:
-    """The project's own requirements, as PEP 508 writes them.
+    """The project's requirements in the form of PEP 508.
 
-    A source tree has them first hand; its metadata, where it has any, may be older.
+    They come from the source tree where there is one: its installed metadata may be older.
     """
     source = Path(__file__).parents[2] / "pyproject.toml"
     if not source.exists():
@@ -308,7 +366,7 @@ def _look_up(requirement: str) -> Package:
     name, required, extra = parts.groups("")
     builds = _RUNTIMES if name == "onnxruntime" else (name,)
     version = next(filter(None, map(_installed, builds)), None)
-    tried = _TRIED.get(name, f"import {name.replace('-', '_')}")
+    tried = _STATEMENTS.get(name, f"import {name.replace('-', '_')}")
     return Package(name, version, required, tried, extra=extra)
 
 
@@ -320,21 +378,15 @@ def _installed(name: str) -> str | None:
 
 
 def _fits(version: str, required: str) -> bool:
-    bounds = re.findall(r"([<>=!]=?)\s*([\w.]+)", required)
-    return all(_COMPARE[sign](_release(version), _release(bound)) for sign, bound in bounds)
-
-
-def _release(version: str) -> tuple[int, ...]:
-    """``2.13.0.dev3+cpu`` -> (2, 13): the numbers, without the zeros at the end."""
-    leading = re.match(r"\d+(\.\d+)*", version)
-    numbers = [int(number) for number in leading[0].split(".")] if leading else []
-    while numbers and not numbers[-1]:
-        numbers.pop()
-    return tuple(numbers)
+    try:
+        from packaging.specifiers import SpecifierSet
+    except ModuleNotFoundError:  # which the report names as missing
+        return True
+    return SpecifierSet(required).contains(version, prereleases=True)
 
 
 def _platform(packages: list[Package]) -> str:
-    build = next((p.installed for p in packages if p.name == "torch" and p.installed), "")
-    label = build.partition("+")[2]
     system = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
-    return f"{system}, torch built for {label}" if label else system
+    torch = next((p.installed for p in packages if p.name == "torch" and p.installed), "")
+    build = torch.partition("+")[2]
+    return f"{system}, torch built for {build}" if build else system

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ... import frames
+from ... import bytecode
 from ...capturing import graph
 from ...divergence import verify
 from ..task import Exercise
@@ -51,7 +51,7 @@ def _numbers(answer: Any) -> str | None:
 
 
 def _broken(answer: Any) -> str | None:
-    breaks = frames.watch(answer, examples()["a bright"]).breaks
+    breaks = bytecode.watch(answer, examples()["a bright"]).breaks
     if not breaks:
         return None
     first = breaks[0]

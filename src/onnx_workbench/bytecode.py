@@ -1,0 +1,565 @@
+"""What Dynamo did to each Python frame: its bytecode before and after, its FX graph and guards."""
+
+from __future__ import annotations
+
+import contextlib
+import dis
+import logging
+import re
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from html import escape
+from itertools import chain, groupby, zip_longest
+from types import CodeType
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+# What follows is private to torch; tests/test_bytecode.py fails where a release moved it.
+from torch._dynamo import utils  # its lists of graph breaks and of compilations, failed ones too
+from torch._dynamo.convert_frame import register_bytecode_hook  # the old and the new bytecode
+from torch._guards import CompileContext  # which frame a graph, a guard or bytecode belongs to
+
+from . import checks
+from .calls import door
+from .errors import CaptureError, InputError
+from .source import Line, line_at, lines, nearest, user_line
+from .text import html_table, kind_of, plural, shaped, table
+
+_JUMPS = {*dis.hasjrel, *dis.hasjabs}
+_TELLING = ("LOAD_GLOBAL", "LOAD_FAST", "LOAD_ATTR", "LOAD_METHOD", "STORE_FAST", "CALL", "RETURN")
+_SCRATCH = ("tmp_", "graph_out_", "___stack")
+_FOLDED = 3  # this many instructions in a row that only move values share a line
+_CELL = "text-align:left;vertical-align:top"
+_GREEN, _RED = "background:rgba(46,160,67,.18)", "background:rgba(248,81,73,.18)"
+
+_RESUMED = re.compile(r"(.*\.)?torch_dynamo_resume_in_(.+)_at_(\d+)")
+_NUMBERED = re.compile(
+    r"\b(__compiled_fn|__resume_at_\d+|__builtins_dict__)_+(\d+)(_[0-9a-f_]{36})?"
+)
+_ADDRESS = re.compile(r"(, file \"[^\"]*\", line \d+)| at 0x[0-9a-fA-F]+|_\d{9,}_c\d+")
+_NODES = ("node", "op", "target", "value", "line")
+_SUMMARY = ("frame", "place", "instructions", "FX nodes", "guards", "breaks")
+_REASONS = {  # instead of torch's own words where those are of its source code
+    r"generic_jump|Data-dependent branching": (
+        "data-dependent branch: Python must choose a branch by the values of a tensor, and a graph "
+        "has no values yet"
+    ),
+    r"Tensor\.item\(\)": "a tensor becomes a Python number, and a graph has no values yet",
+    r"builtin operator `print`": "print() is not a tensor operation",
+}
+
+
+@door
+def watch(f: Callable[..., Any], args: Any = (), kwargs: dict[str, Any] | None = None) -> Frames:
+    """Let Dynamo compile ``f`` for the call ``f(*args, **kwargs)``, and report what it did.
+
+    Dynamo (the front end of `torch.compile`, PEP 523) gets each Python frame before it runs. It
+    follows the bytecode, collects the tensor operations in an FX graph, and writes new bytecode
+    that calls the graph. Where it cannot continue, the graph breaks: the new bytecode runs the rest
+    as a resume function, which is a frame of its own.
+
+    The call is really made, in the caller's grad mode and with its effects on the arguments. Random
+    state and module buffers are restored. Functions that torch.compile has compiled before are
+    compiled again at their next call (``torch.compiler.reset``).
+
+    Args:
+        f: a Python function, a method, or a ``torch.nn.Module``.
+        args, kwargs: what it is called with; at least one tensor among them.
+
+    Raises:
+        InputError: ``f`` cannot be called, or Dynamo found no tensor operation in it.
+        CaptureError: the call raised; the error is the ``__cause__``.
+
+    >>> def f(x):
+    ...     y = x.relu()
+    ...     if y.sum() > 0:
+    ...         return y + 1
+    ...     return y - 1
+    >>> found = watch(f, torch.ones(3))
+    >>> [frame.name for frame in found.frames]
+    ['f', 'f, resumed at line 3']
+    >>> found.breaks[0].line
+    cell:3  if y.sum() > 0:
+    """
+    if isinstance(f, torch.export.ExportedProgram):
+        f = f.module()
+    if not callable(f):
+        raise InputError(
+            f"watch() expects a function or a torch.nn.Module, got {kind_of(f)}.",
+            "Pass the function itself, then its arguments: watch(f, x).",
+        )
+    if isinstance(f, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+        raise InputError(
+            f"watch() got {kind_of(f)}, which TorchScript runs without Python bytecode.",
+            "Pass the eager module or function that it was made from.",
+        )
+    if isinstance(f, nn.Module):
+        checks.module("watch", f)
+    name, listener = getattr(f, "__name__", type(f).__name__), _Listener()
+    with _restored(f):
+        try:
+            frames = listener.listen(f, args, kwargs or {})
+        except Exception as error:
+            raise _explained(name, error) from error
+    if not any(frame.graph or frame.breaks for frame in frames):
+        raise InputError(
+            f"Dynamo found nothing to compile in {name}: none of its frames computes with a tensor "
+            "that was passed.",
+            "Pass a function that does; Dynamo also leaves generator functions alone.",
+        )
+    return Frames(name, frames)
+
+
+@dataclass(frozen=True, repr=False)
+class Instruction:
+    """One instruction. A jump and its target share a label instead of an offset.
+
+    ``place`` is the line and column of the source that it was compiled from, None where Dynamo
+    wrote it.
+    """
+
+    name: str
+    argument: str = ""
+    label: str = ""
+    place: tuple[int, int] | None = None
+
+    @property
+    def moves(self) -> bool:
+        """Whether it only moves values about."""
+        if self.label or self.place or "JUMP" in self.name:
+            return False
+        return not self.name.startswith(_TELLING) or self.argument.startswith(_SCRATCH)
+
+    def __repr__(self) -> str:
+        label = f"{self.label}: " if self.label else ""
+        return f"{label}{self.name} {self.argument}".rstrip()
+
+
+Run = tuple[Instruction, ...]
+
+
+@dataclass(frozen=True, repr=False)
+class Bytecode:
+    """The instructions of one frame: as Python compiled them, and as Dynamo rewrote them.
+
+    An instruction is kept where Dynamo copied it together with its place in the source. ``after``
+    is empty where Dynamo left the frame alone. Each version of Python has its own instructions.
+
+    >>> removed, kept = Instruction("LOAD_FAST", "x"), Instruction("CALL", place=(2, 4))
+    >>> added = Instruction("LOAD_GLOBAL", "__compiled_fn_1")
+    >>> Bytecode((removed, kept), (added, kept))
+       before: 2 instructions  after: 2 instructions
+    -  ----------------------  ---------------------------
+       LOAD_FAST x             LOAD_GLOBAL __compiled_fn_1
+    =  CALL                    CALL
+    """
+
+    before: Run
+    after: Run
+
+    def rows(self) -> Iterator[tuple[bool, Run, Run]]:
+        """Both side by side: whether an instruction was kept, the old one, and a run of new ones.
+
+        Runs of new instructions that only move values are one row.
+        """
+        matcher = SequenceMatcher(None, _keys(self.before, 0), _keys(self.after, 1), autojunk=False)
+        for tag, a, b, c, d in matcher.get_opcodes():
+            old, new = zip(self.before[a:b], strict=True), _folded(self.after[c:d])
+            for pair in zip_longest(old, new, fillvalue=()):
+                yield tag == "equal", *pair
+
+    def __repr__(self) -> str:
+        rows = (("=" if kept else "", *map(_text, pair)) for kept, *pair in self.rows())
+        return table(rows, ("", *self._heads()))
+
+    def _repr_html_(self) -> str:
+        """Green was added, red was removed; a folded run opens on a click."""
+        heads = "".join(f"<th style='text-align:left'>{head}</th>" for head in self._heads())
+        rows = "".join(
+            f"<tr>{_html(old, '' if kept else _RED)}{_html(new, '' if kept else _GREEN)}</tr>"
+            for kept, old, new in self.rows()
+        )
+        return f"<table style='font-family:monospace'><tr>{heads}</tr>{rows}</table>"
+
+    def _heads(self) -> tuple[str, str]:
+        after = plural(len(self.after), "instruction") if self.after else "left alone"
+        return f"before: {plural(len(self.before), 'instruction')}", f"after: {after}"
+
+
+@dataclass(frozen=True, repr=False)
+class Break:
+    """Where a graph ended. ``words`` is torch's own explanation, hints included."""
+
+    line: Line | None
+    words: str
+
+    @property
+    def reason(self) -> str:
+        """In one sentence."""
+        known = (reason for pattern, reason in _REASONS.items() if re.search(pattern, self.words))
+        return next(known, self.words.strip().splitlines()[0])
+
+    def __repr__(self) -> str:
+        return f"graph break at {self.line}\n    {self.reason}"
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Frame:
+    """One Python frame that Dynamo got.
+
+    ``graph`` is its FX graph, None where it has no tensor operation; ``guards`` are the conditions
+    under which the compiled code is used again; ``breaks`` is where the graph ended before the
+    frame did. ``skipped``: Dynamo gave up, and the frame runs as plain Python.
+    """
+
+    name: str
+    line: Line | None
+    bytecode: Bytecode
+    graph: fx.GraphModule | None
+    guards: tuple[str, ...]
+    breaks: tuple[Break, ...]
+    skipped: bool
+
+    @property
+    def nodes(self) -> list[tuple[str, str, str, str, str]]:
+        """Rows of the FX graph: node, op, target, value (dtype and shape), source line."""
+        return [_row(node) for node in self.graph.graph.nodes] if self.graph else []
+
+    def __repr__(self) -> str:
+        parts = [self._headline()]
+        if self.graph:
+            parts.append(table(self.nodes, _NODES))
+        if self.guards:
+            parts.append("\n".join(["guards:", *(f"  {guard}" for guard in self.guards)]))
+        return "\n\n".join([*parts, *map(repr, self.breaks)])
+
+    def _repr_html_(self) -> str:
+        return "".join([*map(_paragraph, [self._headline(), *self.breaks]), self._html_of_code()])
+
+    def _html_of_code(self) -> str:
+        parts = [html_table(self.nodes, _NODES)] if self.graph else []
+        if self.bytecode.after:
+            parts.append(_details("bytecode", self.bytecode._repr_html_()))
+        if self.guards:
+            guards = "<br>".join(map(escape, self.guards))
+            parts.append(_details(plural(len(self.guards), "guard"), guards))
+        return "".join(parts)
+
+    def _place(self) -> str:
+        return self.line.place if self.line else "-"
+
+    def _headline(self) -> str:
+        return f"{self.name} ({self._place()})"
+
+    def _summary(self) -> tuple[object, ...]:
+        before, after = len(self.bytecode.before), len(self.bytecode.after)
+        code = f"{before} -> {after}" if after else "left alone"
+        counts = map(len, (self.nodes, self.guards, self.breaks))
+        return self.name, self._place(), code, *counts
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Frames:
+    """What Dynamo did to each Python frame, in the order of compilation: :func:`watch`."""
+
+    name: str
+    frames: tuple[Frame, ...]
+
+    @property
+    def breaks(self) -> tuple[Break, ...]:
+        """Every graph break, in order."""
+        return tuple(found for frame in self.frames for found in frame.breaks)
+
+    def __repr__(self) -> str:
+        headline, *breaks = self._sentences()
+        return "\n".join([headline, table(self._rows(), _SUMMARY, right=(3, 4, 5)), *breaks])
+
+    def _repr_html_(self) -> str:
+        """The report, and below it each frame to open: its graph, bytecode and guards."""
+        headline, *breaks = map(_paragraph, self._sentences())
+        rows = html_table(self._rows(), _SUMMARY, right=(3, 4, 5))
+        frames = (_details(frame._headline(), frame._html_of_code()) for frame in self.frames)
+        return "".join([headline, rows, *breaks, *frames])
+
+    def _rows(self) -> list[tuple[object, ...]]:
+        return [frame._summary() for frame in self.frames]
+
+    def _sentences(self) -> Iterator[str]:
+        graphs = sum(frame.graph is not None for frame in self.frames)
+        counts = (len(self.frames), "frame"), (graphs, "graph"), (len(self.breaks), "graph break")
+        yield f"{self.name}: {', '.join(plural(*count) for count in counts)}"
+        for frame in self.frames:
+            for found in frame.breaks:
+                yield f"graph break in {frame.name} at {found.line}\n    {found.reason}"
+
+
+@dataclass
+class _Compilation:
+    """What Dynamo reports of one frame while it compiles it.
+
+    ``before`` and ``after`` stay None where Dynamo gave the frame up. ``tensors`` are the graph's
+    inputs, by their name in guards; they know which dimensions are dynamic.
+    """
+
+    before: CodeType | None = None
+    after: CodeType | None = None
+    graph: fx.GraphModule | None = None
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    guards: tuple[str, ...] = ()
+    breaks: tuple[Break, ...] = ()
+
+
+class _Listener:
+    def __init__(self) -> None:
+        self.compilations: dict[str, _Compilation] = {}
+        self.reported = 0
+
+    def listen(self, f: Callable[..., Any], args: tuple, kwargs: dict) -> tuple[Frame, ...]:
+        """Compile ``f`` for one call, make that call, and leave nothing behind in Dynamo."""
+        options = {"guard_filter_fn": self._on_guards}
+        with _silent(), _clean(f, self.compilations):
+            hook = register_bytecode_hook(self._on_bytecode)
+            try:
+                torch.compile(f, backend=self._on_graph, options=options)(*args, **kwargs)
+            finally:
+                hook.remove()
+            names: dict[str, list[str]] = {}
+            return tuple(self._frame(entry, names) for entry in utils.get_compilation_metrics())
+
+    def _current(self) -> _Compilation:
+        id = str(CompileContext.current_compile_id())
+        return self.compilations.setdefault(id, _Compilation())
+
+    def _on_graph(self, graph: fx.GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
+        self._current().graph = graph
+        self._current().tensors = {
+            node.meta["grapharg"].source.name: node.meta["example_value"]
+            for node in graph.graph.find_nodes(op="placeholder")
+            if "grapharg" in node.meta and isinstance(node.meta["example_value"], torch.Tensor)
+        }
+        return graph.forward
+
+    def _on_bytecode(self, before: CodeType, after: CodeType) -> None:
+        current = self._current()
+        current.before, current.after = before, after
+        reasons = utils.graph_break_reasons[self.reported :]
+        self.reported += len(reasons)
+        current.breaks = tuple(
+            Break(_line("".join(traceback.format_list(reason.user_stack))), reason.reason)
+            for reason in reasons
+            if reason.user_stack[0].filename == before.co_filename  # else of a frame given up since
+        )
+
+    def _on_guards(self, guards: Sequence[Any]) -> list[bool]:
+        current = self._current()
+        ordered = sorted(guards, key=lambda guard: (not guard.name, guard.guard_type))
+        words = (_words(guard, current.tensors) for guard in ordered)
+        current.guards = tuple(chain.from_iterable(words))
+        return [True] * len(guards)
+
+    def _frame(self, entry: utils.CompilationMetrics, names: dict[str, list[str]]) -> Frame:
+        """Dynamo's own list of compilations has each frame, those that it gave up too."""
+        found = self.compilations.get(str(entry.compile_id), _Compilation())
+        name = found.before.co_qualname if found.before else entry.co_name or ""
+        file, number = entry.co_filename or "", entry.co_firstlineno or 0
+        breaks = found.breaks
+        if entry.fail_reason:
+            file_of_failure = entry.fail_user_frame_filename or file
+            at = line_at(file_of_failure, entry.fail_user_frame_lineno or number, name)
+            breaks += (Break(nearest([at]), entry.fail_reason),)
+        codes = (read(code, names) if code else () for code in (found.before, found.after))
+        return Frame(
+            name=_RESUMED.sub(r"\1\2, resumed at line \3", name.rpartition("<locals>.")[2]),
+            line=nearest([line_at(file, number, name)]),
+            bytecode=Bytecode(*codes),
+            graph=found.graph,
+            guards=tuple(_stable(guard, names) for guard in found.guards),
+            breaks=breaks,
+            skipped=found.after is None,
+        )
+
+
+def read(code: CodeType, names: dict[str, list[str]] | None = None) -> Run:
+    """Disassemble.
+
+    >>> read((lambda x: x).__code__)[-1]
+    RETURN_VALUE
+    """
+    names = {} if names is None else names
+    found = [raw for raw in dis.get_instructions(code) if raw.opname != "CACHE"]
+    targets = sorted({raw.argval for raw in found if raw.opcode in _JUMPS})
+    labels = {offset: f"L{number}" for number, offset in enumerate(targets, start=1)}
+    return tuple(
+        Instruction(
+            raw.opname,
+            f"to {labels[raw.argval]}" if raw.opcode in _JUMPS else _stable(raw.argrepr, names),
+            labels.get(raw.offset, ""),
+            _place(raw),
+        )
+        for raw in found
+    )
+
+
+def _place(raw: dis.Instruction) -> tuple[int, int] | None:
+    """Dynamo gives what it writes a line, and what it copies a column too."""
+    where = raw.positions
+    if where is None or where.lineno is None or where.col_offset is None:
+        return None
+    return where.lineno, where.col_offset
+
+
+def _stable(text: str, names: dict[str, list[str]]) -> str:
+    """Without what differs from run to run: counters start at 1, unique ids and addresses go.
+
+    >>> names = {}
+    >>> _stable("__compiled_fn_7_92c4bfdc_4964_4e3a_9988_09c94ad1dd99", names)
+    '__compiled_fn_1'
+    >>> _stable("__compiled_fn_9", names), _stable("<code object f at 0x7f1c>", names)
+    ('__compiled_fn_2', '<code object f>')
+    """
+
+    def renumber(match: re.Match[str]) -> str:
+        numbers = names.setdefault(match[1], [])
+        if match[2] not in numbers:
+            numbers.append(match[2])
+        return f"{match[1]}_{numbers.index(match[2]) + 1}"
+
+    return _ADDRESS.sub("", _NUMBERED.sub(renumber, text))
+
+
+def _keys(code: Run, side: int) -> list[tuple[object, ...]]:
+    """Instructions with equal keys are the same; what Dynamo wrote equals nothing before it."""
+    return [
+        (step.name, *step.place) if step.place else (step.name, side, index)
+        for index, step in enumerate(code)
+    ]
+
+
+def _folded(code: Run) -> Iterator[Run]:
+    for moves, steps in groupby(code, key=lambda step: step.moves):
+        run = tuple(steps)
+        yield from [run] if moves and len(run) >= _FOLDED else zip(run, strict=True)
+
+
+def _text(run: Run) -> str:
+    return f"... {len(run)} that move values" if len(run) > 1 else "".join(map(repr, run))
+
+
+def _html(run: Run, color: str) -> str:
+    text = escape(_text(run))
+    if len(run) > 1:
+        text = _details(text, "<br>".join(escape(repr(step)) for step in run))
+    return f"<td style='{_CELL};{color if run else ''}'>{text}</td>"
+
+
+def _details(title: str, content: str) -> str:
+    return f"<details><summary>{escape(title)}</summary>{content}</details>"
+
+
+def _paragraph(text: object) -> str:
+    return f"<p style='white-space:pre-wrap'>{escape(str(text))}</p>"
+
+
+def _row(node: fx.Node) -> tuple[str, str, str, str, str]:
+    target = node.target if isinstance(node.target, str) else node.target.__name__
+    line = user_line(node.meta.get("stack_trace") or "")
+    value = node.meta.get("example_value")
+    if node.op == "output":
+        value = f"({', '.join(map(str, node.all_input_nodes))})"
+    elif isinstance(value, torch.Tensor):
+        value = shaped(value.dtype, value.shape)
+    words = "" if value is None else str(value)
+    return node.name, node.op, target, words, line.place if line else ""
+
+
+def _words(guard: Any, tensors: dict[str, torch.Tensor]) -> Iterator[str]:
+    """What must hold for the compiled code to be used again."""
+    kind, name, value = guard.guard_type, guard.name, guard.value
+    if kind == "SHAPE_ENV":
+        yield from guard.orig_guard.code_list or ()
+    elif kind == "TENSOR_MATCH":
+        tensor = tensors.get(guard.orig_guard.originating_source.name, value)
+        yield f"{name} is {shaped(tensor.dtype, tensor.shape)} on {tensor.device}"
+    elif kind in ("CONSTANT_MATCH", "EQUALS_MATCH"):
+        yield f"{name} == {value!r}"
+    elif kind == "TYPE_MATCH":
+        yield f"type({name}) is {type(value).__name__}"
+    elif kind == "SEQUENCE_LENGTH":
+        yield f"len({name}) == {len(value)}"
+    else:
+        words = kind.lower().replace("_", " ")
+        yield f"{name}: {words}" if name else words
+
+
+def _line(trace: str) -> Line | None:
+    """The user's line in a trace of this process, which Dynamo may write without the text."""
+    return nearest([line_at(line.file, line.number, line.function) for line in lines(trace)])
+
+
+def _explained(name: str, error: Exception) -> CaptureError:
+    line = user_line(str(error)) or user_line(error.__traceback__)
+    reason = re.search(r"Explanation: (.+)", str(error)) or re.search(r"(.+)", str(error))
+    return CaptureError(
+        f"{name} raised {type(error).__name__} when Dynamo ran it",
+        "Call it with these arguments yourself; if that fails too, fix it first.",
+        line,
+        reason=reason[1] if reason else "it gave no message",
+    )
+
+
+@contextlib.contextmanager
+def _clean(f: object, compilations: dict[str, _Compilation]) -> Iterator[None]:
+    """Dynamo starts empty, and nothing stays in it, in ``f``, or in the user's modules.
+
+    Rewritten code calls its helpers by names in the user's module. Torch removes them when the code
+    is destroyed, and never destroys that of a frame with a break.
+    """
+    marked = hasattr(f, "_is_torch_compile")  # torch.compile marks the module that it is given
+    torch.compiler.reset()
+    utils.clear_compilation_metrics()
+    try:
+        yield
+    finally:
+        torch.compiler.reset()
+        utils.clear_compilation_metrics()
+        manager = utils.CleanupManager.instance
+        for found in compilations.values():
+            manager.refs.pop(id(found.after), None)
+            for cleanup in manager.values.pop(id(found.after), ()):
+                cleanup()
+        if not marked and hasattr(f, "_is_torch_compile"):
+            del f._is_torch_compile
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Torch logs the breaks and errors that the report shows."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _restored(f: Callable[..., Any]) -> Iterator[None]:
+    """Restore random state, and the buffers of the module that is called."""
+    owner = f if isinstance(f, nn.Module) else getattr(f, "__self__", None)
+    modules = list(owner.modules()) if isinstance(owner, nn.Module) else []
+    buffers = [(module, dict(module._buffers)) for module in modules]
+    values = [(b, b.clone()) for _, own in buffers for b in own.values() if b is not None]
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, value in values:
+                    buffer.copy_(value)
+            for module, own in buffers:
+                module._buffers.update(own)
