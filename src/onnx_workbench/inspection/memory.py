@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
-from types import CodeType
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
 from torch import nn
 
-from ..source import Line, method_lines
+from ..source import Line, is_users, method_lines
 from .finding import Finding
 
 Held = Mapping[tuple[nn.Module, str], list[Any]]
@@ -42,27 +39,15 @@ def _marked(leaf: Any) -> Any:
     return (leaf, leaf._version) if known else leaf
 
 
-@contextmanager
-def running() -> Iterator[set[CodeType]]:
-    """The code of every function that is called while this lasts."""
-    ran: set[CodeType] = set()
-    theirs = sys.getprofile()
-    sys.setprofile(lambda frame, event, _: ran.add(frame.f_code) if event == "call" else None)
-    try:
-        yield ran
-    finally:
-        sys.setprofile(theirs)
+def written(before: Held, after: Held) -> Iterator[Finding]:
+    """The attributes that a call wrote between the two, tensors first.
 
-
-def written(before: Held, after: Held, ran: Collection[CodeType]) -> Iterator[Finding]:
-    """The attributes that a method wrote between the two, tensors first.
-
-    One that no method which ran writes is the work of a hook, such as weight_norm's, and computed
-    anew in each call.
+    One that no method of the user's writes is the work of a hook, such as weight_norm's, which
+    computes it in every call.
     """
     changed = [key for key, leaves in after.items() if not _same(before.get(key, []), leaves)]
     for module, name in sorted(changed, key=lambda key: not _tensors(after[key])):
-        line = _line(type(module), name, ran)
+        line = _line(type(module), name)
         tensors = _tensors(after[module, name])
         if line:
             yield Finding(
@@ -92,14 +77,15 @@ def _tensors(leaves: list[Any]) -> bool:
     return any(isinstance(leaf, tuple) for leaf in leaves)
 
 
-def _line(kind: type, name: str, ran: Collection[CodeType]) -> Line | None:
-    """The first line that writes the attribute, in a method that ran."""
-    methods = [method for cls in kind.__mro__ for method in vars(cls).values()]
+def _line(kind: type, name: str) -> Line | None:
+    """The first line of the user's that writes the attribute after ``__init__``."""
+    methods = {key: method for cls in kind.__mro__[::-1] for key, method in vars(cls).items()}
+    codes = {key: getattr(method, "__code__", None) for key, method in methods.items()}
     lines = [
         line
-        for method in methods
-        if getattr(method, "__code__", None) in ran
-        for line in method_lines(method)
+        for key, code in codes.items()
+        if code and key != "__init__" and is_users(code.co_filename)
+        for line in method_lines(methods[key])
     ]
     patterns = [re.compile(text.replace("{name}", re.escape(name))) for text in _WRITES]
     return next((line for p in patterns for line in lines if p.search(line.text)), None)

@@ -188,8 +188,7 @@ def _call(case: Case) -> Iterator[Finding]:
                 args, kwargs = pytree.tree_map_only(
                     torch.Tensor, torch.clone, (case.args, case.kwargs)
                 )
-                with memory.running() as ran:
-                    result = model(*args, **kwargs)
+                result = model(*args, **kwargs)
     except Exception as error:
         yield Finding(
             "model",
@@ -199,7 +198,7 @@ def _call(case: Case) -> Iterator[Finding]:
             "Mend the call, or the model: nothing that follows can be right before.",
         )
         return
-    case.stored = tuple(memory.written(before, memory.held(model), ran))
+    case.stored = tuple(memory.written(before, memory.held(model)))
     yield from (stored for stored in case.stored if stored.verdict != "ok")
     outputs = sum(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(result))
     yield Finding(
