@@ -15,7 +15,7 @@ PACKAGE = Path(onnx_workbench.__file__).parent
 FLOORS = (
     {"errors", "text", "contestant", "progress", "tabled", "proto", "wire"},
     {"reader", "files", "source"},
-    {"calls", "checks", "runtime", "figures", "stack", "session"},
+    {"calls", "checks", "runtime", "plots", "stack", "session"},
     {"capturing", "bytecode", "notes", "exposed", "racing"},
     {"agreement", "viewer", "costs", "isolated"},
     {"artifact", "causes"},

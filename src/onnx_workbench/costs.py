@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import checks, figures, progress, text
+from . import checks, plots, progress, text
 from .calls import door
 from .errors import InputError
 from .racing.bench import Entry
@@ -109,7 +109,7 @@ class Costs(Tabled):
         name = f"{calls:,} calls more"
         parts = {b.name: {**b.parts, name: calls * b.later} for b in self._started()}
         note = f"fresh processes, medians; {text.plural(self.threads, 'thread')}"
-        return figures.stacked(parts, title=self.finding, note=note, ax=ax)
+        return plots.stacked(parts, title=self.finding, note=note, ax=ax)
 
     def __repr__(self) -> str:
         state = ", interrupted: what was measured until then" if self.interrupted else ""

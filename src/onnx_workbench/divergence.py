@@ -18,7 +18,7 @@ from torch import fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
 
-from . import causes, figures, progress
+from . import causes, plots, progress
 from .agreement import (
     Agreement,
     Grains,
@@ -279,7 +279,7 @@ class Divergence:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """The error of each value along the graph, beside its tolerance."""
-        return figures.growth(
+        return plots.growth(
             [step.error for step in self.steps],
             [step.tolerance for step in self.steps],
             marked={

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from . import figures, text
+from . import plots, text
 from .artifact import Artifact, Variant
 from .calls import door
 from .errors import InputError
@@ -97,7 +97,7 @@ class Tuning(Tabled):
         """Each change with its interval."""
         intervals = {name: (r.low, r.value, r.high) for name, r in self.ratios().items()}
         matters = self.races[0].conditions.matters
-        return figures.ratios(intervals, matters, title=self.finding, ax=ax)
+        return plots.ratios(intervals, matters, title=self.finding, ax=ax)
 
     def __repr__(self) -> str:
         rows = [

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from .. import checks, figures, runtime, text
+from .. import checks, plots, runtime, text
 from ..artifact import Artifact
 from ..calls import door
 from ..proto import sites
@@ -223,7 +223,7 @@ class Hotspots:
         rows = sorted(leaves, key=lambda spot: -spot.saved)
         times = {_label(spot): _pair(spot) for spot in rows}
         note = f"{self._how()}\nPyTorch: {COVERS}" if self.laps else self._how()
-        return figures.moves(times, self._title(rows), note, ax)
+        return plots.moves(times, self._title(rows), note, ax)
 
     def __repr__(self) -> str:
         return "\n".join([self._headline(), *self._body(), text.table(self._facts())])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from .. import figures, text
+from .. import plots, text
 from ..contestant import Panel
 from ..errors import InputError
 from ..tabled import Tabled
@@ -175,14 +175,14 @@ class Race(Tabled):
         look: Any = {"note": self.note(), "ax": ax}
         if what == "times":
             ran = {lane.name: lane.times.tolist() for lane in self.lanes if _races(lane)}
-            return figures.blocks(ran, title=self.finding, **look)
+            return plots.blocks(ran, title=self.finding, **look)
         if what == "ratios" and self._ratios:
             spans = {name: (one.low, one.value, one.high) for name, one in self._ratios.items()}
             matters = self.conditions.matters
-            return figures.ratios(spans, matters, title=self.finding, **look)
+            return plots.ratios(spans, matters, title=self.finding, **look)
         if what == "copies" and self.copies:
             title = "\n".join(self._copied())
-            return figures.stacked(self._parts(), title, over="time per call, median", **look)
+            return plots.stacked(self._parts(), title, over="time per call, median", **look)
         raise InputError(
             f"There is no plot {what!r} of this race: it takes 'times', 'ratios' where two or more "
             "raced, or 'copies' where a file raced with .using(bound=True) and without."

@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from .. import checks, figures, text
+from .. import checks, plots, text
 from ..errors import InputError
 from ..tabled import Tabled
 from . import archive, verdict
@@ -115,7 +115,7 @@ class Sweep(Tabled):
         """Throughput over size, with the crossovers, and for threads with what would be ideal."""
         threads, note = self.over == THREADS, self.races[max(self.races)].note()
         lanes = {name: self._lanes(name) for name in self.names}
-        return figures.sweep(
+        return plots.sweep(
             {
                 name: {at: (self._per_call(at) / one.times).tolist() for at, one in curve.items()}
                 for name, curve in lanes.items()

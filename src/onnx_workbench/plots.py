@@ -1,0 +1,404 @@
+"""Plain numbers as matplotlib Axes: the callers decide what they mean, this room how they look."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from . import text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Five of the eight colors of Okabe and Ito, "Color Universal Design" (2002, revised 2008,
+# https://jfly.uni-koeln.de/color/): those with a contrast of 3:1 on white or more. Black comes
+# first: it is the target that the others are compared with.
+PALETTE = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7")
+MARKERS = "osD^vPX*"  # never color alone
+_GREY, _PALE = "#5A5A5A", "#E4E4E4"
+_HATCHES = ("", "", "///", "...")
+_WIDTH = 7.2  # inches; a notebook's column at matplotlib's 100 dpi
+_LINE = 86  # letters of a title that fit into it, less what stands left of the axes
+_LINES = 6  # of a title
+_WIDE = 8.0  # ratio of slowest to fastest from which a linear axis hides the fast ones
+
+
+def blocks(
+    times: Mapping[str, Sequence[float]], title: str = "", note: str = "", ax: Axes | None = None
+) -> Axes:
+    """Every measurement as a dot, one row per target, with its median and quartiles.
+
+    Args:
+        times: name -> seconds per call, one for each block.
+        title: the finding.
+        note: small print below the plot.
+        ax: where to draw; a new figure without it.
+
+    >>> ax = blocks({"eager": [4e-3, 5e-3], "fast": [2e-3, 3e-3]}, title="fast is faster")
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['eager', 'fast']
+    """
+    names = _wrapped(times)
+    ax = _axes(ax, 1.5 + 0.62 * len(times), title, note, names)
+    jitter = np.random.default_rng(0)
+    for row, (name, values) in enumerate(times.items()):
+        color, marker = _look(row)
+        spread = row + jitter.uniform(-0.22, 0.22, len(values))
+        ax.plot(values, spread, ".", color=color, alpha=0.35, markersize=4, markeredgewidth=0)
+        low, median, high = _quartiles(values)
+        ax.fill_betweenx([row - 0.27, row + 0.27], low, high, color=color, alpha=0.2)
+        _dot(ax, median, row, color, marker, label=name)
+        _label(ax, (median, row - 0.38), text.seconds(float(median)), color)
+    _rows(ax, names, -0.62)
+    _quantity_axis(ax, "x", times.values())
+    ax.set_xlabel("time per call: every block, quartiles and median")
+    return ax
+
+
+def ratios(
+    intervals: Mapping[str, tuple[float, float, float]],
+    matters: float = 0.03,
+    title: str = "",
+    note: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """How many times as fast as the baseline, with its interval: a forest plot.
+
+    Args:
+        intervals: name -> lower end, estimate, upper end; above 1 is faster.
+        matters: the smallest difference that counts, as a fraction; a band around 1.
+        title, note, ax: as for :func:`blocks`.
+
+    >>> ax = ratios({"fast": (1.31, 1.38, 1.44)}, title="fast is faster")
+    >>> ax.get_xscale(), [label.get_text() for label in ax.get_yticklabels()]
+    ('log', ['fast'])
+    """
+    names = _wrapped(intervals)
+    ax = _axes(ax, 1.6 + 0.5 * len(intervals), title, note, names)
+    ax.axvspan(1 / (1 + matters), 1 + matters, color=_PALE, zorder=0)
+    ax.axvline(1, color=_GREY, linewidth=1)
+    for row, (low, middle, high) in enumerate(intervals.values()):
+        color, marker = _look(row + 1)  # the first is the baseline's, which is the line at 1
+        ax.plot([low, high], [row, row], color=color, linewidth=2.4, solid_capstyle="butt")
+        _dot(ax, middle, row, color, marker)
+        _label(ax, (middle, row - 0.3), f"{middle:.2f}x ({low:.2f} to {high:.2f})", color)
+    _rows(ax, names, -0.7)
+    ends = [1.0, *(end for interval in intervals.values() for end in interval)]
+    low, spread = min(ends), max(ends) / min(ends)
+    _log_axis(ax, "x", spread, (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 7) if spread < 3 else ())
+    room = 1.25 * max(1.0, spread**0.12)  # for the words above the outermost
+    ax.set_xlim(low / room, low * spread * room)
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
+    ax.set_xlabel(f"times as fast, with interval; grey: within {100 * matters:g} %")
+    return ax
+
+
+def sweep(
+    rates: Mapping[str, Mapping[int, Sequence[float]]],
+    crossovers: Mapping[str, float] | None = None,
+    hollow: Collection[int] = (),
+    ideal: bool = False,
+    title: str = "",
+    note: str = "",
+    ax: Axes | None = None,
+    over: str = "batch",
+    per: str = "calls a second",
+) -> Axes:
+    """Median rate over a size, with a band from quartile to quartile.
+
+    Args:
+        rates: name -> size -> rates in 1/s, one for each block.
+        crossovers: name -> the size at which it overtakes the first, or falls behind it.
+        hollow: sizes at which cores were contended.
+        ideal: draw proportional growth from the first point of each curve.
+        over, per: what the sizes and the rates are.
+        title, note, ax: as for :func:`blocks`.
+
+    >>> ax = sweep({"eager": {1: [4e3, 5e3], 16: [9e3, 9e3]}}, title="alone")
+    >>> ax.get_xscale(), ax.get_yscale(), ax.get_xlabel()
+    ('log', 'log', 'batch')
+    """
+    ax = _axes(ax, 4.3, title, note)
+    ends = {}
+    for index, (name, curve) in enumerate(rates.items()):
+        color, marker = _look(index)
+        sizes = sorted(curve)
+        low, median, high = np.transpose([_quartiles(curve[size]) for size in sizes])
+        ax.fill_between(sizes, low, high, color=color, alpha=0.18, linewidth=0)
+        look: Any = {"color": color, "marker": marker, "markersize": 6}
+        ax.plot(sizes, median, linewidth=1.8, label=name, **look)
+        for at in [at for at, size in enumerate(sizes) if size in hollow]:
+            ax.plot(sizes[at], median[at], markerfacecolor="white", **look)
+        if ideal:
+            line = median[0] * np.asarray(sizes) / sizes[0]
+            ax.plot(sizes, line, "--", color=color, linewidth=0.9, alpha=0.6)
+        ends[name] = (sizes[-1], float(median[-1]), color)
+    ax.set_xscale("log")
+    _size_ticks(ax, sorted({size for curve in rates.values() for size in curve}))
+    _quantity_axis(ax, "y", [row for curve in rates.values() for row in curve.values()], "", True)
+    hints = "; dashed: as many times as fast" * ideal + "; hollow: contended" * bool(hollow)
+    ax.set_xlabel(over + hints)
+    ax.set_ylabel(f"{per}, median and quartiles")
+    _label_ends(ax, ends)
+    for name, size in (crossovers or {}).items():
+        _mark_crossover(ax, list(rates).index(name), size)
+    return ax
+
+
+def stacked(
+    parts: Mapping[str, Mapping[str, float]],
+    title: str = "",
+    note: str = "",
+    ax: Axes | None = None,
+    over: str = "time from the start of the process",
+) -> Axes:
+    """Where the time goes until the work is done: one bar per target, its parts end to end.
+
+    Args:
+        parts: name -> part -> seconds, in the order in which they pass.
+        over: what the seconds are.
+        title, note, ax: as for :func:`blocks`.
+
+    >>> ax = stacked({"eager": {"load": 1.1, "first call": 0.01}}, title="loading dominates")
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['eager']
+    """
+    rows = _wrapped(parts)
+    ax = _axes(ax, 1.9 + 0.5 * len(parts), title, note, rows)
+    names = list(dict.fromkeys(part for bar in parts.values() for part in bar))
+    for row, bar in enumerate(parts.values()):
+        begin = 0.0
+        for name, width in bar.items():
+            index = names.index(name) + 1
+            look = {"color": _look(index)[0], "hatch": _HATCHES[index % 4], "edgecolor": "white"}
+            ax.barh(row, width, 0.55, begin, linewidth=0.8, label=name, **look)
+            begin += width
+        _beside(ax, text.seconds(begin), (begin, row), (5, 0), va="center")
+    _rows(ax, rows, -1.0)
+    _quantity_axis(ax, "x", [[sum(bar.values())] for bar in parts.values()], log=False)
+    ax.margins(x=0.12)
+    ax.set_xlabel(over)
+    _legend(ax, loc="upper right", ncols=len(names), borderpad=0)
+    return ax
+
+
+def moves(
+    times: Mapping[str, Mapping[str, float]],
+    title: str = "",
+    note: str = "",
+    ax: Axes | None = None,
+    most: int = 24,
+) -> Axes:
+    """From one time to the other, one row per line of source, in the order of ``times``.
+
+    Args:
+        times: row -> target -> seconds; a row may lack a target.
+        most: rows that are drawn; of more, those in the middle are left out and counted.
+        title, note, ax: as for :func:`blocks`.
+
+    >>> ax = moves({"model.py:3": {"eager": 4e-3, "fast": 2e-3}, "model.py:4": {"fast": 1e-3}})
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['model.py:3', 'model.py:4']
+    """
+    rows, half = list(times), most // 2
+    if len(times) > most:
+        gap = f"... {text.plural(len(times) - 2 * half, 'line')} between"
+        rows = [*rows[:half], gap, *rows[-half:]]
+    ax = _axes(ax, 1.7 + 0.26 * len(rows), title, note, rows)
+    names = list(dict.fromkeys(name for pair in times.values() for name in pair))
+    for at, row in enumerate(rows):
+        pair = times.get(row, {})
+        ax.plot(list(pair.values()), [at] * len(pair), color="#B8B8B8", linewidth=2.2, zorder=1)
+        for name, seconds in pair.items():
+            _dot(ax, seconds, at, *_look(names.index(name)), label=name)
+    _rows(ax, rows, -1.4, fontsize=8, family="monospace")
+    _quantity_axis(ax, "x", [list(pair.values()) for pair in times.values()])
+    ax.set_xlabel("time per run, median")
+    _legend(ax, loc="upper right", ncols=len(names), borderpad=0)
+    return ax
+
+
+def growth(
+    errors: Sequence[float],
+    tolerances: Sequence[float],
+    marked: Mapping[int, str],
+    title: str = "",
+    note: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Relative errors in the order of the graph, logarithmic, with the tolerance as a line.
+
+    Args:
+        errors, tolerances: one for every value; 0 and infinity are drawn at the edges.
+        marked: index -> the word beside it, for the values that the finding is about.
+        title, note, ax: as for :func:`blocks`.
+
+    >>> ax = growth([0.0, 1e-7, 1e-2], [1e-4] * 3, {2: "model.py:12"})
+    >>> ax.get_yscale(), [text.get_text() for text in ax.texts]
+    ('log', ['model.py:12'])
+    """
+    ax = _axes(ax, 3.6, title, note)
+    drawn = [value for value in (*errors, *tolerances) if 0 < value < np.inf] or [1e-9, 1.0]
+    low, high = 10 ** np.floor(np.log10(min(drawn)) - 1), 10 ** np.ceil(np.log10(max(drawn)))
+    shown, limit = np.clip(errors, low, high), np.clip(tolerances, low, high)
+    ax.plot(shown, ".-", color=PALETTE[1], linewidth=0.8, markersize=4, label="error")
+    steps = range(len(limit))
+    ax.step(steps, limit, "--", where="mid", color=_GREY, linewidth=1.2, label="tolerance")
+    for index, word in marked.items():
+        side, shift = ("left", 8) if index < len(errors) / 2 else ("right", -8)  # inward
+        ax.plot(index, shown[index], MARKERS[1], color=PALETTE[2], markersize=8)
+        _beside(ax, word, (index, shown[index]), (shift, -13), color=PALETTE[2], ha=side)
+    ax.set_yscale("log")
+    ax.set_ylim(low / 2, high * 3)
+    ax.set_xlabel("value, in the order of the graph")
+    ax.set_ylabel("relative error (0 at the bottom)")
+    _legend(ax)
+    return ax
+
+
+def _wrapped(names: Iterable[str]) -> list[str]:
+    """Names that leave the plot its room, however long they are."""
+    return [textwrap.fill(name, 28) for name in names]
+
+
+def _axes(
+    ax: Axes | None, height: float, title: str, note: str, names: Sequence[str] = ("",)
+) -> Axes:
+    """Axes with a title that fits beside the names on their left, and room for both."""
+    left = max([8, *(len(line) for name in names for line in name.splitlines())])
+    lines: list[str] = []
+    for sentence in title.splitlines():
+        more = textwrap.wrap(sentence, _LINE - left, max_lines=_LINES, placeholder=" ...")
+        if lines and len(lines) + len(more) > _LINES:
+            lines.append("... the rest is in the table")
+            break
+        lines += more
+    if ax is None:
+        from matplotlib import pyplot
+
+        size = (_WIDTH, height + 0.2 * max(0, len(lines) - 1))
+        ax = pyplot.subplots(figsize=size, layout="constrained")[1]
+    ax.set_title("\n".join(lines), loc="left", fontsize=10.5, pad=10)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.tick_params(colors=_GREY, labelcolor="#222222")
+    ax.set_axisbelow(True)
+    if note:
+        small: Any = {"color": _GREY, "va": "top", "fontsize": 8}
+        _beside(ax, note, (0, 0), (0, -38), xycoords="axes fraction", **small)
+    return ax
+
+
+def _look(index: int) -> tuple[str, str]:
+    return PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]
+
+
+def _quartiles(values: Sequence[float]) -> np.ndarray:
+    return np.quantile(values, (0.25, 0.5, 0.75))
+
+
+def _rows(ax: Axes, names: Sequence[str], top: float, **font: Any) -> None:
+    """One row per name, from the top down; ``top`` leaves room for words above the first."""
+    ax.set_yticks(range(len(names)), names, **font)
+    ax.set_ylim(len(names) - 0.5, top)
+    ax.tick_params(axis="y", length=0)
+
+
+def _quantity_axis(
+    ax: Axes,
+    side: Literal["x", "y"],
+    rows: Iterable[Sequence[float]],
+    unit: str = "s",
+    log: bool | None = None,
+) -> None:
+    """Ticks that carry their unit; logarithmic where the slowest would squeeze the fastest."""
+    from matplotlib.ticker import EngFormatter
+
+    values = np.concatenate([np.asarray(row) for row in rows])
+    if values.max() > _WIDE * values.min() if log is None else log:
+        _log_axis(ax, side, values.max() / values.min())
+    number = EngFormatter(unit=unit)
+    axis = ax.xaxis if side == "x" else ax.yaxis
+    axis.set_major_formatter(lambda value, _: number(value).replace("\N{MICRO SIGN}", "u"))
+    ax.grid(axis=side, color=_PALE, linewidth=0.8)
+
+
+def _log_axis(ax: Axes, side: str, spread: float, steps: Sequence[float] = ()) -> None:
+    """A decade has fewer ticks where more decades stand side by side."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axis, scale = (ax.xaxis, ax.set_xscale) if side == "x" else (ax.yaxis, ax.set_yscale)
+    scale("log")
+    steps = steps or ((1, 2, 3, 5, 7) if spread < 10 else (1, 2, 5) if spread < 1000 else (1,))
+    axis.set_major_locator(LogLocator(subs=steps))
+    axis.set_minor_locator(NullLocator())
+
+
+def _size_ticks(ax: Axes, sizes: Sequence[int]) -> None:
+    from matplotlib.ticker import NullLocator
+
+    steps = np.diff(np.log(sizes), prepend=-np.inf) / max(np.log(sizes[-1] / sizes[0]), 1e-9)
+    shown = [str(n) if step > 0.05 else "" for n, step in zip(sizes, steps, strict=True)]
+    ax.set_xticks(sizes, shown)
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def _mark_crossover(ax: Axes, index: int, size: float) -> None:
+    color, (low, high) = _look(index)[0], ax.get_xlim()
+    side, shift = ("left", 5) if size < low * (high / low) ** 0.6 else ("right", -5)
+    ax.axvline(size, color=color, linestyle=":", linewidth=1.2)
+    box: Any = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+    words, at = f"crossover at about {text.about(size)}", (size, 0.06 * index)
+    look: Any = {"color": color, "ha": side, "bbox": box}
+    _beside(ax, words, at, (shift, 0), xycoords=ax.get_xaxis_transform(), **look)
+
+
+def _label_ends(ax: Axes, ends: Mapping[str, tuple[int, float, str]]) -> None:
+    """Names at the ends of their lines, pushed apart where lines meet, instead of a legend."""
+    bottom, top = np.log(ax.get_ylim())
+    names = sorted(ends, key=lambda name: ends[name][1])
+    shown = _wrapped(names)
+    gap = 0.06 * max(1 + name.count("\n") for name in shown)
+    heights = [(float(np.log(ends[name][1])) - bottom) / (top - bottom) for name in names]
+    for name, words, height in zip(names, shown, _apart(heights, gap), strict=True):
+        size, value, color = ends[name]
+        look: Any = {"color": color, "va": "center", "fontsize": 10, "annotation_clip": False}
+        coordinates = ("offset points", "axes fraction")
+        _beside(ax, words, (size, value), (9, height), textcoords=coordinates, **look)
+
+
+def _apart(heights: Sequence[float], gap: float) -> list[float]:
+    """Ascending heights, moved up until each is ``gap`` above the last, then down to fit below 1.
+
+    >>> [round(height, 2) for height in _apart([0.5, 0.5, 0.94, 0.99], gap=0.1)]
+    [0.5, 0.6, 0.85, 0.95]
+    """
+    moved = np.array(heights)
+    for index in range(1, len(moved)):
+        moved[index] = max(moved[index], moved[index - 1] + gap)
+    return np.minimum(moved, 1 - gap * (0.5 + np.arange(len(moved))[::-1])).tolist()
+
+
+def _dot(ax: Axes, x: float, y: float, color: str, marker: str, **options: Any) -> None:
+    ax.plot(x, y, marker, color=color, markersize=7.5, markeredgecolor="white", **options)
+
+
+def _label(ax: Axes, at: tuple[float, float], words: str, color: str) -> None:
+    from matplotlib.patheffects import withStroke
+
+    drawn = ax.text(*at, words, color=color, ha="center", va="center", fontsize=9)
+    drawn.set_path_effects([withStroke(linewidth=3, foreground="white")])  # over lines, too
+
+
+def _beside(
+    ax: Axes, words: str, at: tuple[float, float], shift: tuple[float, float], **options: Any
+) -> None:
+    ax.annotate(words, at, shift, **{"textcoords": "offset points", "fontsize": 9, **options})
+
+
+def _legend(ax: Axes, **options: Any) -> None:
+    handles, names = ax.get_legend_handles_labels()
+    by_name = dict(zip(names, handles, strict=True))
+    ax.legend(by_name.values(), by_name.keys(), frameon=False, fontsize=9, **options)

@@ -1,0 +1,234 @@
+"""What the plots say, and that everybody can read it."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import matplotlib
+import numpy as np
+import pytest
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+from matplotlib.colors import to_rgb
+
+from onnx_workbench import plots
+
+# Machado, Oliveira and Fernandes, "A Physiologically-based Model for Simulation of Color Vision
+# Deficiency", IEEE TVCG 15(6), 2009: severity 1.0, applied to linear RGB; rows one after the other.
+VISION = {
+    "common": "1 0 0  0 1 0  0 0 1",
+    "protanopia": "0.152286 1.052583 -0.204868  0.114503 0.786281 0.099216  "
+    "-0.003882 -0.048116 1.051998",
+    "deuteranopia": "0.367322 0.860646 -0.227968  0.280085 0.672501 0.047413  "
+    "-0.011820 0.042940 0.968881",
+    "tritanopia": "1.255528 -0.076749 -0.178779  -0.078411 0.930809 0.147602  "
+    "0.004733 0.691367 0.303900",
+}
+# Linear sRGB (D65) to XYZ, IEC 61966-2-1.
+XYZ = "0.4124564 0.3575761 0.1804375  0.2126729 0.7151522 0.0721750  0.0193339 0.1191920 0.9503041"
+TELL_APART = 15.0  # CIE76 distance; about 2.3 is the least that can be seen at all
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    pyplot.close("all")
+
+
+def matrix(numbers):
+    return np.array(numbers.split(), float).reshape(3, 3)
+
+
+def linear(color):
+    rgb = np.array(to_rgb(color))
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb):
+    xyz = matrix(XYZ) @ np.clip(rgb, 0, 1) / matrix(XYZ).sum(axis=1)
+    f = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+def closest(colors, vision):
+    seen = [lab(matrix(VISION[vision]) @ linear(color)) for color in colors]
+    return min(np.linalg.norm(a - b) for a, b in combinations(seen, 2))
+
+
+def words(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_the_palette_can_be_told_apart_by(vision):
+    assert closest(plots.PALETTE, vision) > TELL_APART
+
+
+def test_that_test_can_fail():
+    assert closest(("#D62728", "#2CA02C"), "deuteranopia") < TELL_APART, "matplotlib's own"
+
+
+def test_every_color_stands_out_from_white_and_markers_differ_where_colors_repeat():
+    luminance = [(matrix(XYZ) @ linear(color))[1] for color in plots.PALETTE]
+    assert min(1.05 / (value + 0.05) for value in luminance) > 3
+    ax = plots.blocks({str(row): [1e-3] for row in range(30)})
+    medians = [line for line in ax.lines if line.get_marker() != "."]
+    assert len({(line.get_color(), line.get_marker()) for line in medians}) == 30
+
+
+def test_blocks_draw_every_measurement_and_the_median_the_same_each_time():
+    times = {"eager": [4e-3, 5e-3, 9e-3], "fast": [2e-3]}
+    ax = plots.blocks(times, title="t", note="n")
+    dots = [line for line in ax.lines if line.get_marker() == "."]
+    assert [sorted(line.get_xdata()) for line in dots] == [[4e-3, 5e-3, 9e-3], [2e-3]]
+    medians = {line.get_label(): line.get_xdata() for line in ax.lines if line not in dots}
+    assert {name: float(at[0]) for name, at in medians.items()} == {"eager": 5e-3, "fast": 2e-3}
+    assert "5.00 ms" in words(ax)
+    assert plots.blocks(times).lines[0].get_ydata().tolist() == dots[0].get_ydata().tolist()
+
+
+def test_axes_turn_logarithmic_before_the_fast_ones_are_squeezed_except_where_lengths_add_up():
+    assert plots.blocks({"a": [1e-3], "b": [7e-3]}).get_xscale() == "linear"
+    assert plots.blocks({"a": [1e-3], "b": [9e-3]}).get_xscale() == "log"
+    assert plots.stacked({"a": {"load": 1.0}, "b": {"load": 0.01}}).get_xscale() == "linear"
+
+
+def test_ticks_carry_their_unit_in_letters_that_every_font_has():
+    x = plots.blocks({"a": [4e-5, 5e-5]}).xaxis
+    y = plots.sweep({"a": {1: [4e-5], 64: [5e-5]}}).yaxis
+    assert [axis.get_major_formatter()(5e-5, 0) for axis in (x, y)] == ["50 us", "50 u"]
+
+
+def test_an_axes_of_ones_own_is_drawn_into():
+    own = pyplot.figure().add_subplot()
+    assert plots.blocks({"a": [1e-3]}, ax=own) is own
+    assert len(pyplot.get_fignums()) == 1
+
+
+def test_a_forest_plot_draws_each_interval_around_its_estimate():
+    ax = plots.ratios({"fast": (1.3, 1.4, 1.5), "same": (0.99, 1.0, 1.01)}, matters=0.05)
+    spans = [tuple(line.get_xdata()) for line in ax.lines if len(line.get_xdata()) == 2]
+    assert {(1.3, 1.5), (0.99, 1.01)} <= set(spans)
+    dots = [line for line in ax.lines if line.get_marker() in ("s", "D")]
+    assert [float(line.get_xdata()[0]) for line in dots] == [1.4, 1]
+    assert "1.40x (1.30 to 1.50)" in words(ax)
+    (band,) = ax.patches
+    assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((1 / 1.05, 1.05))
+    assert "within 5 %" in ax.get_xlabel()
+
+
+@pytest.mark.parametrize("interval", [(0.99, 1.0, 1.01), (0.2, 0.25, 0.3), (30, 60, 90)])
+def test_a_forest_plot_always_shows_the_line_at_1_and_has_ticks(interval):
+    ax = plots.ratios({"a": interval})
+    ax.figure.canvas.draw()
+    low, high = ax.get_xlim()
+    assert low < min(1, interval[0])
+    assert max(1, interval[2]) < high
+    assert 1 <= len([tick for tick in ax.get_xticks() if low <= tick <= high]) <= 12
+    box, frame = ax.texts[0].get_window_extent(), ax.get_window_extent()
+    assert frame.x0 < box.x0
+    assert box.x1 < frame.x1
+
+
+def test_a_sweep_draws_medians_and_a_band_between_quartiles():
+    ax = plots.sweep({"eager": {16: [1e-3, 2e-3, 3e-3], 1: [1e-3, 1e-3]}}, title="t")
+    (line,), (band,) = ax.lines, ax.collections
+    assert line.get_xydata().tolist() == [[1, 1e-3], [16, 2e-3]]
+    edges = band.get_paths()[0].vertices
+    assert {float(y) for x, y in edges if x == 16} == {1.5e-3, 2.5e-3}
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "16"]
+
+
+def test_a_sweep_marks_crossovers_and_says_over_what():
+    rates = {"a": {1: [10.0], 64: [10.0]}, "b": {1: [5.0], 64: [20.0]}, "c": {1: [1.0]}}
+    ax = plots.sweep(rates, {"b": 8.0}, over="tokens", per="tokens x calls a second")
+    (mark,) = [line for line in ax.lines if line.get_linestyle() == ":"]
+    assert (mark.get_xdata()[0], mark.get_color()) == (8.0, plots.PALETTE[1])
+    assert "crossover at about 8" in words(ax)
+    assert ax.get_xlabel() == "tokens"
+    assert ax.get_ylabel().startswith("tokens x calls a second")
+
+
+def test_a_sweep_is_hollow_where_cores_were_contended_and_dashed_where_growth_is_ideal():
+    ax = plots.sweep({"a": {2: [10.0], 4: [15.0], 8: [16.0]}}, hollow=[8], ideal=True)
+    curve, hollow, ideal = ax.lines
+    assert curve.get_markerfacecolor() != "white"
+    assert (hollow.get_xdata().tolist(), hollow.get_markerfacecolor()) == ([8], "white")
+    assert ideal.get_ydata().tolist() == [10.0, 20.0, 40.0]
+    assert "dashed" in ax.get_xlabel()
+
+
+def test_sizes_that_would_overlap_are_not_all_written():
+    ax = plots.sweep({"a": {size: [1.0] for size in range(1, 65)}})
+    ax.figure.canvas.draw()
+    shown = [label for label in ax.get_xticklabels() if label.get_text()]
+    boxes = [label.get_window_extent() for label in shown]
+    assert shown[0].get_text() == "1"
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
+
+def test_parts_are_drawn_end_to_end_and_their_sum_is_written():
+    ax = plots.stacked({"a": {"load": 1.0, "run": 0.5}, "b": {"import": 0.1, "run": 0.1}})
+    bars = [(bar.get_x(), bar.get_width()) for bar in ax.patches]
+    assert bars == [(0, 1.0), (1.0, 0.5), (0, 0.1), (0.1, 0.1)]
+    assert words(ax) == ["1.50 s", "200 ms"]
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert names == ["load", "run", "import"]
+    looks = {(bar.get_hatch(), bar.get_facecolor()) for bar in ax.patches}
+    assert len(looks) == 3
+
+
+def test_moves_connect_the_times_of_a_line_and_count_those_left_out():
+    times = {f"model.py:{n}": {"eager": 2e-3, "fast": 1e-3} for n in range(30)}
+    ax = plots.moves(times, most=4)
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    left_out = "... 26 lines between"
+    assert labels == ["model.py:0", "model.py:1", left_out, "model.py:28", "model.py:29"]
+    lines = [line.get_xdata().tolist() for line in ax.lines if line.get_marker() == "None"]
+    assert lines == [[2e-3, 1e-3]] * 2 + [[]] + [[2e-3, 1e-3]] * 2
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["eager", "fast"]
+
+
+def test_growth_draws_zero_and_infinity_at_the_edges():
+    ax = plots.growth([0.0, 1e-7, np.inf], [1e-4] * 3, {2: "model.py:12"})
+    error, tolerance, _ = ax.lines
+    assert error.get_ydata() == pytest.approx([1e-8, 1e-7, 1e-4])
+    assert tolerance.get_ydata() == pytest.approx([1e-4] * 3)
+
+
+LONG = (
+    "PyTorch eager in inference mode, float32",
+    "torch.compile(mode='max-autotune', dynamic=True)",
+    "ONNX Runtime with graph optimization basic",
+    *("quantized int8", "ORT IOBinding", "x"),
+)
+SPREAD = (1.0, 0.1, 20.0, 1.01, 1.12, 0.34)
+
+
+@pytest.mark.parametrize("count", [1, 6])
+@pytest.mark.parametrize("draw", ["blocks", "ratios", "stacked", "sweep"])
+def test_long_names_and_far_ratios_neither_overlap_nor_leave_the_picture(draw, count):
+    pairs = list(zip(LONG, SPREAD, strict=True))[:count]
+    data = {
+        "blocks": {name: [1e-3 * far, 1.1e-3 * far] for name, far in pairs},
+        "ratios": {name: (0.9 * far, far, 1.1 * far) for name, far in pairs},
+        "stacked": {name: {"load": far, "first call": 0.1} for name, far in pairs},
+        "sweep": {name: {1: [1e3 * far], 512: [9e3 + far]} for name, far in pairs},
+    }[draw]
+    title = "\n".join(f"{name} is {far}x as fast as {LONG[0]}" for name, far in pairs)
+    ax = getattr(plots, draw)(data, title=title, note="one thread")
+    ax.figure.canvas.draw()
+    low, high = sorted(ax.get_ylim())
+    ticks = [label for label in ax.get_yticklabels() if low <= label.get_position()[1] <= high]
+    shown = [*ax.texts, *ticks, ax._left_title]
+    boxes = [word.get_window_extent() for word in shown if word.get_text() != "one thread"]
+    for outside in (*boxes, ax.get_tightbbox()):
+        frame = ax.figure.bbox
+        assert frame.x0 <= outside.x0
+        assert outside.x1 <= frame.x1
+        assert frame.y0 <= outside.y0
+        assert outside.y1 <= frame.y1
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2) if a.width and b.width)
+    assert ax.get_window_extent().width > 0.4 * ax.figure.bbox.width
+    assert len(ax.get_title(loc="left").splitlines()) <= 7
