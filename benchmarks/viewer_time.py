@@ -112,10 +112,10 @@ PAINTED = "new Promise((done) => requestAnimationFrame(() => setTimeout(done)))"
 KERNEL = """
 import gc, psutil
 from onnx_workbench import view
-from onnx_workbench.viewer import heap
+from onnx_workbench.viewer.model import trim_memory
 def held():
     gc.collect()
-    heap.give_back()
+    trim_memory()
     memory = psutil.Process().memory_info()
     return memory.rss - getattr(memory, "shared", 0)  # Linux: without the pages of libraries
 """

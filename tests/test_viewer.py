@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import ctypes
 import gzip
 import io
 import os
 import re
 import shutil
+import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -27,15 +29,15 @@ from onnx_workbench import notes, wire
 from onnx_workbench.errors import InputError, LoadError
 from onnx_workbench.proto import sites
 from onnx_workbench.source import Line
-from onnx_workbench.viewer import Netron, frontend, heap, view
+from onnx_workbench.viewer import Netron, frontend, view
 from onnx_workbench.viewer.comparison import LEFT, RIGHT
 from onnx_workbench.viewer.diagram import cut, diagram
 from onnx_workbench.viewer.fold import fold
+from onnx_workbench.viewer.frontend_widget import shared
 from onnx_workbench.viewer.heat import COLD, Heat, ink, palette
 from onnx_workbench.viewer.layout import layers, layout
 from onnx_workbench.viewer.model import LARGEST_TENSOR, Model, read
 from onnx_workbench.viewer.origin import sheet, without_folders
-from onnx_workbench.viewer.page import shared
 
 TIMES = "\u00d7"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -1026,8 +1028,8 @@ def test_freed_memory_goes_back_only_where_the_system_takes_it(monkeypatch):
     asked = []
     glibc = SimpleNamespace(malloc_trim=asked.append)
     for platform, library in (("linux", glibc), ("linux", object()), ("darwin", glibc)):
-        monkeypatch.setattr(heap.sys, "platform", platform)
-        monkeypatch.setattr(heap.ctypes, "CDLL", lambda _, library=library: library)
+        monkeypatch.setattr(sys, "platform", platform)
+        monkeypatch.setattr(ctypes, "CDLL", lambda _, library=library: library)
         view(tiny())
     assert asked == [0]
 

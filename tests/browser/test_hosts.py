@@ -13,7 +13,7 @@ from onnx import parser
 
 from onnx_workbench import view
 from onnx_workbench.viewer import frontend
-from onnx_workbench.viewer.page import shared
+from onnx_workbench.viewer.frontend_widget import shared
 from onnx_workbench.viewer.saved import document
 
 from .conftest import KEEP_EVAL

@@ -17,9 +17,9 @@ from .. import files
 from ..text import plural, table
 from . import saved
 from .drawing import beside
+from .frontend_widget import shared
 from .heat import Contrast
 from .origin import Origin
-from .page import shared
 from .summary import plain
 
 if TYPE_CHECKING:

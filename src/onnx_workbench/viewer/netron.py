@@ -18,21 +18,21 @@ import traitlets
 from .. import files
 from ..errors import InputError
 from ..source import Line
-from . import frontend, heap, origin, saved
-from .again import replace_earlier
+from . import frontend, origin, saved
 from .comparison import Comparison, compare
 from .diagram import cut, diagram
 from .drawing import draw
 from .fold import FOLD_ABOVE, Folded, fold
+from .frontend_widget import FrontendWidget, shared
 from .heat import Contrast, Heat
-from .model import Model, compressed, packed, read
-from .page import Page, shared
+from .model import Model, compressed, packed, read, trim_memory
+from .stale_views import close_stale_views
 from .summary import summary
 
 _HERE = Path(__file__).parent
 
 
-def _named(page: Page | None, _: Any) -> str:
+def _named(page: FrontendWidget | None, _: Any) -> str:
     """As ipywidgets refers to a widget, which its widget managers know."""
     return f"IPY_MODEL_{page.model_id}" if page else ""
 
@@ -52,7 +52,7 @@ class Netron(anywidget.AnyWidget):
 
     _esm = "\n".join((_HERE / name).read_text("utf-8") for name in ("panel.js", "bridge.js"))
     _sent: traitlets.Dict = traitlets.Dict().tag(sync=True)
-    _page = traitlets.Instance(Page, allow_none=True).tag(sync=True, to_json=_named)
+    _page = traitlets.Instance(FrontendWidget, allow_none=True).tag(sync=True, to_json=_named)
     _picture = traitlets.Unicode().tag(sync=True)
     _summary = traitlets.Unicode().tag(sync=True)
     _heat: traitlets.Dict = traitlets.Dict().tag(sync=True)
@@ -66,8 +66,8 @@ class Netron(anywidget.AnyWidget):
         self._screen: tuple[str, bytes | None] | None = None
         super().__init__(**self._first(folded), **traits)
         self.on_msg(self._answer)
-        replace_earlier(self)
-        heap.give_back()
+        close_stale_views(self)
+        trim_memory()
 
     @cached_property
     def origins(self) -> Mapping[str, origin.Origin]:

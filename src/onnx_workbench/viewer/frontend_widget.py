@@ -12,7 +12,7 @@ from . import frontend
 from .model import compressed
 
 
-class Page(anywidget.AnyWidget):
+class FrontendWidget(anywidget.AnyWidget):
     """It travels to a notebook's page once, and a notebook saved with its widgets holds it once.
 
     ``packed`` is what :func:`frontend.assemble` gives, compressed.
@@ -22,7 +22,7 @@ class Page(anywidget.AnyWidget):
     packed = traitlets.Bytes().tag(sync=True)
 
 
-def shared() -> Page:
+def shared() -> FrontendWidget:
     """The one of this kernel. It stays open when a view closes: others may live.
 
     Raises:
@@ -35,5 +35,5 @@ def shared() -> Page:
 
 
 @lru_cache(maxsize=1)
-def _made(folder: Path) -> Page:
-    return Page(packed=compressed(frontend.assemble(folder).encode()))
+def _made(folder: Path) -> FrontendWidget:
+    return FrontendWidget(packed=compressed(frontend.assemble(folder).encode()))

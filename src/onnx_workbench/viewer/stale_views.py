@@ -1,4 +1,4 @@
-"""A cell that is run again: what it showed before is closed, so that ten runs hold what one does.
+"""Close the views of an earlier run of a cell, so that ten runs hold as much memory as one.
 
 Both ipywidgets and IPython's ``Out`` keep every widget that was ever made.
 """
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 _shown: dict[str, tuple[str, WeakSet[Widget]]] = {}
 
 
-def replace_earlier(widget: Widget) -> None:
-    """Closes the widgets that an earlier run of the cell that runs now has handed to this."""
+def close_stale_views(widget: Widget) -> None:
+    """Close the widgets of earlier runs of the current cell, and remember this one."""
     cell, run = _running()
     if not cell:
         return
