@@ -84,8 +84,8 @@ def tree(requirements: dict[str, Requirement]) -> set[str]:
     return seen
 
 
-@pytest.mark.parametrize("python", ["3.11.2", "3.12.0", "3.13.0"])  # Debian 12 has 3.11.2
-def test_each_pin_that_is_installed_here_allows_the_oldest_pythons(python):
+@pytest.mark.parametrize("python", ["3.11.2", "3.12.0", "3.13.0", "3.14.0"])  # Debian 12: 3.11.2
+def test_each_pin_that_is_installed_here_allows_every_tested_python(python):
     allowed = {
         (each.name, each.version): SpecifierSet(each.metadata.get("Requires-Python", ""))
         for each in distributions()
@@ -270,7 +270,16 @@ def test_the_linter_has_nothing_to_say(command):
 # -- what is kept ---------------------------------------------------------------------------------
 
 TOP = {
-    *(".ci", ".gitattributes", ".github", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md"),
+    *(
+        ".ci",
+        ".gitattributes",
+        ".github",
+        ".gitignore",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "README.md",
+    ),
     *("benchmarks", "binder", "constraints.txt", "environment.yml", "notebooks", "pyproject.toml"),
     *("src", "tests", "workbench.py"),
 }
