@@ -31,7 +31,7 @@ at this moment. Run it with the Python of `.venv`; nothing is written outside a 
                 a table of every netron 9 of the package index: does view() draw with it, and show
                 a node's line and heat? Beside nothing
     race        how often a race is wrong where the truth is known, beside the protocols of torch,
-                triton and onnxruntime; 10 to 15 minutes a --races, and only when asked for
+                triton and onnxruntime; some 8 minutes a --races, and only when asked for
     set-up      `workbench.py test --version` in a fresh copy, beside `pip install` of its pins
 """
 
@@ -88,6 +88,7 @@ def main() -> None:
     race.add_argument("--races", type=int, default=1, help="of each part; 0 prints what is there")
     race.add_argument("--into", type=Path, help="JSON lines: races are added, tables are of all")
     race.add_argument("--only", nargs="+", choices=race_honesty.WORDS, default=[], help="parts")
+    race.add_argument("--seconds", type=float, help="of each race")
     chosen, rows = options.parse_args(), []
     for name in chosen.figures:
         print(f"measuring {name} ...", file=sys.stderr)
@@ -95,7 +96,7 @@ def main() -> None:
             for part in TABLES[name]():
                 print(part, flush=True)
         elif name == RACE:
-            print(race_honesty.report(chosen.races, chosen.into, chosen.only))
+            print(race_honesty.report(chosen.races, chosen.into, chosen.only, chosen.seconds))
         else:
             rows += [pair.row() for pair in FIGURES[name]()]
     if rows:

@@ -131,7 +131,7 @@ def _run(made, tmp_path):
 
 
 def _race(made, tmp_path):
-    return made.entry((X,), {})()
+    return made.timed_call((X,), {}).prepare()
 
 
 def _save(made, tmp_path):
@@ -199,7 +199,7 @@ def test_weights_that_have_changed_are_noticed_too(tmp_path):
     data = made.files[1]
     data.write_bytes(bytes(data.stat().st_size))
     with pytest.raises(LoadError, match=r"m\.onnx\.data"):
-        made.entry((X.reshape(-1, 64),), {})()
+        made.timed_call((X.reshape(-1, 64),), {}).prepare()
 
 
 def test_without_a_path_the_file_goes_with_the_artifact():
@@ -241,7 +241,7 @@ def test_a_copy_saved_with_weights_outside_can_be_loaded(tmp_path):
 
 
 def test_an_entry_times_a_session_of_its_own_with_the_threads_asked_for(scores):
-    ready = scores.entry((X, 3), {"mask": MASK}, threads=2)()
+    ready = scores.timed_call((X, 3), {"mask": MASK}, threads=2).prepare()
     session = ready.run.func.__self__
     assert (session.get_session_options().intra_op_num_threads, ready.threads) == (2, 2)
     assert session is not scores.session
@@ -272,9 +272,10 @@ def test_dtypes_that_numpy_lacks_go_in_and_out_wherever_a_call_is_made(dtype, tm
     }
     assert inside
     for part in (narrow, narrow.using(bound=True)):
-        ready = pickle.loads(pickle.dumps(part.entry((x,), {})))()
+        ready = pickle.loads(pickle.dumps(part.timed_call((x,), {}))).prepare()
         ready.run()
-    assert narrow.entry((x,), {})().timed.startswith("run_with_ort_values: NumPy lacks a dtype")
+    timed = narrow.timed_call((x,), {}).prepare().timed
+    assert timed.startswith("run_with_ort_values: NumPy lacks a dtype")
     assert profile(narrow, x, seconds=0.01).recording.kernels
 
 

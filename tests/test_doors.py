@@ -189,7 +189,7 @@ def test_every_door_takes_what_is_captured_already(kind, tmp_path):
     assert ow.audit(model, skip={"latency", "hot lines", "opsets"})
     assert ow.opsets(model, asked=[20]).good == (20,)
     assert ow.verify(model, made, (X, X))
-    assert ow.race({"model": model, "file": made}, (X, X), quick=True, seconds=0.01).lanes
+    assert ow.race({"model": model, "file": made}, (X, X), quick=True, seconds=0.01).results
     if kind == "program":
         assert ow.watch(model, (X, X)).frames
 

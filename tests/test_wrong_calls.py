@@ -10,9 +10,9 @@ from torch import nn
 
 import onnx_workbench as ow
 from onnx_workbench.errors import InputError, LoadError
-from onnx_workbench.racing.lane import Lane, Run
-from onnx_workbench.racing.report import Race
-from onnx_workbench.racing.sweep import Sweep
+from onnx_workbench.timing.report import Race
+from onnx_workbench.timing.results import Replicate, Result
+from onnx_workbench.timing.sizes import Sweep
 
 X = torch.ones(2, 4)
 NAN, INF = math.nan, math.inf
@@ -31,7 +31,12 @@ class Counts(nn.Module):
         return {"y": x * 2, "rows": x.shape[0], "name": "counts", "none": None}
 
 
-RACE = Race((Lane("a", (Run((4000, 4040)),) * 3), Lane("b", (Run((2000, 2000)),) * 3)))
+RACE = Race(
+    (
+        Result("a", (Replicate((4000, 4040)),) * 3),
+        Result("b", (Replicate((2000, 2000)),) * 3),
+    )
+)
 SWEEP = Sweep("batch", {1: RACE})
 
 
@@ -95,16 +100,6 @@ def test_options_of_race_and_sweep(name, value, quick):
     refused(ow.sweep, RACERS, abs, n=(1, 2), quick=quick, **{name: value})
 
 
-@pytest.mark.parametrize(("name", "value"), options(threads=THREADS, times=[0, -1, 1.5, "2", None]))
-def test_options_of_weigh(name, value):
-    refused(ow.weigh, RACERS, (1,), **{name: value})
-
-
-@pytest.mark.parametrize(("name", "value"), options(seconds=SECONDS, matters=MATTERS, seed=SEEDS))
-def test_options_of_tune(name, value, onnx):
-    refused(ow.tune, onnx, (X,), **{name: value})
-
-
 LEVELS = ["none", "ALL", "max", "", None, 3, [], b"all"]
 
 
@@ -143,7 +138,6 @@ def test_options_of_using(name, value, onnx):
 def test_what_cannot_race(racers):
     refused(ow.race, racers, (X,), quick=True, seconds=0.02)
     refused(ow.sweep, racers, lambda n: X[:n], n=(1, 2), quick=True, seconds=0.02)
-    refused(ow.weigh, racers, (X,), times=1)
 
 
 INPUTS = [
@@ -167,7 +161,6 @@ def test_inputs_of_a_file(value, onnx, loaded):
         refused(artifact.feeds, value)
         refused(artifact.using(bound=True), value)
         refused(ow.profile, artifact, (value,))
-        refused(ow.tune, artifact, (value,))
 
 
 @pytest.mark.parametrize("call", [(), (X, X), (X, 1)], ids=lambda call: str(len(call)))
@@ -175,7 +168,7 @@ def test_as_many_inputs_as_the_file_takes(call, onnx, loaded):
     for artifact in (onnx, loaded):
         refused(artifact, *call)
         refused(ow.profile, artifact, call)
-        refused(ow.tune, artifact, call)
+        refused(artifact.timed_call, call, {})
         refused(artifact, X, other=X)
 
 
@@ -185,8 +178,7 @@ def test_as_many_inputs_as_the_file_takes(call, onnx, loaded):
     ids=lambda x: f"{type(x).__name__}",
 )
 def test_what_is_no_artifact(thing):
-    for door in (ow.profile, ow.tune):
-        refused(door, thing, (X,))
+    refused(ow.profile, thing, (X,))
     refused(ow.trace, thing)
 
 
@@ -213,7 +205,7 @@ def test_a_module_of_torchscript(make, tmp_path):
     refused(ow.capture, model, (X,))
     assert not ow.audit(model, (X,), skip={"latency", "hot lines"})
     race = ow.race({"TorchScript": model}, (X,), quick=True, seconds=0.02)
-    assert race.lane("TorchScript").ran
+    assert race.result("TorchScript").ran
 
 
 @pytest.mark.parametrize("f", [None, 3, "f", Bare(), X], ids=lambda f: type(f).__name__)
@@ -283,7 +275,7 @@ def changed(old, new):
         changed('"calls": 1', '"calls": null'),
         changed('"first": 0.0', '"first": -1.0'),
         changed('"name": "a"', '"name": 5'),
-        changed('"lanes"', '"lines"'),
+        changed('"results"', '"lines"'),
         changed('"matters": 0.03', '"matters": "x"'),
         changed('"environment": {}', '"environment": 3'),
         changed("queued", "asked"),
@@ -308,5 +300,5 @@ def test_bytes_that_are_no_text_are_an_error_with_the_files_name(tmp_path):
 def test_a_file_that_nobody_touched_is_read(tmp_path):
     RACE.save(tmp_path / "race.json")
     SWEEP.save(tmp_path / "sweep.json")
-    assert Race.load(tmp_path / "race.json").lane("a") == RACE.lane("a")
+    assert Race.load(tmp_path / "race.json") == RACE
     assert list(Sweep.load(tmp_path / "sweep.json").races) == [1]

@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_map_only
 
 from . import files, progress, reader, runtime, wire
 from .agreement import answer, compare
-from .calls import door
+from .calls import Mode, door
 from .capturing import exporter
 from .capturing.dims import from_dynamic_axes, of_shapes
 from .capturing.graph import Graph, capture, check_module
@@ -38,7 +38,7 @@ from .errors import ExportError, InputError, LoadError, WorkbenchError
 from .files import Stamp
 from .isolated import TIMEOUT, File
 from .proto import mislabelled, opset_of, strip, tensors_of, weight_bytes, weights
-from .session import Entry, Options, call_of
+from .session import LEVELS, Options, SessionCall, call_of
 from .source import Line, user_line
 from .text import kind_of, plural, size, table
 
@@ -405,31 +405,36 @@ class Artifact:
             for value, tensor in zip(self.inputs, tensors, strict=True)
         }
 
-    def entry(
+    def timed_call(
         self,
         args: tuple,
         kwargs: Mapping[str, Any],
         threads: int = 1,
         options: Options | None = None,
         provider: str = "",
-    ) -> Entry:
+    ) -> SessionCall:
         """One call of this file, ready to be sent to a process of its own and raced there.
 
         The session is a new one, so that its thread pool has the size asked for and no other call
         shares it. Tensors may lie on any device: they are copied before anything is timed.
         """
         args, kwargs = tree_map_only(torch.Tensor, torch.Tensor.cpu, (args, kwargs))
-        feeds = self.feeds(*args, **kwargs)
-        path = os.fspath(self.unchanged.resolve())
-        on = provider or self.provider
-        return Entry(path, feeds, on, threads, options or Options(), stamp=self.stamp)
+        return SessionCall(
+            os.fspath(self.unchanged.resolve()),
+            self.feeds(*args, **kwargs),
+            provider or self.provider,
+            threads,
+            options or Options(),
+            stamp=self.stamp,
+            isolated=self.isolated,
+        )
 
     def using(self, provider: str = "", **options: Any) -> Variant:
-        """This file as another contestant of a race, with other session options.
+        """This file as another target of a race, with other session options.
 
         Args:
             provider: the execution provider, such as ``CUDAExecutionProvider``; where it cannot be
-                used, the race says so and goes on without this contestant.
+                used, the race says so and goes on without this target.
             options: those of :class:`~onnx_workbench.session.Options`: ``level``, ``spinning``,
                 ``arena``, ``parallel``, ``bound``.
 
@@ -439,6 +444,25 @@ class Artifact:
         relu.onnx with IOBinding
         """
         return Variant(self, Options(**options), provider)
+
+    def variants(self) -> dict[str, Variant]:
+        """This file with ONNX Runtime's defaults, and with one session option changed each time.
+
+        ``race(onnx.variants(), x)`` says which change is faster here. What won once won in part by
+        chance: race the winners again. With IOBinding the copies of a call are left out; here that
+        counts as a change like the others.
+
+        >>> import onnx_workbench as ow
+        >>> relu = ow.export(nn.ReLU().eval(), torch.ones(2), getfixture("tmp_path") / "relu.onnx")
+        >>> list(relu.variants())  # doctest: +NORMALIZE_WHITESPACE
+        ['defaults', 'graph optimization off', 'graph optimization basic',
+         'graph optimization extended', 'spinning off', 'arena off', 'parallel nodes', 'IOBinding']
+        """
+        changes = [Options(level=level) for level in LEVELS if level != "all"]
+        changes += [Options(spinning=False), Options(arena=False)]
+        changes += [Options(parallel=True), Options(bound=True)]
+        named = {"defaults": Options(), **{repr(change): change for change in changes}}
+        return {name: Variant(self, options, mode="") for name, options in named.items()}
 
     def __repr__(self) -> str:
         try:
@@ -492,12 +516,14 @@ class Variant:
     artifact: Artifact
     options: Options = field(default_factory=Options)
     provider: str = ""
+    mode: Mode | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.artifact(*args, **kwargs)
 
-    def entry(self, args: tuple, kwargs: Mapping[str, Any], threads: int = 1) -> Entry:
-        return self.artifact.entry(args, kwargs, threads, self.options, self.provider)
+    def timed_call(self, args: tuple, kwargs: Mapping[str, Any], threads: int = 1) -> SessionCall:
+        call = self.artifact.timed_call(args, kwargs, threads, self.options, self.provider)
+        return replace(call, mode=self.mode)
 
     def __repr__(self) -> str:
         where = f" on {self.provider}" if self.provider else ""

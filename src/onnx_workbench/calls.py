@@ -6,7 +6,8 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec, TypeVar
+from dataclasses import dataclass
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from .errors import InputError, UnknownOption, WorkbenchError
 from .source import told, user_line
@@ -131,3 +132,41 @@ def _check_positions(name: str, lead: str, given: tuple, options: Mapping[str, A
 
 def _is_tensor(value: object) -> bool:
     return hasattr(value, "shape") and hasattr(value, "dtype")
+
+
+Mode = Literal["", "API", "compute"]
+"""How a call is timed: ``API`` takes and returns what a user holds, ``compute`` works on buffers
+that are bound once and used again. Empty where both are the same, as for a PyTorch model."""
+
+
+def _nothing() -> None:
+    """No cleanup needed."""
+
+
+@dataclass(frozen=True)
+class PreparedCall:
+    """A call that is ready to be timed: inputs in place, threads set.
+
+    A target of a race may have a method ``timed_call(args, kwargs, threads=1)``. It returns an
+    object that can be pickled, whose ``prepare()`` makes a PreparedCall in a process of its own,
+    and whose ``modules`` are the names of what that process imports first. Every other target is
+    timed as ``fn(*args, **kwargs)``.
+
+    Args:
+        run: takes no argument and does the work of one call; only this is timed.
+        timed: what such a call covers and what it leaves out.
+        threads: intra-op threads as the runtime reads them back.
+        close: undoes what was prepared.
+        first: the first call, where it does more than ``run``.
+
+    >>> ready = PreparedCall(run=lambda: sum(range(10)), timed="call: nothing in, an int out")
+    >>> ready.run()
+    45
+    """
+
+    run: Callable[[], object]
+    timed: str
+    threads: int | None = None
+    mode: Mode = ""
+    close: Callable[[], None] = _nothing
+    first: Callable[[], object] | None = None

@@ -21,8 +21,8 @@ import onnx
 from . import notes
 from .errors import LoadError, RunError
 from .proto import Site, sites
-from .racing.worker import Worker, WorkerError
 from .session import Options, call_of
+from .timing.worker import Worker, WorkerError
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -135,7 +135,7 @@ def ask(function: Callable[..., Any], *rest: Any, timeout: float) -> Any:
     """
     with _ONE_AT_A_TIME:
         fresh = not _WORKER
-        worker = Worker(b"", 1) if fresh else _WORKER.pop()
+        worker = Worker() if fresh else _WORKER.pop()
         late = threading.Event()
 
         def end() -> None:

@@ -1,4 +1,4 @@
-"""An InferenceSession as it is raced: its options, its feeds, and no torch in its process."""
+"""Session options, and one call of a file as it is timed. No torch: a worker opens this."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from .contestant import Panel, Prepared
+from .calls import Mode, PreparedCall
 from .errors import InputError, LoadError
 from .files import Stamp
 
@@ -29,7 +29,7 @@ LEVELS = {
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
 }
-"""How far ONNX Runtime optimises a graph before it runs it -> ONNX Runtime's own word."""
+"""How far ONNX Runtime optimizes a graph before it runs it -> ONNX Runtime's own word."""
 
 
 def check_level(level: object) -> None:
@@ -37,7 +37,7 @@ def check_level(level: object) -> None:
     if level not in LEVELS if isinstance(level, str) else True:
         raise InputError(
             f"`level` is {level!r:.80}, and it takes one of {', '.join(map(repr, LEVELS))}: how "
-            "far ONNX Runtime may optimise the graph before it runs."
+            "far ONNX Runtime may optimize the graph before it runs."
         )
 
 
@@ -46,7 +46,7 @@ class Options:
     """Session options that change how fast a session is, and not what it computes.
 
     Args:
-        level: graph optimisation.
+        level: graph optimization.
         spinning: idle threads of the pool wait for work in a loop instead of sleeping.
         arena: memory of the CPU is kept for the next call.
         parallel: independent nodes may run at the same time (execution mode ORT_PARALLEL).
@@ -72,7 +72,7 @@ class Options:
 
     def __repr__(self) -> str:
         words = {
-            f"graph optimisation {self.level}": self.level != "all",
+            f"graph optimization {self.level}": self.level != "all",
             "spinning off": not self.spinning,
             "arena off": not self.arena,
             "parallel nodes": self.parallel,
@@ -101,13 +101,14 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Entry:
+class SessionCall:
     """One call of an ``.onnx`` file, ready to be sent to a process of its own.
 
-    Called there, it opens the session and leaves ``session.run``, or with ``options.bound``
-    ``run_with_iobinding`` over buffers that are used again, to be timed. ``panel`` is "" where
+    ``prepare()`` opens the session there, and gives ``session.run`` to be timed, or with
+    ``options.bound`` ``run_with_iobinding`` over buffers that are used again. ``mode`` is "" where
     the copies are what is compared, so that both count as one. With CUDA's provider both return
-    when the GPU is done, and the bound buffers lie there.
+    when the GPU is done, and the bound buffers lie there. An ``isolated`` file is for a process of
+    its own only.
 
     Raises:
         LoadError: the provider is missing, or finds no device; or the file is another than that
@@ -119,36 +120,39 @@ class Entry:
     provider: str = "CPUExecutionProvider"
     threads: int = 1
     options: Options = field(default_factory=Options)
-    panel: Panel | None = None
+    mode: Mode | None = None
     stamp: Stamp = field(default_factory=partial(Stamp, ()))
+    isolated: bool = False
 
-    def __call__(self) -> Prepared:
+    modules = ("onnxruntime",)
+    """What a worker imports before the call arrives."""
+
+    def prepare(self) -> PreparedCall:
         self.stamp.check()
         session = self._session()
-        granted = session.get_session_options().intra_op_num_threads
-        words = f", {self.options}"
+        bound = self.options.bound
+        words = ""
         if self.provider == CUDA:
-            ends = "on the GPU" if self.options.bound else "with the copies to the GPU and back"
-            words = f", {ends}, synchronised{words}"
-        if not self.options.bound:
+            ends = "on the GPU" if bound else "with the copies to the GPU and back"
+            words = f", {ends}, synchronized"
+        words += f", {self.options}"
+        common = {
+            "threads": session.get_session_options().intra_op_num_threads,
+            "mode": self.mode if self.mode is not None else "compute" if bound else "API",
+        }
+        if not bound:
             call = call_of(session, self.feeds)
-            return Prepared(
-                run=call,
-                timed=_TIMED[call.func.__name__] + words,
-                threads=granted,
-                panel="API" if self.panel is None else self.panel,
-            )
+            return PreparedCall(call, _TIMED[call.func.__name__] + words, **common)
         binding = _binding(session, self.feeds)
-        return Prepared(
-            run=partial(session.run_with_iobinding, binding),  # which waits for its device
+        return PreparedCall(
+            partial(session.run_with_iobinding, binding),  # which waits for its device
+            f"run_with_iobinding: buffers bound once and used again, no copies{words}",
             first=partial(_allocate, session, binding),
-            timed=f"run_with_iobinding: buffers bound once and used again, no copies{words}",
-            threads=granted,
-            panel="compute" if self.panel is None else self.panel,
+            **common,
         )
 
     def _session(self) -> onnxruntime.InferenceSession:
-        """On the provider asked for: where it is missing, onnxruntime takes the CPU in silence."""
+        """On the provider asked for: where it is missing, onnxruntime silently takes the CPU."""
         import onnxruntime
 
         if self.provider in onnxruntime.get_available_providers():
@@ -161,9 +165,9 @@ class Entry:
             "install the onnxruntime package that has it, with its device, or race without it.",
         )
 
-    def binds(self, other: object) -> bool:
+    def is_bound_form_of(self, other: object) -> bool:
         """Whether the other is the same call, and only without IOBinding."""
-        if not isinstance(other, Entry) or not self.options.bound:
+        if not isinstance(other, SessionCall) or not self.options.bound:
             return False
         unbound = replace(self.options, bound=False)
         mine = (self.path, self.provider, self.threads, unbound)

@@ -21,11 +21,17 @@ from ..divergence import verify
 from ..errors import CaptureError, ExportError, WorkbenchError
 from ..ladder import opsets
 from ..lines.hotspots import profile
+<<<<<<< HEAD
 from ..racing.race import race
 from ..shapes.contract import REFUSED, UNTRIED, misdeclared, probe
 from ..shapes.sizes import BAD, Call
+=======
+from ..shapes.contract import REFUSED, misdeclared, probe
+from ..shapes.sizes import BAD, Place
+>>>>>>> 15d9ecd (Write timing/ anew: replicates of fresh processes by multiprocessing, startup as columns)
 from ..source import Line, is_users, told, user_line
 from ..text import plural, seconds
+from ..timing.rounds import race
 from . import facts, memory
 from .finding import Finding
 
@@ -386,11 +392,11 @@ def _latency(case: Case) -> Iterator[Finding]:
         whole = profile(case.artifact, case.args, case.kwargs, seconds=QUICK).whole
         yield Finding("latency", "ok", f"ONNX Runtime: {seconds(whole)} a call at 1 thread")
         return
-    contestants: dict[str, Callable[..., object]] = {
+    targets: dict[str, Callable[..., object]] = {
         "PyTorch": case.model,
         "ONNX Runtime": case.artifact,
     }
-    result = race(contestants, case.args, case.kwargs, quick=True, seconds=QUICK)
+    result = race(targets, case.args, case.kwargs, quick=True, seconds=QUICK)
     if result.conditions.interrupted:
         raise KeyboardInterrupt
     ratio = result.ratio("ONNX Runtime")

@@ -13,10 +13,10 @@ from .. import checks, plots, runtime, text
 from ..artifact import Artifact
 from ..calls import door
 from ..proto import sites
-from ..racing.call import thread_budget
-from ..racing.lane import quartiles_of
 from ..session import check_level
 from ..source import Line
+from ..timing.statistics import quartiles_of
+from ..timing.targets import thread_budget
 from . import join, kernels, shares
 from .eager import COVERS, Stopwatch
 from .kernels import Recording, calm

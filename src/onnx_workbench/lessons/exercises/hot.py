@@ -10,9 +10,9 @@ from typing import Any
 from ... import artifact
 from ...lines import hotspots
 from ...lines.hotspots import Spot
-from ...racing.lane import quartiles_of
 from ...source import Line
 from ...text import plural
+from ...timing.statistics import quartiles_of
 from ..task import Exercise
 from ..transformer import encoder
 

@@ -100,7 +100,7 @@ def _misnamed(named: set[Any]) -> str | None:
 
 
 def _still_rigged(mended: simulated.Benchmark) -> str | None:
-    """What a benchmark did to its contestants, then what it says where the truth is known."""
+    """What a benchmark did to its targets, then what it says where the truth is known."""
     said, machine = simulated.run(mended)
     if not isinstance(said, int | float):
         return f"One number is asked of the benchmark, and it gave a {type(said).__name__}."

@@ -1,6 +1,6 @@
-"""A machine with a clock of its own: what a benchmark does to its contestants is written down.
+"""A machine with a clock of its own: what a benchmark does to its targets is written down.
 
-Time passes only when a contestant is called, by amounts that are chosen. So it is known how many
+Time passes only when a target is called, by amounts that are chosen. So it is known how many
 times as fast one of them is, and whatever a benchmark says instead, the benchmark made.
 """
 
@@ -28,7 +28,7 @@ Benchmark = Callable[[torch.nn.Module, Callable[..., Any], torch.Tensor, Callabl
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One call of a contestant, ``PyTorch`` or ``ONNX Runtime``, and how it was made."""
+    """One call of a target, ``PyTorch`` or ``ONNX Runtime``, and how it was made."""
 
     side: str
     threads: int
@@ -84,7 +84,7 @@ class Machine:
         self.calls.append(call)
 
     def copies(self, side: str) -> int:
-        """How many inputs a contestant got, each in a place of its own in memory."""
+        """How many inputs a target got, each in a place of its own in memory."""
         return sum(owner == side for owner, _ in self._seen)
 
     def of(self, side: str) -> list[Call]:

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import checks, plots, text
 from ..errors import InputError
 from ..tabled import Tabled
-from . import archive, verdict
-from .lane import Lane
-from .race import races
+from . import archive, statistics
 from .report import Race
-from .verdict import Ratio, times
+from .results import Result
+from .rounds import race
+from .statistics import Ratio, times
 
 if TYPE_CHECKING:
-    import os
-
     from matplotlib.axes import Axes
 
 THREADS = "threads"
+_SURE = ("faster", "slower")
+_HEADER = ("p50", "p99", "a second", "gain", "ratio", "interval", "verdict")
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,10 +36,10 @@ class Sweep(Tabled):
         over: what the sizes are: a name of the caller's, or ``threads``.
         races: size -> the race, in ascending order.
 
-    >>> from onnx_workbench.racing.lane import Run
+    >>> from onnx_workbench.timing.results import Replicate
     >>> def at(*blocks):
     ...     names = zip(("eager", "fast"), blocks, strict=True)
-    ...     return Race(tuple(Lane(name, (Run((block,) * 9),) * 3) for name, block in names))
+    ...     return Race(tuple(Result(name, (Replicate((b,) * 9),) * 3) for name, b in names))
     >>> sweep = Sweep("batch", {1: at(2000, 1000), 16: at(8000, 16000)})
     >>> print(sweep.finding)
     fast against eager: 2.00x at batch 1, 0.50x at batch 16; they change places at about batch 4
@@ -50,43 +51,43 @@ class Sweep(Tabled):
     races: Mapping[int, Race]
     interrupted: bool = False
 
+    def __post_init__(self) -> None:
+        if not self.races or min(self.races) < 1:
+            raise ValueError(f"the sizes of a sweep are {list(self.races)!r:.80}")
+
     @property
     def names(self) -> tuple[str, ...]:
         """Everybody who raced, the baseline first."""
-        lanes = (lane for race in self.races.values() for lane in race.lanes if not lane.control)
-        return tuple(dict.fromkeys(lane.name for lane in lanes))
+        every = (one for race in self.races.values() for one in race.results if not one.control)
+        return tuple(dict.fromkeys(one.name for one in every))
 
     def throughput(self, name: str, size: int) -> float | None:
         """Size times calls a second, for threads calls a second, at the median block; None where
         it did not run."""
-        lane = self._lanes(name).get(size)
-        return self._per_call(size) / lane.median if lane else None
+        one = self._results(name).get(size)
+        return self._per_call(size) / one.median if one else None
 
     def gain(self, name: str, size: int) -> Ratio | None:
         """The throughput over that at the first size: for threads, how they scale.
 
-        The two were measured in races of their own, so the interval is Welch's over processes.
-        None at the first size, and where it did not run.
+        The two were measured in different races, so the interval is Welch's over processes. None at
+        the first size, and where it did not run.
         """
-        lanes, least = self._lanes(name), min(self._lanes(name), default=size)
-        if size not in lanes or size == least:
+        found, at = self._results(name), self.races[size].conditions
+        least = min(found, default=size)
+        if size not in found or size == least:
             return None
-        one, other, at = lanes[least], lanes[size], self.races[size].conditions
-        if min(len(one.runs), len(other.runs)) > 1:
-            found = archive.welch(one, other, at.matters)
-        else:
-            middle, wide = math.log(one.median / other.median), math.log1p(verdict.ALONE)
-            found = verdict.from_logs(middle, middle - wide, middle + wide, at.matters)
+        ratio = statistics.welch(found[least].rounds, found[size].rounds, at.matters)
         more = self._per_call(size) / self._per_call(least)
-        grown = {end: more * getattr(found, end) for end in ("value", "low", "high")}
-        return replace(found, bar="contended" if at.contended else "", **grown)
+        grown = {end: more * getattr(ratio, end) for end in ("value", "low", "high")}
+        return replace(ratio, bar="contended" if at.contended else "", **grown)
 
     @cached_property
     def crossovers(self) -> dict[str, float]:
-        """Where a contestant and the baseline change places, each by its name.
+        """Where a target and the baseline change places, by name.
 
-        A change counts between two sizes with a verdict, the one faster and the other slower; in
-        between, the logarithm of the ratio is taken to run straight. Of several the first.
+        A change counts between two sizes with a verdict, one faster and the other slower; between
+        them the logarithm of the ratio is interpolated. Of several changes, the first.
         """
         found: dict[str, float] = {}
         for name in self.names[1:]:
@@ -99,26 +100,26 @@ class Sweep(Tabled):
 
     @property
     def finding(self) -> str:
-        """One sentence a contestant: how it scales with threads, or against the baseline."""
+        """One sentence a target: how it scales with threads, or against the baseline."""
         said = map(self._scaled if self.over == THREADS else self._compared, self.names)
         return "\n".join(filter(None, said)) or f"{self.names[0]} over {self.over}"
 
     def records(self) -> list[dict[str, Any]]:
         """Those of each race, with its size, the throughput and the gain."""
         return [
-            {self.over: size, **record, **self._more(record["contestant"], size)}
+            {self.over: size, **record, **self._more(record["target"], size)}
             for size, race in self.races.items()
             for record in race.records()
         ]
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Throughput over size, with the crossovers, and for threads with what would be ideal."""
+        """Throughput over size, with the crossovers, and for threads with the ideal."""
         threads, note = self.over == THREADS, self.races[max(self.races)].note()
-        lanes = {name: self._lanes(name) for name in self.names}
+        curves = {name: self._results(name) for name in self.names}
         return plots.sweep(
             {
                 name: {at: (self._per_call(at) / one.times).tolist() for at, one in curve.items()}
-                for name, curve in lanes.items()
+                for name, curve in curves.items()
                 if curve
             },
             {} if threads else self.crossovers,
@@ -131,11 +132,9 @@ class Sweep(Tabled):
             ax=ax,
         )
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Every race as JSON, with its blocks and its environment."""
-        raced = [[size, archive.plain(race)] for size, race in self.races.items()]
-        content = {"over": self.over, "races": raced, "interrupted": self.interrupted}
-        archive.save("sweep", content, path)
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write every race as JSON, with its blocks and its environment, and return the path."""
+        return archive.save(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Sweep:
@@ -144,33 +143,23 @@ class Sweep(Tabled):
         Raises:
             LoadError: the file is no sweep.
         """
-        return archive.load("sweep", cls._made, path)
-
-    @classmethod
-    def _made(cls, content: dict[str, Any]) -> Sweep:
-        met = {size: archive.raced(race) for size, race in content["races"]}
-        over, stopped = content["over"], content["interrupted"]
-        if not (met and all(type(size) is int and size > 0 for size in met)):
-            raise ValueError(f"its sizes are {list(met)!r:.80}")
-        if not (isinstance(over, str) and isinstance(stopped, bool)):
-            raise ValueError("what it sweeps over, or whether it was interrupted, is missing")
-        return cls(over, met, stopped)
+        return archive.load(cls, path)
 
     def __repr__(self) -> str:
-        state = ", interrupted: what was measured until then" * self.interrupted
-        header = ("contestant", self.over, *_HEADER)
+        header = ("target", self.over, *_HEADER)
         rows = [self._row(name, size) for name in self.names for size in self.races]
         table = text.table(rows, header, right=range(1, len(header) - 1))
+        state = ", interrupted: what was measured until then" * self.interrupted
         head = f"Sweep over {self.over} against {self.names[0]}{state}"
         return f"{head}\n{table}\n\n{text.table(self._facts())}"
 
-    def _lanes(self, name: str) -> dict[int, Lane]:
-        """What this contestant ran, by size."""
-        lanes = ((size, lane) for size, race in self.races.items() for lane in race.lanes)
-        return {size: lane for size, lane in lanes if lane.name == name and lane.ran}
+    def _results(self, name: str) -> dict[int, Result]:
+        """What this target ran, by size."""
+        every = ((size, one) for size, race in self.races.items() for one in race.results)
+        return {size: one for size, one in every if one.name == name and one.ran}
 
     def _ratios(self, name: str) -> list[tuple[int, Ratio]]:
-        found = ((size, self.races[size].ratio(name)) for size in self._lanes(name))
+        found = ((size, self.races[size].ratio(name)) for size in self._results(name))
         return [(size, ratio) for size, ratio in found if ratio]
 
     def _per_call(self, size: int) -> int:
@@ -183,12 +172,11 @@ class Sweep(Tabled):
         met = [f"{_short(ratio)} at {self.over} {size}" for size, ratio in self._ratios(name)]
         place = self.crossovers.get(name)
         change = f"; they change places at about {self.over} {text.about(place)}" if place else ""
-        if not met:
-            return ""
-        return f"{name} against {self.names[0]}: {', '.join(met[:1] + met[1:][-1:])}{change}"
+        ends = ", ".join(met[:1] + met[1:][-1:])
+        return f"{name} against {self.names[0]}: {ends}{change}" if met else ""
 
     def _scaled(self, name: str) -> str:
-        sizes = self._lanes(name) or [1]
+        sizes = self._results(name) or [1]
         if not (ratio := self.gain(name, max(sizes))):
             return ""
         span = f"({times(ratio.low)} to {times(ratio.high)}{', contended' * bool(ratio.bar)})"
@@ -196,26 +184,22 @@ class Sweep(Tabled):
         return f"{name} is {grown} {span}"
 
     def _row(self, name: str, size: int) -> tuple[str, ...]:
-        lane, race = self._lanes(name).get(size), self.races[size]
+        one, race = self._results(name).get(size), self.races[size]
         where = f"{'contended ' * race.conditions.contended}{size}"
-        if lane is None:
+        if one is None:
             return name, where, *"------", "did not run"
         gain = self.gain(name, size)
-        rate, grown = (
-            f"{self.throughput(name, size):,.0f}",
-            f"{times(gain.value):>5}" if gain else "",
-        )
-        _, p50, _, p99, _, *ratio = race.row(lane)
-        return name, where, p50, p99, rate, grown, *ratio
+        rate = f"{self._per_call(size) / one.median:,.0f}"
+        _, p50, _, p99, *_, ratio, span, verdict = race.row(one)
+        grown = f"{times(gain.value):>5}" if gain else ""
+        return name, where, p50, p99, rate, grown, ratio, span, verdict
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         first, most = min(self.races), max(self.races)
         yield "a second", self._unit()
         yield "gain", f"a second / that at {self.over} {first}, from one race to another"
         if self.over != THREADS:
-            places = [
-                f"{name} at about {text.about(size)}" for name, size in self.crossovers.items()
-            ]
+            places = [f"{name} at about {text.about(at)}" for name, at in self.crossovers.items()]
             yield "places", ", ".join(places) or f"none surely changed from {first} to {most}"
         apart = ", ".join(str(size) for size, race in self.races.items() if not race.trusted)
         yield "control", f"UNTRUSTED at {apart}" if apart else "agrees at every size, as it must"
@@ -224,24 +208,22 @@ class Sweep(Tabled):
 
     def _more(self, name: str, size: int) -> dict[str, Any]:
         gain = self.gain(name, size)
-        ends = {f"gain{end}": gain and getattr(gain, end[1:] or "value") for end in _ENDS}
-        contended = self.races[size].conditions.contended
-        return {"throughput": self.throughput(name, size), **ends, "contended": contended}
-
-
-_HEADER = ("p50", "p99", "a second", "gain", "ratio", "interval", "verdict")
-_ENDS = ("", "_low", "_high")
-_SURE = ("faster", "slower")
+        ends = {"gain": "value", "gain_low": "low", "gain_high": "high"}
+        return {
+            "throughput": self.throughput(name, size),
+            **{key: gain and getattr(gain, end) for key, end in ends.items()},
+            "contended": self.races[size].conditions.contended,
+        }
 
 
 def _short(ratio: Ratio) -> str:
-    if ratio.verdict in (*_SURE, "same"):
-        return times(ratio.value) if ratio.verdict in _SURE else "the same"
-    return f"no verdict ({ratio.verdict})"
+    if ratio.verdict == "same":
+        return "the same"
+    return times(ratio.value) if ratio.verdict in _SURE else f"no verdict ({ratio.verdict})"
 
 
 def sweep(
-    contestants: Mapping[str, Callable[..., object]],
+    targets: Mapping[str, Callable[..., object]],
     inputs: Any,
     *,
     threads: int | Iterable[int] = 1,
@@ -254,20 +236,21 @@ def sweep(
     """Race at several sizes of an input, or with several numbers of threads.
 
     Args:
-        contestants: name -> callable, as :func:`~onnx_workbench.race` takes them.
+        targets: name -> callable, as :func:`~onnx_workbench.race` takes them.
         inputs: of one call: a tensor, a tuple of arguments, or a dict of keywords. For sizes, a
             function that makes them from the size, so that any dimension of any input can change.
-        threads: intra-op threads of every contestant, or several numbers to sweep over.
+        threads: intra-op threads of every target, or several numbers to sweep over.
         seconds: the budget of each size, as race() has it.
         quick: race in this process.
         matters: the least difference that counts, as a fraction.
         seed: of every random order.
-        sizes: one name with its sizes, such as ``batch=(1, 4, 16)``. All of them run in the same
-            processes; numbers of threads run one after the other, in processes of their own.
+        sizes: one name with its sizes, such as ``batch=(1, 4, 16)``.
+
+    Ctrl-C keeps the races that were finished, and says so.
 
     Raises:
-        InputError: not one thing to sweep over, a size that is no whole number, or no contestant
-            that runs.
+        InputError: not one thing to sweep over, a size that is no whole number, or no target that
+            runs.
 
     >>> sums = {"sum": sum, "max": max}
     >>> found = sweep(sums, lambda length: list(range(length)), length=(1, 9), quick=True,
@@ -276,24 +259,22 @@ def sweep(
     ('length', [1, 9], ('sum', 'max'))
     """
     over, points = _axis(inputs, threads, sizes)
-    common = (seconds, quick, matters, seed)
-    if isinstance(threads, int):
-        met = races(contestants, [_call(inputs(size)) for size in points], threads, *common)
-    else:
-        raced = (races(contestants, [_call(inputs)], count, *common) for count in points)
-        met = list(_until_interrupted(raced))
-    stopped = len(met) < len(points) or met[-1].conditions.interrupted
-    return Sweep(over, dict(zip(points, met, strict=False)), stopped)
-
-
-def _until_interrupted(raced: Iterator[list[Race]]) -> Iterator[Race]:
-    """One race after the other, and not the one after Ctrl-C."""
-    (race,) = next(raced)
-    yield race
-    with suppress(KeyboardInterrupt):
-        while not race.conditions.interrupted and (more := next(raced, None)):
-            (race,) = more
-            yield race
+    common: dict[str, Any] = {"seconds": seconds, "quick": quick, "matters": matters, "seed": seed}
+    races: dict[int, Race] = {}
+    interrupted = False
+    for size in points:
+        try:
+            args, kwargs = _call(inputs if over == THREADS else inputs(size))
+            count: Any = size if over == THREADS else threads
+            races[size] = race(targets, args, kwargs, threads=count, **common)
+            interrupted = races[size].conditions.interrupted
+        except KeyboardInterrupt:
+            if not races:
+                raise
+            interrupted = True
+        if interrupted:
+            break
+    return Sweep(over, races, interrupted)
 
 
 def _axis(inputs: Any, threads: Any, sizes: Mapping[str, Any]) -> tuple[str, list[int]]:
@@ -303,8 +284,9 @@ def _axis(inputs: Any, threads: Any, sizes: Mapping[str, Any]) -> tuple[str, lis
         given = ", ".join(f"{name}={axis!r}" for name, axis in axes.items()) or "nothing"
         raise InputError(
             f"sweep() takes one thing to sweep over, and was given {given} and inputs of type "
-            f"{type(inputs).__name__}. Write sweep(contestants, lambda batch: x[:batch], "
-            "batch=(1, 4, 16)) or sweep(contestants, x, threads=(1, 2))."
+            f"{type(inputs).__name__}.",
+            "write sweep(targets, lambda batch: x[:batch], batch=(1, 4, 16)) or "
+            "sweep(targets, x, threads=(1, 2)).",
         )
     ((over, axis),) = axes.items()
     points = list(axis) if isinstance(axis, Iterable) and not isinstance(axis, str) else [axis]

@@ -1,0 +1,1 @@
+"""How long calls take: a race in fresh processes, and what its statistics say."""

@@ -1,0 +1,131 @@
+"""One call, warmed up and then timed block by block.
+
+Standard library only: this also runs in a worker, which must not import more than its target does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import repeat
+from statistics import median
+from time import perf_counter_ns, thread_time_ns
+from typing import Any
+
+from ..calls import Mode, PreparedCall
+
+BLOCK = 4e-3
+"""Seconds. Below 3 ms the clock and the caches show, above 37 ms the drift of the machine does."""
+WARM_CALLS = 50
+WARM_SECONDS = 0.4
+LAPS = 1000
+LAP_SECONDS = 0.1
+SCHEDULER = "/proc/thread-self/schedstat"
+"""Linux: the second number is how long a thread was ready without a core, in nanoseconds."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """What is known of a target once it is warm.
+
+    Args:
+        imported: seconds of importing torch or onnxruntime.
+        load: seconds until the call is prepared: data received, session opened, model compiled.
+        first: seconds of the very first call, which no statistic includes.
+        pace: seconds of a warm call; only the size of a block depends on it.
+        peak: the most bytes that the process held until then, None where the system does not say.
+    """
+
+    imported: float
+    load: float
+    first: float
+    pace: float
+    timed: str
+    threads: int | None
+    mode: Mode
+    peak: int | None = None
+
+    @property
+    def calls(self) -> int:
+        """Calls in a block."""
+        return max(1, round(BLOCK / self.pace))
+
+
+class Bench:
+    """Times one call in the process that it is in."""
+
+    def __init__(
+        self, call: Any, warm_seconds: float = WARM_SECONDS, lap_seconds: float = LAP_SECONDS
+    ) -> None:
+        self._call, self._warm_seconds, self._lap_seconds = call, warm_seconds, lap_seconds
+        self._prepared: PreparedCall | None = None
+        self._run: Callable[[], object] = int
+
+    def opened(self) -> None:
+        """As a worker has it; in this process there is nothing to wait for."""
+
+    def start(self) -> Started:
+        """Prepare the call, and call it until it is warm."""
+        begin = perf_counter_ns()
+        self._prepared = ready = self._call.prepare()
+        load = perf_counter_ns() - begin
+        self._run = ready.run
+        first, laps = _timed(ready.first or ready.run, 1), list[int]()
+        while not laps or (len(laps) < WARM_CALLS and sum(laps) < self._warm_seconds * 1e9):
+            laps.append(_timed(ready.run, 1))
+        pace = max(median(laps[len(laps) // 2 :]) / 1e9, 1e-8)
+        told = (ready.timed, ready.threads, ready.mode, peak_bytes())
+        return Started(0.0, load / 1e9, first / 1e9, pace, *told)
+
+    def block(self, calls: int) -> tuple[int, int]:
+        """Nanoseconds of so many calls, and those of them in which others had the core.
+
+        One call before is discarded: the caches still belong to whoever ran before.
+        """
+        self._run()
+        waited, busy = queued(), thread_time_ns()
+        took = _timed(self._run, calls)
+        idle = took - (thread_time_ns() - busy)  # the thread may have waited outside the block, too
+        return took, max(0, min(queued() - waited, idle))
+
+    def laps(self) -> tuple[int, ...]:
+        """Nanoseconds of single calls, for percentiles; each includes the cost of the clock."""
+        laps, left = list[int](), int(self._lap_seconds * 1e9)
+        self._run()
+        while len(laps) < LAPS and left > 0:
+            laps.append(_timed(self._run, 1))
+            left -= laps[-1]
+        return tuple(laps)
+
+    def close(self) -> None:
+        if self._prepared:
+            self._prepared.close()
+
+
+def _timed(run: Callable[[], object], calls: int) -> int:
+    start = perf_counter_ns()
+    for _ in repeat(None, calls):
+        run()
+    return perf_counter_ns() - start
+
+
+def queued() -> int:
+    """Nanoseconds that this thread was ready to run while others had the core, since it began.
+
+    0 where the system does not say. Waiting for a lock, a device or another thread is not counted.
+    """
+    try:
+        with open(SCHEDULER, encoding="ascii") as counts:  # noqa: PTH123
+            return int(counts.read().split()[1])
+    except (OSError, IndexError):
+        return 0
+
+
+def peak_bytes() -> int | None:
+    """The most memory that this process held, in bytes; None where the system does not say."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123
+            line = next(line for line in status if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    except (OSError, StopIteration):
+        return None

@@ -1,0 +1,437 @@
+"""The result of a race: its table, its verdicts, its plots, and its file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from .. import figures, text
+from ..calls import Mode
+from ..errors import InputError
+from ..tabled import Tabled
+from . import archive, statistics
+from .bench import BLOCK, WARM_CALLS
+from .results import Conditions, Result
+from .statistics import Ratio, times
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_HEADER = (
+    *("target", "p50", "p90", "p99", "import", "load", "first call", "memory"),
+    *("ratio", "interval", "verdict"),
+)
+_MODES: dict[Mode, str] = {
+    "API": "API: a call takes and returns what its user holds",
+    "compute": "compute: buffers bound once and used again",
+}
+
+
+@dataclass(frozen=True, repr=False)
+class Race(Tabled):
+    """What was measured, and under which conditions; the repr is the report.
+
+    >>> from onnx_workbench.timing.results import Replicate
+    >>> def result(name, *blocks, **more):
+    ...     return Result(name, tuple(Replicate((block,) * 5) for block in blocks), "call", **more)
+    >>> race = Race((result("eager", 4000, 4040), result("eager again", 4020, 4020, control=True),
+    ...              result("fast", 2000, 2000)))
+    >>> print(race.finding)
+    fast is 2.01x as fast as eager (95 % interval 1.89 to 2.14)
+    >>> race.trusted
+    True
+    """
+
+    results: tuple[Result, ...]
+    conditions: Conditions = field(default_factory=Conditions)
+
+    def __post_init__(self) -> None:
+        if not self.results:
+            raise ValueError("a race has a result or more")
+
+    @property
+    def baseline(self) -> str:
+        """The first target that ran."""
+        return next(one.name for one in (*self._ran, *self.results))
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """``API`` and ``compute`` where both are in the race: they are never compared."""
+        return tuple(mode for mode in _MODES if any(one.mode == mode for one in self._ran))
+
+    @property
+    def replicates(self) -> int:
+        """How many times every target was started anew."""
+        return max(len(one.replicates) for one in self.results)
+
+    def result(self, name: str) -> Result:
+        """What one target did.
+
+        Raises:
+            InputError: it is not part of the race.
+        """
+        found = [one for one in self.results if one.name == name]
+        if not found:
+            names = ", ".join(repr(one.name) for one in self.results)
+            raise InputError(f"There is no target {name!r} in this race. It has {names}.")
+        return found[0]
+
+    def ratio(self, name: str) -> Ratio | None:
+        """How many times as fast as the first target of its timing mode that ran.
+
+        None for that one itself, and where one of the two did not run.
+        """
+        self.result(name)
+        return self._ratios.get(name)
+
+    @cached_property
+    def control(self) -> Ratio | None:
+        """The baseline against its own copy: the race's check on itself."""
+        copies = [one for one in self.results if one.control and one.ran]
+        return next(iter(self._against_first(copies).values()), None)
+
+    @property
+    def trusted(self) -> bool:
+        """False where the baseline was found to differ from its copy."""
+        return not (self.control and self.control.verdict in ("faster", "slower"))
+
+    @cached_property
+    def copies(self) -> dict[str, Ratio]:
+        """How many times as fast a call with IOBinding is as the same call that copies, where both
+        are in the race. The share of the copies is 1 less 1 / that."""
+        pairs = ((one, self.result(one.unbound)) for one in self._ran if one.unbound)
+        return {
+            bound.name: statistics.ratios(
+                plain.rounds, {bound.name: bound.rounds}, self.conditions.matters
+            )[bound.name]
+            for bound, plain in pairs
+            if plain.ran
+        }
+
+    @property
+    def finding(self) -> str:
+        """One sentence for each target but the baseline."""
+        said = (
+            _said(name, first.name, ratio)
+            for name, ratio in self._ratios.items()
+            if (first := self._first(self.result(name)))
+        )
+        return "\n".join(said) or f"{self.baseline} raced alone"
+
+    def records(self) -> list[dict[str, Any]]:
+        """One flat dict a target. Times are in seconds per call, memory in bytes. What was not
+        measured is None."""
+        return list(map(self._record, self.results))
+
+    def plot(
+        self,
+        what: Literal["times", "ratios", "startup", "copies"] = "times",
+        ax: Axes | None = None,
+    ) -> Axes:
+        """What was measured, or what follows from it.
+
+        Args:
+            what: every block of everybody; the ratios with their intervals; what passes before the
+                first answer; or the part of a call that :attr:`copies` takes, for which a file has
+                to race with IOBinding and without.
+            ax: where to draw; a new figure without it.
+
+        Raises:
+            InputError: there is no such plot of this race.
+        """
+        look: Any = {"note": self.note(), "ax": ax}
+        if what == "times":
+            ran = {one.name: one.times.tolist() for one in self._ran}
+            return figures.blocks(ran, title=self.finding, **look)
+        if what == "ratios" and self._ratios:
+            spans = {name: (one.low, one.value, one.high) for name, one in self._ratios.items()}
+            matters = self.conditions.matters
+            return figures.ratios(spans, matters, title=self.finding, **look)
+        if what == "startup" and self.conditions.workers:
+            parts = {one.name: one.startup for one in self._ran}
+            return figures.stacked(parts, title=self._first_answers(), **look)
+        if what == "copies" and self.copies:
+            title = "\n".join(self._copied())
+            return figures.stacked(self._parts(), title, over="time per call, median", **look)
+        raise InputError(
+            f"There is no plot {what!r} of this race: it takes 'times', 'ratios' where two or more "
+            "raced, 'startup' where they raced in fresh processes, or 'copies' where a file raced "
+            "with .using(bound=True) and without."
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the race as JSON, with every block and its environment, and return the path."""
+        return archive.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Race:
+        """A race that :meth:`save` wrote.
+
+        Raises:
+            LoadError: the file is no race.
+        """
+        return archive.load(cls, path)
+
+    def since(self, earlier: Race) -> dict[str, Ratio]:
+        """How many times as fast each target is now as in an earlier race, by name.
+
+        The processes of the two races have nothing in common, so the interval is Welch's.
+
+        Raises:
+            InputError: the races ran in different environments; it says what differs.
+        """
+        one, other = self._where(), earlier._where()
+        apart = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+        if apart:
+            said = "; ".join(f"{key}: {one.get(key)} now, {other.get(key)} then" for key in apart)
+            raise InputError(
+                f"The two races ran in different environments ({said}), so that their times say "
+                "nothing about the targets. Race both in one environment, or in one race."
+            )
+        if min(self.replicates, earlier.replicates) < 2:
+            raise InputError(
+                "One of the races has a single process for each target, and nothing to take an "
+                "interval from. Race again without quick=True."
+            )
+        then = {one.name: one for one in earlier._ran}
+        return {
+            one.name: statistics.welch(then[one.name].rounds, one.rounds, self.conditions.matters)
+            for one in self._ran
+            if one.name in then
+        }
+
+    def __repr__(self) -> str:
+        at = self.conditions
+        head = f"Race against {self.baseline}"
+        head += ", interrupted: what was measured until then" * at.interrupted
+        if at.took > 1.5 * at.seconds and at.workers:
+            asked = f"{at.took:.0f} s where {at.seconds:g} s were asked for"
+            head = f"It took {asked}: a race has two replicates or more\n{head}"
+        modes = self.modes if len(self.modes) > 1 else ("",)
+        return "\n".join([head, *map(self._table, modes), "", text.table(self.facts())])
+
+    @property
+    def _ran(self) -> list[Result]:
+        """The targets that ran, without the copy."""
+        return [one for one in self.results if one.ran and not one.control]
+
+    @cached_property
+    def _ratios(self) -> dict[str, Ratio]:
+        bar: Any = "contended" if self.conditions.contended else ""
+        bar = bar or ("" if self.trusted else "untrusted")
+        found = self._against_first(self._ran[1:])
+        return {name: replace(ratio, bar=bar) for name, ratio in found.items()}
+
+    def _against_first(self, results: list[Result]) -> dict[str, Ratio]:
+        """The ratio of each to the first of its timing mode; Holm's correction for each first."""
+        firsts = {one.name: self._first(one) for one in results}
+        met: dict[str, Ratio] = {}
+        for first in {one.name: one for one in firsts.values() if one}.values():
+            rivals = {one.name: one.rounds for one in results if firsts[one.name] is first}
+            met |= statistics.ratios(first.rounds, rivals, self.conditions.matters)
+        return {one.name: met[one.name] for one in results if one.name in met}
+
+    def _first(self, result: Result) -> Result | None:
+        """The baseline of a result: the first that ran and counts for its timing mode."""
+        for other in self._ran:
+            if not (other.mode and result.mode) or other.mode == result.mode:
+                return None if other is result else other
+        return None
+
+    def _table(self, mode: Mode) -> str:
+        rows = [
+            self.row(one) for one in self.results if not mode or not one.mode or one.mode == mode
+        ]
+        head = f"{_MODES[mode]}\n" if mode else ""
+        return head + text.table(rows, _HEADER, right=range(1, len(_HEADER) - 1))
+
+    def row(self, result: Result) -> tuple[str, ...]:
+        """One line of the table, in the order of its header."""
+        if not result.ran:
+            return result.name, *"-" * (len(_HEADER) - 2), "did not run"
+        spread = [_seconds(result.percentile(percent)) for percent in (50, 90, 99)]
+        start = [_seconds(part) for part in result.startup.values()]
+        memory = text.size(result.peak) if result.peak and self.conditions.workers else ""
+        if not self.conditions.workers:
+            start[0] = ""
+        ratio = self.control if result.control else self.ratio(result.name)
+        measured = (result.name, *spread, *start, f"{memory:>7}")
+        if ratio is None:
+            return (*measured, "", f"{'':14}", f"{'':9}")
+        span = f"{times(ratio.low):>5} to {times(ratio.high):>5}"
+        return (*measured, f"{times(ratio.value):>5}", span, f"{ratio.verdict:9}")
+
+    def facts(self) -> Iterator[tuple[str, str]]:
+        """What stands below the table, as a label and a line each."""
+        at = self.conditions
+        failed = [f"{one.name}: {one.error}" for one in self.results if one.error]
+        yield from _labelled("did not run", failed)
+        yield from _labelled("timed", _grouped((one.timed, one.name) for one in self._ran))
+        yield "clock", self._clock()
+        if at.workers:
+            yield "startup", "import of torch or onnxruntime; load: data, session, compilation"
+            yield "memory", "the most until it was warm, Python included"
+        interval = f"over rounds, widened by {100 * statistics.ALONE:g} %"
+        if at.workers:
+            interval = f"over {text.plural(self.replicates, 'replicate')} of fresh processes"
+        yield "ratio", f"{self.baseline} / target within a round; 95 % interval {interval}"
+        yield (
+            "verdict",
+            f"faster, slower: 1 outside the interval (Holm), more than {100 * at.matters:g} % "
+            f"apart; same: all of it within {100 * at.matters:g} %",
+        )
+        yield "control", self._check()
+        yield from _labelled("copies", self._copied())
+        granted = (
+            (f"{one.threads}, as read back" if one.threads else f"{at.threads} asked for", one.name)
+            for one in self._ran
+        )
+        yield from _labelled("threads", _grouped(granted))
+        yield "rounds", self._rounds()
+        yield "stopped", at.stopped
+        yield "machine", ", ".join([text.plural(at.cores, "core"), *at.environment.values()])
+        yield from _labelled("doubt", self._doubts())
+
+    def note(self) -> str:
+        """Small print for a plot."""
+        at = self.conditions
+        where = f"one process: intervals widened by {100 * statistics.ALONE:g} %"
+        if at.workers:
+            where = f"{self.replicates} processes each"
+        missing = ", ".join(one.name for one in self.results if one.error)
+        return (
+            f"{text.plural(at.threads, 'thread')}, {where}{', contended' * at.contended}"
+            f"{', untrusted' * (not self.trusted)}{', interrupted' * at.interrupted}"
+            f"{f'; did not run: {missing}' if missing else ''}"
+        )
+
+    def _clock(self) -> str:
+        runs = [run for one in self.results for run in one.replicates]
+        if not (queued := sum(sum(run.queued) for run in runs)):
+            return "wall time"
+        share = 100 * queued / sum(sum(run.blocks) for run in runs)
+        whose = " of the calling thread" * (self.conditions.threads > 1)
+        return f"wall time less the {share:.1f} % in which other processes had the core{whose}"
+
+    def _check(self) -> str:
+        if not self.control:
+            return "none"
+        agrees = "as it must be" if self.trusted else "UNTRUSTED: it differs from itself"
+        return f"{self.baseline} against its own copy: {times(self.control.value)}, {agrees}"
+
+    def _first_answers(self) -> str:
+        told = ((sum(one.startup.values()), one) for one in self._ran)
+        parts = (
+            f"{one.name} after {text.seconds(ready)}"
+            f"{f' and with {text.size(one.peak)}' if one.peak else ''}"
+            for ready, one in sorted(told, key=lambda pair: pair[0])
+        )
+        return f"first answer: {'; '.join(parts)}"
+
+    def _copied(self) -> Iterator[str]:
+        for name, ratio in self.copies.items():
+            share, low, high = (100 * (1 - 1 / one) for one in (ratio.value, ratio.low, ratio.high))
+            yield (
+                f"{share:.0f} % of {self.result(name).unbound} (95 % interval {low:.0f} to "
+                f"{high:.0f}) is what {name} leaves out"
+            )
+
+    def _parts(self) -> dict[str, dict[str, float]]:
+        found = {}
+        for name, ratio in self.copies.items():
+            call = self.result(self.result(name).unbound)
+            work = min(call.median, call.median / ratio.value)
+            found[call.name] = {"compute": work, "copies": call.median - work}
+        return found
+
+    def _rounds(self) -> str:
+        counts = [len(run.blocks) for one in self.results for run in one.replicates]
+        where = "1 process"
+        if self.conditions.workers:
+            where = f"{self.replicates} replicates" + ", on one core" * self.conditions.one_core
+        return (
+            f"{text.plural(min(counts, default=0), 'round')} of blocks of about {1e3 * BLOCK:.0f} "
+            f"ms in each of {where}, in fresh random order (seed {self.conditions.seed}), after "
+            f"{WARM_CALLS} calls or fewer to warm up"
+        )
+
+    def _doubts(self) -> Iterator[str]:
+        at = self.conditions
+        if not at.workers:
+            yield f"one process for all{at.why and ': '}{at.why}: differences of 1-2 % are noise"
+            if at.threads > 1:
+                yield "pools of threads in one process disturb each other"
+        if at.contended:
+            busy = f", of which others kept {at.load:.1f} busy" if at.load else ""
+            cores = text.plural(at.cores, "core")
+            yield f"contended: {at.threads} threads on {cores}{busy}: no verdict"
+
+    def _where(self) -> dict[str, Any]:
+        at = self.conditions
+        told = {"cores": at.cores, "threads": at.threads, "one core": at.one_core}
+        return {**at.environment, **told, "fresh processes": at.workers}
+
+    def _record(self, result: Result) -> dict[str, Any]:
+        ratio = self.control if result.control else self.ratio(result.name)
+        copies = self.copies.get(result.name)
+        low, median, high = result.quartiles if result.ran else (None, None, None)
+        start = result.startup if result.ran else dict.fromkeys(("import", "load", "first call"))
+        return {
+            "target": result.name,
+            "threads": result.threads,
+            "mode": result.mode or None,
+            "replicates": len(result.replicates),
+            **{name.replace(" ", "_"): value for name, value in start.items()},
+            "peak_bytes": result.peak,
+            "lower_quartile": low,
+            "median": median,
+            "upper_quartile": high,
+            **{f"p{p}": result.percentile(p) if result.ran else None for p in (50, 90, 99)},
+            "ratio": ratio and ratio.value,
+            "ratio_low": ratio and ratio.low,
+            "ratio_high": ratio and ratio.high,
+            "verdict": ratio and ratio.verdict,
+            "copies": copies and 1 - 1 / copies.value,
+            "timed": result.timed,
+            "error": result.error or None,
+        }
+
+
+def reason(error: Exception) -> str:
+    """The class and what it says first, short enough for a table.
+
+    >>> reason(RuntimeError("backend='inductor' raised:\\nCppCompileError: C++ compile error"))
+    "RuntimeError: backend='inductor' raised: CppCompileError: C++ compile error"
+    """
+    first, *rest = str(error).strip().splitlines() or [""]
+    said = " ".join([first, *rest[:1]]) if first.endswith(":") else first
+    said = said if len(said) <= 80 else f"{said[:77]}..."
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def _said(name: str, rival: str, ratio: Ratio) -> str:
+    if ratio.verdict in ("faster", "slower"):
+        return f"{name} is {ratio.phrase.replace(' as fast ', f' as fast as {rival} ', 1)}"
+    return f"{name} against {rival}: {ratio.phrase}"
+
+
+def _labelled(label: str, lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for index, line in enumerate(lines):
+        yield ("" if index else label), line
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """What is said of several targets once, with their names."""
+    groups: dict[str, list[str]] = {}
+    for words, name in pairs:
+        groups.setdefault(words, []).append(name)
+    return [f"{', '.join(names)}: {words}" for words, names in groups.items()]
+
+
+def _seconds(value: float) -> str:
+    """Always as wide, whatever the digits, so that two runs align alike."""
+    return f"{text.seconds(value):>7}"

@@ -1,0 +1,160 @@
+"""What was measured: raw nanoseconds, kept by process, and under which conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from ..calls import Mode
+from .statistics import quartiles_of
+
+
+@dataclass(frozen=True)
+class Replicate:
+    """One process of a target.
+
+    Args:
+        blocks: nanoseconds of each block; block ``i`` ran in round ``i`` of this replicate.
+        queued: those of them in which other processes had the core, where the system says.
+        calls: calls in a block.
+        laps: nanoseconds of calls timed one by one, after the rounds.
+        imported: seconds of importing torch or onnxruntime.
+        load: seconds until the call was prepared.
+        first: seconds of the very first call, which no statistic includes.
+        peak: the most bytes that the process held until it was warm, or None.
+
+    >>> Replicate((4000, 6000), calls=2).times.tolist()
+    [2e-06, 3e-06]
+    """
+
+    blocks: tuple[int, ...]
+    queued: tuple[int, ...] = ()
+    calls: int = 1
+    laps: tuple[int, ...] = ()
+    imported: float = 0.0
+    load: float = 0.0
+    first: float = 0.0
+    peak: int | None = None
+
+    def __post_init__(self) -> None:
+        queued = self.queued or (0,) * len(self.blocks)
+        if not self.blocks or len(queued) != len(self.blocks) or self.calls < 1:
+            raise ValueError("a replicate has a block or more, and as many numbers of queued time")
+        if not all(0 <= q < block for q, block in zip(queued, self.blocks, strict=True)):
+            raise ValueError("a block takes longer than 0 and than the time in which it was queued")
+        if min(self.laps, default=1) < 1:
+            raise ValueError("a call takes longer than 0")
+
+    @cached_property
+    def times(self) -> np.ndarray:
+        """Seconds per call while it had the core, ``float64[rounds]``."""
+        return np.subtract(self.blocks, self.queued or 0) / self.calls / 1e9
+
+
+@dataclass(frozen=True)
+class Result:
+    """One target, with a Replicate for each time that it was started anew.
+
+    Args:
+        timed: what one call covers.
+        threads: intra-op threads as the runtime read them back, None where it has none.
+        mode: ``API`` or ``compute``; empty where a call counts for both.
+        unbound: the target that makes the same call without IOBinding, where the race has one.
+        control: True for the copy of the baseline, which checks the race itself.
+        error: what stopped this target, or empty.
+    """
+
+    name: str
+    replicates: tuple[Replicate, ...] = ()
+    timed: str = ""
+    threads: int | None = None
+    mode: Mode = ""
+    unbound: str = ""
+    control: bool = False
+    error: str = ""
+
+    @property
+    def ran(self) -> bool:
+        return bool(self.replicates)
+
+    @property
+    def rounds(self) -> list[np.ndarray]:
+        """Seconds per call, one array a replicate, one number a round."""
+        return [one.times for one in self.replicates]
+
+    @property
+    def times(self) -> np.ndarray:
+        """Seconds per call of every block of every replicate."""
+        return _joined(self.rounds)
+
+    @property
+    def quartiles(self) -> tuple[float, float, float]:
+        """Lower quartile, median and upper quartile of the seconds per call, over blocks."""
+        return quartiles_of(self.times)
+
+    @property
+    def median(self) -> float:
+        return self.quartiles[1]
+
+    def percentile(self, percent: float) -> float:
+        """Seconds that so many percent of the single calls did not exceed."""
+        laps = _joined(np.asarray(one.laps) / 1e9 for one in self.replicates)
+        return float(np.percentile(laps if laps.size else self.times, percent))
+
+    @property
+    def startup(self) -> dict[str, float]:
+        """Seconds of import, load and first call: medians over replicates."""
+        parts = {"import": "imported", "load": "load", "first call": "first"}
+        return {
+            label: float(np.median([getattr(one, name) for one in self.replicates]))
+            for label, name in parts.items()
+        }
+
+    @property
+    def peak(self) -> int | None:
+        """The most bytes that a process held until it was warm: the median over replicates."""
+        peaks = [one.peak for one in self.replicates if one.peak is not None]
+        return int(np.median(peaks)) if peaks else None
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Under which a race ran.
+
+    Args:
+        environment: the machine and the versions; races are only compared where it is the same.
+        load: how many cores others kept busy at the start; None for one thread.
+        seconds, took: asked for, and needed.
+        workers: each target ran in fresh processes; else in this one, because of ``why``.
+        one_core: all workers of a replicate were kept to the same core.
+        stopped: what ended the race.
+    """
+
+    environment: dict[str, str] = field(default_factory=dict)
+    threads: int = 1
+    cores: int = 1
+    load: float | None = None
+    seconds: float = 25.0
+    took: float = 0.0
+    matters: float = 0.03
+    seed: int = 0
+    workers: bool = True
+    why: str = ""
+    one_core: bool = False
+    stopped: str = ""
+    interrupted: bool = False
+
+    @property
+    def contended(self) -> bool:
+        """Several threads each, and fewer cores free than that when the race began.
+
+        One thread needs no free core: all targets miss the one that is taken away alike.
+        """
+        return self.threads > 1 and self.threads + (self.load or 0.0) > self.cores + 0.5
+
+
+def _joined(parts: Iterable[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.empty(0), *parts])

@@ -1,0 +1,191 @@
+"""How many times as fast, with an interval that counts processes, and what may be said of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+LEVEL = 0.95
+REPLICATES = 5
+"""So many are raced before a narrow interval may end a race."""
+NOISY = 0.10
+"""From this half-width of the interval on, the machine is too noisy for a verdict."""
+ALONE = 0.03
+"""By how much a ratio is widened where a single process raced: between fresh processes the same
+target differed by a standard deviation of 0.1 to 2.1 %."""
+
+Verdict = Literal["faster", "slower", "same", "undecided", "noisy", "contended", "untrusted"]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as fast as the baseline, with a 95 % interval.
+
+    Args:
+        value, low, high: the ratio of times, baseline over target, and its interval.
+        matters: the least difference that counts, as a fraction.
+        differs: the interval, corrected for the number of targets, excludes 1.
+        bar: why there is no verdict whatever the numbers say, or empty.
+
+    >>> Ratio(1.38, 1.31, 1.44).verdict
+    'faster'
+    >>> Ratio(1.00, 0.99, 1.01, differs=False).phrase
+    'no difference that matters (within 3 %)'
+    """
+
+    value: float
+    low: float
+    high: float
+    matters: float = 0.03
+    differs: bool = True
+    bar: Literal["", "contended", "untrusted"] = ""
+
+    @classmethod
+    def of_logs(cls, middle: float, low: float, high: float, matters: float, **more: Any) -> Ratio:
+        return cls(math.exp(middle), math.exp(low), math.exp(high), matters, **more)
+
+    @property
+    def half(self) -> float:
+        """Half the width of the interval, as a fraction of the ratio."""
+        return (self.high - self.low) / 2 / self.value
+
+    @property
+    def verdict(self) -> Verdict:
+        """``faster`` or ``slower`` where the interval excludes 1 and the ratio is further from 1
+        than what matters; ``same`` where the whole interval lies within what matters."""
+        if self.bar:
+            return self.bar
+        if self.low >= 1 / (1 + self.matters) and self.high <= 1 + self.matters:
+            return "same"
+        if self.differs and abs(math.log(self.value)) > math.log1p(self.matters):
+            return "faster" if self.value > 1 else "slower"
+        return "noisy" if self.half > NOISY else "undecided"
+
+    @property
+    def phrase(self) -> str:
+        """The verdict in words."""
+        span = f"95 % interval {times(self.low)[:-1]} to {times(self.high)[:-1]}"
+        return {
+            "same": f"no difference that matters (within {100 * self.matters:g} %)",
+            "undecided": "not enough data",
+            "noisy": f"no verdict, this machine is too noisy (interval {100 * self.half:.0f} % "
+            "to each side)",
+            "contended": "no verdict, the cores were contended",
+            "untrusted": "no verdict, the race is untrusted: the baseline differed from its copy",
+        }.get(self.verdict, f"{times(self.value)} as fast ({span})")
+
+
+def times(ratio: float) -> str:
+    """A ratio in three digits.
+
+    >>> times(1.381), times(12.34), times(123.4)
+    ('1.38x', '12.3x', '123x')
+    """
+    return f"{ratio:.{2 if ratio < 9.995 else 1 if ratio < 99.95 else 0}f}x"
+
+
+def quartiles_of(values: Any) -> tuple[float, float, float]:
+    """Lower quartile, median, upper quartile.
+
+    >>> quartiles_of([1, 2, 3, 4, 5])
+    (2.0, 3.0, 4.0)
+    """
+    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
+    return low, middle, high
+
+
+Times = Sequence[np.ndarray]
+"""Seconds per call, one array a replicate, one number a round."""
+
+
+def ratios(baseline: Times, targets: Mapping[str, Times], matters: float) -> dict[str, Ratio]:
+    """Each target against the baseline; significance is corrected by Holm's method.
+
+    Within a replicate both ran in the same rounds, so each replicate gives one paired difference:
+    the median over rounds of the log-ratio, which is free of what a round did to both. The interval
+    is Student's over replicates, each of which has fresh processes. A single replicate has the
+    distribution-free interval of its median instead, widened by what processes differ by.
+
+    >>> slow, fast = [np.full(9, 2e-3)] * 3, [np.full(9, 1e-3)] * 3
+    >>> ratios(slow, {"fast": fast}, matters=0.03)["fast"].value
+    2.0
+    """
+    found: dict[str, tuple[Ratio, float]] = {}
+    for name, other in targets.items():
+        if logs := _log_ratios(baseline, other):
+            middle, low, high, p = _within(logs[0]) if len(logs) == 1 else _student(logs)
+            found[name] = Ratio.of_logs(middle, low, high, matters), p
+    differing = holm({name: p for name, (_, p) in found.items()})
+    return {name: replace(ratio, differs=name in differing) for name, (ratio, _) in found.items()}
+
+
+def welch(then: Times, now: Times, matters: float) -> Ratio:
+    """The time of then over the time of now, where their processes have nothing in common.
+
+    Where one of the two has a single process, the ratio of medians, widened as for one process.
+    """
+    from scipy import stats
+
+    one, other = (np.array([np.median(np.log(rounds)) for rounds in each]) for each in (then, now))
+    middle = float(one.mean() - other.mean())
+    if min(len(one), len(other)) < 2:
+        wide = math.log1p(ALONE)
+        return Ratio.of_logs(middle, middle - wide, middle + wide, matters)
+    test = stats.ttest_ind(one, other, equal_var=False)
+    low, high = map(float, test.confidence_interval(LEVEL))
+    return Ratio.of_logs(middle, low, high, matters, differs=float(test.pvalue) < 1 - LEVEL)
+
+
+def holm(values: Mapping[str, float], alpha: float = 1 - LEVEL) -> set[str]:
+    """Names whose null hypothesis is rejected (Holm 1979, Scand. J. Statist. 6, 65-70).
+
+    >>> sorted(holm({"a": 0.001, "b": 0.04, "c": 0.2}))
+    ['a']
+    """
+    rejected: set[str] = set()
+    for rank, name in enumerate(sorted(values, key=lambda name: values[name])):
+        if values[name] > alpha / (len(values) - rank):
+            break
+        rejected.add(name)
+    return rejected
+
+
+def _log_ratios(baseline: Times, target: Times) -> list[np.ndarray]:
+    """One array for each replicate in which both ran; Ctrl-C may leave one without the other."""
+    pairs = zip(baseline, target, strict=False)
+    both = ((one, other, min(len(one), len(other))) for one, other in pairs)
+    return [np.log(one[:n] / other[:n]) for one, other, n in both if n]
+
+
+def _student(logs: Sequence[np.ndarray]) -> tuple[float, float, float, float]:
+    """Mean, interval and p over replicates.
+
+    From REPLICATES on a narrow interval ends the race, which favors intervals that are narrow by
+    chance: one degree of freedom is given up for that.
+    """
+    from scipy import stats
+
+    medians = np.array([np.median(rounds) for rounds in logs])
+    middle, count = float(medians.mean()), len(medians)
+    if not medians.std():  # a clock that does not vary: nothing to test
+        return middle, middle, middle, float(middle == 0)
+    freedom = count - 1 if count < REPLICATES else count - 2
+    student = stats.t(freedom, middle, float(stats.sem(medians)))
+    low, high = student.interval(LEVEL)
+    return middle, float(low), float(high), float(2 * min(student.cdf(0), student.sf(0)))
+
+
+def _within(rounds: np.ndarray) -> tuple[float, float, float, float]:
+    """Median, interval, and whether the interval contains 0, of one replicate."""
+    from scipy import stats
+
+    test = stats.quantile_test(rounds, q=0, p=0.5)
+    found = test.confidence_interval(LEVEL)
+    wide = math.log1p(ALONE)
+    low = (float(found.low) if math.isfinite(found.low) else float(rounds.min())) - wide
+    high = (float(found.high) if math.isfinite(found.high) else float(rounds.max())) + wide
+    return float(np.median(rounds)), low, high, float(low <= 0 <= high)

@@ -1,0 +1,199 @@
+"""Models and functions as targets: called as they are, and put back as they were."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeAlias
+
+from ..calls import PreparedCall
+from ..errors import InputError
+
+PLAIN = "call: tensors in, tensors out, under torch.inference_mode"
+Make: TypeAlias = Callable[[Any, tuple, dict], tuple[Any, tuple, dict]]
+
+
+@dataclass(frozen=True)
+class ModelCall:
+    """``fn(*args, **kwargs)`` in eval mode, under ``torch.inference_mode``, with so many threads.
+
+    Args:
+        make: turns function, args and kwargs into those that are timed, in the process that races.
+    """
+
+    fn: Any
+    args: tuple = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    threads: int = 1
+    timed: str = PLAIN
+    make: Make | None = None
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """What a worker imports before the call arrives: torch, unless no tensor is involved."""
+        import torch
+
+        with_torch = isinstance(self.fn, torch.nn.Module) or any(_devices(self.args, self.kwargs))
+        return ("torch",) if with_torch or self.make else ()
+
+    def prepare(self) -> PreparedCall:
+        torch = sys.modules.get("torch")
+        if torch is None:
+            return PreparedCall(partial(self.fn, *self.args, **self.kwargs), "call")
+        with ExitStack() as stack:
+            granted = stack.enter_context(thread_budget(self.threads))
+            stack.enter_context(_evaluating(self.fn))
+            stack.enter_context(torch.inference_mode())
+            fn, args, kwargs = self.fn, self.args, dict(self.kwargs)
+            if self.make:
+                fn, args, kwargs = self.make(fn, args, kwargs)
+            run: Callable[[], object] = partial(fn, *args, **kwargs)
+            timed = self.timed
+            if "cuda" in _devices(args, kwargs):
+                run = partial(_synchronized, run)  # a call on a GPU returns before the work is done
+                timed = f"{timed}, on the GPU, synchronized"
+            return PreparedCall(run, timed, granted, close=stack.pop_all().close)
+
+
+def compiled(model: Callable[..., object], **options: Any) -> Derived:
+    """A model as ``torch.compile`` makes it: compiled anew in each process that races it.
+
+    Args:
+        options: those of ``torch.compile``.
+
+    >>> compiled(abs, dynamic=True)
+    compiled(abs, dynamic=True)
+    """
+    name = getattr(model, "__name__", type(model).__name__)
+    said = [f"{key}={value!r}" for key, value in options.items()]
+    timed = f"{PLAIN}, of torch.compile({', '.join(['model', *said])})"
+    words = f"compiled({', '.join([name, *said])})"
+    return Derived(model, partial(_compile, options), words, timed)
+
+
+def placed(model: Any, device: str = "cuda") -> Derived:
+    """A model on a device: it and its inputs are there before anything is timed.
+
+    A call ends when the device is done. Where there is no such device, the race says so and goes
+    on without this target.
+
+    >>> import torch
+    >>> placed(torch.nn.ReLU(), "cuda:1")
+    ReLU on cuda:1
+    """
+    return Derived(model, partial(_place, device), f"{type(model).__name__} on {device}")
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A model, and how each process that races it makes the target of it."""
+
+    model: Any
+    make: Make
+    words: str
+    timed: str = PLAIN
+
+    def __call__(self, *args: Any, **kwargs: Any) -> object:
+        fn, args, kwargs = self.make(self.model, args, kwargs)
+        return fn(*args, **kwargs)
+
+    def timed_call(self, args: tuple, kwargs: dict, threads: int = 1) -> ModelCall:
+        return ModelCall(self.model, args, kwargs, threads, self.timed, self.make)
+
+    def __repr__(self) -> str:
+        return self.words
+
+
+def call_of(fn: Callable, args: tuple, kwargs: dict[str, Any], threads: int) -> Any:
+    """What a worker receives: the target's own ``timed_call``, or a plain call.
+
+    What keeps the target from making one is raised when it is prepared, as an error of this target.
+    """
+    import torch
+
+    if isinstance(fn, torch.export.ExportedProgram):
+        fn = fn.module()
+    if isinstance(fn, torch.nn.Module) or not callable(make := getattr(fn, "timed_call", None)):
+        return ModelCall(fn, args, kwargs, threads)
+    try:
+        return make(args, kwargs, threads)
+    except Exception as error:
+        return Refused(error)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A target that cannot be called with these arguments."""
+
+    error: Exception
+
+    def prepare(self) -> PreparedCall:
+        raise self.error
+
+
+@contextmanager
+def thread_budget(wanted: int) -> Iterator[int]:
+    """Set torch's intra-op threads for a while; yields what torch says it got."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(wanted)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+def _compile(options: dict, model: Any, args: tuple, kwargs: dict) -> tuple[Any, tuple, dict]:
+    import torch
+
+    with _evaluating(model):
+        return torch.compile(model, **options), args, kwargs
+
+
+def _place(device: str, model: Any, args: tuple, kwargs: dict) -> tuple[Any, tuple, dict]:
+    import torch
+    from torch.utils._pytree import tree_map_only
+
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            f"torch {torch.__version__} finds no CUDA device.",
+            "use a PyTorch with CUDA where there is one, or race without this target.",
+        )
+    args, kwargs = tree_map_only(torch.Tensor, lambda x: x.to(device), (args, kwargs))
+    return copy.deepcopy(model).to(device), args, kwargs
+
+
+def _synchronized(run: Callable[[], object]) -> None:
+    import torch
+
+    run()
+    torch.cuda.synchronize()
+
+
+def _devices(*arguments: Any) -> set[str]:
+    """The types of the devices on which the tensors in the arguments lie."""
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    return {x.device.type for x in tree_leaves(arguments) if isinstance(x, torch.Tensor)}
+
+
+@contextmanager
+def _evaluating(fn: object) -> Iterator[None]:
+    """A model in eval mode for a while; each part is put back as it was."""
+    import torch
+
+    parts = list(fn.modules()) if isinstance(fn, torch.nn.Module) else []
+    before = [(part, part.training) for part in parts]
+    try:
+        for part in parts:
+            part.training = False
+        yield
+    finally:
+        for part, training in before:
+            part.training = training
