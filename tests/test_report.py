@@ -14,18 +14,20 @@ import pytest
 matplotlib.use("Agg")
 
 from onnx_workbench.errors import InputError, LoadError
+from onnx_workbench.timing.bench import Started
 from onnx_workbench.timing.report import Race
 from onnx_workbench.timing.results import Conditions, Replicate, Result
 from onnx_workbench.timing.sizes import Sweep
 
 WOBBLE = (1.0, 1.002, 0.998, 1.001, 0.999)
-STARTUP = {"imported": 0.9, "load": 0.1, "first": 0.02, "peak": 80_000_000}
+STARTED = Started("call", imported=0.9, load=0.1, first=0.02, peak=80_000_000)
 
 
-def result(name, microseconds, processes=5, rounds=9, **more):
+def result(name, microseconds, processes=5, mode="", **more):
     """A result whose processes took about so many microseconds a call."""
     blocks = [round(1000 * microseconds * wobble) for wobble in WOBBLE[:processes]]
-    return Result(name, tuple(Replicate((b,) * rounds, **STARTUP) for b in blocks), "call", **more)
+    started = replace(STARTED, mode=mode)
+    return Result(name, tuple(Replicate((b,) * 9, started=started) for b in blocks), **more)
 
 
 def race(processes=5, copy=None, threads=1, load=None, **microseconds):
@@ -253,7 +255,7 @@ def test_file_is_plain_json(tmp_path):
         {"blocks": (0, 5)},
         {"blocks": (5, 5), "queued": (5, 1)},
         {"blocks": (5, 5), "queued": (1,)},
-        {"blocks": (5,), "calls": 0},
+        {"blocks": (5,), "started": Started(calls=0)},
         {"blocks": (5,), "laps": (0,)},
     ],
 )

@@ -78,9 +78,9 @@ def test_medians_and_ratios_are_those_of_the_clock(clock):
 def test_first_call_is_apart_and_blocks_last_about_4_ms(clock):
     found = quick({"a": clock.target("a", 70_000, 10), "b": clock.target("b", 9000)})
     (a,), (b,) = (found.result(name).replicates for name in "ab")
-    assert (a.first, max(a.times)) == (0.07, 1e-5)
-    assert (a.calls, set(a.blocks)) == (400, {4_000_000})
-    assert (b.calls, set(b.blocks)) == (1, {9_000_000})
+    assert (a.started.first, max(a.times)) == (0.07, 1e-5)
+    assert (a.started.calls, set(a.blocks)) == (400, {4_000_000})
+    assert (b.started.calls, set(b.blocks)) == (1, {9_000_000})
     assert len(a.blocks) == len(b.blocks) >= 5
 
 
@@ -162,13 +162,13 @@ def test_target_with_a_timed_call_is_timed_as_it_says_and_closed():
     log = []
     found = ow.race({"s": Session(log)}, X, {"scale": 2}, quick=True, seconds=0.01)
     assert log == [((X,), {"scale": 2}, 1), "close", "close"]
-    assert found.result("s").timed == "no copies"
+    assert found.result("s").started.timed == "no copies"
     assert "s: 3, as read back\n" in repr(found)
 
     class Model(nn.Linear):
         timed_call = Session.timed_call
 
-    assert quick({"model": Model(2, 2).eval()}, X).result("model").timed == PLAIN
+    assert quick({"model": Model(2, 2).eval()}, X).result("model").started.timed == PLAIN
 
 
 def test_model_runs_in_eval_and_inference_mode_with_threads_and_is_left_as_it_was():
@@ -184,7 +184,7 @@ def test_model_runs_in_eval_and_inference_mode_with_threads_and_is_left_as_it_wa
         found = ow.race({"net": model}, X, quick=True, seconds=0.001, threads=before + 1)
     assert warned[0].filename == __file__
     assert modes == {(False, True, before + 1)}
-    assert found.result("net").threads == before + 1
+    assert found.result("net").started.threads == before + 1
     assert [part.training for part in model.modules()] == [True, True, True, False]
     assert (torch.get_num_threads(), torch.is_inference_mode_enabled()) == (before, False)
 

@@ -29,26 +29,26 @@ class Started:
     """What is known of a target once it is warm.
 
     Args:
+        timed: what one call covers.
+        threads: intra-op threads as the runtime read them back, None where it has none.
+        mode: ``API`` or ``compute``; empty where a call counts for both.
+        calls: calls in a block.
+        pace: seconds of a warm call, from which the length of the rounds is estimated.
         imported: seconds of importing torch or onnxruntime.
         load: seconds until the call is prepared: data received, session opened, model compiled.
         first: seconds of the very first call, which no statistic includes.
-        pace: seconds of a warm call; only the size of a block depends on it.
         peak: the most bytes that the process held until then, None where the system does not say.
     """
 
-    imported: float
-    load: float
-    first: float
-    pace: float
-    timed: str
-    threads: int | None
-    mode: Mode
+    timed: str = ""
+    threads: int | None = None
+    mode: Mode = ""
+    calls: int = 1
+    pace: float = 0.0
+    imported: float = 0.0
+    load: float = 0.0
+    first: float = 0.0
     peak: int | None = None
-
-    @property
-    def calls(self) -> int:
-        """Calls in a block."""
-        return max(1, round(BLOCK / self.pace))
 
 
 class Bench:
@@ -74,8 +74,14 @@ class Bench:
         while not laps or (len(laps) < WARM_CALLS and sum(laps) < self._warm_seconds * 1e9):
             laps.append(_timed(ready.run, 1))
         pace = max(median(laps[len(laps) // 2 :]) / 1e9, 1e-8)
-        told = (ready.timed, ready.threads, ready.mode, peak_bytes())
-        return Started(0.0, load / 1e9, first / 1e9, pace, *told)
+        return Started(
+            *(ready.timed, ready.threads, ready.mode),
+            calls=max(1, round(BLOCK / pace)),
+            pace=pace,
+            load=load / 1e9,
+            first=first / 1e9,
+            peak=peak_bytes(),
+        )
 
     def block(self, calls: int) -> tuple[int, int]:
         """Nanoseconds of so many calls, and those of them in which others had the core.

@@ -37,7 +37,7 @@ class Race(Tabled):
 
     >>> from onnx_workbench.timing.results import Replicate
     >>> def result(name, *blocks, **more):
-    ...     return Result(name, tuple(Replicate((block,) * 5) for block in blocks), "call", **more)
+    ...     return Result(name, tuple(Replicate((block,) * 5) for block in blocks), **more)
     >>> race = Race((result("eager", 4000, 4040), result("eager again", 4020, 4020, control=True),
     ...              result("fast", 2000, 2000)))
     >>> print(race.finding)
@@ -61,7 +61,7 @@ class Race(Tabled):
     @property
     def modes(self) -> tuple[Mode, ...]:
         """``API`` and ``compute`` where both are in the race: they are never compared."""
-        return tuple(mode for mode in _MODES if any(one.mode == mode for one in self._ran))
+        return tuple(mode for mode in _MODES if any(one.started.mode == mode for one in self._ran))
 
     @property
     def replicates(self) -> int:
@@ -238,14 +238,13 @@ class Race(Tabled):
     def _first(self, result: Result) -> Result | None:
         """The baseline of a result: the first that ran and counts for its timing mode."""
         for other in self._ran:
-            if not (other.mode and result.mode) or other.mode == result.mode:
+            if "" in (met := {other.started.mode, result.started.mode}) or len(met) == 1:
                 return None if other is result else other
         return None
 
     def _table(self, mode: Mode) -> str:
-        rows = [
-            self.row(one) for one in self.results if not mode or not one.mode or one.mode == mode
-        ]
+        modes = ("", mode) if mode else ("", *_MODES)
+        rows = [self.row(one) for one in self.results if one.started.mode in modes]
         head = f"{_MODES[mode]}\n" if mode else ""
         return head + text.table(rows, _HEADER, right=range(1, len(_HEADER) - 1))
 
@@ -265,36 +264,44 @@ class Race(Tabled):
         span = f"{times(ratio.low):>5} to {times(ratio.high):>5}"
         return (*measured, f"{times(ratio.value):>5}", span, f"{ratio.verdict:9}")
 
-    def facts(self) -> Iterator[tuple[str, str]]:
+    def facts(self) -> list[tuple[str, str]]:
         """What stands below the table, as a label and a line each."""
         at = self.conditions
-        failed = [f"{one.name}: {one.error}" for one in self.results if one.error]
-        yield from _labelled("did not run", failed)
-        yield from _labelled("timed", _grouped((one.timed, one.name) for one in self._ran))
-        yield "clock", self._clock()
+        matters, told = f"{100 * at.matters:g} %", [(one.name, one.started) for one in self._ran]
+        over = f"rounds, widened by {100 * statistics.ALONE:g} %"
         if at.workers:
-            yield "startup", "import of torch or onnxruntime; load: data, session, compilation"
-            yield "memory", "the most until it was warm, Python included"
-        interval = f"over rounds, widened by {100 * statistics.ALONE:g} %"
-        if at.workers:
-            interval = f"over {text.plural(self.replicates, 'replicate')} of fresh processes"
-        yield "ratio", f"{self.baseline} / target within a round; 95 % interval {interval}"
-        yield (
-            "verdict",
-            f"faster, slower: 1 outside the interval (Holm), more than {100 * at.matters:g} % "
-            f"apart; same: all of it within {100 * at.matters:g} %",
-        )
-        yield "control", self._check()
-        yield from _labelled("copies", self._copied())
-        granted = (
-            (f"{one.threads}, as read back" if one.threads else f"{at.threads} asked for", one.name)
-            for one in self._ran
-        )
-        yield from _labelled("threads", _grouped(granted))
-        yield "rounds", self._rounds()
-        yield "stopped", at.stopped
-        yield "machine", ", ".join([text.plural(at.cores, "core"), *at.environment.values()])
-        yield from _labelled("doubt", self._doubts())
+            over = f"{text.plural(self.replicates, 'replicate')} of fresh processes"
+        agrees = "as it must be" if self.trusted else "UNTRUSTED: it differs from itself"
+        control = self.control and times(self.control.value)
+        said: dict[str, Iterable[str]] = {
+            "did not run": [f"{one.name}: {one.error}" for one in self.results if one.error],
+            "timed": _grouped((one.timed, name) for name, one in told),
+            "clock": [self._clock()],
+            "startup": ["import of torch or onnxruntime; load: data, session, compilation; memory"]
+            * at.workers,
+            "ratio": [f"{self.baseline} / target within a round; 95 % interval over {over}"],
+            "verdict": [
+                f"faster, slower: 1 outside the interval (Holm), more than {matters} apart; "
+                f"same: all of it within {matters}"
+            ],
+            "control": [
+                f"{self.baseline} against its own copy: {control}, {agrees}" if control else "none"
+            ],
+            "copies": self._copied(),
+            "threads": _grouped(
+                (f"{one.threads}, as read back" if one.threads else f"{at.threads} asked", name)
+                for name, one in told
+            ),
+            "rounds": [self._rounds()],
+            "stopped": [at.stopped],
+            "machine": [", ".join([text.plural(at.cores, "core"), *at.environment.values()])],
+            "doubt": self._doubts(),
+        }
+        return [
+            (label * (not index), line)
+            for label, lines in said.items()
+            for index, line in enumerate(lines)
+        ]
 
     def note(self) -> str:
         """Small print for a plot."""
@@ -316,12 +323,6 @@ class Race(Tabled):
         share = 100 * queued / sum(sum(run.blocks) for run in runs)
         whose = " of the calling thread" * (self.conditions.threads > 1)
         return f"wall time less the {share:.1f} % in which other processes had the core{whose}"
-
-    def _check(self) -> str:
-        if not self.control:
-            return "none"
-        agrees = "as it must be" if self.trusted else "UNTRUSTED: it differs from itself"
-        return f"{self.baseline} against its own copy: {times(self.control.value)}, {agrees}"
 
     def _first_answers(self) -> str:
         told = ((sum(one.startup.values()), one) for one in self._ran)
@@ -377,26 +378,23 @@ class Race(Tabled):
 
     def _record(self, result: Result) -> dict[str, Any]:
         ratio = self.control if result.control else self.ratio(result.name)
-        copies = self.copies.get(result.name)
-        low, median, high = result.quartiles if result.ran else (None, None, None)
-        start = result.startup if result.ran else dict.fromkeys(("import", "load", "first call"))
+        copies, ran = self.copies.get(result.name), result.ran
+        start = result.startup if ran else dict.fromkeys(("import", "load", "first call"))
+        low, median, high = result.quartiles if ran else (None, None, None)
         return {
             "target": result.name,
-            "threads": result.threads,
-            "mode": result.mode or None,
+            "threads": result.started.threads,
+            "mode": result.started.mode or None,
             "replicates": len(result.replicates),
             **{name.replace(" ", "_"): value for name, value in start.items()},
             "peak_bytes": result.peak,
-            "lower_quartile": low,
-            "median": median,
-            "upper_quartile": high,
-            **{f"p{p}": result.percentile(p) if result.ran else None for p in (50, 90, 99)},
+            **{"lower_quartile": low, "median": median, "upper_quartile": high},
+            **{f"p{p}": result.percentile(p) if ran else None for p in (50, 90, 99)},
             "ratio": ratio and ratio.value,
-            "ratio_low": ratio and ratio.low,
-            "ratio_high": ratio and ratio.high,
+            **{f"ratio_{end}": ratio and getattr(ratio, end) for end in ("low", "high")},
             "verdict": ratio and ratio.verdict,
             "copies": copies and 1 - 1 / copies.value,
-            "timed": result.timed,
+            "timed": result.started.timed,
             "error": result.error or None,
         }
 
@@ -417,11 +415,6 @@ def _said(name: str, rival: str, ratio: Ratio) -> str:
     if ratio.verdict in ("faster", "slower"):
         return f"{name} is {ratio.phrase.replace(' as fast ', f' as fast as {rival} ', 1)}"
     return f"{name} against {rival}: {ratio.phrase}"
-
-
-def _labelled(label: str, lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for index, line in enumerate(lines):
-        yield ("" if index else label), line
 
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import median
 
 import numpy as np
 
-from ..calls import Mode
+from .bench import Started
 from .statistics import quartiles_of
 
 
@@ -19,29 +19,20 @@ class Replicate:
     Args:
         blocks: nanoseconds of each block; block ``i`` ran in round ``i`` of this replicate.
         queued: those of them in which other processes had the core, where the system says.
-        calls: calls in a block.
         laps: nanoseconds of calls timed one by one, after the rounds.
-        imported: seconds of importing torch or onnxruntime.
-        load: seconds until the call was prepared.
-        first: seconds of the very first call, which no statistic includes.
-        peak: the most bytes that the process held until it was warm, or None.
 
-    >>> Replicate((4000, 6000), calls=2).times.tolist()
+    >>> Replicate((4000, 6000), started=Started(calls=2)).times.tolist()
     [2e-06, 3e-06]
     """
 
     blocks: tuple[int, ...]
     queued: tuple[int, ...] = ()
-    calls: int = 1
     laps: tuple[int, ...] = ()
-    imported: float = 0.0
-    load: float = 0.0
-    first: float = 0.0
-    peak: int | None = None
+    started: Started = field(default_factory=Started)
 
     def __post_init__(self) -> None:
         queued = self.queued or (0,) * len(self.blocks)
-        if not self.blocks or len(queued) != len(self.blocks) or self.calls < 1:
+        if not self.blocks or len(queued) != len(self.blocks) or self.started.calls < 1:
             raise ValueError("a replicate has a block or more, and as many numbers of queued time")
         if not all(0 <= q < block for q, block in zip(queued, self.blocks, strict=True)):
             raise ValueError("a block takes longer than 0 and than the time in which it was queued")
@@ -51,7 +42,7 @@ class Replicate:
     @cached_property
     def times(self) -> np.ndarray:
         """Seconds per call while it had the core, ``float64[rounds]``."""
-        return np.subtract(self.blocks, self.queued or 0) / self.calls / 1e9
+        return np.subtract(self.blocks, self.queued or 0) / self.started.calls / 1e9
 
 
 @dataclass(frozen=True)
@@ -59,9 +50,6 @@ class Result:
     """One target, with a Replicate for each time that it was started anew.
 
     Args:
-        timed: what one call covers.
-        threads: intra-op threads as the runtime read them back, None where it has none.
-        mode: ``API`` or ``compute``; empty where a call counts for both.
         unbound: the target that makes the same call without IOBinding, where the race has one.
         control: True for the copy of the baseline, which checks the race itself.
         error: what stopped this target, or empty.
@@ -69,9 +57,6 @@ class Result:
 
     name: str
     replicates: tuple[Replicate, ...] = ()
-    timed: str = ""
-    threads: int | None = None
-    mode: Mode = ""
     unbound: str = ""
     control: bool = False
     error: str = ""
@@ -81,6 +66,11 @@ class Result:
         return bool(self.replicates)
 
     @property
+    def started(self) -> Started:
+        """What is timed, with how many threads, in which mode: the same in every process."""
+        return self.replicates[0].started if self.ran else Started()
+
+    @property
     def rounds(self) -> list[np.ndarray]:
         """Seconds per call, one array a replicate, one number a round."""
         return [one.times for one in self.replicates]
@@ -88,7 +78,7 @@ class Result:
     @property
     def times(self) -> np.ndarray:
         """Seconds per call of every block of every replicate."""
-        return _joined(self.rounds)
+        return np.concatenate([np.empty(0), *self.rounds])
 
     @property
     def quartiles(self) -> tuple[float, float, float]:
@@ -101,23 +91,24 @@ class Result:
 
     def percentile(self, percent: float) -> float:
         """Seconds that so many percent of the single calls did not exceed."""
-        laps = _joined(np.asarray(one.laps) / 1e9 for one in self.replicates)
-        return float(np.percentile(laps if laps.size else self.times, percent))
+        laps = [lap / 1e9 for one in self.replicates for lap in one.laps]
+        return float(np.percentile(laps or self.times, percent))
 
     @property
     def startup(self) -> dict[str, float]:
         """Seconds of import, load and first call: medians over replicates."""
-        parts = {"import": "imported", "load": "load", "first call": "first"}
+        every = [one.started for one in self.replicates]
         return {
-            label: float(np.median([getattr(one, name) for one in self.replicates]))
-            for label, name in parts.items()
+            "import": median(one.imported for one in every),
+            "load": median(one.load for one in every),
+            "first call": median(one.first for one in every),
         }
 
     @property
     def peak(self) -> int | None:
         """The most bytes that a process held until it was warm: the median over replicates."""
-        peaks = [one.peak for one in self.replicates if one.peak is not None]
-        return int(np.median(peaks)) if peaks else None
+        peaks = [one.started.peak for one in self.replicates if one.started.peak is not None]
+        return int(median(peaks)) if peaks else None
 
 
 @dataclass(frozen=True)
@@ -154,7 +145,3 @@ class Conditions:
         One thread needs no free core: all targets miss the one that is taken away alike.
         """
         return self.threads > 1 and self.threads + (self.load or 0.0) > self.cores + 0.5
-
-
-def _joined(parts: Iterable[np.ndarray]) -> np.ndarray:
-    return np.concatenate([np.empty(0), *parts])

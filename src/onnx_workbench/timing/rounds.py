@@ -175,9 +175,7 @@ class _Rounds:
         for name, measured in blocks.items():
             if measured and name not in self.errors:
                 took, queued = zip(*measured, strict=True)
-                told = self.started[name]
-                start = (told.imported, told.load, told.first, told.peak)
-                one = Replicate(took, queued, told.calls, laps.get(name, ()), *start)
+                one = Replicate(took, queued, laps.get(name, ()), self.started[name])
                 self.replicates.setdefault(name, []).append(one)
 
     def _try(self, name: str, step: Callable[..., Any], *rest: Any) -> Any:
@@ -223,19 +221,11 @@ class _Rounds:
     def _result(self, name: str) -> Result:
         if error := self.errors.get(name):
             return Result(name, control=name == self.copy, error=reason(error))
-        if not (told := self.started.get(name)):
-            return Result(name)
         unbound = getattr(self.racing[name], "is_bound_form_of", lambda other: False)
         plain = (other for other, call in self.calls.items() if unbound(call))
-        return Result(
-            name,
-            tuple(self.replicates.get(name, ())),
-            told.timed,
-            told.threads,
-            told.mode,
-            "" if name == self.copy else next(plain, ""),
-            name == self.copy,
-        )
+        control = name == self.copy
+        done = tuple(self.replicates.get(name, ()))
+        return Result(name, done, "" if control else next(plain, ""), control)
 
     def finished(self, stopped: str, **more: Any) -> Race:
         if not self.replicates:

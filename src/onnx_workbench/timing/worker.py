@@ -81,7 +81,8 @@ class Worker:
     ) -> None:
         forks = FORKS and parcel is not None and "torch" in parcel.modules
         context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
-        context.set_forkserver_preload([_PRELOAD])
+        if forks:
+            context.set_forkserver_preload([_PRELOAD])
         self._core = core
         self._connection, theirs = context.Pipe()
         environment = {**os.environ, **dict.fromkeys(POOLS, str(threads))}
