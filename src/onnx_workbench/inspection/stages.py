@@ -21,14 +21,8 @@ from ..divergence import verify
 from ..errors import CaptureError, ExportError, WorkbenchError
 from ..ladder import opsets
 from ..lines.hotspots import profile
-<<<<<<< HEAD
-from ..racing.race import race
 from ..shapes.contract import REFUSED, UNTRIED, misdeclared, probe
 from ..shapes.sizes import BAD, Call
-=======
-from ..shapes.contract import REFUSED, misdeclared, probe
-from ..shapes.sizes import BAD, Place
->>>>>>> 15d9ecd (Write timing/ anew: replicates of fresh processes by multiprocessing, startup as columns)
 from ..source import Line, is_users, told, user_line
 from ..text import plural, seconds
 from ..timing.rounds import race
