@@ -277,7 +277,10 @@ class Race(Tabled):
             "did not run": [f"{one.name}: {one.error}" for one in self.results if one.error],
             "timed": _grouped((one.timed, name) for name, one in told),
             "clock": [self._clock()],
-            "startup": ["import of torch or onnxruntime; load: data, session, compilation; memory"]
+            "startup": [
+                "import: torch or onnxruntime; load: data, session, compilation; memory: the most "
+                "until it was warm, Python included"
+            ]
             * at.workers,
             "ratio": [f"{self.baseline} / target within a round; 95 % interval over {over}"],
             "verdict": [

@@ -186,6 +186,7 @@ class _Rounds:
             raise
         except Exception as error:
             self.errors[name] = error
+            self.replicates.pop(name, None)
 
     def _affordable(self, blocks: Mapping[str, Any], seconds: float, most: float) -> int:
         """How many rounds fit into the seconds."""
@@ -210,13 +211,22 @@ class _Rounds:
         """Seconds in which the pool of threads that ran before falls asleep."""
         return SETTLE if self.conditions.threads > 1 else 0.0
 
-    def race(self, **more: Any) -> Race:
+    def race(self, stopped: str = "", **more: Any) -> Race:
         """What was measured: the copy after its original, and failed targets with their reason."""
-        done = {"took": self.took, "why": self.why, "workers": not self.why}
-        at = replace(self.conditions, interrupted=self.interrupted, **done, **more)
+        if self.interrupted and not self.replicates:
+            raise KeyboardInterrupt
+        if not self.replicates:
+            failed = [f"{name}: {reason(self.errors[name])}" for name in self.calls]
+            raise InputError(
+                f"No target ran. {'; '.join(failed)}. "
+                "Call one by hand with the same inputs to see it fail."
+            ) from next(iter(self.errors.values()))
+        at: dict[str, Any] = {"took": self.took, "why": self.why, "workers": not self.why}
+        at |= {"interrupted": self.interrupted, "stopped": stopped, **more}
         first, *others = self.calls
         every = [self._result(name) for name in (first, self.copy, *others)]
-        return Race(tuple(one for one in every if one.ran or one.error), at)
+        ran = tuple(one for one in every if one.ran or one.error)
+        return Race(ran, replace(self.conditions, **at))
 
     def _result(self, name: str) -> Result:
         if error := self.errors.get(name):
@@ -227,18 +237,10 @@ class _Rounds:
         done = tuple(self.replicates.get(name, ()))
         return Result(name, done, "" if control else next(plain, ""), control)
 
-    def finished(self, stopped: str, **more: Any) -> Race:
-        if not self.replicates:
-            failed = [f"{name}: {reason(self.errors[name])}" for name in self.calls]
-            raise InputError(
-                f"No target ran. {'; '.join(failed)}. "
-                "Call one by hand with the same inputs to see it fail."
-            ) from next(iter(self.errors.values()), None)
-        return self.race(stopped="interrupted" if self.interrupted else stopped, **more)
-
 
 def _in_workers(rounds: _Rounds) -> Race:
-    parcels = {name: Parcel.of(call) for name, call in rounds.racing.items()}
+    parcels = {name: Parcel.of(call) for name, call in rounds.calls.items()}
+    parcels[rounds.copy] = parcels[next(iter(parcels))]
     at, stopped = rounds.conditions, ""
     one_core = PINS and at.threads == 1
     share = at.seconds / REPLICATES / 3  # the rest is for starting and warming up
@@ -258,14 +260,14 @@ def _in_workers(rounds: _Rounds) -> Race:
                     raise
                 rounds.interrupted = True
             stopped = _stopped(rounds, rounds.took - begin)
-    return rounds.finished(stopped, one_core=one_core)
+    return rounds.race(stopped, one_core=one_core)
 
 
 def _stopped(rounds: _Rounds, last: float) -> str:
     """What ends the race after a replicate that took ``last`` seconds, or nothing."""
     count, budget = rounds.count, rounds.conditions.seconds
     if rounds.interrupted or not rounds.replicates:
-        return "interrupted or nobody ran"
+        return "interrupted"
     if count >= MOST:
         return f"after {MOST} replicates, the most there are"
     limit = budget * (1.25 if count < ENOUGH else 1.0)
@@ -296,9 +298,7 @@ def _in_process(rounds: _Rounds) -> Race:
     made = {name: partial(Bench, call, *times) for name, call in rounds.racing.items()}
     with _no_collector(), progress.bar(desc="racing", unit="round") as bar:
         rounds.replicate(made, 0.8 * seconds, float("inf"), bar.update)
-    if rounds.interrupted and not rounds.replicates:
-        raise KeyboardInterrupt
-    return rounds.finished(f"after {seconds:g} s")
+    return rounds.race("interrupted" if rounds.interrupted else f"after {seconds:g} s")
 
 
 def check(targets: Any) -> None:
