@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .. import figures, text
+from .. import plots, text
 from ..calls import Mode
 from ..errors import InputError
 from ..tabled import Tabled
@@ -146,17 +146,17 @@ class Race(Tabled):
         look: Any = {"note": self.note(), "ax": ax}
         if what == "times":
             ran = {one.name: one.times.tolist() for one in self._ran}
-            return figures.blocks(ran, title=self.finding, **look)
+            return plots.blocks(ran, title=self.finding, **look)
         if what == "ratios" and self._ratios:
             spans = {name: (one.low, one.value, one.high) for name, one in self._ratios.items()}
             matters = self.conditions.matters
-            return figures.ratios(spans, matters, title=self.finding, **look)
+            return plots.ratios(spans, matters, title=self.finding, **look)
         if what == "startup" and self.conditions.workers:
             parts = {one.name: one.startup for one in self._ran}
-            return figures.stacked(parts, title=self._first_answers(), **look)
+            return plots.stacked(parts, title=self._first_answers(), **look)
         if what == "copies" and self.copies:
             title = "\n".join(self._copied())
-            return figures.stacked(self._parts(), title, over="time per call, median", **look)
+            return plots.stacked(self._parts(), title, over="time per call, median", **look)
         raise InputError(
             f"There is no plot {what!r} of this race: it takes 'times', 'ratios' where two or more "
             "raced, 'startup' where they raced in fresh processes, or 'copies' where a file raced "
