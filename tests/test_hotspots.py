@@ -803,3 +803,30 @@ def test_the_time_of_a_quantized_layer_is_on_its_own_line(way, tmp_path):
     assert others
     assert all(lines == {"x = self.head(x)  # head"} for lines in others.values())
     assert spots.unattributed == 0
+
+
+class Attends(Quantizable):
+    def forward(self, x):
+        x = self.conv(torch.sigmoid(x))  # conv
+        x = self.head(x)  # linear
+        return (x[:, 1:] + 0).softmax(-1)  # softmax
+
+
+@pytest.mark.parametrize("way", QUANTIZED)
+def test_a_quantized_layer_that_lost_its_metadata_is_on_no_line_and_never_a_neighbours(
+    way, tmp_path
+):
+    x, files = torch.randn(2, 4, 16), [tmp_path / f"{name}.onnx" for name in ("float", "int8")]
+    torch.onnx.export(Attends().eval(), (x,), files[0], dynamo=True, verbose=False)
+    QUANTIZED[way](*files, Examples("x", x))
+    lineage = ow.trace(ow.load(files[1]))
+    layers = {}
+    for origin in lineage.origins:
+        if found := re.match(r"node_(conv|linear|softmax)", origin.node):
+            mark = origin.line and origin.line.text.rpartition("# ")[2]
+            layers.setdefault(found[1], set()).add(mark)
+    assert set(layers) == {"conv", "linear", "softmax"}
+    assert all(marks <= {None, layer} for layer, marks in layers.items()), layers
+    lost = {origin.why for origin in lineage.without if origin.node.endswith("_quant")}
+    assert bool(lost) == (way != "pairs")
+    assert all("quantizer" in why for why in lost)

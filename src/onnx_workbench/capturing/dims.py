@@ -171,7 +171,8 @@ def _axes(entry: Any, value: Any, path: str) -> Axes | None:
     if not isinstance(value, torch.Tensor):
         raise InputError(
             f"`dynamic_shapes` has {entry!r} for {path!r}, which is {value!r:.60} and no tensor. "
-            "Make it a tensor, or leave it out."
+            "Make it a tensor, or leave it out; a container of a class that torch does not know, "
+            "such as a cache, is registered first (torch.utils._pytree.register_pytree_node)."
         )
     if isinstance(entry, (list, tuple)):
         if len(entry) != value.dim():

@@ -307,6 +307,10 @@ class Lineage:
         return [(line, o.node) for o in self.origins for line in o.also if line not in self.silent]
 
 
+_QUANTIZED = (
+    "put in place of another by a quantizer that kept no metadata: quantize a file of export(), "
+    "which notes the lines of its values"
+)
 _WAYS = ((METADATA, "by their metadata"), (NEIGHBOUR, "by a neighbour"), (NONE, "without a line"))
 
 
@@ -349,8 +353,10 @@ def _inherit(found: Sequence[Site], origins: list[Origin]) -> list[Origin]:
     if not any(origin.line for origin in origins):
         why = "the file has no torch metadata: made by another tool, or with dynamo=False"
         return [replace(origin, why=why) for origin in origins]
-    for scope in _scopes(found):
-        made, used = producers(scope), _consumers(scope)
+    quantized = _quantized(found, known)
+    for whole in _scopes(found):
+        made, used = producers(whole), _consumers(whole)
+        scope = [site for site in whole if site.name not in quantized]
         for site in reversed(scope):
             names = (name for v in site.outputs for name in used.get(v, ()))
             _take(known, site, "consumer", names)
@@ -364,7 +370,30 @@ def _inherit(found: Sequence[Site], origins: list[Origin]) -> list[Origin]:
         _take(known, site, "enclosing node", owners)
         _place(known, site)
     lost = "no torch metadata on it, and no neighbour with a line"
-    return [known[o.node] if known[o.node].line else replace(o, why=lost) for o in origins]
+    return [
+        known[o.node]
+        if known[o.node].line
+        else replace(o, why=_QUANTIZED if o.node in quantized else lost)
+        for o in origins
+    ]
+
+
+def _quantized(found: Sequence[Site], known: Mapping[str, Origin]) -> set[str]:
+    """The nodes that ONNX Runtime's quantizer put in place of others, which it names after them,
+    and what it put behind these. They do the work of a line of their own, not of a neighbour's: it
+    is lost, unless the file has notes of values, as those of export() have."""
+    own = {s.name for s in found if any(n.key == notes.STACK for n in s.node.metadata_props)}
+    if any(known[site.name].line and site.name not in own for site in found):
+        return set()
+    lost: set[str] = set()
+    for scope in _scopes(found):
+        values: set[str] = set()
+        for site in scope:
+            behind = site.name.endswith("_quant") or not values.isdisjoint(site.inputs)
+            if behind and not known[site.name].line:
+                lost.add(site.name)
+                values.update(site.outputs)
+    return lost
 
 
 def _in_place_of(
