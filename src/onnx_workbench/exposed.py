@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,10 @@ import torch
 from .errors import LoadError, RunError
 from .proto import Site, walk
 from .runtime import array, view
-from .session import ort_value
+from .session import bytes_of, ort_value
 
 if TYPE_CHECKING:
     import onnxruntime
-
-_SMALL = 1024
-"""Bytes up to which a weight stays in the graph: shapes, axes and scalars are read there."""
 
 
 class Exposed:
@@ -29,8 +26,8 @@ class Exposed:
     Each :meth:`run` opens a session over the nodes that make those values, out of the inputs and of
     what earlier runs made and nodes to come still read: runs that go along the graph compute each
     node once, and hold no more than the values asked for and those that the model itself would
-    hold. All share one copy of the weights: the bytes of the model, or the file where they lie,
-    mapped into memory. The graph runs as it was written, without ONNX Runtime's optimiser
+    hold. Weights that the model has as external data are mapped into memory from their file. The
+    graph runs as it was written, without ONNX Runtime's optimiser
     (functions alone need its basic level).
 
     >>> from onnx import parser
@@ -129,28 +126,26 @@ class Exposed:
 
         read = {value for site in part for value in site.inputs}
         feeds = {name: value for name, value in self._there.items() if name in read}
-        weights = {name: tensor for name, tensor in self._initializers.items() if name in read}
-        shared = {name: ort_value(self._shared[name]) for name in weights if name in self._shared}
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.enable_cpu_mem_arena = False  # which grows by doubling, for one run
+        # which copies each weight into another layout, for one run
+        options.add_session_config_entry("session.disable_prepacking", "1")
         level = "ORT_ENABLE_BASIC" if self._model.functions else "ORT_DISABLE_ALL"
         options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
-        options.add_external_initializers(list(shared), list(shared.values()))
         graph = onnx.helper.make_graph(
             [site.node for site in part],
             self._model.graph.name,
             [_info(name, value) for name, value in feeds.items()],
             [onnx.ValueInfoProto(name=name) for name in names],
-            list(self._light(weights)),
+            [tensor for name, tensor in self._initializers.items() if name in read],
         )
         opsets, functions = self._model.opset_import, self._model.functions
         model = onnx.helper.make_model(graph, opset_imports=opsets, functions=functions)
         model.ir_version = self._model.ir_version
         try:
-            return onnxruntime.InferenceSession(
-                model.SerializeToString(), options, providers=[self._provider]
-            ), feeds
+            data = bytes_of(model, self._path, options)
+            return onnxruntime.InferenceSession(data, options, providers=[self._provider]), feeds
         except Exception as error:
             raise LoadError(
                 f"{self._path.name} could not be loaded with {len(names)} of its values as "
@@ -165,32 +160,6 @@ class Exposed:
     @cached_property
     def _initializers(self) -> dict[str, onnx.TensorProto]:
         return {tensor.name: tensor for tensor in self._model.graph.initializer}
-
-    @cached_property
-    def _shared(self) -> dict[str, np.ndarray]:
-        """The weights that all sessions share."""
-        found = {}
-        for name, tensor in self._initializers.items():
-            array = _array(tensor, self._path.parent)
-            if array is not None and array.nbytes > _SMALL:
-                found[name] = array
-        return found
-
-    def _light(self, weights: Mapping[str, onnx.TensorProto]) -> Iterator[onnx.TensorProto]:
-        """Each weight, in place or as a promise that the session's own options keep."""
-        for name, tensor in weights.items():
-            light = onnx.TensorProto(name=name, data_type=tensor.data_type, dims=tensor.dims)
-            if name in self._shared:
-                light.data_location = onnx.TensorProto.EXTERNAL
-                light.external_data.add(key="location", value="shared")
-            else:
-                light.CopyFrom(tensor)
-                if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                    folder = str(self._path.parent)
-                    onnx.external_data_helper.load_external_data_for_tensor(light, folder)
-                    light.data_location = onnx.TensorProto.DEFAULT
-                    del light.external_data[:]
-            yield light
 
 
 def _array(tensor: onnx.TensorProto, folder: Path) -> np.ndarray | None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .calls import Mode, PreparedCall
 from .errors import InputError, LoadError
 from .files import Stamp
+from .proto import tensors_of
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
     import onnxruntime
 
 CUDA = "CUDAExecutionProvider"
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _FOREIGN = 2
 """``dtype.isbuiltin`` of one that another library registered with NumPy."""
 _TIMED = {
@@ -172,6 +177,24 @@ class SessionCall:
         unbound = replace(self.options, bound=False)
         mine = (self.path, self.provider, self.threads, unbound)
         return mine == (other.path, other.provider, other.threads, other.options)
+
+
+def bytes_of(model: onnx.ModelProto, path: Path, options: onnxruntime.SessionOptions) -> bytes:
+    """What a session of a model takes that was at ``path`` and has been changed since.
+
+    Its options are told where its external data lies, with links resolved: ONNX Runtime refuses
+    those that lead out of that folder.
+    """
+    moved = type(model)()
+    moved.CopyFrom(model)
+    places = [e for t in tensors_of(moved) for e in t.external_data if e.key == "location"]
+    files = {e.value: (path.parent / e.value).resolve() for e in places}
+    if files:
+        home = os.path.commonpath([file.parent for file in files.values()])
+        options.add_session_config_entry(_WEIGHTS_FOLDER, home)
+        for entry in places:
+            entry.value = files[entry.value].relative_to(home).as_posix()
+    return moved.SerializeToString()
 
 
 def call_of(

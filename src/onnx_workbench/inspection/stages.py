@@ -399,6 +399,7 @@ def _latency(case: Case) -> Iterator[Finding]:
 
 
 def _hot(case: Case) -> Iterator[Finding]:
+    case.artifact = replace(case.artifact)  # without its session: two are opened here
     spots = profile(case.artifact, case.args, case.kwargs, seconds=QUICK)
     if not spots.recording.kernels:
         yield Finding("hot lines", "ok", "no kernel runs: the file holds its result")

@@ -21,7 +21,7 @@ import onnx
 
 from ..errors import LoadError
 from ..proto import Site, named, sites
-from ..session import LEVELS
+from ..session import LEVELS, bytes_of
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -31,7 +31,6 @@ _SECOND = 1e6  # the profiler counts in microseconds
 _EXECUTOR = "SequentialExecutor::Execute"
 _IDLE = '<ir_version: 10, opset_import: ["": 20]> idle (float[4] x) => (float[4] y) { y = Neg(x) }'
 _TRIALS = 60
-_EXTERNAL = "session.model_external_initializers_file_folder_path"
 _OPTIMISED = "session.optimized_model_external_initializers_"
 
 
@@ -133,9 +132,10 @@ class Recorder:
     """Sessions of one model, with the profiler on or off. Made by :func:`recorder`."""
 
     def __init__(self, path: Path, model: onnx.ModelProto, provider: str, folder: Path) -> None:
-        renamed = named(model)  # a kernel without a name of its own cannot be told from others
-        self._model = renamed.SerializeToString() if renamed else os.fspath(path)
-        self._home, self._folder, self.provider = path.resolve().parent, folder, provider
+        self._renamed = named(
+            model
+        )  # a kernel without a name of its own cannot be told from others
+        self._path, self._folder, self.provider = path, folder, provider
 
     def open(self, level: str, threads: int, profiled: bool) -> onnxruntime.InferenceSession:
         """
@@ -150,23 +150,34 @@ class Recorder:
         options.graph_optimization_level = getattr(
             onnxruntime.GraphOptimizationLevel, LEVELS[level]
         )
-        if isinstance(self._model, bytes):
-            options.add_session_config_entry(_EXTERNAL, os.fspath(self._home))
-        if profiled:
-            options.enable_profiling = True
-            options.profile_file_prefix = os.fspath(self._folder / f"profile-{level}")
-            options.optimized_model_filepath = os.fspath(self._graph(level))
-            # the weights beside the graph, so that only the graph need be read
-            options.add_session_config_entry(f"{_OPTIMISED}file_name", f"{level}.weights")
-            options.add_session_config_entry(f"{_OPTIMISED}min_size_in_bytes", "128")
+        model: bytes | str = os.fspath(self._path)
+        if self._renamed:
+            model = bytes_of(self._renamed, self._path, options)
         try:
-            return onnxruntime.InferenceSession(self._model, options, providers=[self.provider])
+            if profiled:
+                self._write_graph(level, options, model)
+                options.enable_profiling = True
+                options.profile_file_prefix = os.fspath(self._folder / f"profile-{level}")
+            return onnxruntime.InferenceSession(model, options, providers=[self.provider])
         except Exception as error:
             raise LoadError(
                 f"ONNX Runtime cannot load the model at the optimisation level {level!r}: "
                 f"{str(error).splitlines()[0]}",
                 "pass another `level`.",
             ) from error
+
+    def _write_graph(
+        self, level: str, options: onnxruntime.SessionOptions, model: bytes | str
+    ) -> None:
+        """Write the optimised graph. A session that writes it keeps each weight twice: it ends."""
+        import onnxruntime
+
+        options.optimized_model_filepath = os.fspath(self._graph(level))
+        # the weights beside the graph, so that only the graph need be read
+        options.add_session_config_entry(f"{_OPTIMISED}file_name", f"{level}.weights")
+        options.add_session_config_entry(f"{_OPTIMISED}min_size_in_bytes", "128")
+        onnxruntime.InferenceSession(model, options, providers=[self.provider])
+        options.optimized_model_filepath = ""
 
     def close(
         self,

@@ -56,8 +56,8 @@ def _record(
     lap: Callable[[], None] | None,
 ) -> tuple[Recording, list[float]]:
     """Blocks with the profiler, without it, and in PyTorch, in turn, so that drift meets all."""
+    profiled = recorder.open(level, threads, profiled=True)  # first: this takes the most memory
     quiet = recorder.open(level, threads, profiled=False)
-    profiled = recorder.open(level, threads, profiled=True)
     plain: list[float] = []
     end = perf_counter() + seconds
     alone, watched = call_of(quiet, feeds), call_of(profiled, feeds)
