@@ -11,13 +11,25 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir
 import pytest
 import torch
 from models import Branch, Cond, Scores
 from onnx.numpy_helper import to_array
 from torch import nn
 
-from onnx_workbench import artifact, capture, export, load, profile, reader, trace, verify, view
+from onnx_workbench import (
+    artifact,
+    capture,
+    export,
+    load,
+    profile,
+    race,
+    reader,
+    trace,
+    verify,
+    view,
+)
 from onnx_workbench.errors import (
     CaptureError,
     ExportError,
@@ -435,17 +447,17 @@ def test_a_path_that_cannot_be(tmp_path):
     )
 
 
-@pytest.mark.parametrize("where", ["mkdtemp", "save"])
+@pytest.mark.parametrize("where", ["mkdtemp", "to_proto"])
 def test_a_full_disk_leaves_what_was_there(where, tmp_path, monkeypatch):
     path = tmp_path / "m.onnx"
     path.write_bytes(b"what was there")
 
     def full(*_, **__):
-        if where == "save":
+        if where == "to_proto":
             (next(tmp_path.glob(".m.onnx-*")) / "m.onnx").write_bytes(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    target = (tempfile, "mkdtemp") if where == "mkdtemp" else (torch.onnx.ONNXProgram, "save")
+    target = (tempfile, "mkdtemp") if where == "mkdtemp" else (onnx_ir, "to_proto")
     monkeypatch.setattr(*target, full)
     assert refused(ExportError, export, nn.ReLU().eval(), X, path) == (
         f"m.onnx could not be written to {str(tmp_path)!r}: No space left on device. What was "
@@ -466,7 +478,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(torch.onnx.ONNXProgram, "save", interrupt)
+    monkeypatch.setattr(onnx_ir, "to_proto", interrupt)
     with pytest.raises(KeyboardInterrupt):
         export(nn.ReLU().eval(), X, tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -591,9 +603,7 @@ def test_a_file_that_the_checker_rejects_is_not_published(tmp_path, monkeypatch)
     graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:])
     opset = onnx.helper.make_opsetid("", 18)
     wrong = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10)
-    monkeypatch.setattr(
-        torch.onnx.ONNXProgram, "save", lambda _, path, **__: onnx.save(wrong, path)
-    )
+    monkeypatch.setattr(onnx_ir, "to_proto", lambda _: wrong)
     message = refused(
         ExportError, export, nn.GELU().eval(), X, tmp_path / "m.onnx", opset_version=18
     )
@@ -719,3 +729,90 @@ def test_weights_of_a_large_file_that_are_no_raw_bytes_stay_in_the_proto(tmp_pat
     artifact = load(tmp_path / "f.onnx")
     assert len(artifact.proto.graph.initializer[0].float_data) == len(values)
     assert artifact.files == (artifact.path,)
+
+
+class Weighs(nn.Module):
+    """Weights above and below what is written apart, of dtypes that NumPy has and lacks."""
+
+    def __init__(self):
+        super().__init__()
+        table = torch.arange(4096.0).reshape(32, 128)
+        self.a, self.tied = nn.Parameter(table), nn.Parameter(table)
+        self.turned = nn.Parameter(torch.randn(128, 32).t())
+        self.small = nn.Parameter(torch.ones(128))
+        for dtype in (torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.bool):
+            self.register_buffer(f"as_{str(dtype).removeprefix('torch.')}", (table % 2).to(dtype))
+
+    def forward(self, x):
+        total = x * self.small + self.a + self.tied.relu() + self.turned
+        for buffer in self.buffers():
+            total = total + buffer.float()
+        return total
+
+
+@pytest.mark.parametrize("as_inputs", [False, True])
+def test_one_file_holds_what_torch_writes_into_one(as_inputs, tmp_path):
+    x, options = torch.randn(32, 128), {"keep_initializers_as_inputs": as_inputs}
+    model = Weighs().eval()
+    made = export(model, x, tmp_path / "m.onnx", **options)
+    bare = tmp_path / "bare.onnx"
+    torch.onnx.export(model, (x,), bare, external_data=False, verbose=False, **options)
+    ours, theirs = made.model_proto.graph, onnx.load(bare).graph
+    assert sum(len(tensor.raw_data) > 1024 for tensor in ours.initializer) >= 8
+    assert [*map(str, ours.initializer)] == [*map(str, theirs.initializer)]
+    assert [*map(str, ours.input)] == [*map(str, theirs.input)]
+    assert [v.name for v in ours.value_info] == [v.name for v in theirs.value_info]
+
+
+@pytest.mark.parametrize("rows", [2, 2100], ids=["small", "large"])
+def test_a_file_with_an_attribute_that_no_operator_has_is_rejected(rows, tmp_path, monkeypatch):
+    to_proto = onnx_ir.to_proto
+
+    def wrong(model):
+        proto = to_proto(model)
+        proto.graph.node[0].attribute.add(name="speed", type=onnx.AttributeProto.INT, i=9)
+        return proto
+
+    monkeypatch.setattr(onnx_ir, "to_proto", wrong)
+    with pytest.raises(ExportError) as caught:
+        export(nn.Linear(2100, rows).eval(), torch.ones(1, 2100), tmp_path / "m.onnx")
+    assert caught.value.step == "check"
+    assert "speed" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(params=["one file", "weights beside it"])
+def linked(request, tmp_path):
+    """A folder of links, as a download cache is, whose nodes have no names."""
+    cache, folder = tmp_path / "cache", tmp_path / "folder"
+    cache.mkdir()
+    folder.mkdir()
+    outside, path = request.param != "one file", tmp_path / "m.onnx"
+    export(nn.Linear(2200, 2000).eval(), torch.ones(1, 2200), path, external_data=outside)
+    model = onnx.load(path, load_external_data=False)
+    for node in model.graph.node:
+        node.ClearField("name")
+    onnx.save(model, path)
+    for number, file in enumerate(sorted(tmp_path.glob("m.onnx*"))):
+        (folder / file.name).symlink_to(file.rename(cache / f"blob{number}"))
+    return load(folder / "m.onnx")
+
+
+def test_a_large_model_behind_links_is_profiled_and_raced(linked):
+    x = torch.ones(1, 2200)
+    assert profile(linked, x, seconds=0.01).unattributed == 0
+    raced = race({"a": linked, "b": load(linked.path)}, x, quick=True, seconds=0.01)
+    assert raced.baseline == "a"
+    assert raced.ratio("b")
+
+
+def test_weights_behind_links_are_read_or_the_error_says_what_helps(linked, tmp_path):
+    goal = tmp_path / "copy.onnx"
+    if len(linked.files) == 1:
+        linked.save(goal, external_data=True)
+        assert torch.equal(load(goal)(torch.ones(1, 2200)), linked(torch.ones(1, 2200)))
+        return
+    for call in (lambda: linked.model_proto, lambda: linked.save(goal, external_data=False)):
+        with pytest.raises(LoadError, match="link"):
+            call()
+    assert not goal.exists()

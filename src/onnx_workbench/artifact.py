@@ -273,7 +273,16 @@ class Artifact:
     @property
     def model_proto(self) -> onnx.ModelProto:
         """The whole ``onnx.ModelProto``, weights included: a fresh copy, as ONNXProgram has it."""
-        return onnx.load(self.unchanged)
+        return self._loaded(weights=True)
+
+    def _loaded(self, weights: bool) -> onnx.ModelProto:
+        try:
+            return onnx.load(self.unchanged, load_external_data=weights)
+        except (OSError, onnx.checker.ValidationError) as error:
+            raise LoadError(
+                f"{self.path.name} could not be read with its weights: {error}",
+                "copy the files themselves into one folder: onnx follows no link to weights.",
+            ) from error
 
     @property
     def file(self) -> File:
@@ -365,7 +374,7 @@ class Artifact:
         goal = files.target(path)
         try:
             runtime.check_weights(self.unchanged, self.proto)
-            model = onnx.load(self.path, load_external_data=external_data is not None)
+            model = self._loaded(weights=external_data is not None)
             names = runtime.weight_files(model)
             ends = [".data"] if len(names) == 1 else [f".{i}.data" for i in range(len(names))]
             moved = {name: goal.name + end for name, end in zip(names, ends, strict=True)}
@@ -420,7 +429,7 @@ class Artifact:
         """
         args, kwargs = tree_map_only(torch.Tensor, torch.Tensor.cpu, (args, kwargs))
         return SessionCall(
-            os.fspath(self.unchanged.resolve()),
+            os.fspath(self.unchanged.absolute()),
             self.feeds(*args, **kwargs),
             provider or self.provider,
             threads,
@@ -717,13 +726,26 @@ def _progress(total: int) -> Iterator[Callable[[str], None]]:
 def _write(
     program: ONNXProgram, draft: Path, external_data: bool | None, keep_as_inputs: bool
 ) -> None:
-    weights = sum(
-        value.const_value.nbytes
-        for value in program.model.graph.initializers.values()
-        if value.const_value is not None
-    )
-    outside = weights > ONE_FILE_LIMIT if external_data is None else external_data
-    program.save(draft, external_data=outside, keep_initializers_as_inputs=keep_as_inputs)
+    """Torch would build one file as a message that holds a copy of all weights, then as bytes."""
+    import onnx_ir
+
+    graph = program.model.graph
+    weights = {v: v.const_value for v in graph.initializers.values() if v.const_value is not None}
+    if external_data is None:
+        external_data = sum(tensor.nbytes for tensor in weights.values()) > ONE_FILE_LIMIT
+    if external_data:
+        program.save(draft, external_data=True, keep_initializers_as_inputs=keep_as_inputs)
+        return
+    if keep_as_inputs:
+        graph.inputs.extend(graph.initializers.values())
+    large = {v: tensor for v, tensor in weights.items() if tensor.nbytes > _SMALL}
+    for value, tensor in large.items():
+        value.const_value = onnx_ir.ExternalTensor(
+            draft.name, None, None, tensor.dtype, shape=tensor.shape, name=value.name
+        )
+    with draft.open("wb") as file:
+        model = onnx_ir.to_proto(program.model)
+        wire.write(file, model, {value.name: tensor for value, tensor in large.items()})
 
 
 _TRACERS = (
@@ -808,8 +830,13 @@ def _check_file(draft: Path, asked: int | None) -> onnx.ModelProto:
             step="opset",
             got=got,
         )
+    light = draft
+    if draft.stat().st_size > reader.STEP_OVER_ABOVE:  # onnx.checker would hold the weights twice
+        _locate(proto, draft)
+        light = draft.with_name(".light")
+        light.write_bytes(proto.SerializeToString())
     try:
-        onnx.checker.check_model(os.fspath(draft))
+        onnx.checker.check_model(os.fspath(light))
     except Exception as error:
         raise ExportError(
             "The exporter wrote a file that onnx.checker rejects: "
@@ -818,6 +845,8 @@ def _check_file(draft: Path, asked: int | None) -> onnx.ModelProto:
             step="check",
             got=got,
         ) from error
+    if light != draft:
+        light.unlink()
     return proto
 
 

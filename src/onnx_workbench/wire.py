@@ -6,8 +6,9 @@ Wire format: https://protobuf.dev/programming-guides/encoding/
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import BinaryIO, Protocol
 
 import onnx
 
@@ -15,6 +16,7 @@ Data = bytes | mmap.mmap
 
 _GRAPH = onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number
 _INITIALIZER = onnx.GraphProto.DESCRIPTOR.fields_by_name["initializer"].number
+_RAW = onnx.TensorProto.RAW_DATA_FIELD_NUMBER
 _BYTES = 2  # the wire type of a field that tells its own length
 
 
@@ -65,6 +67,41 @@ def initializers(data: Data) -> Iterator[Field]:
         if (graph.number, graph.wire) == (_GRAPH, _BYTES):
             inside = fields(data, graph.value, graph.end)
             yield from (f for f in inside if (f.number, f.wire) == (_INITIALIZER, _BYTES))
+
+
+class Weight(Protocol):
+    """A tensor that writes itself, such as one of ``onnx_ir``."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def tofile(self, file: BinaryIO, /) -> object: ...
+
+
+def write(file: BinaryIO, model: onnx.ModelProto, weights: Mapping[str, Weight]) -> None:
+    """Write a model whose initializers of these names are external data, with the values in place.
+
+    No more than one weight is held in memory. The graph is taken out of ``model``.
+    """
+    heads = []
+    for tensor in model.graph.initializer:
+        raw, size, weight = b"", 0, weights.get(tensor.name)
+        if weight is not None:
+            tensor.ClearField("data_location")
+            tensor.ClearField("external_data")
+            raw, size = _number(_RAW << 3 | _BYTES) + _number(weight.nbytes), weight.nbytes
+        message = tensor.SerializeToString() + raw
+        length = _number(len(message) + size)
+        heads.append((_number(_INITIALIZER << 3 | _BYTES) + length + message, weight, size))
+    del model.graph.initializer[:]
+    rest = model.graph.SerializeToString()
+    model.ClearField("graph")
+    size = len(rest) + sum(len(head) + size for head, _, size in heads)
+    file.write(model.SerializeToString() + _number(_GRAPH << 3 | _BYTES) + _number(size) + rest)
+    for head, weight, _ in heads:
+        file.write(head)
+        if weight is not None:
+            weight.tofile(file)
 
 
 def without_values(data: Data, largest: int) -> bytes:
