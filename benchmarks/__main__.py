@@ -56,7 +56,7 @@ import values_time
 import viewer_time
 from side_by_side import Pair
 
-from onnx_workbench.text import table
+from onnx_workbench.formatting import table
 
 FIGURES: dict[str, Callable[[], Iterable[Pair]]] = {
     "import": import_time.measure,

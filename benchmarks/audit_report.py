@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import onnx_workbench as ow
+from onnx_workbench.formatting import seconds, size
 from onnx_workbench.inspection.stages import STAGES
 from onnx_workbench.lessons.traps import TRAPS, Call, Trap
-from onnx_workbench.text import seconds, size
 
 TIMED = {"latency", "hot lines"}
 HEAVY = 250_000_000

@@ -29,7 +29,7 @@ from onnx import TensorProto, helper, parser
 import onnx_workbench as ow
 from onnx_workbench import wire
 from onnx_workbench.errors import RunError, WorkbenchError
-from onnx_workbench.text import plural, size, table
+from onnx_workbench.formatting import plural, size, table
 
 FILES, SEED = 1000, 14
 PATIENCE = 60.0

@@ -13,8 +13,8 @@ import onnx
 import torch
 
 import onnx_workbench as ow
+from onnx_workbench.formatting import seconds, table
 from onnx_workbench.lines.join import NEIGHBOUR
-from onnx_workbench.text import seconds, table
 
 HEADER = (
     *("model", "nodes", "kernels", "with a line", "joined, no neighbour", "kernels / run"),

@@ -15,7 +15,7 @@ import onnx
 from viewer_time import SOURCE, Graph
 
 from onnx_workbench import view
-from onnx_workbench.text import table
+from onnx_workbench.formatting import table
 from onnx_workbench.viewer import frontend
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -31,7 +31,7 @@ from handicap import Handicap
 from torch import nn
 
 import onnx_workbench as ow
-from onnx_workbench.text import table
+from onnx_workbench.formatting import table
 from onnx_workbench.timing.targets import call_of
 
 Record = dict[str, Any]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from time import perf_counter
 
-from onnx_workbench import text
+from onnx_workbench import formatting
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,11 @@ class Pair:
     def row(self) -> tuple[str, ...]:
         ratios = [one / other for one, other in zip(self.ours, self.beside, strict=True)]
         spread = quantiles(ratios, method="inclusive") if len(ratios) > 3 else []
-        show = text.seconds if self.unit == "seconds" else lambda count: text.size(round(count))
+        show = (
+            formatting.seconds
+            if self.unit == "seconds"
+            else lambda count: formatting.size(round(count))
+        )
         return (
             self.name,
             show(median(self.ours)),

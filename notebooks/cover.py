@@ -20,8 +20,8 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 import onnx_workbench as ow
 from onnx_workbench.artifact import Artifact
+from onnx_workbench.formatting import plural, seconds
 from onnx_workbench.source import user_line
-from onnx_workbench.text import plural, seconds
 
 LINE = "edges = torch.relu(self.norm(self.edges(images)))"
 BATCH, RUNS = 64, 300

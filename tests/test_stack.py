@@ -113,7 +113,7 @@ def test_a_package_that_crashes_hides_no_other(tmp_path):
     """Broken packages lie in a folder of their own, first on the path, with metadata."""
     room = tmp_path / "src" / "onnx_workbench"
     room.mkdir(parents=True)
-    for name in ("__init__.py", "__init__.pyi", "stack.py", "text.py"):
+    for name in ("__init__.py", "__init__.pyi", "stack.py", "formatting.py"):
         shutil.copy(SOURCE / name, room)
     required = ["netron>=9.0", "onnx>=1.19", "tqdm>=4"]
     (tmp_path / "pyproject.toml").write_text(

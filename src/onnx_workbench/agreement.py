@@ -17,7 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from .capturing.dims import paths
 from .capturing.exporter import evaluating
 from .errors import InputError
-from .text import plural, shaped, table
+from .formatting import plural, shaped, table
 
 TOLERANCES = {
     torch.float64: (1e-7, 1e-9),

@@ -36,11 +36,11 @@ from .capturing.options import checked
 from .capturing.signature import Signature, arguments, parameters, rest_of
 from .errors import ExportError, InputError, LoadError, WorkbenchError
 from .files import Stamp
+from .formatting import kind_of, plural, size, table
 from .isolated import TIMEOUT, File
 from .proto import mislabelled, opset_of, strip, tensors_of, weight_bytes, weights
 from .session import LEVELS, Options, SessionCall, call_of
 from .source import Line, user_line
-from .text import kind_of, plural, size, table
 
 if TYPE_CHECKING:
     import onnxruntime

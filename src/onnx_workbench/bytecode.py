@@ -26,8 +26,8 @@ from torch._guards import CompileContext  # which frame a graph, a guard or byte
 from . import checks
 from .calls import door
 from .errors import CaptureError, InputError
+from .formatting import html_table, kind_of, plural, shaped, table
 from .source import Line, line_at, lines, nearest, user_line
-from .text import html_table, kind_of, plural, shaped, table
 
 _JUMPS = {*dis.hasjrel, *dis.hasjabs}
 _TELLING = ("LOAD_GLOBAL", "LOAD_FAST", "LOAD_ATTR", "LOAD_METHOD", "STORE_FAST", "CALL", "RETURN")
@@ -320,7 +320,7 @@ class _Listener:
 
     def listen(self, f: Callable[..., Any], args: tuple, kwargs: dict) -> tuple[Frame, ...]:
         """Compile ``f`` for one call, make that call, and leave nothing behind in Dynamo."""
-        options = {"guard_filter_fn": self._on_guards}
+        options: dict[str, Any] = {"guard_filter_fn": self._on_guards}
         with _silent(), _clean(f, self.compilations):
             hook = register_bytecode_hook(self._on_bytecode)
             try:
@@ -343,15 +343,15 @@ class _Listener:
         }
         return graph.forward
 
-    def _on_bytecode(self, before: CodeType, after: CodeType) -> None:
+    def _on_bytecode(self, code: CodeType, new_code: CodeType) -> None:
         current = self._current()
-        current.before, current.after = before, after
+        current.before, current.after = code, new_code
         reasons = utils.graph_break_reasons[self.reported :]
         self.reported += len(reasons)
         current.breaks = tuple(
             Break(_line("".join(traceback.format_list(reason.user_stack))), reason.reason)
             for reason in reasons
-            if reason.user_stack[0].filename == before.co_filename  # else of a frame given up since
+            if reason.user_stack[0].filename == code.co_filename  # else of a frame given up since
         )
 
     def _on_guards(self, guards: Sequence[Any]) -> list[bool]:

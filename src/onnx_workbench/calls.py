@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeVar
 
 from .errors import InputError, UnknownOption, WorkbenchError
+from .formatting import kind_of
 from .source import told, user_line
-from .text import kind_of
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -12,7 +12,7 @@ import torch.utils._pytree as pytree
 from torch import fx
 
 from .agreement import Tolerance, coarsest, distance, plain
-from .text import plural, shaped
+from .formatting import plural, shaped
 
 _AS_NEAR = 4.0
 """Two ways to add the same numbers are this far apart in their largest errors, and no fault."""

@@ -8,7 +8,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from .errors import InputError
-from .text import kind_of
+from .formatting import kind_of
 
 _POOLS = 4
 """Threads for each core of the machine, beyond which a pool only takes the machine along."""

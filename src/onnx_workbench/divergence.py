@@ -35,12 +35,12 @@ from .calls import door
 from .causes import Cause
 from .errors import InputError, RunError, WorkbenchError
 from .exposed import Exposed
+from .formatting import kind_of, plural, shaped, table
 from .lines import lineage
 from .lines.folding import key_of
 from .lines.lineage import Lineage
 from .proto import sites
 from .source import Line, told, user_line
-from .text import kind_of, plural, shaped, table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,7 +21,7 @@ from .capturing.exporter import Translations
 from .capturing.graph import Graph, capture
 from .divergence import verify
 from .errors import ExportError, InputError, WorkbenchError
-from .text import html_table, table
+from .formatting import html_table, table
 
 FIRST = 13
 """The oldest opset that is asked for by default; torch.onnx itself was written for 18."""

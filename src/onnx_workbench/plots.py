@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from . import text
+from . import formatting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ def blocks(
         low, median, high = _quartiles(values)
         ax.fill_betweenx([row - 0.27, row + 0.27], low, high, color=color, alpha=0.2)
         _dot(ax, median, row, color, marker, label=name)
-        _label(ax, (median, row - 0.38), text.seconds(float(median)), color)
+        _label(ax, (median, row - 0.38), formatting.seconds(float(median)), color)
     _rows(ax, names, -0.62)
     _quantity_axis(ax, "x", times.values())
     ax.set_xlabel("time per call: every block, quartiles and median")
@@ -173,10 +173,14 @@ def stacked(
         begin = 0.0
         for name, width in bar.items():
             index = names.index(name) + 1
-            look = {"color": _look(index)[0], "hatch": _HATCHES[index % 4], "edgecolor": "white"}
+            look: Any = {
+                "color": _look(index)[0],
+                "hatch": _HATCHES[index % 4],
+                "edgecolor": "white",
+            }
             ax.barh(row, width, 0.55, begin, linewidth=0.8, label=name, **look)
             begin += width
-        _beside(ax, text.seconds(begin), (begin, row), (5, 0), va="center")
+        _beside(ax, formatting.seconds(begin), (begin, row), (5, 0), va="center")
     _rows(ax, rows, -1.0)
     _quantity_axis(ax, "x", [[sum(bar.values())] for bar in parts.values()], log=False)
     ax.margins(x=0.12)
@@ -205,7 +209,7 @@ def moves(
     """
     rows, half = list(times), most // 2
     if len(times) > most:
-        gap = f"... {text.plural(len(times) - 2 * half, 'line')} between"
+        gap = f"... {formatting.plural(len(times) - 2 * half, 'line')} between"
         rows = [*rows[:half], gap, *rows[-half:]]
     ax = _axes(ax, 1.7 + 0.26 * len(rows), title, note, rows)
     names = list(dict.fromkeys(name for pair in times.values() for name in pair))
@@ -350,7 +354,7 @@ def _mark_crossover(ax: Axes, index: int, size: float) -> None:
     side, shift = ("left", 5) if size < low * (high / low) ** 0.6 else ("right", -5)
     ax.axvline(size, color=color, linestyle=":", linewidth=1.2)
     box: Any = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
-    words, at = f"crossover at about {text.about(size)}", (size, 0.06 * index)
+    words, at = f"crossover at about {formatting.about(size)}", (size, 0.06 * index)
     look: Any = {"color": color, "ha": side, "bbox": box}
     _beside(ax, words, at, (shift, 0), xycoords=ax.get_xaxis_transform(), **look)
 

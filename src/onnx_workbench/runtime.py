@@ -16,8 +16,8 @@ import torch
 
 from . import reader
 from .errors import InputError, LoadError, RunError, WorkbenchError, refused_by_machine
+from .formatting import kind_of, shaped
 from .proto import dims_of, dtype_name, mislabelled, tensors_of
-from .text import kind_of, shaped
 
 if TYPE_CHECKING:
     import onnx

@@ -21,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .text import plural, table
+from .formatting import plural, table
 
 _PROJECT = "onnx-workbench"
 _OPTIONAL = {"lab": "needed only to open the notebooks"}  # the extras that the report includes
@@ -295,7 +295,7 @@ def read_clocks(found: dict[str, tuple[int, int]]) -> None:
     program = torch.export.export(torch.nn.GELU(), (torch.ones(2),))  # Gelu is young: opset 20
 
     def written(opset: int | None) -> Any:
-        exported = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
+        exported: Any = torch.onnx.export(program, opset_version=opset, verbose=False)
         return exported.model_proto
 
     found["default"] = _stamp(written(None))

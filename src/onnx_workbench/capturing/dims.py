@@ -11,7 +11,7 @@ import torch.utils._pytree as pytree
 from torch.export import Dim
 
 from ..errors import InputError
-from ..text import kind_of
+from ..formatting import kind_of
 
 Axes = dict[int, Any]
 """The dynamic dimensions of a tensor: ``{0: "batch"}``, a Dim or one of its hints for a name."""

@@ -19,8 +19,8 @@ from torch.export import Dim, ExportedProgram
 from .. import checks
 from ..calls import door
 from ..errors import CaptureError, InputError
+from ..formatting import html_table, kind_of, plural, shaped, table
 from ..source import Line, told, user_line
-from ..text import html_table, kind_of, plural, shaped, table
 from . import exporter
 from .dims import Axes, demanded, for_torch, name_of, of_shapes, opened, relaxed
 from .guards import Guard, listening

@@ -21,7 +21,7 @@ from ..calls import door
 from ..capturing.exporter import Translations
 from ..capturing.graph import Graph, opened_up
 from ..errors import InputError, TrainingModeWarning
-from ..text import html_table, kind_of, plural, table
+from ..formatting import html_table, kind_of, plural, table
 from ..viewer.origin import without_folders
 from . import bundle, stages
 from .finding import FAULTS, VERDICTS, Finding

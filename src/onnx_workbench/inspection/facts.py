@@ -14,10 +14,10 @@ from torch.export.graph_signature import InputKind, OutputKind
 from ..artifact import Artifact
 from ..capturing import exporter
 from ..capturing.graph import Graph
+from ..formatting import plural, shaped, size
 from ..lines.lineage import trace
 from ..proto import described
 from ..source import Line, method_lines, user_line
-from ..text import plural, shaped, size
 from ..viewer.origin import without_folders
 from .finding import Finding
 

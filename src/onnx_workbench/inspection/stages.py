@@ -19,12 +19,12 @@ from ..capturing import exporter
 from ..capturing.graph import Graph, capture
 from ..divergence import verify
 from ..errors import CaptureError, ExportError, WorkbenchError
+from ..formatting import plural, seconds
 from ..ladder import opsets
 from ..lines.hotspots import profile
 from ..shapes.contract import REFUSED, UNTRIED, misdeclared, probe
 from ..shapes.sizes import BAD, Call
 from ..source import Line, is_users, told, user_line
-from ..text import plural, seconds
 from ..timing.rounds import race
 from . import facts, memory
 from .finding import Finding

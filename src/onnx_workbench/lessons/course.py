@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .. import files
 from ..errors import InputError
-from ..text import table
+from ..formatting import table
 
 LESSONS = {
     "00": "Start here",

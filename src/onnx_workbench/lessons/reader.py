@@ -13,7 +13,7 @@ from torch import nn
 
 from .. import progress
 from ..errors import InputError, WorkbenchError
-from ..text import plural
+from ..formatting import plural
 from .picture import svg
 
 SEED = 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..text import plural
+from ..formatting import plural
 
 SEED = 0
 

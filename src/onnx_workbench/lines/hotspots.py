@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from .. import checks, plots, runtime, text
+from .. import checks, formatting, plots, runtime
 from ..artifact import Artifact
 from ..calls import door
 from ..proto import sites
@@ -226,7 +226,7 @@ class Hotspots:
         return plots.moves(times, self._title(rows), note, ax)
 
     def __repr__(self) -> str:
-        return "\n".join([self._headline(), *self._body(), text.table(self._facts())])
+        return "\n".join([self._headline(), *self._body(), formatting.table(self._facts())])
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(repr(self))}</pre>"
@@ -308,7 +308,7 @@ class Hotspots:
     def _headline(self) -> str:
         return (
             f"{self.lineage.artifact.path.name}: {_time(self.whole)} a run, "
-            f"{_time(self.total)} of it in {text.plural(len(self._kernels), 'kernel')}"
+            f"{_time(self.total)} of it in {formatting.plural(len(self._kernels), 'kernel')}"
         )
 
     def _body(self) -> Iterator[str]:
@@ -319,9 +319,11 @@ class Hotspots:
         lost = [spot for spot in self.spots if spot.line is None]
         if lost:
             rows = [(*self._cells(spot), spot.name) for spot in lost[:_SHOWN]]
-            yield text.table(rows, (*_HEADER, "no line"), right={*range(len(_HEADER))} - {_BY})
+            yield formatting.table(
+                rows, (*_HEADER, "no line"), right={*range(len(_HEADER))} - {_BY}
+            )
         if len(lost) > _SHOWN:
-            yield f"and {text.plural(len(lost) - _SHOWN, 'more node')}: see .spots"
+            yield f"and {formatting.plural(len(lost) - _SHOWN, 'more node')}: see .spots"
 
     def _below(self, spot: Spot) -> list[tuple[tuple[str, ...], str]]:
         """The slowest lines of the library, in the order in which the file runs them."""
@@ -389,8 +391,8 @@ class Hotspots:
 
     def _how(self) -> str:
         return (
-            f"{text.plural(len(self.plain), 'run')} of each, graph optimisation {self.level!r}, "
-            f"{text.plural(self.threads, 'thread')}"
+            f"{formatting.plural(len(self.plain), 'run')} of each, graph optimisation "
+            f"{self.level!r}, {formatting.plural(self.threads, 'thread')}"
         )
 
     def _title(self, rows: Sequence[Spot]) -> str:
@@ -420,7 +422,7 @@ def _pair(spot: Spot) -> dict[str, float]:
 
 def _time(seconds: float) -> str:
     """Always as wide, whatever the digits, so that two runs align alike."""
-    return f"{text.seconds(seconds):>7}"
+    return f"{formatting.seconds(seconds):>7}"
 
 
 def _percent(fraction: float) -> str:

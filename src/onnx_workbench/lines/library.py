@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ..errors import InputError
+from ..formatting import plural
 from ..source import Line, below, is_layer, is_library
-from ..text import plural
 
 MOST = 40
 """Lines of libraries that a repr shows below one line of the user's."""

@@ -16,10 +16,10 @@ import onnx
 from .. import notes
 from ..artifact import Artifact
 from ..errors import InputError
+from ..formatting import kind_of, plural, table
 from ..notes import line_of
 from ..proto import Site, producers, sites
 from ..source import NOTHING_MORE, Line, Sources, below, is_library, lines, method_lines
-from ..text import kind_of, plural, table
 from . import folding
 from .columns import Columns, Link
 from .folding import Folded, Key

@@ -6,8 +6,8 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
+from ..formatting import table
 from ..source import NOTHING_MORE, Line, Sources
-from ..text import table
 
 _GAP = 4
 """Lines without anything in the margin that are still shown between two that have something."""

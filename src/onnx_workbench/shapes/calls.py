@@ -21,7 +21,7 @@ from ..capturing.dims import paths
 from ..capturing.graph import check_module
 from ..capturing.signature import arguments, parameters, rest_of
 from ..errors import InputError
-from ..text import plural, shaped, table
+from ..formatting import plural, shaped, table
 
 _NAMELESS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY)
 

@@ -21,8 +21,8 @@ from ..capturing.exporter import Translations, evaluating
 from ..capturing.graph import Graph, axes_of, capture, opened_up
 from ..capturing.guards import Guard, culprit, listening
 from ..errors import CaptureError, InputError
+from ..formatting import html_table, plural, table
 from ..source import Line
-from ..text import html_table, plural, table
 from .located import Fault, located
 from .sizes import BAD, DIFFERS, FINE, Asked, Subject, Trial, in_file, in_graph, lie, sweep
 from .together import Joint, apart, joint

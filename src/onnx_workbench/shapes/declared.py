@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from ..formatting import shaped
 from ..runtime import Value
-from ..text import shaped
 
 _SIGNS: Mapping[type, Callable[[int, int], int]] = {
     ast.Add: operator.add,

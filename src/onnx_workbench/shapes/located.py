@@ -17,10 +17,10 @@ from ..artifact import Artifact
 from ..capturing.graph import Graph
 from ..divergence import ANY_SIZE, failure, lifted, verify
 from ..errors import RunError, WorkbenchError
+from ..formatting import shaped
 from ..lines.folding import Key, key_of
 from ..lines.lineage import line_of
 from ..source import Line
-from ..text import shaped
 
 _FAKE = (
     "Let the function under torch.library.register_fake return the shape that the operator makes, "

@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .. import plots, text
+from .. import formatting, plots
 from ..calls import Mode
 from ..errors import InputError
-from ..tabled import Tabled
+from ..formatting import ToFrame
 from . import archive, statistics
 from .bench import BLOCK, WARM_CALLS
 from .results import Conditions, Result
@@ -32,7 +32,7 @@ _MODES: dict[Mode, str] = {
 
 
 @dataclass(frozen=True, repr=False)
-class Race(Tabled):
+class Race(ToFrame):
     """What was measured, and under which conditions; the repr is the report.
 
     >>> from onnx_workbench.timing.results import Replicate
@@ -212,7 +212,7 @@ class Race(Tabled):
             asked = f"{at.took:.0f} s where {at.seconds:g} s were asked for"
             head = f"It took {asked}: a race has two replicates or more\n{head}"
         modes = self.modes if len(self.modes) > 1 else ("",)
-        return "\n".join([head, *map(self._table, modes), "", text.table(self.facts())])
+        return "\n".join([head, *map(self._table, modes), "", formatting.table(self.facts())])
 
     @property
     def _ran(self) -> list[Result]:
@@ -246,7 +246,7 @@ class Race(Tabled):
         modes = ("", mode) if mode else ("", *_MODES)
         rows = [self.row(one) for one in self.results if one.started.mode in modes]
         head = f"{_MODES[mode]}\n" if mode else ""
-        return head + text.table(rows, _HEADER, right=range(1, len(_HEADER) - 1))
+        return head + formatting.table(rows, _HEADER, right=range(1, len(_HEADER) - 1))
 
     def row(self, result: Result) -> tuple[str, ...]:
         """One line of the table, in the order of its header."""
@@ -254,7 +254,7 @@ class Race(Tabled):
             return result.name, *"-" * (len(_HEADER) - 2), "did not run"
         spread = [_seconds(result.percentile(percent)) for percent in (50, 90, 99)]
         start = [_seconds(part) for part in result.startup.values()]
-        memory = text.size(result.peak) if result.peak and self.conditions.workers else ""
+        memory = formatting.size(result.peak) if result.peak and self.conditions.workers else ""
         if not self.conditions.workers:
             start[0] = ""
         ratio = self.control if result.control else self.ratio(result.name)
@@ -270,7 +270,7 @@ class Race(Tabled):
         matters, told = f"{100 * at.matters:g} %", [(one.name, one.started) for one in self._ran]
         over = f"rounds, widened by {100 * statistics.ALONE:g} %"
         if at.workers:
-            over = f"{text.plural(self.replicates, 'replicate')} of fresh processes"
+            over = f"{formatting.plural(self.replicates, 'replicate')} of fresh processes"
         agrees = "as it must be" if self.trusted else "UNTRUSTED: it differs from itself"
         control = self.control and times(self.control.value)
         said: dict[str, Iterable[str]] = {
@@ -297,7 +297,7 @@ class Race(Tabled):
             ),
             "rounds": [self._rounds()],
             "stopped": [at.stopped],
-            "machine": [", ".join([text.plural(at.cores, "core"), *at.environment.values()])],
+            "machine": [", ".join([formatting.plural(at.cores, "core"), *at.environment.values()])],
             "doubt": self._doubts(),
         }
         return [
@@ -314,7 +314,7 @@ class Race(Tabled):
             where = f"{self.replicates} processes each"
         missing = ", ".join(one.name for one in self.results if one.error)
         return (
-            f"{text.plural(at.threads, 'thread')}, {where}{', contended' * at.contended}"
+            f"{formatting.plural(at.threads, 'thread')}, {where}{', contended' * at.contended}"
             f"{', untrusted' * (not self.trusted)}{', interrupted' * at.interrupted}"
             f"{f'; did not run: {missing}' if missing else ''}"
         )
@@ -330,8 +330,8 @@ class Race(Tabled):
     def _first_answers(self) -> str:
         told = ((sum(one.startup.values()), one) for one in self._ran)
         parts = (
-            f"{one.name} after {text.seconds(ready)}"
-            f"{f' and with {text.size(one.peak)}' if one.peak else ''}"
+            f"{one.name} after {formatting.seconds(ready)}"
+            f"{f' and with {formatting.size(one.peak)}' if one.peak else ''}"
             for ready, one in sorted(told, key=lambda pair: pair[0])
         )
         return f"first answer: {'; '.join(parts)}"
@@ -358,9 +358,9 @@ class Race(Tabled):
         if self.conditions.workers:
             where = f"{self.replicates} replicates" + ", on one core" * self.conditions.one_core
         return (
-            f"{text.plural(min(counts, default=0), 'round')} of blocks of about {1e3 * BLOCK:.0f} "
-            f"ms in each of {where}, in fresh random order (seed {self.conditions.seed}), after "
-            f"{WARM_CALLS} calls or fewer to warm up"
+            f"{formatting.plural(min(counts, default=0), 'round')} of blocks of about "
+            f"{1e3 * BLOCK:.0f} ms in each of {where}, in fresh random order "
+            f"(seed {self.conditions.seed}), after {WARM_CALLS} calls or fewer to warm up"
         )
 
     def _doubts(self) -> Iterator[str]:
@@ -371,7 +371,7 @@ class Race(Tabled):
                 yield "pools of threads in one process disturb each other"
         if at.contended:
             busy = f", of which others kept {at.load:.1f} busy" if at.load else ""
-            cores = text.plural(at.cores, "core")
+            cores = formatting.plural(at.cores, "core")
             yield f"contended: {at.threads} threads on {cores}{busy}: no verdict"
 
     def _where(self) -> dict[str, Any]:
@@ -430,4 +430,4 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> list[str]:
 
 def _seconds(value: float) -> str:
     """Always as wide, whatever the digits, so that two runs align alike."""
-    return f"{text.seconds(value):>7}"
+    return f"{formatting.seconds(value):>7}"

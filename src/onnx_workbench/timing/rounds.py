@@ -32,8 +32,8 @@ import torch
 from .. import checks, progress
 from ..calls import door
 from ..errors import InputError, TrainingModeWarning
+from ..formatting import kind_of
 from ..source import depth_of_caller
-from ..text import kind_of
 from .bench import LAP_SECONDS, Bench, Started
 from .report import Race, reason
 from .results import Conditions, Replicate, Result

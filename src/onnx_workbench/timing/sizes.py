@@ -11,9 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import checks, plots, text
+from .. import checks, formatting, plots
 from ..errors import InputError
-from ..tabled import Tabled
+from ..formatting import ToFrame
 from . import archive, statistics
 from .report import Race
 from .results import Result
@@ -29,7 +29,7 @@ _HEADER = ("p50", "p99", "a second", "gain", "ratio", "interval", "verdict")
 
 
 @dataclass(frozen=True, repr=False)
-class Sweep(Tabled):
+class Sweep(ToFrame):
     """A race for each size; the repr is the report.
 
     Args:
@@ -148,10 +148,10 @@ class Sweep(Tabled):
     def __repr__(self) -> str:
         header = ("target", self.over, *_HEADER)
         rows = [self._row(name, size) for name in self.names for size in self.races]
-        table = text.table(rows, header, right=range(1, len(header) - 1))
+        table = formatting.table(rows, header, right=range(1, len(header) - 1))
         state = ", interrupted: what was measured until then" * self.interrupted
         head = f"Sweep over {self.over} against {self.names[0]}{state}"
-        return f"{head}\n{table}\n\n{text.table(self._facts())}"
+        return f"{head}\n{table}\n\n{formatting.table(self._facts())}"
 
     def _results(self, name: str) -> dict[int, Result]:
         """What this target ran, by size."""
@@ -171,7 +171,9 @@ class Sweep(Tabled):
     def _compared(self, name: str) -> str:
         met = [f"{_short(ratio)} at {self.over} {size}" for size, ratio in self._ratios(name)]
         place = self.crossovers.get(name)
-        change = f"; they change places at about {self.over} {text.about(place)}" if place else ""
+        change = (
+            f"; they change places at about {self.over} {formatting.about(place)}" if place else ""
+        )
         ends = ", ".join(met[:1] + met[1:][-1:])
         return f"{name} against {self.names[0]}: {ends}{change}" if met else ""
 
@@ -199,7 +201,9 @@ class Sweep(Tabled):
         yield "a second", self._unit()
         yield "gain", f"a second / that at {self.over} {first}, from one race to another"
         if self.over != THREADS:
-            places = [f"{name} at about {text.about(at)}" for name, at in self.crossovers.items()]
+            places = [
+                f"{name} at about {formatting.about(at)}" for name, at in self.crossovers.items()
+            ]
             yield "places", ", ".join(places) or f"none surely changed from {first} to {most}"
         apart = ", ".join(str(size) for size, race in self.races.items() if not race.trusted)
         yield "control", f"UNTRUSTED at {apart}" if apart else "agrees at every size, as it must"

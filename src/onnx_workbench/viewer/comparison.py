@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import files
-from ..text import plural, table
+from ..formatting import plural, table
 from . import saved
 from .drawing import beside
 from .frontend_widget import shared

@@ -12,8 +12,8 @@ from typing import Literal
 import onnx
 from onnx import numpy_helper
 
+from ..formatting import plural
 from ..proto import bodies, captured, dims_of
-from ..text import plural
 from .layout import layers
 from .origin import key
 from .summary import plain

@@ -18,9 +18,9 @@ import onnx
 from onnx import helper
 
 from .. import notes
+from ..formatting import plural
 from ..proto import captured
 from ..reader import DEEPEST
-from ..text import plural
 from .layout import layers
 from .model import LARGEST_TENSOR, stub
 

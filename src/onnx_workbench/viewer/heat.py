@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
-from .. import text
+from .. import formatting
 
 STEPS = 32
 
@@ -101,9 +101,9 @@ class Heat:
 
     def _text(self, value: float) -> str:
         if self.unit == "s":
-            return text.seconds(value)
+            return formatting.seconds(value)
         if self.unit == "B":
-            return text.size(round(value))
+            return formatting.size(round(value))
         return f"{value:.4g} {self.unit}".rstrip()
 
 
@@ -124,8 +124,8 @@ class Contrast:
     @property
     def swatches(self) -> tuple[tuple[str, str], ...]:
         """The legend: colours and what they mean."""
-        mine = f"{text.plural(len(self.only), 'node')} only in {self.name}"
-        return (self.hue, mine), (COLD, f"{text.plural(self.both, 'node')} in both")
+        mine = f"{formatting.plural(len(self.only), 'node')} only in {self.name}"
+        return (self.hue, mine), (COLD, f"{formatting.plural(self.both, 'node')} in both")
 
     def hottest(self, nodes: Iterable[str]) -> str:
         """The first that only this graph has, "" where both have all."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import onnx
 
-from .. import text
+from .. import formatting
 from ..proto import dims_of, dtype_name, weight_bytes, weights
 from .model import Model
 
@@ -37,7 +37,7 @@ def summary(model: Model) -> str:
     rows += [("nodes", _nodes(graph.node)), ("initializers", _weights(graph))]
     rows += [("external data", plain(name)) for name in model.external]
     rows += [("metadata", model.cut)] if model.cut else []
-    return text.table(rows)
+    return formatting.table(rows)
 
 
 def plain(name: str, longest: int = 60) -> str:
@@ -62,7 +62,7 @@ def _versions(model: onnx.ModelProto) -> str:
 def _ends(noun: str, values: Iterable[onnx.ValueInfoProto]) -> list[tuple[str, str]]:
     values = list(values)
     cells = [(plain(value.name), _kind(value)) for value in values[:_MOST]]
-    lines = text.table(cells).splitlines() if cells else ["none"]
+    lines = formatting.table(cells).splitlines() if cells else ["none"]
     if len(values) > _MOST:
         lines.append(f"and {len(values) - _MOST} more")
     return [(noun if not index else "", line) for index, line in enumerate(lines)]
@@ -76,7 +76,7 @@ def _kind(value: onnx.ValueInfoProto) -> str:
     return (
         f"{dtype} of any shape"
         if dims is None
-        else text.shaped(dtype, [plain(str(dim), 24) for dim in dims])
+        else formatting.shaped(dtype, [plain(str(dim), 24) for dim in dims])
     )
 
 
@@ -85,7 +85,7 @@ def _nodes(nodes: Iterable[onnx.NodeProto]) -> str:
     common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     shown = [f"{count:,} {op}" if count > 1 else op for op, count in common[:_MOST]]
     if len(common) > _MOST:
-        shown.append(f"{text.plural(len(common) - _MOST, 'more kind')}")
+        shown.append(f"{formatting.plural(len(common) - _MOST, 'more kind')}")
     return f"{counts.total():,}: {', '.join(shown)}" if shown else "none"
 
 
@@ -93,5 +93,5 @@ def _weights(graph: onnx.GraphProto) -> str:
     counts = [math.prod(dims) for _, dims, _ in weights(graph)]
     if not counts:
         return "none"
-    size = text.size(weight_bytes(graph))
+    size = formatting.size(weight_bytes(graph))
     return f"{len(counts):,}, together {sum(counts):,} numbers, {size}"

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ... import artifact
+from ...formatting import plural
 from ...lines import hotspots
 from ...lines.hotspots import Spot
 from ...source import Line
-from ...text import plural
 from ...timing.statistics import quartiles_of
 from ..task import Exercise
 from ..transformer import encoder

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ...text import table
+from ...formatting import table
 from ..task import Exercise
 from . import simulated
 from .simulated import TRUTH, Machine

@@ -1,6 +1,6 @@
 import pytest
 
-from onnx_workbench import text
+from onnx_workbench import formatting
 
 
 @pytest.mark.parametrize(
@@ -14,27 +14,27 @@ from onnx_workbench import text
     ],
 )
 def test_a_duration_has_three_digits_and_the_unit_that_fits(value, words):
-    assert text.seconds(value) == words
+    assert formatting.seconds(value) == words
 
 
 @pytest.mark.parametrize(
     ("value", "words"), [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (2_147_483_648, "2.15 GB")]
 )
 def test_a_size_has_three_digits_and_a_decimal_unit(value, words):
-    assert text.size(value) == words
+    assert formatting.size(value) == words
 
 
 def test_a_table_without_rows_is_its_header():
-    assert text.table([], ("op", "count")) == "op  count\n--  -----"
+    assert formatting.table([], ("op", "count")) == "op  count\n--  -----"
 
 
 def test_a_row_of_another_length_is_no_table():
     with pytest.raises(ValueError, match="shorter"):
-        text.table([("a", "b"), ("a",)])
+        formatting.table([("a", "b"), ("a",)])
 
 
 def test_markup_in_a_cell_or_header_stays_text():
-    html = text.html_table([("<script>", "&")], ("<b>", ""))
+    html = formatting.html_table([("<script>", "&")], ("<b>", ""))
     assert "<script>" not in html
     assert "<b>" not in html
     assert "&lt;script&gt;" in html

@@ -1,9 +1,10 @@
-"""Rows and numbers as text that a person reads: the repr of every result ends here."""
+"""Aligned tables, sizes and durations: the repr of every result ends here."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import Any
 
 _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
 _BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
@@ -109,6 +110,28 @@ def html_table(
 
     head = line("th", header) if header else ""
     return f"<table>{head}{''.join(line('td', row) for row in rows)}</table>"
+
+
+class ToFrame:
+    """Mixin for a result whose ``records()`` are flat dicts.
+
+    >>> class Found(ToFrame):
+    ...     def records(self):
+    ...         return [{"name": "a", "seconds": 1.0}]
+    >>> len(Found().to_frame())
+    1
+    """
+
+    def records(self) -> list[dict[str, Any]]:
+        raise NotImplementedError
+
+    def to_frame(self) -> Any:
+        """The records as a ``pandas.DataFrame``, or as they are where pandas is not installed."""
+        try:
+            import pandas
+        except ModuleNotFoundError:
+            return self.records()
+        return pandas.DataFrame(self.records())
 
 
 def _scaled(value: float, units: Sequence[tuple[float, str]], zero: str) -> str:
