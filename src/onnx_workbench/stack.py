@@ -61,7 +61,7 @@ def check() -> Stack:
     """Look up every package of the stack, try to import it, and read the three clocks of ONNX.
 
     Each import runs in its own process, so a crash does not stop the check. The clocks are read
-    from small models that are exported, checked and loaded. Takes about 15 seconds.
+    from small models that are exported, checked and loaded. Takes about 10 seconds.
 
     Raises:
         importlib.metadata.PackageNotFoundError: the requirements are unknown, because this package
