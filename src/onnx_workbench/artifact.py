@@ -213,7 +213,9 @@ def load(
         raise InputError(f"`timeout` is {timeout!r}, and it takes a number of seconds above 0.")
     artifact = Artifact(file, provider, isolated=isolated, timeout=min(timeout, MOST_SECONDS))
     runtime.check_weights(file, artifact.proto)
-    return replace(artifact, stamp=Stamp.of(artifact.files))
+    stamped = replace(artifact, stamp=Stamp.of(artifact.files))
+    stamped.__dict__["_read"] = artifact._read  # which is not read twice
+    return stamped
 
 
 @dataclass(frozen=True, repr=False, eq=False)

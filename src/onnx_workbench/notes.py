@@ -42,6 +42,7 @@ class Notes:
         return line_of(self.trace)
 
 
+_SILENT = Notes()
 STACK = "pkg.torch.onnx.stack_trace"
 
 
@@ -69,6 +70,8 @@ def read(node: onnx.NodeProto, values: Mapping[str, onnx.ValueInfoProto] | None 
             name for output in node.output for name in (output, output.removesuffix("_quantized"))
         )
         told = next((values[name] for name in names if name in values), node)
+    if not told.metadata_props:
+        return _SILENT
     said = {p.key.removeprefix(_PREFIX): p.value for p in told.metadata_props}
     fx = said.get("fx_node", "")
     modules, classes = _scopes(said.get("name_scopes", ""), said.get("class_hierarchy", ""))

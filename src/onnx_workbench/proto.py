@@ -33,8 +33,8 @@ class Site:
     function: str = ""
 
     @property
-    def bodies(self) -> tuple[onnx.GraphProto, ...]:
-        return tuple(bodies(self.node))
+    def bodies(self) -> Sequence[onnx.GraphProto]:
+        return bodies(self.node)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -192,12 +192,14 @@ def nested(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
             yield from nested(body.node)
 
 
-def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+def bodies(node: onnx.NodeProto) -> Sequence[onnx.GraphProto]:
     """The graphs that a control-flow node holds."""
+    found: list[onnx.GraphProto] = []
     for attribute in node.attribute:
         if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
+            found.append(attribute.g)
+        found += attribute.graphs
+    return found
 
 
 def captured(node: onnx.NodeProto) -> list[str]:

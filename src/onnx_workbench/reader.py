@@ -22,6 +22,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from . import wire
 from .errors import LoadError
 from .proto import MAIN, Site, nested, sites, tensors_of
+from .source import LONGEST_TEXT, MOST_FRAMES
 
 STEP_OVER_ABOVE = 16 * 1024 * 1024
 """Bytes of a file above which its weights are stepped over where nobody asked for them."""
@@ -32,8 +33,8 @@ LONGEST_NAME = 4096
 LONGEST_NOTE = 16 * 1024
 """Letters of one metadata entry of a node. A longer one keeps its head and its tail."""
 
-DEEPEST, MOST_FRAMES = 64, 200
-"""Modules in each other and frames of one entry that are read."""
+DEEPEST = 64
+"""Modules in each other that are read."""
 
 MOST_NUMBERS = 2**48
 """Numbers in one tensor."""
@@ -113,8 +114,12 @@ It expected a whole .onnx file.
     found = sites(model)
     for wrong in _wrong(model, found):
         raise _refused(said, f"which {wrong}")
-    cut = sum(_shorten(site.node) for site in found)
-    limits = f"{LONGEST_NOTE:,} characters, {MOST_FRAMES} frames or {DEEPEST} modules"
+    values = (*model.graph.value_info, *model.graph.output)  # a quantizer keeps notes in them
+    cut = sum(_shorten(part) for part in (*(site.node for site in found), *values))
+    limits = (
+        f"{LONGEST_NOTE:,} characters, {LONGEST_TEXT:,} in a line of source, {MOST_FRAMES} frames "
+        f"or {DEEPEST} modules"
+    )
     words = f"{cut:,} of its metadata entries cut: more than {limits}"
     return Checked(model, words if cut else "")
 
@@ -229,24 +234,25 @@ def _wrong_functions(model: onnx.ModelProto) -> Iterator[str]:
         yield f"has functions that become more than {MOST_NODES:,} nodes where they are inlined"
 
 
-def _shorten(node: onnx.NodeProto) -> int:
+def _shorten(part: onnx.NodeProto | onnx.ValueInfoProto) -> int:
     """How many entries are not read to the end."""
-    many = sum(
-        note.value.count('File "') > MOST_FRAMES or _depth(note) > DEEPEST
-        for note in node.metadata_props
-        if len(note.value) <= LONGEST_NOTE
-    )
-    long = [note for note in node.metadata_props if len(note.value) > LONGEST_NOTE]
-    for note in long:
-        half, text = LONGEST_NOTE // 2, note.value
-        note.value = (
-            f"{text[:half]}\n... {len(text) - 2 * half:,} characters cut ...\n{text[-half:]}"
-        )
-    return len(long) + many
+    count = 0
+    for note in part.metadata_props:
+        text, half = note.value, LONGEST_NOTE // 2
+        if len(text) > LONGEST_NOTE:
+            left = f"\n... {len(text) - 2 * half:,} characters cut ...\n"
+            note.value = f"{text[:half]}{left}{text[-half:]}"
+            count += 1
+        else:
+            count += _read_in_part(note)
+    return count
 
 
-def _depth(note: onnx.StringStringEntryProto) -> int:
-    return note.value.count("', '") if note.key.endswith("name_scopes") else 0
+def _read_in_part(note: onnx.StringStringEntryProto) -> bool:
+    if note.key.endswith("name_scopes"):
+        return note.value.count("', '") > DEEPEST
+    frames = note.value.count('File "')
+    return frames > MOST_FRAMES or (frames and max(map(len, note.value.split("\n"))) > LONGEST_TEXT)
 
 
 @lru_cache(maxsize=1)

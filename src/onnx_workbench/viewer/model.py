@@ -7,6 +7,7 @@ import gzip
 import os
 import pickle
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -17,7 +18,7 @@ from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_t
 
 from .. import reader, wire
 from ..errors import InputError, LoadError
-from ..proto import tensors_of, walk
+from ..proto import Site, sites, tensors_of
 from ..reader import Checked
 from ..source import NOTHING_MORE, Sources
 from .origin import Origin, key, origins, scrub
@@ -129,17 +130,18 @@ def _read(source: Any, door: str, weights: bool) -> Model:
 
 def _model(read: Checked, name: str, limit: _Limit, folder: Path | None = None) -> Model:
     """Of a graph that is ours to change; external data is fetched from ``folder``."""
-    light = read.model
+    light, found = read.model, sites(read.model)
     files = {
         PurePath(entry.value).name
-        for tensor in tensors_of(light)
+        for tensor in tensors_of(light, found)
         for entry in tensor.external_data
         if entry.key == "location" and entry.value != wire.NOT_SENT
     }
     if folder:
         _fetch(light, folder, limit.all)
-    _lighten(light, limit)
-    told = compressed(pickle.dumps(origins(light)))
+    _lighten(light, limit, found)
+    told = compressed(pickle.dumps(origins(light, found)))
+    del found  # for what follows does not need it, and takes memory too
     scrub(light)
     return Model(name, packed(light), told, tuple(sorted(files)), read.cut)
 
@@ -183,7 +185,7 @@ def _fetch(model: onnx.ModelProto, folder: Path, left: int) -> None:
         left -= tensor.ByteSize()
 
 
-def _lighten(model: onnx.ModelProto, limit: _Limit) -> None:
+def _lighten(model: onnx.ModelProto, limit: _Limit, found: Sequence[Site]) -> None:
     """Makes stubs of large tensors: they keep name, type and shape. Gives each node its name."""
     left = limit.all
     for tensor in model.graph.initializer:
@@ -193,10 +195,10 @@ def _lighten(model: onnx.ModelProto, limit: _Limit) -> None:
         left -= size if kept else 0
         if not kept:
             tensor.CopyFrom(stub(tensor))
-    for tensor in tensors_of(model):
+    for tensor in tensors_of(model, found):
         if tensor.ByteSize() > limit.each:
             tensor.CopyFrom(stub(tensor))
-    for site in walk(model):
+    for site in found:
         if not site.function and site.name != key(site.node):
             site.node.name = site.name  # where another node goes by that already
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 
 from .. import notes
-from ..proto import described, walk
+from ..proto import Site, described
 from ..source import Line, Sources
 
 LONGEST_FUNCTION = 400
@@ -30,8 +30,7 @@ _PATH = re.compile(
 stands inside or beside another, so that the time is linear in the text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):  # pickled and unpickled at each view, which a dataclass is slow at
     """Of one ONNX node; ``fx``, ``target`` and ``module`` are empty where the file is silent."""
 
     node: str
@@ -62,12 +61,13 @@ def key(node: onnx.NodeProto) -> str:
     return node.name or next(iter(node.output), "")
 
 
-def origins(model: onnx.ModelProto) -> dict[str, Origin]:
-    """Of every node, also inside the bodies of If, Loop and Scan, by :func:`key`."""
+def origins(model: onnx.ModelProto, found: Iterable[Site]) -> dict[str, Origin]:
+    """Of every node of a model, also inside the bodies of If, Loop and Scan, by :func:`key`.
+    ``found`` are its sites."""
     same: dict[str, str] = {}  # what many nodes say is kept once
     once = same.setdefault
     made, values = {}, notes.of_values(model)
-    for site in walk(model):
+    for site in found:
         if not site.function:
             said, op = notes.read(site.node, values), site.node.op_type
             outputs = tuple(once(name, name) for name in site.outputs)
