@@ -108,13 +108,80 @@ def test_weights_beside_the_file_are_there_when_the_node_is_looked_for(tmp_path)
         ow.load(path, isolated=True)(torch.tensor([0]))
 
 
-def test_a_run_that_does_not_end_is_ended(endless):
-    artifact = ow.load(endless, isolated=True, timeout=8)
-    with pytest.raises(RunError, match="8 s"):
+LOOP = (
+    "Loop(n, go, {}) <body = b (int64 i, bool c, float[2] s) => (bool k, float[2] t) "
+    "{{ k = Identity(c)  t = Neg(s) }}>"
+)
+ENDLESS = "<int64 n = {4611686018427387904}, bool go = {1}"
+
+
+def test_a_run_that_does_not_end_is_ended_and_its_node_is_named(tmp_path):
+    path = saved(
+        tmp_path / "loop.onnx",
+        f"g (float[2] x) => (float[2] y) {ENDLESS}> {{ [one] a = Abs(x)  [two] b = Neg(a) "
+        f"[endless] l = {LOOP.format('b')} [four] c = Neg(l)  [five] y = Abs(c) }}",
+    )
+    artifact = ow.load(path, isolated=True, timeout=2)
+    with pytest.raises(RunError, match=r"2 s.*'endless' \(Loop\)") as caught:
         artifact(X)
+    assert caught.value.line.place == "net.py:7"
     report = ow.audit(artifact, X)
     first = next(f for f in report.findings if f.stage == "model")
-    assert (first.verdict, "8 s" in first.sentence) == ("broken", True)
+    assert (first.verdict, first.line.place) == ("broken", "net.py:7")
+    assert "'endless'" in first.sentence
+
+
+def test_a_load_that_does_not_end_names_its_node(tmp_path):
+    """All is constant, so that it is computed where the session is made."""
+    path = saved(
+        tmp_path / "fold.onnx",
+        f"g (float[2] x) => (float[2] y) {ENDLESS}, float[2] w = {{1, 2}}> "
+        f"{{ [first] a = Abs(w)  [folded] l = {LOOP.format('a')} [last] y = Add(l, x) }}",
+    )
+    with pytest.raises((LoadError, RunError), match=r"'folded' \(Loop\)"):
+        ow.load(path, isolated=True, timeout=2)(X)
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_the_node_of_a_large_file_is_named_and_its_weights_are_not_sent(outside, tmp_path):
+    text = (
+        "g (float[N, 4] x, int64[1] i) => (float[N, 2300] y, int64[1] z) { [big] y = MatMul(x, w) "
+        "[low] a = Mul(i, m)  [least] z = Div(a, o) }"
+    )
+    model = parser.parse_model(HEAD + text)
+    weights = {
+        "w": np.ones((4, 2300), np.float32),
+        "rest": np.ones(4_500_000, np.float32),
+        "m": np.array([LEAST]),
+        "o": np.array([-1]),
+    }
+    for name, value in weights.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    options = {"save_as_external_data": True, "location": "w.data"} if outside else {}
+    onnx.save(model, tmp_path / "m.onnx", **options)
+    artifact = ow.load(tmp_path / "m.onnx", isolated=True)
+    assert len(artifact.proto.SerializeToString()) < 100_000
+    with pytest.raises(RunError, match=r"SIG.*'least' \(Div\)"):
+        artifact(torch.ones(2, 4), torch.tensor([1]))
+
+
+def test_what_would_run_an_isolated_file_here_is_refused(fatal):
+    artifact = ow.load(fatal, isolated=True)
+    with pytest.raises(InputError, match=r"run\.onnx.*isolated"):
+        artifact.session  # noqa: B018
+    with pytest.raises(InputError, match="graph"):
+        ow.verify(artifact, artifact, CALL, values=True)
+    with pytest.raises(RunError, match="'quotient'"):
+        ow.verify(torch.div, artifact, CALL)
+    with pytest.raises(RunError, match="'quotient'"):
+        ow.profile(artifact, CALL, seconds=0.1)
+
+
+def test_the_seconds_of_a_profile_are_no_timeout(tmp_path):
+    path = saved(tmp_path / "m.onnx", "g (float[N] x) => (float[N] y) { [relu] y = Relu(x) }")
+    artifact = ow.load(path, isolated=True, timeout=2)
+    big = torch.ones(4_000_000)
+    assert ow.profile(artifact, big, seconds=2.5).recording.kernels
 
 
 def test_audit_and_probe_of_a_file_outlive_it(deadly, fatal):

@@ -189,7 +189,8 @@ def load(
         isolated: run it in a process of its own, as :func:`~onnx_workbench.audit` and
             :func:`~onnx_workbench.probe` do. ONNX Runtime dies on some files: then the call raises
             an error that names the node, and this process goes on.
-        timeout: seconds after which such a process is ended.
+        timeout: seconds after which such a process is ended. To find the node that takes them, it
+            then runs parts of the model for up to a minute.
 
     Raises:
         InputError: there is no such file, or no such provider.
@@ -293,7 +294,17 @@ class Artifact:
 
     @cached_property
     def session(self) -> onnxruntime.InferenceSession:
-        """The InferenceSession that calls run in, with ONNX Runtime's own defaults."""
+        """The InferenceSession that calls run in, with ONNX Runtime's own defaults.
+
+        Raises:
+            InputError: the file is ``isolated``: its session is not in this process.
+            LoadError: ONNX Runtime refuses the file, or it has changed.
+        """
+        if self.isolated:
+            raise InputError(
+                f"{self.path.name} is run in a process of its own, and so it has no session here. "
+                "Call the Artifact itself, or load() a file that you trust without isolated=True."
+            )
         return runtime.open_session(self.unchanged, self.provider)
 
     @cached_property

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,11 +34,9 @@ TIMEOUT = 60.0
 _SESSIONS = 4
 """That the worker keeps."""
 
-_TRIAL = 5.0
-"""Seconds that a part of a model may take, where the node that kills the worker is looked for."""
-
-_LARGEST = 200_000_000
-"""Bytes of a model above which that node is not looked for: each part of it is sent."""
+_TRIAL, _SEARCH = (1.0, 5.0), 60.0
+"""Where the node is looked for that ends the worker: seconds that a part of the model may take, at
+least and at most, and that the search may."""
 
 _EXTERNAL = "session.model_external_initializers_file_folder_path"
 
@@ -95,24 +94,26 @@ class File:
         try:
             yield
         except Ended as error:
-            name = self.path.name
+            name, site = self.path.name, _culprit(self, model, feeds, error)
+            node = f"the node {site.name!r} ({site.node.op_type})" if site else ""
             if error.late:
-                raise kind(
+                said = (
                     f"{name} did not answer within {self.timeout:g} s while ONNX Runtime was "
-                    f"{doing} it, and its process was ended.",
-                    "if the model takes that long, pass load() a longer `timeout`; else look for "
-                    "a loop without end.",
-                ) from error
-            site = _culprit(self, model, feeds)
-            at = f", at the node {site.name!r} ({site.node.op_type})" if site else ""
-            raise kind(
-                f"ONNX Runtime was {error} while {doing} {name}{at}. It was in a process of its "
-                "own, and this one goes on.",
-                "mend that node or its inputs, or try another version of onnxruntime."
-                if site
-                else "try another version of onnxruntime, and report it there with the file.",
-                notes.read(site.node).line if site else None,
-            ) from error
+                    f"{doing} it, and its process was ended."
+                )
+                said += f" Without {node} and those after it, it answers." if node else ""
+                hint = "if the model takes that long, pass load() a longer `timeout`; else look "
+                hint += "for a loop without end" + (" there." if node else ".")
+            else:
+                said = f"ONNX Runtime was {error} while {doing} {name}"
+                said += f", at {node}." if node else "."
+                said += " It was in a process of its own, and this one goes on."
+                hint = (
+                    "mend that node or its inputs, or try another version of onnxruntime."
+                    if node
+                    else "try another version of onnxruntime, and report it there with the file."
+                )
+            raise kind(said, hint, notes.read(site.node).line if site else None) from error
 
 
 class Ended(Exception):
@@ -144,10 +145,10 @@ def ask(function: Callable[..., Any], *rest: Any, timeout: float) -> Any:
 
         timer = threading.Timer(timeout, end)
         timer.daemon = True
-        timer.start()
         try:
             if fresh:
-                worker.call(_limit)
+                worker.call(_start)
+            timer.start()
             answer = worker.call(function, *rest)
         except WorkerError as error:
             worker.close()
@@ -178,38 +179,39 @@ _ONE_AT_A_TIME = threading.RLock()
 
 
 def _culprit(
-    file: File, model: onnx.ModelProto, feeds: Mapping[str, np.ndarray] | None
+    file: File, model: onnx.ModelProto, feeds: Mapping[str, np.ndarray] | None, end: Ended
 ) -> Site | None:
-    """The node of the main graph with which the model begins to kill the worker."""
-    if model.ByteSize() > _LARGEST:
-        return None
+    """The node of the main graph with which the model begins to end the worker in this way; None
+    where it is not found in time."""
     outer = [site for site in sites(model) if not site.inside]
     folder = str(file.path.resolve().parent)
+    least, most = _TRIAL
+    limit, until = min(max(file.timeout, least), most), monotonic() + _SEARCH
 
-    def kills(count: int) -> bool:
-        part = _beginning(model, count)
+    def ends(count: int) -> bool:
         try:
-            ask(_trial, part, folder, file.provider, feeds, timeout=min(file.timeout, _TRIAL))
+            part = _beginning(model, count)
+            ask(_trial, part, folder, file.provider, feeds, timeout=limit)
         except Ended as error:
-            return error.died and not error.late
+            return error.late if end.late else error.died and not error.late
         except Exception:
             return False
         return False
 
-    if not kills(len(outer)):
+    if not ends(len(outer)):
         return None
     sound, deadly = 0, len(outer)
-    while deadly - sound > 1:
+    while deadly - sound > 1 and monotonic() < until:
         middle = (sound + deadly) // 2
-        if kills(middle):
+        if ends(middle):
             deadly = middle
         else:
             sound = middle
-    return outer[deadly - 1]
+    return outer[deadly - 1] if deadly - sound == 1 else None
 
 
 def _beginning(model: onnx.ModelProto, count: int) -> bytes:
-    """The first nodes of a model; what no node of them reads is an output."""
+    """The first nodes of a model with their weights; what no node of them reads is an output."""
     part = onnx.ModelProto()
     part.CopyFrom(model)
     graph = part.graph
@@ -217,16 +219,20 @@ def _beginning(model: onnx.ModelProto, count: int) -> bytes:
     read = {name for site in sites(part) for name in site.inputs}
     made = [name for node in graph.node for name in node.output if name and name not in read]
     known = {value.name: value for value in model.graph.output}
-    del graph.output[:]
+    del graph.output[:], graph.initializer[:]
     graph.output.extend(known.get(name) or onnx.ValueInfoProto(name=name) for name in made)
+    graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in read)
     return part.SerializeToString()
 
 
 # What runs in the worker
 
 
-def _limit() -> None:
-    """A file that asks for more memory than there is gets an error, and takes no other down."""
+def _start() -> None:
+    """What takes long is imported before a file's time runs. A file that asks for more memory than
+    there is gets an error, and takes no other down."""
+    import onnxruntime  # noqa: F401
+
     with suppress(ImportError, OSError, ValueError):  # Windows, or a limit that is lower already
         import resource
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from html import escape
+from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any
 
 from .. import checks, formatting, plots, runtime
@@ -87,10 +88,11 @@ def profile(
     watch = Stopwatch(artifact.graph) if artifact.graph else None
     lap = partial(watch.lap, args, kwargs) if watch else None
     rest, path = (level, threads, seconds), artifact.unchanged
+    file = replace(artifact.file, timeout=min(artifact.timeout + seconds, TIMEOUT_MAX))
     with thread_budget(threads):
         recording, plain, alone = runtime.run(
             lambda: (
-                artifact.file.call(recorded, artifact.proto, feeds, *rest)
+                file.call(recorded, artifact.proto, feeds, *rest)
                 if artifact.isolated
                 else recorded(path, artifact.proto, artifact.provider, feeds, *rest, lap)
             ),
