@@ -2,6 +2,7 @@
 
 import enum
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import onnxruntime
 import pytest
@@ -11,6 +12,7 @@ from torch.export import Dim
 
 import onnx_workbench as ow
 from onnx_workbench.capturing import exporter
+from onnx_workbench.capturing.reasons import why
 from onnx_workbench.errors import CaptureError, ExportError, refused_by_machine
 
 X = torch.arange(12.0).reshape(3, 4) / 12
@@ -386,3 +388,32 @@ def test_an_argument_that_only_the_translation_needs_is_named_with_a_repair():
     assert "'dim'" in caught.value.message
     assert "dim" in caught.value.hint
     assert caught.value.line.text == "return x.amax()  # of all"
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_threads_export_one_after_the_other(dynamo, tmp_path):
+    x = torch.ones(2, 4)
+    models = [nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, n)).eval() for n in (1, 2, 3)]
+
+    def made(model):
+        return ow.export(model, x, tmp_path / f"{id(model)}.onnx", dynamo=dynamo)
+
+    with ThreadPoolExecutor(len(models)) as pool:
+        for model, onnx in zip(models, pool.map(made, models), strict=True):
+            assert ow.verify(model, onnx, x)
+
+
+def test_an_export_of_torch_in_another_thread_is_said():
+    known = why(AssertionError("GLOBALS.in_onnx_export must be True"))
+    assert known
+    assert "thread" in known[0]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_data_parallel_model_is_told_to_hand_over_its_module(tmp_path):
+    model = nn.DataParallel(nn.Linear(4, 2)).eval()
+    with pytest.raises(ExportError) as caught:
+        ow.export(model, torch.ones(2, 4), tmp_path / "m.onnx", dynamo=False)
+    assert "model.module" in caught.value.hint
+    assert list(tmp_path.iterdir()) == []

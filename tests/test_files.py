@@ -1,6 +1,11 @@
 """One atomic write for everything: no link is followed, nothing half-written is left."""
 
+import errno
 import os
+import signal
+import subprocess
+import sys
+import tempfile
 
 import pytest
 import torch
@@ -10,7 +15,7 @@ from torch import nn
 import onnx_workbench as ow
 from onnx_workbench import files
 from onnx_workbench.__main__ import main
-from onnx_workbench.errors import InputError
+from onnx_workbench.errors import ExportError, InputError
 from onnx_workbench.timing.report import Race
 from onnx_workbench.timing.results import Result
 
@@ -44,6 +49,61 @@ def names(folder):
 
 
 DOORS = ("report", "view", "views", "race", "bundle")
+
+
+@pytest.mark.parametrize("door", [*DOORS, "export", "tracer", "copy"])
+def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(
+    door, savers, tmp_path, monkeypatch
+):
+    model, x, calls = nn.ReLU().eval(), torch.ones(2), []
+    onnx = ow.export(model, x)
+    model.register_forward_hook(lambda *_: calls.append(1))
+    savers |= {
+        "export": lambda path: ow.export(model, x, path),
+        "tracer": lambda path: ow.export(model, x, path, dynamo=False),
+        "copy": onnx.save,
+    }
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path and allowed(path, mode))
+    with pytest.raises(InputError, match="out.html"):
+        savers[door](tmp_path / "out.html")
+    assert (names(tmp_path), calls) == (set(), [])
+
+
+@pytest.mark.parametrize("door", ["report", "view", "race", "export", "copy"])
+def test_a_folder_that_refuses_while_it_is_written_to_is_an_error_with_the_files_name(
+    door, savers, tmp_path, monkeypatch
+):
+    onnx = ow.export(nn.ReLU().eval(), torch.ones(2))
+    savers |= {"export": lambda path: ow.export(nn.ReLU().eval(), torch.ones(2), path)}
+    savers |= {"copy": onnx.save}
+
+    def refuse(prefix, dir):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    with pytest.raises((InputError, ExportError), match=r"out\.html.*Read-only"):
+        savers[door](tmp_path / "out.html")
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
+def test_a_kill_while_a_model_is_captured_leaves_nothing(tmp_path):
+    code = (
+        "import sys, time, torch, onnx_workbench as ow\n"
+        "class Slow(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        print('captured', flush=True)\n"
+        "        time.sleep(60)\n"
+        "        return x\n"
+        "ow.export(Slow().eval(), torch.ones(2), sys.argv[1])\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "m.onnx")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "captured\n"
+        process.terminate()
+        assert process.wait(60) == -signal.SIGTERM
+    assert names(tmp_path) == set()
 
 
 @pytest.mark.parametrize("door", DOORS)

@@ -517,6 +517,8 @@ def test_the_exit_code_is_1_for_findings(capsys):
     [
         ("no_such_module:make", "The factory 'no_such_module:make' cannot be called: Module"),
         ("zoo_factories:nothing", "The factory 'zoo_factories:nothing' cannot be called: Attr"),
+        ("zoo_factories", "'zoo_factories' names no function"),
+        (":odd", "':odd' names no function"),
         ("zoo_factories:odd", "The factory 'zoo_factories:odd' returned a str, and it must"),
         ("zoo_factories:old", "The factory 'zoo_factories:old' returned (Doubled, tuple, int)"),
     ],

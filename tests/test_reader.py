@@ -212,6 +212,25 @@ def test_an_input_without_a_rank_takes_any(shape, tmp_path):
     assert {finding.verdict for finding in report.findings} <= {"ok", "not tried"}
 
 
+def test_an_output_without_a_rank_promises_nothing(tmp_path):
+    """A fault that the fuzzer found: probe compared the shapes that come out with None."""
+    ends = {"x": ["n", 2], "z": None, "y": None, "w": None}
+    values = {k: helper.make_tensor_value_info(k, TensorProto.FLOAT, d) for k, d in ends.items()}
+    nodes = [helper.make_node("Neg", ["x"], ["y"]), helper.make_node("Abs", ["z"], ["w"])]
+    inputs, outputs = ([values[name] for name in names] for names in ("xz", "yw"))
+    graph = helper.make_graph(nodes, "g", inputs, outputs)
+    opset = helper.make_opsetid("", 20)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), tmp_path / "m.onnx")
+    loaded = ow.load(tmp_path / "m.onnx")
+    assert [value.shape for value in loaded.outputs] == [None, None]
+    call = torch.ones(3, 2), torch.ones(())
+    assert [tuple(result.shape) for result in loaded(*call)] == [(3, 2), ()]
+    (dimension,) = ow.probe(loaded, call).dimensions
+    assert {trial.outcome for trial in dimension.trials} == {"runs"}
+    contract = next(f for f in ow.audit(loaded, call).findings if f.stage == "contract")
+    assert contract.verdict in ("ok", "not tried")
+
+
 def test_a_sequence_gets_a_repair_that_works(tmp_path):
     kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, [2]))
     maybe = helper.make_optional_type_proto(kind)

@@ -66,6 +66,11 @@ def _made(name: str) -> Any:
     """What the factory returns, or an InputError that says what is wrong with it."""
     sys.path.insert(0, "")  # as `python -m` does: what lies in the current folder can be named
     module, _, path = name.partition(":")
+    if not (module and path):
+        raise InputError(
+            f"{name!r} names no function: audit takes package.module:function, such as "
+            "models.encoder:made for the function made() in models/encoder.py."
+        )
     try:
         factory: Any = reduce(getattr, path.split("."), importlib.import_module(module))
         made = factory()

@@ -77,7 +77,8 @@ def export(
 
     The file is done when its opset is the one asked for, ``onnx.checker`` accepts it and ONNX
     Runtime has loaded it. Until then it stands in a hidden folder beside ``f``: whatever fails,
-    what was at ``f`` before is still there, and nothing half-written is left.
+    what was at ``f`` before is still there, and nothing half-written is left. Only a process that
+    is killed while it writes or checks the file leaves that folder behind.
 
     Args:
         model: a module, or one that is captured already: a Graph or an ExportedProgram.
@@ -126,26 +127,27 @@ def export(
         dynamic_shapes = from_dynamic_axes(dynamic_axes, _arguments(model, args, kwargs), *names)
     with _target(model, f) as target, _progress(total=5) as step:
         _check_weights(model, target, external_data)
-        with _written(target) as draft:
-            graph = translated = None
-            if dynamo:
-                step("capture")
-                graph = capture(model, args, kwargs, dynamic_shapes=dynamic_shapes)
-                signature = graph.signature
-                step("translate")
-                program = exporter.translate(
-                    graph.program,
-                    opset=opset_version,
-                    axes=graph.labels,
-                    optimize=rare["optimize"],
-                    translations=custom_translation_table,
-                    names=(input_names, output_names),
-                    verbose=rare["verbose"] or False,
-                )
-                translated = program.exported_program
+        graph = translated = program = None
+        if dynamo:
+            step("capture")
+            graph = capture(model, args, kwargs, dynamic_shapes=dynamic_shapes)
+            signature = graph.signature
+            step("translate")
+            program = exporter.translate(
+                graph.program,
+                opset=opset_version,
+                axes=graph.labels,
+                optimize=rare["optimize"],
+                translations=custom_translation_table,
+                names=(input_names, output_names),
+                verbose=rare["verbose"] or False,
+            )
+            translated = program.exported_program
+        with _written(target) as draft:  # a kill leaves it behind, so that it begins late
+            if program:
                 step("write")
                 _write(program, draft, external_data, rare["keep_initializers_as_inputs"])
-                del program
+                program = None
             else:
                 step("trace")
                 tracers = {name: rare[name] for name in _TRACERS}  # type: ignore[literal-required]

@@ -18,7 +18,8 @@ def target(path: str | os.PathLike[str], suffix: str = "") -> Path:
     """The path of a file to be written, checked before any work is done for it.
 
     Raises:
-        InputError: no path, another suffix, a folder in its place, or a parent that is not there.
+        InputError: no path, another suffix, a folder in its place, or a parent that is not there or
+            cannot be written to.
 
     >>> target("no/such/folder/report.html")
     Traceback (most recent call last):
@@ -44,6 +45,11 @@ Make it first, or pass a path in a folder that exists.
         raise InputError(
             f"The folder {str(file.parent)!r} of {name!r} does not exist. "
             "Make it first, or pass a path in a folder that exists."
+        )
+    if not os.access(file.parent, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{name!r} cannot be written to {str(file.parent)!r}: the system does not let this "
+            "process write there. Get the right to, or pass a path in another folder."
         )
     if is_folder:
         raise InputError(

@@ -14,6 +14,7 @@ import enum
 import inspect
 import io
 import logging
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -361,6 +362,9 @@ def trains(model: nn.Module) -> bool:
     return model.training and not (isinstance(model, fx.GraphModule) and "eval" in vars(model))
 
 
+_ONE_AT_A_TIME = threading.RLock()
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """No chatter of the exporter; its errors come out as exceptions all the same.
@@ -368,11 +372,12 @@ def quiet() -> Iterator[None]:
     torch.onnx prints its progress, logs a line for each torchvision operator that is absent and
     warns about its own insides, and torch.export prints the graph of a failed capture to stderr.
     What is silenced is theirs alone: a warning about a line of the user's comes through, and so
-    does the one about tensors that ``forward`` assigns to attributes.
+    does the one about tensors that ``forward`` assigns to attributes. Other threads wait meanwhile:
+    what is silenced and the state of torch's exporters is the whole process's.
     """
     logger = logging.getLogger("torch")
     level = logger.level
-    with warnings.catch_warnings(record=True) as heard:
+    with _ONE_AT_A_TIME, warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("default")
         logger.setLevel(logging.CRITICAL)
         try:

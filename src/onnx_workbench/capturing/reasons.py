@@ -97,6 +97,17 @@ _REASONS = (
         "Make an argument a tensor, such as torch.tensor(2.0).",
     ),
     (
+        r"in_onnx_export must be True|slot already occupied|empty mode stack|"
+        r"_EXPORT_MODULE_HIERARCHY must not be None",
+        "Another thread exports with torch at the same time, and torch keeps one state for all.",
+        "Export in one thread at a time. Those of this package wait for each other.",
+    ),
+    (
+        r"torch\.nn\.DataParallel is not supported",
+        "torch.nn.DataParallel copies a model to several devices, and a file holds it once.",
+        "Export the model in it: pass model.module.",
+    ),
+    (
         r"numpy",
         "The model leaves torch for NumPy, and the graph ends there.",
         "Write that step with torch operations.",
