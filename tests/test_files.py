@@ -65,7 +65,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(
     }
     allowed = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path and allowed(path, mode))
-    with pytest.raises(InputError, match="out.html"):
+    with pytest.raises(InputError, match=r"out\.html"):
         savers[door](tmp_path / "out.html")
     assert (names(tmp_path), calls) == (set(), [])
 
