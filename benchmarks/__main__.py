@@ -15,7 +15,7 @@ at this moment. Run it with the Python of `.venv`; nothing is written outside a 
     export      capture + export of two models, beside a bare torch.onnx.export of the same
     lines       how much of ONNX Runtime's time finds its line, on eight architectures of models.py,
                 and what trace() and profile() take; tables of their own, beside nothing
-    audit       the zoo and its mended twins, ten sound models, 500 nodes, 1 GB of weights; each
+    audit       the traps and their fixed twins, ten sound models, 500 nodes, 1 GB of weights; each
                 row as soon as it is known
     values      every value of a model of 200 nodes against PyTorch's: verify(values=True) beside
                 torch.onnx.verification, which opens a session for each

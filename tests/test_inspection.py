@@ -385,7 +385,7 @@ def test_a_translation_that_cannot_be_found_by_name_is_told(tmp_path):
 
 
 def test_indices_keep_their_range_and_ties_stay_ties(tmp_path, rerun):
-    from onnx_workbench.lessons.traps.files import Tied
+    from onnx_workbench.lessons.traps import Tied
 
     tokens = torch.tensor([[5, 59, 7]])
     folder = audit(Tied().eval(), tokens, skip=QUICK).bundle(tmp_path / "bundle")

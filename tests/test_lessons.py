@@ -1,13 +1,12 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from onnx_workbench import export, lessons, verify
 from onnx_workbench.errors import InputError, WorkbenchError
-from onnx_workbench.lessons import course, picture, reader
+from onnx_workbench.lessons import course, reader
 from onnx_workbench.lessons.course import Progress
 
 
@@ -76,32 +75,30 @@ def test_an_interrupted_training_can_be_started_again(monkeypatch, left_as_it_wa
     assert lessons.digits().accuracy(lessons.digits().model) > 0.97
 
 
-def test_missing_data_is_told_with_the_command_that_mends_it(monkeypatch):
+def test_missing_data_is_told_with_the_command_that_fixes_it(monkeypatch):
     def gone():
         raise FileNotFoundError("digits.csv.gz not found")
 
     monkeypatch.setattr("sklearn.datasets.load_digits", gone)
     with pytest.raises(WorkbenchError) as caught:
-        reader._load()
-    assert str(caught.value) == (
-        "The handwritten digits could not be read; they were expected in the installed "
-        "scikit-learn (digits.csv.gz not found). Install it again: "
-        "pip install --force-reinstall --no-deps scikit-learn"
-    )
-    assert isinstance(caught.value.__cause__, FileNotFoundError)
+        reader.digits.__wrapped__()
+    assert "digits.csv.gz not found" in caught.value.message
+    assert "pip install --force-reinstall --no-deps scikit-learn" in caught.value.hint
 
 
 @pytest.mark.parametrize(
     ("predict", "given"),
-    [(lambda x: x, [360, 1, 8, 8]), (lambda x: x.numpy(), "ndarray"), (lambda x: None, "NoneType")],
+    [
+        (lambda x: x, "a Tensor of shape [360, 1, 8, 8]"),
+        (lambda x: x.numpy(), "ndarray"),
+        (lambda x: None, "NoneType"),
+    ],
 )
 def test_accuracy_wants_ten_logits_an_image(predict, given):
     with pytest.raises(InputError) as caught:
         lessons.digits().accuracy(predict)
-    assert str(caught.value) == (
-        f"`predict` returned {given} for 360 images, and logits of shape [360, 10] were expected. "
-        "Pass a callable that maps images to one tensor with a logit for each digit."
-    )
+    assert given in caught.value.message
+    assert "[360, 10]" in caught.value.message
 
 
 def test_the_exported_reader_reads_as_well_as_the_model(tmp_path):
@@ -112,11 +109,12 @@ def test_the_exported_reader_reads_as_well_as_the_model(tmp_path):
 
 
 def test_a_picture_holds_the_grey_values_of_its_digits():
-    image = torch.zeros(1, 1, 8, 8)
-    image[0, 0, 2, 5] = 0.5
-    drawn = picture.svg(image, ["<7>"])
-    assert drawn.count("<path") == 1
+    images = torch.zeros(2, 1, 8, 8)
+    images[:, 0, 2, 5] = 0.5
+    drawn = reader.svg(images, ["<7>", "1"])
+    assert drawn.count("<path") == 2
     assert '<path fill-opacity="0.50" d="M5 2h1v1h-1z"/>' in drawn
+    assert '<path fill-opacity="0.50" d="M14 2h1v1h-1z"/>' in drawn, "one digit further right"
     assert "&lt;7&gt;" in drawn
     assert lessons.digits()._repr_html_() == lessons.digits()._repr_html_()
 
@@ -188,10 +186,7 @@ def test_a_broken_file_counts_as_empty_and_says_so(home, content):
     (home / "progress.json").write_bytes(content.encode("latin-1"))
     progress = lessons.progress()
     assert progress.solved == frozenset()
-    assert progress.note == (
-        f"Your progress in {home / 'progress.json'} is broken and counts as empty; the next "
-        "solved exercise writes it anew."
-    )
+    assert f"{home / 'progress.json'} is broken" in progress.note
     assert repr(progress).endswith(progress.note)
     assert course.record("02") == ""
     assert lessons.progress() == Progress(frozenset({"02"}))
@@ -205,13 +200,9 @@ def test_a_lesson_that_is_unknown_does_not_count(home):
 
 def test_a_folder_that_cannot_be_written_is_told_in_a_sentence(home):
     home.write_text("a file where the folder should be")
-    assert course.record("01") == (
-        f"Your progress could not be saved in {home / 'progress.json'}: File exists."
-    )
+    assert course.record("01").endswith(f"{home / 'progress.json'}: File exists.")
     assert lessons.progress().solved == frozenset()
-    assert lessons.progress().note == (
-        f"Your progress in {home / 'progress.json'} cannot be read: Not a directory."
-    )
+    assert "cannot be read: Not a directory." in lessons.progress().note
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_draft(home, monkeypatch):
@@ -232,11 +223,3 @@ def test_the_home_folder_is_short_in_what_is_shown(monkeypatch, tmp_path):
     (tmp_path / ".onnx-workbench").mkdir()
     (tmp_path / ".onnx-workbench" / "progress.json").write_text("{")
     assert "in ~/.onnx-workbench/progress.json is broken" in lessons.progress().note
-
-
-def test_a_recording_of_numpy_numbers_is_plain_data():
-    from onnx_workbench.lessons.exercises import ratio
-
-    times = ratio.recording()
-    assert times.a.shape == times.b.shape == (ratio.ROUNDS,)
-    assert np.array_equal(times.a, ratio.recording().a)

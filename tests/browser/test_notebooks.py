@@ -50,5 +50,13 @@ def test_a_drawn_stroke_is_read_by_the_exported_model(lesson):
     assert "%" in best.text_content()
 
 
+def test_a_key_moves_the_choice_of_explore_and_its_result_is_shown(run_cells):
+    cell = "from onnx_workbench import lessons\nlessons.explore(lambda n: f'{n} images', n=[1, 8])"
+    page = run_cells(cell).page
+    page.get_by_text("1 images").wait_for()
+    page.locator(".noUi-handle").press("ArrowRight")
+    page.get_by_text("8 images").wait_for()
+
+
 def test_nobody_else_was_asked_for_anything(lesson):
     assert lesson.refused == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -25,19 +25,19 @@ LESSONS = {
     "08": "Teach a missing op",
     "09": "Audit your model",
 }
-"""Number -> title. The map begins with 00 and has no exercise; every other lesson ends in one."""
+"""Number -> title. The map, 00, has no exercise; every other lesson ends in one."""
 
 SOLVABLE = tuple(sorted({*LESSONS, "05b", "05c"} - {"00"}))
-"""The exercises in order: a lesson's own number is its first, a letter behind it counts on."""
+"""The exercises in order: the lesson's number, with a letter for its second and third."""
 
-_FILE = "progress.json"
+_MARKS = {"": "", "[x]": "&#10003;", "[ ]": "&#9675;"}
 
 
 @dataclass(frozen=True, repr=False)
 class Progress:
-    """The exercises that were solved; a lesson is ticked when all of its are.
+    """The exercises that are solved; a lesson is ticked when all of its exercises are.
 
-    ``note`` says what went wrong with the file, if so.
+    ``note`` says what is wrong with the file, if anything.
 
     >>> print(Progress(frozenset({"01"})))
     1 of 11 exercises solved
@@ -58,36 +58,35 @@ class Progress:
 
     @property
     def next(self) -> str | None:
-        """The first lesson with an exercise that is not solved, None when all are."""
+        """The first lesson with an unsolved exercise, None when all are solved."""
         return next((lesson(number) for number in SOLVABLE if number not in self.solved), None)
 
     def __repr__(self) -> str:
-        rows = [(self._tick(number), number, title) for number, title in LESSONS.items()]
-        return "\n".join(filter(None, (self._headline(), table(rows), self.note)))
+        return f"{self._headline()}\n{table(self._rows())}\n{self.note}".rstrip()
 
     def _repr_html_(self) -> str:
-        rows = "".join(self._row(number) for number in LESSONS)
+        rows = ""
+        for tick, number, title in self._rows():
+            link = f'<a href="{notebook(number)}">{title}</a>'
+            if number == self.next:
+                link = f"<b>{link}</b> &larr; next"
+            cells = f"<td>{_MARKS[tick]}</td><td>{number}</td><td style=text-align:left>{link}</td>"
+            rows += f"<tr>{cells}</tr>"
         note = f"<p>{escape(self.note)}</p>" if self.note else ""
         return f"<p>{self._headline()}</p><table>{rows}</table>{note}"
 
     def _headline(self) -> str:
         return f"{len(self.solved)} of {len(SOLVABLE)} exercises solved"
 
-    def _tick(self, number: str) -> str:
-        mine = {exercise for exercise in SOLVABLE if lesson(exercise) == number}
-        if not mine:
-            return ""
-        return "[x]" if mine <= self.solved else "[ ]"
-
-    def _row(self, number: str) -> str:
-        mark = {"[x]": "&#10003;", "[ ]": "&#9675;"}.get(self._tick(number), "")
-        link = f'<a href="{notebook(number)}">{LESSONS[number]}</a>'
-        title = f"<b>{link}</b> &larr; next" if number == self.next else link
-        return f"<tr><td>{mark}</td><td>{number}</td><td style=text-align:left>{title}</td></tr>"
+    def _rows(self) -> Iterator[tuple[str, str, str]]:
+        for number, title in LESSONS.items():
+            own = {exercise for exercise in SOLVABLE if lesson(exercise) == number}
+            tick = "[x]" if own <= self.solved else "[ ]"
+            yield tick if own else "", number, title
 
 
 def lesson(exercise: str) -> str:
-    """The lesson that an exercise belongs to.
+    """The lesson of an exercise.
 
     >>> lesson("05b")
     '05'
@@ -101,12 +100,12 @@ def after(exercise: str) -> str:
     >>> after("04"), after("05")
     ('Next: lesson 05, Race the runtimes.', 'Next: exercise 05b, in this lesson.')
     """
-    later = [number for number in SOLVABLE if number > exercise]
-    if not later:
+    later = next((number for number in SOLVABLE if number > exercise), None)
+    if later is None:
         return "That was the last one."
-    if lesson(later[0]) == lesson(exercise):
-        return f"Next: exercise {later[0]}, in this lesson."
-    return f"Next: lesson {later[0]}, {LESSONS[later[0]]}."
+    if lesson(later) == lesson(exercise):
+        return f"Next: exercise {later}, in this lesson."
+    return f"Next: lesson {later}, {LESSONS[later]}."
 
 
 def notebook(number: str) -> str:
@@ -119,49 +118,44 @@ def notebook(number: str) -> str:
 
 
 def progress() -> Progress:
-    """What is solved so far: read from ``progress.json`` in :func:`home`.
+    """What is solved so far, read from ``progress.json`` in ``$ONNX_WORKBENCH_HOME``.
 
-    A file that is missing, broken or locked never stops a lesson; ``note`` says what is wrong.
+    The default folder is ``~/.onnx-workbench``. A file that is missing, broken or locked never
+    stops a lesson: it counts as empty, and ``note`` says what is wrong.
     """
-    file = home() / _FILE
     try:
-        solved = json.loads(file.read_text(encoding="utf-8"))["solved"]
+        solved = json.loads(_file().read_text(encoding="utf-8"))["solved"]
         return Progress(frozenset(solved) & frozenset(SOLVABLE))
     except FileNotFoundError:
         return Progress()
     except OSError as error:
-        return Progress(note=f"Your progress in {_short(file)} cannot be read: {error.strerror}.")
+        return Progress(note=f"Your progress in {_shown()} cannot be read: {error.strerror}.")
     except (ValueError, KeyError, TypeError):
         return Progress(
-            note=f"Your progress in {_short(file)} is broken and counts as empty; the next solved "
-            "exercise writes it anew."
+            note=f"Your progress in {_shown()} is broken and counts as empty. The next exercise "
+            "that you solve overwrites it."
         )
 
 
-def record(number: str) -> str:
-    """Add a solved exercise to the file. Returns what went wrong, in a sentence, or nothing."""
-    file = home() / _FILE
+def record(exercise: str) -> str:
+    """Add a solved exercise to the file. Returns what went wrong, in a sentence, or ""."""
+    solved = sorted(progress().solved | {exercise})
     try:
-        _write(file, progress().solved | {number})
+        _file().parent.mkdir(parents=True, exist_ok=True)
+        files.write(_file(), json.dumps({"solved": solved}))
     except (OSError, InputError) as error:
         why = getattr(error.__cause__ or error, "strerror", error)
-        return f"Your progress could not be saved in {_short(file)}: {why}."
+        return f"Your progress could not be saved in {_shown()}: {why}."
     return ""
 
 
-def home() -> Path:
-    """The folder of the learner's file: ``$ONNX_WORKBENCH_HOME``, else ``~/.onnx-workbench``."""
-    return Path(os.environ.get("ONNX_WORKBENCH_HOME") or Path.home() / ".onnx-workbench")
+def _file() -> Path:
+    home = os.environ.get("ONNX_WORKBENCH_HOME") or Path.home() / ".onnx-workbench"
+    return Path(home) / "progress.json"
 
 
-def _write(file: Path, solved: Iterable[str]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    files.write(file, json.dumps({"solved": sorted(solved)}))
-
-
-def _short(file: Path) -> str:
-    """``~/...`` where it can be, so that a notebook's output does not name the user."""
-    try:
-        return f"~/{file.relative_to(Path.home()).as_posix()}"
-    except ValueError:
-        return str(file)
+def _shown() -> str:
+    """The path as ``~/...`` where it can be, so that a notebook's output does not name the user."""
+    if not _file().is_relative_to(Path.home()):
+        return str(_file())
+    return f"~/{_file().relative_to(Path.home()).as_posix()}"

@@ -1,4 +1,4 @@
-"""A pad to draw a digit on with the mouse, a finger or the keys, and what a reader makes of it."""
+"""A pad to draw a digit on with mouse, finger or keys, read by a model while it is drawn."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import torch
 import traitlets
 
 from ..errors import InputError
-from .picture import svg
-from .reader import digits
+from ..formatting import kind_of
+from .reader import digits, svg
 
 _HERE = Path(__file__).parent
-_SIDE = 8
 
 
 def draw_digit(reader: Callable[[torch.Tensor], Any]) -> Pad:
@@ -33,8 +32,8 @@ def draw_digit(reader: Callable[[torch.Tensor], Any]) -> Pad:
     """
     if not callable(reader):
         raise InputError(
-            f"draw_digit() was given a {type(reader).__name__}, and it takes a callable from "
-            "images to logits. Pass an Artifact, a model or a function."
+            f"draw_digit() expects a callable from images to logits, got {kind_of(reader)}.",
+            "Pass an Artifact, a model or a function.",
         )
     return Pad(reader)
 
@@ -43,22 +42,24 @@ class Pad(anywidget.AnyWidget):
     """The widget of :func:`draw_digit`.
 
     ``pixels`` is what the reader gets, 64 grey values in [0, 1], row by row; ``probabilities`` are
-    the ten that it answered with, empty where it failed, and ``error`` says why then.
+    the ten that it answers with, empty where it failed, and ``error`` says why then. ``samples``
+    are real digits for the front-end, one of each.
     """
 
     _esm = _HERE / "pad.js"
     _css = _HERE / "pad.css"
 
-    samples: traitlets.List = traitlets.List().tag(sync=True)  # real digits, for the front-end
+    samples: traitlets.List = traitlets.List().tag(sync=True)
     pixels = traitlets.List(traitlets.Float()).tag(sync=True)
     probabilities = traitlets.List(traitlets.Float()).tag(sync=True)
     error = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, reader: Callable[[torch.Tensor], Any]) -> None:
-        self._reader = reader
-        images, self._label = _one_of_each()
-        rows = images.flatten(1).tolist()
-        super().__init__(samples=rows, pixels=rows[0])  # which is read at once
+        read, labels = digits(), digits().test_labels.tolist()
+        firsts = sorted(labels.index(digit) for digit in range(10))
+        rows = read.test_images[firsts].flatten(1).tolist()
+        self._reader, self._label = reader, labels[firsts[0]]
+        super().__init__(samples=rows, pixels=rows[0])
 
     @traitlets.observe("pixels")
     def _read(self, change: object = None) -> None:
@@ -72,7 +73,7 @@ class Pad(anywidget.AnyWidget):
             self.probabilities, self.error = answer, failure
 
     def _image(self) -> torch.Tensor:
-        return torch.tensor(self.pixels, dtype=torch.float32).reshape(1, 1, _SIDE, _SIDE)
+        return torch.tensor(self.pixels, dtype=torch.float32).reshape(1, 1, 8, 8)
 
     @property
     def digit(self) -> int | None:
@@ -90,11 +91,3 @@ class Pad(anywidget.AnyWidget):
         data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
         fallback = {"text/plain": repr(self), "image/svg+xml": svg(self._image(), cell=16)}
         return data | fallback, metadata
-
-
-def _one_of_each() -> tuple[torch.Tensor, int]:
-    """The first test image of each digit, in the order they come, and the label of the first."""
-    read = digits()
-    labels = read.test_labels.tolist()
-    firsts = sorted(labels.index(digit) for digit in range(10))
-    return read.test_images[firsts], labels[firsts[0]]

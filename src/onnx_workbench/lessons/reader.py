@@ -1,11 +1,12 @@
-"""Real handwritten digits, and a small CNN that learned to read them a second ago."""
+"""Real handwritten digits, and a small CNN that has just learned to read them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from html import escape
 from typing import Any
 
 import torch
@@ -13,13 +14,12 @@ from torch import nn
 
 from .. import progress
 from ..errors import InputError, WorkbenchError
-from ..formatting import plural
-from .picture import svg
+from ..formatting import kind_of, plural
 
 SEED = 0
-TEST = 360
-EPOCHS = 15
-BATCH = 64
+TEST, EPOCHS, BATCH = 360, 15, 64
+LEVELS = 16
+"""Grey levels of a pixel."""
 
 
 class DigitReader(nn.Module):
@@ -68,14 +68,12 @@ class Digits:
         """
         with torch.no_grad():
             logits = predict(self.test_images)
-        expected = (len(self.test_images), 10)
-        shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else None
-        if shape != expected:
-            given = type(logits).__name__ if shape is None else list(shape)
+        shape = list(getattr(logits, "shape", ()))
+        if not isinstance(logits, torch.Tensor) or shape != [TEST, 10]:
             raise InputError(
-                f"`predict` returned {given} for {expected[0]} images, and logits of shape "
-                f"{list(expected)} were expected. Pass a callable that maps images to one tensor "
-                "with a logit for each digit."
+                f"`predict` returned {kind_of(logits)}{f' of shape {shape}' if shape else ''} for "
+                f"{TEST} images; a tensor of logits of shape [{TEST}, 10] is expected.",
+                "Pass a callable that maps images to one logit per digit.",
             )
         return (logits.argmax(dim=1) == self.test_labels).double().mean().item()
 
@@ -88,8 +86,7 @@ class Digits:
         )
 
     def _repr_html_(self) -> str:
-        shown = slice(16)
-        return f"<p>{self!r}</p>{svg(self.test_images[shown], self.test_labels[shown].tolist())}"
+        return f"<p>{self!r}</p>{svg(self.test_images[:16], self.test_labels[:16].tolist())}"
 
 
 @cache
@@ -97,8 +94,8 @@ def digits() -> Digits:
     """The digits of :func:`sklearn.datasets.load_digits` and a reader trained on them.
 
     Trained once a process, in seconds, on one thread from a fixed seed: on one machine every run
-    gives the same bits, on another processor the same accuracy to a percent. Torch's random state
-    and number of threads are left as they were.
+    gives the same bits, on another processor the same accuracy within a percent. Torch's random
+    state and number of threads stay as they were.
 
     Source of the data: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI
     Machine Learning Repository, 1998.
@@ -118,6 +115,32 @@ def digits() -> Digits:
     return Digits(model, images[rest], labels[rest], images[test], labels[test])
 
 
+def svg(images: torch.Tensor, labels: Sequence[object] = (), cell: int = 6) -> str:
+    """Images ``float[N, 1, 8, 8]`` in [0, 1] side by side, in the text color of the page.
+
+    >>> svg(torch.eye(8)[None, None]).count("<path")
+    1
+    """
+    parts = []
+    for left, image in zip(range(0, 9 * len(images), 9), images, strict=True):
+        grey = (image[0] * LEVELS).round().int()
+        for level in sorted(set(grey.flatten().tolist()) - {0}):
+            cells = (grey == level).nonzero().tolist()
+            squares = "".join(f"M{left + x} {y}h1v1h-1z" for y, x in cells)
+            parts.append(f'<path fill-opacity="{level / LEVELS:.2f}" d="{squares}"/>')
+    for left, label in zip(range(4, 9 * len(labels), 9), labels, strict=True):
+        parts.append(
+            f'<text x="{left}" y="10.5" font-size="2" text-anchor="middle">'
+            f"{escape(str(label))}</text>"
+        )
+    width, height = 9 * len(images) - 1, 11 if labels else 8
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width * cell}" height="{height * cell}" '
+        f'viewBox="0 0 {width} {height}" fill="currentColor" style="max-width:100%" role="img" '
+        f'aria-label="handwritten digits">{"".join(parts)}</svg>'
+    )
+
+
 def _load() -> tuple[torch.Tensor, torch.Tensor]:
     from sklearn.datasets import load_digits
 
@@ -125,11 +148,11 @@ def _load() -> tuple[torch.Tensor, torch.Tensor]:
         data = load_digits()
     except OSError as error:
         raise WorkbenchError(
-            "The handwritten digits could not be read; they were expected in the installed "
-            f"scikit-learn ({error}). Install it again: "
-            "pip install --force-reinstall --no-deps scikit-learn"
+            f"The installed scikit-learn has no handwritten digits ({error}).",
+            "Install it again: pip install --force-reinstall --no-deps scikit-learn",
         ) from error
-    return torch.tensor(data.images, dtype=torch.float32)[:, None] / 16, torch.tensor(data.target)
+    images = torch.tensor(data.images, dtype=torch.float32)[:, None]
+    return images / LEVELS, torch.tensor(data.target)
 
 
 def _train(model: DigitReader, images: torch.Tensor, labels: torch.Tensor) -> DigitReader:
@@ -145,13 +168,9 @@ def _train(model: DigitReader, images: torch.Tensor, labels: torch.Tensor) -> Di
 
 @contextmanager
 def _reproducible() -> Iterator[None]:
-    """A fixed seed, one thread and gradients for a while, whatever the caller has set."""
+    """A fixed seed, one thread and gradients, whatever the caller has set."""
     threads = torch.get_num_threads()
-    with (
-        torch.random.fork_rng(devices=[]),
-        torch.inference_mode(False),
-        torch.enable_grad(),
-    ):
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         try:
             torch.set_num_threads(1)
             torch.manual_seed(SEED)

@@ -1,4 +1,4 @@
-"""A small transformer encoder in plain lines: a graph that is worth looking at."""
+"""A small transformer encoder in plain PyTorch: a graph worth looking at."""
 
 from __future__ import annotations
 

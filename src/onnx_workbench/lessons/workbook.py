@@ -1,17 +1,113 @@
-"""The exercises by number."""
+"""The exercises: each is a page of Markdown with a judge beside it."""
 
 from __future__ import annotations
 
-from ..errors import InputError
-from .exercises import batch, breaks, clocks, green, hot, length, mend, missing, node, ratio, rigged
-from .task import Exercise
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from html import escape
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
-_ROOMS = (clocks, breaks, batch, node, ratio, rigged, hot, length, mend, missing, green)
-EXERCISES = {room.EXERCISE.number: room.EXERCISE for room in _ROOMS}
+from ..errors import InputError, WorkbenchError
+from ..source import is_users, user_line
+from .course import after, record
+
+_FOLDER = Path(__file__).parent / "exercises"
+_PAGE = re.compile(
+    r"# (\w+) (.+?)\n\n(.+)\n\n## Hint\n\n(.+)\n\n## Solution\n\n```python\n(.+)\n```\n", re.S
+)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Exercise:
+    """One exercise: ``text`` is the task in Markdown, ``hint`` says how to begin.
+
+    ``judge`` yields the hints that fit a wrong answer, the most helpful first, and nothing for a
+    right one. ``material`` makes what the task hands out; ``source`` is Python that sets
+    ``answer``.
+    """
+
+    number: str
+    title: str
+    text: str
+    hint: str
+    source: str
+    judge: Callable[[Any], Iterator[str]]
+    material: Callable[[], Any] = lambda: None
+
+    @property
+    def given(self) -> Any:
+        """What the task hands out, None where it hands out nothing."""
+        return self.material()
+
+    def check(self, answer: Any) -> Verdict:
+        """Check an answer: a right one is recorded, a wrong one gets a hint.
+
+        ``...``, None and "" get the hint how to begin. An exception that the answer raises is
+        caught and becomes the hint.
+        """
+        if answer is None or answer is ... or (isinstance(answer, str) and not answer.strip()):
+            return Verdict(False, self.hint)
+        try:
+            hint = next(self.judge(answer), None)
+        except Exception as error:
+            hint = _described(error)
+        if hint is not None:
+            return Verdict(False, hint)
+        return Verdict(True, after(self.number), record(self.number))
+
+    def solution(self) -> Solution:
+        """One way to solve it."""
+        return Solution(self.source)
+
+    def __repr__(self) -> str:
+        return f"Exercise {self.number}: {self.title}\n\n{self.text}"
+
+    def _repr_markdown_(self) -> str:
+        return f"**Exercise {self.number}: {self.title}**\n\n{self.text}"
+
+
+@dataclass(frozen=True, repr=False)
+class Verdict:
+    """Right, or a hint that fits the wrong answer. ``note`` says why it could not be saved."""
+
+    right: bool
+    text: str
+    note: str = ""
+
+    def __bool__(self) -> bool:
+        return self.right
+
+    def __repr__(self) -> str:
+        head = "Right." if self.right else "Not yet."
+        return f"{head} {self.text}\n{self.note}".rstrip()
+
+    def _repr_html_(self) -> str:
+        mark = "&#10003;" if self.right else "&#9675;"
+        text = re.sub(r"`([^`\n]+)`", r"<code>\1</code>", escape(repr(self)))
+        head = re.sub(r"^(Right|Not yet)\.", r"<b>\g<0></b>", text)
+        return f'<div style="white-space:pre-wrap">{mark} {head}</div>'
+
+
+class Solution(str):
+    """Python that sets ``answer``; ``value`` runs it in the current folder and returns that."""
+
+    @property
+    def value(self) -> Any:
+        names: dict[str, Any] = {}
+        exec(self, names)
+        return names["answer"]
+
+    __repr__ = str.__str__
+
+    def _repr_markdown_(self) -> str:
+        return f"```python\n{self}\n```"
 
 
 def exercise(number: str) -> Exercise:
-    """The exercise ``number``: that of its lesson, a letter behind it for a further one.
+    """The exercise ``number``: that of its lesson, with a letter for a further one.
 
     Raises:
         InputError: there is no exercise of this number.
@@ -24,7 +120,28 @@ def exercise(number: str) -> Exercise:
     """
     if number not in EXERCISES:
         raise InputError(
-            f"There is no exercise {number!r}. There are {', '.join(map(repr, EXERCISES))}; "
-            "pass one of these, with its leading zero."
+            f"There is no exercise {number!r}.",
+            f"Pass one of {', '.join(map(repr, EXERCISES))}, with its leading zero.",
         )
     return EXERCISES[number]
+
+
+def _described(error: Exception) -> str:
+    if isinstance(error, WorkbenchError):
+        return f"Your answer stopped with this {type(error).__name__}:\n{error}"
+    text = f"Your answer raised {type(error).__name__}: {error}"
+    line = user_line(error.__traceback__)
+    if line is None or not is_users(line.file) or Path(line.file).parent == _FOLDER:
+        return text
+    return f"{text} at {line.place}\n    {line.text}"
+
+
+def _read(page: Path) -> Exercise:
+    match = _PAGE.fullmatch(page.read_text("utf-8"))
+    assert match, page
+    judge = import_module(f".exercises.{page.stem}", __package__)
+    return Exercise(*match.groups(), judge.judge, getattr(judge, "given", lambda: None))
+
+
+_TASKS = sorted(map(_read, _FOLDER.glob("*.md")), key=lambda task: task.number)
+EXERCISES = {task.number: task for task in _TASKS}

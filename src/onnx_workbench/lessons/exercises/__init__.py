@@ -1,1 +1,21 @@
-"""One exercise a room; each makes its facts afresh and knows the typical wrong answers."""
+"""One judge a module, with its task, hint and solution in the Markdown file of the same name.
+
+``judge(answer)`` yields the hints that fit a wrong answer; the learner sees the first. ``given()``,
+where there is one, makes what the task hands out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...source import Line
+
+
+def names(answer: Any, line: Line) -> bool:
+    """Whether an answer is this line, its text, its place or its number.
+
+    >>> line = Line("model.py", 12, "forward", "return x.relu()")
+    >>> [names(answer, line) for answer in (line, 12, "model.py:12", " return x.relu()", "relu")]
+    [True, True, True, True, False]
+    """
+    return answer == line or str(answer).strip() in (line.text, line.place, str(line.number))

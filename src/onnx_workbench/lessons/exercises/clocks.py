@@ -1,85 +1,53 @@
-"""01: which opset to ask for, read off the clocks of the stack that is installed."""
+"""01: which opset to ask for, by the clocks of the installed stack."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 from ... import stack
-from ..task import Exercise
+from ...formatting import kind_of
 
 
 @cache
 def facts() -> stack.Stack:
-    """The stack of this machine, looked at once a process: that takes some seconds."""
+    """The stack of this machine; the check takes seconds, so it runs once a process."""
     return stack.check()
 
 
-def judge(answer: Any) -> str | None:
+def judge(answer: Any) -> Iterator[str]:
     report = facts()
-    versions = [package.version for package in report.packages if package.installed]
-    if any(_is_version(str(answer), version) for version in versions):
-        return (
-            f"{answer} is the version of a package. Packages, operator sets and the file format "
-            "tick apart; the opset is a whole number of its own."
+    writes, knows, loads = report.clocks.writes, report.clocks.knows, report.clocks.loads
+    versions = [f"{package.version}." for package in report.packages if package.installed]
+    if "." in str(answer) and any(version.startswith(f"{answer}.") for version in versions):
+        yield (
+            f"{answer} is the version of a package. Packages, the operator set and the file format "
+            "have version numbers of their own; that of the opset is a whole number."
         )
-    if isinstance(answer, bool) or not isinstance(answer, int):
-        return f"An opset is a whole number, an int; this is a {type(answer).__name__}."
-    return _misread(answer, report.clocks)
-
-
-def _is_version(answer: str, version: str) -> bool:
-    """``2.13`` and ``2.13.0`` are the version 2.13.0."""
-    return "." in answer and f"{version}.".startswith(f"{answer}.")
-
-
-def _misread(answer: int, clocks: stack.Clocks) -> str | None:
-    if answer == clocks.writes.opset:
-        return None
-    if answer == clocks.default.opset:
-        return (
-            f"Opset {answer} is what the exporter writes unless told otherwise. It loads, and a "
-            "higher one does too."
+    if type(answer) is not int:
+        yield f"An opset is an int; this is {kind_of(answer)}."
+    if answer == writes.opset:
+        return
+    if answer == report.clocks.default.opset:
+        yield f"The exporter writes opset {answer} by default. It loads, and a higher one does too."
+    if answer == loads.opset:
+        yield (
+            f"ONNX Runtime would load opset {answer}, but the exporter does not write it. The "
+            "lowest clock decides."
         )
-    if answer == clocks.loads.opset:
-        return (
-            f"ONNX Runtime would load opset {answer}, but there is no such file: the exporter does "
-            "not get that far. The slowest clock decides."
+    if answer == knows.opset:
+        yield (
+            f"The onnx package defines operators up to opset {answer}. That says neither that the "
+            "exporter writes it nor that ONNX Runtime loads it."
         )
-    if answer == clocks.knows.opset:
-        return (
-            f"The onnx package has definitions up to opset {answer}. Knowing an operator is not "
-            "writing it, nor running it: look at the other two clocks."
-        )
-    if answer in {reading.ir for reading in (clocks.writes, clocks.knows, clocks.loads)}:
-        return (
+    if answer in (writes.ir, knows.ir, loads.ir):
+        yield (
             f"{answer} is an IR version: it counts changes of the file format. The opset counts "
             "changes of the operators."
         )
-    return _too_far(answer, clocks)
-
-
-def _too_far(answer: int, clocks: stack.Clocks) -> str:
-    if clocks.writes.opset is None:
-        return "This stack writes no file that loads. Mend what ow.check() reports, then try again."
-    if answer < clocks.writes.opset:
-        return f"Opset {answer} is lower than need be. Look for the highest that still loads."
-    return f"No opset {answer} comes out of this exporter: look for the highest that it writes."
-
-
-EXERCISE = Exercise(
-    number="01",
-    title="Three clocks",
-    text=(
-        "Read `ow.check().clocks`. You want the newest operators, and the file must load in the "
-        "ONNX Runtime that is installed here.\n\n"
-        "**Which opset do you ask `ow.export()` for?** Answer with the number."
-    ),
-    start="Begin with ow.check().clocks: its rows are the clocks, and one column is the opset.",
-    judge=judge,
-    source="""
-        import onnx_workbench as ow
-
-        answer = ow.check().clocks.writes.opset
-        """,
-)
+    if writes.opset is None:
+        yield "This stack writes no file that loads. Fix what ow.check() reports, then try again."
+    elif answer < writes.opset:
+        yield f"Opset {answer} is lower than needed. Look for the highest that still loads."
+    yield f"The exporter does not write opset {answer}. Look for the highest that it writes."

@@ -1,13 +1,12 @@
-"""A machine with a clock of its own: what a benchmark does to its targets is written down.
+"""A simulated machine, on which it is known how many times as fast one target is.
 
-Time passes only when a target is called, by amounts that are chosen. So it is known how many
-times as fast one of them is, and whatever a benchmark says instead, the benchmark made.
+Time passes only when a target is called, by chosen amounts. Whatever else a benchmark says, the
+benchmark made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,22 +16,23 @@ import torch
 
 TRUTH = 1.25
 """How many times as fast the session is as the model, on equal terms."""
+SIDES = PYTORCH, ORT = "PyTorch", "ONNX Runtime"
 CORES = 4
-_SLOWER = {"training": 1.3, "gradients": 1.1}
-_FIRST = {"PyTorch": 200.0, "ONNX Runtime": 20.0}  # what the first call takes on top
-_COPY = 0.5
-_DRIFT = 0.002  # how much slower the machine is after each call
+TRAINING, GRADIENTS = 1.3, 1.1  # factors
+FIRST = {PYTORCH: 200.0, ORT: 20.0}  # what the first call takes on top
+COPY = 0.5
+DRIFT = 0.002  # by how much the machine slows down after each call
 
 Benchmark = Callable[[torch.nn.Module, Callable[..., Any], torch.Tensor, Callable[[], float]], Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One call of a target, ``PyTorch`` or ``ONNX Runtime``, and how it was made."""
+    """One call of a target: ``pointer`` is where its input lies in memory."""
 
     side: str
     threads: int
-    given: int
+    pointer: int
     training: bool = False
     gradients: bool = False
 
@@ -40,8 +40,8 @@ class Call:
 class Machine:
     """What a benchmark is handed: a ``model``, ``open_session``, an input ``x`` and a ``clock``.
 
-    ``calls`` is what it did with them. ``first`` is a machine on which first calls take longer,
-    ``drift`` one that slows down from call to call.
+    ``calls`` is what it did with them, ``reads`` how often it read the clock. With ``first``, first
+    calls take longer; with ``drift``, the machine slows down from call to call.
 
     >>> machine = Machine()
     >>> session = machine.open_session(threads=1)
@@ -56,43 +56,40 @@ class Machine:
         self.reads = 0
         self.model = _Model(self)
         self.x = torch.ones(1, 8)
-        self._first, self._drift, self._now = first, drift, 0.0
-        self._seen: dict[tuple[str, int], object] = {}  # kept: a place in memory is used once
+        self.first, self.drift, self.now = first, drift, 0.0
+        self.inputs: dict[str, dict[int, object]] = {side: {} for side in SIDES}
+        """By pointer; kept alive, so that no pointer is used twice."""
         self._warm: set[object] = set()
 
     def clock(self) -> float:
         self.reads += 1
-        return self._now
+        return self.now
 
     def open_session(self, threads: int = CORES) -> _Session:
-        return _Session(self, threads)
+        return _Session(self, threads or CORES)
 
-    def pass_time(self, who: object, call: Call, value: object, work: float) -> None:
-        """One call: its work, and what was done to it."""
-        cost = work / call.threads
-        for burden, factor in _SLOWER.items():
-            cost *= factor if getattr(call, burden) else 1.0
-        if (call.side, call.given) not in self._seen:
-            cost += _COPY if self.copies(call.side) else 0.0
-            self._seen[call.side, call.given] = value
-        if self._first and who not in self._warm:
-            cost += _FIRST[call.side]
-        if self._drift:
-            cost *= 1.0 + _DRIFT * len(self.calls)
-        self._warm.add(who)
-        self._now += cost
+    def spend(self, target: object, call: Call, value: object, work: float) -> None:
+        """Let the time of one call pass."""
+        seconds = work / call.threads
+        seconds *= (TRAINING if call.training else 1) * (GRADIENTS if call.gradients else 1)
+        inputs = self.inputs[call.side]
+        if inputs and call.pointer not in inputs:
+            seconds += COPY
+        inputs.setdefault(call.pointer, value)
+        if self.first and target not in self._warm:
+            seconds += FIRST[call.side]
+        if self.drift:
+            seconds *= 1 + DRIFT * len(self.calls)
+        self._warm.add(target)
+        self.now += seconds
         self.calls.append(call)
-
-    def copies(self, side: str) -> int:
-        """How many inputs a target got, each in a place of its own in memory."""
-        return sum(owner == side for owner, _ in self._seen)
 
     def of(self, side: str) -> list[Call]:
         return [call for call in self.calls if call.side == side]
 
     @property
     def turns(self) -> int:
-        """How often the other one's turn came."""
+        """How often the turn changed from one side to the other."""
         return sum(one.side != other.side for one, other in pairwise(self.calls))
 
 
@@ -104,41 +101,36 @@ class _Model(torch.nn.Module):
         self._machine = machine
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        threads, gradients = torch.get_num_threads(), torch.is_grad_enabled()
-        call = Call("PyTorch", threads, x.data_ptr(), self.training, gradients)
-        self._machine.pass_time(self, call, x, work=TRUTH)
+        state = self.training, torch.is_grad_enabled()
+        call = Call(PYTORCH, torch.get_num_threads(), x.data_ptr(), *state)
+        self._machine.spend(self, call, x, work=TRUTH)
         return x
 
 
+@dataclass(frozen=True, eq=False)
 class _Session:
     """ONNX Runtime's side, called like an InferenceSession."""
 
-    def __init__(self, machine: Machine, threads: int) -> None:
-        self._machine, self._threads = machine, threads or CORES
+    machine: Machine
+    threads: int
 
     def run(self, names: object, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         (array,) = feeds.values()
         if not isinstance(array, np.ndarray):
             raise TypeError(f"session.run takes NumPy arrays, and got a {type(array).__name__}")
-        call = Call("ONNX Runtime", self._threads, array.__array_interface__["data"][0])
-        self._machine.pass_time(self, call, array, work=1.0)
+        call = Call(ORT, self.threads, array.__array_interface__["data"][0])
+        self.machine.spend(self, call, array, work=1.0)
         return [array]
 
 
 def run(benchmark: Benchmark, first: bool = True, drift: bool = True) -> tuple[Any, Machine]:
-    """What a benchmark says on a new machine, and the machine."""
-    machine = Machine(first, drift)
-    with _torch_as_it_was():
-        said = benchmark(machine.model, machine.open_session, machine.x, machine.clock)
-    return said, machine
+    """What a benchmark says on a new machine, and the machine.
 
-
-@contextmanager
-def _torch_as_it_was() -> Iterator[None]:
-    """With gradients on, as a notebook has them; torch's threads are put back."""
-    threads = torch.get_num_threads()
+    It runs with gradients on, as in a notebook, and torch's number of threads is put back.
+    """
+    machine, threads = Machine(first, drift), torch.get_num_threads()
     try:
         with torch.enable_grad():
-            yield
+            return benchmark(machine.model, machine.open_session, machine.x, machine.clock), machine
     finally:
         torch.set_num_threads(threads)
