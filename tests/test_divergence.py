@@ -16,7 +16,7 @@ from onnxscript import opset20 as op
 from torch import nn
 
 import onnx_workbench as ow
-from onnx_workbench import agreement, divergence, runtime
+from onnx_workbench import agreement, causes, divergence, runtime
 from onnx_workbench.errors import ExportError, InputError
 from onnx_workbench.files import Stamp
 
@@ -630,3 +630,18 @@ def test_complex_outputs_are_real_pairs_in_the_file_and_the_optimizer_is_not_bla
     assert "optimizer" not in repr(found)
     fault = ow.audit(model, x, skip={"opsets", "latency", "hot lines"}).faults[0]
     assert "torch.view_as_real" in fault.repair
+
+
+def sloppy(x):
+    """Exact in float64 alone."""
+    return x.exp() if x.dtype == torch.float64 else x.exp() * (1 + 1e-5)
+
+
+@pytest.mark.parametrize(("factor", "rounding"), [(1.0, True), (1 + 1e-4, False)])
+def test_a_node_is_judged_by_its_value_in_float64(factor, rounding):
+    graph = torch.fx.Graph()
+    x = graph.placeholder("x")
+    node = graph.call_function(sloppy, (x,))
+    alone = (X.double().exp() * factor).float()
+    cause = causes.of_numbers(node, {x: X}, {}.get, sloppy(X), alone, (1e-7, 1e-7))
+    assert cause.rounding == rounding
