@@ -499,7 +499,9 @@ def test_the_plot_shows_both_runtimes_for_each_line_most_saved_first(folds):
     assert "x = self.conv(x)" in labels[0]
     assert "x = x.mean((2, 3))" in labels[1]
     assert "return left * right" in labels[-1]
-    drawn = {line.get_label(): list(line.get_xdata()) for line in ax.lines}
+    drawn = {}
+    for line in ax.lines:
+        drawn.setdefault(line.get_label(), []).extend(line.get_xdata())
     assert drawn["PyTorch"][:2] == [8e-4, 5e-4]
     assert drawn["ONNX Runtime"][1] == 1e-5
     assert "most saved at models.py:" in ax.get_title(loc="left")
@@ -738,7 +740,7 @@ def test_torchs_threads_are_put_back(tmp_path):
         (
             {"level": "max"},
             "`level` is 'max', and it takes one of 'off', 'basic', 'extended', 'all': how far "
-            "ONNX Runtime may optimise the graph before it runs.",
+            "ONNX Runtime may optimize the graph before it runs.",
         ),
         ({"threads": 0}, "threads is 0; it must be a whole number of 1 or more."),
         ({"threads": True}, "threads is True; it must be a whole number of 1 or more."),
