@@ -76,7 +76,7 @@ def test_a_fused_name_is_told_by_what_stands_before_it():
     }
 
 
-def test_what_the_optimiser_put_in_takes_its_consumer_else_its_producer():
+def test_what_the_optimizer_put_in_takes_its_consumer_else_its_producer():
     found = join.matches(
         [
             kernel("Reorder", "x", "r"),

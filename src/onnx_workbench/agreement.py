@@ -342,7 +342,7 @@ def _compare(
     if a.shape != b.shape or a.dtype != b.dtype:
         reason = f"a is {value}, b is {shaped(b.dtype, b.shape)}"
         if a.is_complex() and b.shape == (*a.shape, 2):
-            reason += ": real and imaginary parts, since ONNX has no complex numbers"
+            reason += ": its real and imaginary parts"
         return Leaf(path, value, reason=reason)
     bounds = tolerance_of(a.dtype, tolerance, grain)
     if not a.numel():

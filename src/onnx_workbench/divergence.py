@@ -655,7 +655,7 @@ def _makers(origins: Lineage) -> dict[str, lineage.Origin]:
 
 def _names(node: fx.Node) -> list[str]:
     """What the exporter calls the value of a node; an item of a tuple it numbers, and onnxscript's
-    optimiser once more where it makes a Split of a sequence (``_constant_folding.py``)."""
+    optimizer once more where it makes a Split of a sequence (``_constant_folding.py``)."""
     if getattr(node.target, "__name__", "") == "getitem":
         whole, item = node.args
         return [f"{whole}__{item}", f"{whole}_split_{item}", node.name]

@@ -27,7 +27,7 @@ class Exposed:
     what earlier runs made and nodes to come still read: runs that go along the graph compute each
     node once, and hold no more than the values asked for and those that the model itself would
     hold. Weights that the model has as external data are mapped into memory from their file. The
-    graph runs as it was written, without ONNX Runtime's optimiser
+    graph runs as it was written, without ONNX Runtime's optimizer
     (functions alone need its basic level).
 
     >>> from onnx import parser
@@ -112,7 +112,7 @@ class Exposed:
             results = session.run_with_ort_values(list(names), feeds)
         except Exception as error:
             raise RunError(
-                f"ONNX Runtime failed while running {self._path.name} without its optimiser: "
+                f"ONNX Runtime failed while running {self._path.name} without its optimizer: "
                 f"{str(error).splitlines()[0]}",
                 "try the sizes of the export.",
             ) from error

@@ -22,7 +22,7 @@ import onnx
 from . import notes
 from .errors import LoadError, RunError
 from .proto import Site, sites
-from .session import Options, call_of
+from .session import WEIGHTS_FOLDER, Options, call_of
 from .timing.worker import Worker, WorkerError
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ _SESSIONS = 4
 _TRIAL, _SEARCH = (1.0, 5.0), 60.0
 """Where the node is looked for that ends the worker: seconds that a part of the model may take, at
 least and at most, and that the search may."""
-
-_EXTERNAL = "session.model_external_initializers_file_folder_path"
 
 
 @dataclass(frozen=True)
@@ -272,7 +270,7 @@ def _trial(
     import onnxruntime
 
     options = Options().for_session(0)
-    options.add_session_config_entry(_EXTERNAL, folder)
+    options.add_session_config_entry(WEIGHTS_FOLDER, folder)
     session = onnxruntime.InferenceSession(model, options, providers=[provider])
     if feeds is not None:
         taken = {value.name for value in session.get_inputs()}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 CUDA = "CUDAExecutionProvider"
-_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _FOREIGN = 2
 """``dtype.isbuiltin`` of one that another library registered with NumPy."""
 _TIMED = {
@@ -191,7 +191,7 @@ def bytes_of(model: onnx.ModelProto, path: Path, options: onnxruntime.SessionOpt
     files = {e.value: (path.parent / e.value).resolve() for e in places}
     if files:
         home = os.path.commonpath([file.parent for file in files.values()])
-        options.add_session_config_entry(_WEIGHTS_FOLDER, home)
+        options.add_session_config_entry(WEIGHTS_FOLDER, home)
         for entry in places:
             entry.value = files[entry.value].relative_to(home).as_posix()
     return moved.SerializeToString()

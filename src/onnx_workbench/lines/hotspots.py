@@ -54,7 +54,7 @@ def profile(
 ) -> Hotspots:
     """Where the time of an artifact goes in ONNX Runtime, by line of the model's source.
 
-    ONNX Runtime's own profiler says what each kernel of its optimised graph took
+    ONNX Runtime's own profiler says what each kernel of its optimized graph took
     (``SessionOptions.enable_profiling``); the rules of :data:`onnx_workbench.lines.join.RULES`
     lead back to the exported nodes, and :func:`~onnx_workbench.trace` to the lines. In turn with
     these runs go runs of a session without the profiler, and of the captured graph in PyTorch,
@@ -63,7 +63,7 @@ def profile(
 
     Args:
         args, kwargs: the call to profile, as for the model itself.
-        level: how far the graph is optimised: ``"off"``, ``"basic"``, ``"extended"``, ``"all"``.
+        level: how far the graph is optimized: ``"off"``, ``"basic"``, ``"extended"``, ``"all"``.
         threads: intra-op threads, of torch too.
         seconds: how long the runs may go on. At least 6 runs of each count, and at most 75.
         depth: of a library's model that a line of yours calls, how many calls below that line its
@@ -393,7 +393,7 @@ class Hotspots:
 
     def _how(self) -> str:
         return (
-            f"{formatting.plural(len(self.plain), 'run')} of each, graph optimisation "
+            f"{formatting.plural(len(self.plain), 'run')} of each, graph optimization "
             f"{self.level!r}, {formatting.plural(self.threads, 'thread')}"
         )
 

@@ -1,4 +1,4 @@
-"""A kernel of the optimised graph -> the exported nodes that it runs, by rules."""
+"""A kernel of the optimized graph -> the exported nodes that it runs, by rules."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RULES = {
     LAYOUT: "its name is that of an exported node or value, and _nchwc",
     FUSED: "its name begins with that of an exported node, before /, _new_reshape or _token_",
     INLINED: "it is part of a function, or a value of it is, and leads to what a call of it makes",
-    NEIGHBOUR: "the optimiser put it in: the line of its consumer, else of its producer",
+    NEIGHBOUR: "the optimizer put it in: the line of its consumer, else of its producer",
     UNKNOWN: "none of these",
 }
 """In this order; the first that fits counts."""
@@ -44,8 +44,8 @@ class Match:
 def matches(kernels: Sequence[Kernel], exported: Sequence[Site]) -> dict[str, Match]:
     """Each kernel -> the rule and the exported nodes.
 
-    Besides the node that a rule names, a kernel runs those that the optimiser fused into it: the
-    nodes before its result that the optimised graph no longer makes the value of, as far as their
+    Besides the node that a rule names, a kernel runs those that the optimizer fused into it: the
+    nodes before its result that the optimized graph no longer makes the value of, as far as their
     inputs are among the kernel's. A node that needs what this kernel does not read was fused into
     the kernel before it.
     """
@@ -141,7 +141,7 @@ class _Join:
         return ""
 
     def _neighbours(self, found: Mapping[str, Match]) -> dict[str, Match]:
-        """The kernels that the optimiser put in: consumers first, then producers."""
+        """The kernels that the optimizer put in: consumers first, then producers."""
         used: dict[str, list[str]] = {}
         makes: dict[str, str] = {}
         for kernel in self.kernels:

@@ -1,4 +1,4 @@
-"""One model in ONNX Runtime's own profiler: what each kernel of the optimised graph takes."""
+"""One model in ONNX Runtime's own profiler: what each kernel of the optimized graph takes."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _SECOND = 1e6  # the profiler counts in microseconds
 _EXECUTOR = "SequentialExecutor::Execute"
 _IDLE = '<ir_version: 10, opset_import: ["": 20]> idle (float[4] x) => (float[4] y) { y = Neg(x) }'
 _TRIALS = 60
-_OPTIMISED = "session.optimized_model_external_initializers_"
+_OPTIMIZED = "session.optimized_model_external_initializers_"
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One node of the optimised graph: what each run spent in it, without what its body spent.
+    """One node of the optimized graph: what each run spent in it, without what its body spent.
 
     ``seconds`` has one entry a run, in which all turns of a loop are summed; ``calls`` is how many
     events of the profiler that was in a run, ``inner`` how many stood directly in its body.
@@ -132,9 +132,8 @@ class Recorder:
     """Sessions of one model, with the profiler on or off. Made by :func:`recorder`."""
 
     def __init__(self, path: Path, model: onnx.ModelProto, provider: str, folder: Path) -> None:
-        self._renamed = named(
-            model
-        )  # a kernel without a name of its own cannot be told from others
+        # A kernel without a name of its own cannot be told from others.
+        self._renamed = named(model)
         self._path, self._folder, self.provider = path, folder, provider
 
     def open(self, level: str, threads: int, profiled: bool) -> onnxruntime.InferenceSession:
@@ -161,7 +160,7 @@ class Recorder:
             return onnxruntime.InferenceSession(model, options, providers=[self.provider])
         except Exception as error:
             raise LoadError(
-                f"ONNX Runtime cannot load the model at the optimisation level {level!r}: "
+                f"ONNX Runtime cannot load the model at the optimization level {level!r}: "
                 f"{str(error).splitlines()[0]}",
                 "pass another `level`.",
             ) from error
@@ -169,13 +168,13 @@ class Recorder:
     def _write_graph(
         self, level: str, options: onnxruntime.SessionOptions, model: bytes | str
     ) -> None:
-        """Write the optimised graph. A session that writes it keeps each weight twice: it ends."""
+        """Write the optimized graph. A session that writes it keeps each weight twice: it ends."""
         import onnxruntime
 
         options.optimized_model_filepath = os.fspath(self._graph(level))
         # the weights beside the graph, so that only the graph need be read
-        options.add_session_config_entry(f"{_OPTIMISED}file_name", f"{level}.weights")
-        options.add_session_config_entry(f"{_OPTIMISED}min_size_in_bytes", "128")
+        options.add_session_config_entry(f"{_OPTIMIZED}file_name", f"{level}.weights")
+        options.add_session_config_entry(f"{_OPTIMIZED}min_size_in_bytes", "128")
         onnxruntime.InferenceSession(model, options, providers=[self.provider])
         options.optimized_model_filepath = ""
 
@@ -192,7 +191,7 @@ class Recorder:
         return recorded(events, graph, kept)
 
     def _graph(self, level: str) -> Path:
-        """Where the optimised graph is written, which the names of the kernels belong to."""
+        """Where the optimized graph is written, which the names of the kernels belong to."""
         return self._folder / f"{level}.onnx"
 
 
@@ -244,7 +243,7 @@ def recorded(
 
 
 def _nameless(spent: Mapping[str, _Spent], found: Mapping[str, Site]) -> dict[str, Site]:
-    """Kernels of nodes that have no name, as those of a function that the optimiser inlined.
+    """Kernels of nodes that have no name, as those of a function that the optimizer inlined.
 
     The profiler calls them by operator and a number that the graph does not have; both are in the
     order in which they run. Where their counts differ, none is known.
