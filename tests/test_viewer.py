@@ -479,6 +479,11 @@ def test_boxes_of_a_layer_do_not_overlap_and_arrows_point_down():
     assert max(outer) < across <= spots.width, "a long edge passes beside the boxes"
 
 
+def test_two_chains_side_by_side_do_not_cross():
+    centers = layout([(10, 10)] * 4, [(0, 3), (1, 2)]).centers
+    assert [x for x, _ in centers] == [5, 43, 43, 5]
+
+
 def test_a_graph_with_a_cycle_is_drawn_all_the_same():
     assert layers(3, [(0, 1), (1, 2), (2, 1)]) == [0, 1, 0]
     layout([(10, 10)] * 3, [(0, 1), (1, 2), (2, 1)])
