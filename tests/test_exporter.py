@@ -1,6 +1,7 @@
 """What torch's two steps are handed, and how their errors come out."""
 
 import enum
+import logging
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -399,9 +400,11 @@ def test_threads_export_one_after_the_other(dynamo, tmp_path):
     def made(model):
         return ow.export(model, x, tmp_path / f"{id(model)}.onnx", dynamo=dynamo)
 
+    level = logging.getLogger("torch").level
     with ThreadPoolExecutor(len(models)) as pool:
         for model, onnx in zip(models, pool.map(made, models), strict=True):
             assert ow.verify(model, onnx, x)
+    assert logging.getLogger("torch").level == level, "torch stays silenced"
 
 
 def test_an_export_of_torch_in_another_thread_is_said():

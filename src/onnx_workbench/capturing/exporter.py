@@ -376,8 +376,8 @@ def quiet() -> Iterator[None]:
     what is silenced and the state of torch's exporters is the whole process's.
     """
     logger = logging.getLogger("torch")
-    level = logger.level
     with _ONE_AT_A_TIME, warnings.catch_warnings(record=True) as heard:
+        level = logger.level  # read while no other thread has lowered it
         warnings.simplefilter("default")
         logger.setLevel(logging.CRITICAL)
         try:
