@@ -613,7 +613,7 @@ def _locate(model: onnx.ModelProto, path: Path) -> None:
     """Give each weight that was stepped over its place in the file, as external data has one."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         for tensor, found in zip(model.graph.initializer, wire.initializers(data), strict=True):
-            if found.end - found.value <= _SMALL:
+            if all(entry.value != wire.NOT_SENT for entry in tensor.external_data):
                 continue
             parts = {part.number: part for part in wire.fields(data, found.value, found.end)}
             if raw := parts.get(onnx.TensorProto.RAW_DATA_FIELD_NUMBER):

@@ -122,7 +122,10 @@ def _thin_graph(data: Data, graph: Field, largest: int) -> Iterator[bytes]:
     start = graph.value
     for field in fields(data, start, graph.end):
         if field.number == _INITIALIZER and field.end - field.value > largest:
-            kept = [f for f in fields(data, field.value, field.end) if f.end - f.value <= largest]
+            parts = list(fields(data, field.value, field.end))
+            kept = [part for part in parts if part.end - part.value <= largest]
+            if len(kept) == len(parts):  # it is a name or a shape that makes it larger
+                continue
             yield data[start : field.start]
             yield _tagged(_INITIALIZER, b"".join(data[f.start : f.end] for f in kept) + ELSEWHERE)
             start = field.end
