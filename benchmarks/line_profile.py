@@ -14,7 +14,7 @@ import torch
 
 import onnx_workbench as ow
 from onnx_workbench.formatting import seconds, table
-from onnx_workbench.lines.join import NEIGHBOUR
+from onnx_workbench.lineage.kernels import NEIGHBOUR
 
 HEADER = (
     *("model", "nodes", "kernels", "with a line", "joined, no neighbour", "kernels / run"),

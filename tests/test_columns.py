@@ -8,8 +8,8 @@ import traitlets
 from models import Folds
 
 import onnx_workbench as ow
-from onnx_workbench.lines import lineage
-from onnx_workbench.lines.columns import Columns, Link
+from onnx_workbench.lineage import table as lineage
+from onnx_workbench.lineage.columns import Columns, Link
 from onnx_workbench.source import Line
 
 VIEW = "application/vnd.jupyter.widget-view+json"

@@ -16,7 +16,7 @@ from onnxscript import opset20 as op
 from torch import nn
 
 import onnx_workbench as ow
-from onnx_workbench import agreement, causes, divergence, runtime
+from onnx_workbench import causes, comparison, divergence, runtime
 from onnx_workbench.errors import ExportError, InputError
 from onnx_workbench.files import Stamp
 
@@ -242,7 +242,7 @@ def test_dropout_in_eval_mode_is_not_random(tmp_path):
 
 
 def test_an_infinity_hides_no_error_and_a_large_value_is_compared_to_its_end():
-    value = torch.full((3 * agreement._SLICE,), 2.0)
+    value = torch.full((3 * comparison._SLICE,), 2.0)
     value[0], value[1], value[2] = torch.inf, -torch.inf, torch.nan
     other = value.clone()
     assert not divergence._error(value, other, None).wrong
@@ -263,7 +263,7 @@ def test_along_the_graph_each_node_runs_once_and_an_earlier_value_can_still_be_a
 
     class Watched(divergence.Exposed):
         def _session(self, part, names):
-            ran.append([site.name for site in part])
+            ran.append([ref.name for ref in part])
             return super()._session(part, names)
 
     whole = Watched(Path("g.onnx"), model, runtime.CPU, {"x": np.float32([1, -2])})

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx_workbench.lines.hotspots import Spot
 from onnxscript import opset20 as op
 
 from onnx_workbench import audit, export, lessons, load, stack
@@ -28,7 +29,6 @@ from onnx_workbench.lessons.exercises import (
     softmax,
 )
 from onnx_workbench.lessons.workbook import EXERCISES, Exercise
-from onnx_workbench.lines.hotspots import Spot
 from onnx_workbench.source import Line
 from onnx_workbench.stack import Clocks, Reading, Stack
 

@@ -25,16 +25,18 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 import onnx_workbench as ow
-from onnx_workbench import proto
+from onnx_workbench import hotspots, proto
 from onnx_workbench.errors import InputError, RunError
-from onnx_workbench.lines import hotspots, join, kernels, shares
-from onnx_workbench.lines import recording as recording_module
-from onnx_workbench.lines.kernels import Cost, Kernel, Recording
-from onnx_workbench.lines.recording import counts
+from onnx_workbench.lineage import attribution as shares
+from onnx_workbench.lineage import kernels as join
+from onnx_workbench.lineage import recording as recording_module
+from onnx_workbench.lineage.recording import counts
+from onnx_workbench.runs import profiler as kernels
+from onnx_workbench.runs.profiler import Cost, Kernel, Recording
 
 
 def exported(text):
-    return proto.sites(
+    return proto.node_refs(
         parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> g (float[2] x) {text}')
     )
 
@@ -117,7 +119,7 @@ def test_what_depends_on_constants_alone_is_part_of_no_kernel():
     assert told(join.matches([kernel("f", "x", "y")], found)) == {"f": ("name", "f", "e")}
 
 
-CALLS = proto.sites(
+CALLS = proto.node_refs(
     parser.parse_model(
         '<ir_version: 10, opset_import: ["": 20, "mine": 1]> g (float[2] x) => (float[2] z) '
         "{ [call] y = mine.twice(x) [h] h = Relu(y) [again] v = mine.twice(h) "
@@ -202,7 +204,7 @@ def test_a_value_of_two_branches_joins_neither():
         "{ y = If(p) <then_branch = t () => (float[2] u) { u = Sin(x) },"
         " else_branch = e () => (float[2] u) { u = Cos(x) }> }"
     )
-    found = join.matches([kernel("elsewhere", "x", "u")], proto.sites(model))
+    found = join.matches([kernel("elsewhere", "x", "u")], proto.node_refs(model))
     assert told(found) == {"elsewhere": ("unattributed",)}
 
 
@@ -372,7 +374,7 @@ def folds(tmp_path_factory):
 
 def made_up(artifact, alone=MappingProxyType({}), rename=str, lap=None):
     """Hotspots in which each exported node is a kernel that takes 10 us."""
-    sites = proto.sites(artifact.proto)
+    sites = proto.node_refs(artifact.proto)
     lineage = ow.trace(artifact)
     ran = tuple(Kernel(rename(s.name), "", (), (), (1e-5, 1e-5, 2e-5)) for s in sites)
     matches = join.matches(ran, sites)

@@ -18,11 +18,12 @@ from torch._higher_order_ops import scan, while_loop
 from torch.fx.proxy import TracerBase
 
 import onnx_workbench as ow
-from onnx_workbench import notes, proto
+from onnx_workbench import exporter_metadata, proto
 from onnx_workbench.capturing import exporter, traces
 from onnx_workbench.capturing.guards import Guard
 from onnx_workbench.errors import InputError
-from onnx_workbench.lines import folding, margin
+from onnx_workbench.exporter_metadata import call_site
+from onnx_workbench.lineage import annotated_source, folding
 from onnx_workbench.source import Line, Sources, user_line
 from onnx_workbench.viewer.origin import sheet
 
@@ -45,11 +46,11 @@ def folds(tmp_path_factory):
 def loaded(folder, text, lines=None):
     """A file from ONNX text; ``lines`` gives nodes a stack trace, as the exporter writes it."""
     model = parser.parse_model(text)
-    for site in proto.sites(model):
-        if site.name in (lines or {}):
-            number = lines[site.name]
+    for ref in proto.node_refs(model):
+        if ref.name in (lines or {}):
+            number = lines[ref.name]
             trace = f'File "/home/ada/net.py", line {number}, in forward'
-            site.node.metadata_props.add(key=STACK, value=trace)
+            ref.node.metadata_props.add(key=STACK, value=trace)
     file = folder / "loaded.onnx"
     onnx.save(model, file)
     return ow.trace(ow.load(file))
@@ -180,7 +181,7 @@ def test_a_result_that_nobody_uses_is_told():
             return torch.cos(x)
 
     graph = ow.capture(Idle().eval(), torch.ones(2)).program.graph
-    gone = folding.folded(graph, {folding.key_of(n) for n in graph.nodes if "cos" in n.name})
+    gone = folding.folded(graph, {call_site(n) for n in graph.nodes if "cos" in n.name})
     assert [(g.fx, g.why) for g in gone] == [("sin", "nothing uses its result")]
 
 
@@ -255,11 +256,11 @@ def test_nodes_without_a_name_or_with_that_of_another_are_told_apart(tmp_path):
 
 def test_torchs_own_machinery_is_no_line():
     trace = f'File "{torch.__file__}", line 3, in insert_checks'
-    assert notes.line_of(trace) is None
+    assert exporter_metadata.line_of(trace) is None
     inner = f'File "{torch.__file__}", line 3, in forward'
-    assert notes.line_of(inner).number == 3
+    assert exporter_metadata.line_of(inner).number == 3
     library = '  File "/usr/lib/python3/site-packages/net.py", line 8, in blur\n' + inner
-    assert notes.line_of(library).number == 8
+    assert exporter_metadata.line_of(library).number == 8
 
 
 def test_the_report_is_the_source_with_counts_in_the_margin(folds):
@@ -302,7 +303,7 @@ def test_source_that_changed_since_is_not_shown_around_a_line(tmp_path):
 
     def shown(text):
         cells = {Line(str(file), 3, "forward", text): ("7",)}
-        return margin.annotated(cells, ("nodes",), sources=Sources(near=(tmp_path,)))
+        return annotated_source.annotated(cells, ("nodes",), sources=Sources(near=(tmp_path,)))
 
     assert [row.strip() for row in shown("return x").splitlines()[3:]] == [
         "1  def forward(x):",
@@ -316,7 +317,9 @@ def test_lines_far_apart_are_cut(tmp_path):
     file = tmp_path / "net.py"
     file.write_text("def forward(x):\n" + "    x = x + 1\n" * 30)
     cells = {Line(str(file), n, "forward", "x = x + 1"): ("7",) for n in (2, 30)}
-    rows = margin.annotated(cells, ("nodes",), sources=Sources(near=(tmp_path,))).splitlines()
+    rows = annotated_source.annotated(
+        cells, ("nodes",), sources=Sources(near=(tmp_path,))
+    ).splitlines()
     assert [row.strip() for row in rows[3:]] == [
         "1  def forward(x):",
         "7     2      x = x + 1",

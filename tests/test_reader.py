@@ -346,7 +346,7 @@ def test_many_nodes_of_one_name_are_named_in_linear_time():
     model = tiny()
     model.graph.node.extend([helper.make_node("Relu", ["x"], ["h"], name="n")] * 40_000)
     start = time.process_time()
-    names = [site.name for site in proto.walk(model)]
+    names = [ref.name for ref in proto.walk(model)]
     assert len(set(names)) == 40_002
     assert names[-1] == "n_40000"
     assert time.process_time() - start < 20  # quadratic, it takes minutes

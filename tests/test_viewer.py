@@ -25,9 +25,9 @@ from ipywidgets.embed import dependency_state
 from onnx import TensorProto, helper, numpy_helper, parser
 from PIL import Image
 
-from onnx_workbench import notes, wire
+from onnx_workbench import exporter_metadata, wire
 from onnx_workbench.errors import InputError, LoadError
-from onnx_workbench.proto import sites
+from onnx_workbench.proto import node_refs
 from onnx_workbench.source import Line
 from onnx_workbench.viewer import Netron, frontend, view
 from onnx_workbench.viewer.comparison import LEFT, RIGHT
@@ -523,7 +523,7 @@ PATHS = (
 
 def everywhere(model: onnx.ModelProto, text: str) -> onnx.ModelProto:
     """The model with a text in every place that describes it."""
-    nodes = [site.node for site in sites(model)]
+    nodes = [ref.node for ref in node_refs(model)]
     values = (*model.graph.input, *model.graph.output, *model.graph.initializer)
     for described in (model, model.graph, *nodes, *values):
         described.doc_string = text
@@ -640,14 +640,14 @@ def test_select_refuses_what_made_no_node(traced, what):
 def test_scopes_that_are_none_are_no_module(written):
     node = helper.make_node("Relu", ["x"], ["y"])
     node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=written)
-    assert notes.read(node) == notes.Notes()
+    assert exporter_metadata.read(node) == exporter_metadata.Metadata()
 
 
 def test_two_nodes_of_one_name_are_told_apart_as_trace_does(traced):
     model = graph("[a] h = Relu(x) [a] y = Neg(h)")
     netron = view(model)
     assert [origin.op for origin in netron.origins.values()] == ["Relu", "Neg"]
-    assert list(netron.origins) == [site.name for site in sites(model)] == ["a", "a_2"]
+    assert list(netron.origins) == [ref.name for ref in node_refs(model)] == ["a", "a_2"]
     assert [node.name for node in netron._model.proto.graph.node] == ["a", "a_2"]
 
 
@@ -656,7 +656,7 @@ def test_a_module_whose_name_starts_with_an_underscore_keeps_its_nodes():
     node.metadata_props.add(
         key="pkg.torch.onnx.name_scopes", value="['', '_guards_fn', '_body', 'relu']"
     )
-    assert notes.read(node).modules == ("_body",)
+    assert exporter_metadata.read(node).modules == ("_body",)
 
 
 # Heat

@@ -1,14 +1,14 @@
 from . import errors as errors
 from . import lessons as lessons
+from .agreement import verify as verify
 from .artifact import export as export
 from .artifact import load as load
 from .bytecode import watch as watch
 from .capturing.graph import capture as capture
-from .divergence import verify as verify
+from .hotspots import profile as profile
 from .inspection import audit as audit
 from .ladder import opsets as opsets
-from .lines.hotspots import profile as profile
-from .lines.lineage import trace as trace
+from .lineage.table import trace as trace
 from .shapes.calls import observe as observe
 from .shapes.contract import probe as probe
 from .stack import check as check

@@ -1,385 +1,126 @@
-"""Two callables on the same inputs: do they give the same numbers?"""
+"""Two callables on the same call: do they give the same numbers?"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from numbers import Real
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from itertools import zip_longest
+from typing import Any, Literal, overload
 
-import numpy as np
-import torch
-import torch.utils._pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.weak import WeakTensorKeyDictionary
-
-from .capturing.dims import paths
-from .capturing.exporter import evaluating
-from .errors import InputError
-from .formatting import plural, shaped, table
-
-TOLERANCES = {
-    torch.float64: (1e-7, 1e-9),
-    torch.float32: (1e-4, 1e-5),
-    torch.float16: (1e-2, 1e-3),
-    torch.bfloat16: (5e-2, 1e-2),
-    torch.float8_e4m3fn: (0.25, 0.05),  # two steps of its three bits
-    torch.float8_e5m2: (0.5, 0.1),
-    torch.complex64: (1e-4, 1e-5),
-    torch.complex128: (1e-7, 1e-9),
-}
-"""(relative, absolute) by dtype; wider than torch.testing's, since two backends add in another
-order. Any other dtype must agree exactly."""
-
-Tolerance = tuple[float, float]
-"""(relative, absolute); the absolute one counts in units of the largest number of the tensor."""
-
-_SLICE = 1 << 15
-"""Elements compared at a time: what is computed of them in double stays in a core's cache."""
-_SAMPLE, _SEARCHED = 16, 100_000
-"""How many results of an operator are looked for among how many of its inputs, at most."""
+from .calls import door
+from .comparison import Agreement, Grains, answer, checked, coarsest, compare
+from .divergence import Divergence, check_graph, compare_values
+from .errors import InputError, WorkbenchError
+from .formatting import kind_of
+from .source import told, user_line
 
 
-def checked(tolerance: Any) -> Tolerance | None:
-    """What a user may pass as ``tolerance``, as a pair; one number is the relative tolerance, and
-    the absolute one is a tenth of it.
+@overload
+def verify(
+    a: Callable[..., Any],
+    b: Callable[..., Any],
+    args: Any,
+    kwargs: dict[str, Any] | None = None,
+    *,
+    values: Literal[False] = False,
+    tolerance: float | tuple[float, float] | None = None,
+) -> Agreement: ...
+@overload
+def verify(
+    a: Callable[..., Any],
+    b: Callable[..., Any],
+    args: Any,
+    kwargs: dict[str, Any] | None = None,
+    *,
+    values: Literal[True],
+    tolerance: float | tuple[float, float] | None = None,
+) -> Divergence: ...
+@door
+def verify(
+    a: Callable[..., Any],
+    b: Callable[..., Any],
+    args: Any,
+    kwargs: dict[str, Any] | None = None,
+    *,
+    values: bool = False,
+    tolerance: float | tuple[float, float] | None = None,
+) -> Agreement | Divergence:
+    """Call ``a`` and ``b`` with the same arguments and compare what they return.
 
-    >>> checked(1e-3), checked([0.1, 0])
-    ((0.001, 0.0001), (0.1, 0.0))
+    Structure, shapes and dtypes come first, and nothing is ever broadcast: (2, 3) and (1, 3) do not
+    agree. A number agrees where ``|a - b| <= relative * |a| + absolute * max |a|``, with ``a`` as
+    the reference: a number that is small beside its neighbors is not blamed for their rounding. NaN
+    agrees with NaN, and an infinity with itself. The tolerance is that of the coarsest dtype that a
+    result was computed in: float32 at the end of a float16 model is no more exact than float16.
+
+    With ``values=True``, ``b`` is an artifact, and every value inside it is compared by the same
+    rule: the graph that was translated runs in PyTorch, node by node, beside one session of ONNX
+    Runtime in which the values of the file are outputs (more than one where they take over 256 MB).
+    They are joined by name, and lead back to node, module and line by
+    :func:`~onnx_workbench.trace`. The verdict is that of the outputs, with and without
+    ``values``: what is wrong inside and reaches no output is shown, and changes no verdict.
+
+    The first divergence is a wrong value all of whose inputs agree. Its error against theirs tells
+    its kind: ten times theirs or more is a *jump*, made at this node; less is *drift*, which came
+    along and grew. Its node is computed again alone, from PyTorch's inputs, by ONNX Runtime and by
+    PyTorch in float64: where ONNX Runtime is as near to that as PyTorch, the difference is rounding
+    that grew, and no fault. Outputs that differ for no other reason agree, and say so.
+
+    Args:
+        a: the reference. Both run without gradients, modules in eval mode.
+        values: compare what is inside ``b``, not its outputs alone.
+        tolerance: (relative, absolute) for every dtype of floating point, or the relative one
+            alone; the default goes by dtype and is printed. Whole numbers and booleans must be
+            equal.
+
+    Returns:
+        an Agreement, or a Divergence; it is true where the outputs agree.
+
+    Raises:
+        InputError: what was passed cannot be called or refuses the arguments, ``tolerance`` is
+            none, or ``b`` has no graph to look into.
+        RunError: with ``values``, the graph does not run on these sizes.
+
+    >>> import torch
+    >>> verify(torch.exp, lambda x: 1 + x, torch.tensor([0.0, 1.0]))
+    DIFFERENT: 1 of 1 output differs
+    output  value       worst |a - b|  at   relative  tolerance    verdict
+    ------  ----------  -------------  ---  --------  -----------  -------------
+    result  float32[2]  7.18e-01       [1]  2.40e-01  1e-04,1e-05  1 of 2 differ
     """
-    if tolerance is None:
-        return None
-    pair = (tolerance, tolerance / 10) if _is_size(tolerance) else tolerance
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(map(_is_size, pair)):
+    bounds, kwargs = checked(tolerance), kwargs or {}
+    if values:
+        check_graph(b)
+    named = {"a": a, "b": b}
+    results = [_answer(name, function, args, kwargs) for name, function in named.items()]
+    outputs = compare(*results, bounds)
+    if values:
+        return compare_values(b, args, kwargs, results, bounds)
+    if not outputs and getattr(b, "translated", None):
+        with suppress(WorkbenchError):  # the graph does not run on these sizes
+            return compare_values(b, args, kwargs, results, bounds).outputs
+        return outputs
+    if outputs or bounds or not any(leaf.worst for leaf in outputs.leaves):
+        return outputs
+    found = [Grains.of_call(function, args, kwargs) for function in named.values()]
+    return compare(*results, None, [coarsest(*pair) for pair in zip_longest(*found)])
+
+
+def _answer(name: str, function: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any]) -> Any:
+    if not callable(function):
         raise InputError(
-            f"`tolerance` is {tolerance!r:.100}, and it takes (relative, absolute), two finite "
-            "numbers of 0 or more, or the relative one alone.",
-            "write tolerance=1e-3 or tolerance=(1e-3, 1e-5).",
+            f"verify() was given {kind_of(function)} as {name!r}, and it takes two "
+            "callables and their arguments: verify(model, artifact, x)."
         )
-    return float(pair[0]), float(pair[1])
-
-
-def _is_size(value: object) -> bool:
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    return number and math.isfinite(value) and value >= 0  # type: ignore[arg-type, operator]
-
-
-def tolerance_of(
-    dtype: torch.dtype, asked: Tolerance | None = None, grain: torch.dtype | None = None
-) -> Tolerance:
-    """What was asked for, else the default of the dtype, or of the coarser ``grain``.
-
-    >>> tolerance_of(torch.float16), tolerance_of(torch.int64, (0.1, 0.1))
-    ((0.01, 0.001), (0.0, 0.0))
-    >>> tolerance_of(torch.float32, grain=torch.float16)
-    (0.01, 0.001)
-    """
-    if dtype not in TOLERANCES:
-        return 0.0, 0.0
-    return asked or TOLERANCES[coarsest(dtype, grain) or dtype]
-
-
-def coarsest(*dtypes: torch.dtype | None) -> torch.dtype | None:
-    """The floating-point dtype with the widest tolerance; None where there is none."""
-    known = [dtype for dtype in dtypes if dtype in TOLERANCES]
-    return max(known, key=lambda dtype: TOLERANCES[dtype], default=None)
-
-
-def answer(function: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any]) -> Any:
-    """What ``function`` returns for copies of the arguments; a module runs in eval mode."""
-    args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, dict(kwargs)))
-    if isinstance(function, torch.export.ExportedProgram):
-        function = function.module()
-    with torch.no_grad():
-        if isinstance(function, torch.nn.Module):
-            with evaluating(function):
-                return function(*args, **kwargs)
-        return function(*args, **kwargs)
-
-
-def compare(
-    a: Any, b: Any, tolerance: Tolerance | None = None, grains: Sequence[torch.dtype | None] = ()
-) -> Agreement:
-    """Two results, leaf by leaf. ``grains`` are the coarsest dtypes that each leaf was computed
-    in, as :class:`Grains` finds them."""
-    return Agreement(tuple(_leaves(a, b, tolerance, grains)))
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """One tensor of the result: how far apart, and where.
-
-    ``worst`` is the largest absolute error (of the elements that are wrong, if any is), ``index``
-    is where it stands; it is None where no numbers were compared. ``relative`` is the largest
-    ``|a - b| / (|a| + f * max |a|)``, f being absolute / relative: it is compared with the relative
-    ``tolerance``. ``reason`` is empty where the leaf agrees; ``note`` says why one agrees that is
-    beyond its tolerance.
-    """
-
-    path: str
-    value: str
-    worst: float | None = None
-    relative: float = 0.0
-    index: tuple[int, ...] = ()
-    tolerance: Tolerance = (0.0, 0.0)
-    reason: str = ""
-    note: str = ""
-
-    @property
-    def said(self) -> str:
-        """The reason with the size of the error."""
-        if self.worst is None or not self.reason:
-            return self.reason
-        return f"{self.reason}, by up to {self.worst:.1e} (relative {self.relative:.1e})"
-
-    def excused(self) -> Leaf:
-        """The same leaf, where its error is found to be rounding."""
-        if self.worst is None or not self.reason:
-            return self
-        return replace(self, reason="", note=f"rounding: {self.reason}")
-
-
-@dataclass(frozen=True, repr=False)
-class Agreement:
-    """The verdict of :func:`~onnx_workbench.verify`, leaf by leaf."""
-
-    leaves: tuple[Leaf, ...]
-
-    def __bool__(self) -> bool:
-        return not any(leaf.reason for leaf in self.leaves)
-
-    @property
-    def worst(self) -> Leaf:
-        """The leaf with a reason to differ, else the one with the largest absolute error."""
-        return max(self.leaves, key=lambda leaf: (bool(leaf.reason), leaf.worst or 0.0))
-
-    def __repr__(self) -> str:
-        header = ("output", "value", "worst |a - b|", "at", "relative", "tolerance", "verdict")
-        return f"{self._headline()}\n{table(map(_row, self.leaves), header)}"
-
-    def _headline(self) -> str:
-        wrong = sum(bool(leaf.reason) for leaf in self.leaves)
-        outputs = plural(len(self.leaves), "output")
-        if not self:
-            return f"DIFFERENT: {wrong} of {outputs} {'differs' if wrong == 1 else 'differ'}"
-        if any(leaf.note for leaf in self.leaves):
-            return f"AGREE: {outputs}, as near to float64 as PyTorch"
-        return f"AGREE: {outputs} within tolerance"
-
-
-class Grains(TorchDispatchMode):
-    """The coarsest dtype that each tensor was rounded to on its way, while this mode lasts.
-
-    A tensor that is float32 because the last step was ``.float()`` is as exact as the float16 that
-    it was computed in. An operator that only moves numbers, such as a lookup in a float16 table,
-    rounds nothing.
-    """
-
-    supports_higher_order_operators = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._of: Any = WeakTensorKeyDictionary()
-
-    @classmethod
-    def of_call(
-        cls, function: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any]
-    ) -> list[torch.dtype | None]:
-        """The grain of each leaf of the result: one more run. None where torch does not see how
-        it is computed."""
-        mode = cls()
-        try:
-            with mode:
-                result = answer(function, args, kwargs)
-        except Exception:  # of a function that no mode can watch
-            return []
-        return [mode.of(leaf) for leaf in pytree.tree_leaves(result)]
-
-    def of(self, value: object) -> torch.dtype | None:
-        return self._of.get(value) if isinstance(value, torch.Tensor) else None
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        given = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
-        inherited = coarsest(*map(self.of, given))
-        for made in pytree.tree_leaves(result):
-            if isinstance(made, torch.Tensor):
-                own = None if _moves(func, given, made) else made.dtype
-                if grain := coarsest(inherited, own):
-                    self._of[made] = grain
-        return result
-
-
-def _moves(operator: Any, given: Sequence[torch.Tensor], made: torch.Tensor) -> bool:
-    """Whether an operator takes its numbers from its inputs as they are; tried on a sample, since
-    no list of operators lasts."""
-    if getattr(operator, "is_view", False):
-        return True
-    alike = [tensor for tensor in given if tensor.dtype == made.dtype and tensor.numel()]
-    if not (alike and made.numel()) or sum(t.numel() for t in alike) > _SEARCHED:
-        return False
-    flat = made.reshape(-1)
-    sample = flat[:: max(1, flat.numel() // _SAMPLE)][:_SAMPLE].double()
-    return all(
-        any(bool((tensor.double() == number).any()) for tensor in alike) for number in sample
-    )
-
-
-@dataclass(frozen=True)
-class Distance:
-    """How far two tensors of one shape and dtype are apart; ``at`` counts in the flat tensor."""
-
-    worst: float
-    at: int
-    relative: float
-    wrong: int
-
-
-def distance(a: torch.Tensor, b: torch.Tensor, tolerance: Tolerance) -> Distance:
-    """Element by element, ``a`` being the reference.
-
-    One agrees where ``|a - b| <= relative * |a| + absolute * max |a|``, so that a number that is
-    small beside its neighbors is not blamed for their rounding. Where all of ``a`` is zero, the
-    largest number counts as 1.
-    """
-    one, other = plain(a).flatten(), plain(b).flatten()
-    exact = not (one.is_floating_point() or one.is_complex())
-    peak = max((_magnitude(part) for part in one.split(_SLICE)), default=0.0) or 1.0
-    found = [
-        _apart(x, y, tolerance, peak, exact)
-        for x, y in zip(one.split(_SLICE), other.split(_SLICE), strict=True)
-    ]
-    start, chosen = max(
-        enumerate(found), key=lambda part: (bool(part[1].wrong), part[1].worst), default=(0, None)
-    )
-    if chosen is None:
-        return Distance(0.0, 0, 0.0, 0)
-    relative = max(part.relative for part in found)
-    wrong = sum(part.wrong for part in found)
-    return Distance(chosen.worst, start * _SLICE + chosen.at, relative, wrong)
-
-
-def _apart(
-    a: torch.Tensor, b: torch.Tensor, tolerance: Tolerance, peak: float, exact: bool
-) -> Distance:
-    if not a.numel():
-        return Distance(0.0, 0, 0.0, 0)
-    x, y = (part.to(torch.complex128 if a.is_complex() else torch.float64) for part in (a, b))
-    # equal numbers, equal infinities, NaN and NaN; a double does not hold every whole number
-    same = a == b if exact else (x == y) | ((x != x) & (y != y))
-    error = torch.where(same, 0.0, (x - y).abs().nan_to_num(nan=torch.inf, posinf=torch.inf))
-    scale = x.abs().nan_to_num(nan=0.0, posinf=0.0)
-    relative, absolute = tolerance
-    if exact:
-        wrong, error = ~same, torch.where(same, 0.0, error.clamp(min=1.0))
-    else:
-        wrong = ~same & (~(error <= absolute * peak + relative * scale) | error.isinf())
-    unit = scale + peak * absolute / relative if relative else torch.full_like(scale, peak)
-    ratio = torch.where(error == 0, 0.0, error / unit).nan_to_num(nan=torch.inf, posinf=torch.inf)
-    ranked = torch.where(wrong, error, -1.0) if wrong.any() else error
-    at = int(ranked.argmax())
-    return Distance(float(error[at]), at, float(ratio.max()), int(wrong.sum()))
-
-
-def _magnitude(part: torch.Tensor) -> float:
-    """The largest that is finite."""
-    if not part.numel():
-        return 0.0
-    size = part.abs().double() if part.is_complex() else part.double().abs()
-    return float(size.nan_to_num(nan=0.0, posinf=0.0).max())
-
-
-def plain(tensor: torch.Tensor) -> torch.Tensor:
-    """The same numbers on the CPU, dense, without history."""
-    tensor = tensor.detach().cpu()
-    if tensor.is_quantized:
-        return tensor.dequantize()
-    return tensor if tensor.layout == torch.strided else tensor.to_dense()
-
-
-def _row(leaf: Leaf) -> tuple[str, ...]:
-    verdict = leaf.reason or leaf.note or "agree"
-    if leaf.worst is None:
-        return (leaf.path, leaf.value, "", "", "", "", verdict)
-    relative, absolute = leaf.tolerance
-    return (
-        leaf.path,
-        leaf.value,
-        f"{leaf.worst:.2e}",
-        str(list(leaf.index)),
-        f"{leaf.relative:.2e}",
-        f"{relative:.0e},{absolute:.0e}",
-        verdict,
-    )
-
-
-def _leaves(
-    a: Any, b: Any, tolerance: Tolerance | None, grains: Sequence[torch.dtype | None]
-) -> Iterator[Leaf]:
-    left, spec_a = pytree.tree_flatten(a)
-    right, spec_b = pytree.tree_flatten(b)
-    if spec_a != spec_b:
-        yield Leaf("structure", _outline(a), reason=f"a is {_outline(a)}, b is {_outline(b)}")
-        return
-    for i, (path, x, y) in enumerate(zip(paths(a), left, right, strict=True)):
-        grain = grains[i] if i < len(grains) else None
-        yield _compare(f"result{path}", x, y, tolerance, grain)
-
-
-def _compare(
-    path: str, a: Any, b: Any, tolerance: Tolerance | None, grain: torch.dtype | None
-) -> Leaf:
-    if isinstance(a, float) and isinstance(b, float):  # which forgot what it was computed in
-        a, b, grain = torch.tensor(a).double(), torch.tensor(b).double(), torch.float32
-    a, b = _tensor(a), _tensor(b)
-    if not (isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)):
-        agrees = type(a) is type(b) and _equal(a, b)
-        return Leaf(path, _word(a), reason="" if agrees else f"a is {_word(a)}, b is {_word(b)}")
-    value = shaped(a.dtype, a.shape)
-    if a.shape != b.shape or a.dtype != b.dtype:
-        reason = f"a is {value}, b is {shaped(b.dtype, b.shape)}"
-        if a.is_complex() and b.shape == (*a.shape, 2):
-            reason += ": its real and imaginary parts"
-        return Leaf(path, value, reason=reason)
-    bounds = tolerance_of(a.dtype, tolerance, grain)
-    if not a.numel():
-        return Leaf(path, value)
-    found = distance(a, b, bounds)
-    index = tuple(int(i) for i in torch.unravel_index(torch.tensor(found.at), a.shape))
-    reason = f"{found.wrong:,} of {a.numel():,} differ" if found.wrong else ""
-    return Leaf(path, value, found.worst, found.relative, index, bounds, reason)
-
-
-def _tensor(value: Any) -> Any:
-    """A NumPy array or scalar counts as a tensor."""
-    if not isinstance(value, (np.ndarray, np.generic)):
-        return value
     try:
-        return torch.from_numpy(np.array(value))
-    except TypeError:  # of a dtype that torch lacks
-        return value
-
-
-def _equal(a: object, b: object) -> bool:
-    """A comparison may raise, or give an array."""
-    try:
-        return bool(np.all(a == b))
-    except Exception:
-        return a is b
-
-
-def _word(value: object) -> str:
-    return shaped(value.dtype, value.shape) if isinstance(value, torch.Tensor) else f"{value!r:.60}"
-
-
-def _outline(value: Any) -> str:
-    """The nesting of a result, with a word for each leaf."""
-    if isinstance(value, dict):
-        inner = ", ".join(f"{key}: {_outline(item)}" for key, item in value.items())
-        return f"{type(value).__name__}({inner})"
-    if isinstance(value, (tuple, list)):
-        return f"{type(value).__name__}({', '.join(map(_outline, value))})"
-    return type(value).__name__
+        return answer(function, args, kwargs)
+    except WorkbenchError:
+        raise
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise InputError(
+            f"verify() called {name!r}, a {type(function).__name__}, and it refuses these "
+            f"arguments: {type(error).__name__}: {first}",
+            "pass arguments that both take, in the order in which both take them.",
+            told(user_line(error.__traceback__)),
+        ) from error

@@ -26,7 +26,6 @@ from torch.onnx import ONNXProgram
 from torch.utils._pytree import tree_map_only
 
 from . import files, progress, reader, runtime, wire
-from .agreement import answer, compare
 from .calls import Mode, door
 from .capturing import exporter
 from .capturing.dims import from_dynamic_axes, of_shapes
@@ -34,6 +33,7 @@ from .capturing.graph import Graph, capture, check_module
 from .capturing.options import Options as Rare
 from .capturing.options import checked
 from .capturing.signature import Signature, arguments, parameters, rest_of
+from .comparison import answer, compare
 from .errors import ExportError, InputError, LoadError, WorkbenchError
 from .files import Stamp
 from .formatting import kind_of, plural, size, table

@@ -11,7 +11,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch import fx
 
-from .agreement import Tolerance, coarsest, distance, plain
+from .comparison import Tolerance, coarsest, distance, plain
 from .formatting import plural, shaped
 
 _AS_NEAR = 4.0

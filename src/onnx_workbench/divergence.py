@@ -4,43 +4,38 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
-from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.utils._pytree as pytree
 from torch import fx
 from torch.export import ExportedProgram
-from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
 from . import causes, plots, progress
-from .agreement import (
+from .artifact import Artifact
+from .causes import Cause
+from .comparison import (
     Agreement,
     Grains,
     Tolerance,
-    answer,
-    checked,
-    coarsest,
     compare,
     distance,
     tolerance_of,
 )
-from .artifact import Artifact
-from .calls import door
-from .causes import Cause
-from .errors import InputError, RunError, WorkbenchError
-from .exposed import Exposed
+from .errors import InputError, WorkbenchError
+from .exporter_metadata import call_site
 from .formatting import kind_of, plural, shaped, table
-from .lines import lineage
-from .lines.folding import key_of
-from .lines.lineage import Lineage
-from .proto import sites
-from .source import Line, told, user_line
+from .lineage import table as lineage
+from .lineage.table import Lineage
+from .proto import node_refs
+from .runs.intermediates import Exposed
+from .runs.program import ProgramRun, stored
+from .source import Line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,12 +46,6 @@ CHUNK = 256_000_000
 _JUMP = 10.0
 """A node whose error is this many times that of its inputs made it; one below passed it on."""
 
-ANY_SIZE = (
-    "This line keeps a number of the example's sizes: take it from x.shape, write the step with "
-    "operators that take any size (for an adaptive pool: a mean, or a pool to size 1), or leave "
-    "the dimension out of `dynamic_shapes`."
-)
-
 INNER = "a step inside one FX node, which PyTorch has no value for"
 BODY = "in the body of a node or function, which cannot be an output"
 GONE = "no value of that name in the file: folded, merged or a view"
@@ -64,118 +53,8 @@ RANDOM = "follows from a random operator"
 KIND = "another kind of value: a size, or a sequence"
 
 
-@overload
-def verify(
-    a: Callable[..., Any],
-    b: Callable[..., Any],
-    args: Any,
-    kwargs: dict[str, Any] | None = None,
-    *,
-    values: Literal[False] = False,
-    tolerance: float | tuple[float, float] | None = None,
-) -> Agreement: ...
-@overload
-def verify(
-    a: Callable[..., Any],
-    b: Callable[..., Any],
-    args: Any,
-    kwargs: dict[str, Any] | None = None,
-    *,
-    values: Literal[True],
-    tolerance: float | tuple[float, float] | None = None,
-) -> Divergence: ...
-@door
-def verify(
-    a: Callable[..., Any],
-    b: Callable[..., Any],
-    args: Any,
-    kwargs: dict[str, Any] | None = None,
-    *,
-    values: bool = False,
-    tolerance: float | tuple[float, float] | None = None,
-) -> Agreement | Divergence:
-    """Call ``a`` and ``b`` with the same arguments and compare what they return.
-
-    Structure, shapes and dtypes come first, and nothing is ever broadcast: (2, 3) and (1, 3) do not
-    agree. A number agrees where ``|a - b| <= relative * |a| + absolute * max |a|``, with ``a`` as
-    the reference: a number that is small beside its neighbors is not blamed for their rounding. NaN
-    agrees with NaN, and an infinity with itself. The tolerance is that of the coarsest dtype that a
-    result was computed in: float32 at the end of a float16 model is no more exact than float16.
-
-    With ``values=True``, ``b`` is an artifact, and every value inside it is compared by the same
-    rule: the graph that was translated runs in PyTorch, node by node, beside one session of ONNX
-    Runtime in which the values of the file are outputs (more than one where they take over 256 MB).
-    They are joined by name, and lead back to node, module and line by
-    :func:`~onnx_workbench.trace`. The verdict is that of the outputs, with and without
-    ``values``: what is wrong inside and reaches no output is shown, and changes no verdict.
-
-    The first divergence is a wrong value all of whose inputs agree. Its error against theirs tells
-    its kind: ten times theirs or more is a *jump*, made at this node; less is *drift*, which came
-    along and grew. Its node is computed again alone, from PyTorch's inputs, by ONNX Runtime and by
-    PyTorch in float64: where ONNX Runtime is as near to that as PyTorch, the difference is rounding
-    that grew, and no fault. Outputs that differ for no other reason agree, and say so.
-
-    Args:
-        a: the reference. Both run without gradients, modules in eval mode.
-        values: compare what is inside ``b``, not its outputs alone.
-        tolerance: (relative, absolute) for every dtype of floating point, or the relative one
-            alone; the default goes by dtype and is printed. Whole numbers and booleans must be
-            equal.
-
-    Returns:
-        an Agreement, or a Divergence; it is true where the outputs agree.
-
-    Raises:
-        InputError: what was passed cannot be called or refuses the arguments, ``tolerance`` is
-            none, or ``b`` has no graph to look into.
-        RunError: with ``values``, the graph does not run on these sizes.
-
-    >>> verify(torch.exp, lambda x: 1 + x, torch.tensor([0.0, 1.0]))
-    DIFFERENT: 1 of 1 output differs
-    output  value       worst |a - b|  at   relative  tolerance    verdict
-    ------  ----------  -------------  ---  --------  -----------  -------------
-    result  float32[2]  7.18e-01       [1]  2.40e-01  1e-04,1e-05  1 of 2 differ
-    """
-    bounds, kwargs = checked(tolerance), kwargs or {}
-    if values:
-        _check_graph(b)
-    named = {"a": a, "b": b}
-    results = [_answer(name, function, args, kwargs) for name, function in named.items()]
-    outputs = compare(*results, bounds)
-    if values:
-        return _inside(b, args, kwargs, results, bounds)
-    if not outputs and isinstance(b, Artifact) and b.translated:
-        with suppress(WorkbenchError):  # the graph does not run on these sizes
-            return _inside(b, args, kwargs, results, bounds).outputs
-        return outputs
-    if outputs or bounds or not any(leaf.worst for leaf in outputs.leaves):
-        return outputs
-    found = [Grains.of_call(function, args, kwargs) for function in named.values()]
-    return compare(*results, None, [coarsest(*pair) for pair in zip_longest(*found)])
-
-
-def _answer(name: str, function: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any]) -> Any:
-    if not callable(function):
-        raise InputError(
-            f"verify() was given {kind_of(function)} as {name!r}, and it takes two "
-            "callables and their arguments: verify(model, artifact, x)."
-        )
-    try:
-        return answer(function, args, kwargs)
-    except WorkbenchError:
-        raise
-    except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0]
-        raise InputError(
-            f"verify() called {name!r}, a {type(function).__name__}, and it refuses these "
-            f"arguments: {type(error).__name__}: {first}",
-            "pass arguments that both take, in the order in which both take them.",
-            told(user_line(error.__traceback__)),
-        ) from error
-
-
-def _inside(
-    artifact: Any,
+def compare_values(
+    artifact: Artifact,
     args: tuple,
     kwargs: Mapping[str, Any],
     results: Sequence[Any],
@@ -374,7 +253,7 @@ def _verdict(step: Step, largest: bool) -> str:
     return ", ".join([*words, "the largest"] if largest else words)
 
 
-def _check_graph(b: object) -> None:
+def check_graph(b: object) -> None:
     if not isinstance(b, Artifact):
         raise InputError(
             f"verify(values=True) was given {kind_of(b)} as 'b', and it looks into an "
@@ -398,7 +277,7 @@ class _Error:
     cause: Cause | None = None
 
 
-class _Beside(fx.Interpreter):
+class _Beside(ProgramRun):
     """Runs the graph that was translated, and compares what its nodes make, a chunk at a time."""
 
     def __init__(
@@ -408,8 +287,8 @@ class _Beside(fx.Interpreter):
         feeds: Mapping[str, Any],
         tolerance: Tolerance | None,
     ) -> None:
-        super().__init__(program.graph_module, garbage_collect_values=True)
-        self.program, self.tolerance, self.grains = program, tolerance, Grains()
+        super().__init__(program)
+        self.tolerance, self.grains = tolerance, Grains()
         self.exposed = Exposed(artifact.unchanged, artifact.proto, artifact.provider, feeds)
         self.held: dict[fx.Node, tuple[str, torch.Tensor, torch.dtype | None]] = {}
         self.results: list[torch.Tensor] = []
@@ -430,7 +309,8 @@ class _Beside(fx.Interpreter):
             torch.random.fork_rng(devices=[]),
             progress.bar(total=total, desc="values", delay=2) as self.bar,
         ):
-            self.run(*lifted(self.program, leaves), enable_io_processing=False)
+            for _ in self.steps(leaves):
+                pass
             self._flush()
         return self.results
 
@@ -439,11 +319,8 @@ class _Beside(fx.Interpreter):
         if n.op == "output":
             self.results = self._returned(n)
             return None
-        try:
-            with self.grains:
-                result = super().run_node(n)
-        except Exception as error:
-            raise failure(n, error) from error
+        with self.grains:
+            result = super().run_node(n)
         if n.op == "call_function":
             self._hear(n, result)
         return result
@@ -525,7 +402,8 @@ class _Beside(fx.Interpreter):
         if any(error.wrong for error in self.errors.values()):
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 again = _Again(self)
-                again.run(*lifted(self.program, leaves), enable_io_processing=False)
+                for _ in again.steps(leaves):
+                    pass
             for node, cause in again.causes.items():
                 self.errors[node] = replace(self.errors[node], cause=cause)
 
@@ -544,11 +422,11 @@ class _Beside(fx.Interpreter):
         apart = {name: tuple(values) for name, values in self.apart.items()}
         apart |= {INNER: tuple(inner)} if inner else {}
         apart |= {BODY: self.exposed.hidden} if self.exposed.hidden else {}
-        drawn = {str(node.target): lineage.line_of(key_of(node).trace) for node in self.drawn}
+        drawn = {str(node.target): call_site(node).line for node in self.drawn}
         return Divergence(outputs, captured, tuple(steps), apart, drawn)
 
     def _step(self, node: fx.Node, before: frozenset[fx.Node], origin: lineage.Origin) -> Step:
-        mine, key = self.errors[node], key_of(node)
+        mine, key = self.errors[node], call_site(node)
         compared = [self.errors[m] for m in before if m in self.errors]
         cause = mine.cause
         blamed = cause is not None and not cause.rounding
@@ -558,7 +436,7 @@ class _Beside(fx.Interpreter):
             origin.operator,
             node.name,
             key.module or origin.module,
-            lineage.line_of(key.trace) or origin.line,
+            key.line or origin.line,
             mine.value,
             mine.error,
             max((error.error for error in compared), default=0.0),
@@ -576,7 +454,7 @@ class _Beside(fx.Interpreter):
         names = {node.name for node in before if node.op == "placeholder"}
         for spec in self.program.graph_signature.input_specs:
             if spec.arg.name in names and spec.kind is not InputKind.USER_INPUT:
-                ours = _lifted_one(self.program, spec)
+                ours = stored(self.program, spec.target)
                 theirs = self.exposed.weight(str(spec.target))
                 if theirs is None or theirs.shape != ours.shape:
                     continue
@@ -584,25 +462,14 @@ class _Beside(fx.Interpreter):
                     yield str(spec.target)
 
 
-def failure(node: fx.Node, error: Exception) -> RunError:
-    """What to say of a node that fails in PyTorch on a call that the model itself takes."""
-    first = (str(error).strip().splitlines() or [""])[0]
-    return RunError(
-        f"The captured graph fails on these sizes, in {node.target}: {type(error).__name__}: "
-        f"{first}",
-        ANY_SIZE,
-        lineage.line_of(key_of(node).trace),
-    )
-
-
-class _Again(fx.Interpreter):
+class _Again(ProgramRun):
     """Runs the graph once more, and recomputes alone each wrong value that no fault comes before.
 
     Where a wrong value is rounding, the next one may be a fault, or rounding again.
     """
 
     def __init__(self, beside: _Beside) -> None:
-        super().__init__(beside.program.graph_module, garbage_collect_values=True)
+        super().__init__(beside.program)
         self.beside = beside
         self.wrong = {node for node, error in beside.errors.items() if error.wrong}
         self.readers = Counter(m for node in self.wrong for m in beside.before[node])
@@ -646,10 +513,10 @@ _WEIGHT = lineage.Origin("", "Initializer", "", "", None, lineage.NONE)
 def _makers(origins: Lineage) -> dict[str, lineage.Origin]:
     """Value of the main graph -> the origin of the node that makes it."""
     return {
-        value: origins.of(site.name)
-        for site in sites(origins.artifact.proto)
-        if not site.inside
-        for value in site.outputs
+        value: origins.of(ref.name)
+        for ref in node_refs(origins.artifact.proto)
+        if not ref.inside
+        for value in ref.outputs
     }
 
 
@@ -660,28 +527,6 @@ def _names(node: fx.Node) -> list[str]:
         whole, item = node.args
         return [f"{whole}__{item}", f"{whole}_split_{item}", node.name]
     return [node.name]
-
-
-def lifted(program: ExportedProgram, leaves: Sequence[torch.Tensor]) -> list[Any]:
-    """The inputs of the graph itself, which takes its weights as inputs too. Run like this, it
-    changes none of them."""
-    rest = iter(leaves)
-
-    def of(spec: Any) -> Any:
-        if spec.kind is not InputKind.USER_INPUT:
-            return _lifted_one(program, spec)
-        if isinstance(spec.arg, ConstantArgument):
-            return spec.arg.value
-        leaf = next(rest)
-        return leaf.detach() if isinstance(spec.arg, TensorArgument) else leaf.item()
-
-    return [of(spec) for spec in program.graph_signature.input_specs]
-
-
-def _lifted_one(program: ExportedProgram, spec: Any) -> Any:
-    stored = program.state_dict if spec.target in program.state_dict else program.constants
-    value = stored[spec.target]
-    return value.detach() if isinstance(value, torch.Tensor) else value
 
 
 def _seeded(node: fx.Node) -> bool:

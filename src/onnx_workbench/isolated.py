@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from . import notes
+from . import exporter_metadata
 from .errors import LoadError, RunError
-from .proto import Site, sites
+from .proto import NodeRef, node_refs
 from .session import WEIGHTS_FOLDER, Options, call_of
 from .timing.worker import Worker, WorkerError
 
@@ -92,8 +92,8 @@ class File:
         try:
             yield
         except Ended as error:
-            name, site = self.path.name, _culprit(self, model, feeds, error)
-            node = f"the node {site.name!r} ({site.node.op_type})" if site else ""
+            name, ref = self.path.name, _culprit(self, model, feeds, error)
+            node = f"the node {ref.name!r} ({ref.node.op_type})" if ref else ""
             if error.late:
                 said = (
                     f"{name} did not answer within {self.timeout:g} s while ONNX Runtime was "
@@ -111,7 +111,9 @@ class File:
                     if node
                     else "try another version of onnxruntime, and report it there with the file."
                 )
-            raise kind(said, hint, notes.read(site.node).line if site else None) from error
+            raise kind(
+                said, hint, exporter_metadata.read(ref.node).line if ref else None
+            ) from error
 
 
 class Ended(Exception):
@@ -178,10 +180,10 @@ _ONE_AT_A_TIME = threading.RLock()
 
 def _culprit(
     file: File, model: onnx.ModelProto, feeds: Mapping[str, np.ndarray] | None, end: Ended
-) -> Site | None:
+) -> NodeRef | None:
     """The node of the main graph with which the model begins to end the worker in this way; None
     where it is not found in time."""
-    outer = [site for site in sites(model) if not site.inside]
+    outer = [ref for ref in node_refs(model) if not ref.inside]
     folder = str(file.path.resolve().parent)
     least, most = _TRIAL
     limit, until = min(max(file.timeout, least), most), monotonic() + _SEARCH
@@ -214,7 +216,7 @@ def _beginning(model: onnx.ModelProto, count: int) -> bytes:
     part.CopyFrom(model)
     graph = part.graph
     del graph.node[count:]
-    read = {name for site in sites(part) for name in site.inputs}
+    read = {name for ref in node_refs(part) for name in ref.inputs}
     made = [name for node in graph.node for name in node.output if name and name not in read]
     known = {value.name: value for value in model.graph.output}
     del graph.output[:], graph.initializer[:]

@@ -14,12 +14,12 @@ import onnx
 from torch import nn
 
 from . import progress
-from .agreement import Tolerance, checked
+from .agreement import verify
 from .artifact import Artifact, export
 from .calls import door
 from .capturing.exporter import Translations
 from .capturing.graph import Graph, capture
-from .divergence import verify
+from .comparison import Tolerance, checked
 from .errors import ExportError, InputError, WorkbenchError
 from .formatting import html_table, table
 

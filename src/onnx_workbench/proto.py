@@ -21,7 +21,7 @@ _PACKED = {"int4": 4, "uint4": 4, "float4e2m1": 4, "int2": 2, "uint2": 2}  # bit
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Site:
+class NodeRef:
     """A node and where it stands. ``inside`` names the node or function whose body holds it.
 
     ``name`` is the node's own where it has one that no other node has.
@@ -46,19 +46,19 @@ class Site:
         return tuple(name for name in self.node.output if name)
 
 
-def sites(model: onnx.ModelProto) -> tuple[Site, ...]:
+def node_refs(model: onnx.ModelProto) -> tuple[NodeRef, ...]:
     """Every node, those of ``If``, ``Loop`` and ``Scan`` behind their owner, functions last.
 
     >>> from onnx import parser
     >>> model = parser.parse_model('<ir_version: 10, opset_import: ["": 20]> half (float[2] x) '
     ...     '=> (float[2] y) { h = Relu(x)  y = Relu(h) }')
-    >>> [site.name for site in sites(model)]
+    >>> [ref.name for ref in node_refs(model)]
     ['h', 'y']
     """
     return tuple(walk(model))
 
 
-def walk(model: onnx.ModelProto) -> Iterator[Site]:
+def walk(model: onnx.ModelProto) -> Iterator[NodeRef]:
     """The same, one by one: twenty thousand at once take more memory than their file."""
     taken: dict[str, int] = {}
     yield from _walk(model.graph.node, taken)
@@ -67,14 +67,14 @@ def walk(model: onnx.ModelProto) -> Iterator[Site]:
 
 
 def named(model: onnx.ModelProto) -> onnx.ModelProto | None:
-    """A copy in which each node has the name of its site; None where each has it already."""
-    if all(site.name == site.node.name for site in sites(model) if not site.function):
+    """A copy in which each node has the name of its ref; None where each has it already."""
+    if all(ref.name == ref.node.name for ref in node_refs(model) if not ref.function):
         return None
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    for site in sites(copy):
-        if not site.function:
-            site.node.name = site.name
+    for ref in node_refs(copy):
+        if not ref.function:
+            ref.node.name = ref.name
     return copy
 
 
@@ -132,21 +132,21 @@ def _bits(number: int) -> int:
     return _PACKED.get(dtype_name(number), 8 * kind.itemsize)
 
 
-def tensors_of(model: onnx.ModelProto, found: Iterable[Site] = ()) -> Iterator[onnx.TensorProto]:
+def tensors_of(model: onnx.ModelProto, found: Iterable[NodeRef] = ()) -> Iterator[onnx.TensorProto]:
     """Every tensor of a model: initializers and attributes, those of bodies and functions too.
 
-    ``found`` are its sites, where they are at hand.
+    ``found`` are its nodes, where they are at hand.
     """
     yield from _tensors_in(model.graph)
-    for site in found or walk(model):
-        for attribute in site.node.attribute:
+    for ref in found or walk(model):
+        for attribute in ref.node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
             held = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
             for sparse in (*held, *attribute.sparse_tensors):
                 yield from (sparse.values, sparse.indices)
-        for body in site.bodies:
+        for body in ref.bodies:
             yield from _tensors_in(body)
 
 
@@ -166,9 +166,9 @@ def mislabelled(model: onnx.ModelProto) -> str:
     """
     label = opset_of(model)
     found: dict[str, int] = {}
-    for site in sites(model):
-        name = site.node.op_type
-        if site.node.domain in MAIN and not site.function and name not in found:
+    for ref in node_refs(model):
+        name = ref.node.op_type
+        if ref.node.domain in MAIN and not ref.function and name not in found:
             since = _since(name, label)
             if since:
                 found[name] = since
@@ -219,10 +219,10 @@ def captured(node: onnx.NodeProto) -> list[str]:
 def described(model: onnx.ModelProto) -> Iterator[Any]:
     """Whatever has a doc string: models, functions, graphs, their values, nodes, attributes."""
     yield from (model, *model.functions, *_described(model.graph))
-    for site in walk(model):
-        yield site.node
-        yield from site.node.attribute
-        for body in bodies(site.node):
+    for ref in walk(model):
+        yield ref.node
+        yield from ref.node.attribute
+        for body in bodies(ref.node):
             yield from _described(body)
 
 
@@ -244,25 +244,25 @@ def strip(model: onnx.ModelProto) -> None:
             value.ClearField("doc_string")
 
 
-def producers(found: Iterable[Site]) -> dict[str, Site]:
+def producers(found: Iterable[NodeRef]) -> dict[str, NodeRef]:
     """Value -> the node that makes it; a value of that name in two bodies belongs to neither."""
-    made: dict[str, Site] = {}
+    made: dict[str, NodeRef] = {}
     twice: set[str] = set()
-    for site in found:
-        for value in site.outputs:
+    for ref in found:
+        for value in ref.outputs:
             if value in made:
                 twice.add(value)
-            made[value] = site
-    return {value: site for value, site in made.items() if value not in twice}
+            made[value] = ref
+    return {value: ref for value, ref in made.items() if value not in twice}
 
 
 def _walk(
     nodes: Sequence[onnx.NodeProto], taken: dict[str, int], inside: str = "", function: str = ""
-) -> Iterator[Site]:
+) -> Iterator[NodeRef]:
     for node in nodes:
         prefix = f"{function}/" if function else ""
         name = _free(prefix + (node.name or next(iter(node.output), node.op_type)), taken)
-        yield Site(name, node, inside, function)
+        yield NodeRef(name, node, inside, function)
         for body in bodies(node):
             yield from _walk(body.node, taken, name, function)
 

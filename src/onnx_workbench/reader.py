@@ -21,7 +21,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from . import wire
 from .errors import LoadError
-from .proto import MAIN, Site, nested, sites, tensors_of
+from .proto import MAIN, NodeRef, nested, node_refs, tensors_of
 from .source import LONGEST_TEXT, MOST_FRAMES
 
 STEP_OVER_ABOVE = 16 * 1024 * 1024
@@ -111,11 +111,11 @@ It expected a whole .onnx file.
     """
     if bad := _bad_text(model, model.SerializeToString() if data is None else data):
         raise _refused(said, f"which holds text that is not UTF-8 at {bad}")
-    found = sites(model)
+    found = node_refs(model)
     for wrong in _wrong(model, found):
         raise _refused(said, f"which {wrong}")
     values = (*model.graph.value_info, *model.graph.output)  # a quantizer keeps notes in them
-    cut = sum(_shorten(part) for part in (*(site.node for site in found), *values))
+    cut = sum(_shorten(part) for part in (*(ref.node for ref in found), *values))
     limits = (
         f"{LONGEST_NOTE:,} characters, {LONGEST_TEXT:,} in a line of source, {MOST_FRAMES} frames "
         f"or {DEEPEST} modules"
@@ -141,17 +141,17 @@ def _bytes_of(file: BinaryIO, largest: int | None) -> AbstractContextManager[wir
     return nullcontext(file.read())
 
 
-def _wrong(model: onnx.ModelProto, found: Sequence[Site]) -> Iterator[str]:
+def _wrong(model: onnx.ModelProto, found: Sequence[NodeRef]) -> Iterator[str]:
     """What is wrong with a model, one sentence each; the first is enough."""
     for entry in model.opset_import:
         if not 1 <= entry.version < 2**31:
             yield f"asks for opset {entry.version} of {entry.domain!r:.80}"
     main = any(entry.domain in MAIN for entry in model.opset_import)
-    for site in found:
-        if not main and not site.function and site.node.domain in MAIN:
-            yield f"asks for no opset, and the node {site.name!r:.80} needs one"
-        yield from _wrong_node(site)
-    for graph in (model.graph, *(body for site in found for body in site.bodies)):
+    for ref in found:
+        if not main and not ref.function and ref.node.domain in MAIN:
+            yield f"asks for no opset, and the node {ref.name!r:.80} needs one"
+        yield from _wrong_node(ref)
+    for graph in (model.graph, *(body for ref in found for body in ref.bodies)):
         ends = (*graph.input, *graph.output, *graph.value_info)
         if (longest := max((len(value.name) for value in ends), default=0)) > LONGEST_NAME:
             yield f"has a value whose name has {longest:,} letters"
@@ -160,8 +160,8 @@ def _wrong(model: onnx.ModelProto, found: Sequence[Site]) -> Iterator[str]:
     yield from _wrong_functions(model)
 
 
-def _wrong_node(site: Site) -> Iterator[str]:
-    node, at = site.node, f"the node {site.name!r:.80}"
+def _wrong_node(ref: NodeRef) -> Iterator[str]:
+    node, at = ref.node, f"the node {ref.name!r:.80}"
     names = (node.name, node.op_type, node.domain, *node.input, *node.output)
     if (longest := max(map(len, names))) > LONGEST_NAME:
         yield f"has a name of {longest:,} letters at {at}"
@@ -169,7 +169,7 @@ def _wrong_node(site: Site) -> Iterator[str]:
         named = f"the attribute {attribute.name!r:.80} of {at}"
         if attribute.type not in _ATTRIBUTES:
             yield f"has no known type for {named}"
-        if attribute.ref_attr_name and not site.function:
+        if attribute.ref_attr_name and not ref.function:
             yield f"refers to {attribute.ref_attr_name!r:.80} of a function for {named}"
 
 

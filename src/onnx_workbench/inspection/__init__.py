@@ -15,11 +15,11 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from .. import checks, files, progress
-from ..agreement import checked
 from ..artifact import Artifact
 from ..calls import door
 from ..capturing.exporter import Translations
 from ..capturing.graph import Graph, opened_up
+from ..comparison import checked
 from ..errors import InputError, TrainingModeWarning
 from ..formatting import html_table, kind_of, plural, table
 from ..viewer.origin import without_folders

@@ -25,8 +25,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from .. import files
-from ..agreement import TOLERANCES, Grains
 from ..capturing.signature import bind
+from ..comparison import TOLERANCES, Grains
 from ..errors import InputError
 from ..source import is_users
 from . import cells, repro

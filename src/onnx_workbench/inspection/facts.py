@@ -15,7 +15,7 @@ from ..artifact import Artifact
 from ..capturing import exporter
 from ..capturing.graph import Graph
 from ..formatting import plural, shaped, size
-from ..lines.lineage import trace
+from ..lineage.table import trace
 from ..proto import described
 from ..source import Line, method_lines, user_line
 from ..viewer.origin import without_folders

@@ -13,15 +13,15 @@ import torch
 import torch.utils._pytree as pytree
 from torch import nn
 
-from ..agreement import Agreement, Tolerance
+from ..agreement import verify
 from ..artifact import Artifact, export
 from ..capturing import exporter
 from ..capturing.graph import Graph, capture
-from ..divergence import verify
+from ..comparison import Agreement, Tolerance
 from ..errors import CaptureError, ExportError, WorkbenchError
 from ..formatting import plural, seconds
+from ..hotspots import profile
 from ..ladder import opsets
-from ..lines.hotspots import profile
 from ..shapes.contract import REFUSED, UNTRIED, misdeclared, probe
 from ..shapes.sizes import BAD, Call
 from ..source import Line, is_users, told, user_line

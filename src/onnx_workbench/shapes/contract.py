@@ -13,13 +13,13 @@ from typing import Any
 
 from torch import nn
 
-from ..agreement import answer, checked
 from ..artifact import Artifact, export
 from ..calls import door
 from ..capturing.dims import demanded, limits, relaxed
 from ..capturing.exporter import Translations, evaluating
 from ..capturing.graph import Graph, axes_of, capture, opened_up
 from ..capturing.guards import Guard, culprit, listening
+from ..comparison import answer, checked
 from ..errors import CaptureError, InputError
 from ..formatting import html_table, plural, table
 from ..source import Line

@@ -12,14 +12,14 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from ..agreement import compare
+from ..agreement import verify
 from ..artifact import Artifact
 from ..capturing.graph import Graph
-from ..divergence import ANY_SIZE, failure, lifted, verify
+from ..comparison import compare
 from ..errors import RunError, WorkbenchError
+from ..exporter_metadata import CallSite, call_site
 from ..formatting import shaped
-from ..lines.folding import Key, key_of
-from ..lines.lineage import line_of
+from ..runs.program import ANY_SIZE, ProgramRun
 from ..source import Line
 
 _FAKE = (
@@ -73,38 +73,31 @@ def located(
     return None
 
 
-class _Watched(fx.Interpreter):
+class _Watched:
     """Runs a graph, and compares the shapes that it makes with those that torch.export noted.
 
     ``made`` has the last tensor of each line and module.
     """
 
     def __init__(self, program: ExportedProgram) -> None:
-        super().__init__(program.graph_module, garbage_collect_values=True)
         self.program = program
         self.sizes: dict[Any, int] = {}
-        self.made: dict[Key, tuple[fx.Node, torch.Tensor]] = {}
+        self.made: dict[CallSite, tuple[fx.Node, torch.Tensor]] = {}
         self.lies: Fault | None = None
 
     def along(self, leaves: Sequence[torch.Tensor]) -> _Watched:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            self.run(*lifted(self.program, leaves), enable_io_processing=False)
+            for node, value in ProgramRun(self.program).steps(leaves):
+                self._look(node, value)
         return self
 
-    def run_node(self, n: fx.Node) -> Any:
-        if n.op == "output":
-            return None
-        try:
-            result = super().run_node(n)
-        except Exception as error:
-            raise failure(n, error) from error
-        if isinstance(result, torch.Tensor) and isinstance(n.meta.get("val"), torch.Tensor):
-            if n.op == "placeholder":
-                self._bind(n, result)
+    def _look(self, node: fx.Node, value: Any) -> None:
+        if isinstance(value, torch.Tensor) and isinstance(node.meta.get("val"), torch.Tensor):
+            if node.op == "placeholder":
+                self._bind(node, value)
             else:
-                self.made[key_of(n)] = n, result
-                self.lies = self.lies or self._lie(n, result)
-        return result
+                self.made[call_site(node)] = node, value
+                self.lies = self.lies or self._lie(node, value)
 
     def _bind(self, node: fx.Node, tensor: torch.Tensor) -> None:
         for size, actual in zip(node.meta["val"].shape, tensor.shape, strict=False):
@@ -121,7 +114,7 @@ class _Watched(fx.Interpreter):
         name = getattr(maker, "name", lambda: str(maker))()
         own = getattr(maker, "namespace", "") not in ("aten", "prims")
         return Fault(
-            line_of(key_of(node).trace),
+            call_site(node).line,
             f"the fake implementation of {name} says {want}, and the operator makes {got}",
             _FAKE if own else ANY_SIZE,
         )
@@ -133,7 +126,7 @@ class _Watched(fx.Interpreter):
         return int(known) if known.is_Integer else None
 
 
-def _parted(ours: _Watched, theirs: _Watched) -> dict[Key, Fault]:
+def _parted(ours: _Watched, theirs: _Watched) -> dict[CallSite, Fault]:
     """The lines at which the decomposed graph makes something else than the captured one."""
     found = {}
     for key, (node, tensor) in ours.made.items():
@@ -143,5 +136,5 @@ def _parted(ours: _Watched, theirs: _Watched) -> dict[Key, Fault]:
         want, got = (shaped(t.dtype, t.shape) for t in (tensor, other))
         said = f"makes {got} instead of {want}" if want != got else "gives other numbers"
         reason = f"{node.target} is decomposed for the example's sizes alone: here it {said}"
-        found[key] = Fault(line_of(key.trace), reason, ANY_SIZE)
+        found[key] = Fault(key.line, reason, ANY_SIZE)
     return found

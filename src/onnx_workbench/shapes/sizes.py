@@ -12,11 +12,11 @@ import torch
 import torch.utils._pytree as pytree
 
 from .. import progress
-from ..agreement import Tolerance, answer
+from ..agreement import verify
 from ..artifact import Artifact
 from ..capturing.dims import demanded, finite, limits, name_of, opened
 from ..capturing.graph import Graph
-from ..divergence import verify
+from ..comparison import Tolerance, answer
 from ..errors import WorkbenchError
 from .declared import misstated
 

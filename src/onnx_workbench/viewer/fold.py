@@ -17,7 +17,7 @@ from math import isqrt
 import onnx
 from onnx import helper
 
-from .. import notes
+from .. import exporter_metadata
 from ..formatting import plural
 from ..proto import captured
 from ..reader import DEEPEST
@@ -188,7 +188,7 @@ def _scopes(nodes: Sequence[onnx.NodeProto]) -> Iterator[tuple[int, tuple[tuple,
     """Module paths and classes by node; one without any, as a constant, is of the next node's."""
     found: tuple[tuple, tuple] = ((), ())
     for node in reversed(nodes):
-        said = notes.read(node)
+        said = exporter_metadata.read(node)
         if said.fx or said.modules:
             found = said.modules, said.classes
         elif folders := tuple(node.name.strip("/").split("/")[:-1][:DEEPEST]):

@@ -65,7 +65,7 @@ def operators(model: onnx.ModelProto) -> str:
     Raises:
         UnfitError: the manual is missing or not a list of named entries.
     """
-    return _manual(installed(), frozenset(site.node.op_type for site in walk(model)))
+    return _manual(installed(), frozenset(ref.node.op_type for ref in walk(model)))
 
 
 @lru_cache(maxsize=4)  # to read it takes longer than all else of a small graph

@@ -18,7 +18,7 @@ from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_t
 
 from .. import reader, wire
 from ..errors import InputError, LoadError
-from ..proto import Site, sites, tensors_of
+from ..proto import NodeRef, node_refs, tensors_of
 from ..reader import Checked
 from ..source import NOTHING_MORE, Sources
 from .origin import Origin, key, origins, scrub
@@ -130,7 +130,7 @@ def _read(source: Any, door: str, weights: bool) -> Model:
 
 def _model(read: Checked, name: str, limit: _Limit, folder: Path | None = None) -> Model:
     """Of a graph that is ours to change; external data is fetched from ``folder``."""
-    light, found = read.model, sites(read.model)
+    light, found = read.model, node_refs(read.model)
     files = {
         PurePath(entry.value).name
         for tensor in tensors_of(light, found)
@@ -185,7 +185,7 @@ def _fetch(model: onnx.ModelProto, folder: Path, left: int) -> None:
         left -= tensor.ByteSize()
 
 
-def _lighten(model: onnx.ModelProto, limit: _Limit, found: Sequence[Site]) -> None:
+def _lighten(model: onnx.ModelProto, limit: _Limit, found: Sequence[NodeRef]) -> None:
     """Makes stubs of large tensors: they keep name, type and shape. Gives each node its name."""
     left = limit.all
     for tensor in model.graph.initializer:
@@ -198,9 +198,9 @@ def _lighten(model: onnx.ModelProto, limit: _Limit, found: Sequence[Site]) -> No
     for tensor in tensors_of(model, found):
         if tensor.ByteSize() > limit.each:
             tensor.CopyFrom(stub(tensor))
-    for site in found:
-        if not site.function and site.name != key(site.node):
-            site.node.name = site.name  # where another node goes by that already
+    for ref in found:
+        if not ref.function and ref.name != key(ref.node):
+            ref.node.name = ref.name  # where another node goes by that already
 
 
 def _copy(source: Any, target: Any, skip: str) -> None:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import onnx
 
-from .. import notes
-from ..proto import Site, described
+from .. import exporter_metadata
+from ..proto import NodeRef, described
 from ..source import Line, Sources
 
 LONGEST_FUNCTION = 400
@@ -61,20 +61,20 @@ def key(node: onnx.NodeProto) -> str:
     return node.name or next(iter(node.output), "")
 
 
-def origins(model: onnx.ModelProto, found: Iterable[Site]) -> dict[str, Origin]:
+def origins(model: onnx.ModelProto, found: Iterable[NodeRef]) -> dict[str, Origin]:
     """Of every node of a model, also inside the bodies of If, Loop and Scan, by :func:`key`.
-    ``found`` are its sites."""
+    ``found`` are its nodes."""
     same: dict[str, str] = {}  # what many nodes say is kept once
     once = same.setdefault
-    made, values = {}, notes.of_values(model)
-    for site in found:
-        if not site.function:
-            said, op = notes.read(site.node, values), site.node.op_type
-            outputs = tuple(once(name, name) for name in site.outputs)
+    made, values = {}, exporter_metadata.of_values(model)
+    for ref in found:
+        if not ref.function:
+            said, op = exporter_metadata.read(ref.node, values), ref.node.op_type
+            outputs = tuple(once(name, name) for name in ref.outputs)
             op, fx, target, module = (
                 once(text, text) for text in (op, said.fx, said.target, said.module)
             )
-            made[site.name] = Origin(site.name, op, outputs, fx, target, module, said.line)
+            made[ref.name] = Origin(ref.name, op, outputs, fx, target, module, said.line)
     return made
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ...agreement import verify
 from ...artifact import Artifact
-from ...divergence import verify
 from ...errors import WorkbenchError
 from ...formatting import kind_of
 from ..reader import digits

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from ... import bytecode
+from ...agreement import verify
 from ...capturing import graph
-from ...divergence import verify
 from ...formatting import kind_of
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...divergence import verify
+from ...agreement import verify
 from ...formatting import kind_of
 from ...inspection import Audit
 

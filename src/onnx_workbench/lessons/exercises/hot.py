@@ -9,7 +9,7 @@ import numpy as np
 
 from ...artifact import export
 from ...formatting import kind_of
-from ...lines.hotspots import Spot, profile
+from ...hotspots import Spot, profile
 from ...source import Line
 from ..transformer import encoder
 from . import names

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...agreement import verify
 from ...artifact import Artifact, export
-from ...divergence import verify
 from ...errors import CaptureError, InputError, WorkbenchError
 from ...formatting import kind_of
 from ...shapes.contract import probe

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...artifact import export
 from ...formatting import kind_of
-from ...lines.lineage import Origin, trace
+from ...lineage.table import Origin, trace
 from ..transformer import encoder
 
 LINE = "scores = query @ key.transpose(-2, -1)"

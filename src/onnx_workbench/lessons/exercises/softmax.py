@@ -10,8 +10,9 @@ import torch
 from onnxscript import opset20 as op
 from torch import nn
 
+from ...agreement import verify
 from ...artifact import export
-from ...divergence import Divergence, verify
+from ...divergence import Divergence
 from ...errors import ExportError
 from ...formatting import kind_of
 from ..transformer import encoder

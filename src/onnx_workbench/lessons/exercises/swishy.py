@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...agreement import verify
 from ...artifact import export
-from ...divergence import verify
 from ...errors import WorkbenchError
 from ...formatting import kind_of
 

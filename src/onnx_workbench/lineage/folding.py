@@ -8,17 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
+from ..exporter_metadata import CallSite, call_site
+
 _LARGEST = 10_000_000
 """Numbers in a tensor that :func:`_gives_back_its_input` still tries an operator on."""
-
-
-@dataclass(frozen=True)
-class Key:
-    """What an FX node and the ONNX nodes made from it have in common: they survive decomposition,
-    while names do not. ``trace`` is the stack trace as torch keeps it, ``module`` a path."""
-
-    trace: str
-    module: str
 
 
 @dataclass(frozen=True)
@@ -27,19 +20,14 @@ class Folded:
     they did the same anyway, it is a ``twin`` of theirs, and a ``view`` moves no data."""
 
     fx: str
-    key: Key
+    key: CallSite
     why: str
     into: tuple[str, ...] = ()
     twin: bool = False
     view: bool = False
 
 
-def key_of(node: fx.Node) -> Key:
-    scopes = list((node.meta.get("nn_module_stack") or {}).values())
-    return Key(node.meta.get("stack_trace") or "", scopes[-1][0] if scopes else "")
-
-
-def folded(graph: fx.Graph, left: Collection[Key]) -> tuple[Folded, ...]:
+def folded(graph: fx.Graph, left: Collection[CallSite]) -> tuple[Folded, ...]:
     """The operations of a captured graph whose key is not among those ``left`` in the ONNX graph.
 
     Rules, in this order: nobody uses it; it is a size and no tensor; it depends on weights and
@@ -49,11 +37,11 @@ def folded(graph: fx.Graph, left: Collection[Key]) -> tuple[Folded, ...]:
     return tuple(_explain(graph, left))
 
 
-def _explain(graph: fx.Graph, left: Collection[Key]) -> Iterator[Folded]:
+def _explain(graph: fx.Graph, left: Collection[CallSite]) -> Iterator[Folded]:
     constant = _constants(graph)
     first = _twins(graph)
     for node in _operations(graph):
-        key = key_of(node)
+        key = call_site(node)
         if not key.trace or key in left or _asserts(node):
             continue
         twin = first[node]
@@ -63,13 +51,13 @@ def _explain(graph: fx.Graph, left: Collection[Key]) -> Iterator[Folded]:
             yield Folded(node.name, key, "a size, written into the nodes that use it")
         elif node in constant:
             yield Folded(node.name, key, "computed at export: it depends on no input")
-        elif twin is not node and key_of(twin) in left:
+        elif twin is not node and call_site(twin) in left:
             why = "computed once for this and for an equal operation on the same input"
             yield Folded(node.name, key, why, (twin.name,), twin=True)
         elif _gives_back_its_input(node):
             yield Folded(node.name, key, "it gives back its input")
         else:
-            heirs = _heirs(node, lambda user: key_of(user) in left)
+            heirs = _heirs(node, lambda user: call_site(user) in left)
             view = getattr(node.target, "is_view", False)
             yield Folded(node.name, key, "merged into what uses it", heirs, view=view)
 
@@ -151,6 +139,6 @@ def _heirs(node: fx.Node, remains: Callable[[fx.Node], bool]) -> tuple[str, ...]
     return tuple(heirs)
 
 
-def keys(graph: fx.Graph) -> Mapping[str, Key]:
+def keys(graph: fx.Graph) -> Mapping[str, CallSite]:
     """FX node -> its key."""
-    return {node.name: key_of(node) for node in _operations(graph)}
+    return {node.name: call_site(node) for node in _operations(graph)}

@@ -13,10 +13,11 @@ import onnx
 
 from .. import progress
 from ..errors import LoadError
-from ..proto import sites
+from ..proto import node_refs
+from ..runs import profiler
+from ..runs.profiler import Cost, Recorder, Recording, calm, timed
 from ..session import call_of
-from . import join, kernels
-from .kernels import Cost, Recorder, Recording, calm, timed
+from . import kernels
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -40,9 +41,9 @@ def recorded(
 ) -> tuple[Recording, list[float], dict[str, float]]:
     """The kernels; seconds of whole runs without the profiler; and where kernels are fused, the
     seconds of each exported node alone."""
-    with kernels.recorder(path, model, provider) as recorder:
+    with profiler.recorder(path, model, provider) as recorder:
         recording, plain = _record(recorder, level, threads, feeds, seconds, lap)
-        fused = _any_fused(join.matches(recording.kernels, sites(model)))
+        fused = _any_fused(kernels.matches(recording.kernels, node_refs(model)))
         alone = _unfused(recorder, threads, feeds, recording.cost) if fused else {}
     return recording, plain, alone
 
@@ -72,7 +73,7 @@ def _record(
             bar.update()
     plain = [run for index, run in enumerate(plain) if counts(index)]
     recording = recorder.close(profiled, level, counts)
-    least = typical(plain) - kernels.idle(recorder.provider, threads)
+    least = typical(plain) - profiler.idle(recorder.provider, threads)
     return recording.less(recording.cost_beside(least)), plain
 
 
@@ -115,5 +116,5 @@ def typical(runs: Sequence[float]) -> float:
     return statistics.fmean(runs[run] for run in calm(runs))
 
 
-def _any_fused(matches: Mapping[str, join.Match]) -> bool:
+def _any_fused(matches: Mapping[str, kernels.Match]) -> bool:
     return any(len(match.nodes) > 1 for match in matches.values())

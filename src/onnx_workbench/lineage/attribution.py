@@ -6,12 +6,12 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..notes import line_of
+from ..exporter_metadata import CallSite, line_of
 from ..source import Line, lines
 from . import folding
-from .join import Match
+from .kernels import Match
 from .library import Item
-from .lineage import Lineage, Origin
+from .table import Lineage, Origin
 
 _LEAST = 1e-9
 """Seconds that a node counts for at least, so that shares of what was too short to see exist."""
@@ -79,10 +79,10 @@ class _Merged:
     def __init__(self, lineage: Lineage, eager: Mapping[str, float]) -> None:
         graph = lineage.artifact.graph
         self._keys = folding.keys(graph.program.graph_module.graph) if graph else {}
-        self._eager, self._own = eager, dict[folding.Key, float]()
+        self._eager, self._own = eager, dict[CallSite, float]()
         for name, key in self._keys.items():
             self._own[key] = self._own.get(key, 0.0) + eager.get(name, 0.0)
-        self._into: dict[folding.Key, list[folding.Folded]] = {}
+        self._into: dict[CallSite, list[folding.Folded]] = {}
         for gone in lineage.folded:
             for heir in gone.into if not gone.view else ():
                 self._into.setdefault(self._keys[heir], []).append(gone)

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..proto import Site, producers
-from .kernels import Kernel
+from ..proto import NodeRef, producers
+from ..runs.profiler import Kernel
 
 NAME = "name"
 VALUE = "value"
@@ -41,7 +41,7 @@ class Match:
     nodes: tuple[str, ...] = ()
 
 
-def matches(kernels: Sequence[Kernel], exported: Sequence[Site]) -> dict[str, Match]:
+def matches(kernels: Sequence[Kernel], exported: Sequence[NodeRef]) -> dict[str, Match]:
     """Each kernel -> the rule and the exported nodes.
 
     Besides the node that a rule names, a kernel runs those that the optimizer fused into it: the
@@ -53,16 +53,16 @@ def matches(kernels: Sequence[Kernel], exported: Sequence[Site]) -> dict[str, Ma
 
 
 class _Join:
-    def __init__(self, kernels: Sequence[Kernel], exported: Sequence[Site]) -> None:
+    def __init__(self, kernels: Sequence[Kernel], exported: Sequence[NodeRef]) -> None:
         self.kernels = kernels
-        self.functions = {site.function for site in exported}
-        outside = [site for site in exported if not site.function]  # what is inside gets new names
-        self.sites = {site.name: site for site in outside}
+        self.functions = {ref.function for ref in exported}
+        outside = [ref for ref in exported if not ref.function]  # what is inside gets new names
+        self.sites = {ref.name: ref for ref in outside}
         self.made = producers(outside)
         self.fixed: set[str] = set()  # what depends on constants alone, and takes no time in a run
-        for site in outside:
-            if self.fixed.issuperset(site.inputs):
-                self.fixed |= {*site.outputs}
+        for ref in outside:
+            if self.fixed.issuperset(ref.inputs):
+                self.fixed |= {*ref.outputs}
         self.alive = self.fixed | {v for kernel in kernels for v in kernel.outputs}
         self.anchors = {kernel.name: self._anchor(kernel) for kernel in kernels}
         self.owner: dict[str, str] = {
@@ -133,9 +133,9 @@ class _Join:
     def _computed(self, value: str) -> bool:
         return value in self.made and value not in self.fixed
 
-    def _owner_before(self, site: Site) -> str:
+    def _owner_before(self, ref: NodeRef) -> str:
         """The kernel that runs what this node reads and that ends in a value of another name."""
-        for value in site.inputs:
+        for value in ref.inputs:
             if value in self.made and value not in self.alive:
                 return self.owner.get(self.made[value].name, "")
         return ""

@@ -11,7 +11,7 @@ import anywidget
 import traitlets
 
 from ..source import NOTHING_MORE, Line, Sources
-from .margin import stretches
+from .annotated_source import stretches
 
 _HERE = Path(__file__).parent
 

@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 import torch
 
-from .errors import LoadError, RunError
-from .proto import Site, walk
-from .runtime import array, view
-from .session import bytes_of, ort_value
+from ..errors import LoadError, RunError
+from ..proto import NodeRef, walk
+from ..runtime import array, view
+from ..session import bytes_of, ort_value
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -44,7 +44,7 @@ class Exposed:
         self._path, self._model, self._provider = path, model, provider
         self._feeds = {name: ort_value(array) for name, array in feeds.items()}
         self._there = self._feeds
-        self._nodes = [site for site in walk(model) if not site.inside]
+        self._nodes = [ref for ref in walk(model) if not ref.inside]
         self._done: set[str] = set()
 
     @cached_property
@@ -55,7 +55,7 @@ class Exposed:
     @cached_property
     def hidden(self) -> tuple[str, ...]:
         """Those that cannot: they are made in the body of a node or of a function."""
-        return tuple(v for site in walk(self._model) if site.inside for v in site.outputs)
+        return tuple(v for ref in walk(self._model) if ref.inside for v in ref.outputs)
 
     def weight(self, name: str) -> torch.Tensor | None:
         """An initializer, None where there is none of that name."""
@@ -70,9 +70,9 @@ class Exposed:
             LoadError, RunError: ONNX Runtime refused.
         """
         part = self._part(names)
-        self._done |= {site.name for site in part}
-        later = {v for site in self._nodes if site.name not in self._done for v in site.inputs}
-        made = {value for site in part for value in site.outputs}
+        self._done |= {ref.name for ref in part}
+        later = {v for ref in self._nodes if ref.name not in self._done for v in ref.inputs}
+        made = {value for ref in part for value in ref.outputs}
         wanted = [*dict.fromkeys([*names, *sorted(made & later)])]
         found = self._there | self._made(part, [v for v in wanted if v not in self._there])
         kept = {v: x for v, x in found.items() if v in later and x.is_tensor()}
@@ -92,19 +92,19 @@ class Exposed:
         finally:
             self._there = there
 
-    def _part(self, names: Sequence[str]) -> list[Site]:
+    def _part(self, names: Sequence[str]) -> list[NodeRef]:
         """The nodes that make these values out of what is there."""
         needed: set[str] = set()
         waiting = list(names)
         while waiting:
             name = waiting.pop()
-            site = self._makers.get(name)
-            if site and name not in self._there and site.name not in needed:
-                needed.add(site.name)
-                waiting += site.inputs
-        return [site for site in self._nodes if site.name in needed]
+            ref = self._makers.get(name)
+            if ref and name not in self._there and ref.name not in needed:
+                needed.add(ref.name)
+                waiting += ref.inputs
+        return [ref for ref in self._nodes if ref.name in needed]
 
-    def _made(self, part: Sequence[Site], names: Sequence[str]) -> dict[str, Any]:
+    def _made(self, part: Sequence[NodeRef], names: Sequence[str]) -> dict[str, Any]:
         if not names:
             return {}
         session, feeds = self._session(part, names)
@@ -119,12 +119,12 @@ class Exposed:
         return dict(zip(names, results, strict=True))
 
     def _session(
-        self, part: Sequence[Site], names: Sequence[str]
+        self, part: Sequence[NodeRef], names: Sequence[str]
     ) -> tuple[onnxruntime.InferenceSession, dict[str, Any]]:
         """One over these nodes, and what it is to be fed."""
         import onnxruntime
 
-        read = {value for site in part for value in site.inputs}
+        read = {value for ref in part for value in ref.inputs}
         feeds = {name: value for name, value in self._there.items() if name in read}
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
@@ -134,7 +134,7 @@ class Exposed:
         level = "ORT_ENABLE_BASIC" if self._model.functions else "ORT_DISABLE_ALL"
         options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
         graph = onnx.helper.make_graph(
-            [site.node for site in part],
+            [ref.node for ref in part],
             self._model.graph.name,
             [_info(name, value) for name, value in feeds.items()],
             [onnx.ValueInfoProto(name=name) for name in names],
@@ -154,8 +154,8 @@ class Exposed:
             ) from error
 
     @cached_property
-    def _makers(self) -> dict[str, Site]:
-        return {value: site for site in self._nodes for value in site.outputs}
+    def _makers(self) -> dict[str, NodeRef]:
+        return {value: ref for ref in self._nodes for value in ref.outputs}
 
     @cached_property
     def _initializers(self) -> dict[str, onnx.TensorProto]:

@@ -10,23 +10,25 @@ from html import escape
 from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any
 
-from .. import checks, formatting, plots, runtime
-from ..artifact import Artifact
-from ..calls import door
-from ..proto import sites
-from ..session import check_level
-from ..source import Line
-from ..timing.statistics import quartiles_of
-from ..timing.targets import thread_budget
-from . import join, kernels, shares
-from .eager import COVERS, Stopwatch
-from .kernels import Recording, calm
-from .library import MOST as MOST_BELOW
-from .library import Group, Item, groups, rows_and_more, texts
-from .lineage import Lineage, trace
-from .margin import annotated
-from .recording import counts, recorded, typical
-from .shares import Share
+from . import checks, formatting, plots, runtime
+from .artifact import Artifact
+from .calls import door
+from .lineage import attribution as shares
+from .lineage import kernels as join
+from .lineage.annotated_source import annotated
+from .lineage.attribution import Share
+from .lineage.library import MOST as MOST_BELOW
+from .lineage.library import Group, Item, groups, rows_and_more, texts
+from .lineage.recording import counts, recorded, typical
+from .lineage.table import Lineage, trace
+from .proto import node_refs
+from .runs import profiler as kernels
+from .runs.eager import COVERS, Stopwatch
+from .runs.profiler import Recording, calm
+from .session import check_level
+from .source import Line
+from .timing.statistics import quartiles_of
+from .timing.targets import thread_budget
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +57,7 @@ def profile(
     """Where the time of an artifact goes in ONNX Runtime, by line of the model's source.
 
     ONNX Runtime's own profiler says what each kernel of its optimized graph took
-    (``SessionOptions.enable_profiling``); the rules of :data:`onnx_workbench.lines.join.RULES`
+    (``SessionOptions.enable_profiling``); the rules of :data:`onnx_workbench.lineage.kernels.RULES`
     lead back to the exported nodes, and :func:`~onnx_workbench.trace` to the lines. In turn with
     these runs go runs of a session without the profiler, and of the captured graph in PyTorch,
     node by node.
@@ -99,7 +101,7 @@ def profile(
             feeds,
             artifact.path.name,
         )
-    matches = join.matches(recording.kernels, sites(artifact.proto))
+    matches = join.matches(recording.kernels, node_refs(artifact.proto))
     laps = tuple(lap for i, lap in enumerate(watch.laps) if counts(i)) if watch else ()
     found = shares.of(matches, lineage, alone, shares.medians(laps))
     return Hotspots(
@@ -193,7 +195,7 @@ class Hotspots:
 
     @cached_property
     def rules(self) -> dict[str, float]:
-        """Each rule of :data:`onnx_workbench.lines.join.RULES` -> the share of time it joined."""
+        """Each rule of ``lineage.kernels.RULES`` -> the share of time it joined."""
         spent = dict.fromkeys(join.RULES, 0.0)
         for kernel in self.recording.kernels:
             spent[self.matches[kernel.name].rule] += self.recording.typical(kernel.seconds)

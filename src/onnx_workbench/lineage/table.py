@@ -13,18 +13,18 @@ from typing import Any
 
 import onnx
 
-from .. import notes
+from .. import exporter_metadata
 from ..artifact import Artifact
 from ..errors import InputError
+from ..exporter_metadata import CallSite, line_of
 from ..formatting import kind_of, plural, table
-from ..notes import line_of
-from ..proto import Site, producers, sites
+from ..proto import NodeRef, node_refs, producers
 from ..source import NOTHING_MORE, Line, Sources, below, is_library, lines, method_lines
 from . import folding
+from .annotated_source import annotated
 from .columns import Columns, Link
-from .folding import Folded, Key
+from .folding import Folded
 from .library import MOST, Group, Item, check_depth, groups, rows_and_more, texts
-from .margin import annotated
 
 _MOST = 2_000
 """Nodes that are shown as columns; a page with more rows is slow."""
@@ -55,7 +55,7 @@ class Origin:
     also: tuple[Line, ...] = ()
     inside: str = ""
     stack: tuple[Line, ...] = field(default=(), repr=False, compare=False)
-    key: Key = field(default=Key("", ""), repr=False, compare=False)
+    key: CallSite = field(default=CallSite(), repr=False, compare=False)
 
 
 def trace(
@@ -102,9 +102,9 @@ def trace(
         )
     check_depth(depth)
     sources = Sources.of(artifact, source)
-    found = sites(artifact.proto)
-    values = notes.of_values(artifact.proto)
-    origins = [_origin(site, values) for site in found]
+    found = node_refs(artifact.proto)
+    values = exporter_metadata.of_values(artifact.proto)
+    origins = [_origin(ref, values) for ref in found]
     if artifact.graph is None:
         return Lineage(artifact, tuple(_inherit(found, origins)), (), sources, depth)
     graph = artifact.graph.program.graph_module.graph
@@ -250,8 +250,8 @@ class Lineage:
         return [node for fx in gone.into for node in self._made.get(self._keys[fx], ())]
 
     @cached_property
-    def _made(self) -> dict[Key, list[str]]:
-        made: dict[Key, list[str]] = {}
+    def _made(self) -> dict[CallSite, list[str]]:
+        made: dict[CallSite, list[str]] = {}
         for origin in self.origins:
             made.setdefault(origin.key, []).append(origin.node)
         return made
@@ -265,7 +265,7 @@ class Lineage:
         return at
 
     @cached_property
-    def _keys(self) -> Mapping[str, Key]:
+    def _keys(self) -> Mapping[str, CallSite]:
         graph = self.artifact.graph
         return folding.keys(graph.program.graph_module.graph) if graph else {}
 
@@ -314,18 +314,18 @@ _QUANTIZED = (
 _WAYS = ((METADATA, "by their metadata"), (NEIGHBOUR, "by a neighbour"), (NONE, "without a line"))
 
 
-def _origin(site: Site, values: Mapping[str, onnx.ValueInfoProto]) -> Origin:
-    said = notes.read(site.node, values)
+def _origin(ref: NodeRef, values: Mapping[str, onnx.ValueInfoProto]) -> Origin:
+    said = exporter_metadata.read(ref.node, values)
     return Origin(
-        node=site.name,
-        operator=site.node.op_type,
+        node=ref.name,
+        operator=ref.node.op_type,
         fx=said.fx,
         module=said.module,
         line=said.line,
         rule=METADATA if said.line else NONE,
-        inside=site.inside,
+        inside=ref.inside,
         stack=tuple(lines(said.trace)),
-        key=Key(said.trace, said.module),
+        key=CallSite(said.trace, said.module),
     )
 
 
@@ -347,7 +347,7 @@ def _reason(why: str, heirs: Collection[str]) -> str:
     return f"{why}: {', '.join(shown)}" if shown else why
 
 
-def _inherit(found: Sequence[Site], origins: list[Origin]) -> list[Origin]:
+def _inherit(found: Sequence[NodeRef], origins: list[Origin]) -> list[Origin]:
     """Three passes over the nodes, so that the time is linear: consumers, producers, owners."""
     known = {origin.node: origin for origin in origins}
     if not any(origin.line for origin in origins):
@@ -356,19 +356,19 @@ def _inherit(found: Sequence[Site], origins: list[Origin]) -> list[Origin]:
     quantized = _quantized(found, known)
     for whole in _scopes(found):
         made, used = producers(whole), _consumers(whole)
-        scope = [site for site in whole if site.name not in quantized]
-        for site in reversed(scope):
-            names = (name for v in site.outputs for name in used.get(v, ()))
-            _take(known, site, "consumer", names)
-        for site in scope:
-            _take(known, site, "producer", (made[v].name for v in site.inputs if v in made))
+        scope = [ref for ref in whole if ref.name not in quantized]
+        for ref in reversed(scope):
+            names = (name for v in ref.outputs for name in used.get(v, ()))
+            _take(known, ref, "consumer", names)
+        for ref in scope:
+            _take(known, ref, "producer", (made[v].name for v in ref.inputs if v in made))
     callers: dict[str, list[str]] = {}
-    for site in found:
-        callers.setdefault(site.node.op_type if site.node.domain else "", []).append(site.name)
-    for site in found:
-        owners = callers.get(site.function, []) if site.function else filter(None, [site.inside])
-        _take(known, site, "enclosing node", owners)
-        _place(known, site)
+    for ref in found:
+        callers.setdefault(ref.node.op_type if ref.node.domain else "", []).append(ref.name)
+    for ref in found:
+        owners = callers.get(ref.function, []) if ref.function else filter(None, [ref.inside])
+        _take(known, ref, "enclosing node", owners)
+        _place(known, ref)
     lost = "no torch metadata on it, and no neighbour with a line"
     return [
         known[o.node]
@@ -378,41 +378,45 @@ def _inherit(found: Sequence[Site], origins: list[Origin]) -> list[Origin]:
     ]
 
 
-def _quantized(found: Sequence[Site], known: Mapping[str, Origin]) -> set[str]:
+def _quantized(found: Sequence[NodeRef], known: Mapping[str, Origin]) -> set[str]:
     """The nodes that ONNX Runtime's quantizer put in place of others, which it names after them,
     and what it put behind these. They do the work of a line of their own, not of a neighbour's: it
     is lost, unless the file has notes of values, as those of export() have."""
-    own = {s.name for s in found if any(n.key == notes.STACK for n in s.node.metadata_props)}
-    if any(known[site.name].line and site.name not in own for site in found):
+    own = {
+        s.name
+        for s in found
+        if any(n.key == exporter_metadata.STACK for n in s.node.metadata_props)
+    }
+    if any(known[ref.name].line and ref.name not in own for ref in found):
         return set()
     lost: set[str] = set()
     for scope in _scopes(found):
         values: set[str] = set()
-        for site in scope:
-            behind = site.name.endswith("_quant") or not values.isdisjoint(site.inputs)
-            if behind and not known[site.name].line:
-                lost.add(site.name)
-                values.update(site.outputs)
+        for ref in scope:
+            behind = ref.name.endswith("_quant") or not values.isdisjoint(ref.inputs)
+            if behind and not known[ref.name].line:
+                lost.add(ref.name)
+                values.update(ref.outputs)
     return lost
 
 
 def _in_place_of(
     gone: Sequence[Folded],
-    keys: Mapping[str, Key],
-    found: Sequence[Site],
+    keys: Mapping[str, CallSite],
+    found: Sequence[NodeRef],
     origins: Sequence[Origin],
 ) -> list[Origin]:
     """A node without metadata, between the same neighbours as an FX node without an ONNX node, is
     what the exporter put in its place: it takes that one's line."""
     heirs = {item: {keys[name] for name in item.into} for item in gone if not item.twin}
-    before: dict[Key, list[Folded]] = {}
+    before: dict[CallSite, list[Folded]] = {}
     for item, users in heirs.items():
         for key in users:
             before.setdefault(key, []).append(item)
     used, mine = _consumers(found), {origin.node: origin.key for origin in origins}
 
-    def replaced(site: Site, origin: Origin) -> Origin:
-        names = [name for value in site.outputs for name in used.get(value, ())]
+    def replaced(ref: NodeRef, origin: Origin) -> Origin:
+        names = [name for value in ref.outputs for name in used.get(value, ())]
         users = {mine[name] for name in names if mine[name].trace}
         items = before.get(next(iter(users)), []) if users and not origin.key.trace else []
         fits = {item.key: item.fx for item in items if users <= heirs[item]}
@@ -424,7 +428,7 @@ def _in_place_of(
         near = {"stack": tuple(lines(key.trace)), "module": key.module, "key": key, "fx": fx}
         return replace(origin, line=line, rule=rule, why=why, **near)
 
-    return [replaced(site, origin) for site, origin in zip(found, origins, strict=True)]
+    return [replaced(ref, origin) for ref, origin in zip(found, origins, strict=True)]
 
 
 def _handed_on(artifact: Artifact, origins: list[Origin]) -> list[Origin]:
@@ -443,48 +447,48 @@ def _handed_on(artifact: Artifact, origins: list[Origin]) -> list[Origin]:
     ]
 
 
-def _take(known: dict[str, Origin], site: Site, way: str, neighbours: Iterable[str]) -> None:
+def _take(known: dict[str, Origin], ref: NodeRef, way: str, neighbours: Iterable[str]) -> None:
     """The line of the first neighbour that has one, for a node that has none."""
-    mine = known[site.name]
+    mine = known[ref.name]
     if mine.line:
         return
     for name in neighbours:
         if line := known[name].line:
             why, module = f"line of its {way} {name}", mine.module or known[name].module
             near = {"stack": known[name].stack, "rule": NEIGHBOUR, "why": why, "module": module}
-            known[site.name] = replace(mine, line=line, **near)
+            known[ref.name] = replace(mine, line=line, **near)
             return
 
 
-def _place(known: dict[str, Origin], site: Site) -> None:
+def _place(known: dict[str, Origin], ref: NodeRef) -> None:
     """A node of a body whose metadata has no module stands in the module of the body's owner."""
-    mine, owner = known[site.name], known.get(site.inside)
+    mine, owner = known[ref.name], known.get(ref.inside)
     if owner and owner.module and not mine.module:
         why = "; ".join(filter(None, (mine.why, f"module of its enclosing node {owner.node}")))
-        known[site.name] = replace(mine, module=owner.module, why=why)
+        known[ref.name] = replace(mine, module=owner.module, why=why)
 
 
-def _scopes(found: Sequence[Site]) -> list[list[Site]]:
+def _scopes(found: Sequence[NodeRef]) -> list[list[NodeRef]]:
     """The nodes of the graph and of each function: values of one name in two are not the same."""
-    scopes: dict[str, list[Site]] = {}
-    for site in found:
-        scopes.setdefault(site.function, []).append(site)
+    scopes: dict[str, list[NodeRef]] = {}
+    for ref in found:
+        scopes.setdefault(ref.function, []).append(ref)
     return list(scopes.values())
 
 
-def _consumers(found: Sequence[Site]) -> dict[str, list[str]]:
+def _consumers(found: Sequence[NodeRef]) -> dict[str, list[str]]:
     used: dict[str, list[str]] = {}
-    for site in found:
-        for value in site.inputs:
-            used.setdefault(value, []).append(site.name)
+    for ref in found:
+        for value in ref.inputs:
+            used.setdefault(value, []).append(ref.name)
     return used
 
 
 def _merged(
-    origins: Sequence[Origin], gone: Sequence[Folded], keys: Mapping[str, Key]
+    origins: Sequence[Origin], gone: Sequence[Folded], keys: Mapping[str, CallSite]
 ) -> list[Origin]:
     """Origins with the lines that were merged into them at export."""
-    more: dict[Key, dict[Line, None]] = {}
+    more: dict[CallSite, dict[Line, None]] = {}
     for item in gone:
         line = line_of(item.key.trace)
         for heir in item.into:

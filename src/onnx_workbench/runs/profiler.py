@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 
 from ..errors import LoadError
-from ..proto import Site, named, sites
+from ..proto import NodeRef, named, node_refs
 from ..session import LEVELS, bytes_of
 
 if TYPE_CHECKING:
@@ -222,10 +222,10 @@ def recorded(
     def column_of(event: Mapping[str, Any]) -> int | None:
         return columns.get(bisect_right(starts, event["ts"]) - 1)
 
-    found = {site.name: site for site in sites(graph)}
+    found = {ref.name: ref for ref in node_refs(graph)}
     spent: dict[str, _Spent] = {}
     nodes = [e for e in events if e["cat"] == "Node" and e["name"].endswith(_SUFFIX)]
-    for event, own, inner in _exclusive(nodes, {site.inside for site in found.values()}):
+    for event, own, inner in _exclusive(nodes, {ref.inside for ref in found.values()}):
         column = column_of(event)
         if column is not None:
             name = event["name"].removesuffix(_SUFFIX)
@@ -242,7 +242,7 @@ def recorded(
     return Recording(kernels, whole, tuple(executed))
 
 
-def _nameless(spent: Mapping[str, _Spent], found: Mapping[str, Site]) -> dict[str, Site]:
+def _nameless(spent: Mapping[str, _Spent], found: Mapping[str, NodeRef]) -> dict[str, NodeRef]:
     """Kernels of nodes that have no name, as those of a function that the optimizer inlined.
 
     The profiler calls them by operator and a number that the graph does not have; both are in the
@@ -252,10 +252,10 @@ def _nameless(spent: Mapping[str, _Spent], found: Mapping[str, Site]) -> dict[st
     for name, part in spent.items():
         if name not in found and re.fullmatch(rf"{re.escape(part.operator)}_\d+", name):
             events.setdefault(part.operator, []).append(name)
-    nodes: dict[str, list[Site]] = {}
-    for site in found.values():
-        if not site.node.name:
-            nodes.setdefault(site.node.op_type, []).append(site)
+    nodes: dict[str, list[NodeRef]] = {}
+    for ref in found.values():
+        if not ref.node.name:
+            nodes.setdefault(ref.node.op_type, []).append(ref)
     pairs = ((names, nodes.get(operator, [])) for operator, names in events.items())
     return {
         n: s
@@ -276,11 +276,11 @@ class _Spent:
         self.calls, self.inner = self.calls + 1, self.inner + inner
         self.operator = event["args"].get("op_name", "")
 
-    def kernel(self, name: str, site: Site | None, fixed: set[str]) -> Kernel:
-        inputs = tuple(value for value in site.inputs if value not in fixed) if site else ()
+    def kernel(self, name: str, ref: NodeRef | None, fixed: set[str]) -> Kernel:
+        inputs = tuple(value for value in ref.inputs if value not in fixed) if ref else ()
         runs = len(self.seconds)
         return Kernel(
-            *(name, self.operator, inputs, site.outputs if site else (), tuple(self.seconds)),
+            *(name, self.operator, inputs, ref.outputs if ref else (), tuple(self.seconds)),
             calls=self.calls / runs,
             inner=self.inner / runs,
         )

@@ -1,0 +1,157 @@
+"""What torch's exporter writes into an ONNX node about its origin."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import onnx
+
+from .reader import DEEPEST
+from .source import Line, lines, told, user_line
+
+if TYPE_CHECKING:
+    from torch import fx
+
+_PREFIX = "pkg.torch.onnx."
+STACK = f"{_PREFIX}stack_trace"
+_FX = re.compile(r"%(\w+)")
+_OWN = {"", "_guards_fn"}  # the model itself, and the checks that torch puts into it
+
+
+@dataclass(frozen=True)
+class CallSite:
+    """The stack trace as torch keeps it, and the path of the innermost module.
+
+    An FX node and the ONNX nodes made from it share both: they survive decomposition, names do not.
+    """
+
+    trace: str = ""
+    module: str = ""
+
+    @property
+    def line(self) -> Line | None:
+        return line_of(self.trace)
+
+    @property
+    def stack(self) -> tuple[Line, ...]:
+        """All calls, outermost first."""
+        return tuple(lines(self.trace))
+
+
+def call_site(node: fx.Node) -> CallSite:
+    """That of an FX node."""
+    modules = list((node.meta.get("nn_module_stack") or {}).values())
+    return CallSite(node.meta.get("stack_trace") or "", modules[-1][0] if modules else "")
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """All fields are empty where the file is silent.
+
+    ``fx`` and ``target`` are the name and the operator of the FX node, ``trace`` its stack trace.
+    ``modules`` are the paths of the modules around it from the outermost in, ``classes`` theirs.
+    """
+
+    fx: str = ""
+    target: str = ""
+    modules: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    trace: str = ""
+
+    @property
+    def module(self) -> str:
+        """The path of the innermost module."""
+        return self.modules[-1] if self.modules else ""
+
+    @property
+    def line(self) -> Line | None:
+        return line_of(self.trace)
+
+
+_SILENT = Metadata()
+
+
+def of_values(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
+    """The values with a stack trace of their own: results of nodes that a quantizer may replace."""
+    values = (*model.graph.value_info, *model.graph.output)
+    return {value.name: value for value in values if has_trace(value)}
+
+
+def has_trace(part: onnx.NodeProto | onnx.ValueInfoProto) -> bool:
+    return any(entry.key == STACK for entry in part.metadata_props)
+
+
+def read(node: onnx.NodeProto, values: Mapping[str, onnx.ValueInfoProto] | None = None) -> Metadata:
+    """The metadata of a node, by torch's keys (``pkg.torch.onnx.stack_trace``).
+
+    A node without it has that of its result in ``values``. ONNX Runtime's quantizer keeps the
+    result, or calls it ``conv_quantized`` where it was ``conv``.
+
+    >>> node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    >>> scopes = "['', 'block', 'relu']"
+    >>> _ = node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=scopes)
+    >>> read(node).module
+    'block'
+    """
+    part: onnx.NodeProto | onnx.ValueInfoProto = node
+    if values and not has_trace(node):
+        names = (n for out in node.output for n in (out, out.removesuffix("_quantized")))
+        part = next((values[name] for name in names if name in values), node)
+    if not part.metadata_props:
+        return _SILENT
+    entries = {p.key.removeprefix(_PREFIX): p.value for p in part.metadata_props}
+    fx = entries.get("fx_node", "")
+    name = _FX.match(fx)
+    target, closed, _ = fx.partition("[target=")[2].partition("]")
+    modules, classes = _scopes(
+        *(_all_but_last(entries.get(key, "")) for key in ("name_scopes", "class_hierarchy"))
+    )
+    return Metadata(
+        name[1] if name else "",
+        target.removeprefix("torch.ops.") if closed else "",
+        modules,
+        classes,
+        entries.get("stack_trace", ""),
+    )
+
+
+@lru_cache(maxsize=4096)
+def line_of(trace: str) -> Line | None:
+    """The user's own line, else the innermost that is not torch's, else that of a torch module.
+
+    None where there is only torch's own machinery, such as the checks that it inserts.
+    """
+    return told(user_line(trace))
+
+
+@lru_cache(maxsize=4096)
+def _scopes(names: str, classes: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    scopes, kinds = _listed(names), _listed(classes)
+    kinds += ["Module"] * (len(scopes) - len(kinds))
+    inside = [
+        (scope, kind.rpartition(".")[2])
+        for scope, kind in zip(scopes, kinds, strict=False)
+        if scope not in _OWN
+    ]
+    del inside[DEEPEST:]
+    return tuple(scope for scope, _ in inside), tuple(kind for _, kind in inside)
+
+
+def _all_but_last(written: str) -> str:
+    """Without the FX node, which stands last: so all nodes of a module have the same list, and it
+    is read once."""
+    return f"{written.rpartition(', ')[0]}]"
+
+
+def _listed(written: str) -> list[str]:
+    try:
+        found = ast.literal_eval(written)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return []
+    whole = isinstance(found, list) and all(isinstance(part, str) for part in found)
+    return found if whole else []

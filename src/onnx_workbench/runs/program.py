@@ -1,0 +1,76 @@
+"""An exported program, run node by node in PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument, InputKind, TensorArgument
+
+from ..errors import RunError
+from ..exporter_metadata import call_site
+
+ANY_SIZE = (
+    "This line keeps a number of the example's sizes: take it from x.shape, write the step with "
+    "operators that take any size (for an adaptive pool: a mean, or a pool to size 1), or leave "
+    "the dimension out of `dynamic_shapes`."
+)
+
+
+class ProgramRun(fx.Interpreter):
+    """Runs the graph of a program, whose weights are inputs of the graph too.
+
+    >>> program = torch.export.export(torch.nn.ReLU().eval(), (torch.ones(2),))
+    >>> [node.name for node, _ in ProgramRun(program).steps([-torch.ones(2)])]
+    ['input', 'relu', 'output']
+    """
+
+    def __init__(self, program: ExportedProgram) -> None:
+        super().__init__(program.graph_module, garbage_collect_values=True)
+        self.program = program
+
+    def steps(self, leaves: Sequence[torch.Tensor]) -> Iterator[tuple[fx.Node, Any]]:
+        """Each node with its value, right after it ran; that of the output is the whole result.
+
+        Args:
+            leaves: the tensors of a call. They are left as they are.
+
+        Raises:
+            RunError: a node fails on these sizes.
+        """
+        self.env = {}
+        self.args_iter = iter(self._inputs(leaves))
+        for node in self.program.graph.nodes:
+            try:
+                self.env[node] = self.run_node(node)
+            except Exception as error:
+                first = (str(error).strip().splitlines() or [""])[0]
+                raise RunError(
+                    f"The captured graph fails on these sizes, in {node.target}: "
+                    f"{type(error).__name__}: {first}",
+                    ANY_SIZE,
+                    call_site(node).line,
+                ) from error
+            yield node, self.env[node]
+            for unused in self.user_to_last_uses.get(node, ()):
+                del self.env[unused]
+
+    def _inputs(self, leaves: Sequence[torch.Tensor]) -> Iterator[Any]:
+        rest = iter(leaves)
+        for spec in self.program.graph_signature.input_specs:
+            if spec.kind is not InputKind.USER_INPUT:
+                yield stored(self.program, spec.target)
+            elif isinstance(spec.arg, ConstantArgument):
+                yield spec.arg.value
+            else:
+                leaf = next(rest)
+                yield leaf.detach().clone() if isinstance(spec.arg, TensorArgument) else leaf.item()
+
+
+def stored(program: ExportedProgram, name: Any) -> Any:
+    """A parameter, buffer or constant of a program."""
+    value = (program.state_dict if name in program.state_dict else program.constants)[name]
+    return value.detach() if isinstance(value, torch.Tensor) else value
