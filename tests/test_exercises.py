@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx_workbench.lines.hotspots import Spot
+from onnx_workbench.hotspots import Spot
 from onnxscript import opset20 as op
 
 from onnx_workbench import audit, export, lessons, load, stack
