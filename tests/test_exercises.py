@@ -11,11 +11,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx_workbench.hotspots import Spot
 from onnxscript import opset20 as op
 
 from onnx_workbench import audit, export, lessons, load, stack
 from onnx_workbench.errors import InputError
+from onnx_workbench.hotspots import Spot
 from onnx_workbench.lessons import course
 from onnx_workbench.lessons.exercises import (
     batch,

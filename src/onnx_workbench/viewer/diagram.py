@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
 from typing import Literal
 
 import onnx
 from onnx import numpy_helper
 
 from ..formatting import plural
-from ..proto import bodies, captured, dims_of
-from .layout import layers
+from ..proto import bodies, captured, dims_of, nested
 from .origin import key
 from .summary import plain
 
@@ -31,6 +28,7 @@ _MOST_LINES = 5
 class Box:
     """``kind`` "op", "end" (an input or output of the graph) or "gap" (what is not drawn).
 
+    ``lines`` are a role and a text each, ``label`` has the shapes of the values it makes.
     ``nodes`` are the ONNX nodes that it stands for: its own, and those of bodies inside.
     """
 
@@ -38,21 +36,15 @@ class Box:
     lines: tuple[tuple[str, str], ...] = ()
     kind: Literal["op", "end", "gap"] = "op"
     nodes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Arrow:
-    """From one box to another, by index; ``label`` is the shape of the value it carries."""
-
-    tail: int
-    head: int
-    label: str | None = None
+    label: str = ""
 
 
 @dataclass(frozen=True)
 class Diagram:
+    """``arrows`` are pairs of indices into ``boxes``."""
+
     boxes: list[Box]
-    arrows: list[Arrow]
+    arrows: list[tuple[int, int]]
 
 
 def diagram(model: onnx.ModelProto, added: Container[str] = ()) -> Diagram:
@@ -65,94 +57,92 @@ def diagram(model: onnx.ModelProto, added: Container[str] = ()) -> Diagram:
     >>> graph = diagram(parser.parse_model(
     ...     '<ir_version: 10, opset_import: ["": 20]> '
     ...     'half (float[2] x) => (float[2] y) <float[2] w = {1, 2}> { y = Mul(x, w) }'))
-    >>> [(box.title, box.lines) for box in graph.boxes]
-    [('x', ()), ('Mul', (('B', '2'),)), ('y', ())]
-    >>> [(arrow.tail, arrow.head, arrow.label) for arrow in graph.arrows]
-    [(0, 1, '2'), (1, 2, '2')]
+    >>> [(box.title, box.lines, box.label) for box in graph.boxes]
+    [('x', (), '2'), ('Mul', (('B', '2'),), '2'), ('y', (), '')]
+    >>> graph.arrows
+    [(0, 1), (1, 2)]
     """
     graph = model.graph
     constants = dict(_constants(graph))
-    shapes = dict(_shapes(graph))
+    infos = (*graph.value_info, *graph.input, *graph.output)
+    shapes = {v.name: _product(dims) for v in infos if (dims := dims_of(v)) is not None}
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     boxes: list[Box] = []
-    arrows: list[Arrow] = []
+    arrows: dict[tuple[int, int], None] = {}
     maker: dict[str, int] = {}
 
-    def connect(names: Sequence[str]) -> None:
-        known = dict.fromkeys(name for name in names if name in maker)
-        arrows.extend(Arrow(maker[name], len(boxes), shapes.get(name)) for name in known)
+    def add(box: Box, reads: Iterable[str] = ()) -> None:
+        arrows.update(dict.fromkeys((maker[n], len(boxes)) for n in reads if n in maker))
+        boxes.append(box)
 
     for value in graph.input:
         if value.name not in constants:
             maker[value.name] = len(boxes)
-            boxes.append(Box(plain(value.name, 32), kind="end"))
+            add(Box(plain(value.name, 32), kind="end", label=shapes.get(value.name, "")))
     for node in graph.node:
-        if not constants.keys() >= set(node.output):
-            connect([*node.input, *captured(node)])
-            maker.update(dict.fromkeys(filter(None, node.output), len(boxes)))
-            names = (key(node), *_inside(node))
-            nodes = tuple(name for name in names if name not in added)
-            title, lines = plain(node.op_type, 32), tuple(_lines(node, constants, opsets))
-            if key(node) in added:
-                said = plain(key(node), 32), plural(len(nodes), "node")
-                lines = tuple(("", line) for line in said if line != title) if nodes else ()
-            boxes.append(Box(title, lines, nodes=nodes))
+        if constants.keys() >= set(node.output):
+            continue
+        inside = (key(inner) for body in bodies(node) for inner in nested(body.node))
+        nodes = tuple(name for name in (key(node), *inside) if name not in added)
+        title, lines = plain(node.op_type, 32), tuple(_lines(node, constants, opsets))
+        if key(node) in added:
+            words = plain(key(node), 32), plural(len(nodes), "node")
+            lines = tuple(("", line) for line in words if line != title) if nodes else ()
+        made = dict.fromkeys(shapes[name] for name in node.output if name in shapes)
+        box = Box(title, lines, nodes=nodes, label=plain(", ".join(made), 40))
+        add(box, [*node.input, *captured(node)])
+        maker.update(dict.fromkeys(filter(None, node.output), len(boxes) - 1))
     for value in graph.output:
-        connect([value.name])
-        boxes.append(Box(plain(value.name, 32), kind="end"))
-    return Diagram(boxes, arrows)
+        add(Box(plain(value.name, 32), kind="end"), [value.name])
+    return Diagram(boxes, list(arrows))
 
 
-def cut(whole: Diagram, boxes: int = MOST_BOXES, depth: int = MOST_LAYERS) -> Diagram:
-    """The same diagram if it is small, else its first and last layers around one box "not drawn".
+def cut(whole: Diagram, most: int = MOST_BOXES, depth: int = MOST_LAYERS) -> Diagram:
+    """The same diagram if it is small, else its first and last boxes around one box "not drawn".
 
     >>> boxes = [Box(f"{number}", nodes=(f"{number}",)) for number in range(9)]
-    >>> chain = Diagram(boxes, [Arrow(i, i + 1) for i in range(8)])
+    >>> chain = Diagram(boxes, [(i, i + 1) for i in range(8)])
     >>> [box.title for box in cut(chain, depth=5).boxes]
     ['0', '1', '2', '5 nodes not drawn', '8']
     """
-    ends = [(arrow.tail, arrow.head) for arrow in whole.arrows]
-    rows: dict[int, list[int]] = defaultdict(list)
-    for index, layer in enumerate(layers(len(whole.boxes), ends)):
-        rows[layer].append(index)
-    if len(whole.boxes) <= boxes and len(rows) <= depth:
+    layer = layers(len(whole.boxes), whole.arrows)
+    last, below = max(layer, default=0), (depth - 1) // 4
+    if len(layer) <= most and last < depth:
         return whole
-    order = [rows[layer] for layer in sorted(rows)]
-    below = (depth - 1) // 4
-    head = list(_fill(order[: depth - 1 - below], boxes * 3 // 4))
-    tail = list(_fill(order[: -below - 1 : -1], boxes // 4))
-    return _around_a_gap(whole, sorted(head), sorted(set(tail) - set(head)))
-
-
-def _fill(rows: list[list[int]], most: int) -> Iterator[int]:
-    """Whole layers, as long as they fit."""
-    for row in rows:
-        most -= len(row)
-        if most < 0:
-            return
-        yield from row
-
-
-def _around_a_gap(whole: Diagram, head: list[int], tail: list[int]) -> Diagram:
-    """Only ``head`` and ``tail`` of the boxes, and one box that stands for all the others."""
-    gap = len(head)
-    place = {index: at + (at >= gap) for at, index in enumerate([*head, *tail])}
+    order = sorted(range(len(layer)), key=layer.__getitem__)
+    head = [box for box in order[: most * 3 // 4] if layer[box] < depth - 1 - below]
+    tail = [box for box in order[-(most // 4) :] if layer[box] > last - below and box not in head]
+    gap, kept = len(head), [*sorted(head), *sorted(tail)]
+    place = {box: at + (at >= gap) for at, box in enumerate(kept)}
     hidden = sum(len(box.nodes) for at, box in enumerate(whole.boxes) if at not in place)
-    boxes = [whole.boxes[index] for index in head]
-    boxes.append(Box(f"{plural(hidden, 'node')} not drawn", kind="gap"))
-    boxes += [whole.boxes[index] for index in tail]
-    arrows: dict[tuple[int, int], Arrow] = {}
-    for arrow in whole.arrows:
-        ends = place.get(arrow.tail, gap), place.get(arrow.head, gap)
-        if ends[0] != ends[1]:
-            arrows.setdefault(ends, Arrow(*ends, arrow.label if ends[0] != gap else None))
-    return Diagram(boxes, list(arrows.values()))
+    boxes = [whole.boxes[at] for at in kept]
+    boxes.insert(gap, Box(f"{plural(hidden, 'node')} not drawn", kind="gap"))
+    ends = ((place.get(tail, gap), place.get(head, gap)) for tail, head in whole.arrows)
+    return Diagram(boxes, list(dict.fromkeys((tail, head) for tail, head in ends if tail != head)))
 
 
-def _inside(node: onnx.NodeProto) -> Iterator[str]:
-    for inner in (inner for body in bodies(node) for inner in body.node):
-        yield key(inner)
-        yield from _inside(inner)
+def layers(count: int, edges: Iterable[tuple[int, int]]) -> list[int]:
+    """The layer of each box by longest path; a box without a source sits close to its consumer.
+
+    >>> layers(4, [(0, 1), (1, 2), (3, 2)])
+    [0, 1, 2, 1]
+    """
+    below: list[list[int]] = [[] for _ in range(count)]
+    waiting = [0] * count
+    for tail, head in edges:
+        below[tail].append(head)
+        waiting[head] += 1
+    sources = [index for index in range(count) if not waiting[index]]
+    layer, ready = [0] * count, list(sources)
+    for index in ready:  # grows while it is walked; what lies on a cycle stays in layer 0
+        for head in below[index]:
+            layer[head] = max(layer[head], layer[index] + 1)
+            waiting[head] -= 1
+            if not waiting[head]:
+                ready.append(head)
+    for index in sources:
+        layer[index] = max(0, min((layer[head] for head in below[index]), default=1) - 1)
+    return layer
 
 
 def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
@@ -163,12 +153,8 @@ def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
         yield sparse.values.name, _product(sparse.dims)
     for node in graph.node:
         if node.op_type == "Constant" and len(node.output) == 1 and node.attribute:
-            attribute = node.attribute[0]
-            shown = (
-                _shown(attribute.t)
-                if attribute.HasField("t")
-                else str(onnx.helper.get_attribute_value(attribute))
-            )
+            value = onnx.helper.get_attribute_value(node.attribute[0])
+            shown = _shown(value) if isinstance(value, onnx.TensorProto) else str(value)
             yield node.output[0], plain(shown, 20)
 
 
@@ -186,38 +172,27 @@ def _shown(tensor: onnx.TensorProto) -> str:
     return _product(tensor.dims)
 
 
-def _shapes(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
-    for value in chain(graph.value_info, graph.input, graph.output):
-        if (dims := dims_of(value)) is not None:
-            yield value.name, _product(plain(str(dim), 24) for dim in dims)
-
-
 def _product(dims: Iterable[object]) -> str:
     """A shape as Netron writes it, with multiplication signs."""
-    return "\u00d7".join(map(str, dims)) or "scalar"
+    return "\u00d7".join(plain(str(dim), 24) for dim in dims) or "scalar"
 
 
 def _lines(
     node: onnx.NodeProto, constants: dict[str, str], opsets: dict[str, int]
 ) -> Iterator[tuple[str, str]]:
-    roles = _roles(node, opsets.get(node.domain, 1))
+    """The weights, by what the operator's standard calls the input, and the size of bodies."""
+    roles: Sequence[str] = [""]
+    if onnx.defs.has(node.op_type, opsets.get(node.domain, 1), node.domain):
+        schema = onnx.defs.get_schema(node.op_type, opsets.get(node.domain, 1), node.domain)
+        roles = [formal.name for formal in schema.inputs] or roles
     weights = [
-        (roles[min(at, len(roles) - 1)] if roles else "", constants[name])
+        (roles[min(at, len(roles) - 1)], constants[name])
         for at, name in enumerate(node.input)
         if name in constants
     ]
-    yield from islice(weights, _MOST_LINES)
+    yield from weights[:_MOST_LINES]
     if len(weights) > _MOST_LINES:
         yield "", f"and {len(weights) - _MOST_LINES} more"
     for attribute in node.attribute:
         if held := sum(len(graph.node) for graph in (attribute.g, *attribute.graphs)):
             yield plain(attribute.name, 16), plural(held, "node")
-
-
-def _roles(node: onnx.NodeProto, opset: int) -> list[str]:
-    """What the operator's standard calls its inputs."""
-    try:
-        schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
-    except onnx.defs.SchemaError:
-        return []
-    return [formal.name for formal in schema.inputs]

@@ -3,13 +3,14 @@
 Netron spends its time on edges that pass many layers. A module becomes one node with a body, which
 Netron expands in place; what is left of a value that is read far below is a stub with its name.
 Where a file tells of no modules, the paths in the names of its nodes do ("/encoder/0/MatMul"), and
-where those are silent too, neighbours are folded by number.
+where those are silent too, neighbors are folded by number.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby
 from math import isqrt
@@ -21,8 +22,8 @@ from .. import exporter_metadata
 from ..formatting import plural
 from ..proto import captured
 from ..reader import DEEPEST
-from .layout import layers
-from .model import LARGEST_TENSOR, stub
+from .diagram import layers
+from .model import LARGEST_TENSOR, header, stub
 
 FOLD_ABOVE = 1000
 """Nodes up to which a graph is shown as it is."""
@@ -63,7 +64,7 @@ def fold(model: onnx.ModelProto) -> Folded:
     """A graph of the same nodes, in the same order, as Netron draws it fast.
 
     Nodes belong to the module that ``name_scopes`` of torch's exporter tells, else to the path of
-    their name. Only neighbours are folded together, so that no fold makes a cycle.
+    their name. Only neighbors are folded together, so that no fold makes a cycle.
     """
     return _Folder(model).folded
 
@@ -71,26 +72,25 @@ def fold(model: onnx.ModelProto) -> Folded:
 class _Folder:
     def __init__(self, model: onnx.ModelProto) -> None:
         graph = model.graph
-        self.folded = Folded(onnx.ModelProto())
         self._boxes: Counter[str] = Counter()
         self._nodes = list(graph.node)  # kept: their id() is the key
         self._number = {id(node): at for at, node in enumerate(self._nodes, 1)}
         self._scopes = dict(_scopes(self._nodes))
         self._weights = {tensor.name: tensor for tensor in graph.initializer}
         self._infos = {v.name: v for v in (*graph.value_info, *graph.input, *graph.output)}
-        self._readers: dict[str, list[int]] = {}
+        self._readers: defaultdict[str, list[int]] = defaultdict(list)
         for node in self._nodes:
             for name in _reads(node):
-                self._readers.setdefault(name, []).append(id(node))
+                self._readers[name].append(id(node))
         for value in graph.output:
-            self._readers.setdefault(value.name, []).append(-1)
-        made = self.folded.proto
-        made.CopyFrom(_without_graph(model))
-        made.graph.CopyFrom(self._graph(graph.name, self._level(self._nodes, 0), graph.input))
-        made.graph.output.extend(graph.output)
+            self._readers[value.name].append(-1)
+        self.folded = Folded(header(model))
+        drawn = self._graph(graph.name, self._level(self._nodes, 0), graph.input)
+        drawn.output.extend(graph.output)
+        self.folded.proto.graph.CopyFrom(drawn)
 
     def _level(self, nodes: Sequence[onnx.NodeProto], depth: int) -> _Items:
-        """The nodes of one level, with each run of one module as one thing."""
+        """The nodes of one level, with each run of one module as one box."""
         items: list[onnx.NodeProto | _Box] = []
         for path, run in groupby(nodes, lambda node: self._path(node, depth)):
             members = list(run)
@@ -99,19 +99,14 @@ class _Folder:
             elif 2 * len(members) > len(nodes):  # one box around nearly all would hide the graph
                 items += self._level(members, depth + 1)
             else:
-                items.append(self._module(path, members, depth))
-        return self._parts(items) if len(items) > FOLD_ABOVE else items
-
-    def _module(self, path: str, nodes: Sequence[onnx.NodeProto], depth: int) -> _Box:
-        self._boxes[path] += 1
-        name = f"{path} ({self._boxes[path]})" if self._boxes[path] > 1 else path
-        kind = self._scopes[id(nodes[0])][1][depth]
-        return _Box(name, kind, nodes, self._level(nodes, depth + 1))
-
-    def _parts(self, items: _Items) -> _Items:
-        """As many boxes as there are things in each, of things that are too many to be seen."""
-        size = isqrt(len(items))
-        return [self._part(items[at : at + size]) for at in range(0, len(items), size)]
+                self._boxes[path] += 1
+                name = f"{path} ({self._boxes[path]})" if self._boxes[path] > 1 else path
+                kind = self._scopes[id(members[0])][1][depth]
+                items.append(_Box(name, kind, members, self._level(members, depth + 1)))
+        if len(items) <= FOLD_ABOVE:
+            return items
+        step = isqrt(len(items))  # as many boxes as there are items in each
+        return [self._part(items[at : at + step]) for at in range(0, len(items), step)]
 
     def _part(self, items: _Items) -> _Box:
         nodes = [n for item in items for n in (item.nodes if isinstance(item, _Box) else [item])]
@@ -123,12 +118,9 @@ class _Folder:
         return scopes[depth] if depth < len(scopes) else ""
 
     def _graph(
-        self,
-        name: str,
-        items: _Items,
-        inputs: Sequence[onnx.ValueInfoProto],
+        self, name: str, items: _Items, inputs: Sequence[onnx.ValueInfoProto]
     ) -> onnx.GraphProto:
-        nodes = [self._box(item) if isinstance(item, _Box) else _copy(item) for item in items]
+        nodes = [self._box(item) if isinstance(item, _Box) else deepcopy(item) for item in items]
         self._cut(nodes, [value.name for value in inputs])
         graph = onnx.GraphProto(name=name.replace(".", "/"), node=nodes, input=inputs)
         read = dict.fromkeys(name for node in nodes for name in _reads(node))
@@ -143,45 +135,40 @@ class _Folder:
         return stub(tensor) if shared else tensor
 
     def _box(self, box: _Box) -> onnx.NodeProto:
-        """The node that stands for a module."""
+        """The node that stands for a box, with its nodes in a body."""
         inside = {id(node) for node in box.nodes}
         wrote = dict.fromkeys(name for node in box.nodes for name in node.output if name)
         read = dict.fromkeys(name for node in box.nodes for name in _reads(node))
         takes = [name for name in read if name not in wrote and name not in self._weights]
-        gives = [n for n in wrote if any(r not in inside for r in self._readers.get(n, ()))]
+        gives = [n for n in wrote if any(r not in inside for r in self._readers[n])]
         self.folded.modules[box.name] = box.kind
         body = self._graph(box.name, box.items, [self._info(value) for value in takes])
         body.output.extend(self._info(value) for value in gives)
-        node = helper.make_node(box.kind, takes, gives, name=box.name)
-        node.attribute.append(helper.make_attribute("body", body))
-        return node
+        return helper.make_node(box.kind, takes, gives, name=box.name, body=body)
 
     def _info(self, name: str) -> onnx.ValueInfoProto:
         return self._infos.get(name) or onnx.ValueInfoProto(name=name)
 
     def _cut(self, nodes: list[onnx.NodeProto], inputs: Sequence[str]) -> None:
-        """Values that are read many layers below get a stub there, in front of their reader."""
+        """Give values that are read many layers below a stub there, in front of their reader."""
         maker = {name: at for at, name in enumerate(inputs)}
         maker |= {n: at for at, node in enumerate(nodes, len(inputs)) for n in node.output if n}
-        edges = [
-            (maker[name], at)
+        reads = [
+            (node, port, name, at)
             for at, node in enumerate(nodes, len(inputs))
-            for name in node.input
+            for port, name in enumerate(node.input)
             if name in maker
         ]
-        layer = layers(len(inputs) + len(nodes), edges)
+        layer = layers(len(inputs) + len(nodes), [(maker[name], at) for *_, name, at in reads])
         cut: list[onnx.NodeProto] = []
-        for at, node in enumerate(nodes, len(inputs)):
-            for place, name in enumerate(node.input):
-                if name in maker and layer[at] - layer[maker[name]] > LONGEST_EDGE:
-                    cut.append(self._stub(name))
-                    node.input[place] = cut[-1].output[0]
+        for node, port, name, at in reads:
+            if layer[at] - layer[maker[name]] > LONGEST_EDGE:
+                label = f"{_ARROW} {name} {len(self.folded.stubs) + 1}"
+                self.folded.stubs[label] = name
+                kind = f"{_ARROW} {name}".replace(".", "_")
+                cut.append(helper.make_node(kind, [], [label], name=label))
+                node.input[port] = label
         nodes[:0] = cut
-
-    def _stub(self, name: str) -> onnx.NodeProto:
-        label = f"{_ARROW} {name} {len(self.folded.stubs) + 1}"
-        self.folded.stubs[label] = name
-        return helper.make_node(f"{_ARROW} {name}".replace(".", "_"), [], [label], name=label)
 
 
 def _scopes(nodes: Sequence[onnx.NodeProto]) -> Iterator[tuple[int, tuple[tuple, tuple]]]:
@@ -199,21 +186,3 @@ def _scopes(nodes: Sequence[onnx.NodeProto]) -> Iterator[tuple[int, tuple[tuple,
 def _reads(node: onnx.NodeProto) -> Iterator[str]:
     yield from filter(None, node.input)
     yield from captured(node)
-
-
-def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    return copy
-
-
-def _without_graph(model: onnx.ModelProto) -> onnx.ModelProto:
-    return onnx.ModelProto(
-        ir_version=model.ir_version,
-        opset_import=model.opset_import,
-        producer_name=model.producer_name,
-        producer_version=model.producer_version,
-        doc_string=model.doc_string,
-        metadata_props=model.metadata_props,
-        functions=model.functions,
-    )

@@ -1,11 +1,10 @@
-// Runs in the sandboxed frame, after netron's own modules: netron's host, made for a notebook cell.
-// It asks no server for anything. Messages: frame -> cell {type: ready | drawn | picture | activate |
+// Runs in the sandboxed frame, after netron's own modules and netron.js. It asks no server for
+// anything. Messages: frame -> cell {type: ready | drawn | picture | activate |
 // failed}, cell -> frame {type: open | theme | mark | activate | heat}.
 (() => {
   "use strict";
-  const { Host } = modules.load("browser");
   const { View } = modules.load("view");
-  const { BinaryStream } = modules.load("base");
+  const { CellHost, inner } = modules.load("cell");
   const cell = window.parent;
   const say = (message, transfer = []) => cell.postMessage(message, "*", transfer);
   const element = (id) => document.getElementById(id);
@@ -23,91 +22,6 @@
     setTimeout(() => once(performance.now()), 100);
     return soon(once);
   };
-
-  class CellHost extends Host {
-    #metadata = "[]";
-    #picture = null;
-
-    // Netron's browser host checks its age, asks for consent and reports home here.
-    async view(view) {
-      this._view = view;
-    }
-
-    async start() {
-      say({ type: "ready" });
-    }
-
-    // Formats that the page does not hold never match.
-    async require(id) {
-      return modules.has(id) ? modules.load(id) : { ModelFactory: class { async match() {} } };
-    }
-
-    worker() {
-      const source = modules.worker("dagre", "worker");
-      return new Worker(`data:text/javascript;charset=utf-8,${encodeURIComponent(source)}`);
-    }
-
-    async asset(file) {
-      return file === "onnx-metadata.json" ? this.#metadata : "[]";
-    }
-
-    async fetch(file) {
-      throw new Error(`'${file}' stays in the kernel.`);
-    }
-
-    async export(file, blob) {
-      if (this.#picture) {
-        this.#picture(await blob.text());
-      } else {
-        await super.export(file, blob);
-      }
-    }
-
-    get save() {
-      return undefined; // tensors cannot be saved from here: their values stay in the kernel
-    }
-
-    event() {}
-
-    exception(error) {
-      console.warn(`Netron: ${error?.message}`);
-    }
-
-    get() {}
-
-    set() {}
-
-    delete() {}
-
-    async execute(name) {
-      if (name === "about") this._view.about();
-    }
-
-    async open({ name, model, metadata }) {
-      this.#metadata = metadata;
-      const opened = await this._view.open({
-        identifier: "model.onnx", // the name decides which reader is tried; the title is the name
-        stream: new BinaryStream(new Uint8Array(model)),
-        asset: (file) => this.asset(file),
-        fetch: (file) => this.fetch(file),
-        require: (id) => this.require(id),
-        error: (error) => this.exception(error),
-      });
-      if (!opened) throw new Error("Netron found no model in the file.");
-      document.title = name;
-    }
-
-    // What is on the screen, as Netron's own SVG export writes it.
-    async picture() {
-      const target = element("target");
-      const { scrollLeft, scrollTop } = target;
-      const svg = new Promise((resolve) => (this.#picture = resolve));
-      await this._view.export("picture.svg");
-      target.scrollTo({ left: scrollLeft, top: scrollTop, behavior: "instant" });
-      this.#picture = null;
-      return svg;
-    }
-  }
 
   // Netron leaves a margin around the graph. Smaller text than this is not read: a larger graph
   // opens where most of its first nodes are instead of being seen whole.
@@ -132,8 +46,7 @@
       top: zoom * MARGIN - Math.max(20, (target.clientHeight - zoom * height) / 2),
       behavior: "instant",
     });
-    delete view.target._scrollLeft;
-    delete view.target._scrollTop;
+    inner.forgetScroll(view.target);
   };
 
   // JupyterLab's theme is not the system's, which Netron's sheets ask for.
@@ -158,10 +71,10 @@
 
   // Every node on the screen, also those of bodies that are expanded in place.
   function* drawn(graph = view.target) {
-    for (const [value, shape] of graph?._table ?? []) {
+    for (const [value, shape] of inner.drawn(graph)) {
       if (isNode(value)) yield { graph, value, shape };
       for (const { target } of shape.blocks ?? []) {
-        if (target?._table) yield* drawn(target);
+        yield* drawn(target ?? null);
       }
     }
   }
@@ -194,17 +107,18 @@
     for (const one of drawn()) {
       if (fits(one.value) || folded(one).some((body) => holds(body, fits))) {
         elements.push(...one.shape.select());
-        one.graph._selection.add(one.shape);
+        inner.choose(one.graph, one.shape);
       }
     }
     if (scroll) view.target?.scrollTo(elements.slice(0, 1));
   };
   const mark = async (names) => {
-    if (names.length && view._sidebar._stack?.length) {
+    const sidebar = names.length && inner.sidebar(view);
+    if (sidebar) {
       const target = element("target"); // the sidebar shows another node, and would take the focus
       target.focus = () => {};
       closing = true; // the sidebar beneath it chooses its node once more
-      view._sidebar.close();
+      sidebar.close();
       closing = false;
       delete target.focus;
     }
@@ -291,7 +205,7 @@
   };
 
   // Whatever draws anew draws without our colours and marks.
-  for (const name of ["refresh", "_updatePath"]) {
+  for (const name of inner.draws) {
     const draw = view[name].bind(view);
     view[name] = async (...args) => {
       const result = await draw(...args);
@@ -372,40 +286,18 @@
   // Netron's export puts the scroll position back, which would stop a scroll that is under way.
   element("target").addEventListener("scroll", () => resting && depict());
 
+  // The legend of the static picture, below what Netron drew.
   const withLegend = (svg) => {
-    if (!heat.levels) return svg;
+    if (!heat.legend) return svg;
+    const [legend, long, high] = heat.legend;
     const { documentElement: root } = new DOMParser().parseFromString(svg, "image/svg+xml");
-    const make = (name, attributes, text = "") => {
-      const made = document.createElementNS(root.namespaceURI, name);
-      for (const [at, value] of Object.entries(attributes)) made.setAttribute(at, value);
-      made.textContent = text;
-      return made;
-    };
-    const ruler = Object.assign(document.createElement("canvas").getContext("2d"), { font: "11px sans-serif" });
-    const long = (said) => ruler.measureText(said).width;
-    const [from, to] = heat.swatches
-      ? [0, 18 + Math.max(...heat.swatches.map(([, said]) => long(said)))]
-      : [-6 - long(heat.low), 134 + long(heat.high)];
-    const [slim, height] = ["width", "height"].map((side) => Number(root.getAttribute(side)));
-    const width = Math.ceil(Math.max(slim, to - from + 24));
-    const below = 18 + 18 * (heat.swatches?.length ?? 1);
-    const row = make("g", { transform: `translate(${(width - from - to) / 2} ${height + 12})` });
-    const words = { y: 10, "font-family": "sans-serif", "font-size": 11, fill: "#24292f" };
-    heat.swatches?.forEach(([fill, said], at) => {
-      row.append(make("rect", { y: at * 18 - 6, width: 12, height: 12, fill }));
-      row.append(make("text", { ...words, x: 18, y: at * 18 + 4 }, said));
-    });
-    if (!heat.swatches) {
-      heat.palette.forEach(([fill], at) => row.append(make("rect", { x: at * 4, width: 4.5, height: 12, fill })));
-      row.append(make("text", { ...words, x: -6, "text-anchor": "end" }, heat.low));
-      row.append(make("text", { ...words, x: 134 }, heat.high));
-    }
-    const middle = make("svg", { x: (width - slim) / 2, width: slim, height });
-    middle.append(...root.childNodes);
-    root.append(make("rect", { width, height: height + below, fill: "#fff" }), middle, row);
-    root.setAttribute("height", height + below);
-    root.setAttribute("width", width);
-    return new XMLSerializer().serializeToString(root);
+    const [wide, tall] = ["width", "height"].map((side) => Number(root.getAttribute(side)));
+    const width = Math.ceil(Math.max(wide, long + 24));
+    root.setAttribute("x", (width - wide) / 2);
+    return `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${Math.ceil(tall + high)}"
+      font-family="sans-serif" font-size="11"><rect width="100%" height="100%" fill="#fff"/>
+      ${new XMLSerializer().serializeToString(root)}
+      <g transform="translate(${(width - long) / 2} ${tall + 8})">${legend}</g></svg>`;
   };
 
   const LONGEST_SIDE = 8192; // pixels; browsers refuse larger canvases

@@ -1,7 +1,7 @@
 """The installed netron wheel -> one HTML page that needs nothing else.
 
-Netron's front-end is a dozen ES modules. Here they are read from the wheel at run time, wrapped
-into one inline script with ``modules.js`` and ``frame.js``, and put into netron's own
+Netron's front-end is a dozen ES modules. They are read from the wheel at run time, wrapped into one
+inline script with ``modules.js``, ``netron.js`` and ``frame.js``, and put into netron's own
 ``index.html``. The page forbids itself every connection (Content-Security-Policy), so neither
 netron nor a hostile model can ask a host for anything.
 """
@@ -16,14 +16,23 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
+import anywidget
 import onnx
+import traitlets
 
 from ..proto import walk
+from .model import compressed
 
 MODULES = (
     *("base", "text", "json", "xml", "protobuf", "zip", "tar", "flatbuffers", "grapher", "dagre"),
     *("worker", "onnx-proto", "onnx-schema", "onnx", "browser", "view"),
 )
+
+PRIVATE = (
+    *("_view", "_table", "_selection", "_scrollLeft", "_scrollTop", "_sidebar", "_stack"),
+    "_updatePath",
+)
+"""Names that netron keeps to itself and ``netron.js`` uses."""
 
 _HERE = Path(__file__).parent
 
@@ -40,13 +49,45 @@ def assemble(folder: Path) -> str:
     """
     html = re.sub(r"<link [^>]*>", "", _read(folder, "index.html"))
     sheet = _read(folder, "grapher.css").replace("</", "<\\/")
-    parts = [_own("modules.js"), *(_module(folder, name) for name in MODULES), _own("frame.js")]
+    theirs = [_module(folder, name) for name in MODULES]
+    for name in PRIVATE:
+        if not re.search(rf"\.{name}\b", "\n".join(theirs)):
+            raise UnfitError(f"view.js has no {name}")
+    parts = [_own("modules.js"), *theirs, _own("netron.js"), _own("frame.js")]
     script = re.sub(r"<(?=/script|script|!--)", r"\\x3C", "\n".join(parts), flags=re.IGNORECASE)
     html = _once(html, r'<meta http-equiv="Content-Security-Policy"[^>]*>', "")
     html = _once(html, r'<script [^>]*src="index\.js"[^>]*></script>', "")
     html = _once(html, r"<head>", f"<head>{_policy(script)}")
     html = _once(html, r"</head>", f'<style id="grapher">{sheet}</style></head>')
     return _once(html, r"</body>", f"<script>{script}</script></body>")
+
+
+class FrontendWidget(anywidget.AnyWidget):
+    """Netron's front-end as one widget, to which every view of a kernel refers.
+
+    It travels to a notebook's page once, and a notebook saved with its widgets holds it once.
+    ``packed`` is what :func:`assemble` gives, compressed.
+    """
+
+    _esm = "export default {}"  # nothing to show: the views ask the widget manager for it
+    packed = traitlets.Bytes().tag(sync=True)
+
+
+def shared() -> FrontendWidget:
+    """The one of this kernel. It stays open when a view closes: others may live.
+
+    Raises:
+        UnfitError: netron is missing, or its files are not as they were in netron 9.
+    """
+    folder = installed()
+    if _made(folder).comm is None:  # after Widget.close_all()
+        _made.cache_clear()
+    return _made(folder)
+
+
+@lru_cache(maxsize=1)
+def _made(folder: Path) -> FrontendWidget:
+    return FrontendWidget(packed=compressed(assemble(folder).encode()))
 
 
 def _policy(script: str) -> str:

@@ -1,15 +1,17 @@
-"""A number or a verdict for each node -> a colour, an ink that can be read on it, and a legend."""
+"""A number or a verdict for each node -> a color, words, and a legend."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from typing import Any
 
-from .. import formatting
+from ..formatting import plural, seconds, size
 
 STEPS = 32
+COLD = "#d8dee4"
+"""Of a node without a value."""
 
 
 @cache
@@ -21,133 +23,104 @@ def palette() -> tuple[str, ...]:
     return tuple(map(to_hex, colormaps["viridis"].resampled(STEPS)(range(STEPS))))
 
 
-COLD = "#d8dee4"
-"""Of a node without a value."""
-
-
-def ink(colour: str) -> str:
-    """Black or white, whichever has more contrast on ``colour``.
+def ink(color: str) -> str:
+    """Black or white, whichever has more contrast on ``color``.
 
     Contrast as in https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio.
 
     >>> ink("#440154"), ink("#fde725")
     ('#ffffff', '#000000')
     """
-    channels = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
-    red, green, blue = (
-        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels
-    )
-    return "#ffffff" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.18 else "#000000"
+    rgb = (int(color[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    linear = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb)
+    light = sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    return "#ffffff" if light < 0.18 else "#000000"
 
 
 @dataclass(frozen=True)
 class Heat:
-    """``values`` by node; ``unit`` "s" and "B" are scaled, any other stands behind the number.
+    """``values`` by node, with ``words`` for each, and ``levels``, indices into ``colors``.
 
-    >>> heat = Heat({"conv": 2e-3, "relu": 0.5e-3}, "s")
-    >>> heat.low, heat.high, heat.shown("conv"), heat.colour("conv")
-    ('500 us', '2.00 ms', '2.00 ms', '#fde725')
+    The legend is a scale between the two ``ends``, or a list of ``swatches``, colors with words.
     """
 
     values: Mapping[str, float]
-    unit: str = ""
-    swatches = ()
+    words: Mapping[str, str]
+    levels: Mapping[str, int]
+    colors: tuple[str, ...]
+    ends: tuple[str, str] | None = None
+    swatches: tuple[tuple[str, str], ...] = ()
 
-    @cached_property
-    def span(self) -> tuple[float, float]:
-        """The least and the greatest value."""
-        return min(self.values.values()), max(self.values.values())
+    def hottest(self, nodes: Sequence[str]) -> str:
+        """The node of the greatest value, "" where none has one."""
+        hot = [node for node in nodes if node in self.values]
+        return max(hot, key=self.values.__getitem__, default="")
 
-    @property
-    def low(self) -> str:
-        return self._text(self.span[0])
+    def label(self, nodes: Sequence[str]) -> str:
+        """The words of one node; of several those of the hottest, or how many have any."""
+        hot = [node for node in nodes if node in self.values]
+        if not hot:
+            return ""
+        words = self.words[self.hottest(hot)]
+        if len(nodes) == 1:
+            return words
+        return f"up to {words}" if self.ends else f"{len(hot)} {words}"
 
-    @property
-    def high(self) -> str:
-        return self._text(self.span[1])
-
-    def hottest(self, nodes: Iterable[str]) -> str:
-        """The one of the greatest value, "" where none has one."""
-        return max((n for n in nodes if n in self.values), key=self.values.__getitem__, default="")
-
-    def said(self, nodes: Sequence[str]) -> str:
-        """Of one node its value, of several the greatest."""
-        value = self.shown(self.hottest(nodes))
-        return f"up to {value}" if value and len(nodes) > 1 else value
-
-    def shown(self, node: str) -> str:
-        """The value with its unit, "" for a node that has none."""
-        return self._text(self.values[node]) if node in self.values else ""
-
-    def level(self, node: str) -> int:
-        """Index into :func:`palette`, linear from the least value to the greatest."""
-        least, most = self.span
-        share = (self.values[node] - least) / (most - least) if most > least else 1.0
-        return round(share * (STEPS - 1))
-
-    def colour(self, node: str) -> str:
-        return palette()[self.level(node)] if node in self.values else COLD
+    def color(self, node: str) -> str:
+        return self.colors[self.levels[node]] if node in self.levels else COLD
 
     def sheet(self) -> dict[str, Any]:
         """What the page needs, as JSON."""
         return {
-            "levels": {node: self.level(node) for node in self.values},
-            "shown": {node: self.shown(node) for node in self.values},
-            "palette": [[colour, ink(colour)] for colour in palette()],
+            "levels": self.levels,
+            "shown": self.words,
+            "palette": [[color, ink(color)] for color in self.colors],
             "cold": [COLD, ink(COLD)],
-            "low": self.low,
-            "high": self.high,
-        }
-
-    def _text(self, value: float) -> str:
-        if self.unit == "s":
-            return formatting.seconds(value)
-        if self.unit == "B":
-            return formatting.size(round(value))
-        return f"{value:.4g} {self.unit}".rstrip()
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """The nodes ``only`` this graph has in one ``hue``; those of ``both`` graphs are grey.
-
-    >>> contrast = Contrast(frozenset({"gelu"}), "new.onnx", both=2, hue="#0072b2")
-    >>> contrast.colour("gelu"), [words for _, words in contrast.swatches]
-    ('#0072b2', ['1 node only in new.onnx', '2 nodes in both'])
-    """
-
-    only: frozenset[str]
-    name: str
-    both: int
-    hue: str
-
-    @property
-    def swatches(self) -> tuple[tuple[str, str], ...]:
-        """The legend: colours and what they mean."""
-        mine = f"{formatting.plural(len(self.only), 'node')} only in {self.name}"
-        return (self.hue, mine), (COLD, f"{formatting.plural(self.both, 'node')} in both")
-
-    def hottest(self, nodes: Iterable[str]) -> str:
-        """The first that only this graph has, "" where both have all."""
-        return next((node for node in nodes if node in self.only), "")
-
-    def said(self, nodes: Sequence[str]) -> str:
-        """Of one node whether only this graph has it, of several how many."""
-        count = len(self.only.intersection(nodes))
-        return f"{count} only here" if count and len(nodes) > 1 else "only here" * count
-
-    def shown(self, node: str) -> str:
-        return "only here" if node in self.only else ""
-
-    def colour(self, node: str) -> str:
-        return self.hue if node in self.only else COLD
-
-    def sheet(self) -> dict[str, Any]:
-        """What the page needs, as JSON."""
-        return {
-            "levels": dict.fromkeys(sorted(self.only), 0),
-            "shown": {node: self.shown(node) for node in sorted(self.only)},
-            "palette": [[self.hue, ink(self.hue)]],
-            "cold": [COLD, ink(COLD)],
+            "ends": self.ends,
             "swatches": self.swatches,
         }
+
+
+def scale(values: Mapping[str, float], unit: str = "") -> Heat:
+    """Viridis, linear from the least value to the greatest.
+
+    ``unit`` "s" and "B" are scaled, any other stands behind the number.
+
+    >>> heat = scale({"conv": 2e-3, "relu": 0.5e-3}, "s")
+    >>> heat.ends, heat.words["conv"], heat.color("conv")
+    (('500 us', '2.00 ms'), '2.00 ms', '#fde725')
+    """
+    least, most = min(values.values()), max(values.values())
+    span = most - least
+
+    def words(value: float) -> str:
+        if unit in ("s", "B"):
+            return seconds(value) if unit == "s" else size(round(value))
+        return f"{value:.4g} {unit}".rstrip()
+
+    return Heat(
+        values,
+        {node: words(value) for node, value in values.items()},
+        {
+            n: round((v - least) / span * (STEPS - 1)) if span else STEPS - 1
+            for n, v in values.items()
+        },
+        palette(),
+        ends=(words(least), words(most)),
+    )
+
+
+def contrast(only: Sequence[str], name: str, both: int, color: str) -> Heat:
+    """The nodes ``only`` this graph has in one color; those of ``both`` graphs are grey.
+
+    >>> contrast(["gelu"], "new.onnx", both=2, color="#0072b2").swatches
+    (('#0072b2', '1 node only in new.onnx'), ('#d8dee4', '2 nodes in both'))
+    """
+    mine, common = f"{plural(len(only), 'node')} only in {name}", f"{plural(both, 'node')} in both"
+    return Heat(
+        dict.fromkeys(only, 1.0),
+        dict.fromkeys(only, "only here"),
+        dict.fromkeys(only, 0),
+        (color,),
+        swatches=((color, mine), (COLD, common)),
+    )

@@ -5,20 +5,20 @@ from __future__ import annotations
 import ctypes
 import gzip
 import os
-import pickle
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import Any
 
 import onnx
+import onnx_ir
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor
 
 from .. import reader, wire
 from ..errors import InputError, LoadError
-from ..proto import NodeRef, node_refs, tensors_of
+from ..proto import node_refs, tensors_of
 from ..reader import Checked
 from ..source import NOTHING_MORE, Sources
 from .origin import Origin, key, origins, scrub
@@ -30,15 +30,7 @@ ALL_TENSORS = 1024 * 1024
 """Bytes of all tensors whose values travel to the page unasked."""
 
 ASKED_FOR = 256 * 1024 * 1024
-"""Bytes of both that travel where they are asked for: a page holds each more than once."""
-
-
-class _Limit(NamedTuple):
-    """Bytes of the largest tensor and of all of them whose values travel."""
-
-    each: int
-    all: int
-
+"""Bytes of both that travel with ``weights=True``: a page holds each more than once."""
 
 _EXPECTED = (
     "an Artifact, the path of an .onnx file, its bytes, an onnx.ModelProto, an onnx_ir.Model or a "
@@ -48,32 +40,24 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class Model:
-    """``name`` is a file's name without its folder; ``packed`` has no large weights, no folders.
+    """What a view keeps of a model.
 
-    ``external`` names the files that hold the rest of the weights, ``cut`` says what of the
-    metadata was too long, ``sources`` are the files of source that may be shown. What is kept is
-    small: messages of protobuf take five times the bytes of their file, origins once.
+    ``packed`` is its graph, compressed, without large weights and without folders: parsed, it takes
+    five times the bytes of its file. ``external`` names the files that hold the other weights,
+    ``cut`` says which metadata was too long, ``sources`` are the files of source that may be shown.
     """
 
     name: str
     packed: bytes
-    told: bytes
+    origins: Mapping[str, Origin]
     external: tuple[str, ...] = ()
     cut: str = ""
     sources: Sources = NOTHING_MORE
 
     @property
     def proto(self) -> onnx.ModelProto:
-        """Unpacked anew each time, for whoever asks to change or to let go."""
+        """Returns a fresh copy; callers may change it."""
         return onnx.ModelProto.FromString(gzip.decompress(self.packed))
-
-    @property
-    def origins(self) -> dict[str, Origin]:
-        """Those of its nodes, with whole paths, since their source is looked up here; as above."""
-        return pickle.loads(gzip.decompress(self.told))
-
-    def __repr__(self) -> str:
-        return f"Model({self.name!r}, {len(self.proto.graph.node)} nodes)"
 
 
 def read(
@@ -82,91 +66,93 @@ def read(
     weights: bool = False,
     source: str | os.PathLike[str] | None = None,
 ) -> Model:
-    """The graph of ``model``, which is left as it is, and its :class:`Sources`: ``source`` is a
-    folder of source code that may be shown.
+    """Read the graph of ``model``, which stays as it is.
 
-    ``door`` is what a message says the model was passed to. With ``weights`` values travel up to
-    ``ASKED_FOR``, those of external data too; without, no file of external data is opened.
+    ``door`` is the function that messages name, ``source`` a folder of source code that may be
+    shown. With ``weights``, values travel up to ``ASKED_FOR`` bytes, those of external data too;
+    without, no file of external data is opened.
 
     >>> from onnx import parser
     >>> read(parser.parse_model('<ir_version: 10, opset_import: ["": 20]> '
-    ...                         'half (float[2] x) => (float[2] y) { y = Relu(x) }'))
-    Model('half', 1 nodes)
+    ...                         'half (float[2] x) => (float[2] y) { y = Relu(x) }')).name
+    'half'
 
     Raises:
         InputError: ``model`` is none of the things that hold a model.
         LoadError: the file cannot be read, is truncated, or is no ONNX model.
     """
     sources = Sources.of(model, source)
-    return replace(_read(model, door, weights), sources=sources)
-
-
-def _read(source: Any, door: str, weights: bool) -> Model:
-    limit = _Limit(ASKED_FOR, ASKED_FOR) if weights else _Limit(LARGEST_TENSOR, ALL_TENSORS)
-    ir = sys.modules.get("onnx_ir")  # whoever passes an onnx_ir.Model has imported it
-    if ir and isinstance(program := getattr(source, "model", None), ir.Model):
-        source = program
-    if ir and isinstance(source, ir.Model):
-        source = ir.to_proto(source)
-    if isinstance(source, onnx.ModelProto):
-        light = reader.check(_copied(source, limit.each), f"{door} was passed an onnx.ModelProto")
-        return _model(light, source.graph.name or "model", limit)
-    if isinstance(source, bytes | bytearray | memoryview):
-        said = f"{door} was passed {len(source):,} bytes"
-        return _model(reader.parse(bytes(source), said, limit.each), "model", limit)
-    path = (
-        source
-        if isinstance(source, str | os.PathLike)
-        else getattr(source, "unchanged", getattr(source, "path", None))
-    )
-    if not isinstance(path, str | os.PathLike):
-        raise InputError(
-            f"{door} was passed an object of class {type(source).__name__}. It expected "
-            f"{_EXPECTED}. Export a model first: {door}(export(model, 'model.onnx', x))."
-        )
-    light = reader.read(path, door, limit.each)
-    return _model(light, Path(path).name, limit, Path(path).parent if weights else None)
-
-
-def _model(read: Checked, name: str, limit: _Limit, folder: Path | None = None) -> Model:
-    """Of a graph that is ours to change; external data is fetched from ``folder``."""
-    light, found = read.model, node_refs(read.model)
-    files = {
+    each, most = (ASKED_FOR, ASKED_FOR) if weights else (LARGEST_TENSOR, ALL_TENSORS)
+    checked, name, folder = _checked(model, door, each)
+    light, found = checked.model, node_refs(checked.model)
+    external = {
         PurePath(entry.value).name
         for tensor in tensors_of(light, found)
         for entry in tensor.external_data
         if entry.key == "location" and entry.value != wire.NOT_SENT
     }
-    if folder:
-        _fetch(light, folder, limit.all)
-    _lighten(light, limit, found)
-    told = compressed(pickle.dumps(origins(light, found)))
-    del found  # for what follows does not need it, and takes memory too
+    if weights and folder:
+        _fetch(light, folder, most)
+    for tensor in sorted(
+        tensors_of(light, found), key=onnx.TensorProto.ByteSize
+    ):  # small ones first
+        bytes_, outside = tensor.ByteSize(), tensor.data_location == onnx.TensorProto.EXTERNAL
+        if outside or bytes_ > min(each, most):
+            tensor.CopyFrom(stub(tensor))
+        else:
+            most -= bytes_
+    for ref in found:
+        if not ref.function and ref.name != key(ref.node):  # another node has that name
+            ref.node.name = ref.name
+    made = origins(light, found)
+    del found  # scrub() needs memory, too
     scrub(light)
-    return Model(name, packed(light), told, tuple(sorted(files)), read.cut)
+    return Model(name, packed(light), made, tuple(sorted(external)), checked.cut, sources)
 
 
-def packed(proto: onnx.ModelProto) -> bytes:
-    return compressed(proto.SerializeToString())
+def _checked(holder: Any, door: str, largest: int) -> tuple[Checked, str, Path | None]:
+    """The model, free to be changed, its name, and the folder of its file if it has one."""
+    program = getattr(holder, "model", holder)
+    if isinstance(program, onnx_ir.Model):
+        holder = onnx_ir.to_proto(program)
+    if isinstance(holder, onnx.ModelProto):
+        checked = reader.check(_light(holder, largest), f"{door} was passed an onnx.ModelProto")
+        return checked, holder.graph.name or "model", None
+    if isinstance(holder, bytes | bytearray | memoryview):
+        said = f"{door} was passed {len(holder):,} bytes"
+        return reader.parse(bytes(holder), said, largest), "model", None
+    path = holder
+    if not isinstance(holder, str | os.PathLike):
+        path = getattr(holder, "unchanged", getattr(holder, "path", None))
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(
+            f"{door} was passed an object of class {type(holder).__name__}. It expected "
+            f"{_EXPECTED}. Export a model first: {door}(export(model, 'model.onnx', x))."
+        )
+    return reader.read(path, door, largest), Path(path).name, Path(path).parent
 
 
-def compressed(data: bytes) -> bytes:
-    """The same bytes every time."""
-    return gzip.compress(data, compresslevel=6, mtime=0)
-
-
-def _copied(model: onnx.ModelProto, largest: int) -> onnx.ModelProto:
-    """The model is its owner's: a copy, for which large weights are not even copied."""
-    light = onnx.ModelProto()
-    _copy(model, light, skip="graph")
-    _copy(model.graph, light.graph, skip="initializer")
+def _light(model: onnx.ModelProto, largest: int) -> onnx.ModelProto:
+    """A copy in which large weights are stubs; they are not copied on the way."""
     tensors = (t if t.ByteSize() <= largest else stub(t) for t in model.graph.initializer)
-    light.graph.initializer.extend(tensors)
+    light = header(model)
+    light.graph.CopyFrom(
+        onnx.GraphProto(**_fields(model.graph, without="initializer"), initializer=tensors)
+    )
     return light
 
 
+def header(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of the model without its graph."""
+    return onnx.ModelProto(**_fields(model, without="graph"))
+
+
+def _fields(message: Any, without: str) -> dict[str, Any]:
+    return {field.name: value for field, value in message.ListFields() if field.name != without}
+
+
 def _fetch(model: onnx.ModelProto, folder: Path, left: int) -> None:
-    """Weights of other files, as long as they fit."""
+    """Load external data, as long as it fits into ``left`` bytes."""
     for tensor in model.graph.initializer:
         outside = tensor.data_location == onnx.TensorProto.EXTERNAL
         info = ExternalDataInfo(tensor)
@@ -185,32 +171,20 @@ def _fetch(model: onnx.ModelProto, folder: Path, left: int) -> None:
         left -= tensor.ByteSize()
 
 
-def _lighten(model: onnx.ModelProto, limit: _Limit, found: Sequence[NodeRef]) -> None:
-    """Makes stubs of large tensors: they keep name, type and shape. Gives each node its name."""
-    left = limit.all
-    for tensor in model.graph.initializer:
-        size = tensor.ByteSize()
-        here = tensor.data_location != onnx.TensorProto.EXTERNAL
-        kept = here and size <= min(limit.each, left)
-        left -= size if kept else 0
-        if not kept:
-            tensor.CopyFrom(stub(tensor))
-    for tensor in tensors_of(model, found):
-        if tensor.ByteSize() > limit.each:
-            tensor.CopyFrom(stub(tensor))
-    for ref in found:
-        if not ref.function and ref.name != key(ref.node):
-            ref.node.name = ref.name  # where another node goes by that already
+def stub(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    """The tensor's name, type and shape, without its values."""
+    stub = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+    stub.MergeFromString(wire.ELSEWHERE)
+    return stub
 
 
-def _copy(source: Any, target: Any, skip: str) -> None:
-    for field, value in source.ListFields():
-        if field.name == skip:
-            continue
-        if isinstance(value, int | float | str | bytes):
-            setattr(target, field.name, value)
-        else:
-            getattr(target, field.name).MergeFrom(value)
+def packed(proto: onnx.ModelProto) -> bytes:
+    return compressed(proto.SerializeToString())
+
+
+def compressed(data: bytes) -> bytes:
+    """The same bytes every time."""
+    return gzip.compress(data, compresslevel=6, mtime=0)
 
 
 def trim_memory() -> None:
@@ -222,9 +196,3 @@ def trim_memory() -> None:
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # a C library other than GNU's
             ctypes.CDLL(None).malloc_trim(0)
-
-
-def stub(tensor: onnx.TensorProto) -> onnx.TensorProto:
-    stub = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-    stub.MergeFromString(wire.ELSEWHERE)
-    return stub

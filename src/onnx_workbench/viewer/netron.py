@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import anywidget
+import numpy as np
 import onnx
 import traitlets
 
 from .. import files
 from ..errors import InputError
+from ..formatting import table
 from ..source import Line
-from . import frontend, origin, saved
-from .comparison import Comparison, compare
+from . import frontend, matching, origin, saved
 from .diagram import cut, diagram
-from .drawing import draw
+from .drawing import beside, draw, legend
 from .fold import FOLD_ABOVE, Folded, fold
-from .frontend_widget import FrontendWidget, shared
-from .heat import Contrast, Heat
+from .frontend import FrontendWidget
+from .heat import Heat, contrast, scale
 from .model import Model, compressed, packed, read, trim_memory
 from .stale_views import close_stale_views
-from .summary import summary
+from .summary import counted, listed, plain, summary
 
 _HERE = Path(__file__).parent
 
+LEFT, RIGHT = "#c44e00", "#0072b2"
+"""Vermilion and blue, told apart by most color-blind readers and, against grey, by all: after
+Okabe and Ito (2008), https://jfly.uni-koeln.de/color/."""
 
-def _named(page: FrontendWidget | None, _: Any) -> str:
+
+def _reference(page: FrontendWidget | None, _: Any) -> str:
     """As ipywidgets refers to a widget, which its widget managers know."""
     return f"IPY_MODEL_{page.model_id}" if page else ""
 
@@ -52,7 +59,7 @@ class Netron(anywidget.AnyWidget):
 
     _esm = "\n".join((_HERE / name).read_text("utf-8") for name in ("panel.js", "bridge.js"))
     _sent: traitlets.Dict = traitlets.Dict().tag(sync=True)
-    _page = traitlets.Instance(FrontendWidget, allow_none=True).tag(sync=True, to_json=_named)
+    _page = traitlets.Instance(FrontendWidget, allow_none=True).tag(sync=True, to_json=_reference)
     _picture = traitlets.Unicode().tag(sync=True)
     _summary = traitlets.Unicode().tag(sync=True)
     _heat: traitlets.Dict = traitlets.Dict().tag(sync=True)
@@ -61,32 +68,34 @@ class Netron(anywidget.AnyWidget):
     height = traitlets.Int(640, min=160).tag(sync=True)
 
     def __init__(self, model: Model, *, folded: bool = False, **traits: Any) -> None:
-        self._model = model
-        self.name, self._folded = model.name, folded
+        self._model, self._folded = model, folded
         self._screen: tuple[str, bytes | None] | None = None
         super().__init__(**self._first(folded), **traits)
         self.on_msg(self._answer)
         close_stale_views(self)
         trim_memory()
 
-    @cached_property
+    @property
+    def name(self) -> str:
+        return self._model.name
+
+    @property
     def origins(self) -> Mapping[str, origin.Origin]:
         """Of each node, by what it goes by: FX node, module and line."""
         return self._model.origins
 
     def close(self) -> None:
-        """Takes the view off every page and lets the model go; the text and the picture stay.
+        """Take the view off every page and let the model go; the text and the picture stay.
 
         Called when the cell that made the view is run again.
         """
         super().close()
-        self._model = replace(self._model, packed=b"", told=b"")
-        self.origins = {}
+        self._model = replace(self._model, packed=b"", origins={})
         self._screen = None
         self._sent = {}
 
     def select(self, what: Line | str) -> tuple[str, ...]:
-        """Marks nodes, scrolls to the first of them, and returns their names.
+        """Mark nodes, scroll to the first of them, and return their names.
 
         Args:
             what: the name of a node, the path of a module (``"blocks.0.attention"``) or a line of
@@ -100,7 +109,7 @@ class Netron(anywidget.AnyWidget):
         found = origin.find(what, self.origins)
         if not found:
             raise InputError(
-                f"select() was given {what!r}, by which no node of {self._model.name} goes. It "
+                f"select() was given {what!r}, by which no node of {self.name} goes. It "
                 "expected the name of a node, the path of a module, or a line such as "
                 "'model.py:12'. Click a node to see what it goes by."
             )
@@ -108,7 +117,7 @@ class Netron(anywidget.AnyWidget):
         return found
 
     def heat(self, values: Mapping[str, float] | None, unit: str = "") -> None:
-        """Colours nodes by a number each (latency, error, bytes); None takes the colours away.
+        """Color nodes by a number each (latency, error, bytes); None takes the colors away.
 
         Args:
             values: a number for each node, by name; nodes that are left out stay grey.
@@ -118,12 +127,12 @@ class Netron(anywidget.AnyWidget):
             InputError: a name is no node's, a value is no finite number, or there are none.
         """
         self._must_be_open()
-        self._colour(None if values is None else Heat(self._numbers(values), unit))
+        self._color(None if values is None else scale(self._numbers(values), unit))
 
-    def _colour(self, paint: Heat | Contrast | None) -> None:
+    def _color(self, heat: Heat | None) -> None:
         with self.hold_sync():
-            self._picture = draw(self.name, self._diagram, paint)
-            self._heat = paint.sheet() if paint else {}
+            self._picture = draw(self.name, self._diagram, heat)
+            self._heat = {**heat.sheet(), "legend": legend(heat)} if heat else {}
         self._screen = None
 
     def compare(self, other: Any) -> Comparison:
@@ -132,7 +141,7 @@ class Netron(anywidget.AnyWidget):
         A node is in both graphs where the other has one of the same operator and the same name,
         else an output value of the same name, else the same FX node, else the same line of the
         same module; each node is taken once, and a name or a value does not count between two
-        different FX nodes. What only one graph has is coloured. A choice in one view marks its
+        different FX nodes. What only one graph has is colored. A choice in one view marks its
         counterpart in the other: its twin, or where it has none all nodes of its FX node, else of
         its line, else of its name, else of its values.
 
@@ -162,22 +171,19 @@ class Netron(anywidget.AnyWidget):
         only in new  y
         """
         self._must_be_open()
-        theirs, folded = self._beside(other)
-        return compare(
-            Netron(self._model, height=self.height, folded=self._folded),
-            Netron(theirs, height=self.height, folded=folded),
-        )
-
-    def _beside(self, other: Any) -> tuple[Model, bool]:
+        model, folded = None, self._folded
         if isinstance(other, Netron):
             other._must_be_open()
-            return other._model, other._folded
-        return read(other, "compare"), self._folded
+            model, folded = other._model, other._folded
+        return Comparison(
+            Netron(self._model, height=self.height, folded=self._folded),
+            Netron(model or read(other, "compare"), height=self.height, folded=folded),
+        )
 
     def _must_be_open(self) -> None:
         if not self._model.packed:
             raise InputError(
-                f"This view of {self._model.name} was closed: the cell that made it has been run "
+                f"This view of {self.name} was closed: the cell that made it has been run "
                 "again. Use the new view, or call view() again."
             )
 
@@ -187,7 +193,7 @@ class Netron(anywidget.AnyWidget):
         if wrong or not numbers:
             given = f"the name {wrong[0]!r}" if wrong else "no values"
             raise InputError(
-                f"heat() was given {given}, and {self._model.name} has nodes such as "
+                f"heat() was given {given}, and {self.name} has nodes such as "
                 f"{next(iter(self.origins), '')!r}. Pass a number for each node, by its name."
             )
         for name, value in numbers.items():
@@ -220,7 +226,7 @@ class Netron(anywidget.AnyWidget):
         return self._screen[1]
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes one HTML file that opens offline: the view as it is now, with source and heat.
+        """Write one HTML file that opens offline: the view as it is now, with source and heat.
 
         Returns:
             The path. The file holds no weights above 64 KB and no path of this machine.
@@ -230,7 +236,8 @@ class Netron(anywidget.AnyWidget):
         """
         goal = files.target(path)
         views = [self._kept()]  # says why, where there is no page
-        return files.write(goal, saved.document(self.name, views, self._esm, shared().packed))
+        text = saved.document(self.name, views, self._esm, frontend.shared().packed)
+        return files.write(goal, text)
 
     def _kept(self) -> dict[str, Any]:
         """What a saved file holds of this view."""
@@ -261,15 +268,20 @@ class Netron(anywidget.AnyWidget):
 
     def _first(self, folded: bool) -> dict[str, Any]:
         """What a page draws before it asks for anything: the graph, folded where it is big."""
-        proto = self._model.proto
+        model, proto = self._model, self._model.proto
         big = folded or len(proto.graph.node) > FOLD_ABOVE
         drawn = fold(proto) if big else Folded(proto)
         self._diagram = cut(diagram(drawn.proto, {**drawn.modules, **drawn.stubs}))
-        shown = {"_picture": draw(self.name, self._diagram), "_summary": summary(self._model)}
+        text = summary(model.name, proto, model.external, model.cut)
+        shown = {"_picture": draw(model.name, self._diagram), "_summary": text}
         try:
-            return {**shown, "_sent": self._drawn(proto, drawn), "_page": shared()}
+            return {**shown, "_sent": self._drawn(proto, drawn), "_page": frontend.shared()}
         except frontend.UnfitError as error:
-            return {**shown, "_sent": {"why": _sentence(error)}}
+            why = (
+                f"The installed netron cannot be shown in a cell ({error}), so this is a static "
+                "picture; pip install 'netron>=9,<10' fixes it."
+            )
+            return {**shown, "_sent": {"why": why}}
 
     def _whole(self) -> dict[str, Any]:
         proto = self._model.proto
@@ -277,27 +289,159 @@ class Netron(anywidget.AnyWidget):
 
     def _drawn(self, proto: onnx.ModelProto, folded: Folded) -> dict[str, Any]:
         """One graph; ``parts`` are its bytes, the operators' manual and the source, compressed."""
-        cut_off = set(folded.stubs.values())
-        made = ((name, node) for node in proto.graph.node for name in node.output)
-        makers = {name: origin.key(node) for name, node in made if name in cut_off}
-        stubs = {label: makers.get(value, "") for label, value in folded.stubs.items()}
+        made = {name: origin.key(node) for node in proto.graph.node for name in node.output}
         source = {
-            **origin.sheet(self._model.origins, self._model.sources),
-            "stubs": stubs,
+            **origin.sheet(self.origins, self._model.sources),
+            "stubs": {label: made.get(value, "") for label, value in folded.stubs.items()},
             "modules": folded.modules,
         }
-        graph = self._model.packed if folded.proto is proto else packed(folded.proto)
+        whole = folded.proto is proto
         rest = (frontend.operators(proto).encode(), json.dumps(source).encode())
         return {
-            "name": self._model.name,
+            "name": self.name,
             "nodes": len(proto.graph.node),
-            "folded": folded.proto is not proto,
-            "parts": [graph, *map(compressed, rest)],
+            "folded": not whole,
+            "parts": [
+                self._model.packed if whole else packed(folded.proto),
+                *map(compressed, rest),
+            ],
         }
 
 
-def _sentence(error: frontend.UnfitError) -> str:
-    return (
-        f"The installed netron cannot be shown in a cell ({error}), so this is a static picture; "
-        "pip install 'netron>=9,<10' mends it."
-    )
+@dataclass(frozen=True, repr=False, eq=False)
+class Comparison:
+    """Two views of two graphs, colored by what only one has and linked, so that a choice in one
+    marks its counterpart in the other."""
+
+    left: Netron
+    right: Netron
+
+    def __post_init__(self) -> None:
+        only, colors = (self.here, self.there), (LEFT, RIGHT)
+        for side, names, name, color in zip(self._sides, only, self._names, colors, strict=True):
+            side._color(contrast(names, name, len(self.both), color))
+        _link(self._sides, self._related)
+
+    @cached_property
+    def both(self) -> tuple[tuple[str, str], ...]:
+        """The names of the nodes that both graphs have, in the order of the left one."""
+        return tuple(matching.pairs(self.left.origins, self.right.origins).items())
+
+    @cached_property
+    def here(self) -> tuple[str, ...]:
+        """The nodes that only the left graph has."""
+        paired = dict(self.both)
+        return tuple(name for name in self.left.origins if name not in paired)
+
+    @cached_property
+    def there(self) -> tuple[str, ...]:
+        """The nodes that only the right graph has."""
+        paired = {theirs for _, theirs in self.both}
+        return tuple(name for name in self.right.origins if name not in paired)
+
+    @cached_property
+    def lost(self) -> Counter[str]:
+        """Operators that the left graph has more of, and by how many."""
+        return _operators(self.left) - _operators(self.right)
+
+    @cached_property
+    def gained(self) -> Counter[str]:
+        """Operators that the right graph has more of, and by how many."""
+        return _operators(self.right) - _operators(self.left)
+
+    def svg(self) -> str:
+        """Both graphs as one SVG document, each as its view's :meth:`Netron.svg` gives it."""
+        return beside([side.svg() for side in self._sides])
+
+    def png(self) -> bytes:
+        """What is on the screen of both views as one PNG file.
+
+        Raises:
+            InputError: no page has drawn them, as for :meth:`Netron.png`.
+        """
+        from matplotlib.image import imread, imsave
+
+        sides = [imread(io.BytesIO(side.png())) for side in self._sides]
+        height = max(map(len, sides))
+        below = [((0, height - len(side)), (0, 0), (0, 0)) for side in sides]
+        level = [np.pad(*each, constant_values=1) for each in zip(sides, below, strict=True)]
+        imsave(made := io.BytesIO(), np.concatenate(level, axis=1), format="png")
+        return made.getvalue()
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write one HTML file that opens offline: both views, linked as they are here.
+
+        Returns:
+            The path. What is in the file, and what is not, is as for :meth:`Netron.save`.
+
+        Raises:
+            InputError: the folder does not exist, or the installed netron cannot be shown.
+        """
+        goal, pairs = files.target(path), zip(self._sides, self._related, strict=True)
+        views = [{**side._kept(), "related": related} for side, related in pairs]
+        page = frontend.shared().packed
+        return files.write(goal, saved.document(" | ".join(self._names), views, Netron._esm, page))
+
+    def __repr__(self) -> str:
+        common = f"{len(self.both):,}"
+        counts = [
+            ("nodes", *(f"{len(side.origins):,}" for side in self._sides)),
+            ("in both", common, common),
+            ("only here", f"{len(self.here):,}", f"{len(self.there):,}"),
+        ]
+        rows = [("lost", counted(self.lost)), ("gained", counted(self.gained))]
+        for name, only in zip(self._names, (self.here, self.there), strict=True):
+            rows.append((f"only in {name}", listed(only)))
+        return f"{table(counts, header=('', *self._names), right=[1, 2])}\n\n{table(rows)}"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        shown = self._box._repr_mimebundle_(**kwargs) or {}
+        still = beside([side._picture for side in self._sides])
+        return {**shown, "text/plain": repr(self), "image/svg+xml": still}
+
+    @cached_property
+    def _box(self) -> Any:
+        from ipywidgets import Box, Layout
+
+        for side in self._sides:
+            side.layout = Layout(flex="1 1 420px", min_width="0")
+        return Box(self._sides, layout=Layout(flex_flow="row wrap", width="100%"))
+
+    @property
+    def _sides(self) -> tuple[Netron, Netron]:
+        return self.left, self.right
+
+    @cached_property
+    def _related(self) -> tuple[Mapping[str, tuple[str, ...]], ...]:
+        """The nodes that a choice marks on the other side, by the node chosen."""
+        left, right = (side.origins for side in self._sides)
+        ahead, back = dict(self.both), {theirs: mine for mine, theirs in self.both}
+        return matching.related(left, right, ahead), matching.related(right, left, back)
+
+    @cached_property
+    def _names(self) -> tuple[str, str]:
+        mine, theirs = (plain(side.name, 30) for side in self._sides)
+        return (mine, theirs) if mine != theirs else (f"{mine} (left)", f"{theirs} (right)")
+
+
+def _operators(view: Netron) -> Counter[str]:
+    return Counter(origin.op for origin in view.origins.values())
+
+
+def _link(views: tuple[Netron, Netron], related: tuple[Mapping[str, tuple[str, ...]], ...]) -> None:
+    """A change of ``selected`` or ``marked`` in one view marks the related nodes in the other."""
+    busy: list[Netron] = []  # the view that is being marked, which is not the reader's choice
+
+    def follow(change: Any) -> None:
+        at = views.index(change.owner)
+        one, other = views[at], views[1 - at]
+        if one in busy:
+            return
+        busy.append(other)
+        chosen = one.marked if change.name == "marked" else []
+        names = (twin for name in chosen or [one.selected] for twin in related[at].get(name, ()))
+        other.marked = list(dict.fromkeys(names))
+        busy.remove(other)
+
+    for view in views:
+        view.observe(follow, ["selected", "marked"])

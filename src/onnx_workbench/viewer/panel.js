@@ -106,7 +106,7 @@ const makePanel = ({ mark, activate }) => {
       const onclick = () => mark(inside(module));
       row("module", tag("button", { textContent: module, title: "Mark its nodes", onclick }));
     }
-    row(heat.swatches ? "compared" : "value", heat.shown?.[name]);
+    row(heat.ends ? "value" : "compared", heat.shown?.[name]);
     return list;
   };
 
@@ -189,15 +189,14 @@ const makeLegend = () => {
   const element = tag("div", { className: "ow-legend", hidden: true }, low, bar, high);
   return {
     element,
-    heat: ({ palette, swatches, low: least, high: most }) => {
+    heat: ({ palette, swatches, ends }) => {
       element.hidden = !palette;
       if (!palette) return;
       const key = ([background, words]) => [tag("b", { style: `background: ${background}` }), tag("span", {}, words)];
-      element.replaceChildren(...(swatches?.flatMap(key) ?? [low, bar, high]));
-      if (swatches) return;
+      element.replaceChildren(...(ends ? [low, bar, high] : swatches.flatMap(key)));
+      if (!ends) return;
       bar.style.background = `linear-gradient(to right, ${palette.map(([colour]) => colour).join()})`;
-      low.textContent = least;
-      high.textContent = most;
+      [low.textContent, high.textContent] = ends;
     },
   };
 };

@@ -27,10 +27,10 @@ const kernel = ({ traits, graphs: { _sent: first, whole } }) => {
 
 const models = saved.views.map(kernel);
 models.forEach((model, at) => {
-  const { kin = {} } = saved.views[at];
+  const { related = {} } = saved.views[at];
   model.on("saved", () => {
     const marked = model.get("marked");
-    const names = (marked.length ? marked : [model.get("selected")]).flatMap((name) => kin[name] ?? []);
+    const names = (marked.length ? marked : [model.get("selected")]).flatMap((name) => related[name] ?? []);
     models[1 - at]?.set("marked", [...new Set(names)]);
   });
   const el = document.body.appendChild(document.createElement("main"));

@@ -30,9 +30,11 @@ _STYLE = """
 
 
 def document(title: str, views: Sequence[Mapping[str, Any]], script: str, page: bytes) -> str:
-    """Of each view ``traits``, ``graphs`` (what is drawn first, and what can be asked for) and
-    ``kin``, what a choice in it marks in the other; ``script`` defines ``render``, ``page`` is the
-    frame's.
+    """One HTML page.
+
+    Of each view it takes ``traits``, ``graphs`` (what is drawn first, and what can be asked for)
+    and ``related``, what a choice in it marks in the other. ``script`` defines ``render``, ``page``
+    is the frame's.
     """
     data = json.dumps({"page": page, "views": views}, default=_coded)
     tail = (Path(__file__).parent / "saved.js").read_text(encoding="utf-8")
