@@ -27,7 +27,7 @@ import torch
 from onnx import TensorProto, helper, parser
 
 import onnx_workbench as ow
-from onnx_workbench import wire
+from onnx_workbench import protobuf_reader
 from onnx_workbench.errors import RunError, WorkbenchError
 from onnx_workbench.formatting import plural, size, table
 
@@ -123,7 +123,7 @@ def _fields(data: bytes, rng: random.Random) -> Iterator[tuple[str, bytes]]:
         whole = data[field.start : field.end]
         yield f"{path} deleted", _replaced(data, field, b"", parents)
         yield f"{path} doubled", _replaced(data, field, whole + whole, parents)
-        tag = data[field.start : wire.varint(data, field.start)[1]]
+        tag = data[field.start : protobuf_reader.varint(data, field.start)[1]]
         if field.wire == 0:
             values = [tag + _varint(value) for value in rng.sample(VALUES, 3)]
         elif field.wire == 2:
@@ -135,9 +135,9 @@ def _fields(data: bytes, rng: random.Random) -> Iterator[tuple[str, bytes]]:
 
 
 def _walk(
-    data: bytes, at: int, end: int, kind: Any, path: str, parents: tuple[wire.Field, ...]
-) -> Iterator[tuple[str, wire.Field, tuple[wire.Field, ...]]]:
-    for field in wire.fields(data, at, end):
+    data: bytes, at: int, end: int, kind: Any, path: str, parents: tuple[protobuf_reader.Field, ...]
+) -> Iterator[tuple[str, protobuf_reader.Field, tuple[protobuf_reader.Field, ...]]]:
+    for field in protobuf_reader.fields(data, at, end):
         known = kind.fields_by_number[field.number]
         yield f"{path}{known.name}", field, parents
         if known.message_type:
@@ -145,12 +145,17 @@ def _walk(
             yield from _walk(data, *inner, (*parents, field))
 
 
-def _replaced(data: bytes, field: wire.Field, value: bytes, parents: Sequence[wire.Field]) -> bytes:
+def _replaced(
+    data: bytes,
+    field: protobuf_reader.Field,
+    value: bytes,
+    parents: Sequence[protobuf_reader.Field],
+) -> bytes:
     """The file with another field, in parents whose lengths are right again."""
     start, end = field.start, field.end
     for parent in reversed(parents):
         value = data[parent.value : start] + value + data[end : parent.end]
-        tag = data[parent.start : wire.varint(data, parent.start)[1]]
+        tag = data[parent.start : protobuf_reader.varint(data, parent.start)[1]]
         value = tag + _varint(len(value)) + value
         start, end = parent.start, parent.end
     return data[:start] + value + data[end:]

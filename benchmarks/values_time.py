@@ -16,9 +16,9 @@ from memory import peak_of
 from torch.onnx.verification import verify_onnx_program
 
 import onnx_workbench as ow
-from onnx_workbench.capturing import exporter
 from onnx_workbench.divergence import CHUNK
 from onnx_workbench.formatting import seconds, size, table
+from onnx_workbench.graph import exporter
 
 NODES, WIDTH = 200, 4_000_000
 """A value of the large model takes 16 MB."""

@@ -389,26 +389,21 @@ def test_another_nesting(scores):
     )
 
 
-def test_another_dtype(scores):
-    assert refused(InputError, scores, X.double(), 3, mask=MASK) == (
-        "The input 'images' is float64[2, 1, 8, 8], and the file takes images "
-        "float32[batch, 1, 8, 8]. Pass it with .to(torch.float32)."
-    )
-
-
-def test_another_shape(scores):
-    assert refused(InputError, scores, X[..., :4], 3, mask=MASK) == (
-        "The input 'images' is float32[2, 1, 8, 4], and the file takes images "
-        "float32[batch, 1, 8, 8]. Pass that shape, or export with `dynamic_shapes` for the "
-        "dimensions that change."
-    )
-
-
-def test_another_device(scores):
-    assert refused(InputError, scores, X.to("meta"), 3, mask=MASK) == (
-        "The input 'images' lies on meta, and it is handed over as a NumPy array, which lies on "
-        "the CPU. Pass it with .cpu()."
-    )
+@pytest.mark.parametrize(
+    ("images", "have", "hint"),
+    [
+        (X.double(), "float64[2, 1, 8, 8]", r"torch\.float32"),
+        (X[..., :4], "float32[2, 1, 8, 4]", "dynamic_shapes"),
+        (X.to("meta"), "on meta", r"\.cpu\(\)"),
+        (X.to_sparse(), "sparse", "to_dense"),
+        (X.to(torch.complex64), "complex64[2, 1, 8, 8]", "view_as_real"),
+    ],
+)
+def test_input_that_the_file_does_not_take(scores, images, have, hint):
+    with pytest.raises(InputError, match=hint) as caught:
+        scores(images, 3, mask=MASK)
+    assert have in caught.value.message
+    assert "images float32[batch, 1, 8, 8]" in caught.value.message
 
 
 def test_sizes_that_fail_inside_onnx_runtime(scores, capfd):

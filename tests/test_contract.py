@@ -13,9 +13,9 @@ from torch import nn
 from torch.export import Dim
 
 from onnx_workbench import audit, capture, export, load, probe
-from onnx_workbench.capturing import guards
-from onnx_workbench.capturing.exporter import quiet
 from onnx_workbench.errors import CaptureError, InputError, TrainingModeWarning
+from onnx_workbench.graph import guards
+from onnx_workbench.torch_state import quiet
 
 X = torch.ones(2, 16, 8) + torch.arange(16.0)[:, None]
 

@@ -16,7 +16,7 @@ from onnxscript import opset20 as op
 from torch import nn
 
 import onnx_workbench as ow
-from onnx_workbench import causes, comparison, divergence, runtime
+from onnx_workbench import causes, comparison, divergence, ort
 from onnx_workbench.errors import ExportError, InputError
 from onnx_workbench.files import Stamp
 
@@ -168,7 +168,7 @@ def test_a_bfloat16_value_is_read_the_public_way_and_as_before_onnx_runtime_1_27
     feeds = {"x": onnxruntime.OrtValue.ortvalue_from_numpy(np.float32([1.5, -2]))}
     [value] = session.run_with_ort_values(None, feeds)
     told = {"__dlpack__": value.__dlpack__} if public else {"_ortvalue": value._ortvalue}
-    got = runtime.view(SimpleNamespace(**told))
+    got = ort.tensor_view(SimpleNamespace(**told))
     assert (got.dtype, got.tolist()) == (torch.bfloat16, [1.5, -2.0])
 
 
@@ -266,7 +266,7 @@ def test_along_the_graph_each_node_runs_once_and_an_earlier_value_can_still_be_a
             ran.append([ref.name for ref in part])
             return super()._session(part, names)
 
-    whole = Watched(Path("g.onnx"), model, runtime.CPU, {"x": np.float32([1, -2])})
+    whole = Watched(Path("g.onnx"), model, ort.CPU, {"x": np.float32([1, -2])})
     made = [whole.run([name])[name] for name in "bde"]
     assert ran == [["a", "b"], ["c", "d"], ["e"]]
     b = torch.exp(torch.tensor([-1.0, 2.0]))

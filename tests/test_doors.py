@@ -60,7 +60,7 @@ def shapes(made):
 
 def test_export_takes_every_name_of_torch():
     ours = inspect.signature(ow.export).parameters
-    options = set(ow.capturing.options.Options.__annotations__)
+    options = set(ow.graph.options.Options.__annotations__)
     assert set(inspect.signature(torch.onnx.export).parameters) <= set(ours) | options
     theirs = list(inspect.signature(torch.onnx.export).parameters)
     assert list(ours)[:3] == theirs[:3]

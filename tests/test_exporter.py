@@ -12,9 +12,9 @@ from torch import nn
 from torch.export import Dim
 
 import onnx_workbench as ow
-from onnx_workbench.capturing import exporter
-from onnx_workbench.capturing.reasons import why
 from onnx_workbench.errors import CaptureError, ExportError, refused_by_machine
+from onnx_workbench.graph import exporter
+from onnx_workbench.graph.reasons import why
 
 X = torch.arange(12.0).reshape(3, 4) / 12
 

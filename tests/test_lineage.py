@@ -19,10 +19,10 @@ from torch.fx.proxy import TracerBase
 
 import onnx_workbench as ow
 from onnx_workbench import exporter_metadata, proto
-from onnx_workbench.capturing import exporter, traces
-from onnx_workbench.capturing.guards import Guard
 from onnx_workbench.errors import InputError
 from onnx_workbench.exporter_metadata import call_site
+from onnx_workbench.graph import exporter, traces
+from onnx_workbench.graph.guards import Guard
 from onnx_workbench.lineage import annotated_source, folding
 from onnx_workbench.source import Line, Sources, user_line
 from onnx_workbench.viewer.origin import sheet

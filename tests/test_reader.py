@@ -248,7 +248,7 @@ def test_a_sequence_gets_a_repair_that_works(tmp_path):
     array = np.ones(2, np.float32)
     (out,) = eval(call.replace(", ...", ", array"), {"artifact": artifact, "array": array})
     assert out.tolist() == [1, 1, 1, 1]
-    from onnx_workbench.runtime import values
+    from onnx_workbench.ort import values
 
     assert repr(values([helper.make_value_info("o", maybe)])[0]) == "o optional(sequence(float32))"
 

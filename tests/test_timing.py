@@ -25,7 +25,7 @@ from torch import nn
 import onnx_workbench as ow
 from onnx_workbench.calls import PreparedCall
 from onnx_workbench.errors import InputError, LoadError, TrainingModeWarning
-from onnx_workbench.session import Options
+from onnx_workbench.ort import Options
 from onnx_workbench.timing import bench, worker
 from onnx_workbench.timing.targets import PLAIN, ModelCall
 from onnx_workbench.timing.worker import NotSendable, Parcel, Worker, WorkerError

@@ -26,7 +26,7 @@ from ipywidgets.embed import dependency_state
 from onnx import TensorProto, helper, numpy_helper, parser
 from PIL import Image
 
-from onnx_workbench import exporter_metadata, wire
+from onnx_workbench import exporter_metadata, protobuf_reader
 from onnx_workbench.errors import InputError, LoadError
 from onnx_workbench.proto import nested, node_refs
 from onnx_workbench.source import Line
@@ -265,7 +265,7 @@ def test_weights_of_a_large_file_are_stepped_over(make, tmp_path, monkeypatch):
     whole = path.read_bytes()
     for source in (path, whole):
         assert read(source).proto == read(make()).proto
-    assert len(wire.without_values(whole, LARGEST_TENSOR)) < 500
+    assert len(protobuf_reader.without_values(whole, LARGEST_TENSOR)) < 500
 
 
 def test_all_that_is_drawn_comes_with_the_widget_so_that_a_busy_kernel_is_not_asked():

@@ -4,7 +4,7 @@ from .agreement import verify as verify
 from .artifact import export as export
 from .artifact import load as load
 from .bytecode import watch as watch
-from .capturing.graph import capture as capture
+from .graph import capture as capture
 from .hotspots import profile as profile
 from .inspection import audit as audit
 from .ladder import opsets as opsets

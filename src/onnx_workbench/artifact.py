@@ -25,22 +25,22 @@ from torch.export import ExportedProgram
 from torch.onnx import ONNXProgram
 from torch.utils._pytree import tree_map_only
 
-from . import files, progress, reader, runtime, wire
+from . import files, ort, progress, protobuf_reader, reader
 from .calls import Mode, door
-from .capturing import exporter
-from .capturing.dims import from_dynamic_axes, of_shapes
-from .capturing.graph import Graph, capture, check_module
-from .capturing.options import Options as Rare
-from .capturing.options import checked
-from .capturing.signature import Signature, arguments, parameters, rest_of
 from .comparison import answer, compare
 from .errors import ExportError, InputError, LoadError, WorkbenchError
 from .files import Stamp
 from .formatting import kind_of, plural, size, table
+from .graph import Graph, capture, check_module, exporter
+from .graph.dims import from_dynamic_axes, of_shapes
+from .graph.options import Options as Rare
+from .graph.options import checked
+from .graph.signature import Signature, arguments, parameters, rest_of
 from .isolated import TIMEOUT, File
+from .ort import LEVELS, Options, SessionCall, call_of
 from .proto import mislabelled, opset_of, strip, tensors_of, weight_bytes, weights
-from .session import LEVELS, Options, SessionCall, call_of
 from .source import Line, user_line
+from .torch_state import evaluating
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -70,7 +70,7 @@ def export(
     external_data: bool | None = None,
     dynamo: bool = True,
     dynamic_axes: Mapping[str, Any] | None = None,
-    provider: str = runtime.CPU,
+    provider: str = ort.CPU,
     **options: Unpack[Rare],
 ) -> Artifact:
     """Export a model: ``torch.onnx.export``'s own call, and the file is checked and loaded.
@@ -115,7 +115,7 @@ def export(
     rare = checked(options, getattr(model, "training", False))
     _check_opset(opset_version)
     _check_names(input_names=input_names, output_names=output_names)
-    runtime.check_provider(provider)
+    ort.check_provider(provider)
     if isinstance(model, (Graph, ExportedProgram)):
         dynamo = True
     elif dynamo or not isinstance(model, torch.jit.ScriptModule):
@@ -176,7 +176,7 @@ def export(
 
 def load(
     path: str | os.PathLike[str],
-    provider: str = runtime.CPU,
+    provider: str = ort.CPU,
     *,
     isolated: bool = False,
     timeout: float = TIMEOUT,
@@ -211,11 +211,11 @@ def load(
             f"There is no file {file.name!r} in {str(file.parent)!r}. "
             "Pass the path of an .onnx file, or make one with export()."
         )
-    runtime.check_provider(provider)
+    ort.check_provider(provider)
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
         raise InputError(f"`timeout` is {timeout!r}, and it takes a number of seconds above 0.")
     artifact = Artifact(file, provider, isolated=isolated, timeout=min(timeout, MOST_SECONDS))
-    runtime.check_weights(file, artifact.proto)
+    reader.check_weights(file, artifact.proto)
     stamped = replace(artifact, stamp=Stamp.of(artifact.files))
     stamped.__dict__["_read"] = artifact._read  # which is not read twice
     return stamped
@@ -233,7 +233,7 @@ class Artifact:
     """
 
     path: Path
-    provider: str = runtime.CPU
+    provider: str = ort.CPU
     signature: Signature | None = None
     graph: Graph | None = None
     translated: ExportedProgram | None = None
@@ -243,8 +243,8 @@ class Artifact:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         feeds = self.feeds(*args, **kwargs)
-        results = runtime.run(self._call(feeds), feeds, self.path.name)
-        tensors = [runtime.tensor(result) for result in results]
+        results = ort.run(self._call(feeds), feeds, self.path.name)
+        tensors = [ort.to_torch(result) for result in results]
         if self.signature:
             return self.signature.unflatten(tensors)
         return tensors[0] if len(tensors) == 1 else tuple(tensors)
@@ -257,7 +257,7 @@ class Artifact:
         except WorkbenchError:
             raise
         except Exception as error:
-            raise runtime.refused(self.path, error) from error
+            raise ort.refused(self.path, error) from error
         return partial(self.file.run, self.proto, feeds)
 
     @property
@@ -307,15 +307,15 @@ class Artifact:
                 f"{self.path.name} is run in a process of its own, and so it has no session here. "
                 "Call the Artifact itself, or load() a file that you trust without isolated=True."
             )
-        return runtime.open_session(self.unchanged, self.provider)
+        return ort.open_session(self.unchanged, self.provider)
 
     @cached_property
-    def inputs(self) -> tuple[runtime.Value, ...]:
+    def inputs(self) -> tuple[ort.Value, ...]:
         """What the file takes, in order."""
         return _inputs(self.proto)
 
     @cached_property
-    def outputs(self) -> tuple[runtime.Value, ...]:
+    def outputs(self) -> tuple[ort.Value, ...]:
         """What the file gives, in order."""
         return _outputs(self.proto)
 
@@ -351,7 +351,7 @@ class Artifact:
     @property
     def files(self) -> tuple[Path, ...]:
         """The ``.onnx`` file, and the files of weights that it cannot be loaded without."""
-        found = [self.path.parent / name for name in runtime.weight_files(self.proto)]
+        found = [self.path.parent / name for name in reader.weight_files(self.proto)]
         return tuple(dict.fromkeys([self.path, *found]))
 
     @property
@@ -388,9 +388,9 @@ class Artifact:
         """
         goal = files.target(path)
         try:
-            runtime.check_weights(self.unchanged, self.proto)
+            reader.check_weights(self.unchanged, self.proto)
             model = self._loaded(weights=external_data is not None)
-            names = runtime.weight_files(model)
+            names = reader.weight_files(model)
             ends = [".data"] if len(names) == 1 else [f".{i}.data" for i in range(len(names))]
             moved = {name: goal.name + end for name, end in zip(names, ends, strict=True)}
             for entry in (entry for t in tensors_of(model) for entry in t.external_data):
@@ -421,11 +421,11 @@ class Artifact:
         """
         tensors = self.tensors(args, kwargs)
         for value, tensor in zip(self.inputs, tensors, strict=True):
-            runtime.check_input(value, tensor)
+            ort.check_input(value, tensor)
         if self.signature:
-            runtime.check_names(self.inputs, tensors)
+            ort.check_names(self.inputs, tensors)
         return {
-            value.name: runtime.array(tensor)
+            value.name: ort.to_numpy(tensor)
             for value, tensor in zip(self.inputs, tensors, strict=True)
         }
 
@@ -459,7 +459,7 @@ class Artifact:
         Args:
             provider: the execution provider, such as ``CUDAExecutionProvider``; where it cannot be
                 used, the race says so and goes on without this target.
-            options: those of :class:`~onnx_workbench.session.Options`: ``level``, ``spinning``,
+            options: those of :class:`~onnx_workbench.ort.Options`: ``level``, ``spinning``,
                 ``arena``, ``parallel``, ``bound``.
 
         >>> import onnx_workbench as ow
@@ -612,10 +612,14 @@ def _opened(artifact: Artifact, session: Any, proto: onnx.ModelProto) -> Artifac
 def _locate(model: onnx.ModelProto, path: Path) -> None:
     """Give each weight that was stepped over its place in the file, as external data has one."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for tensor, found in zip(model.graph.initializer, wire.initializers(data), strict=True):
-            if all(entry.value != wire.NOT_SENT for entry in tensor.external_data):
+        for tensor, found in zip(
+            model.graph.initializer, protobuf_reader.initializers(data), strict=True
+        ):
+            if all(entry.value != protobuf_reader.NOT_SENT for entry in tensor.external_data):
                 continue
-            parts = {part.number: part for part in wire.fields(data, found.value, found.end)}
+            parts = {
+                part.number: part for part in protobuf_reader.fields(data, found.value, found.end)
+            }
             if raw := parts.get(onnx.TensorProto.RAW_DATA_FIELD_NUMBER):
                 place = {"location": path.name, "offset": raw.value, "length": raw.end - raw.value}
                 del tensor.external_data[:]
@@ -625,13 +629,13 @@ def _locate(model: onnx.ModelProto, path: Path) -> None:
                 tensor.ParseFromString(data[found.value : found.end])
 
 
-def _inputs(proto: onnx.ModelProto) -> tuple[runtime.Value, ...]:
+def _inputs(proto: onnx.ModelProto) -> tuple[ort.Value, ...]:
     known = {name for name, _, _ in weights(proto.graph)}
-    return runtime.values(value for value in proto.graph.input if value.name not in known)
+    return ort.values(value for value in proto.graph.input if value.name not in known)
 
 
-def _outputs(proto: onnx.ModelProto) -> tuple[runtime.Value, ...]:
-    return runtime.values(proto.graph.output)
+def _outputs(proto: onnx.ModelProto) -> tuple[ort.Value, ...]:
+    return ort.values(proto.graph.output)
 
 
 def _check_names(**given: Sequence[str] | None) -> None:
@@ -672,7 +676,7 @@ def _check_foreign(target: Path, made: Sequence[Path]) -> None:
 def _weights_at(target: Path) -> tuple[str, ...]:
     """The files of weights of the model that is at a path now."""
     try:
-        return tuple(runtime.weight_files(reader.read(target, "export").model))
+        return tuple(reader.weight_files(reader.read(target, "export").model))
     except (WorkbenchError, OSError):
         return ()
 
@@ -760,7 +764,7 @@ def _write(
         )
     with draft.open("wb") as file:
         model = onnx_ir.to_proto(program.model)
-        wire.write(file, model, {value.name: tensor for value, tensor in large.items()})
+        protobuf_reader.write(file, model, {value.name: tensor for value, tensor in large.items()})
 
 
 _TRACERS = (
@@ -785,7 +789,7 @@ def _traced(
 ) -> Signature:
     """Write the file by the tracer. A name of ``input_names`` is that of the input."""
     found = of_shapes(dynamic_shapes, arguments(model, args, kwargs), rest_of(model))
-    with exporter.evaluating(model):
+    with evaluating(model):
         with torch.no_grad():
             signature = Signature.of_call(model, args, kwargs, model(*args, **kwargs))
         given = iter(names[0] or ())
@@ -869,7 +873,7 @@ def _check_loads(
     draft: Path, provider: str, got: int, translated: ExportedProgram | None = None
 ) -> onnxruntime.InferenceSession:
     try:
-        return runtime.open_session(draft, provider)
+        return ort.open_session(draft, provider)
     except LoadError as error:
         said = error.message.replace(f"{draft.parent.name}{os.sep}", "")  # as it would be called
         raise ExportError(

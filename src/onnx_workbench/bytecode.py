@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dis
-import logging
 import re
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -23,11 +22,11 @@ from torch._dynamo import utils  # its lists of graph breaks and of compilations
 from torch._dynamo.convert_frame import register_bytecode_hook  # the old and the new bytecode
 from torch._guards import CompileContext  # which frame a graph, a guard or bytecode belongs to
 
-from . import checks
-from .calls import door
+from .calls import check_initialized, door
 from .errors import CaptureError, InputError
 from .formatting import html_table, kind_of, plural, shaped, table
 from .source import Line, line_at, lines, nearest, user_line
+from .torch_state import silent_log
 
 _JUMPS = {*dis.hasjrel, *dis.hasjabs}
 _TELLING = ("LOAD_GLOBAL", "LOAD_FAST", "LOAD_ATTR", "LOAD_METHOD", "STORE_FAST", "CALL", "RETURN")
@@ -98,7 +97,7 @@ def watch(f: Callable[..., Any], args: Any = (), kwargs: dict[str, Any] | None =
             "Pass the eager module or function that it was made from.",
         )
     if isinstance(f, nn.Module):
-        checks.module("watch", f)
+        check_initialized("watch", f)
     name, listener = getattr(f, "__name__", type(f).__name__), _Listener()
     with _restored(f):
         try:
@@ -321,7 +320,7 @@ class _Listener:
     def listen(self, f: Callable[..., Any], args: tuple, kwargs: dict) -> tuple[Frame, ...]:
         """Compile ``f`` for one call, make that call, and leave nothing behind in Dynamo."""
         options: dict[str, Any] = {"guard_filter_fn": self._on_guards}
-        with _silent(), _clean(f, self.compilations):
+        with silent_log(), _clean(f, self.compilations):
             hook = register_bytecode_hook(self._on_bytecode)
             try:
                 torch.compile(f, backend=self._on_graph, options=options)(*args, **kwargs)
@@ -533,18 +532,6 @@ def _clean(f: object, compilations: dict[str, _Compilation]) -> Iterator[None]:
                 cleanup()
         if not marked and hasattr(f, "_is_torch_compile"):
             del f._is_torch_compile
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Torch logs the breaks and errors that the report shows."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -14,10 +14,10 @@ import torch.utils._pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .capturing.dims import paths
-from .capturing.exporter import evaluating
 from .errors import InputError
 from .formatting import plural, shaped, table
+from .graph.dims import paths
+from .torch_state import evaluating
 
 TOLERANCES = {
     torch.float64: (1e-7, 1e-9),

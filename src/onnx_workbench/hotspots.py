@@ -10,7 +10,7 @@ from html import escape
 from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any
 
-from . import checks, formatting, plots, runtime
+from . import calls, formatting, ort, plots
 from .artifact import Artifact
 from .calls import door
 from .lineage import attribution as shares
@@ -21,11 +21,11 @@ from .lineage.library import MOST as MOST_BELOW
 from .lineage.library import Group, Item, groups, rows_and_more, texts
 from .lineage.recording import counts, recorded, typical
 from .lineage.table import Lineage, trace
+from .ort import check_level
 from .proto import node_refs
 from .runs import profiler as kernels
 from .runs.eager import COVERS, Stopwatch
 from .runs.profiler import Recording, calm
-from .session import check_level
 from .source import Line
 from .timing.statistics import quartiles_of
 from .timing.targets import thread_budget
@@ -85,14 +85,14 @@ def profile(
     """
     lineage = trace(artifact, depth=depth)
     check_level(level)
-    threads, seconds = checks.threads(threads), checks.number("seconds", seconds)
+    threads, seconds = calls.threads(threads), calls.number("seconds", seconds)
     feeds = artifact.feeds(*args, **(kwargs or {}))
     watch = Stopwatch(artifact.graph) if artifact.graph else None
     lap = partial(watch.lap, args, kwargs) if watch else None
     rest, path = (level, threads, seconds), artifact.unchanged
     file = replace(artifact.file, timeout=min(artifact.timeout + seconds, TIMEOUT_MAX))
     with thread_budget(threads):
-        recording, plain, alone = runtime.run(
+        recording, plain, alone = ort.run(
             lambda: (
                 file.call(recorded, artifact.proto, feeds, *rest)
                 if artifact.isolated

@@ -6,10 +6,9 @@ It starts with the first call, never imports torch, keeps its sessions, and ends
 from __future__ import annotations
 
 import atexit
-import ctypes
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,8 @@ import onnx
 
 from . import exporter_metadata
 from .errors import LoadError, RunError
+from .ort import WEIGHTS_FOLDER, Options, call_of, plain
 from .proto import NodeRef, node_refs
-from .session import WEIGHTS_FOLDER, Options, call_of
 from .timing.worker import Worker, WorkerError
 
 if TYPE_CHECKING:
@@ -253,14 +252,14 @@ def _session(key: tuple[Any, ...]) -> None:
         while len(_OPEN) >= _SESSIONS:
             del _OPEN[next(iter(_OPEN))]
         path, *_, provider = key
-        options = Options().for_session(0)
+        options = Options().for_session()
         _OPEN[key] = onnxruntime.InferenceSession(path, options, providers=[provider])
 
 
 def _run(key: tuple[Any, ...], feeds: Mapping[str, np.ndarray]) -> list[Any]:
     _session(key)  # where another call has ended the worker that had it
     try:
-        return [_plain(result) for result in call_of(_OPEN[key], feeds)()]
+        return [plain(result) for result in call_of(_OPEN[key], feeds)()]
     except Exception:
         del _OPEN[key]  # once out of memory, a session stays so
         raise
@@ -271,23 +270,9 @@ def _trial(
 ) -> None:
     import onnxruntime
 
-    options = Options().for_session(0)
+    options = Options().for_session()
     options.add_session_config_entry(WEIGHTS_FOLDER, folder)
     session = onnxruntime.InferenceSession(model, options, providers=[provider])
     if feeds is not None:
         taken = {value.name for value in session.get_inputs()}
         call_of(session, {name: array for name, array in feeds.items() if name in taken})()
-
-
-def _plain(result: Any) -> Any:
-    """A result as it can be sent: of bfloat16 and float8 an array of ml_dtypes."""
-    if isinstance(result, Sequence) and not isinstance(result, (str, bytes)):
-        return [_plain(item) for item in result]
-    if not hasattr(result, "data_ptr") or not result.is_tensor():
-        return result.numpy() if hasattr(result, "numpy") else result
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(result.element_type())
-    if dtype.kind in "biufcOSU":
-        return result.numpy()
-    shape = result.shape()
-    size = int(np.prod(shape)) * dtype.itemsize
-    return np.frombuffer(ctypes.string_at(result.data_ptr(), size), dtype).reshape(shape)

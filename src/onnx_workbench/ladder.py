@@ -17,11 +17,11 @@ from . import progress
 from .agreement import verify
 from .artifact import Artifact, export
 from .calls import door
-from .capturing.exporter import Translations
-from .capturing.graph import Graph, capture
 from .comparison import Tolerance, checked
 from .errors import ExportError, InputError, WorkbenchError
 from .formatting import html_table, table
+from .graph import Graph, capture
+from .graph.exporter import Translations
 
 FIRST = 13
 """The oldest opset that is asked for by default; torch.onnx itself was written for 18."""

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import onnx
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from . import wire
+from . import protobuf_reader
 from .errors import LoadError
 from .proto import MAIN, NodeRef, nested, node_refs, tensors_of
 from .source import LONGEST_TEXT, MOST_FRAMES
@@ -80,12 +80,14 @@ def read(path: str | os.PathLike[str], door: str, largest: int | None = None) ->
         ) from error
 
 
-def parse(data: wire.Data, said: str, largest: int | None = None) -> Checked:
+def parse(data: protobuf_reader.Data, said: str, largest: int | None = None) -> Checked:
     """The same for bytes; ``said`` begins the message: "view was passed 12 bytes"."""
     large = largest is not None and len(data) > STEP_OVER_ABOVE
     proto, cause = onnx.ModelProto(), None
     try:
-        proto.ParseFromString(wire.without_values(data, largest) if large and largest else data)
+        proto.ParseFromString(
+            protobuf_reader.without_values(data, largest) if large and largest else data
+        )
     except Exception as error:  # protobuf's DecodeError, or a file above its 2 GB
         cause = error
     if cause is None and proto.HasField("graph"):
@@ -93,7 +95,7 @@ def parse(data: wire.Data, said: str, largest: int | None = None) -> Checked:
     raise _refused(said, _what_is_wrong(data)) from cause
 
 
-def check(model: onnx.ModelProto, said: str, data: wire.Data | None = None) -> Checked:
+def check(model: onnx.ModelProto, said: str, data: protobuf_reader.Data | None = None) -> Checked:
     """A model that is in memory already, checked. Metadata that is too long is cut in place.
 
     ``data`` are its bytes, where they are at hand.
@@ -124,6 +126,23 @@ It expected a whole .onnx file.
     return Checked(model, words if cut else "")
 
 
+def weight_files(proto: onnx.ModelProto) -> list[str]:
+    """The files, relative to the model's, that hold initializers which are not in it."""
+    entries = [entry for tensor in tensors_of(proto) for entry in tensor.external_data]
+    return list(dict.fromkeys(entry.value for entry in entries if entry.key == "location"))
+
+
+def check_weights(path: Path, proto: onnx.ModelProto) -> None:
+    """Raises LoadError unless the files of weights lie beside a model."""
+    for name in weight_files(proto):
+        if not (path.parent / name).is_file():
+            raise LoadError(
+                f"{path.name} could not be loaded: its weights are in a file of their own, "
+                f"{name!r}, which is not beside it.",
+                "copy both files, or export again into one.",
+            )
+
+
 def _refused(said: str, wrong: str) -> LoadError:
     return LoadError(f"{said}, {wrong}. It expected a whole .onnx file.", _HINT)
 
@@ -134,7 +153,7 @@ def _opened(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-def _bytes_of(file: BinaryIO, largest: int | None) -> AbstractContextManager[wire.Data]:
+def _bytes_of(file: BinaryIO, largest: int | None) -> AbstractContextManager[protobuf_reader.Data]:
     """A large file is mapped, so that weights which are stepped over are not read at all."""
     if largest is not None and os.fstat(file.fileno()).st_size > STEP_OVER_ABOVE:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -271,11 +290,11 @@ def _strict() -> Any:
     )
 
 
-def _bad_text(model: onnx.ModelProto, data: wire.Data) -> str:
+def _bad_text(model: onnx.ModelProto, data: protobuf_reader.Data) -> str:
     """Where text is not UTF-8: ``graph.node[3].name``; nothing where all is."""
     if strict := _strict():
         with suppress(Exception):
-            strict.FromString(wire.without_values(data, STEP_OVER_ABOVE // 256))
+            strict.FromString(protobuf_reader.without_values(data, STEP_OVER_ABOVE // 256))
             return ""
     return next(_bad_texts(model, ""), "")
 
@@ -293,9 +312,9 @@ def _bad_texts(message: Any, path: str) -> Iterator[str]:
                 yield from _bad_texts(item, f"{place}.")
 
 
-def _what_is_wrong(data: wire.Data) -> str:
+def _what_is_wrong(data: protobuf_reader.Data) -> str:
     known, end = onnx.ModelProto.DESCRIPTOR.fields_by_number, 0
-    for field in wire.fields(data, 0, len(data)):
+    for field in protobuf_reader.fields(data, 0, len(data)):
         if field.number not in known or field.wire not in (0, 1, 2, 5):
             return "which is no ONNX model"
         end = field.end
@@ -305,10 +324,10 @@ def _what_is_wrong(data: wire.Data) -> str:
     return inner or "which is no ONNX model: it holds no graph"
 
 
-def _damages(data: wire.Data, at: int, end: int, kind: Any, path: str) -> Iterator[str]:
+def _damages(data: protobuf_reader.Data, at: int, end: int, kind: Any, path: str) -> Iterator[str]:
     """The fields that are damaged, from the inside out."""
     seen: Counter[str] = Counter()
-    for field in wire.fields(data, at, end):
+    for field in protobuf_reader.fields(data, at, end):
         known = kind.fields_by_number.get(field.number)
         name = known.name if known else f"field {field.number}"
         place = f"{path}{name}[{seen[name]}]"

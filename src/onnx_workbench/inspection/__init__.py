@@ -14,14 +14,14 @@ from typing import Any
 from torch import nn
 from torch.export import ExportedProgram
 
-from .. import checks, files, progress
+from .. import calls, files, progress
 from ..artifact import Artifact
 from ..calls import door
-from ..capturing.exporter import Translations
-from ..capturing.graph import Graph, opened_up
 from ..comparison import checked
 from ..errors import InputError, TrainingModeWarning
 from ..formatting import html_table, kind_of, plural, table
+from ..graph import Graph, opened_up
+from ..graph.exporter import Translations
 from ..viewer.origin import without_folders
 from . import bundle, stages
 from .finding import FAULTS, VERDICTS, Finding
@@ -79,7 +79,7 @@ def audit(
             "Artifact. Pass the model itself, or the .onnx file through load()."
         )
     if isinstance(model, nn.Module):
-        checks.module("audit", model)
+        calls.check_initialized("audit", model)
     names = [stage.name for stage in stages.STAGES]
     if isinstance(skip, str) or not isinstance(skip, Collection):
         raise InputError(f"`skip` is {skip!r:.80}, and it takes a set of names of stages.")

@@ -25,9 +25,9 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from .. import files
-from ..capturing.signature import bind
 from ..comparison import TOLERANCES, Grains
 from ..errors import InputError
+from ..graph.signature import bind
 from ..source import is_users
 from . import cells, repro
 

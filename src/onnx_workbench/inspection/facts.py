@@ -12,9 +12,8 @@ from torch import fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 
 from ..artifact import Artifact
-from ..capturing import exporter
-from ..capturing.graph import Graph
 from ..formatting import plural, shaped, size
+from ..graph import Graph, exporter
 from ..lineage.table import trace
 from ..proto import described
 from ..source import Line, method_lines, user_line

@@ -15,17 +15,18 @@ from torch import nn
 
 from ..agreement import verify
 from ..artifact import Artifact, export
-from ..capturing import exporter
-from ..capturing.graph import Graph, capture
 from ..comparison import Agreement, Tolerance
 from ..errors import CaptureError, ExportError, WorkbenchError
 from ..formatting import plural, seconds
+from ..graph import Graph, capture
+from ..graph.exporter import Translations
 from ..hotspots import profile
 from ..ladder import opsets
 from ..shapes.contract import REFUSED, UNTRIED, misdeclared, probe
 from ..shapes.sizes import BAD, Call
 from ..source import Line, is_users, told, user_line
 from ..timing.rounds import race
+from ..torch_state import evaluating, trains
 from . import facts, memory
 from .finding import Finding
 
@@ -81,7 +82,7 @@ class Case:
     kwargs: dict[str, Any]
     dynamic: Mapping[str, Any] | None
     opset: int | None
-    translations: exporter.Translations | None = None
+    translations: Translations | None = None
     others: tuple[Call, ...] = ()
     folder: Path = Path()
     graph: Graph = None  # type: ignore[assignment]
@@ -173,7 +174,7 @@ def _call(case: Case) -> Iterator[Finding]:
         return
     model = case.model
     parts = any(module.training for module in model.modules()) and not model.training
-    if exporter.trains(model) or parts:
+    if trains(model) or parts:
         yield Finding(
             "model",
             "risk",
@@ -182,7 +183,7 @@ def _call(case: Case) -> Iterator[Finding]:
             repair="Call model.eval() before every export.",
         )
     try:
-        with exporter.evaluating(model), torch.no_grad():
+        with evaluating(model), torch.no_grad():
             for _ in range(2):  # what is stored once, such as a table made at need, stays the same
                 before = memory.held(model)
                 args, kwargs = pytree.tree_map_only(

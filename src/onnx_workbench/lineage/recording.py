@@ -13,10 +13,10 @@ import onnx
 
 from .. import progress
 from ..errors import LoadError
+from ..ort import call_of
 from ..proto import node_refs
 from ..runs import profiler
 from ..runs.profiler import Cost, Recorder, Recording, calm, timed
-from ..session import call_of
 from . import kernels
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..capturing.graph import Graph
+from ..graph import Graph
 
 COVERS = "the captured graph, node by node"
 

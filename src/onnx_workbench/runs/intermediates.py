@@ -12,9 +12,8 @@ import onnx
 import torch
 
 from ..errors import LoadError, RunError
+from ..ort import model_bytes, ort_value, tensor_view, to_numpy
 from ..proto import NodeRef, walk
-from ..runtime import array, view
-from ..session import bytes_of, ort_value
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -86,7 +85,9 @@ class Exposed:
             LoadError, RunError: ONNX Runtime refused.
         """
         there = self._there
-        self._there = self._feeds | {key: ort_value(array(value)) for key, value in given.items()}
+        self._there = self._feeds | {
+            key: ort_value(to_numpy(value)) for key, value in given.items()
+        }
         try:
             return _tensor(self._made(self._part([name]), [name])[name])
         finally:
@@ -144,7 +145,7 @@ class Exposed:
         model = onnx.helper.make_model(graph, opset_imports=opsets, functions=functions)
         model.ir_version = self._model.ir_version
         try:
-            data = bytes_of(model, self._path, options)
+            data = model_bytes(model, self._path, options)
             return onnxruntime.InferenceSession(data, options, providers=[self._provider]), feeds
         except Exception as error:
             raise LoadError(
@@ -182,4 +183,4 @@ def _info(name: str, value: Any) -> onnx.ValueInfoProto:
 
 
 def _tensor(result: Any) -> Any:
-    return view(result) if result.is_tensor() else result
+    return tensor_view(result) if result.is_tensor() else result

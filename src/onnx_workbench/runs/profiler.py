@@ -20,8 +20,8 @@ import numpy as np
 import onnx
 
 from ..errors import LoadError
+from ..ort import LEVELS, model_bytes
 from ..proto import NodeRef, named, node_refs
-from ..session import LEVELS, bytes_of
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -151,7 +151,7 @@ class Recorder:
         )
         model: bytes | str = os.fspath(self._path)
         if self._renamed:
-            model = bytes_of(self._renamed, self._path, options)
+            model = model_bytes(self._renamed, self._path, options)
         try:
             if profiled:
                 self._write_graph(level, options, model)

@@ -16,12 +16,12 @@ import torch.utils._pytree as pytree
 from torch import nn
 from torch.onnx import InputObserver
 
-from .. import checks
-from ..capturing.dims import paths
-from ..capturing.graph import check_module
-from ..capturing.signature import arguments, parameters, rest_of
+from ..calls import whole
 from ..errors import InputError
 from ..formatting import plural, shaped, table
+from ..graph import check_module
+from ..graph.dims import paths
+from ..graph.signature import arguments, parameters, rest_of
 
 _NAMELESS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY)
 
@@ -61,7 +61,7 @@ def observe(model: nn.Module, calls: int = 8) -> Iterator[Calls]:
     try:
         rest = rest_of(model)
         model.forward = silent
-        with observer(model, store_n_calls=checks.whole("calls", calls)):
+        with observer(model, store_n_calls=whole("calls", calls)):
             seen = Calls(type(model).__name__, observer, [], rest, parameters(model))
             model.forward = _by_name(model, seen.shapes, returned)
             yield seen

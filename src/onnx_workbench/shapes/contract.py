@@ -15,14 +15,15 @@ from torch import nn
 
 from ..artifact import Artifact, export
 from ..calls import door
-from ..capturing.dims import demanded, limits, relaxed
-from ..capturing.exporter import Translations, evaluating
-from ..capturing.graph import Graph, axes_of, capture, opened_up
-from ..capturing.guards import Guard, culprit, listening
 from ..comparison import answer, checked
 from ..errors import CaptureError, InputError
 from ..formatting import html_table, plural, table
+from ..graph import Graph, axes_of, capture, opened_up
+from ..graph.dims import demanded, limits, relaxed
+from ..graph.exporter import Translations
+from ..graph.guards import Guard, culprit, listening
 from ..source import Line
+from ..torch_state import evaluating
 from .located import Fault, located
 from .sizes import BAD, DIFFERS, FINE, Asked, Subject, Trial, in_file, in_graph, lie, sweep
 from .together import Joint, apart, joint

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..formatting import shaped
-from ..runtime import Value
+from ..ort import Value
 
 _SIGNS: Mapping[type, Callable[[int, int], int]] = {
     ast.Add: operator.add,

@@ -14,11 +14,11 @@ from torch.export import ExportedProgram
 
 from ..agreement import verify
 from ..artifact import Artifact
-from ..capturing.graph import Graph
 from ..comparison import compare
 from ..errors import RunError, WorkbenchError
 from ..exporter_metadata import CallSite, call_site
 from ..formatting import shaped
+from ..graph import Graph
 from ..runs.program import ANY_SIZE, ProgramRun
 from ..source import Line
 

@@ -14,10 +14,10 @@ import torch.utils._pytree as pytree
 from .. import progress
 from ..agreement import verify
 from ..artifact import Artifact
-from ..capturing.dims import demanded, finite, limits, name_of, opened
-from ..capturing.graph import Graph
 from ..comparison import Tolerance, answer
 from ..errors import WorkbenchError
+from ..graph import Graph
+from ..graph.dims import demanded, finite, limits, name_of, opened
 from .declared import misstated
 
 AGREE = "agrees"

@@ -29,8 +29,9 @@ from typing import Any
 
 import torch
 
-from .. import checks, progress
-from ..calls import door
+from .. import progress
+from ..calls import check_initialized, door, number, whole
+from ..calls import threads as thread_count
 from ..errors import InputError, TrainingModeWarning
 from ..formatting import kind_of
 from ..source import depth_of_caller
@@ -97,9 +98,9 @@ def race(
     ('eager', '')
     """
     check(targets)
-    threads, seed = checks.threads(threads), checks.whole("seed", seed, least=0)
-    matters = checks.number("matters", matters, zero=True)
-    budget = (QUICK if quick else CAREFUL) if seconds is None else checks.number("seconds", seconds)
+    threads, seed = thread_count(threads), whole("seed", seed, least=0)
+    matters = number("matters", matters, zero=True)
+    budget = (QUICK if quick else CAREFUL) if seconds is None else number("seconds", seconds)
     _warn_of_training(targets)
     calls = {name: call_of(fn, args, kwargs or {}, threads) for name, fn in targets.items()}
     conditions = Conditions(
@@ -316,7 +317,7 @@ def check(targets: Any) -> None:
                 f"A target has the name {name!r:.80}, {kind_of(name)}; a name is a string."
             )
         if isinstance(fn, torch.nn.Module):
-            checks.module("race", fn)
+            check_initialized("race", fn)
         if not callable(fn):
             raise InputError(
                 f"The target {name!r} cannot be called: it is {kind_of(fn)}.",

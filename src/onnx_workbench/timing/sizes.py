@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import checks, formatting, plots
+from .. import calls, formatting, plots
 from ..errors import InputError
 from ..formatting import ToFrame
 from . import archive, statistics
@@ -296,7 +296,7 @@ def _axis(inputs: Any, threads: Any, sizes: Mapping[str, Any]) -> tuple[str, lis
     points = list(axis) if isinstance(axis, Iterable) and not isinstance(axis, str) else [axis]
     if not points:
         raise InputError(f"{over} has no sizes; it takes whole numbers, such as (1, 4, 16).")
-    checked = checks.threads if over == THREADS else partial(checks.whole, over)
+    checked = calls.threads if over == THREADS else partial(calls.whole, over)
     return over, sorted(set(map(checked, points)))
 
 

@@ -44,9 +44,11 @@ class ModelCall:
         torch = sys.modules.get("torch")
         if torch is None:
             return PreparedCall(partial(self.fn, *self.args, **self.kwargs), "call")
+        from ..torch_state import evaluating
+
         with ExitStack() as stack:
             granted = stack.enter_context(thread_budget(self.threads))
-            stack.enter_context(_evaluating(self.fn))
+            stack.enter_context(evaluating(self.fn, warn=False))
             stack.enter_context(torch.inference_mode())
             fn, args, kwargs = self.fn, self.args, dict(self.kwargs)
             if self.make:
@@ -151,7 +153,9 @@ def thread_budget(wanted: int) -> Iterator[int]:
 def _compile(options: dict, model: Any, args: tuple, kwargs: dict) -> tuple[Any, tuple, dict]:
     import torch
 
-    with _evaluating(model):
+    from ..torch_state import evaluating
+
+    with evaluating(model, warn=False):
         return torch.compile(model, **options), args, kwargs
 
 
@@ -181,19 +185,3 @@ def _devices(*arguments: Any) -> set[str]:
     from torch.utils._pytree import tree_leaves
 
     return {x.device.type for x in tree_leaves(arguments) if isinstance(x, torch.Tensor)}
-
-
-@contextmanager
-def _evaluating(fn: object) -> Iterator[None]:
-    """A model in eval mode for a while; each part is put back as it was."""
-    import torch
-
-    parts = list(fn.modules()) if isinstance(fn, torch.nn.Module) else []
-    before = [(part, part.training) for part in parts]
-    try:
-        for part in parts:
-            part.training = False
-        yield
-    finally:
-        for part, training in before:
-            part.training = training

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from .. import checks
+from .. import calls
 from .model import read
 from .netron import Netron
 
@@ -55,5 +55,5 @@ def view(
 
     The front-end is that of the installed `netron <https://github.com/lutzroeder/netron>`_.
     """
-    height = checks.whole("height", height, least=160)
+    height = calls.whole("height", height, least=160)
     return Netron(read(model, weights=weights, source=source), height=height, folded=folded)

@@ -16,7 +16,7 @@ import onnx
 import onnx_ir
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor
 
-from .. import reader, wire
+from .. import protobuf_reader, reader
 from ..errors import InputError, LoadError
 from ..proto import node_refs, tensors_of
 from ..reader import Checked
@@ -89,7 +89,7 @@ def read(
         PurePath(entry.value).name
         for tensor in tensors_of(light, found)
         for entry in tensor.external_data
-        if entry.key == "location" and entry.value != wire.NOT_SENT
+        if entry.key == "location" and entry.value != protobuf_reader.NOT_SENT
     }
     if weights and folder:
         _fetch(light, folder, most)
@@ -156,7 +156,7 @@ def _fetch(model: onnx.ModelProto, folder: Path, left: int) -> None:
     for tensor in model.graph.initializer:
         outside = tensor.data_location == onnx.TensorProto.EXTERNAL
         info = ExternalDataInfo(tensor)
-        if not outside or info.location == wire.NOT_SENT or (info.length or 0) > left:
+        if not outside or info.location == protobuf_reader.NOT_SENT or (info.length or 0) > left:
             continue
         try:
             load_external_data_for_tensor(tensor, str(folder))
@@ -174,7 +174,7 @@ def _fetch(model: onnx.ModelProto, folder: Path, left: int) -> None:
 def stub(tensor: onnx.TensorProto) -> onnx.TensorProto:
     """The tensor's name, type and shape, without its values."""
     stub = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-    stub.MergeFromString(wire.ELSEWHERE)
+    stub.MergeFromString(protobuf_reader.ELSEWHERE)
     return stub
 
 

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ... import bytecode
+from ... import bytecode, graph
 from ...agreement import verify
-from ...capturing import graph
 from ...formatting import kind_of
 
 

@@ -16,11 +16,11 @@ import torch.utils._pytree as pytree
 from torch import fx, nn
 from torch.export import Dim, ExportedProgram
 
-from .. import checks
-from ..calls import door
+from ..calls import check_initialized, door
 from ..errors import CaptureError, InputError
 from ..formatting import html_table, kind_of, plural, shaped, table
 from ..source import Line, told, user_line
+from ..torch_state import evaluating
 from . import exporter
 from .dims import Axes, demanded, for_torch, name_of, of_shapes, opened, relaxed
 from .guards import Guard, listening
@@ -78,7 +78,7 @@ def capture(
     found = of_shapes(dynamic_shapes, arguments, rest_of(model))
     _check_devices(model, (args, kwargs))
     shapes = for_torch(found, arguments)
-    with exporter.evaluating(model):
+    with evaluating(model):
         program, way = _program(model, args, kwargs, shapes, strict)
     signature = Signature.of_program(program, model, args, kwargs)
     axes = tuple(signature.axes(found))
@@ -119,7 +119,7 @@ def check_module(name: str, model: object) -> None:
             f"{name}() was given {kind_of(model)}, and it takes a torch.nn.Module. "
             "Put the function into the forward() of a module, or pass the module itself."
         )
-    checks.module(name, model)
+    check_initialized(name, model)
 
 
 def _program(
@@ -184,7 +184,7 @@ def _apart(graph: Graph, shapes: Any) -> Graph:
                 continue
             other = known.setdefault(str(sizes[axis]), name)
             if other != name:
-                with listening() as heard, suppress(Exception), exporter.evaluating(graph.model):
+                with listening() as heard, suppress(Exception), evaluating(graph.model):
                     exporter.capture_program(graph.model, *graph.example, shapes, graph.strict)
                 met = next((g for g in heard if g.equates), None)
                 raise CaptureError(

@@ -12,10 +12,6 @@ import contextlib
 import copy
 import enum
 import inspect
-import io
-import logging
-import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,14 +19,13 @@ from typing import Any
 import torch
 import torch.fx.experimental._config as fx_config
 import torch.utils._pytree as pytree
-from torch import fx, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.onnx import ONNXProgram
 
-from ..errors import TrainingModeWarning
-from ..source import depth_of_caller, is_users
+from ..torch_state import quiet
 from .reasons import untranslated
 from .traces import recurrent_lengths, through_helpers
 from .translations import shared_table
@@ -326,70 +321,3 @@ def _without_constants(program: ExportedProgram) -> ExportedProgram:
     assert root is not None
     root.out_spec = pytree.tree_structure((0,) * users)
     return program
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode for a while; every submodule gets its own mode back.
-
-    A model that was in training mode is named in a :class:`TrainingModeWarning`: dropout and batch
-    normalisation of a training model give an ONNX file that answers differently on every call.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    if trains(model):
-        name = type(model).__name__
-        warnings.warn(
-            f"{name} is in training mode. It is used in eval mode here and put back as it was; "
-            f"call {name.lower()}.eval() yourself to silence this warning.",
-            TrainingModeWarning,
-            stacklevel=depth_of_caller(),
-        )
-    try:
-        try:
-            model.eval()
-        except NotImplementedError:  # it holds an exported module
-            for module, _ in modes:
-                module.training = False
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def trains(model: nn.Module) -> bool:
-    """Whether it is in training mode. An exported module has none: its graph was captured in one,
-    and its ``eval()`` raises."""
-    return model.training and not (isinstance(model, fx.GraphModule) and "eval" in vars(model))
-
-
-_ONE_AT_A_TIME = threading.RLock()
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No chatter of the exporter; its errors come out as exceptions all the same.
-
-    torch.onnx prints its progress, logs a line for each torchvision operator that is absent and
-    warns about its own insides, and torch.export prints the graph of a failed capture to stderr.
-    What is silenced is theirs alone: a warning about a line of the user's comes through, and so
-    does the one about tensors that ``forward`` assigns to attributes. Other threads wait meanwhile:
-    what is silenced and the state of torch's exporters is the whole process's.
-    """
-    logger = logging.getLogger("torch")
-    with _ONE_AT_A_TIME, warnings.catch_warnings(record=True) as heard:
-        level = logger.level  # read while no other thread has lowered it
-        warnings.simplefilter("default")
-        logger.setLevel(logging.CRITICAL)
-        try:
-            with contextlib.redirect_stderr(io.StringIO()):
-                yield
-        finally:
-            logger.setLevel(level)
-    for warning in heard:
-        said = str(warning.message)
-        if "assigned during export" in said and "_flat_weights" not in said:  # torch.nn's own
-            warnings.warn(warning.message, warning.category, stacklevel=depth_of_caller())
-        elif is_users(warning.filename):
-            warnings.warn_explicit(
-                warning.message, warning.category, warning.filename, warning.lineno
-            )

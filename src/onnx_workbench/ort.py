@@ -1,0 +1,521 @@
+"""ONNX Runtime: session options, sessions, providers and dtypes, and its errors in plain words.
+
+torch is imported where a tensor comes in, and onnxruntime where a session is made: a process that
+races a file never imports torch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import difflib
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import ml_dtypes
+import numpy as np
+import onnx
+
+from . import reader
+from .calls import Mode, PreparedCall
+from .errors import InputError, LoadError, RunError, WorkbenchError, refused_by_machine
+from .files import Stamp
+from .formatting import kind_of, shaped
+from .proto import dims_of, dtype_name, mislabelled, tensors_of
+
+if TYPE_CHECKING:
+    import onnxruntime
+    import torch
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+T = TypeVar("T")
+WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+LEVELS = {
+    "off": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+"""How far ONNX Runtime optimizes a graph before it runs it -> ONNX Runtime's own word."""
+
+_LEAST_READ = 1024
+"""Bytes of a weight that is read where only the graph is asked for: names are shorter."""
+_FOREIGN = 2
+"""``dtype.isbuiltin`` of a dtype that another library registered with NumPy, such as ml_dtypes."""
+_TIMED = {
+    "run": "session.run: NumPy in and out, no copies from or to tensors",
+    "run_with_ort_values": "run_with_ort_values: NumPy lacks a dtype of this call; no copies",
+}
+
+
+# Options and sessions
+
+
+def check_level(level: object) -> None:
+    """Raises InputError unless ``level`` is one of :data:`LEVELS`."""
+    if not isinstance(level, str) or level not in LEVELS:
+        raise InputError(
+            f"`level` is {level!r:.80}, and it takes one of {', '.join(map(repr, LEVELS))}: how "
+            "far ONNX Runtime may optimize the graph before it runs."
+        )
+
+
+def check_provider(name: str) -> None:
+    """Raises InputError unless this onnxruntime has an execution provider of that name."""
+    import onnxruntime
+
+    available = onnxruntime.get_available_providers()
+    if name not in available:
+        close = difflib.get_close_matches(str(name), available, n=1, cutoff=0.94)
+        advice = (
+            f"Did you mean {close[0]!r}?"
+            if close
+            else "Choose one of these, or install the onnxruntime package that has it "
+            "(CUDAExecutionProvider comes with onnxruntime-gpu)."
+        )
+        raise InputError(
+            f"The execution provider {name!r} is not in this onnxruntime, which has "
+            f"{', '.join(available)}. {advice}"
+        )
+
+
+@dataclass(frozen=True)
+class Options:
+    """Session options that change how fast a session is, and not what it computes.
+
+    Args:
+        level: graph optimization.
+        spinning: idle threads of the pool wait for work in a loop instead of sleeping.
+        arena: memory of the CPU is kept for the next call.
+        parallel: independent nodes may run at the same time (execution mode ORT_PARALLEL).
+        bound: IOBinding: inputs and outputs are bound once, and their buffers used again.
+
+    >>> Options()
+    ONNX Runtime's defaults
+    >>> Options(spinning=False, bound=True)
+    spinning off, IOBinding
+    """
+
+    level: Literal["off", "basic", "extended", "all"] = "all"
+    spinning: bool = True
+    arena: bool = True
+    parallel: bool = False
+    bound: bool = False
+
+    def __post_init__(self) -> None:
+        check_level(self.level)
+        for name in ("spinning", "arena", "parallel", "bound"):
+            if not isinstance(given := getattr(self, name), bool):
+                raise InputError(f"`{name}` is {given!r:.80}, and it takes True or False.")
+
+    def __repr__(self) -> str:
+        words = {
+            f"graph optimization {self.level}": self.level != "all",
+            "spinning off": not self.spinning,
+            "arena off": not self.arena,
+            "parallel nodes": self.parallel,
+            "IOBinding": self.bound,
+        }
+        return ", ".join(word for word, said in words.items() if said) or "ONNX Runtime's defaults"
+
+    def for_session(self, threads: int = 0) -> onnxruntime.SessionOptions:
+        """The SessionOptions of a quiet session; 0 threads leaves their number to ONNX Runtime."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # errors arrive as exceptions
+        options.intra_op_num_threads = threads
+        options.graph_optimization_level = getattr(
+            onnxruntime.GraphOptimizationLevel, LEVELS[self.level]
+        )
+        options.enable_cpu_mem_arena = self.arena
+        if self.parallel:
+            options.inter_op_num_threads = threads
+            options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+        if not self.spinning:
+            for pool in ("intra", "inter"):
+                options.add_session_config_entry(f"session.{pool}_op.allow_spinning", "0")
+        return options
+
+
+def open_session(path: str | os.PathLike[str], provider: str = CPU) -> onnxruntime.InferenceSession:
+    """A quiet InferenceSession with ONNX Runtime's own defaults.
+
+    Raises:
+        LoadError: the file is no model, lacks its weights, or asks for what this version lacks.
+    """
+    import onnxruntime
+
+    try:
+        options = Options().for_session()
+        return onnxruntime.InferenceSession(os.fspath(path), options, providers=[provider])
+    except Exception as error:
+        raise refused(Path(path), error) from error
+
+
+def model_bytes(model: onnx.ModelProto, path: Path, options: onnxruntime.SessionOptions) -> bytes:
+    """A model that was read from ``path`` and changed, as a session takes it.
+
+    Tells ``options`` where the external data lies, with links resolved: ONNX Runtime refuses those
+    that lead out of that folder.
+    """
+    moved = onnx.ModelProto()
+    moved.CopyFrom(model)
+    places = [e for t in tensors_of(moved) for e in t.external_data if e.key == "location"]
+    files = {e.value: (path.parent / e.value).resolve() for e in places}
+    if files:
+        home = os.path.commonpath([file.parent for file in files.values()])
+        options.add_session_config_entry(WEIGHTS_FOLDER, home)
+        for entry in places:
+            entry.value = files[entry.value].relative_to(home).as_posix()
+    return moved.SerializeToString()
+
+
+# What a session takes and gives
+
+
+@dataclass(frozen=True)
+class Value:
+    """An input or output of a model: ``shape`` has a name where a dimension is dynamic, and is None
+    where the file promises none. What is no tensor has no shape, and ``dtype`` says what it is.
+
+    >>> Value("images", "float32", ("batch", 1, 8, 8)), Value("boxes", "sequence(float32)")
+    (images float32[batch, 1, 8, 8], boxes sequence(float32))
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...] | None = None
+
+    @property
+    def is_tensor(self) -> bool:
+        return "(" not in self.dtype
+
+    def __repr__(self) -> str:
+        if self.shape is not None:
+            return f"{self.name} {shaped(self.dtype, self.shape)}"
+        return f"{self.name} {self.dtype}{' of any shape' if self.is_tensor else ''}"
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether the file takes a tensor of that shape."""
+        if self.shape is None or len(shape) != len(self.shape):
+            return self.shape is None
+        sizes = zip(shape, self.shape, strict=True)
+        return all(isinstance(want, str) or size == want for size, want in sizes)
+
+
+def values(infos: Iterable[onnx.ValueInfoProto]) -> tuple[Value, ...]:
+    """The inputs or outputs of a graph, with torch's names of dtypes."""
+    return tuple(Value(info.name, _kind(info.type), _shape(info)) for info in infos)
+
+
+def _kind(kind: onnx.TypeProto) -> str:
+    """A dtype, or such as ``sequence(float32)`` for what is no tensor."""
+    which = kind.WhichOneof("value")
+    if which in ("tensor_type", "sparse_tensor_type"):
+        return dtype_name(getattr(kind, which).elem_type)
+    if which in ("sequence_type", "optional_type"):
+        return f"{which.removesuffix('_type')}({_kind(getattr(kind, which).elem_type)})"
+    return f"{(which or 'unknown_type').removesuffix('_type')}()"
+
+
+def _shape(info: onnx.ValueInfoProto) -> tuple[int | str, ...] | None:
+    dims = dims_of(info)
+    if dims is None:
+        return None
+    return tuple("?" if isinstance(dim, int) and dim < 0 else dim for dim in dims)
+
+
+def check_input(value: Value, tensor: object) -> None:
+    """Raises InputError unless ONNX Runtime would take ``tensor`` for ``value`` as it is."""
+    import torch
+
+    if not isinstance(tensor, torch.Tensor):
+        raise InputError(
+            f"The input {value.name!r} is {kind_of(tensor)}, and the file takes {value!r}. "
+            "Pass a torch.Tensor."
+        )
+    have, dtype = shaped(tensor.dtype, tensor.shape), str(tensor.dtype).removeprefix("torch.")
+    if tensor.layout is not torch.strided:
+        have, advice = f"a sparse tensor ({tensor.layout})", "Pass it with .to_dense()."
+    elif tensor.device.type != "cpu":
+        have, advice = f"on {tensor.device}", "A NumPy array lies on the CPU: pass it with .cpu()."
+    elif tensor.is_complex():
+        advice = (
+            "ONNX has no complex numbers, and torch.onnx writes each as two real ones: pass "
+            "torch.view_as_real(z). The call torch.view_as_complex(z) as the first line of "
+            "forward() makes the model take the same."
+        )
+    elif not value.is_tensor:
+        have, advice = (
+            "a tensor",
+            (
+                "An Artifact is not called with such a value. Run the session itself, with NumPy "
+                f"arrays: artifact.session.run(None, {{{value.name!r}: [array, ...]}})."
+            ),
+        )
+    elif not value.fits(tensor.shape):
+        advice = "Pass that shape, or export with `dynamic_shapes` for the dimensions that change."
+    elif dtype != value.dtype:
+        advice = f"Pass it with .to(torch.{value.dtype})."
+    else:
+        return
+    raise InputError(f"The input {value.name!r} is {have}, and the file takes {value!r}", advice)
+
+
+def check_names(values: Sequence[Value], tensors: Sequence[torch.Tensor]) -> None:
+    """Raises InputError unless each name of a dimension stands for one size in this call."""
+    known: dict[str, tuple[int, str]] = {}
+    for value, tensor in zip(values, tensors, strict=True):
+        for axis, (name, size) in enumerate(zip(value.shape or (), tensor.shape, strict=True)):
+            place = f"{value.name}.shape[{axis}]"
+            other, first = known.setdefault(str(name), (size, place))
+            if isinstance(name, str) and name.isidentifier() and other != size:
+                raise InputError(
+                    f"{first} is {other} and {place} is {size}, and both are {name!r} in the file: "
+                    "one name is one size. Pass tensors of one size there, or export with two "
+                    "names."
+                )
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """The same numbers in the same memory; bfloat16 and float8 are dtypes of ml_dtypes."""
+    plain = tensor.detach()
+    name = str(plain.dtype).removeprefix("torch.")
+    if not _is_foreign(name):
+        return plain.numpy()
+    import torch
+
+    bits = plain.view(torch.int16 if plain.itemsize == 2 else torch.uint8).numpy()
+    return bits.view(getattr(ml_dtypes, name))
+
+
+def to_torch(result: Any) -> Any:
+    """What a session returned, as tensors; a sequence is a list, an empty optional None, and
+    strings stay a NumPy array."""
+    import torch
+
+    result = plain(result)
+    if isinstance(result, list):
+        return [to_torch(item) for item in result]
+    if not isinstance(result, (np.ndarray, np.generic)):
+        return result
+    name = result.dtype.name
+    if _is_foreign(name):
+        bits = np.ascontiguousarray(result).view(f"uint{8 * result.itemsize}")
+        return torch.from_numpy(bits).view(getattr(torch, name))
+    return torch.from_numpy(np.asarray(result)) if result.dtype.kind in "biufc" else result
+
+
+def plain(result: Any) -> Any:
+    """What a session returned, as NumPy arrays; those of bfloat16 and float8 are of ml_dtypes."""
+    if isinstance(result, Sequence) and not isinstance(result, (str, bytes)):
+        return [plain(item) for item in result]
+    if not hasattr(result, "data_ptr"):  # no OrtValue
+        return result
+    if not result.is_tensor():
+        return plain(result.numpy())
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(result.element_type())
+    if not _is_foreign(dtype.name):
+        return result.numpy()
+    shape = result.shape()
+    data = ctypes.string_at(result.data_ptr(), int(np.prod(shape)) * dtype.itemsize)
+    return np.frombuffer(bytearray(data), dtype).reshape(shape)
+
+
+def tensor_view(value: onnxruntime.OrtValue) -> torch.Tensor:
+    """A tensor in ONNX Runtime's own memory, of any dtype that both have."""
+    import torch
+
+    public = getattr(value, "__dlpack__", None)  # since ONNX Runtime 1.27
+    return torch.utils.dlpack.from_dlpack((public or value._ortvalue.to_dlpack)())
+
+
+def ort_value(array: np.ndarray, device: str = "cpu") -> onnxruntime.OrtValue:
+    """An array as ONNX Runtime takes it, those of ml_dtypes too."""
+    from onnxruntime import OrtValue
+
+    array = np.asarray(array, order="C")  # ONNX Runtime assumes it
+    if array.dtype.isbuiltin != _FOREIGN:
+        return OrtValue.ortvalue_from_numpy(array, device, 0)
+    bits = array.view(f"uint{8 * array.itemsize}")
+    kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+    return OrtValue.ortvalue_from_numpy_with_onnx_type(bits, kind)
+
+
+def _is_foreign(name: str) -> bool:
+    """Whether ml_dtypes has a dtype of that name and NumPy has none."""
+    return name == "bfloat16" or name.startswith("float8")
+
+
+# Calls and their errors
+
+
+def call_of(
+    session: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]
+) -> partial[list[Any]]:
+    """One ``session.run``; where NumPy lacks a dtype that goes in or out, ``run_with_ort_values``
+    over values that are made here."""
+    taken = any(array.dtype.isbuiltin == _FOREIGN for array in feeds.values())
+    if taken or any(re.search("bfloat16|float8", out.type) for out in session.get_outputs()):
+        values = {name: ort_value(array) for name, array in feeds.items()}
+        return partial(session.run_with_ort_values, None, values)
+    return partial(session.run, None, dict(feeds))
+
+
+def run(call: Callable[[], T], feeds: Mapping[str, np.ndarray], name: str) -> T:
+    """What a call of a session returns, with an error that says on what it failed."""
+    try:
+        return call()
+    except WorkbenchError:
+        raise
+    except Exception as error:
+        given = ", ".join(f"{key} {shaped(a.dtype, a.shape)}" for key, a in feeds.items())
+        if machine := refused_by_machine(error):
+            said = f"The machine refuses to run {name} on {given}."
+            raise RunError(said, machine[1], reason=machine[0]) from error
+        raise RunError(
+            f"ONNX Runtime failed while running {name} on {given}: {_short(error)}",
+            "try the sizes of the export. If those run, a dimension that the file "
+            "calls dynamic is not: export with other sizes, or name it in `dynamic_shapes`.",
+        ) from error
+
+
+def refused(path: Path, error: Exception) -> LoadError:
+    """What ONNX Runtime raised when it was to load a file, in plain words."""
+    why, hint = _why(path, error)
+    return LoadError(f"{path.name} could not be loaded: {why}", hint)
+
+
+def _why(path: Path, error: Exception) -> tuple[str, str]:
+    """Read off the file itself where possible: ONNX Runtime's words change with its version."""
+    if machine := refused_by_machine(error):
+        return machine
+    proto = reader.read(path, "load", largest=_LEAST_READ).model
+    reader.check_weights(path, proto)
+    if foreign := mislabelled(proto):
+        return (
+            f"{foreign[0].lower()}{foreign[1:]}",
+            "export it again with export(), which refuses such a file.",
+        )
+    said = _short(error)
+    if re.search(r"opset|IR version", str(error), re.IGNORECASE):
+        return (
+            f"it asks for more than this onnxruntime knows: {said}",
+            "export with a lower `opset_version` (check() shows the highest that loads), or "
+            "upgrade onnxruntime.",
+        )
+    if re.search(r"NOT_IMPLEMENTED|Could not find an implementation", str(error)):
+        return (
+            said,
+            "the operator is right, and the provider has no kernel for its dtypes: "
+            "compute that step in float32, export model.float(), or take another `provider`.",
+        )
+    return said, "check the file with onnx.checker.check_model."
+
+
+def _short(error: Exception) -> str:
+    """The first line of what ONNX Runtime says, without its code and without paths."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)
+    return re.sub(r"/[^\s:\"']*/([^\s/:\"']+)", r"\1", line)
+
+
+# A call as it is timed
+
+
+@dataclass(frozen=True)
+class SessionCall:
+    """One call of an ``.onnx`` file, ready to be sent to a process of its own.
+
+    ``prepare()`` opens the session there, and gives ``session.run`` to be timed, or with
+    ``options.bound`` ``run_with_iobinding`` over buffers that are used again. ``mode`` is "" where
+    the copies are what is compared, so that both count as one. With CUDA's provider both return
+    when the GPU is done, and the bound buffers lie there. An ``isolated`` file is for a process of
+    its own only.
+
+    Raises:
+        LoadError: the provider is missing, or finds no device; or the file is another than that
+            of the ``stamp``.
+    """
+
+    path: str
+    feeds: Mapping[str, np.ndarray]
+    provider: str = CPU
+    threads: int = 1
+    options: Options = field(default_factory=Options)
+    mode: Mode | None = None
+    stamp: Stamp = field(default_factory=partial(Stamp, ()))
+    isolated: bool = False
+
+    modules = ("onnxruntime",)
+    """What a worker imports before the call arrives."""
+
+    def prepare(self) -> PreparedCall:
+        self.stamp.check()
+        session, bound = self._session(), self.options.bound
+        words = f", {self.options}"
+        if self.provider == CUDA:
+            ends = "on the GPU" if bound else "with the copies to the GPU and back"
+            words = f", {ends}, synchronized{words}"
+        threads = session.get_session_options().intra_op_num_threads
+        mode = self.mode if self.mode is not None else "compute" if bound else "API"
+        if not bound:
+            call = call_of(session, self.feeds)
+            return PreparedCall(call, _TIMED[call.func.__name__] + words, threads, mode)
+        binding = _binding(session, self.feeds)
+        return PreparedCall(
+            partial(session.run_with_iobinding, binding),  # which waits for its device
+            f"run_with_iobinding: buffers bound once and used again, no copies{words}",
+            threads,
+            mode,
+            first=partial(_allocate, session, binding),
+        )
+
+    def _session(self) -> onnxruntime.InferenceSession:
+        """On the provider asked for: where it is missing, onnxruntime silently takes the CPU."""
+        import onnxruntime
+
+        if self.provider in onnxruntime.get_available_providers():
+            options = self.options.for_session(self.threads)
+            session = onnxruntime.InferenceSession(self.path, options, providers=[self.provider])
+            if session.get_providers()[0] == self.provider:
+                return session
+        raise LoadError(
+            f"{self.provider} cannot be used here.",
+            "install the onnxruntime package that has it, with its device, or race without it.",
+        )
+
+    def is_bound_form_of(self, other: object) -> bool:
+        """Whether the other is the same call, and only without IOBinding."""
+        if not isinstance(other, SessionCall) or not self.options.bound:
+            return False
+        unbound = replace(self.options, bound=False)
+        mine = (self.path, self.provider, self.threads, unbound)
+        return mine == (other.path, other.provider, other.threads, other.options)
+
+
+def _binding(
+    session: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]
+) -> onnxruntime.IOBinding:
+    """Inputs bound to buffers on the session's own device, outputs to that device."""
+    device = "cuda" if session.get_providers()[0] == CUDA else "cpu"
+    binding = session.io_binding()
+    for name, array in feeds.items():
+        binding.bind_ortvalue_input(name, ort_value(array, device))
+    for output in session.get_outputs():
+        binding.bind_output(output.name, device)
+    return binding
+
+
+def _allocate(session: onnxruntime.InferenceSession, binding: onnxruntime.IOBinding) -> None:
+    """The first run: ONNX Runtime allocates the outputs, whatever their shapes; then those buffers
+    stay bound."""
+    session.run_with_iobinding(binding)
+    for output, value in zip(session.get_outputs(), binding.get_outputs(), strict=True):
+        binding.bind_ortvalue_output(output.name, value)
