@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 import onnx_workbench as ow
 from onnx_workbench.formatting import seconds, size
-from onnx_workbench.inspection.stages import STAGES
 from onnx_workbench.lessons.traps import TRAPS as TAUGHT
 from onnx_workbench.lessons.traps import Call, Trap
+from onnx_workbench.report.stages import STAGES
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from more_traps import UNTAUGHT
@@ -76,7 +76,7 @@ def report() -> Iterator[str]:
             yield f"    ({seconds(perf_counter() - start)} for these rows)\n"
 
 
-def _audited(call: Call, skip: Collection[str] = TIMED) -> ow.inspection.Audit:
+def _audited(call: Call, skip: Collection[str] = TIMED) -> ow.report.Audit:
     return ow.audit(
         call.model,
         call.args,
@@ -97,7 +97,7 @@ def _twins() -> Iterator[str]:
     yield f"fixed twins accused: {len(accused)} of {len(TRAPS)} {', '.join(accused)}"
 
 
-def _accuses(audit: ow.inspection.Audit) -> bool:
+def _accuses(audit: ow.report.Audit) -> bool:
     """A file alone is never sound, since no model was compared with it; that accuses nothing."""
     return any(fault.verdict != "not tried" for fault in audit.faults)
 
@@ -119,7 +119,7 @@ def _sound() -> Iterator[str]:
         audit = ow.audit(case.model, case.inputs, dynamic_shapes=case.dynamic or None, skip=TIMED)
         said = "; ".join(f"{f.stage}: {f.sentence} {f.line or ''}" for f in audit.faults)
         wrong += bool(said)
-        yield f"sound {name}: {seconds(perf_counter() - start)}, {said or 'nothing to mend'}"
+        yield f"sound {name}: {seconds(perf_counter() - start)}, {said or 'nothing to fix'}"
     yield f"sound models accused: {wrong} of 10"
 
 
@@ -127,7 +127,7 @@ def _deep() -> Iterator[str]:
     """The only one with every stage, since its time is what counts."""
     start = perf_counter()
     audit = ow.audit(Steady().eval(), torch.ones(8))
-    verdict = "nothing to mend" if audit else repr(audit)
+    verdict = "nothing to fix" if audit else repr(audit)
     yield f"500 nodes: {seconds(perf_counter() - start)}, {verdict}"
 
 

@@ -1,271 +1,561 @@
-"""Races and sweeps that were made up: their tables, plots and files."""
+"""The audit: what it says of sound models, of failing stages, and what it leaves behind."""
 
-from __future__ import annotations
-
-import json
-import math
 import re
+import runpy
+import struct
+import subprocess
 import sys
+import threading
+import warnings
+import zipfile
 from dataclasses import replace
+from pathlib import Path
 
-import matplotlib
 import pytest
+import torch
+import zoo_factories
+from onnxscript import opset20 as op
+from torch import nn
 
-matplotlib.use("Agg")
+from onnx_workbench import __main__ as terminal
+from onnx_workbench import audit, export, load
+from onnx_workbench.errors import InputError
+from onnx_workbench.report.stages import STAGES, Case, Stage
 
-from onnx_workbench.errors import InputError, LoadError
-from onnx_workbench.timing.bench import Started
-from onnx_workbench.timing.report import Race
-from onnx_workbench.timing.results import Conditions, Replicate, Result
-from onnx_workbench.timing.sizes import Sweep
-
-WOBBLE = (1.0, 1.002, 0.998, 1.001, 0.999)
-STARTED = Started("call", imported=0.9, load=0.1, first=0.02, peak=80_000_000)
-
-
-def result(name, microseconds, processes=5, mode="", **more):
-    """A result whose processes took about so many microseconds a call."""
-    blocks = [round(1000 * microseconds * wobble) for wobble in WOBBLE[:processes]]
-    started = replace(STARTED, mode=mode)
-    return Result(name, tuple(Replicate((b,) * 9, started=started) for b in blocks), **more)
+QUICK = {"opsets", "latency", "hot lines"}
+COUNTED = {"capture", "export", "contract", "numbers"}
+NAMES = [stage.name for stage in STAGES]
 
 
-def race(processes=5, copy=None, threads=1, load=None, **microseconds):
-    """A race of these, None for one that fails; the first has a copy."""
-    results = [
-        result(name, cost, processes) if cost else Result(name, error="RuntimeError: no")
-        for name, cost in microseconds.items()
-    ]
-    if first := copy or next(iter(microseconds.values())):
-        results.insert(1, result("a again", first, processes, control=True))
-    environment = {"chip": "x", "torch": "torch 2.13"}
-    conditions = Conditions(environment, threads, 4, load, stopped="in time")
-    return Race(tuple(results), conditions)
+def all_but(*names):
+    return set(NAMES) - set(names)
 
 
-# ---------------------------------------------------------------- a race
+def by_stage(report):
+    return {finding.stage: finding for finding in report.findings}
 
 
-def test_table_has_a_row_each_and_startup_columns():
-    head, rule, a, copy, b, failed, *_ = repr(race(a=100, b=50, x=None)).splitlines()[1:]
-    columns = "target p50 p90 p99 import load first call memory ratio interval verdict"
-    assert " ".join(head.split()) == columns
-    assert re.search(r"^a +100 us .* 900 ms +100 ms +20.0 ms +80.0 MB$", a)
-    assert re.search(r"^a again .* 1.00x .* same$", copy)
-    assert re.search(r"^b .* 2.00x  2.00x to 2.00x  faster$", b)
-    assert re.search(r"^x( +-){9} +did not run$", failed)
-    assert "did not run  x: RuntimeError: no\n" in repr(race(a=100, b=50, x=None))
-    assert rule.startswith("---")
+@pytest.fixture(scope="module")
+def sound():
+    model, args, options = zoo_factories.sound()
+    return audit(model, args, **options)
 
 
-def test_records_hold_what_the_table_shows():
-    a, copy, b, failed = race(a=100, b=50, x=None).records()
-    assert (a["target"], a["import"], a["load"], a["first_call"]) == ("a", 0.9, 0.1, 0.02)
-    assert a["peak_bytes"] == 80_000_000
-    assert a["median"] == a["p50"] == pytest.approx(1e-4)
-    assert (b["ratio"], b["verdict"]) == (pytest.approx(2.0), "faster")
-    assert (copy["target"], copy["verdict"]) == ("a again", "same")
-    assert (failed["median"], failed["ratio"], failed["error"]) == (None, None, "RuntimeError: no")
-    assert a.keys() == b.keys() == failed.keys()
+# ---------------------------------------------------------------- stages
 
 
-def test_frame_is_the_records_without_pandas(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pandas", None)
-    found = race(a=100, b=50)
-    assert found.to_frame() == found.records()
+def test_every_stage_of_a_sound_model_runs_and_is_ok(sound):
+    assert sound
+    assert [f.stage for f in sound.findings] == NAMES
+    assert {f.verdict for f in sound.findings} == {"ok"}
+    assert repr(sound).splitlines()[0] == "Doubled: nothing to fix"
+    assert by_stage(sound)["hot lines"].line.text == "return x * self.weight"
 
 
-def test_race_whose_baseline_differs_from_its_copy_is_untrusted():
-    found = race(a=100, copy=80, b=50)
-    assert not found.trusted
-    assert found.ratio("b").verdict == "untrusted"
-    assert "control  a against its own copy: 1.25x, UNTRUSTED" in repr(found)
+def test_audit_goes_on_after_a_failure_and_lists_what_it_could_not_try():
+    report = audit(*zoo_factories.broken())
+    found = by_stage(report)
+    assert not report
+    assert set(found) == set(NAMES)
+    assert report.findings[0].stage == "capture", "the worst comes first"
+    assert (found["capture"].verdict, found["model"].verdict) == ("broken", "ok")
+    assert found["export"].verdict == "not tried"
+    assert "graph" in found["export"].sentence
 
 
-def test_first_that_ran_is_the_baseline():
-    found = race(a=None, b=100, c=50)
-    assert found.baseline == "b"
-    assert found.ratio("c").value == pytest.approx(2.0)
-    assert found.ratio("b") is found.ratio("a") is None
-    with pytest.raises(InputError, match=r"'d'.*'a', 'b', 'c'"):
-        found.result("d")
+def test_a_dimension_that_capture_refuses_does_not_end_the_audit():
+    class Table(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rows = nn.Parameter(torch.ones(4, 2))
+
+        def forward(self, x):
+            return x + self.rows
+
+    x = torch.ones(4, 2)
+    found = by_stage(audit(Table().eval(), x, dynamic_shapes={"x": {0: "rows"}}, skip=QUICK))
+    assert found["capture"].verdict == "broken"
+    assert (found["export"].verdict, found["numbers"].verdict) == ("ok", "ok")
+    assert audit(Table().eval(), x, skip=QUICK), "torch's marks stay off the user's tensors"
 
 
-@pytest.mark.parametrize(
-    ("threads", "cores", "load", "contended"),
-    [(1, 1, 9.0, False), (2, 4, 1.5, False), (2, 2, 1.2, True), (4, 2, None, True)],
-)
-def test_several_threads_get_a_verdict_only_where_cores_are_free(threads, cores, load, contended):
-    conditions = Conditions(threads=threads, cores=cores, load=load)
-    found = replace(race(a=100, b=50), conditions=conditions)
-    assert (found.ratio("b").verdict == "contended") is contended
-    assert (": no verdict" in repr(found)) is contended
+def findings(run, **options):
+    case = Case(nn.ReLU().eval(), (torch.ones(2),), {}, None, None, None, None, Path())
+    return list(Stage("size", run, **options)(case))
 
 
-def test_time_in_which_others_had_the_core_is_taken_off():
-    one = Result("a", (Replicate((5000, 9000, 4000), (1000, 5000, 0)),))
-    assert one.times.tolist() == [4e-6, 4e-6, 4e-6]
-    assert "less the 33.3 % in which other processes had the core\n" in repr(Race((one,)))
-    quiet = Result("a", (Replicate((5000,)),))
-    assert re.search("clock +wall time\n", repr(Race((quiet,))))
+def test_a_stage_that_raises_or_finds_nothing_says_so():
+    def breaks(case):
+        raise RuntimeError("no such luck\nand more") from KeyError("because")
+        yield
 
-
-def test_api_and_compute_are_two_tables_with_a_baseline_each():
-    modes = {"mode": "API"}, {}, {"mode": "compute"}, {"mode": "compute"}
-    costs = {"api": 100, "eager": 200, "bound": 50, "twice": 25}
-    results = [result(name, costs[name], **mode) for name, mode in zip(costs, modes, strict=True)]
-    found = Race(tuple(results))
-    assert found.modes == ("API", "compute")
-    values = {name: found.ratio(name).value for name in ("eager", "bound", "twice")}
-    assert values == pytest.approx({"eager": 0.5, "bound": 4.0, "twice": 8.0})  # against eager
-    api, compute = repr(found).split("\n\n")[0].split("compute: ")
-    assert "bound" not in api
-    assert "api" not in compute.replace("API", "")
-
-
-def test_share_of_the_copies_is_told_and_drawn():
-    plain = result("run", 100, mode="API")
-    found = Race((plain, result("bound", 60, mode="compute", unbound="run")))
-    assert found.copies["bound"].value == pytest.approx(1 / 0.6)
-    assert [record["copies"] for record in found.records()] == [None, pytest.approx(0.4)]
-    ax = found.plot("copies")
-    assert [bar.get_width() for bar in ax.patches] == pytest.approx([6e-5, 4e-5])
-    assert ax.get_title(loc="left").startswith("40 % of run ")
-
-
-def test_plots_show_what_was_measured():
-    found = race(a=100, b=50)
-    assert found.plot().get_title(loc="left") == found.finding
-    assert [label.get_text() for label in found.plot("ratios").get_yticklabels()] == ["b"]
-    ax = found.plot("startup")
-    assert [bar.get_width() for bar in ax.patches[:3]] == pytest.approx([0.9, 0.1, 0.02])
-    assert [words.get_text() for words in ax.get_legend().get_texts()] == [
-        *("import", "load", "first call")
-    ]
-    assert ax.get_title(loc="left").startswith("first answer: a after 1.02 s and with 80.0 MB; b")
-    alone = race(a=100)
-    quick = replace(found, conditions=replace(found.conditions, workers=False))
-    for refused, what in ((alone, "ratios"), (found, "copies"), (quick, "startup")):
-        with pytest.raises(InputError, match=what):
-            refused.plot(what)
-    matplotlib.pyplot.close("all")
-
-
-@pytest.mark.parametrize(("took", "first"), [(16.0, "It took 16 s where 10 s"), (14.0, "Race ")])
-def test_race_that_took_half_as_long_again_begins_with_that(took, first):
-    conditions = Conditions(seconds=10.0, took=took)
-    assert repr(replace(race(a=100), conditions=conditions)).startswith(first)
-
-
-def test_race_is_compared_with_an_earlier_one_of_the_same_environment():
-    then, now = race(a=100, b=100), race(a=100, b=50)
-    found = now.since(then)
-    assert (found["a"].verdict, found["b"].verdict) == ("same", "faster")
-    for change in ({"threads": 2}, {"environment": {"chip": "y"}}, {"one_core": True}):
-        other = replace(then, conditions=replace(then.conditions, **change))
-        with pytest.raises(InputError, match="different environments"):
-            now.since(other)
-    with pytest.raises(InputError, match="single process"):
-        now.since(race(a=100, processes=1))
-
-
-# ---------------------------------------------------------------- a sweep
-
-SIZES = Sweep("batch", {1: race(a=100, b=50), 4: race(a=200, b=200), 16: race(a=800, b=1600)})
-
-
-def test_throughput_is_size_times_calls_a_second():
-    assert SIZES.throughput("a", 1) == pytest.approx(1e4)
-    assert SIZES.throughput("a", 16) == pytest.approx(2e4)
-    assert SIZES.throughput("nobody", 1) is None
-    threads = Sweep("threads", {1: race(a=100), 4: race(a=50, threads=4)})
-    assert threads.throughput("a", 4) == pytest.approx(2e4)
-
-
-def test_places_change_between_two_sizes_with_opposite_verdicts():
-    assert SIZES.crossovers == {"b": pytest.approx(4.0, rel=0.01)}  # the same at 4 says nothing
-    never = Sweep("batch", {1: race(a=100, b=50), 16: race(a=100, b=100)})
-    assert never.crossovers == {}
-    rows = {1: race(a=100, b=50, c=10), 2: race(a=100, b=200, c=10), 4: race(a=100, b=50, c=1e3)}
-    found = Sweep("batch", rows).crossovers
-    assert found == pytest.approx({"b": 2**0.5, "c": 2 * 2**0.5}, rel=0.01)
-
-
-def test_gain_is_the_throughput_over_that_of_the_first_size():
-    found = Sweep("threads", {1: race(a=100, b=80), 4: race(a=40, b=20, threads=4)})
-    gain = found.gain("a", 4)
-    assert gain.value == pytest.approx(2.5)
-    assert 2.45 < gain.low < 2.5 < gain.high < 2.55
-    assert found.gain("a", 1) is None
-    contended = Sweep("threads", {1: race(a=100), 4: race(a=40, threads=4, load=2.0)})
-    assert contended.gain("a", 4).verdict == "contended"
-    assert contended.plot().lines[1].get_markerfacecolor() == "white"
-    assert [record["contended"] for record in contended.records()] == [False] * 2 + [True] * 2
-
-
-def test_finding_names_both_ends_and_the_change():
-    assert SIZES.finding == (
-        "b against a: 2.00x at batch 1, 0.50x at batch 16; they change places at about batch 4"
-    )
-    found = Sweep("batch", {1: race(a=100, static=50), 4: race(a=100, static=None)})
-    assert found.finding == "static against a: 2.00x at batch 1"
-    assert re.search(r"(?m)^static +4( +-){6}  did not run$", repr(found))
-    odd = Sweep("batch", {1: race(a=100, b=50), 4: race(a=100, copy=50, b=50)})
-    assert "UNTRUSTED at 4\n" in repr(odd)
-
-
-def test_plot_and_records_of_a_sweep_hold_the_same():
-    ax = SIZES.plot()
-    assert ax.get_title(loc="left").replace("\n", " ") == SIZES.finding
-    last = [r["throughput"] for r in SIZES.records() if r["batch"] == 16 and r["verdict"] != "same"]
-    assert [line.get_ydata()[-1] for line in ax.lines[:2]] == pytest.approx(last)
-    row = repr(SIZES).splitlines()[-1 - repr(SIZES).splitlines()[::-1].index("")]
-    assert row == ""
-    assert re.search(r"(?m)^b +16  1.60 ms  1.60 ms +10,000  0.50x  0.50x .* slower$", repr(SIZES))
-
-
-# ---------------------------------------------------------------- files
+    for options, verdict in (({}, "not tried"), ({"counts": True}, "broken")):
+        [finding] = findings(breaks, **options)
+        assert (finding.verdict, finding.sentence) == (verdict, "KeyError: 'because'")
+    [finding] = findings(lambda case: iter(()))
+    assert finding.verdict == "not tried"
+    [finding] = findings(breaks, needs=("graph",))
+    assert "graph" in finding.sentence
 
 
 @pytest.mark.parametrize(
-    "made",
-    [race(a=100, b=50, x=None, load=1.5), replace(SIZES, interrupted=True)],
-    ids=["race", "sweep"],
-)
-def test_saved_result_is_the_same_when_it_is_loaded(made, tmp_path):
-    path = made.save(tmp_path / "result.json")
-    assert type(made).load(path) == made
-    assert [file.name for file in tmp_path.iterdir()] == ["result.json"]
-    other = Sweep if isinstance(made, Race) else Race
-    with pytest.raises(LoadError, match=r"result\.json"):
-        other.load(path)
-
-
-def test_file_is_plain_json(tmp_path):
-    path = race(a=100, b=50).save(tmp_path / "race.json")
-    content = json.loads(path.read_text())
-    assert content["results"][0]["replicates"][0]["blocks"] == [100_000] * 9
-    assert content["conditions"]["environment"]["torch"] == "torch 2.13"
-
-
-@pytest.mark.parametrize(
-    "change",
+    ("make", "x", "dynamic"),
     [
-        {"blocks": ()},
-        {"blocks": (0, 5)},
-        {"blocks": (5, 5), "queued": (5, 1)},
-        {"blocks": (5, 5), "queued": (1,)},
-        {"blocks": (5,), "started": Started(calls=0)},
-        {"blocks": (5,), "laps": (0,)},
+        (lambda: torch.jit.script(Half().eval()), torch.ones(2), None),
+        (
+            lambda: torch.jit.trace(nn.Sequential(nn.ReLU()).eval(), torch.ones(2)),
+            torch.ones(2),
+            None,
+        ),
+        (lambda: nn.ReLU().eval(), torch.eye(2).to_sparse(), None),
+        (lambda: nn.ReLU().eval(), torch.ones(2), {"input": {3: "n"}}),
+    ],
+    ids=["scripted", "traced", "sparse", "no such axis"],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_an_audit_without_a_file_is_not_sound(make, x, dynamic):
+    report = audit(make(), x, dynamic_shapes=dynamic, skip=QUICK)
+    assert not report
+    assert "nothing to fix" not in repr(report)
+
+
+def test_skipping_a_stage_does_not_excuse_those_that_need_it():
+    report = audit(Half().eval(), torch.ones(2), skip=QUICK | {"capture"})
+    assert {fault.stage for fault in report.faults} == {"export", "contract", "numbers"}
+    assert repr(report).splitlines()[0] == "Half: 1 of 10 stages ran"
+
+
+def test_a_model_that_fails_by_itself_is_told_with_its_line():
+    class Fails(nn.Module):
+        def forward(self, x):
+            return x @ torch.ones(5, 5)
+
+    finding = audit(Fails().eval(), torch.ones(2, 3), skip=QUICK).findings[0]
+    assert (finding.stage, finding.verdict) == ("model", "broken")
+    assert "RuntimeError" in finding.sentence
+    assert finding.line.text == "return x @ torch.ones(5, 5)"
+
+
+def test_model_and_inputs_are_left_as_they_were():
+    class Writes(nn.Module):
+        def forward(self, x):
+            x += 1
+            return x
+
+    x, model = torch.zeros(2), Writes()
+    assert not audit(model, x, skip=QUICK)
+    assert model.training
+    assert x.tolist() == [0.0, 0.0]
+
+
+def test_a_file_is_audited_as_far_as_a_file_can_be(tmp_path):
+    export(nn.Linear(4, 4).eval(), torch.ones(1, 4), tmp_path / "line.onnx")
+    file = load(tmp_path / "line.onnx")
+    report = audit(file, torch.ones(1, 4))
+    found = by_stage(report)
+    assert repr(report).splitlines()[0] == "line.onnx: 5 of 10 stages ran"
+    assert "model" in found["numbers"].sentence
+    assert found["portability"].verdict == found["latency"].verdict == "ok"
+    assert audit(file, torch.ones(1, 4), skip=COUNTED | QUICK)
+    with pytest.raises(InputError, match="audit of a file"):
+        report.bundle(tmp_path / "bundle")
+
+
+def test_oldest_release_that_loads_a_file_is_named():
+    report = audit(nn.ReLU().eval(), torch.ones(2), opset_version=18, skip=QUICK)
+    assert "opset 18, IR 10: loads in ONNX Runtime 1.18" in by_stage(report)["portability"].sentence
+
+
+# ---------------------------------------------------------------- what it finds
+
+
+class Half(nn.Module):
+    def forward(self, x):
+        return x.float().exp().to(x.dtype)
+
+
+class Late(nn.Module):
+    def forward(self, x, index):
+        mean = torch.ones(2).scatter_reduce(0, index, x, "mean", include_self=False)  # here
+        return (2 * mean).exp()
+
+
+class Fast(nn.Module):
+    def forward(self, x):
+        return x + 1 if torch.compiler.is_exporting() else x
+
+
+class Counts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return x * self.calls
+
+
+class Recalls(nn.Module):
+    scale = 1.0
+
+    def forward(self, x):
+        self.scale += 1.0
+        return x * self.scale
+
+
+class Constant(nn.Module):
+    def forward(self):
+        return torch.arange(3.0)
+
+
+class Thin(nn.Module):
+    def forward(self, x):
+        return nn.functional.scaled_dot_product_attention(x, x, x)  # onnxscript wants four axes
+
+
+class Product(nn.Module):
+    def forward(self, x):
+        return x @ x
+
+
+TWO, COARSE = torch.ones(2), torch.ones(2, 2, dtype=torch.bfloat16)
+LATE = torch.tensor([4.0, 2.0, 6.0]), torch.tensor([0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("model", "args", "stage", "said", "line", "repair"),
+    [
+        (Late(), LATE, "numbers", "node_scatter_reduce is the first", "# here", ""),
+        (Fast(), TWO, "numbers", "differs", "", "torch.export already gives other numbers"),
+        (Counts(), TWO, "numbers", "keeps state", "self.calls += 1", ""),
+        (Recalls(), TWO, "numbers", "keeps state", "self.scale += 1.0", ""),
+        (Thin(), torch.ones(2, 3, 4), "export", "scaled_dot_product_attention", "four axes", ""),
+        (Product(), COARSE, "export", "", "return x @ x", "compute that step in float32"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_a_fault_is_named_with_its_line_and_its_repair(model, args, stage, said, line, repair):
+    report = audit(model.eval(), args, skip=all_but("model", "capture", "export", "numbers"))
+    found = next(fault for fault in report.faults if fault.stage == stage)
+    assert said in found.sentence
+    assert line in (found.line.text if found.line else "")
+    assert repair in found.repair
+
+
+def test_wrong_at_the_size_of_the_example_is_no_fault_of_the_dimension():
+    x, skip = torch.ones(4, 2), all_but("model", "capture", "export", "contract")
+    found = by_stage(audit(Fast().eval(), x, dynamic_shapes={"x": {0: "n"}}, skip=skip))
+    assert "wrong at the example's own size" in found["contract"].sentence
+    assert found["contract"].line is None
+
+
+def test_a_file_without_nodes_has_no_hot_line():
+    skip = all_but("model", "capture", "export", "hot lines")
+    assert "no kernel runs" in by_stage(audit(Constant().eval(), skip=skip))["hot lines"].sentence
+
+
+class Keeps(nn.Module):
+    """Stores tensors three ways, counts its calls, and makes a table once, at need."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.calls, self.kept, self.sum = None, 0, {}, torch.zeros(2)
+
+    def forward(self, x):
+        if self.table is None:
+            self.table = torch.ones(2)
+        self.calls += 1
+        self.last = x + self.table
+        self.kept["x"] = x
+        self.sum.add_(x)
+        return x * 2
+
+
+def test_an_attribute_that_forward_stores_tensors_in_is_a_risk_on_its_line():
+    report = audit(Keeps().eval(), TWO, skip=all_but("model"))
+    assert {(f.verdict, f.line.text) for f in report.faults} == {
+        ("risk", "self.last = x + self.table"),
+        ("risk", 'self.kept["x"] = x'),
+        ("risk", "self.sum.add_(x)"),
+    }
+    assert "'kept'" in report.faults[0].sentence
+
+
+def test_a_weight_that_a_hook_computes_is_no_attribute_of_forward():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the old weight_norm, still in use
+        model = nn.utils.weight_norm(nn.Linear(2, 2)).eval()
+        assert audit(model, torch.ones(1, 2), skip=all_but("model", "capture", "export", "numbers"))
+
+
+@pytest.mark.parametrize("tolerance", [None, 0.5, (0.5, 0.5)])
+def test_a_tolerance_holds_in_every_stage_that_compares(tolerance):
+    class Sines(nn.Module):
+        def forward(self, x):
+            return torch.sin(x)
+
+    wrong = lambda x: op.Mul(op.Sin(x), op.CastLike(1.1, x))  # noqa: E731
+    report = audit(
+        Sines().eval(),
+        torch.linspace(0.1, 1, 6),
+        dynamic_shapes={"x": {0: "n"}},
+        custom_translation_table={torch.ops.aten.sin.default: wrong},
+        skip={"size", "latency", "hot lines"},
+        tolerance=tolerance,
+    )
+    faults = {finding.stage for finding in report.faults}
+    assert faults == (set() if tolerance else {"numbers", "contract", "opsets"})
+
+
+class Interrupts(nn.Module):
+    """Ctrl-C in the call of that number."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.left = at
+
+    def forward(self, x):
+        if not torch.compiler.is_compiling():
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+        return x * 2
+
+
+@pytest.mark.parametrize("at", [1, 40])
+def test_ctrl_c_ends_an_audit(at):
+    with pytest.raises(KeyboardInterrupt):
+        audit(Interrupts(at).eval(), TWO, skip=all_but("model", "capture", "export", "latency"))
+
+
+# ---------------------------------------------------------------- the page
+
+
+def test_page_needs_nothing_else_and_escapes_what_comes_from_a_model(tmp_path):
+    class Marked(nn.Module):
+        def forward(self, x):
+            if x.sum() > 0 and "<img src=y>":
+                return x
+            return x + 1
+
+    evil = type("<img src=x onerror=alert(1)>", (Marked,), {})
+    page = audit(evil().eval(), TWO, skip=QUICK).save(tmp_path / "report.html")
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("<!doctype html>")
+    assert "&lt;img src=x" in text
+    assert "&lt;img src=y&gt;" in text
+    assert not re.search(r"<img|<script|https?://", text)
+    assert list(tmp_path.iterdir()) == [page], "no draft is left"
+
+
+def test_what_a_file_says_of_its_author_is_reported_and_not_in_the_page(tmp_path):
+    artifact = export(nn.Tanh().eval(), torch.ones(3), tmp_path / "a.onnx")
+    bare = load(artifact.save(tmp_path / "bare.onnx", metadata=False))
+    skip = all_but("portability")
+    for file, count in ((load(artifact.path), 1), (bare, 0)):
+        report = audit(file, torch.ones(3), skip=skip)
+        notes = [f.verdict for f in report.findings if "metadata=False" in f.sentence]
+        assert notes == ["ok"] * count
+    found = replace(report.findings[0], sentence=f"it reads '{tmp_path}/my weights.bin' first")
+    page = replace(report, findings=(found,)).save(tmp_path / "report.html").read_text()
+    assert str(tmp_path) not in page
+    assert "weights.bin" in page
+
+
+# ---------------------------------------------------------------- the bundle
+
+SCRIPT = """
+import torch
+from torch import nn
+import onnx_workbench as ow
+from onnxscript import opset18 as op
+from beside import twice
+
+SECRET, GAIN = 31337.25, len(open("script.py").read()) * 0 + 3
+
+@torch.library.custom_op("written::plus", mutates_args=())
+def plus(x: torch.Tensor) -> torch.Tensor:
+    return x + GAIN  # a comment
+
+@plus.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([31337.25, 2.0]))
+
+    def forward(self, x):
+        return torch.ops.written.plus(twice(x)) * self.weight
+
+table = {torch.ops.written.plus.default: lambda x: op.Add(x, 3.0)}
+report = ow.audit(
+    Net().eval(),
+    torch.ones(3, 2),
+    dynamic_shapes=({0: "rows"},),
+    custom_translation_table=table,
+    skip={"opsets", "latency", "hot lines"},
+)
+assert report, report
+report.bundle("bundle.zip")
+"""
+
+
+def test_a_bundle_of_a_script_runs_by_itself_in_another_folder(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "beside.py").write_text("def twice(x):\n    return x * 2\n")
+    subprocess.run([sys.executable, "script.py"], cwd=tmp_path, check=True, capture_output=True)
+    there = tmp_path / "there"
+    zipfile.ZipFile(tmp_path / "bundle.zip").extractall(there)
+    alone = "import runpy, sys\nsys.modules['onnx_workbench'] = None\n"
+    alone += "runpy.run_path(sys.argv[1], {}, '__main__')"
+    command = [sys.executable, "-I", "-c", alone, str(there / "bundle" / "repro.py")]
+    done = subprocess.run(command, cwd=there, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert ": agrees" in done.stdout
+    source = (there / "bundle" / "source" / "notebook.py").read_text()
+    assert "# a comment" in source
+    assert "SECRET" not in source
+
+
+def bundled(model, args, folder, **options):
+    """The report, its bundle's namespace, and what the bundle holds."""
+    report = audit(model, args, skip=options.pop("skip", QUICK), **options)
+    path = report.bundle(folder / "bundle")
+    names = runpy.run_path(str(path / "repro.py"))
+    return report, names["main"], names["load"]()
+
+
+def test_a_bundle_holds_no_weight_and_keeps_ties_and_indices(tmp_path):
+    from onnx_workbench.lessons.traps import Tied
+
+    tokens = torch.tensor([[5, 59, 7]])
+    _, main, held = bundled(Tied().eval(), tokens, tmp_path)
+    assert main() == 0
+    assert held["model"].words.weight is held["model"].head.weight
+    assert torch.equal(held["args"][0], tokens)
+
+
+def test_no_number_of_a_weight_is_in_a_bundle(sound, tmp_path):
+    folder = sound.bundle(tmp_path / "bundle")
+    pickled = (folder / "call.pkl").read_bytes()
+    for secret in (torch.tensor([31337.25]).numpy().tobytes(), struct.pack(">d", 31337.25)):
+        assert secret not in pickled
+    assert (folder / "report.txt").read_text().startswith("Doubled: nothing to fix")
+
+
+def test_a_bundle_fails_as_the_model_does(tmp_path):
+    _, main, _ = bundled(*zoo_factories.broken(), tmp_path)
+    with pytest.raises(Exception, match=re.escape("if x.sum() > 0:")):
+        main()
+
+
+def test_a_bundle_shows_the_wrong_numbers_at_the_call_and_at_the_sizes_found(tmp_path, capsys):
+    x = torch.zeros(6, 2)
+    x[0, 0] = torch.nan  # agrees with itself
+    call = x, torch.tensor([4.0, 2.0, 6.0]), torch.tensor([0, 1, 1])
+    model = zoo_factories.Guesses().eval()
+    report, main, _ = bundled(model, call, tmp_path, dynamic_shapes={"x": {0: "rows"}})
+    found = by_stage(report)
+    assert found["numbers"].verdict == found["contract"].verdict == "wrong"
+    assert main() == 1
+    at, _, smaller = capsys.readouterr().out.partition("called with [[1, 2], [3], [3]]\n")
+    assert (at.count(" differ, "), at.count("agrees")) == (1, 2)
+    assert smaller.count(" differ, ") == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "options", "code", "said"),
+    [
+        (nn.ReLU(), TWO, {"opset_version": 9}, 1, "asked for opset 9, and the file has 18"),
+        (Half(), COARSE, {"dynamic_shapes": {"x": {0: "rows"}}}, 0, ": agrees"),
+        (zoo_factories.Coarse(), torch.arange(93).reshape(3, 31) / 558, {}, 0, ": agrees"),
+        (zoo_factories.Normed(), torch.ones(2, 2, 3), {}, 1, " differ, "),
+    ],
+    ids=["opset", "bfloat16", "float16 steps", "parametrizations"],
+)
+def test_a_bundle_judges_as_the_audit_does(model, x, options, code, said, tmp_path, capsys):
+    report, main, held = bundled(model.eval(), x, tmp_path, **options)
+    assert main() == code == (not report)
+    assert said in capsys.readouterr().out
+    if isinstance(model, zoo_factories.Normed):
+        assert held["model"].third is held["model"].second
+
+
+class Kinds(nn.Module):
+    def forward(self, x, whole):
+        return x * 2, whole + 1
+
+
+def test_large_inputs_are_drawn_anew_with_the_same_kind_of_numbers(tmp_path):
+    x = torch.linspace(-3, 9, 3000).reshape(3, 1000)
+    x[0, 0], x[0, 1], x[1, :5], x[2, :7] = torch.inf, -torch.inf, torch.nan, 0.0
+    whole = torch.arange(2000) * 3 - 17
+    _, _, held = bundled(Kinds().eval(), (x, whole), tmp_path, skip=all_but("model"))
+    first, second = held["args"]
+    for kind in (torch.isnan, torch.isposinf, torch.isneginf, lambda t: t == 0):
+        assert kind(first).sum() == kind(x).sum()
+    kept, ours = first[first.isfinite()], x[x.isfinite()]
+    assert (kept.min(), kept.max()) == (ours.min(), ours.max())
+    assert abs(kept.mean() - ours.mean()) < 0.5
+    assert not torch.equal(first.nan_to_num(), x.nan_to_num())
+    assert (second.min(), second.max(), second.dtype) == (-17, 5980, torch.int64)
+
+
+def test_a_model_that_cannot_be_pickled_is_told_and_nothing_is_replaced(sound, tmp_path):
+    model = nn.ReLU().eval()
+    model.lock = threading.Lock()
+    report = audit(model, TWO, skip=all_but("model"))
+    with pytest.raises(InputError, match="lock"):
+        report.bundle(tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "bundle").mkdir()
+    with pytest.raises(InputError, match="exists"):
+        sound.bundle(tmp_path / "bundle")
+
+
+# ---------------------------------------------------------------- the terminal
+
+
+def skipping(*words):
+    return terminal.main(["audit", *words, "--skip", *QUICK])
+
+
+def test_exit_code_is_0_for_a_sound_model_and_the_files_are_written(tmp_path, capsys):
+    page, folder = tmp_path / "report.html", tmp_path / "bundle"
+    words = ("zoo_factories:custom", "--report", str(page), "--bundle", str(folder))
+    assert skipping(*words) == 0
+    assert capsys.readouterr().out.startswith("Custom: nothing to fix")
+    assert page.exists()
+    assert (folder / "source" / "zoo_factories.py").exists()
+
+
+def test_exit_code_is_1_for_findings(capsys):
+    assert skipping("zoo_factories:broken") == 1
+    assert "Branching: 1 finding" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("factory", "noun"),
+    [
+        ("no_such_module:make", "ModuleNotFoundError"),
+        ("zoo_factories:nothing", "AttributeError"),
+        ("zoo_factories", "names no function"),
+        (":odd", "names no function"),
+        ("zoo_factories:odd", "a str"),
+        ("zoo_factories:old", "(Doubled, tuple, int)"),
+        ("zoo_factories:ends", "SystemExit"),
+        ("zoo_factories:mistyped", "dynamic_shape"),
     ],
 )
-def test_times_that_cannot_be_are_refused(change):
-    with pytest.raises(ValueError, match=r"block|call"):
-        Replicate(**change)
+def test_exit_code_is_2_for_a_wrong_command(factory, noun, capsys):
+    assert skipping(factory) == 2
+    said = capsys.readouterr().err
+    assert repr(factory) in said
+    assert noun in said
 
 
-def test_percentiles_are_those_of_single_calls():
-    one = Result("a", (Replicate((4000,), laps=(1000,) * 95 + (10_000,) * 5),))
-    assert (one.percentile(50), one.percentile(99)) == pytest.approx((1e-6, 1e-5))
-    assert Result("a", (Replicate((4000,)),)).percentile(99) == pytest.approx(4e-6)
-    assert math.isclose(one.median, 4e-6)
+def test_ctrl_c_in_the_terminal_is_no_finding(capsys):
+    assert skipping("zoo_factories:stopped") == 130
+    assert "interrupted" in capsys.readouterr().err

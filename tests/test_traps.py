@@ -9,9 +9,9 @@ import pytest
 from more_traps import UNTAUGHT
 
 from onnx_workbench import audit
-from onnx_workbench.inspection.finding import FAULTS
-from onnx_workbench.inspection.stages import STAGES
 from onnx_workbench.lessons.traps import TRAPS
+from onnx_workbench.report.finding import FAULTS
+from onnx_workbench.report.stages import STAGES
 
 KNOWN = [*TRAPS, *UNTAUGHT]
 NAMES = [trap.name for trap in KNOWN]

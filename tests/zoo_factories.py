@@ -78,6 +78,25 @@ def odd():
     return "no model"
 
 
+def ends():
+    raise SystemExit(0)
+
+
+def mistyped():
+    return Doubled().eval(), (torch.ones(3, 2),), {"dynamic_shape": {}}
+
+
+def stopped():
+    raise KeyboardInterrupt
+
+
+class Coarse(nn.Module):
+    """Its float32 result comes from steps in float16."""
+
+    def forward(self, x):
+        return (x.half() @ x.half().T).exp().float()
+
+
 class Doubling(nn.Module):
     """A parametrization."""
 

@@ -6,9 +6,9 @@ from .artifact import load as load
 from .bytecode import watch as watch
 from .graph import capture as capture
 from .hotspots import profile as profile
-from .inspection import audit as audit
 from .ladder import opsets as opsets
 from .lineage.table import trace as trace
+from .report import audit as audit
 from .shapes.calls import observe as observe
 from .shapes.contract import probe as probe
 from .stack import check as check

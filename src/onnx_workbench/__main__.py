@@ -2,7 +2,7 @@
 
 The factory is called without arguments and returns ``model, args``, or ``model, args, options``: a
 dict of what audit() takes by name, such as ``kwargs``, ``dynamic_shapes`` or ``opset_version``.
-Exit code: 0 nothing to mend, 1 findings, 2 the command was wrong.
+Exit code: 0 nothing to fix, 1 findings, 2 the command was wrong.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main(words: list[str] | None = None) -> int:
 
 def _audit(asked: argparse.Namespace) -> int:
     from . import files
-    from .inspection import audit, bundle
+    from .report import audit, bundle
 
     if asked.report:
         files.target(asked.report)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...agreement import verify
 from ...formatting import kind_of
-from ...inspection import Audit
+from ...report import Audit
 
 COUNTED = {"capture", "export", "contract", "numbers"}
 

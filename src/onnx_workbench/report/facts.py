@@ -1,13 +1,15 @@
-"""What a captured graph and its file give away without being run: rules, one function each."""
+"""Rules about a model, its captured graph and its file, one function each."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import onnx
 import torch
+import torch.utils._pytree as pytree
 from torch import fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 
@@ -16,12 +18,24 @@ from ..formatting import plural, shaped, size
 from ..graph import Graph, exporter
 from ..lineage.table import trace
 from ..proto import described
-from ..source import Line, method_lines, user_line
+from ..source import Line, is_users, method_lines, user_line
 from ..viewer.origin import without_folders
 from .finding import Finding
 
 SLACK = 4_000
-"""Bytes of constants that a file may have beyond the model's own weights, and a fifth of those."""
+"""Bytes of constants that a file may hold beyond 1.2x of the model's own weights."""
+
+Snapshot = dict[tuple[nn.Module, str], list[tuple[Any, int]]]
+"""Module and attribute -> what it holds, each tensor with its version."""
+
+_WATCHED = frozenset(vars(nn.Module()))
+"""Parameters, buffers and modules: torch.export reports writes into these itself."""
+_PLAIN = (bool, int, float, str, type(None))
+_WRITES = (
+    r"^[^=()]*\.{name}\b\s*(?:\[.*\]\s*)?(?:,[^=()]*)?(?:[-+*/@%&|^<>]|//|\*\*|<<|>>)?=(?!=)",
+    r"\.{name}\b.*\.(?:\w+_|append|extend|insert|update|setdefault|appendleft|add)\(",
+)
+"""How a line looks that writes into the attribute ``name``."""
 
 
 def forward_line(model: nn.Module) -> Line | None:
@@ -30,9 +44,59 @@ def forward_line(model: nn.Module) -> Line | None:
     return next((line for line in found if line.text.startswith("def ")), None)
 
 
-def of_graph(graph: Graph, model: nn.Module) -> list[Finding]:
-    """All that a captured graph gives away."""
-    return [*mutations(graph), *unused(graph, model), *baked(graph, model)]
+def snapshot(model: nn.Module) -> Snapshot:
+    """What the attributes of the modules hold."""
+    return {
+        (module, name): [(leaf, _version(leaf)) for leaf in pytree.tree_leaves(value)]
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if name not in _WATCHED
+    }
+
+
+def _version(leaf: Any) -> int:
+    return leaf._version if isinstance(leaf, torch.Tensor) and not leaf.is_inference() else 0
+
+
+def stored(before: Snapshot, after: Snapshot) -> Iterator[Finding]:
+    """The attributes that the call between two snapshots wrote, tensors first.
+
+    One that no method of the user's writes is the work of a hook, such as weight_norm's, which
+    computes it in every call.
+    """
+    changed = [key for key, leaves in after.items() if not _same(before.get(key, []), leaves)]
+    for module, name in sorted(changed, key=lambda key: not _tensors(after[key])):
+        if line := _writing_line(type(module), name):
+            tensors = _tensors(after[module, name])
+            what, verdict = ("tensors", "risk") if tensors else ("a value", "ok")
+            yield Finding(
+                "model",
+                verdict,
+                f"The model stores {what} in its attribute {name!r} in each call, and the file "
+                "does not",
+                line,
+                "Return it as an output; where a later call reads it, take it as an input too.",
+            )
+
+
+def _same(before: list[tuple[Any, int]], after: list[tuple[Any, int]]) -> bool:
+    return len(before) == len(after) and all(
+        version == then and (a is b or (isinstance(a, _PLAIN) and type(a) is type(b) and a == b))
+        for (a, then), (b, version) in zip(before, after, strict=True)
+    )
+
+
+def _tensors(leaves: list[tuple[Any, int]]) -> bool:
+    return any(isinstance(leaf, torch.Tensor) for leaf, _ in leaves)
+
+
+def _writing_line(kind: type, name: str) -> Line | None:
+    """The first line of the user's that writes the attribute after ``__init__``."""
+    methods = {key: method for cls in kind.__mro__[::-1] for key, method in vars(cls).items()}
+    methods.pop("__init__", None)
+    lines = [x for method in methods.values() for x in method_lines(method) if is_users(x.file)]
+    patterns = [re.compile(text.replace("{name}", re.escape(name))) for text in _WRITES]
+    return next((line for p in patterns for line in lines if p.search(line.text)), None)
 
 
 def random_line(graph: Graph) -> Line | None:
@@ -40,18 +104,15 @@ def random_line(graph: Graph) -> Line | None:
     return next((user_line(node.meta.get("stack_trace")) for node in draws(graph)), None)
 
 
-def draws(graph: Graph) -> list[fx.Node]:
-    """The operators that draw numbers, by torch's own tag; dropout that is told not to train draws
-    none."""
+def draws(graph: Graph) -> Iterator[fx.Node]:
+    """The operators that draw random numbers; dropout outside of training draws none."""
     seeded = torch.Tag.nondeterministic_seeded
-    found = [n for n in graph.program.graph.nodes if seeded in getattr(n.target, "tags", ())]
-    return [node for node in found if _trains(node)]
-
-
-def _trains(node: fx.Node) -> bool:
-    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
-    given = dict(zip(names, node.args, strict=False)) | node.kwargs
-    return bool(given.get("train", given.get("training", True)))
+    for node in graph.program.graph.nodes:
+        if seeded in getattr(node.target, "tags", ()):
+            names = [argument.name for argument in node.target._schema.arguments]
+            given = dict(zip(names, node.args, strict=False)) | node.kwargs
+            if given.get("train", given.get("training", True)):
+                yield node
 
 
 def mutations(graph: Graph) -> Iterator[Finding]:
@@ -75,37 +136,33 @@ def mutations(graph: Graph) -> Iterator[Finding]:
             )
 
 
-def unused(graph: Graph, model: nn.Module) -> Iterator[Finding]:
-    """Inputs that change nothing."""
+def side_effects(graph: Graph, model: nn.Module) -> Iterator[Finding]:
+    """What a captured graph does not do, or no longer does, of what the model does."""
+    yield from mutations(graph)
+    signature, forward = graph.signature, forward_line(model)
     specs = graph.program.graph_signature.input_specs
     inputs = {spec.arg.name for spec in specs if spec.kind is InputKind.USER_INPUT}
-    for node in graph.program.graph.nodes:
-        if node.op == "placeholder" and node.name in inputs and not node.users:
-            if not isinstance(node.meta.get("val"), torch.Tensor):
-                continue
+    for node in graph.program.graph.find_nodes(op="placeholder"):
+        is_tensor = isinstance(node.meta.get("val"), torch.Tensor)
+        if node.name in inputs and is_tensor and not node.users:
             yield _risk(
                 f"Nothing is computed from the input {node.name!r}",
-                forward_line(model),
+                forward,
                 "Leave it out of forward(), or use it. One exporter keeps such an input and "
-                "another drops it, so that callers disagree.",
+                "another drops it, so callers disagree.",
             )
-
-
-def baked(graph: Graph, model: nn.Module) -> Iterator[Finding]:
-    """Numbers among the arguments, and what is no tensor in the result."""
-    signature = graph.signature
     for index, value in signature.baked_inputs.items():
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             yield _risk(
                 f"The argument {signature.inputs[index]!r} is baked in as {value!r}",
-                forward_line(model),
+                forward,
                 "Make it a tensor if it changes from call to call, else a part of the model.",
             )
     if signature.baked_outputs:
         values = ", ".join(map(repr, signature.baked_outputs.values()))
         yield _risk(
             f"The result holds what is no tensor: {values}; the file returns the tensors alone",
-            forward_line(model),
+            forward,
             "Return tensors alone, in a tuple or a dict.",
         )
 
@@ -123,30 +180,23 @@ def output_line(artifact: Artifact, index: int) -> Line | None:
 
 def weights(artifact: Artifact, model: nn.Module | None) -> Finding:
     """How much the file weighs beside the model, and which constant makes the difference."""
-    held = artifact.weight_bytes
+    held, graph = artifact.weight_bytes, artifact.proto.graph
     files = ", ".join(f"{file.name} {size(file.stat().st_size)}" for file in artifact.files)
     if model is None:
         return Finding("size", "ok", f"{size(held)} of weights: {files}")
-    tensors: dict[Any, int] = {
-        tensor.untyped_storage()._cdata: tensor.nbytes
-        for tensor in (*model.parameters(), *model.buffers())
-    }
-    own = sum(tensors.values())
+    tensors = [*model.parameters(), *model.buffers()]
+    own = sum({t.untyped_storage()._cdata: t.nbytes for t in tensors}.values())
     if held <= 1.2 * own + SLACK:
         return Finding("size", "ok", f"{size(held)} of weights, as the model: {files}")
-    return _heavy(artifact, model, held, own)
-
-
-def _heavy(artifact: Artifact, model: nn.Module, held: int, own: int) -> Finding:
-    tensors = (model.named_parameters(remove_duplicate=False), model.named_buffers())
-    named = {name for kind in tensors for name, _ in kind}
-    added = [t for t in artifact.proto.graph.initializer if t.name not in named]
-    worst = max(added, key=lambda tensor: math.prod(tensor.dims), default=None)
+    known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    known |= {name for name, _ in model.named_buffers()}
+    added = [tensor for tensor in graph.initializer if tensor.name not in known]
+    most = max(added, key=lambda tensor: math.prod(tensor.dims), default=None)
     what, line = "", None
-    if worst is not None:
-        users = [node.name for node in artifact.proto.graph.node if worst.name in node.input]
+    if most is not None:
+        users = [node.name for node in graph.node if most.name in node.input]
         line = trace(artifact).line_of(users[0]) if users and users[0] else None
-        what = f"; the most is {worst.name!r} {shaped('', worst.dims)}, which is none of its own"
+        what = f"; the largest that is not the model's is {most.name!r} {shaped('', most.dims)}"
     return Finding(
         "size",
         "risk",

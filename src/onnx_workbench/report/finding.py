@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import WorkbenchError
 from ..source import Line
 
 FAULTS = ("broken", "wrong", "risk")
 VERDICTS = (*FAULTS, "not tried", "ok")
-"""Worst first: there is no file that runs; it answers differently; it will on another call."""
+"""Worst first: no file runs; the file answers differently; it will, on another call."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +25,6 @@ class Finding:
     line: Line | None = None
     repair: str = ""
 
-    @classmethod
-    def of_error(cls, stage: str, error: WorkbenchError) -> Finding:
-        """An error of this package is a finding already: what, where, why, what helps."""
-        return cls(stage, "broken", error.reason, error.line, error.hint)
-
     def row(self) -> tuple[str, ...]:
-        """As it stands in the table of the report."""
+        """Its row in the table of the report."""
         return self.stage, self.verdict, self.sentence, self.line.where if self.line else ""

@@ -1,8 +1,8 @@
-"""The stages of an audit, one small function each, in the order in which they run."""
+"""The stages of an audit, one function each, in the order in which they run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -27,25 +27,23 @@ from ..shapes.sizes import BAD, Call
 from ..source import Line, is_users, told, user_line
 from ..timing.rounds import race
 from ..torch_state import evaluating, trains
-from . import facts, memory
+from . import facts
 from .finding import Finding
 
 QUICK = 0.2
 """Seconds that the latency and the hot lines may take each; both have a least number of runs."""
 
-_OTHER_WAY = (
-    "torch.export already gives other numbers, before any translation: the code goes another way "
-    "when it is captured, as by torch.compiler.is_exporting() or a fast path of a layer. Do in "
-    "both what is right; torch.backends.mha.set_fastpath_enabled(False) turns off the one of "
+_OTHER_PATH = (
+    "torch.export already gives other numbers, before any translation: the code takes another path "
+    "when it is captured, as by torch.compiler.is_exporting() or a fast path of a layer. Compute "
+    "the same on both; torch.backends.mha.set_fastpath_enabled(False) turns off the fast path of "
     "nn.TransformerEncoder and nn.MultiheadAttention."
 )
-
-_DRAWN = (
+_RANDOM = (
     "Draw nothing in eval mode (F.dropout takes training=self.training), or take the noise as an "
     "input. A seed does not reach the file: numbers that are always the same belong into a buffer, "
     "drawn once in __init__."
 )
-
 _COMPLEX = (
     "ONNX has no complex numbers, and the file returns real and imaginary parts. Return "
     "torch.view_as_real(y) from forward(), and join the parts with torch.view_as_complex outside."
@@ -62,35 +60,33 @@ RELEASES = (
     ("1.24", 13, 25),
     ("1.27", 13, 26),
 )
-"""ONNX Runtime, and the highest IR version and opset that it loads. Source: one-node models of each
-version, given to each release (``benchmarks/releases.py``); its own table is at
-https://onnxruntime.ai/docs/reference/compatibility.html."""
+"""ONNX Runtime, and the highest IR version and opset that it loads. Measured with one-node models
+of each version; see also https://onnxruntime.ai/docs/reference/compatibility.html."""
 
 
 @dataclass
 class Case:
-    """What is audited, and what the stages have made of it so far. ``run`` is None where a foreign
-    file does not.
+    """What is audited, and what the stages have made of it so far.
 
-    A stage runs only where what it needs is there: ``model``, ``graph`` and ``artifact`` are None
-    until then. ``others`` are calls of other sizes that went wrong, ``stored`` the attributes that
-    a call writes.
+    A stage runs only where what it needs is not None. ``runs`` is None for a foreign file that
+    fails, ``others`` are calls of other sizes that went wrong, ``stored`` the attributes that a
+    call writes.
     """
 
     subject: nn.Module | Artifact
     args: tuple
     kwargs: dict[str, Any]
-    dynamic: Mapping[str, Any] | None
+    dynamic: Any
     opset: int | None
-    translations: Translations | None = None
-    others: tuple[Call, ...] = ()
-    folder: Path = Path()
+    translations: Translations | None
+    tolerance: Tolerance | None
+    folder: Path
     graph: Graph = None  # type: ignore[assignment]
     artifact: Artifact = None  # type: ignore[assignment]
-    tolerance: Tolerance | None = None
-    random: bool = False
+    others: tuple[Call | None, ...] = ()
     stored: tuple[Finding, ...] = ()
-    run: bool | None = True
+    random: bool = False
+    runs: bool | None = True
 
     def __post_init__(self) -> None:
         if isinstance(self.subject, Artifact):
@@ -110,10 +106,10 @@ class Case:
 
 
 class Stage(NamedTuple):
-    """``needs`` are the attributes of the case without which it cannot be tried.
+    """``needs`` are the attributes of the case without which it cannot run.
 
-    A stage that ``counts`` answers whether there is a file that does what the model does. An audit
-    in which it did not run is no good news.
+    A stage that ``counts`` answers whether there is a file that does what the model does; without
+    it, an audit is not sound.
     """
 
     name: str
@@ -126,28 +122,30 @@ class Stage(NamedTuple):
         if missing:
             yield Finding(self.name, "not tried", f"it needs the {missing[0]}, and there is none")
             return
-        said = False
+        found = None
         try:
-            for finding in self.run(case):
-                said = True
-                yield finding
+            for found in self.run(case):
+                yield found
         except WorkbenchError as error:
-            yield Finding.of_error(self.name, error)
-        except Exception as error:  # a stage of ours that fails must not hide the others
+            yield _broken(self.name, error)
+        except Exception as error:  # a stage that fails must not hide the others
             line = user_line(error.__traceback__)
             line = line if line and is_users(line.file) else None
-            if not self.counts:
-                yield Finding(self.name, "not tried", _words(error), line)
-            else:
-                line = line or (case.model and facts.forward_line(case.model))
-                yield Finding(self.name, "broken", _words(error), line)
+            if self.counts and case.model is not None:
+                line = line or facts.forward_line(case.model)
+            verdict = "broken" if self.counts else "not tried"
+            yield Finding(self.name, verdict, _first_words(error), line)
         else:
-            if not said:
+            if found is None:
                 yield Finding(self.name, "not tried", "it found nothing to look at")
 
 
-def _words(error: BaseException) -> str:
-    """The class of the error that led to this one, and what it says first."""
+def _broken(stage: str, error: WorkbenchError) -> Finding:
+    return Finding(stage, "broken", error.reason, error.line, error.hint)
+
+
+def _first_words(error: BaseException) -> str:
+    """The class and the first line of the error that led to this one."""
     while error.__cause__ is not None:
         error = error.__cause__
     first = (str(error).strip().splitlines() or [""])[0]
@@ -155,20 +153,20 @@ def _words(error: BaseException) -> str:
 
 
 def _file(case: Case) -> Iterator[Finding]:
-    """A foreign file is run once in a process of its own, before anything else runs it."""
+    """A foreign file runs once in a process of its own, before anything else runs it."""
     artifact = case.artifact
     try:
         result = artifact(*case.args, **case.kwargs)
     except WorkbenchError as error:
-        case.run = None
-        yield Finding.of_error("model", error)
+        case.runs = None
+        yield _broken("model", error)
         return
     outputs = plural(len(pytree.tree_leaves(result)), "output")
     where = f" in a process of its own, in {artifact.timeout:g} s at most"
     yield Finding("model", "ok", f"runs{where if artifact.isolated else ''}; {outputs}")
 
 
-def _call(case: Case) -> Iterator[Finding]:
+def _model(case: Case) -> Iterator[Finding]:
     if case.model is None:
         yield from _file(case)
         return
@@ -184,27 +182,24 @@ def _call(case: Case) -> Iterator[Finding]:
         )
     try:
         with evaluating(model), torch.no_grad():
-            for _ in range(2):  # what is stored once, such as a table made at need, stays the same
-                before = memory.held(model)
-                args, kwargs = pytree.tree_map_only(
-                    torch.Tensor, torch.clone, (case.args, case.kwargs)
-                )
-                result = model(*args, **kwargs)
+            for _ in range(2):  # a table that the first call makes stays the same in the second
+                before = facts.snapshot(model)
+                call = pytree.tree_map_only(torch.Tensor, torch.clone, (case.args, case.kwargs))
+                result = model(*call[0], **call[1])
     except Exception as error:
         yield Finding(
             "model",
             "broken",
-            f"The model itself fails on this call: {_words(error)}",
+            f"The model itself fails on this call: {_first_words(error)}",
             told(user_line(error.__traceback__)),
-            "Mend the call, or the model: nothing that follows can be right before.",
+            "Fix the call or the model first: nothing that follows can be right before.",
         )
         return
-    case.stored = tuple(memory.written(before, memory.held(model)))
+    case.stored = tuple(facts.stored(before, facts.snapshot(model)))
     yield from (stored for stored in case.stored if stored.verdict != "ok")
     outputs = sum(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(result))
-    yield Finding(
-        "model", "ok", f"runs, and returns {plural(outputs, 'tensor')}" if outputs else "runs"
-    )
+    returns = f", and returns {plural(outputs, 'tensor')}" if outputs else ""
+    yield Finding("model", "ok", f"runs{returns}")
 
 
 def _capture(case: Case) -> Iterator[Finding]:
@@ -215,11 +210,11 @@ def _capture(case: Case) -> Iterator[Finding]:
         if case.dynamic:
             with suppress(CaptureError):  # for fixed sizes, so that the rest can be tried
                 case.graph = capture(case.model, case.args, case.kwargs)
-        whole = None if case.graph else facts.forward_line(case.model)
-        finding = Finding.of_error("capture", error)
-        found = [replace(finding, line=finding.line or whole)]
+        finding = _broken("capture", error)
+        line = finding.line or (None if case.graph else facts.forward_line(case.model))
+        found = [replace(finding, line=line)]
     if case.graph:
-        found += facts.of_graph(case.graph, case.model)
+        found += facts.side_effects(case.graph, case.model)
     yield from found
     if not found:
         count = plural(case.graph.operations.total(), "operation")
@@ -227,19 +222,19 @@ def _capture(case: Case) -> Iterator[Finding]:
 
 
 def _export(case: Case) -> Iterator[Finding]:
-    path = case.folder / "model.onnx"
+    def write(opset: int | None) -> Artifact:
+        path, table = case.folder / "model.onnx", case.translations
+        return export(case.graph, f=path, opset_version=opset, custom_translation_table=table)
+
     try:
-        case.artifact = export(
-            case.graph, f=path, opset_version=case.opset, custom_translation_table=case.translations
-        )
+        case.artifact = write(case.opset)
     except ExportError as error:
-        yield Finding.of_error("export", error)
-        if case.opset is None:
-            return
-        case.artifact = export(case.graph, f=path, custom_translation_table=case.translations)
-    else:
-        nodes = plural(case.artifact.operations.total(), "node")
-        yield Finding("export", "ok", f"{nodes}, checked by onnx, loaded by ONNX Runtime")
+        yield _broken("export", error)
+        if case.opset is not None:
+            case.artifact = write(None)
+        return
+    nodes = plural(case.artifact.operations.total(), "node")
+    yield Finding("export", "ok", f"{nodes}, checked by onnx, loaded by ONNX Runtime")
 
 
 def _contract(case: Case) -> Iterator[Finding]:
@@ -260,11 +255,12 @@ def _contract(case: Case) -> Iterator[Finding]:
     verdicts = {REFUSED: "broken", UNTRIED: "risk"}
     for dimension in contract.dimensions:
         verdict = "ok" if dimension else verdicts.get(dimension.verdict, "wrong")
-        first = next((trial for trial in dimension.trials if trial.outcome in BAD), None)
-        told = f"; at size {first.size} {first.outcome}: {first.said}" if first else ""
-        told += f": {dimension.fault.reason}" if dimension.fault else ""
-        case.others += (first.call,) if first else ()
-        sentence = f"{dimension.place} is {dimension.verdict}{told}"
+        sentence = f"{dimension.place} is {dimension.verdict}"
+        if first := next((trial for trial in dimension.trials if trial.outcome in BAD), None):
+            sentence += f"; at size {first.size} {first.outcome}: {first.said}"
+            case.others += (first.call,)
+        if dimension.fault:
+            sentence += f": {dimension.fault.reason}"
         yield Finding("contract", verdict, sentence, dimension.line, dimension.repair)
     for clash in contract.clashes:
         case.others += (clash.call,)
@@ -274,7 +270,7 @@ def _contract(case: Case) -> Iterator[Finding]:
 def _numbers(case: Case) -> Iterator[Finding]:
     if not verify(case.model, case.model, case.args, case.kwargs):
         case.random = True
-        yield _restless(case)
+        yield _unsteady(case)
         return
     agreement = verify(case.model, case.artifact, case.args, case.kwargs, tolerance=case.tolerance)
     line, why, repair = _first_line(case) if not agreement else (None, "", "")
@@ -290,52 +286,39 @@ def _numbers(case: Case) -> Iterator[Finding]:
 def _agreeing(agreement: Agreement) -> str:
     """How many outputs agree, and those whose error is rounding alone."""
     count = plural(len(agreement.leaves), "output")
-    rounded = [leaf for leaf in agreement.leaves if leaf.note]
+    rounded = [leaf.relative for leaf in agreement.leaves if leaf.note]
     if not rounded:
         return f"{count} within tolerance"
-    largest = max(leaf.relative for leaf in rounded)
     return (
         f"{count} as near to float64 as PyTorch: {len(rounded)} with rounding beyond tolerance, "
-        f"relative {largest:.1e}"
+        f"relative {max(rounded):.1e}"
     )
 
 
-def _restless(case: Case) -> Finding:
-    """Why two runs of the model differ: it remembers the first, or it draws numbers."""
+def _unsteady(case: Case) -> Finding:
+    """Why two runs of the model differ: it keeps state, or it draws random numbers."""
     written = next(chain(facts.mutations(case.graph), case.stored), None)
-    if written and not facts.draws(case.graph):
+    if written and not any(facts.draws(case.graph)):
         said = "The model keeps state: two runs of it on the same inputs differ"
         return Finding("numbers", "wrong", said, written.line, written.repair)
-    return Finding(
-        "numbers",
-        "wrong",
-        "The model is random: two runs of it on the same inputs differ",
-        facts.random_line(case.graph),
-        _DRAWN,
-    )
+    said = "The model is random: two runs of it on the same inputs differ"
+    return Finding("numbers", "wrong", said, facts.random_line(case.graph), _RANDOM)
 
 
 def _first_line(case: Case) -> tuple[Line | None, str, str]:
-    """Where the values first part, why, and what usually helps."""
+    """Where the values first differ, why, and what usually helps."""
     if case.artifact.translated is None:
         return None, "", "The line makes the output; the fault may stand before it."
-    inside = verify(
-        case.model,
-        case.artifact,
-        case.args,
-        case.kwargs,
-        values=True,
-        tolerance=case.tolerance,
-    )
-    if inside.first:
-        first = inside.first
+    model, artifact, bounds = case.model, case.artifact, case.tolerance
+    inside = verify(model, artifact, case.args, case.kwargs, values=True, tolerance=bounds)
+    if first := inside.first:
         name = first.node or first.name
         return first.line, f". {name} is the first that is wrong: {first.reason}", first.repair
     if inside.random:
         operator, line = next(iter(inside.random.items()))
-        return line, f". {operator} draws random numbers, which the file draws anew", _DRAWN
+        return line, f". {operator} draws random numbers, which the file draws anew", _RANDOM
     if not inside.captured:
-        return None, "", _OTHER_WAY
+        return None, "", _OTHER_PATH
     if any(leaf.value.startswith("complex") for leaf in inside.outputs.leaves):
         return None, "", _COMPLEX
     return None, "", "Every value that can be compared agrees: look at what cannot."
@@ -344,12 +327,8 @@ def _first_line(case: Case) -> tuple[Line | None, str, str]:
 def _opsets(case: Case) -> Iterator[Finding]:
     ours = case.artifact.opset
     asked = sorted({OLDEST, ours + 1} - {ours})
-    ladder = opsets(
-        case.graph,
-        asked=asked,
-        custom_translation_table=case.translations,
-        tolerance=case.tolerance,
-    )
+    table, bounds = case.translations, case.tolerance
+    ladder = opsets(case.graph, asked=asked, custom_translation_table=table, tolerance=bounds)
     for rung in ladder.rungs:
         if rung.differs and not case.random:
             yield Finding("opsets", "wrong", f"opset {rung.asked} gives other numbers: {rung.said}")
@@ -374,8 +353,8 @@ def _portability(case: Case) -> Iterator[Finding]:
     since = f"loads in ONNX Runtime {old} and newer" if old else "newer than the releases we know"
     files = "one file" if not others else plural(1 + len(others), "file")
     yield Finding("portability", "ok", f"opset {opset}, IR {ir}: {since}; {files}")
-    if isinstance(case.subject, Artifact) and (told := facts.private(artifact.proto)):
-        yield Finding("portability", "ok", f"{told}; save(path, metadata=False) leaves them out")
+    if isinstance(case.subject, Artifact) and (held := facts.private(artifact.proto)):
+        yield Finding("portability", "ok", f"{held}; save(path, metadata=False) leaves them out")
 
 
 def _size(case: Case) -> Iterator[Finding]:
@@ -387,10 +366,7 @@ def _latency(case: Case) -> Iterator[Finding]:
         whole = profile(case.artifact, case.args, case.kwargs, seconds=QUICK).whole
         yield Finding("latency", "ok", f"ONNX Runtime: {seconds(whole)} a call at 1 thread")
         return
-    targets: dict[str, Callable[..., object]] = {
-        "PyTorch": case.model,
-        "ONNX Runtime": case.artifact,
-    }
+    targets: dict[str, Any] = {"PyTorch": case.model, "ONNX Runtime": case.artifact}
     result = race(targets, case.args, case.kwargs, quick=True, seconds=QUICK)
     if result.conditions.interrupted:
         raise KeyboardInterrupt
@@ -413,7 +389,7 @@ def _hot(case: Case) -> Iterator[Finding]:
 
 
 STAGES = (
-    Stage("model", _call),
+    Stage("model", _model),
     Stage("capture", _capture, ("model",), counts=True),
     Stage("export", _export, ("graph",), counts=True),
     Stage("contract", _contract, ("model", "artifact"), counts=True),
@@ -421,6 +397,6 @@ STAGES = (
     Stage("opsets", _opsets, ("graph", "artifact")),
     Stage("portability", _portability, ("artifact",)),
     Stage("size", _size, ("artifact",)),
-    Stage("latency", _latency, ("artifact", "run")),
-    Stage("hot lines", _hot, ("artifact", "run")),
+    Stage("latency", _latency, ("artifact", "runs")),
+    Stage("hot lines", _hot, ("artifact", "runs")),
 )

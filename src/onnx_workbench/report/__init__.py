@@ -23,13 +23,14 @@ from ..formatting import html_table, kind_of, plural, table
 from ..graph import Graph, opened_up
 from ..graph.exporter import Translations
 from ..viewer.origin import without_folders
-from . import bundle, stages
+from . import bundle
 from .finding import FAULTS, VERDICTS, Finding
-from .stages import Case
+from .stages import STAGES, Case
 
 __all__ = ["Audit", "Finding", "audit"]
 
 _HEADER = ("stage", "verdict", "what was found", "line")
+_STYLE = "body{font:15px system-ui;margin:2em}td,th{padding:.2em .8em;vertical-align:top}"
 
 
 @door
@@ -44,16 +45,15 @@ def audit(
     skip: Collection[str] = (),
     tolerance: float | tuple[float, float] | None = None,
 ) -> Audit:
-    """Capture, export, run, compare, time: each stage with its verdict, its line and a repair.
+    """Capture, export, run, compare and time a model: each stage with its verdict, line and repair.
 
-    A stage that fails does not end the audit: what can still be tried is tried, and what cannot is
+    A stage that fails does not end the audit: whatever can still be tried is tried, and the rest is
     listed with the reason. The stages capture, export, contract and numbers always count: one that
-    could not run is a fault, unless ``skip`` names it. Nothing is written; the files that it makes
-    are gone afterwards.
+    could not run is a fault, unless ``skip`` names it. The audit leaves no files behind.
 
     Args:
-        model: in whatever mode it is; or an Artifact. A file says nothing of the model it came
-            from, so that its audit is true only where ``skip`` names the four stages that count.
+        model: in any mode; or an Artifact. A file says nothing of the model it came from, so its
+            audit is true only where ``skip`` names the four stages that count.
         args, kwargs: the call, as for the model itself.
         dynamic_shapes: the dimensions that stay dynamic, as for :func:`~onnx_workbench.export`.
         opset_version: the opset that is wanted; None is the exporter's own.
@@ -75,30 +75,30 @@ def audit(
     model, args, kwargs, dynamic_shapes = opened_up(model, args, kwargs or {}, dynamic_shapes)
     if not isinstance(model, (nn.Module, Artifact)):
         raise InputError(
-            f"audit() was given {kind_of(model)}, and it takes a torch.nn.Module or an "
-            "Artifact. Pass the model itself, or the .onnx file through load()."
+            f"audit() takes a torch.nn.Module or an Artifact, and was given {kind_of(model)}. "
+            "Pass the model itself, or the .onnx file through load()."
         )
     if isinstance(model, nn.Module):
         calls.check_initialized("audit", model)
-    names = [stage.name for stage in stages.STAGES]
     if isinstance(skip, str) or not isinstance(skip, Collection):
-        raise InputError(f"`skip` is {skip!r:.80}, and it takes a set of names of stages.")
+        raise InputError(f"`skip` is {skip!r:.80}; it must be a set of names of stages.")
+    names = [stage.name for stage in STAGES]
     if unknown := [name for name in skip if name not in names]:
         raise InputError(
-            f"`skip` names {', '.join(map(repr, unknown))}, and the stages are {', '.join(names)}."
+            f"`skip` names {', '.join(map(repr, unknown))}; the stages are {', '.join(names)}."
         )
-    case = Case(model, args, kwargs, dynamic_shapes, opset_version, custom_translation_table)
-    case.tolerance = checked(tolerance)
+    bounds = checked(tolerance)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore", TrainingModeWarning)  # a finding of its own
-        case.folder = Path(folder)
-        found = tuple(_run(case, skip))
-        case.artifact = None  # type: ignore[assignment]  # it ends with the folder
+        warnings.simplefilter("ignore", TrainingModeWarning)  # the audit reports it as a finding
+        options = dynamic_shapes, opset_version, custom_translation_table, bounds
+        case = Case(model, args, kwargs, *options, Path(folder))
+        found = list(_run(case, skip))
+        case.artifact = None  # type: ignore[assignment]  # its file goes with the folder
     return Audit(case, tuple(sorted(found, key=lambda finding: VERDICTS.index(finding.verdict))))
 
 
 def _run(case: Case, skip: Collection[str]) -> Iterator[Finding]:
-    chosen = [stage for stage in stages.STAGES if stage.name not in skip]
+    chosen = [stage for stage in STAGES if stage.name not in skip]
     with progress.bar(total=len(chosen), desc="audit", delay=2) as bar:
         for stage in chosen:
             bar.set_postfix_str(stage.name, refresh=False)
@@ -108,16 +108,15 @@ def _run(case: Case, skip: Collection[str]) -> Iterator[Finding]:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Audit:
-    """The answer of :func:`audit`. ``findings`` come worst first."""
+    """The result of :func:`audit`. ``findings`` come worst first."""
 
     case: Case
     findings: tuple[Finding, ...]
 
     @property
     def faults(self) -> tuple[Finding, ...]:
-        """What is broken, wrong or at risk, and what counts for a model but could not be tried."""
-        model = self.case.model is not None
-        counted = {stage.name for stage in stages.STAGES if stage.counts and model}
+        """What is broken, wrong or at risk, and the stages that count but could not run."""
+        counted = {stage.name for stage in STAGES if stage.counts and self.case.model is not None}
         return tuple(
             finding
             for finding in self.findings
@@ -129,23 +128,25 @@ class Audit:
         return not self.faults
 
     def save(self, path: str | PathLike[str]) -> Path:
-        """Write the report as one HTML file that needs nothing else, and return its path.
+        """Write the report as one self-contained HTML file, and return its path.
 
-        No folder of this machine is in it.
+        Paths of folders on this machine are cut out.
         """
-        page = bundle.page(f"Audit of {self.case.name}", without_folders(self._repr_html_()))
-        return files.write(path, page)
+        title = f"<title>{escape(f'Audit of {self.case.name}')}</title><style>{_STYLE}</style>"
+        body = without_folders(self._repr_html_())
+        return files.write(path, f"<!doctype html><meta charset=utf-8>{title}{body}")
 
     def bundle(self, path: str | PathLike[str]) -> Path:
         """Write what a bug report needs into a new folder, or into a .zip file, without weights.
 
-        It has ``repro.py``, which runs by itself (torch, onnx and onnxruntime are enough): the
-        model's source, its structure with random weights of a fixed seed, the shapes of the call;
-        and the versions and this report. What the model itself holds besides tensors, such as a
-        configuration, is in the structure: look before you publish.
+        Its ``repro.py`` runs by itself (torch, onnxscript, onnxruntime and cloudpickle are enough,
+        and the same version of Python where the model is from a notebook). Beside it lie the call,
+        the source and structure of the model, the versions and this report. What the model holds
+        besides tensors, such as a configuration, is in the structure: look before you publish. A
+        custom operator comes along where ``torch.library.custom_op`` made it, or a module did.
 
         Raises:
-            InputError: ``path`` exists or its folder does not, or the model cannot be taken apart.
+            InputError: ``path`` exists or its folder does not, or the model cannot be pickled.
         """
         return bundle.write(self, path)
 
@@ -163,10 +164,10 @@ class Audit:
         found = sum(finding.verdict in FAULTS for finding in self.findings)
         ran = {finding.stage for finding in self.findings if finding.verdict != "not tried"}
         sound = self.case.model is not None and not self.faults
-        said = [plural(found, "finding")] if found else ["nothing to mend"] if sound else []
-        if len(ran) < len(stages.STAGES):
-            said += [f"{len(ran)} of {len(stages.STAGES)} stages ran"]
-        return f"{self.case.name}: {', '.join(said)}"
+        parts = [plural(found, "finding")] if found else ["nothing to fix"] if sound else []
+        if len(ran) < len(STAGES):
+            parts += [f"{len(ran)} of {len(STAGES)} stages ran"]
+        return f"{self.case.name}: {', '.join(parts)}"
 
     def _repairs(self) -> Iterator[str]:
         for finding in self.findings:

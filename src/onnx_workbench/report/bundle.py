@@ -1,0 +1,239 @@
+"""What a bug report needs, in a folder or a .zip file: it runs by itself and holds no weights."""
+
+from __future__ import annotations
+
+import ast
+import copyreg
+import json
+import linecache
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from importlib import metadata
+from itertools import zip_longest
+from operator import attrgetter
+from os import PathLike, fspath
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import cloudpickle
+import torch
+import torch.utils._pytree as pytree
+from torch import nn
+from torch.library import CustomOpDef
+from torch.nn.utils import parametrize
+
+from .. import files
+from ..comparison import Grains, answer, tolerance_of
+from ..errors import InputError
+from ..graph.signature import bind
+from ..source import is_users
+from . import repro
+
+if TYPE_CHECKING:
+    from . import Audit
+    from .stages import Case
+
+_VERSIONS = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy", "cloudpickle")
+_INDICES = (torch.bool, torch.int32, torch.int64)
+_KEPT = 4096
+"""Bytes up to which an input goes into the bundle as it was."""
+
+
+def target(path: str | PathLike[str]) -> Path:
+    """The path of a bundle to be written, checked before any work is done for it."""
+    if os.path.lexists(path):
+        raise InputError(f"{fspath(path)!r} exists. Pass the name of a new folder or .zip file.")
+    return files.target(path)
+
+
+def write(audit: Audit, path: str | PathLike[str]) -> Path:
+    """The bundle at ``path``, whole or not at all."""
+    goal = target(path)
+    with tempfile.TemporaryDirectory() as work, files.replacing(goal) as draft:
+        zipped = goal.suffix == ".zip"
+        folder = Path(work) / goal.stem if zipped else draft / goal.name
+        folder.mkdir()
+        _fill(folder, audit)
+        if zipped:
+            shutil.make_archive(str(draft / goal.stem), "zip", work, goal.stem)
+    return goal
+
+
+def _fill(folder: Path, audit: Audit) -> None:
+    case = audit.case
+    if case.model is None:
+        raise InputError(
+            f"This is the audit of a file, and the file is its own repro: attach {case.name}."
+        )
+    try:
+        with (folder / "call.pkl").open("wb") as stream:
+            pickler = _Weightless(stream, case.model)
+            pickler.dump(_call(case))
+    except Exception as error:  # whatever the objects in a model raise when they are pickled
+        raise InputError(
+            f"{case.name} cannot be taken apart: {type(error).__name__}: {error}\n"
+            "Take out of the model, or out of its globals, what cannot be pickled."
+        ) from error
+    (folder / "versions.json").write_text(json.dumps(_versions(), indent=1), "utf-8")
+    (folder / "report.txt").write_text(f"{audit!r}\n", "utf-8")
+    audit.save(folder / "report.html")
+    shutil.copy(repro.__file__, folder)
+    sources = dict(_sources(pickler.modules))
+    if statements := list(_statements(pickler.codes)):
+        sources["notebook.py"] = "\n\n".join(statements)
+    for name, text in sources.items():
+        file = folder / "source" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, "utf-8")
+
+
+def _call(case: Case) -> dict[str, Any]:
+    """What repro.py loads. The operators come first, since what follows refers to them."""
+    main, dynamic = sys.modules["__main__"], case.dynamic or None
+    if isinstance(dynamic, Mapping):
+        names = bind(case.model, case.args, case.kwargs).arguments
+        dynamic = {name: dynamic.get(name) for name in names}
+    return {
+        "operators": [x for x in vars(main).values() if isinstance(x, CustomOpDef)],
+        "model": case.model,
+        "args": case.args,
+        "kwargs": case.kwargs,
+        "dynamic_shapes": dynamic,
+        "opset": case.opset,
+        "translations": [(made, op) for op, made in (case.translations or {}).items()],
+        "others": case.others,
+        "tolerances": list(_tolerances(case)),
+    }
+
+
+def _tolerances(case: Case) -> Iterator[tuple[float, float]]:
+    """One for each output of the model; none where the model itself fails."""
+    with suppress(Exception):
+        result = answer(case.model, case.args, case.kwargs)
+        grains = Grains.of_call(case.model, case.args, case.kwargs)
+        for leaf, grain in zip_longest(pytree.tree_leaves(result), grains):
+            if isinstance(leaf, torch.Tensor):
+                yield tolerance_of(leaf.dtype, case.tolerance, grain)
+
+
+class _Weightless(cloudpickle.Pickler):
+    """Pickles a model without its weights: of each, only the shape, the dtype and a seed.
+
+    The classes and functions of the cells, or of the script that runs, are pickled by value: their
+    code is in ``codes``. Those of files are pickled by name: their modules are in ``modules``.
+    """
+
+    def __init__(self, stream: BinaryIO, model: nn.Module) -> None:
+        super().__init__(stream)
+        self._seeds = {id(t): n for n, t in enumerate(model.state_dict(keep_vars=True).values())}
+        self._made: list[Any] = []  # keeps them alive: pickle knows objects by their ids
+        self.modules: set[str] = set()
+        self.codes: set[CodeType] = set()
+
+    def persistent_id(self, obj: Any) -> Any:
+        seed = self._seeds.get(id(obj))
+        if seed is not None and (obj.is_floating_point() or obj.is_complex()):
+            return "weight", seed, tuple(obj.shape), obj.dtype, isinstance(obj, nn.Parameter)
+        if isinstance(obj, CustomOpDef):  # private names of torch 2.13: it offers no others
+            arguments = obj._opoverload._schema.arguments
+            mutated = tuple(a.name for a in arguments if a.alias_info and a.alias_info.is_write)
+            return "operator", obj._qualname, obj._schema, mutated, obj._init_fn, obj._abstract_fn
+        return None
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, (type, FunctionType)):
+            self._note(obj)
+        if isinstance(obj, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
+            return attrgetter(f"ops.{obj}"), (torch,)
+        if isinstance(obj, ModuleType) and obj.__name__.startswith("torch.ops"):
+            return attrgetter(obj.__name__.removeprefix("torch.")), (torch,)
+        if isinstance(obj, torch.Tensor):
+            kept = _kept(obj.detach(), is_weight=id(obj) in self._seeds)
+            kept = nn.Parameter(kept, False) if isinstance(obj, nn.Parameter) else kept
+            self._made.append(kept)
+            return kept.__reduce_ex__(2)
+        if isinstance(obj, nn.Module) and parametrize.is_parametrized(obj):
+            # torch refuses to pickle these; a hook that reads old checkpoints is a local function
+            state = vars(obj) | {"_load_state_dict_pre_hooks": OrderedDict()}
+            return copyreg.__newobj__, (type(obj),), state  # type: ignore[attr-defined]
+        return super().reducer_override(obj)
+
+    def _note(self, obj: Any) -> None:
+        self.modules.add(obj.__module__)
+        if obj.__module__ == "__main__":
+            parts = vars(obj).values() if isinstance(obj, type) else [obj]
+            self.codes |= {part.__code__ for part in parts if isinstance(part, FunctionType)}
+
+
+def _kept(tensor: torch.Tensor, is_weight: bool) -> torch.Tensor:
+    """A copy of a tensor that is no secret, or another with the same kind of numbers.
+
+    Of weights, indices and masks are kept, which a model cannot do without; of all else what is
+    small.
+    """
+    small = tensor.numel() == 1 if is_weight else tensor.nbytes <= _KEPT
+    indices = tensor.dtype in _INDICES if is_weight else tensor.dtype is torch.bool
+    if small or indices or not tensor.numel():
+        return tensor.contiguous().clone()
+    if tensor.is_complex():
+        return torch.view_as_complex(_kept(torch.view_as_real(tensor), is_weight))
+    seed = torch.Generator().manual_seed(0)
+    flat = tensor.flatten().double()
+    usual = flat.isfinite() & (flat != 0)
+    numbers = flat[usual]
+    if len(numbers) > 1:
+        low, high = numbers.aminmax()
+        drawn = numbers.mean() + numbers.std() * torch.randn(len(numbers), generator=seed)
+        flat[usual] = torch.cat([low[None], high[None], drawn[2:].clamp(low, high)])
+    mixed = flat[torch.randperm(len(flat), generator=seed)]
+    return mixed.reshape(tensor.shape).to(tensor.dtype)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in _VERSIONS:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _sources(used: set[str]) -> Iterator[tuple[str, str]]:
+    """The user's files that define these modules, whole packages, and those that they import."""
+    files = {name: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()}
+    users = {name for name, file in files.items() if is_users(file) and Path(file).is_file()}
+    users = {name for name in users if files[name].endswith(".py")} - {"__main__"}
+    found: set[str] = set()
+    while new := {name for name in users - found if _root(name) in map(_root, used)}:
+        found |= new
+        used = {_home(value) for name in new for value in [*vars(sys.modules[name]).values()]}
+    for name in found:
+        package = "/__init__" if hasattr(sys.modules[name], "__path__") else ""
+        yield f"{name.replace('.', '/')}{package}.py", Path(files[name]).read_text("utf-8")
+
+
+def _root(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _home(value: Any) -> str:
+    name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")
+    return name if isinstance(name, str) else ""
+
+
+def _statements(codes: set[CodeType]) -> Iterator[str]:
+    """The statements of the cells, or of the script, that define these functions: to be read."""
+    for file in sorted({code.co_filename for code in codes}):
+        firsts = {code.co_firstlineno for code in codes if code.co_filename == file}
+        lines = linecache.getlines(file)
+        with suppress(SyntaxError):
+            for node in ast.parse("".join(lines)).body:
+                first = min(part.lineno for part in (node, *getattr(node, "decorator_list", ())))
+                if firsts & set(range(first, node.end_lineno + 1)):  # type: ignore[operator]
+                    yield "".join(lines[first - 1 : node.end_lineno])

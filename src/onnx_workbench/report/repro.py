@@ -1,0 +1,96 @@
+"""Reproduces what an audit found: `python repro.py`. Exit code: 0 where all agrees, else 1.
+
+It needs torch, onnxscript, onnxruntime and cloudpickle, and the Python that wrote the bundle.
+The model has its own source and structure; its weights are random numbers of a fixed seed. An
+input of more than 4 kB, or such a tensor that the model makes for itself, was drawn anew with the
+same shape, dtype, mean, deviation and ends, and as many zeros, infinities and NaN. The model is
+exported, run and compared, at the sizes of the call and at those that the audit found wrong.
+"""
+
+import functools
+import json
+import pickle
+import sys
+from pathlib import Path
+
+import torch
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "source"))
+
+
+class Unpickler(pickle.Unpickler):
+    def persistent_load(self, pid):
+        kind, *values = pid
+        return weight(*values) if kind == "weight" else operator(*values)
+
+
+@functools.cache  # a tied weight stays one tensor
+def weight(seed, shape, dtype, is_parameter):
+    generator = torch.Generator().manual_seed(seed)
+    drawn = (0.5 + 0.1 * torch.randn(shape, generator=generator)).to(dtype)
+    return torch.nn.Parameter(drawn, False) if is_parameter else drawn
+
+
+@functools.cache
+def operator(name, schema, mutated, function, fake):
+    made = torch.library.custom_op(name, function, schema=schema, mutates_args=mutated)
+    if fake:
+        made.register_fake(fake)
+    return made
+
+
+def load():
+    print("made with", json.loads((HERE / "versions.json").read_text()))
+    with (HERE / "call.pkl").open("rb") as stream:
+        return Unpickler(stream).load()
+
+
+def main():
+    case = load()
+    model, asked = case["model"].eval(), case["opset"]
+    program = torch.onnx.export(
+        model,
+        case["args"],
+        kwargs=case["kwargs"],
+        dynamic_shapes=case["dynamic_shapes"],
+        opset_version=asked,
+        custom_translation_table={operator: made for made, operator in case["translations"]},
+        dynamo=True,
+    )
+    assert program is not None
+    got = program.model.opset_imports[""]
+    print(f"asked for opset {asked or 'by default'}, and the file has {got}")
+    print("the file takes", [str(value.shape) for value in program.model.graph.inputs])
+    calls = [(case["args"], case["kwargs"]), *case["others"]]
+    agrees = [compare(model, program, call, case["tolerances"]) for call in calls]
+    return 0 if all(agrees) and asked in (None, got) else 1
+
+
+def compare(model, program, call, tolerances):
+    given = [x for x in tree_leaves(call) if isinstance(x, torch.Tensor)]
+    print("called with", [list(x.shape) for x in given])
+    args, kwargs = tree_map_only(torch.Tensor, torch.clone, call)
+    with torch.no_grad():
+        result = model(*args, **kwargs)
+    expected = [x for x in tree_leaves(result) if isinstance(x, torch.Tensor)]
+    said = list(map(difference, expected, program(*given), tolerances))
+    print(*(f"    output {i}: {one or 'agrees'}" for i, one in enumerate(said)), sep="\n")
+    return not any(said)
+
+
+def difference(x, y, tolerance):
+    if x.shape != y.shape or x.dtype != y.dtype:
+        return f"{x.dtype} {list(x.shape)}, and the file gives {y.dtype} {list(y.shape)}"
+    relative, absolute = tolerance
+    if x.is_floating_point():
+        x, y = x.double(), y.double()
+    largest = max(x[x.isfinite()].abs().double().tolist(), default=0.0) or 1.0
+    wrong = ~y.isclose(x, rtol=relative, atol=absolute * largest, equal_nan=True)
+    worst = (x.double() - y.double()).abs().max() if wrong.any() else 0
+    return f"{int(wrong.sum()):,} of {x.numel():,} differ, at most by {worst}" if worst else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,271 @@
+"""Races and sweeps that were made up: their tables, plots and files."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from dataclasses import replace
+
+import matplotlib
+import pytest
+
+matplotlib.use("Agg")
+
+from onnx_workbench.errors import InputError, LoadError
+from onnx_workbench.timing.bench import Started
+from onnx_workbench.timing.report import Race
+from onnx_workbench.timing.results import Conditions, Replicate, Result
+from onnx_workbench.timing.sizes import Sweep
+
+WOBBLE = (1.0, 1.002, 0.998, 1.001, 0.999)
+STARTED = Started("call", imported=0.9, load=0.1, first=0.02, peak=80_000_000)
+
+
+def result(name, microseconds, processes=5, mode="", **more):
+    """A result whose processes took about so many microseconds a call."""
+    blocks = [round(1000 * microseconds * wobble) for wobble in WOBBLE[:processes]]
+    started = replace(STARTED, mode=mode)
+    return Result(name, tuple(Replicate((b,) * 9, started=started) for b in blocks), **more)
+
+
+def race(processes=5, copy=None, threads=1, load=None, **microseconds):
+    """A race of these, None for one that fails; the first has a copy."""
+    results = [
+        result(name, cost, processes) if cost else Result(name, error="RuntimeError: no")
+        for name, cost in microseconds.items()
+    ]
+    if first := copy or next(iter(microseconds.values())):
+        results.insert(1, result("a again", first, processes, control=True))
+    environment = {"chip": "x", "torch": "torch 2.13"}
+    conditions = Conditions(environment, threads, 4, load, stopped="in time")
+    return Race(tuple(results), conditions)
+
+
+# ---------------------------------------------------------------- a race
+
+
+def test_table_has_a_row_each_and_startup_columns():
+    head, rule, a, copy, b, failed, *_ = repr(race(a=100, b=50, x=None)).splitlines()[1:]
+    columns = "target p50 p90 p99 import load first call memory ratio interval verdict"
+    assert " ".join(head.split()) == columns
+    assert re.search(r"^a +100 us .* 900 ms +100 ms +20.0 ms +80.0 MB$", a)
+    assert re.search(r"^a again .* 1.00x .* same$", copy)
+    assert re.search(r"^b .* 2.00x  2.00x to 2.00x  faster$", b)
+    assert re.search(r"^x( +-){9} +did not run$", failed)
+    assert "did not run  x: RuntimeError: no\n" in repr(race(a=100, b=50, x=None))
+    assert rule.startswith("---")
+
+
+def test_records_hold_what_the_table_shows():
+    a, copy, b, failed = race(a=100, b=50, x=None).records()
+    assert (a["target"], a["import"], a["load"], a["first_call"]) == ("a", 0.9, 0.1, 0.02)
+    assert a["peak_bytes"] == 80_000_000
+    assert a["median"] == a["p50"] == pytest.approx(1e-4)
+    assert (b["ratio"], b["verdict"]) == (pytest.approx(2.0), "faster")
+    assert (copy["target"], copy["verdict"]) == ("a again", "same")
+    assert (failed["median"], failed["ratio"], failed["error"]) == (None, None, "RuntimeError: no")
+    assert a.keys() == b.keys() == failed.keys()
+
+
+def test_frame_is_the_records_without_pandas(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    found = race(a=100, b=50)
+    assert found.to_frame() == found.records()
+
+
+def test_race_whose_baseline_differs_from_its_copy_is_untrusted():
+    found = race(a=100, copy=80, b=50)
+    assert not found.trusted
+    assert found.ratio("b").verdict == "untrusted"
+    assert "control  a against its own copy: 1.25x, UNTRUSTED" in repr(found)
+
+
+def test_first_that_ran_is_the_baseline():
+    found = race(a=None, b=100, c=50)
+    assert found.baseline == "b"
+    assert found.ratio("c").value == pytest.approx(2.0)
+    assert found.ratio("b") is found.ratio("a") is None
+    with pytest.raises(InputError, match=r"'d'.*'a', 'b', 'c'"):
+        found.result("d")
+
+
+@pytest.mark.parametrize(
+    ("threads", "cores", "load", "contended"),
+    [(1, 1, 9.0, False), (2, 4, 1.5, False), (2, 2, 1.2, True), (4, 2, None, True)],
+)
+def test_several_threads_get_a_verdict_only_where_cores_are_free(threads, cores, load, contended):
+    conditions = Conditions(threads=threads, cores=cores, load=load)
+    found = replace(race(a=100, b=50), conditions=conditions)
+    assert (found.ratio("b").verdict == "contended") is contended
+    assert (": no verdict" in repr(found)) is contended
+
+
+def test_time_in_which_others_had_the_core_is_taken_off():
+    one = Result("a", (Replicate((5000, 9000, 4000), (1000, 5000, 0)),))
+    assert one.times.tolist() == [4e-6, 4e-6, 4e-6]
+    assert "less the 33.3 % in which other processes had the core\n" in repr(Race((one,)))
+    quiet = Result("a", (Replicate((5000,)),))
+    assert re.search("clock +wall time\n", repr(Race((quiet,))))
+
+
+def test_api_and_compute_are_two_tables_with_a_baseline_each():
+    modes = {"mode": "API"}, {}, {"mode": "compute"}, {"mode": "compute"}
+    costs = {"api": 100, "eager": 200, "bound": 50, "twice": 25}
+    results = [result(name, costs[name], **mode) for name, mode in zip(costs, modes, strict=True)]
+    found = Race(tuple(results))
+    assert found.modes == ("API", "compute")
+    values = {name: found.ratio(name).value for name in ("eager", "bound", "twice")}
+    assert values == pytest.approx({"eager": 0.5, "bound": 4.0, "twice": 8.0})  # against eager
+    api, compute = repr(found).split("\n\n")[0].split("compute: ")
+    assert "bound" not in api
+    assert "api" not in compute.replace("API", "")
+
+
+def test_share_of_the_copies_is_told_and_drawn():
+    plain = result("run", 100, mode="API")
+    found = Race((plain, result("bound", 60, mode="compute", unbound="run")))
+    assert found.copies["bound"].value == pytest.approx(1 / 0.6)
+    assert [record["copies"] for record in found.records()] == [None, pytest.approx(0.4)]
+    ax = found.plot("copies")
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx([6e-5, 4e-5])
+    assert ax.get_title(loc="left").startswith("40 % of run ")
+
+
+def test_plots_show_what_was_measured():
+    found = race(a=100, b=50)
+    assert found.plot().get_title(loc="left") == found.finding
+    assert [label.get_text() for label in found.plot("ratios").get_yticklabels()] == ["b"]
+    ax = found.plot("startup")
+    assert [bar.get_width() for bar in ax.patches[:3]] == pytest.approx([0.9, 0.1, 0.02])
+    assert [words.get_text() for words in ax.get_legend().get_texts()] == [
+        *("import", "load", "first call")
+    ]
+    assert ax.get_title(loc="left").startswith("first answer: a after 1.02 s and with 80.0 MB; b")
+    alone = race(a=100)
+    quick = replace(found, conditions=replace(found.conditions, workers=False))
+    for refused, what in ((alone, "ratios"), (found, "copies"), (quick, "startup")):
+        with pytest.raises(InputError, match=what):
+            refused.plot(what)
+    matplotlib.pyplot.close("all")
+
+
+@pytest.mark.parametrize(("took", "first"), [(16.0, "It took 16 s where 10 s"), (14.0, "Race ")])
+def test_race_that_took_half_as_long_again_begins_with_that(took, first):
+    conditions = Conditions(seconds=10.0, took=took)
+    assert repr(replace(race(a=100), conditions=conditions)).startswith(first)
+
+
+def test_race_is_compared_with_an_earlier_one_of_the_same_environment():
+    then, now = race(a=100, b=100), race(a=100, b=50)
+    found = now.since(then)
+    assert (found["a"].verdict, found["b"].verdict) == ("same", "faster")
+    for change in ({"threads": 2}, {"environment": {"chip": "y"}}, {"one_core": True}):
+        other = replace(then, conditions=replace(then.conditions, **change))
+        with pytest.raises(InputError, match="different environments"):
+            now.since(other)
+    with pytest.raises(InputError, match="single process"):
+        now.since(race(a=100, processes=1))
+
+
+# ---------------------------------------------------------------- a sweep
+
+SIZES = Sweep("batch", {1: race(a=100, b=50), 4: race(a=200, b=200), 16: race(a=800, b=1600)})
+
+
+def test_throughput_is_size_times_calls_a_second():
+    assert SIZES.throughput("a", 1) == pytest.approx(1e4)
+    assert SIZES.throughput("a", 16) == pytest.approx(2e4)
+    assert SIZES.throughput("nobody", 1) is None
+    threads = Sweep("threads", {1: race(a=100), 4: race(a=50, threads=4)})
+    assert threads.throughput("a", 4) == pytest.approx(2e4)
+
+
+def test_places_change_between_two_sizes_with_opposite_verdicts():
+    assert SIZES.crossovers == {"b": pytest.approx(4.0, rel=0.01)}  # the same at 4 says nothing
+    never = Sweep("batch", {1: race(a=100, b=50), 16: race(a=100, b=100)})
+    assert never.crossovers == {}
+    rows = {1: race(a=100, b=50, c=10), 2: race(a=100, b=200, c=10), 4: race(a=100, b=50, c=1e3)}
+    found = Sweep("batch", rows).crossovers
+    assert found == pytest.approx({"b": 2**0.5, "c": 2 * 2**0.5}, rel=0.01)
+
+
+def test_gain_is_the_throughput_over_that_of_the_first_size():
+    found = Sweep("threads", {1: race(a=100, b=80), 4: race(a=40, b=20, threads=4)})
+    gain = found.gain("a", 4)
+    assert gain.value == pytest.approx(2.5)
+    assert 2.45 < gain.low < 2.5 < gain.high < 2.55
+    assert found.gain("a", 1) is None
+    contended = Sweep("threads", {1: race(a=100), 4: race(a=40, threads=4, load=2.0)})
+    assert contended.gain("a", 4).verdict == "contended"
+    assert contended.plot().lines[1].get_markerfacecolor() == "white"
+    assert [record["contended"] for record in contended.records()] == [False] * 2 + [True] * 2
+
+
+def test_finding_names_both_ends_and_the_change():
+    assert SIZES.finding == (
+        "b against a: 2.00x at batch 1, 0.50x at batch 16; they change places at about batch 4"
+    )
+    found = Sweep("batch", {1: race(a=100, static=50), 4: race(a=100, static=None)})
+    assert found.finding == "static against a: 2.00x at batch 1"
+    assert re.search(r"(?m)^static +4( +-){6}  did not run$", repr(found))
+    odd = Sweep("batch", {1: race(a=100, b=50), 4: race(a=100, copy=50, b=50)})
+    assert "UNTRUSTED at 4\n" in repr(odd)
+
+
+def test_plot_and_records_of_a_sweep_hold_the_same():
+    ax = SIZES.plot()
+    assert ax.get_title(loc="left").replace("\n", " ") == SIZES.finding
+    last = [r["throughput"] for r in SIZES.records() if r["batch"] == 16 and r["verdict"] != "same"]
+    assert [line.get_ydata()[-1] for line in ax.lines[:2]] == pytest.approx(last)
+    row = repr(SIZES).splitlines()[-1 - repr(SIZES).splitlines()[::-1].index("")]
+    assert row == ""
+    assert re.search(r"(?m)^b +16  1.60 ms  1.60 ms +10,000  0.50x  0.50x .* slower$", repr(SIZES))
+
+
+# ---------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize(
+    "made",
+    [race(a=100, b=50, x=None, load=1.5), replace(SIZES, interrupted=True)],
+    ids=["race", "sweep"],
+)
+def test_saved_result_is_the_same_when_it_is_loaded(made, tmp_path):
+    path = made.save(tmp_path / "result.json")
+    assert type(made).load(path) == made
+    assert [file.name for file in tmp_path.iterdir()] == ["result.json"]
+    other = Sweep if isinstance(made, Race) else Race
+    with pytest.raises(LoadError, match=r"result\.json"):
+        other.load(path)
+
+
+def test_file_is_plain_json(tmp_path):
+    path = race(a=100, b=50).save(tmp_path / "race.json")
+    content = json.loads(path.read_text())
+    assert content["results"][0]["replicates"][0]["blocks"] == [100_000] * 9
+    assert content["conditions"]["environment"]["torch"] == "torch 2.13"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"blocks": ()},
+        {"blocks": (0, 5)},
+        {"blocks": (5, 5), "queued": (5, 1)},
+        {"blocks": (5, 5), "queued": (1,)},
+        {"blocks": (5,), "started": Started(calls=0)},
+        {"blocks": (5,), "laps": (0,)},
+    ],
+)
+def test_times_that_cannot_be_are_refused(change):
+    with pytest.raises(ValueError, match=r"block|call"):
+        Replicate(**change)
+
+
+def test_percentiles_are_those_of_single_calls():
+    one = Result("a", (Replicate((4000,), laps=(1000,) * 95 + (10_000,) * 5),))
+    assert (one.percentile(50), one.percentile(99)) == pytest.approx((1e-6, 1e-5))
+    assert Result("a", (Replicate((4000,)),)).percentile(99) == pytest.approx(4e-6)
+    assert math.isclose(one.median, 4e-6)
