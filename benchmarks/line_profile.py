@@ -14,10 +14,10 @@ import torch
 
 import onnx_workbench as ow
 from onnx_workbench.formatting import seconds, table
-from onnx_workbench.lineage.kernels import NEIGHBOUR
+from onnx_workbench.lineage.kernels import NEIGHBOR
 
 HEADER = (
-    *("model", "nodes", "kernels", "with a line", "joined, no neighbour", "kernels / run"),
+    *("model", "nodes", "kernels", "with a line", "joined, no neighbor", "kernels / run"),
     "as the profiler counts",
     *("unprofiled run", "profile() beyond its runs"),
 )
@@ -46,7 +46,7 @@ def _joined(name: str, case: models.Case) -> tuple[str, ...]:
         f"{len(spots.lineage.origins)}{f' ({silent} unexplained)' if silent else ''}",
         str(len(spots.recording.kernels)),
         f"{1 - spots.unattributed:.1%}",
-        f"{1 - spots.rules[NEIGHBOUR] - spots.rules['unattributed']:.1%}",
+        f"{1 - spots.rules[NEIGHBOR] - spots.rules['unattributed']:.1%}",
         f"{spots.covered:.1%}",
         f"{spots.counted:.1%}",
         seconds(spots.whole),

@@ -77,10 +77,10 @@ def test_a_page_without_a_kernel_gets_the_source_with_counts(folds):
 
 
 def test_what_has_no_lines_or_too_many_rows_is_shown_as_text_alone(folds, monkeypatch):
-    monkeypatch.setattr(lineage, "_MOST", 2)
+    monkeypatch.setattr(lineage, "MOST_ROWS", 2)
     assert set(folds._repr_mimebundle_()) == {"text/plain", "text/html"}
-    bare = lineage.Lineage(folds.artifact, (), ())
-    monkeypatch.setattr(lineage, "_MOST", 2_000)
+    bare = lineage.Lineage(folds.artifact, ())
+    monkeypatch.setattr(lineage, "MOST_ROWS", 2_000)
     assert set(bare._repr_mimebundle_()) == {"text/plain", "text/html"}
 
 

@@ -207,7 +207,7 @@ def test_a_node_without_metadata_takes_its_consumers_line_and_says_so(tmp_path):
     lineage = loaded(tmp_path, CHAIN, {"one": 5, "three": 7})
     assert lines_of(lineage) == {"one": 5, "two": 7, "three": 7}
     assert (lineage.of("two").rule, lineage.of("two").why) == (
-        "neighbour",
+        "neighbor",
         "line of its consumer three",
     )
 
@@ -337,7 +337,7 @@ class HandsOn(torch.nn.Module):
 def test_an_input_that_is_returned_as_it_is_has_the_line_of_the_return(tmp_path):
     artifact = ow.export(HandsOn().eval(), (torch.ones(2), torch.ones(3)), tmp_path / "a.onnx")
     (origin,) = (o for o in ow.trace(artifact).origins if o.operator == "Identity")
-    assert (origin.line.text, origin.rule) == ("return y, length", "neighbour")
+    assert (origin.line.text, origin.rule) == ("return y, length", "neighbor")
     assert origin.why == "an input that is returned as it is"
 
 
@@ -425,7 +425,7 @@ def test_generated_code_is_no_line(tmp_path):
     model.graph.node[1].metadata_props.add(key=STACK, value=trace)
     onnx.save(model, lineage.artifact.path)
     found = ow.trace(ow.load(lineage.artifact.path)).of("two")
-    assert (found.line.number, found.rule) == (3, "neighbour")
+    assert (found.line.number, found.rule) == (3, "neighbor")
 
 
 # A file of anyone's

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from html import escape
+from itertools import chain
 from threading import TIMEOUT_MAX
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from . import calls, formatting, ort, plots
 from .artifact import Artifact
 from .calls import door
-from .lineage import attribution as shares
-from .lineage import kernels as join
 from .lineage.annotated_source import annotated
-from .lineage.attribution import Share
-from .lineage.library import MOST as MOST_BELOW
-from .lineage.library import Group, Item, groups, rows_and_more, texts
-from .lineage.recording import counts, recorded, typical
+from .lineage.attribution import Share, attributed
+from .lineage.folding import Operation
+from .lineage.kernels import RULES, Match, matches
+from .lineage.library import MOST, Row, groups, rows_below
 from .lineage.table import Lineage, trace
 from .ort import check_level
 from .proto import node_refs
-from .runs import profiler as kernels
-from .runs.eager import COVERS, Stopwatch
-from .runs.profiler import Recording, calm
+from .runs import profiler
+from .runs.profiler import Recording, typical
+from .runs.program import ProgramRun
 from .source import Line
 from .timing.statistics import quartiles_of
 from .timing.targets import thread_budget
@@ -33,14 +35,16 @@ from .timing.targets import thread_budget
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-RESTLESS = 0.1
+NOISY = 0.1
 """Distance of the quartiles of a run, over its median, from which on the repr says so."""
 
-Part = tuple[str, Share]
-"""A kernel, and the share of it that a line has."""
-
+_COVERS = "the captured graph, node by node"
 _HEADER = ("ORT", "quartiles", "share", "kernels", "by", "PyTorch")
 _BY = _HEADER.index("by")
+_SHOWN = 20
+"""Nodes without a line that the repr shows."""
+_LABEL = 30
+"""Letters of a line's text beside the plot."""
 
 
 @door
@@ -57,11 +61,10 @@ def profile(
     """Where the time of an artifact goes in ONNX Runtime, by line of the model's source.
 
     ONNX Runtime's own profiler says what each kernel of its optimized graph took
-    (``SessionOptions.enable_profiling``); the rules of :data:`onnx_workbench.lineage.kernels.RULES`
-    lead back to the exported nodes, and :func:`~onnx_workbench.trace` to the lines. In turn with
-    these runs go runs of a session without the profiler, and of the captured graph in PyTorch,
-    node by node.
-    What the profiler itself takes is taken off each kernel, so that kernels and run agree.
+    (``SessionOptions.enable_profiling``); the rules of ``lineage.kernels.RULES`` lead back to the
+    exported nodes, and :func:`~onnx_workbench.trace` to the lines. In turn with these runs go runs
+    of a session without the profiler, and of the captured graph in PyTorch, node by node.
+    The profiler's own cost is taken off each kernel, so that kernels and run agree.
 
     Args:
         args, kwargs: the call to profile, as for the model itself.
@@ -87,37 +90,55 @@ def profile(
     check_level(level)
     threads, seconds = calls.threads(threads), calls.number("seconds", seconds)
     feeds = artifact.feeds(*args, **(kwargs or {}))
-    watch = Stopwatch(artifact.graph) if artifact.graph else None
-    lap = partial(watch.lap, args, kwargs) if watch else None
-    rest, path = (level, threads, seconds), artifact.unchanged
+    of = (artifact.unchanged, artifact.proto, artifact.provider, feeds)
+    laps: list[dict[str, float]] = []
+    lap = None
+    if graph := artifact.graph:
+        run, leaves = ProgramRun(graph.program), graph.signature.flatten(args, kwargs or {})
+        lap = lambda: laps.append(_lap(run, leaves))  # noqa: E731
     file = replace(artifact.file, timeout=min(artifact.timeout + seconds, TIMEOUT_MAX))
+
+    def here(function: Callable, *rest: Any) -> Any:
+        """Or in the process of an isolated file, which has no graph to time beside it."""
+        if artifact.isolated:
+            work = lambda: file.call(function, artifact.proto, feeds, *rest)  # noqa: E731
+        else:
+            work = lambda: function(*of, *rest)  # noqa: E731
+        return ort.run(work, feeds, artifact.path.name)
+
     with thread_budget(threads):
-        recording, plain, alone = ort.run(
-            lambda: (
-                file.call(recorded, artifact.proto, feeds, *rest)
-                if artifact.isolated
-                else recorded(path, artifact.proto, artifact.provider, feeds, *rest, lap)
-            ),
-            feeds,
-            artifact.path.name,
-        )
-    matches = join.matches(recording.kernels, node_refs(artifact.proto))
-    laps = tuple(lap for i, lap in enumerate(watch.laps) if counts(i)) if watch else ()
-    found = shares.of(matches, lineage, alone, shares.medians(laps))
-    return Hotspots(
-        lineage, recording, matches, found, tuple(plain), laps, level=level, threads=threads
-    )
+        recording, plain = here(profiler.record, level, threads, seconds, lap)
+        found = matches(recording.kernels, node_refs(artifact.proto))
+        fused = any(len(match.nodes) > 1 for match in found.values())
+        alone = here(profiler.unfused, threads, recording.cost) if fused else {}
+    kept = tuple(lap for index, lap in enumerate(laps) if profiler.counts(index))
+    eager = {fx: statistics.median(lap[fx] for lap in kept) for fx in (kept or ({},))[0]}
+    shares = attributed(found, lineage, alone, eager)
+    return Hotspots(lineage, recording, found, shares, tuple(plain), kept, level, threads)
+
+
+def _lap(run: ProgramRun, leaves: Sequence[torch.Tensor]) -> dict[str, float]:
+    """FX node -> seconds in PyTorch, of one run."""
+    spent: dict[str, float] = {}
+    with torch.inference_mode():
+        start = perf_counter()
+        for node, _ in run.steps(leaves):
+            if node.op == "call_function":
+                spent[node.name] = perf_counter() - start
+            start = perf_counter()
+    return spent
 
 
 @dataclass(frozen=True)
 class Spot:
-    """One line, with ``runs``: what ONNX Runtime spent on it in each run, in seconds.
+    """A line, or a node that has none, and what its kernels took.
 
-    ``line`` is None for what no line is known of; ``name`` is the line's place then the node's or
-    kernel's. ``seconds`` are those of the calm runs. ``fused`` says that a kernel of it runs other
-    lines too, and was shared out. ``eager`` has the runs of the same line in PyTorch, and ``torch``
-    the seconds of the calm ones; None where it was not measured. ``below`` has the lines of a
-    library that the line calls, with the ``module`` that each works for.
+    ``runs`` has the seconds of each run, with their shares where a kernel runs other lines too;
+    ``seconds`` is the mean over the fastest quarter. ``kernels`` and ``rules`` say what was added
+    up and who led here. ``fused`` says that a kernel of it runs other lines too, and was shared
+    out. ``eager`` has the runs of the same line in PyTorch, and ``torch`` their typical seconds;
+    None where it was not measured. ``below`` has the lines of a library that the line calls, with
+    the ``module`` that each works for.
     """
 
     name: str
@@ -149,7 +170,7 @@ class Hotspots:
 
     lineage: Lineage
     recording: Recording
-    matches: Mapping[str, join.Match]
+    matches: Mapping[str, Match]
     shares: Mapping[str, tuple[Share, ...]]
     plain: tuple[float, ...]
     laps: tuple[Mapping[str, float], ...]
@@ -159,8 +180,40 @@ class Hotspots:
     @cached_property
     def spots(self) -> tuple[Spot, ...]:
         """Every line that a kernel runs, the slowest first; nodes that have no line likewise."""
-        found = [self._spot(key, parts) for key, parts in self._parts().items()]
+        parts: dict[tuple[Line | None, str], list[Share | Operation]] = {}
+        for share in chain.from_iterable(self.shares.values()):
+            name = share.line.place if share.line else share.node or share.kernel
+            parts.setdefault((share.line, name), []).append(share)
+        for timed in self._timed:
+            parts.setdefault((timed.line, timed.line.place), []).append(timed)  # type: ignore
+        found = []
+        for (line, name), items in parts.items():
+            inner = groups(items, self.lineage.depth)
+            below = tuple(self._spot(g.line, g.line.place, g.items, g.module) for g in inner)
+            found.append(replace(self._spot(line, name, items), below=below))
         return tuple(sorted(found, key=lambda spot: -spot.seconds))
+
+    def _spot(
+        self, line: Line | None, name: str, items: Sequence[Share | Operation], module: str = ""
+    ) -> Spot:
+        shares = [item for item in items if isinstance(item, Share)]
+        nodes = [item.fx for item in items if isinstance(item, Operation)]
+        owned = tuple(dict.fromkeys(share.kernel for share in shares))
+        runs = [[s.fraction * run for run in self._kernels[s.kernel].seconds] for s in shares]
+        summed = tuple(map(sum, zip(*runs, strict=True)))
+        eager = tuple(sum(lap[node] for node in nodes) for lap in self.laps) if nodes else ()
+        return Spot(
+            name=name,
+            line=line,
+            runs=summed,
+            seconds=self.recording.typical(summed) if summed else 0.0,
+            kernels=owned,
+            rules=tuple(rule for rule in RULES if rule in {self.matches[k].rule for k in owned}),
+            fused=any(len({share.line for share in self.shares[k]}) > 1 for k in owned),
+            eager=eager,
+            torch=typical(eager, by=[sum(lap.values()) for lap in self.laps]) if eager else None,
+            module=module,
+        )
 
     @property
     def hottest(self) -> Spot:
@@ -195,8 +248,8 @@ class Hotspots:
 
     @cached_property
     def rules(self) -> dict[str, float]:
-        """Each rule of ``lineage.kernels.RULES`` -> the share of time it joined."""
-        spent = dict.fromkeys(join.RULES, 0.0)
+        """Each rule of ``lineage.kernels.RULES`` -> the share of kernel time that it joined."""
+        spent = dict.fromkeys(RULES, 0.0)
         for kernel in self.recording.kernels:
             spent[self.matches[kernel.name].rule] += self.recording.typical(kernel.seconds)
         total = sum(spent.values()) or 1.0
@@ -214,19 +267,21 @@ class Hotspots:
         """Exported node -> seconds a run, for ``view(artifact).heat(...)``. A node that no kernel
         runs is not in it."""
         spent: dict[str, float] = {}
-        for kernel in self.recording.kernels:
-            for part in self.shares[kernel.name]:
-                if part.node:
-                    seconds = part.fraction * self.recording.typical(kernel.seconds)
-                    spent[part.node] = spent.get(part.node, 0.0) + seconds
+        for share in chain.from_iterable(self.shares.values()):
+            if share.node:
+                seconds = self.recording.typical(self._kernels[share.kernel].seconds)
+                spent[share.node] = spent.get(share.node, 0.0) + share.fraction * seconds
         return spent
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """PyTorch against ONNX Runtime for every line, what the move saved most first."""
         leaves = [leaf for spot in self.spots for leaf in spot.below or (spot,)]
         rows = sorted(leaves, key=lambda spot: -spot.saved)
-        times = {_label(spot): _pair(spot) for spot in rows}
-        note = f"{self._how()}\nPyTorch: {COVERS}" if self.laps else self._how()
+        times = {}
+        for spot in rows:
+            pair = {} if spot.torch is None else {"PyTorch": spot.torch}
+            times[_label(spot)] = pair | ({"ONNX Runtime": spot.seconds} if spot.runs else {})
+        note = f"{self._how()}\nPyTorch: {_COVERS}" if self.laps else self._how()
         return plots.moves(times, self._title(rows), note, ax)
 
     def __repr__(self) -> str:
@@ -235,79 +290,15 @@ class Hotspots:
     def _repr_html_(self) -> str:
         return f"<pre>{escape(repr(self))}</pre>"
 
-    def _parts(self) -> dict[tuple[Line | None, str], list[Part]]:
-        parts: dict[tuple[Line | None, str], list[Part]] = {}
-        for kernel, shared in self.shares.items():
-            for share in shared:
-                place = share.line.place if share.line else share.node or kernel
-                parts.setdefault((share.line, place), []).append((kernel, share))
-        for line in self._eager:
-            parts.setdefault((line, line.place), [])
-        return parts
-
-    def _spot(self, key: tuple[Line | None, str], parts: Sequence[Part]) -> Spot:
-        line, name = key
-        nodes = self._eager.get(line, []) if line else []
-        spot = self._timed(line, name, parts, [item.what for item in nodes])
-        every: list[Item[Part | str]] = [Item(p[1].stack, p[1].module, p) for p in parts]
-        below = [
-            self._timed(
-                group.line,
-                group.line.place,
-                [what for what in group.items if not isinstance(what, str)],
-                [what for what in group.items if isinstance(what, str)],
-                group.module,
-            )
-            for group in groups([*every, *nodes], self.lineage.depth)
-        ]
-        return replace(spot, below=tuple(below))
-
-    def _timed(
-        self,
-        line: Line | None,
-        name: str,
-        parts: Sequence[Part],
-        nodes: Sequence[str],
-        module: str = "",
-    ) -> Spot:
-        owned = list(dict.fromkeys(kernel for kernel, _ in parts))
-        runs = [
-            [share.fraction * seconds for seconds in self._kernels[kernel].seconds]
-            for kernel, share in parts
-        ]
-        summed = tuple(map(sum, zip(*runs, strict=True)))
-        eager = tuple(sum(lap[node] for node in nodes) for lap in self.laps) if nodes else ()
-        return Spot(
-            name=name,
-            line=line,
-            runs=summed,
-            seconds=self.recording.typical(summed) if summed else 0.0,
-            kernels=tuple(owned),
-            rules=tuple(r for r in join.RULES if r in {self.matches[k].rule for k in owned}),
-            fused=any(len({part.line for part in self.shares[k]}) > 1 for k in owned),
-            eager=eager,
-            torch=statistics.fmean(eager[lap] for lap in self._calm_laps) if eager else None,
-            module=module,
-        )
-
     @cached_property
-    def _kernels(self) -> dict[str, kernels.Kernel]:
+    def _kernels(self) -> dict[str, profiler.Kernel]:
         return {kernel.name: kernel for kernel in self.recording.kernels}
 
     @cached_property
-    def _eager(self) -> dict[Line, list[Item[str]]]:
-        return shares.by_line(self.laps, self.lineage)
-
-    @cached_property
-    def _calm_laps(self) -> tuple[int, ...]:
-        return calm([sum(lap.values()) for lap in self.laps])
-
-    @property
-    def _homeless(self) -> float:
-        """The share of PyTorch's time in FX nodes that have no line, such as inserted checks."""
-        placed = [item.what for items in self._eager.values() for item in items]
-        spent = sum(sum(lap.values()) for lap in self.laps)
-        return 1 - sum(lap[name] for lap in self.laps for name in placed) / spent
+    def _timed(self) -> list[Operation]:
+        """The FX nodes that have a line and were timed in PyTorch."""
+        timed = self.laps[0] if self.laps else {}
+        return [op for op in self.lineage.operations if op.line and op.fx in timed]
 
     def _headline(self) -> str:
         return (
@@ -316,40 +307,37 @@ class Hotspots:
         )
 
     def _body(self) -> Iterator[str]:
-        cells = {spot.line: self._cells(spot) for spot in self._in_order() if spot.line}
-        if cells:
-            below = {spot.line: self._below(spot) for spot in self.spots if spot.line}
+        """Lines in the order in which the file runs them, then nodes without a line."""
+        order = {line: index for index, line in enumerate(self.lineage.lines)}
+        spots = [spot for spot in self.spots if spot.line]
+        spots.sort(key=lambda spot: order.get(spot.line, len(order)))  # type: ignore[arg-type]
+        if spots:
+            cells = {spot.line: self._cells(spot) for spot in spots if spot.line}
+            below = {spot.line: self._below(spot) for spot in spots if spot.line}
             yield annotated(cells, _HEADER, {_BY}, self.lineage.sources, below)
         lost = [spot for spot in self.spots if spot.line is None]
         if lost:
             rows = [(*self._cells(spot), spot.name) for spot in lost[:_SHOWN]]
-            yield formatting.table(
-                rows, (*_HEADER, "no line"), right={*range(len(_HEADER))} - {_BY}
-            )
+            right = {*range(len(_HEADER))} - {_BY}
+            yield formatting.table(rows, (*_HEADER, "no line"), right=right)
         if len(lost) > _SHOWN:
             yield f"and {formatting.plural(len(lost) - _SHOWN, 'more node')}: see .spots"
 
-    def _below(self, spot: Spot) -> list[tuple[tuple[str, ...], str]]:
+    def _below(self, spot: Spot) -> list[Row]:
         """The slowest lines of the library, in the order in which the file runs them."""
         ran = [inner for inner in spot.below if inner.runs]
-        shown = sorted(sorted(ran, key=lambda inner: -inner.seconds)[:MOST_BELOW], key=ran.index)
-        named = texts([Group(inner.line, inner.module, ()) for inner in shown if inner.line])
-        more = len(spot.below) - len(shown)
-        return rows_and_more([*zip(map(self._cells, shown), named, strict=True)], more)
-
-    def _in_order(self) -> list[Spot]:
-        """The spots in the order in which the file runs their lines."""
-        order = {line: index for index, line in enumerate(self.lineage.lines)}
-        return sorted(self.spots, key=lambda spot: order.get(spot.line, len(order)))  # type: ignore[arg-type]
+        slowest = sorted(ran, key=lambda inner: -inner.seconds)[:MOST]
+        shown = [(self._cells(inner), inner) for inner in ran if inner in slowest]
+        return rows_below(shown, len(spot.below))
 
     def _cells(self, spot: Spot) -> tuple[str, ...]:
         torch = "" if spot.torch is None else _time(spot.torch)
         if not spot.runs:
             return "", "", "", "0", "", torch
-        low, _, high = quartiles_of(spot.runs)
+        low, _, high = (max(0.0, quartile) for quartile in quartiles_of(spot.runs))
         share = f"{_percent(self._share(spot.seconds))}{'*' if spot.fused else ' '}"
-        span = f"{_time(max(0.0, low))} to {_time(max(0.0, high))}"
         count, rules = str(len(spot.kernels)), ", ".join(spot.rules)
+        span = f"{_time(low)} to {_time(high)}"
         return _time(spot.seconds), span, share, count, rules, torch
 
     def _facts(self) -> Iterator[tuple[str, str]]:
@@ -357,21 +345,20 @@ class Hotspots:
         yield "joined by", ", ".join(used)
         yield "no line", f"{_percent(self.unattributed)} of kernel time{self._reasons()}"
         if any(spot.fused for spot in self.spots):
-            yield "*", "shared with other lines: a fused kernel goes to its lines as the nodes take"
-            yield "", "unfused; what export merged goes as the FX nodes take in PyTorch"
+            yield "*", "shared with other lines: a fused kernel is split as its nodes take unfused,"
+            yield "", "and what export merged as the FX nodes take in PyTorch"
         yield "whole", f"kernels are {_percent(self.covered)} of a run without the profiler"
-        yield (
-            "profiler",
-            f"adds {_percent(self.overhead)} to a run; {_time(self.recording.cost.inside)} are "
-            "taken off each kernel,",
-        )
-        yield "", f"so that both agree; as the profiler counts, it were {_percent(self.counted)}"
+        cost = _time(self.recording.cost.inside)
+        yield "profiler", f"adds {_percent(self.overhead)} to a run; {cost} are taken off each"
+        yield "", f"kernel (uncorrected: {_percent(self.counted)})"
         yield "runs", self._how()
         yield "", "times are means over the fastest quarter of them, quartiles are of all"
         if self.laps:
-            yield "PyTorch", f"{COVERS} (torch.fx.Interpreter, inference mode):"
-            yield "", "with the call of each operator, without the Python code between them;"
-            yield "", f"{_percent(self._homeless)} of it in nodes without a line"
+            spent = sum(sum(lap.values()) for lap in self.laps)
+            lost = 1 - sum(lap[op.fx] for lap in self.laps for op in self._timed) / spent
+            yield "PyTorch", f"{_COVERS} (torch.fx.Interpreter, inference mode):"
+            yield "", "each operator's call, without the Python code between them;"
+            yield "", f"{_percent(lost)} of it in nodes without a line"
         for doubt in self._doubts():
             yield "doubt", doubt
 
@@ -383,12 +370,12 @@ class Hotspots:
 
     def _doubts(self) -> Iterator[str]:
         low, median, high = quartiles_of(self.plain)
-        if high - low > RESTLESS * median:
+        if high - low > NOISY * median:
             apart = _percent((high - low) / median)
             yield f"runs differ: quartiles of a run are {apart} apart; quieten the machine, repeat"
-        if self.covered < 1 - RESTLESS:
+        if self.covered < 1 - NOISY:
             yield "part of a run is outside its kernels: for a model this small, read the shares"
-        if self.covered > 1 + RESTLESS:
+        if self.covered > 1 + NOISY:
             yield "runs differ: with the profiler they took longer than it explains; repeat"
         if self.counted > 2 * self.covered:
             yield "most of what was counted is the profiler's own: trust the order, not the digits"
@@ -408,24 +395,13 @@ class Hotspots:
         return f"Line by line, PyTorch and ONNX Runtime: {', '.join(words)}"
 
 
-_SHOWN = 20
-"""Nodes without a line that the repr shows."""
-_LABEL = 30
-"""Letters of a line's text beside the plot."""
-
-
 def _label(spot: Spot) -> str:
     words = spot.line.text if spot.line else ""
     return f"{spot.name}  {words if len(words) <= _LABEL else words[: _LABEL - 3] + '...'}".strip()
 
 
-def _pair(spot: Spot) -> dict[str, float]:
-    pair = {} if spot.torch is None else {"PyTorch": spot.torch}
-    return pair | ({"ONNX Runtime": spot.seconds} if spot.runs else {})
-
-
 def _time(seconds: float) -> str:
-    """Always as wide, whatever the digits, so that two runs align alike."""
+    """As wide whatever the digits, so that two runs align alike."""
     return f"{formatting.seconds(seconds):>7}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import onnx
 
@@ -38,12 +38,19 @@ class NodeRef:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What it reads; for a node with a body, also what the body reads from outside."""
-        return tuple(name for name in (*self.node.input, *captured(self.node)) if name)
+        """What it reads; for a node with a body, also what the body reads from outside.
+
+        A value of a function is called ``function/value``: it is not that of the name outside.
+        """
+        return self._values((*self.node.input, *captured(self.node)))
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        return tuple(name for name in self.node.output if name)
+        return self._values(self.node.output)
+
+    def _values(self, names: Iterable[str]) -> tuple[str, ...]:
+        prefix = f"{self.function}/" if self.function else ""
+        return tuple(prefix + name for name in names if name)
 
 
 def node_refs(model: onnx.ModelProto) -> tuple[NodeRef, ...]:
@@ -244,16 +251,37 @@ def strip(model: onnx.ModelProto) -> None:
             value.ClearField("doc_string")
 
 
-def producers(found: Iterable[NodeRef]) -> dict[str, NodeRef]:
-    """Value -> the node that makes it; a value of that name in two bodies belongs to neither."""
-    made: dict[str, NodeRef] = {}
+class Wired(Protocol):
+    """What reads values and makes values: a node, a kernel."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]: ...
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+
+
+W = TypeVar("W", bound=Wired)
+
+
+def producers(found: Iterable[W]) -> dict[str, W]:
+    """Value -> what makes it; a value of that name in two bodies belongs to neither."""
+    made: dict[str, W] = {}
     twice: set[str] = set()
-    for ref in found:
-        for value in ref.outputs:
+    for one in found:
+        for value in one.outputs:
             if value in made:
                 twice.add(value)
-            made[value] = ref
-    return {value: ref for value, ref in made.items() if value not in twice}
+            made[value] = one
+    return {value: one for value, one in made.items() if value not in twice}
+
+
+def consumers(found: Iterable[W]) -> dict[str, list[W]]:
+    """Value -> what reads it, in order."""
+    used: dict[str, list[W]] = {}
+    for one in found:
+        for value in one.inputs:
+            used.setdefault(value, []).append(one)
+    return used
 
 
 def _walk(

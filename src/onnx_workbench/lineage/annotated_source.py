@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
 
 from ..formatting import table
 from ..source import NOTHING_MORE, Line, Sources
@@ -38,7 +37,7 @@ def annotated(
     for title, shown in stretches(cells, sources):
         rows.append((*blank, "", f"{title}:"))
         for number, text, line in shown:
-            rows.append((*(cells[line] if line else blank), str(number) if number else "", text))
+            rows.append((*(cells[line] if line else blank), str(number or ""), text))
             inner = (below or {}).get(line, ()) if line else ()
             rows += [(*more, "", words) for more, words in inner]
     return table(rows, (*header, "line", "source"), right={*range(len(header) + 1)} - {*left})
@@ -47,41 +46,33 @@ def annotated(
 def stretches(
     lines: Iterable[Line], sources: Sources
 ) -> Iterator[tuple[str, list[tuple[int, str, Line | None]]]]:
-    """Function by function its title, and (number, text, the line if it is among those passed)."""
-    for (_, function), group in groupby(_sorted(lines), key=_home):
-        found = list(group)
-        at = {line.number: line for line in found}
-        shown = [(n, text, at.get(n)) for n, text in _stretch(function, found, sources)]
-        yield f"{_short(found[0])}, in {function}", shown
+    """Function by function its title, and (number, text, the line if it is among those passed).
+
+    Files and functions stand in the order of their first line as passed, lines by number.
+    """
+    functions: dict[tuple[str, str], list[Line]] = {}
+    for line in lines:
+        functions.setdefault((line.file, line.function), []).append(line)
+    for (_, function), found in functions.items():
+        at = {line.number: line for line in sorted(found, key=lambda line: line.number)}
+        shown = [(n, text, at.get(n)) for n, text in _stretch(function, at, sources)]
+        yield f"{found[0].place.rpartition(':')[0]}, in {function}", shown
 
 
-def _sorted(lines: Iterable[Line]) -> list[Line]:
-    """Files and functions in the order of their first line as passed, lines by number."""
-    order: dict[tuple[str, str], int] = {}
-    unsorted = list(lines)
-    for line in unsorted:
-        order.setdefault(_home(line), len(order))
-    return sorted(unsorted, key=lambda line: (order[_home(line)], line.number))
-
-
-def _home(line: Line) -> tuple[str, str]:
-    return line.file, line.function
-
-
-def _short(line: Line) -> str:
-    return line.place.rpartition(":")[0]
-
-
-def _stretch(function: str, found: Sequence[Line], sources: Sources) -> list[tuple[int, str]]:
+def _stretch(function: str, at: Mapping[int, Line], sources: Sources) -> list[tuple[int, str]]:
     """(number, text) from the ``def`` to the last line; a cut is (0, "...")."""
-    texts = {line.number: line.text for line in found}
-    source = sources.read(found)
+    source = sources.read([*at.values()])
     if not source:
-        return sorted(texts.items())
-    starts = {_definition(source, function, number) for number in texts}
-    shown = [(n, source[n - 1].rstrip()) for n in _filled(sorted(texts.keys() | starts - {0}))]
-    margin = min((_indent(text) for _, text in shown if text), default=0)
-    return [(n, text[margin:] if n else "...") for n, text in _with_cuts(shown)]
+        return [(number, line.text) for number, line in at.items()]
+    starts = {_definition(source, function, number) for number in at}
+    texts = {n: source[n - 1].rstrip() for n in _filled(sorted({*at} | starts - {0}))}
+    margin = min((len(t) - len(t.lstrip()) for t in texts.values() if t), default=0)
+    rows: list[tuple[int, str]] = []
+    for number, text in texts.items():
+        if rows and number > rows[-1][0] + 1:
+            rows.append((0, "..."))
+        rows.append((number, text[margin:]))
+    return rows
 
 
 def _definition(source: Sequence[str], function: str, number: int) -> int:
@@ -92,23 +83,9 @@ def _definition(source: Sequence[str], function: str, number: int) -> int:
 
 
 def _filled(numbers: Sequence[int]) -> list[int]:
+    """With what is missing between two, unless it is more than a few."""
     filled = list(numbers[:1])
     for number in numbers[1:]:
-        if number - filled[-1] - 1 <= _GAP:
-            filled += range(filled[-1] + 1, number)
-        if number != filled[-1]:
-            filled.append(number)
+        near = number - filled[-1] - 1 <= _GAP
+        filled += range(filled[-1] + 1 if near else number, number + 1)
     return filled
-
-
-def _with_cuts(shown: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
-    rows: list[tuple[int, str]] = []
-    for number, text in shown:
-        if rows and number > rows[-1][0] + 1:
-            rows.append((0, ""))
-        rows.append((number, text))
-    return rows
-
-
-def _indent(text: str) -> int:
-    return len(text) - len(text.lstrip())

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-from ..exporter_metadata import CallSite, line_of
-from ..source import Line, lines
-from . import folding
+from ..exporter_metadata import CallSite
+from ..source import Line
 from .kernels import Match
-from .library import Item
-from .table import Lineage, Origin
+from .origins import Origin
+from .table import Lineage
 
 _LEAST = 1e-9
 """Seconds that a node counts for at least, so that shares of what was too short to see exist."""
@@ -24,6 +23,7 @@ class Share:
     ``stack`` has the calls around it, ``module`` is what it was computed for.
     """
 
+    kernel: str
     node: str
     line: Line | None
     fraction: float
@@ -31,7 +31,7 @@ class Share:
     module: str = ""
 
 
-def of(
+def attributed(
     matches: Mapping[str, Match],
     lineage: Lineage,
     alone: Mapping[str, float],
@@ -44,71 +44,33 @@ def of(
         alone: exported node -> seconds where nothing is fused; equal parts for nodes without.
         eager: FX node -> seconds in PyTorch, for what export merged into one node.
     """
-    inner = _Merged(lineage, eager)
-    return {
-        kernel: tuple(_shares(match, lineage, alone, inner)) for kernel, match in matches.items()
-    }
+    own: Counter[CallSite] = Counter()
+    for operation in lineage.operations:
+        own[operation.site] += eager.get(operation.fx, 0.0)  # type: ignore[assignment]
+
+    def shares(kernel: str, nodes: tuple[str, ...]) -> Iterator[Share]:
+        if not nodes:
+            yield Share(kernel, "", None, 1.0)
+            return
+        known = all(node in alone for node in nodes)
+        weights = {node: max(alone[node], _LEAST) if known else 1.0 for node in nodes}
+        for node, weight in weights.items():
+            origin = lineage.of(node)
+            parts = _parts(origin, own[origin.site], eager)
+            whole = sum(weights.values()) * sum(parts.values())
+            for (line, stack, module), part in parts.items():
+                yield Share(kernel, node, line, weight * part / whole, stack, module)
+
+    return {kernel: tuple(shares(kernel, match.nodes)) for kernel, match in matches.items()}
 
 
-def medians(laps: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """FX node -> its median over the runs.
-
-    >>> medians([{"relu": 1.0}, {"relu": 3.0}])
-    {'relu': 2.0}
-    """
-    names = laps[0] if laps else {}
-    return {name: statistics.median(lap[name] for lap in laps) for name in names}
-
-
-def by_line(laps: Sequence[Mapping[str, float]], lineage: Lineage) -> dict[Line, list[Item[str]]]:
-    """Line -> its FX nodes that were timed."""
-    graph = lineage.artifact.graph
-    nodes: dict[Line, list[Item[str]]] = {}
-    if graph is None or not laps:
-        return nodes
-    for name, key in folding.keys(graph.program.graph_module.graph).items():
-        line = line_of(key.trace)
-        if line and name in laps[0]:
-            nodes.setdefault(line, []).append(Item(tuple(lines(key.trace)), key.module, name))
-    return nodes
-
-
-class _Merged:
-    """The lines of one exported node, each with its part."""
-
-    def __init__(self, lineage: Lineage, eager: Mapping[str, float]) -> None:
-        graph = lineage.artifact.graph
-        self._keys = folding.keys(graph.program.graph_module.graph) if graph else {}
-        self._eager, self._own = eager, dict[CallSite, float]()
-        for name, key in self._keys.items():
-            self._own[key] = self._own.get(key, 0.0) + eager.get(name, 0.0)
-        self._into: dict[CallSite, list[folding.Folded]] = {}
-        for gone in lineage.folded:
-            for heir in gone.into if not gone.view else ():
-                self._into.setdefault(self._keys[heir], []).append(gone)
-
-    def parts(self, origin: Origin) -> Iterator[Share]:
-        own = max(self._own.get(origin.key, 0.0), _LEAST)
-        where = (origin.line, origin.stack, origin.module)
-        parts: dict[tuple[Line | None, tuple[Line, ...], str], float] = {where: own}
-        for gone in dict.fromkeys(self._into.get(origin.key, ())):
-            if line := line_of(gone.key.trace):
-                where = (line, tuple(lines(gone.key.trace)), gone.key.module)
-                spent = own if gone.twin else self._eager.get(gone.fx, 0.0) / len(gone.into)
-                parts[where] = parts.get(where, 0.0) + max(spent, _LEAST)
-        total = sum(parts.values())
-        for (line, stack, module), part in parts.items():
-            yield Share(origin.node, line, part / total, stack, module)
-
-
-def _shares(
-    match: Match, lineage: Lineage, alone: Mapping[str, float], merged: _Merged
-) -> Iterator[Share]:
-    if not match.nodes:
-        yield Share("", None, 1.0)
-        return
-    known = all(node in alone for node in match.nodes)
-    weights = [max(alone[node], _LEAST) if known else 1.0 for node in match.nodes]
-    for node, weight in zip(match.nodes, weights, strict=True):
-        for share in merged.parts(lineage.of(node)):
-            yield replace(share, fraction=share.fraction * weight / sum(weights))
+def _parts(
+    origin: Origin, own: float, eager: Mapping[str, float]
+) -> dict[tuple[Line | None, tuple[Line, ...], str], float]:
+    """The lines of one exported node, each with its stack, its module and its weight."""
+    own = max(own, _LEAST)
+    parts: Counter = Counter({(origin.line, origin.stack, origin.module): own})
+    for gone in origin.merged:
+        spent = own if gone.twin else eager.get(gone.fx, 0.0) / len(gone.into)
+        parts[gone.line, gone.stack, gone.module] += max(spent, _LEAST)
+    return parts

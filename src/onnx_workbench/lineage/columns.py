@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,6 @@ import traitlets
 
 from ..source import NOTHING_MORE, Line, Sources
 from .annotated_source import stretches
-
-_HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -29,65 +27,53 @@ class Link:
 
 
 class Columns(anywidget.AnyWidget):
-    """What :meth:`onnx_workbench.lines.lineage.Lineage._repr_mimebundle_` shows.
+    """What a :class:`~onnx_workbench.lineage.table.Lineage` shows in a notebook.
 
     Traits:
         marked: the ONNX nodes that a choice in the page, or :meth:`choose`, marks.
         chosen: what was chosen: the number of the column, from 0, and of its row; empty at first.
     """
 
-    _esm = _HERE / "columns.js"
+    _esm = Path(__file__).parent / "columns.js"
     _sheet: traitlets.Dict = traitlets.Dict().tag(sync=True)
     chosen: traitlets.List = traitlets.List(traitlets.Int()).tag(sync=True)
     marked: traitlets.List = traitlets.List(traitlets.Unicode())
 
     def __init__(self, links: Sequence[Link], report: str, sources: Sources = NOTHING_MORE) -> None:
-        self._report, self._sources = report, sources
-        self._lines = list(dict.fromkeys(link.line for link in links if link.line))
-        self._fx = list(dict.fromkeys(link.fx for link in links if link.fx))
-        self._nodes = {link.node: link for link in links if link.node}
-        keys = [{name: i for i, name in enumerate(names)} for names in self._names]
+        self._report = report
+        nodes = {link.node: link for link in links if link.node}
+        lines = list(dict.fromkeys(link.line for link in links if link.line))
+        fx = list(dict.fromkeys(link.fx for link in links if link.fx))
+        self._nodes = list(nodes)
+        rows = [{name: i for i, name in enumerate(names)} for names in (lines, fx, nodes)]
         self._links = [
-            [
-                key.get(part, -1)
-                for key, part in zip(keys, (link.line, link.fx, link.node), strict=True)
-            ]
-            for link in links
+            [row.get(name, -1) for row, name in zip(rows, (k.line, k.fx, k.node), strict=True)]
+            for k in links
         ]
-        super().__init__(_sheet={"columns": self._columns(), "links": self._links})
+        # of each row its own number or -1, what stands in the margin, and the text
+        source: list[list[Any]] = []
+        for title, shown in stretches(lines, sources):
+            source.append([-1, "", title])
+            source += [[rows[0].get(line, -1), n or "", text] for n, text, line in shown]
+        columns = [
+            source,
+            [[i, "", name] for i, name in enumerate(fx)],
+            [
+                [i, k.operator, f"{k.node}  {k.module}".strip()]
+                for i, k in enumerate(nodes.values())
+            ],
+        ]
+        super().__init__(_sheet={"columns": columns, "links": self._links})
 
     def choose(self, node: str) -> None:
-        """Marks an ONNX node, its FX node and its line; another name marks nothing."""
-        names = list(self._nodes)
-        self.chosen = [2, names.index(node)] if node in self._nodes else []
-
-    @property
-    def _names(self) -> tuple[Iterable[Any], ...]:
-        return self._lines, self._fx, self._nodes
-
-    def _columns(self) -> list[list[list[Any]]]:
-        """The rows of each column: its own number or -1, what stands in the margin, the text."""
-        index = {line: i for i, line in enumerate(self._lines)}
-        source: list[list[Any]] = []
-        for title, shown in stretches(self._lines, self._sources):
-            source.append([-1, "", title])
-            source += [
-                [index[line] if line else -1, number or "", text] for number, text, line in shown
-            ]
-        nodes = enumerate(self._nodes.values())
-        return [
-            source,
-            [[i, "", name] for i, name in enumerate(self._fx)],
-            [[i, link.operator, f"{link.node}  {link.module}".strip()] for i, link in nodes],
-        ]
+        """Mark an ONNX node, its FX node and its line; another name marks nothing."""
+        self.chosen = [2, self._nodes.index(node)] if node in self._nodes else []
 
     @traitlets.observe("chosen")
     def _mark(self, change: object = None) -> None:
-        names = list(self._nodes)
-        hits = [
-            link for link in self._links if self.chosen and link[self.chosen[0]] == self.chosen[1]
-        ]
-        self.marked = list(dict.fromkeys(names[link[2]] for link in hits if link[2] >= 0))
+        column, row = self.chosen or (0, None)
+        hits = [link[2] for link in self._links if link[column] == row and link[2] >= 0]
+        self.marked = list(dict.fromkeys(self._nodes[hit] for hit in hits))
 
     def __repr__(self) -> str:
         return self._report

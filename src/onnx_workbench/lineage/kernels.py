@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ..proto import NodeRef, producers
+from ..proto import NodeRef, consumers, producers
 from ..runs.profiler import Kernel
 
 NAME = "name"
@@ -14,7 +14,7 @@ VALUE = "value"
 LAYOUT = "layout"
 FUSED = "fused name"
 INLINED = "inlined"
-NEIGHBOUR = "neighbour"
+NEIGHBOR = "neighbor"
 UNKNOWN = "unattributed"
 
 RULES = {
@@ -23,13 +23,15 @@ RULES = {
     LAYOUT: "its name is that of an exported node or value, and _nchwc",
     FUSED: "its name begins with that of an exported node, before /, _new_reshape or _token_",
     INLINED: "it is part of a function, or a value of it is, and leads to what a call of it makes",
-    NEIGHBOUR: "the optimizer put it in: the line of its consumer, else of its producer",
+    NEIGHBOR: "the optimizer put it in: the line of its consumer, else of its producer",
     UNKNOWN: "none of these",
 }
 """In this order; the first that fits counts."""
 
-_LAYOUT = re.compile(r"(.+)_nchwc(_token_\d+)?")
-_FUSED = re.compile(r"(.+?)(/.*|_new_reshape.*|_token_\d+)")
+_NAMES = {
+    LAYOUT: re.compile(r"(.+)_nchwc(_token_\d+)?"),
+    FUSED: re.compile(r"(.+?)(/.*|_new_reshape.*|_token_\d+)"),
+}
 _INLINED = "_inlfunc_"
 
 
@@ -53,127 +55,112 @@ def matches(kernels: Sequence[Kernel], exported: Sequence[NodeRef]) -> dict[str,
 
 
 class _Join:
+    """``owner`` has the kernel of each exported node that is known so far."""
+
     def __init__(self, kernels: Sequence[Kernel], exported: Sequence[NodeRef]) -> None:
         self.kernels = kernels
         self.functions = {ref.function for ref in exported}
         outside = [ref for ref in exported if not ref.function]  # what is inside gets new names
-        self.sites = {ref.name: ref for ref in outside}
+        self.refs = {ref.name: ref for ref in outside}
         self.made = producers(outside)
         self.fixed: set[str] = set()  # what depends on constants alone, and takes no time in a run
         for ref in outside:
             if self.fixed.issuperset(ref.inputs):
-                self.fixed |= {*ref.outputs}
-        self.alive = self.fixed | {v for kernel in kernels for v in kernel.outputs}
-        self.anchors = {kernel.name: self._anchor(kernel) for kernel in kernels}
-        self.owner: dict[str, str] = {
-            node: name for name, (_, node) in self.anchors.items() if node
-        }
+                self.fixed.update(ref.outputs)
+        self.alive = self.fixed.union(*(kernel.outputs for kernel in kernels))
+        self.owner: dict[str, str] = {}
 
     def matches(self) -> dict[str, Match]:
-        members: dict[str, list[str]] = {
-            name: [node] for name, (_, node) in self.anchors.items() if node
-        }
+        anchors = {kernel.name: self._anchor(kernel) for kernel in self.kernels}
+        members = {name: [node] for name, (_, node) in anchors.items() if node}
+        self.owner = {node: name for name, (node, *_) in members.items()}
         for kernel in self.kernels:
             if kernel.name in members:
-                for node, owner in self._fused(kernel):
+                for node, owner in self._fused(kernel, members[kernel.name][0]):
                     members[owner].append(node)
         found = {
-            name: Match(self.anchors[name][0], tuple(dict.fromkeys(nodes)))
+            name: Match(anchors[name][0], tuple(dict.fromkeys(nodes)))
             for name, nodes in members.items()
         }
-        return found | self._neighbours(found)
+        self._neighbors(found)
+        return {kernel.name: found.get(kernel.name, Match(UNKNOWN)) for kernel in self.kernels}
 
     def _anchor(self, kernel: Kernel) -> tuple[str, str]:
-        if kernel.name in self.sites:
+        """The rule and the exported node that a kernel is found by."""
+        if kernel.name in self.refs:
             return NAME, kernel.name
         for value in kernel.outputs:
             if value in self.made:
                 return VALUE, self.made[value].name
-        for rule, pattern in ((LAYOUT, _LAYOUT), (FUSED, _FUSED)):
-            if (found := pattern.fullmatch(kernel.name)) and (node := self._named(found[1])):
-                return rule, node
+        for rule, pattern in _NAMES.items():
+            word = found[1] if (found := pattern.fullmatch(kernel.name)) else ""
+            if word in self.refs:
+                return rule, word
+            if word in self.made:
+                return rule, self.made[word].name
         return UNKNOWN, ""
 
-    def _named(self, word: str) -> str:
-        if word in self.sites:
-            return word
-        return self.made[word].name if word in self.made else ""
-
-    def _fused(self, kernel: Kernel) -> Iterator[tuple[str, str]]:
+    def _fused(self, kernel: Kernel, anchor: str) -> Iterator[tuple[str, str]]:
         """(exported node, kernel) of the nodes that are gone before the kernel's result."""
         ends = [self.made[value].name for value in kernel.outputs if value in self.made]
-        anchor = self.anchors[kernel.name][1]
-        mine = list(dict.fromkeys([*ends, anchor]))
-        for node in mine:
+        waiting = list(dict.fromkeys([*ends, anchor]))
+        for node in waiting:
             if self.owner.setdefault(node, kernel.name) == kernel.name and node != anchor:
                 yield node, kernel.name
-        waiting = list(mine)
         reads = self._reads(waiting)
         while waiting:
-            for value in self.sites[waiting.pop()].inputs:
+            for value in self.refs[waiting.pop()].inputs:
                 before = self.made.get(value)
                 if before is None or value in self.alive or before.name in self.owner:
                     continue
-                wider = self._reads([before.name]) - {value}
-                if len((reads - {value}) | wider) > max(len(kernel.inputs), 1):
-                    if before_owner := self._owner_before(before):
-                        self.owner[before.name] = before_owner
-                        yield before.name, before_owner
+                wider = (reads | self._reads([before.name])) - {value}
+                if len(wider) <= max(len(kernel.inputs), 1):
+                    reads = wider
+                    owner = kernel.name
+                    waiting.append(before.name)
+                elif not (owner := self._owner_before(before)):
                     continue
-                reads = (reads - {value}) | wider
-                self.owner[before.name] = kernel.name
-                waiting.append(before.name)
-                yield before.name, kernel.name
+                self.owner[before.name] = owner
+                yield before.name, owner
 
     def _reads(self, nodes: Sequence[str]) -> set[str]:
         """The computed values that these nodes read, apart from what they make."""
-        made = {value for node in nodes for value in self.sites[node].outputs}
-        return {v for node in nodes for v in self.sites[node].inputs if self._computed(v)} - made
-
-    def _computed(self, value: str) -> bool:
-        return value in self.made and value not in self.fixed
+        refs = [self.refs[node] for node in nodes]
+        read = {v for ref in refs for v in ref.inputs if v in self.made and v not in self.fixed}
+        return read.difference(*(ref.outputs for ref in refs))
 
     def _owner_before(self, ref: NodeRef) -> str:
         """The kernel that runs what this node reads and that ends in a value of another name."""
-        for value in ref.inputs:
-            if value in self.made and value not in self.alive:
-                return self.owner.get(self.made[value].name, "")
-        return ""
+        gone = (value for value in ref.inputs if value in self.made and value not in self.alive)
+        return next((self.owner.get(self.made[value].name, "") for value in gone), "")
 
-    def _neighbours(self, found: Mapping[str, Match]) -> dict[str, Match]:
+    def _neighbors(self, found: dict[str, Match]) -> None:
         """The kernels that the optimizer put in: consumers first, then producers."""
-        used: dict[str, list[str]] = {}
-        makes: dict[str, str] = {}
-        for kernel in self.kernels:
-            makes |= dict.fromkeys(kernel.outputs, kernel.name)
-            for value in kernel.inputs:
-                used.setdefault(value, []).append(kernel.name)
-        near = dict(found)
-        for kernel in reversed(self.kernels):
-            consumers = [name for value in kernel.outputs for name in used.get(value, ())]
-            self._inlined(near, kernel, consumers)
-            self._near(near, kernel, consumers)
-        for kernel in self.kernels:
-            self._near(near, kernel, [makes[value] for value in kernel.inputs if value in makes])
-        lost = {kernel.name: Match(UNKNOWN) for kernel in self.kernels}
-        return {name: near.get(name, lost[name]) for name in lost if name not in found}
+        used, made = consumers(self.kernels), producers(self.kernels)
 
-    def _inlined(self, near: dict[str, Match], kernel: Kernel, names: Sequence[str]) -> None:
-        """Within a function nothing has the name of an exported value, so that the first node that
-        is known down the line is, or has fused, the call."""
+        def near(kernel: Kernel, neighbors: Iterable[Kernel]) -> None:
+            known = (found[one.name].nodes[:1] for one in neighbors if one.name in found)
+            if kernel.name not in found and (nodes := next(known, None)):
+                found[kernel.name] = Match(NEIGHBOR, nodes)
+
+        for kernel in reversed(self.kernels):
+            readers = [one for value in kernel.outputs for one in used.get(value, ())]
+            self._inlined(found, kernel, readers)
+            near(kernel, readers)
+        for kernel in self.kernels:
+            near(kernel, [made[value] for value in kernel.inputs if value in made])
+
+    def _inlined(self, found: dict[str, Match], kernel: Kernel, readers: Sequence[Kernel]) -> None:
+        """Within a function nothing has the name of an exported value: the first node that is
+        known down the line is, or has fused, the call."""
         tags = [word for word in (kernel.name, *kernel.outputs) if word.startswith(_INLINED)]
-        for match in (near[name] for name in names if name in near and kernel.name not in near):
-            calls = [n for n in match.nodes if match.rule == INLINED or self._calls(n, tags)]
-            if tags and calls:
-                near[kernel.name] = Match(INLINED, (calls[0],))
+        for match in [found[one.name] for one in readers if one.name in found]:
+            inside = match.rule == INLINED
+            calls = [node for node in match.nodes if inside or self._calls(node, tags)]
+            if tags and calls and kernel.name not in found:
+                found[kernel.name] = Match(INLINED, (calls[0],))
 
     def _calls(self, node: str, tags: Sequence[str]) -> bool:
-        operator = self.sites[node].node.op_type
-        own = f"{_INLINED}{operator}_"  # of a function that the operator's definition is
+        operator = self.refs[node].node.op_type
+        own = f"{_INLINED}{operator}_"  # of a function that defines the operator
         return operator in self.functions or any(tag.startswith(own) for tag in tags)
-
-    def _near(self, near: dict[str, Match], kernel: Kernel, names: Sequence[str]) -> None:
-        if kernel.name not in near:
-            hit = next((name for name in names if name in near), None)
-            if hit:
-                near[kernel.name] = Match(NEIGHBOUR, near[hit].nodes[:1])

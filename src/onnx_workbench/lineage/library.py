@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from ..errors import InputError
 from ..formatting import plural
@@ -13,25 +13,26 @@ from ..source import Line, below, is_layer, is_library
 MOST = 40
 """Lines of libraries that a repr shows below one line of the user's."""
 
-T = TypeVar("T")
 
-
-@dataclass(frozen=True)
-class Item(Generic[T]):
+class Called(Protocol):
     """Something that a stack of calls made, for a module: a node, a part of a kernel."""
 
-    stack: tuple[Line, ...]
-    module: str
-    what: T
+    @property
+    def stack(self) -> tuple[Line, ...]: ...
+    @property
+    def module(self) -> str: ...
+
+
+C = TypeVar("C", bound=Called)
 
 
 @dataclass(frozen=True)
-class Group(Generic[T]):
+class Group(Generic[C]):
     """What one line of a library made. In ``module`` an asterisk stands for what differs."""
 
     line: Line
     module: str
-    items: tuple[T, ...]
+    items: tuple[C, ...]
 
 
 def check_depth(depth: object) -> None:
@@ -43,7 +44,7 @@ def check_depth(depth: object) -> None:
     )
 
 
-def groups(items: Iterable[Item[T]], depth: int | None) -> list[Group[T]]:
+def groups(items: Iterable[C], depth: int | None) -> list[Group[C]]:
     """The items of one line of the user's, by the line of the library ``depth`` calls below it.
 
     A line that calls only single layers of torch, such as ``self.norm(self.conv(x))``, is not taken
@@ -53,14 +54,14 @@ def groups(items: Iterable[Item[T]], depth: int | None) -> list[Group[T]]:
     library = any(is_library(calls[-1].file) for calls, _ in found)
     if not library and not _composed([calls for calls, _ in found]):
         return []
-    made: dict[tuple[Line, str], list[Item[T]]] = {}
+    made: dict[tuple[Line, str], list[C]] = {}
     for calls, item in found:
         inside = item.stack[item.stack.index(calls[-1]) :]
-        whole = is_library(calls[-1].file) and not any(map(_contains, inside))
+        whole = is_library(calls[-1].file) and not any(map(_is_container, inside))
         own = "" if whole else _repeated(item.module)
         made.setdefault((calls[-1], own), []).append(item)
     return [
-        Group(line, common([item.module for item in same]), tuple(item.what for item in same))
+        Group(line, common([item.module for item in same]), tuple(same))
         for (line, _), same in made.items()
     ]
 
@@ -69,10 +70,10 @@ def _composed(stacks: Sequence[Sequence[Line]]) -> bool:
     """Whether a container is called, or one function of torch calls from two of its lines."""
     places = {line for calls in stacks for line in calls}
     functions = {(line.file, line.function) for line in places}
-    return any(map(_contains, places)) or len(functions) < len(places)
+    return any(map(_is_container, places)) or len(functions) < len(places)
 
 
-def _contains(line: Line) -> bool:
+def _is_container(line: Line) -> bool:
     """Whether it is the line of torch.nn.Sequential that calls each of its layers."""
     return line.file.endswith("container.py") and is_layer(line.file)
 
@@ -90,9 +91,7 @@ def common(modules: Iterable[str]) -> str:
     ('net.layer.*.query', 'a.b.*')
     """
     paths = [module.split(".") for module in dict.fromkeys(modules)]
-    if not paths:
-        return ""
-    shared = min(map(len, paths))
+    shared = min(map(len, paths), default=0)
     parts = [
         column[0] if len(set(column)) == 1 else "*"
         for column in zip(*(path[:shared] for path in paths), strict=True)
@@ -100,23 +99,23 @@ def common(modules: Iterable[str]) -> str:
     return ".".join(parts + ["*"] * any(len(path) > shared for path in paths))
 
 
-def texts(found: Sequence[Group[T]]) -> list[str]:
-    """Each group as one line of text; places and modules are aligned."""
-    places, modules = (
-        [part(g) for g in found] for part in (lambda g: g.line.place, lambda g: g.module)
-    )
-    widths = [max(map(len, column), default=0) for column in (places, modules)]
-    return [
-        f"    in {group.line.place:<{widths[0]}}  {group.module:<{widths[1]}}  {group.line.text}"
-        for group in found
-    ]
+Row = tuple[Sequence[str], str]
 
 
-def rows_and_more(
-    rows: Sequence[tuple[Sequence[str], str]], more: int
-) -> list[tuple[Sequence[str], str]]:
-    """With a last row that counts what is not shown."""
-    last = (
-        ([""] * len(rows[0][0]), f"    and {plural(more, 'more line')}") if rows and more else None
-    )
-    return [*rows, last] if last else [*rows]
+def rows_below(shown: Sequence[tuple[Sequence[str], Any]], count: int) -> list[Row]:
+    """Cells and one line of text for each line of a library, places and modules aligned.
+
+    Args:
+        shown: the cells of each, and what has its ``line`` and ``module``.
+        count: how many there are; a last row tells of those that are not shown.
+    """
+    names = [(one.line.place, one.module) for _, one in shown]
+    widths = [max(map(len, column)) for column in zip(*names, strict=True)]
+    rows: list[Row] = []
+    for (cells, one), pair in zip(shown, names, strict=True):
+        place, module = (name.ljust(width) for name, width in zip(pair, widths, strict=True))
+        rows.append((cells, f"    in {place}  {module}  {one.line.text}"))
+    if rows and count > len(shown):
+        hidden = plural(count - len(shown), "more line")
+        rows.append(([""] * len(rows[0][0]), f"    and {hidden}"))
+    return rows

@@ -1,4 +1,7 @@
-"""One model in ONNX Runtime's own profiler: what each kernel of the optimized graph takes."""
+"""One model in ONNX Runtime's own profiler: what each kernel of the optimized graph takes.
+
+Without torch: an isolated file is profiled in a process that has none.
+"""
 
 from __future__ import annotations
 
@@ -19,27 +22,36 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from .. import progress
 from ..errors import LoadError
-from ..ort import LEVELS, model_bytes
+from ..ort import Options, call_of, model_bytes
 from ..proto import NodeRef, named, node_refs
 
 if TYPE_CHECKING:
     import onnxruntime
 
+BLOCK = 4
+"""Runs in a row. The first of them finds caches full of the others' data, and does not count."""
+LEAST, MOST = 2, 25
+"""Blocks that count whatever they take, and that are enough however short they are; one more comes
+before them to warm up."""
+
+EXECUTOR = "SequentialExecutor::Execute"
 _SUFFIX = "_kernel_time"
 _SECOND = 1e6  # the profiler counts in microseconds
-_EXECUTOR = "SequentialExecutor::Execute"
 _IDLE = '<ir_version: 10, opset_import: ["": 20]> idle (float[4] x) => (float[4] y) { y = Neg(x) }'
 _TRIALS = 60
 _OPTIMIZED = "session.optimized_model_external_initializers_"
+
+Event = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Kernel:
     """One node of the optimized graph: what each run spent in it, without what its body spent.
 
-    ``seconds`` has one entry a run, in which all turns of a loop are summed; ``calls`` is how many
-    events of the profiler that was in a run, ``inner`` how many stood directly in its body.
+    ``seconds`` has one entry a run, in which all iterations of a loop are summed; ``calls`` is how
+    many events of the profiler that was in a run, ``inner`` how many stood directly in its body.
     ``inputs`` leaves out what is known before the run (initializers).
     """
 
@@ -82,19 +94,13 @@ class Recording:
         """Seconds in all kernels of each run."""
         return tuple(map(sum, zip(*(kernel.seconds for kernel in self.kernels), strict=True)))
 
-    @cached_property
-    def calm(self) -> tuple[int, ...]:
-        """The fastest quarter of the runs, by what all their kernels took."""
-        return calm(self.sums)
-
     def typical(self, runs: Sequence[float]) -> float:
-        """Of one entry a run, the mean over the calm runs, never below 0.
+        """Of one entry a run, the mean over the runs whose kernels were fastest, never below 0.
 
         As robust as a median, finer than the whole microseconds that the profiler counts in, and
         what is typical of the parts adds up to what is typical of the whole.
         """
-        calm = [runs[run] for run in self.calm]
-        return max(0.0, statistics.fmean(calm)) if calm else 0.0  # where everything was folded away
+        return max(0.0, typical(runs, by=self.sums)) if self.sums else 0.0
 
     def cost_beside(self, alone: float) -> Cost:
         """What the profiler costs, if the kernels together take ``alone`` seconds without it.
@@ -118,46 +124,111 @@ class Recording:
         return replace(self, kernels=kernels, cost=cost)
 
 
-def calm(runs: Sequence[float]) -> tuple[int, ...]:
-    """The indices of the fastest quarter: what else happens on a machine only ever adds.
+def typical(runs: Sequence[float], by: Sequence[float] | None = None) -> float:
+    """The mean over the fastest quarter of the runs: interference only ever adds time.
 
-    >>> calm([90.0, 2.0, 9.0, 3.0])
-    (1, 3)
+    >>> typical([90.0, 2.0, 9.0, 3.0]), typical([1.0, 2.0, 3.0, 4.0], by=[90.0, 2.0, 9.0, 3.0])
+    (2.5, 3.0)
     """
-    order = sorted(range(len(runs)), key=runs.__getitem__)
-    return tuple(sorted(order[: len(order) // 4 + 1]))
+    order = sorted(range(len(runs)), key=(runs if by is None else by).__getitem__)
+    return statistics.fmean(runs[run] for run in order[: len(order) // 4 + 1])
 
 
-class Recorder:
-    """Sessions of one model, with the profiler on or off. Made by :func:`recorder`."""
+def record(
+    path: Path,
+    model: onnx.ModelProto,
+    provider: str,
+    feeds: Mapping[str, Any],
+    level: str,
+    threads: int,
+    seconds: float,
+    lap: Callable[[], object] | None = None,
+) -> tuple[Recording, list[float]]:
+    """The kernels, and seconds of whole runs without the profiler.
 
-    def __init__(self, path: Path, model: onnx.ModelProto, provider: str, folder: Path) -> None:
+    Blocks with the profiler, without it, and of ``lap`` run in turn, so that drift meets all.
+    """
+    plain: list[float] = []
+    with _profiled(path, model, provider, level, threads) as profile:  # which takes the most memory
+        watched = call_of(profile.session, feeds)
+        alone = call_of(profile.open(level, threads), feeds)
+        end = perf_counter() + seconds
+        with progress.bar(total=MOST + 1, desc="profile", delay=2) as bar:
+            while not enough(len(plain) // BLOCK - 1, end):
+                plain += [_timed(alone) for _ in range(BLOCK)]
+                for call in (watched, *([lap] if lap else [])):
+                    for _ in range(BLOCK):
+                        call()
+                bar.update()
+        recording = profile.read()
+    plain = [run for index, run in enumerate(plain) if counts(index)]
+    least = typical(plain) - _idle(provider, threads)
+    return recording.less(recording.cost_beside(least)), plain
+
+
+def unfused(
+    path: Path,
+    model: onnx.ModelProto,
+    provider: str,
+    feeds: Mapping[str, Any],
+    threads: int,
+    cost: Cost,
+) -> dict[str, float]:
+    """Exported node -> seconds a run where nothing is fused; empty where that cannot run."""
+    try:
+        with _profiled(path, model, provider, "off", threads) as profile:
+            call = call_of(profile.session, feeds)
+            for _ in range(2 * BLOCK):
+                call()
+            found = profile.read().less(cost)
+    except LoadError:
+        return {}
+    return {kernel.name: found.typical(kernel.seconds) for kernel in found.kernels}
+
+
+def counts(run: int) -> bool:
+    """Not those of the first block, and not the first of any."""
+    return run >= BLOCK and run % BLOCK > 0
+
+
+def enough(blocks: int, end: float) -> bool:
+    return blocks >= MOST or (blocks >= LEAST and perf_counter() > end)
+
+
+class _Profile:
+    """A session with the profiler on, whose files lie in ``folder``, and others of its model."""
+
+    def __init__(
+        self,
+        path: Path,
+        model: onnx.ModelProto,
+        provider: str,
+        level: str,
+        threads: int,
+        folder: Path,
+    ) -> None:
         # A kernel without a name of its own cannot be told from others.
-        self._renamed = named(model)
-        self._path, self._folder, self.provider = path, folder, provider
+        self.path, self.renamed = path, named(model)
+        self.provider, self.folder = provider, folder
+        self.session = self.open(level, threads, profiled=True)
 
-    def open(self, level: str, threads: int, profiled: bool) -> onnxruntime.InferenceSession:
+    def open(self, level: str, threads: int, profiled: bool = False) -> Any:
         """
         Raises:
             LoadError: this level cannot run the model (a function needs the basic one).
         """
-        import onnxruntime
+        from onnxruntime import InferenceSession
 
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.graph_optimization_level = getattr(
-            onnxruntime.GraphOptimizationLevel, LEVELS[level]
-        )
-        model: bytes | str = os.fspath(self._path)
-        if self._renamed:
-            model = model_bytes(self._renamed, self._path, options)
+        options = Options(level=level).for_session(threads)  # type: ignore[arg-type]
+        model: bytes | str = os.fspath(self.path)
+        if self.renamed:
+            model = model_bytes(self.renamed, self.path, options)
         try:
             if profiled:
-                self._write_graph(level, options, model)
+                self._write_graph(options, model)
                 options.enable_profiling = True
-                options.profile_file_prefix = os.fspath(self._folder / f"profile-{level}")
-            return onnxruntime.InferenceSession(model, options, providers=[self.provider])
+                options.profile_file_prefix = os.fspath(self.folder / "profile")
+            return InferenceSession(model, options, providers=[self.provider])
         except Exception as error:
             raise LoadError(
                 f"ONNX Runtime cannot load the model at the optimization level {level!r}: "
@@ -165,104 +236,55 @@ class Recorder:
                 "pass another `level`.",
             ) from error
 
-    def _write_graph(
-        self, level: str, options: onnxruntime.SessionOptions, model: bytes | str
-    ) -> None:
+    def _write_graph(self, options: onnxruntime.SessionOptions, model: bytes | str) -> None:
         """Write the optimized graph. A session that writes it keeps each weight twice: it ends."""
-        import onnxruntime
+        from onnxruntime import InferenceSession
 
-        options.optimized_model_filepath = os.fspath(self._graph(level))
+        options.optimized_model_filepath = os.fspath(self.folder / "optimized.onnx")
         # the weights beside the graph, so that only the graph need be read
-        options.add_session_config_entry(f"{_OPTIMIZED}file_name", f"{level}.weights")
+        options.add_session_config_entry(f"{_OPTIMIZED}file_name", "optimized.weights")
         options.add_session_config_entry(f"{_OPTIMIZED}min_size_in_bytes", "128")
-        onnxruntime.InferenceSession(model, options, providers=[self.provider])
+        InferenceSession(model, options, providers=[self.provider])
         options.optimized_model_filepath = ""
 
-    def close(
-        self,
-        session: onnxruntime.InferenceSession,
-        level: str,
-        kept: Callable[[int], bool],
-    ) -> Recording:
-        """End the profile of a session and read it."""
-        profile = Path(session.end_profiling())
-        events = json.loads(profile.read_text(encoding="utf-8"))
-        graph = onnx.load(self._graph(level), load_external_data=False)
-        return recorded(events, graph, kept)
-
-    def _graph(self, level: str) -> Path:
-        """Where the optimized graph is written, which the names of the kernels belong to."""
-        return self._folder / f"{level}.onnx"
+    def read(self) -> Recording:
+        """End the profile and read it."""
+        events = json.loads(Path(self.session.end_profiling()).read_text(encoding="utf-8"))
+        graph = onnx.load(self.folder / "optimized.onnx", load_external_data=False)
+        return recording_of(events, graph, counts)
 
 
 @contextmanager
-def recorder(path: Path, model: onnx.ModelProto, provider: str) -> Iterator[Recorder]:
-    """Sessions of the model at ``path``, whose profiles lie in a temporary folder that is gone
-    afterwards, come what may."""
+def _profiled(*of: Any) -> Iterator[_Profile]:
+    """A profiled session in a temporary folder that is gone afterwards, whatever stops the runs:
+    the profile is closed first, so that its folder can go."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        yield Recorder(path, model, provider, Path(folder))
+        profile = _Profile(*of, Path(folder))
+        try:
+            yield profile
+        except BaseException:
+            profile.session.end_profiling()
+            raise
 
 
-def recorded(
-    events: Sequence[Mapping[str, Any]], graph: onnx.ModelProto, kept: Callable[[int], bool]
-) -> Recording:
-    """The runs that are ``kept``, by number from 0, of what the profiler wrote.
+def _idle(provider: str, threads: int) -> float:
+    """Seconds that a ``session.run`` takes around its kernels: that of a model without work."""
+    from onnxruntime import InferenceSession
 
-    >>> graph = onnx.parser.parse_model('<ir_version: 10, opset_import: ["": 20]> '
-    ...     'g (float[2] x) => (float[2] y) { [one] y = Relu(x) }')
-    >>> run = {"cat": "Session", "name": "model_run", "ts": 0, "dur": 9, "args": {}}
-    >>> relu = {"cat": "Node", "name": "one_kernel_time", "ts": 1, "dur": 5, "args": {}}
-    >>> recorded([relu, run], graph, lambda run: True).kernels[0].seconds
-    (5e-06,)
-    """
-    runs = sorted((e["ts"], e["dur"]) for e in events if e["name"] == "model_run")
-    columns = {run: column for column, run in enumerate(filter(kept, range(len(runs))))}
-    starts = [start for start, _ in runs]
-
-    def column_of(event: Mapping[str, Any]) -> int | None:
-        return columns.get(bisect_right(starts, event["ts"]) - 1)
-
-    found = {ref.name: ref for ref in node_refs(graph)}
-    spent: dict[str, _Spent] = {}
-    nodes = [e for e in events if e["cat"] == "Node" and e["name"].endswith(_SUFFIX)]
-    for event, own, inner in _exclusive(nodes, {ref.inside for ref in found.values()}):
-        column = column_of(event)
-        if column is not None:
-            name = event["name"].removesuffix(_SUFFIX)
-            spent.setdefault(name, _Spent(len(columns))).add(event, column, own, inner)
-    whole = tuple(runs[run][1] / _SECOND for run in columns)
-    executors = [e for e in events if e["name"] == _EXECUTOR]
-    executed = list(whole) if not executors else [0.0] * len(columns)
-    for event in executors:
-        if (column := column_of(event)) is not None:  # those of bodies are shorter
-            executed[column] = max(executed[column], event["dur"] / _SECOND)
-    fixed = {tensor.name for tensor in graph.graph.initializer}
-    found |= _nameless(spent, found)
-    kernels = tuple(part.kernel(name, found.get(name), fixed) for name, part in spent.items())
-    return Recording(kernels, whole, tuple(executed))
+    model = onnx.parser.parse_model(_IDLE).SerializeToString()
+    options = Options(level="off").for_session(threads)
+    session = InferenceSession(model, options, providers=[provider])
+    feeds = {"x": np.zeros(4, np.float32)}
+    return min(_timed(lambda: session.run(None, feeds)) for _ in range(_TRIALS))
 
 
-def _nameless(spent: Mapping[str, _Spent], found: Mapping[str, NodeRef]) -> dict[str, NodeRef]:
-    """Kernels of nodes that have no name, as those of a function that the optimizer inlined.
+def _timed(run: Callable[[], object]) -> float:
+    start = perf_counter()
+    run()
+    return perf_counter() - start
 
-    The profiler calls them by operator and a number that the graph does not have; both are in the
-    order in which they run. Where their counts differ, none is known.
-    """
-    events: dict[str, list[str]] = {}
-    for name, part in spent.items():
-        if name not in found and re.fullmatch(rf"{re.escape(part.operator)}_\d+", name):
-            events.setdefault(part.operator, []).append(name)
-    nodes: dict[str, list[NodeRef]] = {}
-    for ref in found.values():
-        if not ref.node.name:
-            nodes.setdefault(ref.node.op_type, []).append(ref)
-    pairs = ((names, nodes.get(operator, [])) for operator, names in events.items())
-    return {
-        n: s
-        for names, sites_ in pairs
-        if len(names) == len(sites_)
-        for n, s in zip(names, sites_, strict=True)
-    }
+
+# From events to kernels
 
 
 class _Spent:
@@ -271,24 +293,75 @@ class _Spent:
     def __init__(self, runs: int) -> None:
         self.seconds, self.calls, self.inner, self.operator = [0.0] * runs, 0, 0, ""
 
-    def add(self, event: Mapping[str, Any], run: int, own: float, inner: int) -> None:
-        self.seconds[run] += own
-        self.calls, self.inner = self.calls + 1, self.inner + inner
-        self.operator = event["args"].get("op_name", "")
 
-    def kernel(self, name: str, ref: NodeRef | None, fixed: set[str]) -> Kernel:
-        inputs = tuple(value for value in ref.inputs if value not in fixed) if ref else ()
-        runs = len(self.seconds)
-        return Kernel(
-            *(name, self.operator, inputs, ref.outputs if ref else (), tuple(self.seconds)),
-            calls=self.calls / runs,
-            inner=self.inner / runs,
-        )
+def recording_of(
+    events: Sequence[Event], graph: onnx.ModelProto, kept: Callable[[int], bool]
+) -> Recording:
+    """The runs that are ``kept``, by number from 0, of what the profiler wrote.
+
+    >>> graph = onnx.parser.parse_model('<ir_version: 10, opset_import: ["": 20]> '
+    ...     'g (float[2] x) => (float[2] y) { [one] y = Relu(x) }')
+    >>> run = {"cat": "Session", "name": "model_run", "ts": 0, "dur": 9, "args": {}}
+    >>> relu = {"cat": "Node", "name": "one_kernel_time", "ts": 1, "dur": 5, "args": {}}
+    >>> recording_of([relu, run], graph, lambda run: True).kernels[0].seconds
+    (5e-06,)
+    """
+    runs = sorted((e["ts"], e["dur"]) for e in events if e["name"] == "model_run")
+    columns = {run: column for column, run in enumerate(filter(kept, range(len(runs))))}
+    starts = [start for start, _ in runs]
+
+    def column_of(event: Event) -> int | None:
+        return columns.get(bisect_right(starts, event["ts"]) - 1)
+
+    refs = {ref.name: ref for ref in node_refs(graph)}
+    spent: dict[str, _Spent] = {}
+    nodes = [e for e in events if e["cat"] == "Node" and e["name"].endswith(_SUFFIX)]
+    for event, seconds, inner in _exclusive(nodes, {ref.inside for ref in refs.values()}):
+        if (column := column_of(event)) is not None:
+            part = spent.setdefault(event["name"].removesuffix(_SUFFIX), _Spent(len(columns)))
+            part.seconds[column] += seconds
+            part.calls, part.inner = part.calls + 1, part.inner + inner
+            part.operator = event["args"].get("op_name", "")
+    whole = tuple(runs[run][1] / _SECOND for run in columns)
+    executors = [e for e in events if e["name"] == EXECUTOR]
+    executed = [0.0] * len(columns) if executors else [*whole]
+    for event in executors:
+        if (column := column_of(event)) is not None:  # those of bodies are shorter
+            executed[column] = max(executed[column], event["dur"] / _SECOND)
+    refs |= _nameless(spent, refs)
+    fixed = {tensor.name for tensor in graph.graph.initializer}
+    kernels = tuple(_kernel(name, part, refs.get(name), fixed) for name, part in spent.items())
+    return Recording(kernels, whole, tuple(executed))
+
+
+def _kernel(name: str, spent: _Spent, ref: NodeRef | None, fixed: Collection[str]) -> Kernel:
+    inputs = tuple(value for value in ref.inputs if value not in fixed) if ref else ()
+    outputs, runs = ref.outputs if ref else (), len(spent.seconds)
+    calls, inner = spent.calls / runs, spent.inner / runs
+    return Kernel(name, spent.operator, inputs, outputs, tuple(spent.seconds), calls, inner)
+
+
+def _nameless(spent: Mapping[str, _Spent], refs: Mapping[str, NodeRef]) -> dict[str, NodeRef]:
+    """Kernels of nodes that have no name, as those of a function that the optimizer inlined.
+
+    The profiler calls them by operator and a number that the graph does not have; both are in the
+    order in which they run. Where their counts differ, none is known.
+    """
+    events: dict[str, list[str]] = {}
+    for name, part in spent.items():
+        if name not in refs and re.fullmatch(rf"{re.escape(part.operator)}_\d+", name):
+            events.setdefault(part.operator, []).append(name)
+    found: dict[str, NodeRef] = {}
+    for operator, names in events.items():
+        nodes = [r for r in refs.values() if not r.node.name and r.node.op_type == operator]
+        if len(nodes) == len(names):
+            found |= zip(names, nodes, strict=True)
+    return found
 
 
 def _exclusive(
-    events: Sequence[Mapping[str, Any]], owners: Collection[str]
-) -> Iterator[tuple[Mapping[str, Any], float, int]]:
+    events: Sequence[Event], owners: Collection[str]
+) -> Iterator[tuple[Event, float, int]]:
     """Each event with its own seconds, and how many stand directly in it: an ``If`` or ``Loop``
     covers the kernels of its body.
 
@@ -297,10 +370,11 @@ def _exclusive(
     """
     order = sorted(range(len(events)), key=lambda i: (events[i]["ts"], -events[i]["dur"], -i))
     own = {i: events[i]["dur"] / _SECOND for i in order}
+    ends = {i: events[i]["ts"] + events[i]["dur"] for i in order}
     inner = dict.fromkeys(order, 0)
     around: list[int] = []
     for i in order:
-        while around and _end(events[around[-1]]) < max(_end(events[i]), events[i]["ts"] + 1):
+        while around and ends[around[-1]] < max(ends[i], events[i]["ts"] + 1):
             around.pop()
         if around:
             own[around[-1]] -= events[i]["dur"] / _SECOND
@@ -308,24 +382,3 @@ def _exclusive(
         if events[i]["name"].removesuffix(_SUFFIX) in owners:
             around.append(i)
     return ((events[i], own[i], inner[i]) for i in order)
-
-
-def _end(event: Mapping[str, Any]) -> int:
-    return event["ts"] + event["dur"]
-
-
-def idle(provider: str, threads: int) -> float:
-    """Seconds that a ``session.run`` takes around its kernels: that of a model without work."""
-    model = onnx.parser.parse_model(_IDLE)
-    feeds = {"x": np.zeros(4, np.float32)}
-    with recorder(Path("idle.onnx"), model, provider) as sessions:
-        session = sessions.open("off", threads, profiled=False)
-        spent = [timed(lambda: session.run(None, feeds)) for _ in range(_TRIALS)]
-    return min(spent)
-
-
-def timed(run: Callable[[], object]) -> float:
-    """The seconds of one call."""
-    start = perf_counter()
-    run()
-    return perf_counter() - start
