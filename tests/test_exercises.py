@@ -1,11 +1,14 @@
 """Every exercise: the blank fails, the solution passes, each typical slip has a hint of its own."""
 
+import ast
 import functools
 import inspect
 import math
 import statistics
 import textwrap
 from dataclasses import replace
+from pathlib import Path
+from string import Template
 
 import numpy as np
 import onnx
@@ -130,11 +133,28 @@ def test_the_pages_and_their_judges_agree():
     assert lessons.encoder().model.get_submodule(node.BLOCK)
 
 
+@pytest.mark.parametrize("path", sorted(Path(batch.__file__).parent.glob("*.md")))
+def test_each_hint_of_a_judge_stands_on_its_page_with_the_values_that_it_needs(path):
+    page = next(task for task in EXERCISES.values() if task.judge.__module__.endswith(path.stem))
+    tree, names = ast.parse(path.with_suffix(".py").read_text("utf-8")), set()
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "hint":
+            name, values = call.args[0], {word.arg for word in call.keywords}
+            if isinstance(name, ast.Constant):
+                names.add(name.value)
+                needed = set(Template(page.hints[name.value]).get_identifiers())
+                assert None in values or needed == values, name.value
+    computed = {"05": set(ratio.answers(ratio.given()))}.get(page.number, set())
+    computed |= {name for name in page.hints if name.startswith(("innocent ", "missing "))}
+    assert page.hints.keys() - names <= computed
+
+
 # ---------------------------------------------------------------- verdicts
 
 
 def judged(judge):
-    return Exercise("01", "Any", "Do.", "Begin.", "", judge)
+    hints = {"wrong": "`$answer` is wrong."}
+    return Exercise("01", "Any", "Do.", "Begin.", "", hints, judge)
 
 
 def test_an_answer_that_raises_is_told_with_its_line():
@@ -156,7 +176,7 @@ def test_an_interruption_is_no_wrong_answer():
 
 
 def test_a_verdict_shows_code_and_escapes_what_it_quotes():
-    verdict = judged(lambda answer: iter([f"`{answer}` is wrong."])).check("<script>")
+    verdict = judged(lambda answer: iter([("wrong", {"answer": answer})])).check("<script>")
     assert repr(verdict) == "Not yet. `<script>` is wrong."
     assert "<b>Not yet.</b> <code>&lt;script&gt;</code> is wrong." in verdict._repr_html_()
 
@@ -280,9 +300,9 @@ def test_each_wrong_name_of_04_has_its_own_hint():
 
 
 def test_each_slip_of_05_has_its_own_hint_and_lies_apart_from_the_others():
-    answers = ratio.answers(ratio.given())
-    right = answers.pop("")
-    check_hints("05", [(value, text) for text, value in answers.items()])
+    answers, hints = ratio.answers(ratio.given()), lessons.exercise("05").hints
+    right = answers.pop("right")
+    check_hints("05", [(value, hints[name]) for name, value in answers.items()])
     check_hints("05", [(7, "none of the usual slips"), (math.nan, "none of the usual slips")])
     assert np.diff(np.log(sorted([right, *answers.values()]))).min() > 3 * ratio.CLOSE
     assert right == pytest.approx(1.4, rel=0.05)
@@ -366,11 +386,12 @@ def test_05b_takes_another_honest_benchmark():
 
 
 def test_05b_tells_which_flaw_is_missing_and_which_is_none():
-    old = rigged.benchmark
-    assert rigged.NUDGES.keys() == FIVE
-    assert rigged.INNOCENT.keys() == rigged.SUSPECTS.keys() - FIVE
-    wrong = [((old, FIVE - {flaw}), "1 of the five", rigged.NUDGES[flaw]) for flaw in FIVE]
-    wrong += [((old, FIVE | {word}), word, text) for word, text in rigged.INNOCENT.items()]
+    old, hints = rigged.benchmark, lessons.exercise("05b").hints
+    assert set(rigged.FLAWS) == FIVE
+    said = {name: text.removeprefix("$count of the five") for name, text in hints.items()}
+    wrong = [((old, FIVE - {flaw}), "1 of the five", said[f"missing {flaw}"]) for flaw in FIVE]
+    fine = rigged.SUSPECTS.keys() - FIVE
+    wrong += [((old, FIVE | {word}), word, said[f"innocent {word}"]) for word in fine]
     check_hints("05b", [*wrong, ((old, {*FIVE, "clock"}), "'clock' is not on the list")])
     check_hints("05b", [((old, FIVE), "the threads are still unequal")])
 

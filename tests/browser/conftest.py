@@ -144,7 +144,7 @@ def lab_command(options: list[str]) -> list[str]:
     sys.modules["workbench"] = workbench  # its dataclasses look themselves up
     spec.loader.exec_module(workbench)
     workbench.PYTHON = sys.executable
-    return workbench.lab(options)
+    return [*workbench.command("lab"), *options]
 
 
 def free_port() -> int:

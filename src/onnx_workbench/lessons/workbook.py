@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 from importlib import import_module
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from ..errors import InputError, WorkbenchError
 from ..source import is_users, user_line
 from .course import after, record
+from .exercises import Hint
 
 _FOLDER = Path(__file__).parent / "exercises"
 _PAGE = re.compile(
-    r"# (\w+) (.+?)\n\n(.+)\n\n## Hint\n\n(.+)\n\n## Solution\n\n```python\n(.+)\n```\n", re.S
+    r"# (\w+) (.+?)\n\n(.+)\n\n## Hint\n\n(.+)\n\n## Solution\n\n```python\n(.+)\n```\n\n"
+    r"## Wrong answers\n\n(.+)",
+    re.S,
 )
+_HINT = re.compile(r"^- ([\w -]+): (.+?)\n(?=- |\Z)", re.S | re.M)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Exercise:
     """One exercise: ``text`` is the task in Markdown, ``hint`` says how to begin.
 
-    ``judge`` yields the hints that fit a wrong answer, the most helpful first, and nothing for a
-    right one. ``material`` makes what the task hands out; ``source`` is Python that sets
-    ``answer``.
+    ``judge`` yields the names and values of the ``hints`` that fit a wrong answer, the most helpful
+    first, and nothing for a right one. ``material`` makes what the task hands out; ``source`` is
+    Python that sets ``answer``.
     """
 
     number: str
@@ -34,7 +39,8 @@ class Exercise:
     text: str
     hint: str
     source: str
-    judge: Callable[[Any], Iterator[str]]
+    hints: Mapping[str, str]
+    judge: Callable[[Any], Iterator[Hint]]
     material: Callable[[], Any] = lambda: None
 
     @property
@@ -51,11 +57,12 @@ class Exercise:
         if answer is None or answer is ... or (isinstance(answer, str) and not answer.strip()):
             return Verdict(False, self.hint)
         try:
-            hint = next(self.judge(answer), None)
+            found = next(self.judge(answer), None)
         except Exception as error:
-            hint = _described(error)
-        if hint is not None:
-            return Verdict(False, hint)
+            return Verdict(False, _described(error))
+        if found:
+            name, values = found
+            return Verdict(False, Template(self.hints[name]).substitute(values))
         return Verdict(True, after(self.number), record(self.number))
 
     def solution(self) -> Solution:
@@ -139,8 +146,11 @@ def _described(error: Exception) -> str:
 def _read(page: Path) -> Exercise:
     match = _PAGE.fullmatch(page.read_text("utf-8"))
     assert match, page
+    number, title, text, hint, source, wrong = match.groups()
+    hints = {name: words.replace("\n  ", "\n") for name, words in _HINT.findall(wrong)}
     judge = import_module(f".exercises.{page.stem}", __package__)
-    return Exercise(*match.groups(), judge.judge, getattr(judge, "given", lambda: None))
+    given = getattr(judge, "given", lambda: None)
+    return Exercise(number, title, text, hint, source, hints, judge.judge, given)
 
 
 _TASKS = sorted(map(_read, _FOLDER.glob("*.md")), key=lambda task: task.number)

@@ -1,4 +1,4 @@
-"""One judge a module, with its task, hint and solution in the Markdown file of the same name.
+"""One judge a module; its task, hints and solution are the Markdown file of the same name.
 
 ``judge(answer)`` yields the hints that fit a wrong answer; the learner sees the first. ``given()``,
 where there is one, makes what the task hands out.
@@ -9,6 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from ...source import Line
+
+Hint = tuple[str, dict[str, Any]]
+"""The name of a hint under "Wrong answers" of the page, and the values of its ``$placeholders``."""
+
+
+def hint(name: str, /, **values: Any) -> Hint:
+    return name, values
 
 
 def names(answer: Any, line: Line) -> bool:

@@ -10,37 +10,27 @@ from ...artifact import Artifact
 from ...errors import WorkbenchError
 from ...formatting import kind_of
 from ..reader import digits
+from . import Hint, hint
 
 OPSET = 18
 SIZES = (1, 7, 64)
 
 
-def judge(answer: Any) -> Iterator[str]:
+def judge(answer: Any) -> Iterator[Hint]:
     if not isinstance(answer, Artifact):
-        yield (
-            f"That is {kind_of(answer)}. Answer with the Artifact that ow.export() returned, or "
-            "with ow.load(path)."
-        )
+        yield hint("kind", kind=kind_of(answer))
     read = digits()
     for size in SIZES:
         try:
             answer(read.test_images[:size])
         except WorkbenchError as error:
-            yield (
-                f"It does not run with batch {size}: {error}\nThe batch is the first dimension of "
-                "`images`. Name it when you export: dynamic_shapes={'images': {0: 'batch'}}."
-            )
+            yield hint("fails", size=size, error=error)
     if answer.opset != OPSET:
-        yield f"Its opset is {answer.opset}, and {OPSET} is asked for: opset_version={OPSET}."
+        yield hint("opset", opset=answer.opset, asked=OPSET)
     if len(answer.files) != 1:
-        yield (
-            f"It is {len(answer.files)} files: {' and '.join(file.name for file in answer.files)}. "
-            "ow.export() writes one; torch.onnx.export does with external_data=False."
-        )
+        names = " and ".join(file.name for file in answer.files)
+        yield hint("files", count=len(answer.files), names=names)
     for size in SIZES:
         leaf = verify(read.model, answer, read.test_images[:size]).worst
         if leaf.reason:
-            yield (
-                f"It runs, and differs from `digits.model`: {leaf.reason}, where b is yours. "
-                "Export the trained `digits.model` as it is."
-            )
+            yield hint("differs", reason=leaf.reason)

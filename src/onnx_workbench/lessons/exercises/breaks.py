@@ -11,6 +11,7 @@ from torch import nn
 from ... import bytecode, graph
 from ...agreement import verify
 from ...formatting import kind_of
+from . import Hint, hint
 
 
 def brighten(image: torch.Tensor) -> torch.Tensor:
@@ -24,24 +25,18 @@ def given() -> Callable[[torch.Tensor], torch.Tensor]:
     return brighten
 
 
-def judge(answer: Any) -> Iterator[str]:
+def judge(answer: Any) -> Iterator[Hint]:
     if not callable(answer):
-        yield f"Answer with the function itself, uncalled; this is {kind_of(answer)}."
+        yield hint("kind", kind=kind_of(answer))
     noise = torch.rand(1, 5, 5, generator=torch.Generator().manual_seed(0)) / 4
     for branch, image in {"dark": noise, "bright": 0.75 + noise}.items():
         if answer(image.clone()) is None:
-            yield "Your function returns None. It needs a `return`."
+            yield hint("none")
         leaf = verify(brighten, answer, image).worst
         if leaf.reason:
-            yield (
-                f"On a {branch} image it differs from brighten(): {leaf.reason}, where b is yours. "
-                "Keep the shape, the dtype and both branches."
-            )
+            yield hint("differs", branch=branch, reason=leaf.reason)
     for broken in bytecode.watch(answer, image).breaks:
-        yield (
-            f"The numbers are right, and the graph still breaks at {broken.line}\n{broken.reason}\n"
-            "Compute both results and choose between them with an operator: torch.where."
-        )
+        yield hint("breaks", line=broken.line, reason=broken.reason)
 
     class Module(nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:

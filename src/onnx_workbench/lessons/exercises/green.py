@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...agreement import verify
 from ...formatting import kind_of
 from ...report import Audit
+from . import Hint, hint
 
 COUNTED = {"capture", "export", "contract", "numbers"}
 
@@ -38,24 +39,22 @@ def expected(x: Tensor) -> Tensor:
     return ((x + 1) * Patient().weight).flatten(1)
 
 
-def judge(answer: Any) -> Iterator[str]:
+def judge(answer: Any) -> Iterator[Hint]:
     if not isinstance(answer, Audit):
-        yield f"That is {kind_of(answer)}. Answer with what ow.audit() returned."
+        yield hint("kind", kind=kind_of(answer))
     if answer.case.model is None:
-        yield "That is the audit of a file. Audit the fixed model."
+        yield hint("file")
     if answer.faults:
         worst = answer.faults[0]
         where = f" at {worst.line!r}" if worst.line else ""
-        yield f"{len(answer.faults)} left. The first: {worst.sentence}{where}. {worst.repair}"
+        count, first = len(answer.faults), f"{worst.sentence}{where}. {worst.repair}"
+        yield hint("faults", count=count, first=first)
     if COUNTED - {finding.stage for finding in answer.findings}:
-        yield "It is green because stages were skipped. Leave out `skip`."
+        yield hint("skipped")
     if not (answer.case.dynamic or {}).get("x"):
-        yield "It is green for one batch size only: pass dynamic_shapes={'x': {0: 'batch'}}."
+        yield hint("static")
     for size in (1, 5):
         x = torch.linspace(-1, 1, 8 * size).reshape(size, 4, 2)
         leaf = verify(expected, answer.case.model, x).worst
         if leaf.reason:
-            yield (
-                f"It is green, and computes something else: {leaf.reason} at batch {size}. Keep "
-                "the weight, the + 1 and the shape of the result."
-            )
+            yield hint("differs", reason=leaf.reason, size=size)

@@ -12,7 +12,7 @@ from ...formatting import kind_of
 from ...hotspots import Spot, profile
 from ...source import Line
 from ..transformer import encoder
-from . import names
+from . import Hint, hint, names
 
 ALIKE = 0.02
 """Shares of a run that differ by less are alike, whatever the quartiles say."""
@@ -34,20 +34,14 @@ def shares(spots: Sequence[Spot]) -> np.ndarray:
     return np.quantile(runs / runs.sum(0), (0.25, 0.5, 0.75), axis=1).T
 
 
-def judge(answer: Any) -> Iterator[str]:
+def judge(answer: Any) -> Iterator[Hint]:
     asked = getattr(answer, "line", answer)
     if isinstance(asked, bool) or not isinstance(asked, Line | int | str):
-        yield (
-            "Answer with a line: its text, its place such as 'transformer.py:12', or its number; "
-            f"this is {kind_of(answer)}."
-        )
+        yield hint("kind", kind=kind_of(answer))
     spots = measured()
     own = next((i for i, spot in enumerate(spots) if spot.line and names(asked, spot.line)), None)
     if own is None:
-        yield (
-            f"ONNX Runtime runs no kernel for {asked!r}. Copy a line of the encoder from the "
-            "report of ow.profile(): its text, its place or its number."
-        )
+        yield hint("silent", asked=repr(asked))
         return
     found = shares(spots)
     _, share, high = found[own]
@@ -56,14 +50,8 @@ def judge(answer: Any) -> Iterator[str]:
         return
     told = f"{share:.0%} of the time in kernels, and another line takes more"
     if spots[own].torch == max(spot.torch or 0.0 for spot in spots):
-        yield (
-            f"PyTorch spends the longest on that line. In ONNX Runtime it takes {told}: read the "
-            "column ORT."
-        )
+        yield hint("torch", told=told)
     kernels = len(spots[own].kernels)
     if kernels == max(len(spot.kernels) for spot in spots):
-        yield (
-            f"No line has more kernels: {kernels}, and they are short. Together they take {told}. "
-            "Count the time, not the kernels."
-        )
-    yield f"That line takes {told}. Look down the column `share` of the report."
+        yield hint("kernels", kernels=kernels, told=told)
+    yield hint("less", told=told)

@@ -13,6 +13,7 @@ from ...artifact import Artifact, export
 from ...errors import CaptureError, InputError, WorkbenchError
 from ...formatting import kind_of
 from ...shapes.contract import probe
+from . import Hint, hint
 
 LONGEST, WIDTH, EXAMPLE = 64, 8, 16
 LENGTHS = range(1, LONGEST + 1)
@@ -43,42 +44,30 @@ def example(words: int) -> torch.Tensor:
     return torch.rand(2, words, WIDTH, generator=torch.Generator().manual_seed(words))
 
 
-def judge(answer: Any) -> Iterator[str]:
+def judge(answer: Any) -> Iterator[Hint]:
     if not isinstance(answer, nn.Module):
-        yield (
-            f"That is {kind_of(answer)}. Answer with a model, an instance of torch.nn.Module in "
-            "eval mode; the judge exports it."
-        )
+        yield hint("kind", kind=kind_of(answer))
     for words in LENGTHS:
         try:
             leaf = verify(expected, answer, example(words)).worst
         except InputError as error:
             cause = error.__cause__ or error
-            yield (
-                f"With {words} words your model itself raises {type(cause).__name__}: "
-                f"{str(cause).splitlines()[0]}\nTake as many rows of the table as there are words: "
-                "x.shape[1]."
-            )
+            raised = f"{type(cause).__name__}: {str(cause).splitlines()[0]}"
+            yield hint("raises", words=words, raised=raised)
         if leaf.reason and leaf.worst is None and words == 1:
-            yield (
-                f"With 1 word it is wrong, and nothing is raised: {leaf.reason}, where b is yours. "
-                "One word and many rows broadcast. Take x.shape[1] rows of the table."
-            )
+            yield hint("broadcast", reason=leaf.reason)
         if leaf.reason:
-            yield (
-                f"With {words} words your model's own numbers are wrong: {leaf.reason}. "
-                "Word i gets row i of the table, counted from the first, as in `exercise.given`."
-            )
+            yield hint("rows", words=words, reason=leaf.reason)
     dynamic = ({1: "words"},)
     try:
         file = export(answer, example(EXAMPLE), dynamic_shapes=dynamic)
     except CaptureError as error:
-        yield f"PyTorch's own numbers are right, and the length is still frozen.\n{error}"
+        yield hint("frozen", error=error)
         return
     for words in LENGTHS:
         if not agrees(file, words):
             contract = probe(answer, example(EXAMPLE), dynamic_shapes=dynamic)
-            yield f"It was exported, and ONNX Runtime is wrong with {words} words.\n{contract!r}"
+            yield hint("exported", words=words, contract=repr(contract))
 
 
 def agrees(file: Artifact, words: int) -> bool:

@@ -10,6 +10,7 @@ from ...artifact import export
 from ...formatting import kind_of
 from ...lineage.table import Origin, trace
 from ..transformer import encoder
+from . import Hint, hint
 
 LINE = "scores = query @ key.transpose(-2, -1)"
 OPERATOR = "MatMul"
@@ -23,39 +24,21 @@ def origins() -> dict[str, Origin]:
     return {origin.node: origin for origin in trace(export(small.model, small.inputs)).origins}
 
 
-def judge(answer: Any) -> Iterator[str]:
+def judge(answer: Any) -> Iterator[Hint]:
     if not isinstance(answer, str):
-        yield f"Answer with the name of a node, a string; this is {kind_of(answer)}."
-    known = origins()
+        yield hint("kind", kind=kind_of(answer))
+    known, name = origins(), repr(answer)
     operators = [origin.operator for origin in known.values()]
     if any(answer == origin.fx for origin in known.values()):
-        yield (
-            f"{answer!r} is the name of an FX node. The ONNX node made from it has its own name: "
-            "see `node.name` in the exported file."
-        )
+        yield hint("fx", name=name)
     if answer in operators:
-        yield (
-            f"{answer!r} is an operator, and {operators.count(answer)} nodes of this graph have "
-            "it. Answer with the name of one node: click it, or see `node.name`."
-        )
+        yield hint("operator", name=name, count=operators.count(answer))
     if answer not in known:
-        yield (
-            f"The encoder as ow.export(encoder.model, encoder.inputs, path) writes it has no node "
-            f"{answer!r}. Copy the name from the graph."
-        )
+        yield hint("unknown", name=name)
     found = known[answer]
     if found.line is None or found.line.text != LINE:
-        yield (
-            f"{answer!r} comes from another line:\n    {found.line!r}\n"
-            f"Look for the node whose line is\n    {LINE}"
-        )
+        yield hint("line", name=name, line=repr(found.line), asked=LINE)
     if found.operator != OPERATOR:
-        yield (
-            f"The right line: it became several nodes, and {answer!r} is its {found.operator}. "
-            f"Find its {OPERATOR}."
-        )
+        yield hint("several", name=name, operator=found.operator, asked=OPERATOR)
     if not f"{found.module}.".startswith(f"{BLOCK}."):
-        yield (
-            f"The right line and operator, in another block: {answer!r} belongs to "
-            f"{found.module!r}. Every block runs the same line; find the one in {BLOCK!r}."
-        )
+        yield hint("block", name=name, module=repr(found.module), asked=repr(BLOCK))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...formatting import kind_of
+from . import Hint, hint
 
 ROUNDS = 16
 CLOSE = 4e-3
@@ -49,42 +50,29 @@ def given() -> Recording:
 
 
 def answers(times: Recording) -> dict[str, float]:
-    """The answer that typical slips give, by the hint for each; the right one's hint is empty."""
+    """The right answer, and those of typical slips by the name of their hint."""
     a, b, later_a, later_b = times.a, times.b, times.a[1:], times.b[1:]
     return {
-        "": np.median(later_a / later_b),
-        "That is upside down: it says how many times as fast A is. A smaller time is better, so "
-        "the time of A goes on top.": np.median(later_b / later_a),
-        "Close, and the first call is still in it. Round 0 paid for allocation and caches: leave "
-        "it out with [1:].": np.median(a / b),
-        "A mean of all rounds: the first call of B alone decides it. Leave round 0 out, and take "
-        "a median, which one outlier cannot move.": np.mean(a) / np.mean(b),
-        "The first call is out, good. A mean still follows every outlier: take a median.": (
-            np.mean(later_a) / np.mean(later_b)
-        ),
-        "Paired and without the first call, good. The mean of the ratios follows the rounds in "
-        "which something else ran: take their median.": np.mean(later_a / later_b),
-        "A median of A over a median of B takes them from different rounds, one before the machine "
-        "slowed down and one after. Divide within each round first, then take the median.": (
-            np.median(later_a) / np.median(later_b)
-        ),
-        "Medians of each side, with the first call in: leave round 0 out, divide within each "
-        "round, then take the median.": np.median(a) / np.median(b),
-        "That is the ratio of the first calls. Use the rounds after them.": a[0] / b[0],
+        "right": np.median(later_a / later_b),
+        "upside-down": np.median(later_b / later_a),
+        "first": np.median(a / b),
+        "mean": np.mean(a) / np.mean(b),
+        "later-mean": np.mean(later_a) / np.mean(later_b),
+        "mean-ratio": np.mean(later_a / later_b),
+        "unpaired": np.median(later_a) / np.median(later_b),
+        "medians": np.median(a) / np.median(b),
+        "first-calls": a[0] / b[0],
     }
 
 
-def judge(answer: Any) -> Iterator[str]:
+def judge(answer: Any) -> Iterator[Hint]:
     try:
         number = float(answer)
     except (TypeError, ValueError):
-        yield f"Answer with one number; this is {kind_of(answer)}."
-    for hint, value in answers(given()).items():
+        yield hint("kind", kind=kind_of(answer))
+    for name, value in answers(given()).items():
         if abs(number - value) <= CLOSE * value:
-            if hint:
-                yield hint
+            if name != "right":
+                yield hint(name)
             return
-    yield (
-        "This is none of the usual slips. Divide a by b within each round, leave round 0 out, and "
-        "take the median of the rest."
-    )
+    yield hint("unusual")

@@ -16,7 +16,7 @@ from ...divergence import Divergence
 from ...errors import ExportError
 from ...formatting import kind_of
 from ..transformer import encoder
-from . import names
+from . import Hint, hint, names
 
 Table = dict[Any, Callable[..., Any]]
 SOFTMAX = torch.ops.aten.softmax.int
@@ -45,51 +45,32 @@ def compared(translations: Table, seed: int = 0) -> Divergence:
     return verify(small.model, file, words, values=True)
 
 
-def judge(answer: Any) -> Iterator[str]:
+def judge(answer: Any) -> Iterator[Hint]:
     if not isinstance(answer, tuple) or len(answer) != 2:
-        yield (
-            "Answer with a pair (line, function): the line of the first wrong value, and a correct "
-            f"translation; this is {kind_of(answer)}."
-        )
+        yield hint("kind", kind=kind_of(answer))
     found, asked, function = wrong(), getattr(answer[0], "line", answer[0]), answer[1]
     here = [step for step in found.steps if step.line and names(asked, step.line)]
     if not here:
-        yield (
-            f"The first wrong value does not come from {asked!r}. Export the encoder with "
-            "custom_translation_table=exercise.given, and see `.first.line` of verify(..., "
-            "values=True)."
-        )
+        yield hint("elsewhere", asked=repr(asked))
     if found.first not in here:
         if found.largest in here:
-            yield (
-                f"{asked} has the largest error of all. It computes correctly from wrong inputs. "
-                "Look for the first value that is wrong while its inputs agree: `.first`."
-            )
+            yield hint("largest", asked=asked)
         if any(step.wrong for step in here):
-            yield (
-                f"{asked} makes wrong values from wrong inputs. Go back to the first value that is "
-                "wrong while its inputs agree: `.first`."
-            )
-        yield f"All that {asked} makes agrees with PyTorch. Look at what is computed after it."
+            yield hint("passed on", asked=asked)
+        yield hint("agrees", asked=asked)
     yield from mistranslated(function)
 
 
-def mistranslated(function: Any) -> Iterator[str]:
+def mistranslated(function: Any) -> Iterator[Hint]:
     if not callable(function):
-        yield f"The line is right. The second must be a function; this is {kind_of(function)}."
+        yield hint("function", kind=kind_of(function))
     try:
         if first := compared({SOFTMAX: function}, seed=1).first:
-            yield (
-                "The line is right, and with your translation the first wrong value is still at "
-                f"{first!r}\nThe operator was called with `dim`, which ONNX's Softmax calls `axis`."
-            )
+            yield hint("still", first=repr(first))
         for dim in (0, 1):
             model, x = nn.Softmax(dim).eval(), torch.linspace(-1, 2, 6).reshape(2, 3)
             file = export(model, x, custom_translation_table={SOFTMAX: function})
             if not verify(model, file, x):
-                yield (
-                    "The line is right, and so is the encoder with your translation. But it "
-                    f"translates every softmax, and over dim={dim} it is wrong: pass on `dim`."
-                )
+                yield hint("dim", dim=dim)
     except ExportError as error:
-        yield f"The line is right, and your translation stops the exporter: {error}"
+        yield hint("stops", error=error)

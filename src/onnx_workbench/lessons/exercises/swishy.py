@@ -13,6 +13,7 @@ from ...agreement import verify
 from ...artifact import export
 from ...errors import WorkbenchError
 from ...formatting import kind_of
+from . import Hint, hint
 
 DTYPES = (torch.float32, torch.float16, torch.float64)
 BETAS = (1.0, 2.5)
@@ -44,11 +45,11 @@ def given() -> nn.Module:
     return Swishy().eval()
 
 
-def judge(answer: Any) -> Iterator[str]:
+def judge(answer: Any) -> Iterator[Hint]:
     if isinstance(answer, dict):
-        yield "Answer with the function alone; the judge puts it into the table."
+        yield hint("table")
     if not callable(answer):
-        yield f"That is {kind_of(answer)}. Answer with a function of (x, beta)."
+        yield hint("kind", kind=kind_of(answer))
     table = {torch.ops.demo.swishy.default: answer}
     for dtype, beta in product(DTYPES, BETAS):
         word = str(dtype).removeprefix("torch.")
@@ -56,15 +57,7 @@ def judge(answer: Any) -> Iterator[str]:
         try:
             leaf = verify(model, export(model, x, custom_translation_table=table), x).worst
         except WorkbenchError as error:
-            yield (
-                f"It gives no file for float32: {error}"
-                if dtype is torch.float32
-                else f"It passes float32 and fails {word}: a number in your function becomes a "
-                "float32 constant, and ONNX multiplies equal dtypes only. Give it the dtype of x: "
-                "op.CastLike(beta, x)."
-            )
+            first = dtype is torch.float32
+            yield hint("no file", error=error) if first else hint("dtype", dtype=word)
         if leaf.reason:
-            yield (
-                f"It runs, and with beta = {beta} and {word} its numbers are not those of "
-                f"x * sigmoid(beta * x): {leaf.reason}. `beta` is the second argument."
-            )
+            yield hint("differs", beta=beta, dtype=word, reason=leaf.reason)
