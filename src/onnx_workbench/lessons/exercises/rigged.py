@@ -67,7 +67,7 @@ given = Rigged
 
 
 def judge(answer: Any) -> Iterator[Hint]:
-    pair = answer if isinstance(answer, tuple | list) and len(answer) == 2 else (None, None)
+    pair: Any = answer if isinstance(answer, tuple | list) and len(answer) == 2 else (None, None)
     fixed, flaws = pair
     if not callable(fixed) or isinstance(flaws, str) or not isinstance(flaws, Iterable):
         yield hint("kind")
