@@ -9,8 +9,8 @@ from .hotspots import profile as profile
 from .ladder import opsets as opsets
 from .lineage.table import trace as trace
 from .report import audit as audit
-from .shapes.calls import observe as observe
 from .shapes.contract import probe as probe
+from .shapes.observed import observe as observe
 from .stack import check as check
 from .timing.rounds import race as race
 from .timing.sizes import sweep as sweep

@@ -149,7 +149,7 @@ class RunningMax(nn.Module):
 # ---------------------------------------------------------------- shapes that do not stay dynamic
 
 
-FIXED, SILENT = "x.shape[1] is refused by capture", "x.shape[1] is static in silence"
+FIXED, SILENT = "x.shape[1] is refused by capture", "x.shape[1] is silently specialized"
 INT, BOUND = "x.shape[0] is refused by capture", "x.shape[1] is kept within [9, ...]"
 AUTO = {"x": {1: Dim.AUTO}}
 

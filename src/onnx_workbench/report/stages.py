@@ -22,8 +22,8 @@ from ..graph import Graph, capture
 from ..graph.exporter import Translations
 from ..hotspots import profile
 from ..ladder import opsets
-from ..shapes.contract import REFUSED, UNTRIED, misdeclared, probe
-from ..shapes.sizes import BAD, Call
+from ..shapes.contract import misdeclared, probe
+from ..shapes.trials import REFUSED, UNTRIED, Call
 from ..source import Line, is_users, told, user_line
 from ..timing.rounds import race
 from ..torch_state import evaluating, trains
@@ -256,7 +256,7 @@ def _contract(case: Case) -> Iterator[Finding]:
     for dimension in contract.dimensions:
         verdict = "ok" if dimension else verdicts.get(dimension.verdict, "wrong")
         sentence = f"{dimension.place} is {dimension.verdict}"
-        if first := next((trial for trial in dimension.trials if trial.outcome in BAD), None):
+        if first := dimension.first_bad:
             sentence += f"; at size {first.size} {first.outcome}: {first.said}"
             case.others += (first.call,)
         if dimension.fault:

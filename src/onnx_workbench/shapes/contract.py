@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from html import escape
-from itertools import takewhile
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -19,40 +19,30 @@ from ..comparison import answer, checked
 from ..errors import CaptureError, InputError
 from ..formatting import html_table, plural, table
 from ..graph import Graph, axes_of, capture, opened_up
-from ..graph.dims import demanded, limits, relaxed
+from ..graph.dims import demanded, relaxed
 from ..graph.exporter import Translations
-from ..graph.guards import Guard, culprit, listening
-from ..source import Line
+from ..graph.guards import culprit, listening
 from ..torch_state import evaluating
-from .located import Fault, located
-from .sizes import BAD, DIFFERS, FINE, Asked, Subject, Trial, in_file, in_graph, lie, sweep
-from .together import Joint, apart, joint
-
-KEPT = "kept"
-WITHIN = "kept within"
-STATIC = "static in silence"
-BROKEN = "advertised but broken"
-REFUSED = "refused by capture"
-WRONG = "wrong at the example's own size"
-RUNS = "runs, numbers unknown"
-TIED = "kept as equal to"
-UNTRIED = "not tried: the model refuses all other sizes"
-"""The verdicts on a dimension; "kept within" is followed by bounds, such as "[1, 32]", and "kept as
-equal to" by another dimension. RUNS is all that can be said of a file without its model."""
+from .declared import mismatch
+from .located import located
+from .trials import (
+    BAD,
+    FINE,
+    TIED,
+    UNTRIED,
+    WRONG,
+    Call,
+    Dimension,
+    Fault,
+    Subject,
+    Trial,
+    of_file,
+    of_graph,
+    sweep,
+    try_call,
+)
 
 _HEADER = ("dimension", "asked as", "file says", "torch.export says", "verdict", "sizes tried")
-_REPAIRS = {
-    STATIC: "Name it in `dynamic_shapes`: then export() raises where the model freezes it.",
-    WRONG: "It is not the size: verify() the call of the example itself, and mend that first.",
-    UNTRIED: "Take the dimension out of `dynamic_shapes` if it never changes. If it does, an input "
-    "holds numbers that depend on it, such as offsets or lengths, and probe() cannot make them up: "
-    "verify() calls of your own with other sizes.",
-    RUNS: "Give probe() the model: a file alone does not know the right numbers.",
-}
-_EQUAL = "Give both one name, or the same Dim. If they may differ, let them differ in the example."
-_LOOK = "Call verify() with one of these sizes: nothing in the graph says which line it is."
-_BRING = "Give probe() the model that this file came from: it finds the line."
-"""Where there is no guard and no fault, or no model to look into."""
 
 
 @door
@@ -67,7 +57,7 @@ def probe(
 ) -> Contract:
     """Try each dynamic dimension of a model's ONNX file at many sizes, against the model itself.
 
-    The sizes are 1 and 2, the size of the example and its neighbours, primes, and the bounds, edges
+    The sizes are 1 and 2, the size of the example and its neighbors, primes, and the bounds, edges
     first. The larger and smaller inputs are made of the example's own rows, so that an index stays
     in range. Dimensions that stand for the same size vary together: those that torch.export found
     to be one, or that share a name in a file which was loaded. Then all dimensions move at once, to
@@ -105,14 +95,9 @@ def probe(
         if isinstance(model, Artifact):
             subject = _of_artifact(model, args, kwargs, dynamic_shapes)
         else:
-            graph = _captured(model, args, kwargs, dynamic_shapes or {})
-            file = replace(graph, axes=_standing(graph))
-            artifact = export(
-                file,
-                f=Path(folder) / "probed.onnx",
-                custom_translation_table=custom_translation_table,
-            )
-            subject = replace(in_graph(artifact, graph, args, kwargs), exported=False)
+            path = Path(folder) / "probed.onnx"
+            call, table = (args, kwargs), custom_translation_table
+            subject = _of_module(model, call, dynamic_shapes or {}, path, table)
         subject = replace(subject, tolerance=bounds)
         if not subject.asked:
             raise InputError(
@@ -120,12 +105,9 @@ def probe(
                 "dynamic_shapes={'x': {0: 'batch'}}."
             )
         with evaluating(subject.graph.model) if subject.graph else nullcontext():
-            found = sweep(subject)
-            joints = tuple(joint(subject, found))
-        dimensions = [
-            _tied(_dimension(asked, trials, subject), joints)
-            for asked, trials in zip(subject.asked, found, strict=True)
-        ]
+            dimensions = sweep(subject)
+            joints = tuple(_joints(subject, dimensions))
+        dimensions = [_tied(dimension, joints) for dimension in dimensions]
         if subject.graph and not all(dimensions):
             dimensions = _blamed(dimensions, subject.graph, subject.call(subject.tensors))
             dimensions = [_located(dimension, subject) for dimension in dimensions]
@@ -133,63 +115,28 @@ def probe(
 
 
 @dataclass(frozen=True)
-class Dimension:
-    """One dimension that was asked to be dynamic.
+class Joint:
+    """What happened with these dimensions at these sizes, the others at the example's.
 
-    ``promised`` is what the input of the file says, ``constraint`` what torch.export's range
-    constraints say. ``guard`` is the assumption of the capture that froze or bounded it, with its
-    ``line`` and ``locals``; it is None where the dimension is kept, or torch made none: then
-    ``fault`` is what goes wrong at the first size that fails.
+    ``alike`` says of two that fail that they are kept where both have one size.
     """
 
-    input: str
-    axis: int
-    name: str
-    verdict: str
-    promised: int | str
-    constraint: str
-    trials: tuple[Trial, ...]
-    guard: Guard | None = None
-    fault: Fault | None = None
+    dimensions: tuple[str, ...]
+    sizes: tuple[int, ...]
+    outcome: str
+    said: str
+    call: Call | None = field(default=None, compare=False, repr=False)
+    alike: bool = False
 
-    def __bool__(self) -> bool:
-        broken = any(trial.outcome in BAD for trial in self.trials)
-        return self.verdict == KEPT or (self.verdict.startswith(WITHIN) and not broken)
-
-    @property
-    def line(self) -> Line | None:
-        """The user's line that made the assumption, or that fails at a size."""
-        return (self.guard or self.fault).line if self.guard or self.fault else None
-
-    @property
-    def locals(self) -> Mapping[str, str]:
-        """The tensors and sizes that this line works with."""
-        return self.guard.locals if self.guard else {}
-
-    @property
-    def repair(self) -> str:
-        """What usually helps; empty where nothing is to be mended."""
-        if self.verdict.startswith(TIED):
-            return _EQUAL
-        if self.guard:
-            return self.guard.repair
-        if self.fault:
-            return self.fault.repair
-        usual = _BRING if self.constraint == "unknown" else _LOOK
-        return "" if self else _REPAIRS.get(self.verdict, usual)
-
-    @property
-    def place(self) -> str:
-        """
-        >>> Dimension("x", 1, "words", KEPT, "words", "", ()).place
-        'x.shape[1]'
-        """
-        return f"{self.input}.shape[{self.axis}]"
+    def __str__(self) -> str:
+        at = " and ".join(f"{d} = {n}" for d, n in zip(self.dimensions, self.sizes, strict=True))
+        only = ", and only where both are equal it agrees" if self.alike else ""
+        return f"at {at}: {self.outcome}{': ' * bool(self.said)}{self.said}{only}"
 
 
 @dataclass(frozen=True, repr=False)
 class Contract:
-    """The answer of :func:`probe`; true where every dimension asked for is kept.
+    """The result of :func:`probe`; true where every dimension asked for is kept.
 
     A dimension kept within bounds counts as kept where the model itself refuses what lies outside.
     ``compared`` is False where there was no model to compare numbers with; ``joints`` are the
@@ -211,8 +158,8 @@ class Contract:
         return tuple({one.dimensions: one for one in (pairs or bad)[::-1]}.values())[::-1]
 
     def __repr__(self) -> str:
-        parts = [self._headline(), table(map(_row, self.dimensions), _HEADER)]
-        return "\n".join([*parts, *self._notes()])
+        rows = table(map(_row, self.dimensions), _HEADER)
+        return "\n".join([self._headline(), rows, *self._notes()])
 
     def _repr_html_(self) -> str:
         notes = escape("\n".join(self._notes()))
@@ -238,152 +185,159 @@ class Contract:
         return f"KEPT: {count}"
 
 
-def _row(dimension: Dimension) -> tuple[str, ...]:
-    d = dimension
-    says = repr(d.promised) if str(d.promised).isdigit() else d.promised
-    return (d.place, d.name, str(says), d.constraint, d.verdict, _tried(d.trials))
-
-
-def _tried(trials: Sequence[Trial]) -> str:
+def _row(d: Dimension) -> tuple[str, ...]:
     sizes: dict[str, list[str]] = {}
-    for trial in sorted(trials, key=lambda trial: trial.size):
+    for trial in sorted(d.trials, key=lambda trial: trial.size):
         sizes.setdefault(trial.outcome, []).append(str(trial.size))
-    return "; ".join(f"{outcome}: {' '.join(found)}" for outcome, found in sizes.items())
+    tried = "; ".join(f"{outcome}: {' '.join(found)}" for outcome, found in sizes.items())
+    says = repr(d.promised) if str(d.promised).isdigit() else d.promised
+    return (d.place, d.name, str(says), d.constraint, d.verdict, tried)
 
 
 def _notes(dimension: Dimension) -> Iterator[str]:
-    guard = dimension.guard
+    guard, fault = dimension.guard, dimension.fault
     if guard:
         yield f"{dimension.place}: {guard}"
         yield from (f"    {name} = {value}" for name, value in guard.locals.items())
     elif not dimension and not dimension.verdict.startswith(TIED):
-        said = next((t.said.partition(". ")[0] for t in dimension.trials if t.outcome in BAD), "")
+        said = dimension.first_bad.said.partition(". ")[0] if dimension.first_bad else ""
         yield f"{dimension.place}: {said or dimension.verdict}"
-        if dimension.fault:
-            at = f" at {dimension.fault.line}" if dimension.fault.line else ""
-            yield f"    {dimension.fault.reason}{at}"
+        if fault:
+            yield f"    {fault.reason}{f' at {fault.line}' if fault.line else ''}"
     if dimension.repair:
         yield f"    What helps: {dimension.repair}"
 
 
-def _captured(model: nn.Module, args: tuple, kwargs: Any, dynamic: Mapping[str, Any]) -> Graph:
-    """The graph with what was asked for, whether it can be kept or not."""
-    graph = capture(model, args, kwargs, dynamic_shapes=relaxed(dynamic))
-    return replace(graph, axes=axes_of(graph, args, kwargs, dynamic))
-
-
-def _of_artifact(
-    artifact: Artifact, args: tuple, kwargs: Any, dynamic: Mapping[str, Any] | None
+def _of_module(
+    model: nn.Module, call: Call, dynamic: Any, path: Path, table: Translations | None
 ) -> Subject:
+    """The graph with what was asked for, and a file without the axes that capture refuses."""
+    graph = capture(model, *call, dynamic_shapes=relaxed(dynamic))
+    graph = replace(graph, axes=axes_of(graph, *call, dynamic))
+    standing = tuple(
+        {i: label for i, label in (axes or {}).items() if i in dynamic or not demanded(label)}
+        for axes, dynamic in zip(graph.axes, graph.symbolic, strict=True)
+    )
+    file = export(replace(graph, axes=standing), f=path, custom_translation_table=table)
+    return replace(of_graph(file, graph, *call), exported=False)
+
+
+def _of_artifact(artifact: Artifact, args: tuple, kwargs: dict[str, Any], dynamic: Any) -> Subject:
     graph = artifact.graph
     if graph is None:
-        return in_file(replace(artifact, isolated=True), args, kwargs, dynamic)
+        return of_file(replace(artifact, isolated=True), args, kwargs, dynamic)
     if not (args or kwargs):
         args, kwargs = graph.program.example_inputs
     if dynamic is not None:
         graph = replace(graph, axes=axes_of(graph, args, kwargs, dynamic))
-    return in_graph(artifact, graph, args, kwargs)
+    return of_graph(artifact, graph, args, kwargs)
 
 
-def _standing(graph: Graph) -> tuple[dict[int, Any] | None, ...]:
-    """The axes without those that capture would have refused."""
-    return tuple(
-        {i: a for i, a in (axes or {}).items() if i in dynamic or not demanded(a)}
-        for axes, dynamic in zip(graph.axes, graph.symbolic, strict=True)
-    )
+class _Group(NamedTuple):
+    """The dimensions of one name, their size in the example, and the sizes at which they are
+    fine."""
+
+    dimensions: list[Dimension]
+    usual: int
+    fine: list[int]
 
 
-def _dimension(asked: Asked, trials: Sequence[Trial], subject: Subject) -> Dimension:
-    """The dimension and its verdict; who is to blame comes later."""
-    usual = subject.tensors[asked.tensor].shape[asked.axis]
-    if subject.refuses(asked):
-        verdict = REFUSED
-    elif isinstance(asked.promised, int):
-        verdict = STATIC
-    elif any(trial.size == usual and trial.outcome == DIFFERS for trial in trials):
-        verdict = WRONG
-    else:
-        verdict = BROKEN if asked.frozen else _moving(asked, trials, usual, subject)
-    return Dimension(
-        asked.input,
-        asked.axis,
-        asked.name,
-        verdict,
-        "" if verdict == REFUSED else asked.promised,
-        subject.constraint(asked),
-        tuple(trials),
-    )
+def _joints(subject: Subject, dimensions: Sequence[Dimension]) -> Iterator[Joint]:
+    """All dimensions moved at once, upwards and downwards; and where that fails, each two of them.
+
+    A dimension moves by the name that the user gave it, also where torch.export took two names for
+    one size: that may be its own assumption, which the model does not make. Sizes are those at
+    which the dimension alone is fine.
+    """
+    groups = _groups(subject, dimensions)
+    if len(groups) < 2:
+        return
+    upwards, downwards = _different(groups), _different(groups[::-1])[::-1]
+    first = [_joint(subject, groups, sizes) for sizes in (upwards, downwards)]
+    yield from first
+    if len(groups) > 2 and any(one.outcome not in FINE for one in first):
+        for pair in combinations(groups, 2):
+            yield _joint(subject, pair, _different(pair))
 
 
-def _tied(dimension: Dimension, joints: Sequence[Joint]) -> Dimension:
+def _groups(subject: Subject, dimensions: Sequence[Dimension]) -> list[_Group]:
+    groups: dict[object, _Group] = {}
+    for d in dimensions:
+        fine = sorted({t.size for t in d.trials if t.outcome in FINE and t.size > 1})
+        if d.size.is_Symbol and not d.frozen and len(fine) > 1:
+            new = _Group([], subject.usual(d.at), fine)
+            groups.setdefault(d.name or d.at, new).dimensions.append(d)
+    return [*groups.values()]
+
+
+def _different(groups: Sequence[_Group]) -> list[int]:
+    """For each the smallest size that no other has, and not the example's, where there is one."""
+    chosen: list[int] = []
+    for group in groups:
+        free = (n for n in group.fine if n not in chosen and n != group.usual)
+        chosen.append(next(free, group.usual))
+    return chosen
+
+
+def _joint(subject: Subject, groups: Sequence[_Group], sizes: Sequence[int]) -> Joint:
+    done = _trial(subject, groups, sizes)
+    alike = len(groups) == 2 and done.outcome in BAD and _alike(subject, *groups)
+    places = tuple(group.dimensions[0].place for group in groups)
+    return Joint(places, tuple(sizes), done.outcome, done.said, done.call, alike)
+
+
+def _alike(subject: Subject, one: _Group, other: _Group) -> bool:
+    """Whether both, which are equal in the example, are fine at one other size."""
+    both = sorted(set(one.fine) & set(other.fine) - {one.usual})[:1]
+    same = (_trial(subject, (one, other), (size, size)).outcome in FINE for size in both)
+    return one.usual == other.usual and any(same)
+
+
+def _trial(subject: Subject, groups: Sequence[_Group], sizes: Sequence[int]) -> Trial:
+    pairs = [(d, n) for group, n in zip(groups, sizes, strict=True) for d in group.dimensions]
+    moved = subject.moved({d.size: size for d, size in pairs})
+    return try_call(subject, max(sizes), moved | {d.at: size for d, size in pairs})
+
+
+def _tied(dimension: Dimension, found: Sequence[Joint]) -> Dimension:
     """The dimension, and which others it must be equal to."""
-    others = ", ".join(apart(joints, dimension.place))
+    pairs = {one.dimensions for one in found if one.alike and dimension.place in one.dimensions}
+    others = ", ".join(sorted({place for pair in pairs for place in pair} - {dimension.place}))
     return replace(dimension, verdict=f"{TIED} {others}") if others else dimension
 
 
-def _moving(asked: Asked, trials: Sequence[Trial], usual: int, subject: Subject) -> str:
-    """The verdict on a dimension that the file says is dynamic."""
-    tried = sorted(trials, key=lambda trial: trial.size)
-    run = _run([trial for trial in tried if trial.outcome in (*FINE, *BAD)], usual)
-    if len(run) < 2:
-        return BROKEN if any(trial.outcome in BAD for trial in tried) else UNTRIED
-    low, high = limits(asked.label)
-    gaps = any(run[0] < trial.size < run[-1] and trial.size not in run for trial in tried)
-    first = run[0] if (low or 0) > 1 or (tried[0].size < run[0] and not gaps) else 1
-    last = run[-1] if high or (tried[-1].size > run[-1] and not gaps) else "..."
-    if (first, last) == (1, "..."):
-        return KEPT if subject.graph else RUNS
-    return f"{WITHIN if subject.graph else 'runs within'} [{first}, {last}]"
-
-
-def _run(trials: Sequence[Trial], usual: int) -> list[int]:
-    """The sizes around the example's, up to the first on either side that is not fine."""
-    below = takewhile(_fine, (t for t in reversed(trials) if t.size <= usual))
-    above = takewhile(_fine, (t for t in trials if t.size > usual))
-    return sorted(trial.size for trial in (*below, *above))
-
-
-def _fine(trial: Trial) -> bool:
-    return trial.outcome in FINE
-
-
-def _blamed(
-    dimensions: Sequence[Dimension], graph: Graph, call: tuple[tuple, dict[str, Any]]
-) -> list[Dimension]:
+def _blamed(dimensions: Sequence[Dimension], graph: Graph, call: Call) -> list[Dimension]:
     """Those that are not kept, with the guard that torch.export made of them."""
     asked = graph.signature.dynamic_shapes(graph.axes)
     with listening() as heard, suppress(CaptureError):
-        capture(graph.model, call[0], call[1], dynamic_shapes=relaxed(asked))
+        capture(graph.model, *call, dynamic_shapes=relaxed(asked))
     sources = dict(zip(graph.signature.inputs, graph.signature.sources, strict=True))
-    own = {d: culprit(heard, f"{sources[d.input]}.size()[{d.axis}]") for d in dimensions}
-
-    def guard(dimension: Dimension) -> Guard | None:
-        """Of one name the first that froze it: the others had to follow."""
-        named = [found for d, found in own.items() if d.name and d.name == dimension.name]
-        froze = [found for found in named if found and found.freezes]
-        return min(froze, key=heard.index, default=own[dimension])
-
-    return [d if d or d.verdict == WRONG else replace(d, guard=guard(d)) for d in dimensions]
+    own = [culprit(heard, f"{sources[d.input]}.size()[{d.axis}]") for d in dimensions]
+    blamed = []
+    for dimension, guard in zip(dimensions, own, strict=True):
+        if not dimension and dimension.verdict != WRONG:
+            # of one name, the first that froze it: the others had to follow
+            same = [g for d, g in zip(dimensions, own, strict=True) if d.name == dimension.name]
+            froze = [g for g in same if g and g.freezes] if dimension.name else []
+            dimension = replace(dimension, guard=min(froze, key=heard.index, default=guard))
+        blamed.append(dimension)
+    return blamed
 
 
 def _located(dimension: Dimension, subject: Subject) -> Dimension:
     """One that no guard speaks of, with what goes wrong at the first size that fails."""
-    first = next((trial for trial in dimension.trials if trial.outcome in BAD), None)
-    if dimension or dimension.guard or first is None or subject.graph is None:
+    first, graph = dimension.first_bad, subject.graph
+    if dimension or dimension.guard or first is None or first.call is None or graph is None:
         return dimension
-    args, kwargs = first.call
-    result = answer(subject.graph.model, args, kwargs)
-    fault = located(subject.graph, subject.artifact, result, args, kwargs)
-    return replace(dimension, fault=fault)
+    result = answer(graph.model, *first.call)
+    return replace(dimension, fault=located(graph, subject.artifact, result, *first.call))
 
 
 def misdeclared(artifact: Artifact, args: tuple, kwargs: dict[str, Any]) -> Fault | None:
     """What an exported file declares of its outputs and does not keep at the example's sizes."""
-    assert artifact.graph is not None
-    subject = in_graph(artifact, artifact.graph, args, kwargs)
     result = artifact(*args, **kwargs)
-    said = lie(subject, args, kwargs, result)
-    if not said:
+    said = mismatch(artifact, args, kwargs, result)
+    if not said or artifact.graph is None:
         return None
     fault = located(artifact.graph, artifact, result, args, kwargs) or Fault(None, "", "")
     return replace(fault, reason=f"{said}{': ' * bool(fault.reason)}{fault.reason}")

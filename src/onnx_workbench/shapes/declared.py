@@ -3,62 +3,49 @@
 from __future__ import annotations
 
 import ast
-import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.utils._pytree as pytree
 
+from ..artifact import Artifact
 from ..formatting import shaped
-from ..ort import Value
 
-_SIGNS: Mapping[type, Callable[[int, int], int]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-}
-_CALLS: Mapping[str, Callable[..., int]] = {"Max": max, "Min": min}
+_ARITHMETIC = (
+    *(ast.Expression, ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Mod),
+    *(ast.UnaryOp, ast.USub, ast.Call, ast.Name, ast.Load),
+)
 
 
-def misstated(
-    inputs: Sequence[Value],
-    given: Sequence[torch.Tensor],
-    outputs: Sequence[Value],
-    results: Sequence[Any],
-) -> str:
+def mismatch(artifact: Artifact, args: tuple, kwargs: Mapping[str, Any], result: Any) -> str:
     """The first output whose shape is another than the file says; empty where none is.
 
     A dimension such as ``2*batch + 1`` is computed from the sizes of the inputs; one of a name that
     no input has may have any size.
-
-    >>> x, y = Value("x", "float32", ("n", 3)), Value("y", "float32", ("2*n", 3))
-    >>> misstated([x], [torch.ones(2, 3)], [y], [torch.ones(5, 3)])
-    'y is declared float32[2*n, 3] and comes out as float32[5, 3]'
     """
+    given = artifact.tensors(args, kwargs)
     sizes = {
         name: size
-        for value, tensor in zip(inputs, given, strict=False)
+        for value, tensor in zip(artifact.inputs, given, strict=False)
         for name, size in zip(value.shape or (), tensor.shape, strict=False)
         if isinstance(name, str)
     }
-    for value, result in zip(outputs, results, strict=False):
-        if not isinstance(result, torch.Tensor) or result.is_complex():
+    results = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+    for value, tensor in zip(artifact.outputs, results, strict=False):
+        if value.shape is None or tensor.is_complex():
             continue
-        if value.shape is None:
-            continue
-        want = [computed(size, sizes) for size in value.shape]
-        if len(want) == result.dim() and _fits(want, result.shape):
-            continue
-        return f"{value!r}".replace(" ", " is declared ", 1) + (
-            f" and comes out as {shaped(result.dtype, result.shape)}"
-        )
+        if not fits([computed(size, sizes) for size in value.shape], tensor.shape):
+            declared = f"{value!r}".replace(" ", " is declared ", 1)
+            return f"{declared} and comes out as {shaped(tensor.dtype, tensor.shape)}"
     return ""
 
 
-def _fits(want: Sequence[int | None], have: Sequence[int]) -> bool:
-    return all(size in (None, got) for size, got in zip(want, have, strict=True))
+def fits(declared: list[int | None], shape: torch.Size) -> bool:
+    """Whether a tensor has the declared sizes; None is any size."""
+    return len(declared) == len(shape) and all(
+        size in (None, actual) for size, actual in zip(declared, shape, strict=True)
+    )
 
 
 def computed(size: int | str, sizes: Mapping[str, int]) -> int | None:
@@ -71,24 +58,13 @@ def computed(size: int | str, sizes: Mapping[str, int]) -> int | None:
         return size
     if size in sizes:
         return sizes[size]
-
-    try:
-        return _value(ast.parse(size[:1000], mode="eval").body, sizes)
-    except (SyntaxError, KeyError, ValueError, ArithmeticError, RecursionError, MemoryError):
+    try:  # arithmetic alone: the text comes from a file
+        tree = ast.parse(size[:1000], mode="eval")
+        for node in ast.walk(tree):
+            number = isinstance(node, ast.Constant) and isinstance(node.value, int)
+            if not (number or isinstance(node, _ARITHMETIC)):
+                return None
+        names = {"__builtins__": {}, "Max": max, "Min": min}
+        return int(eval(compile(tree, "size", "eval"), names, dict(sizes)))
+    except (SyntaxError, NameError, TypeError, ValueError, ArithmeticError, RecursionError):
         return None
-
-
-def _value(node: ast.expr, sizes: Mapping[str, int]) -> int:
-    """Arithmetic alone: the text comes from a file."""
-    match node:
-        case ast.Constant(value=int(number)):
-            return number
-        case ast.Name(id=name):
-            return sizes[name]
-        case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return -_value(operand, sizes)
-        case ast.BinOp(left=left, op=sign, right=right):
-            return _SIGNS[type(sign)](_value(left, sizes), _value(right, sizes))
-        case ast.Call(func=ast.Name(id=name), args=given):
-            return _CALLS[name](*(_value(one, sizes) for one in given))
-    raise ValueError
