@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
 from torch import fx
 
-from .comparison import Tolerance, coarsest, distance, plain
+from .comparison import Tolerance, coarsest, distance, magnitude, plain, wide
 from .formatting import plural, shaped
 
 _AS_NEAR = 4.0
@@ -78,16 +79,15 @@ def of_numbers(
     if not distance(reference, alone, tolerance).wrong:
         return ROUNDING
     inputs = [plain(value) for value in given.values() if isinstance(value, torch.Tensor)]
-    if _as_near(node, given, constants, inputs, plain(reference), plain(alone)):
+    reference, alone = plain(reference), plain(alone)
+    recomputed = partial(_recomputed, node, given, constants)
+    if _as_near(recomputed, inputs, reference, alone):
         return ROUNDING
-    found = _special(_operator(node), inputs, plain(reference), plain(alone))
-    return next(found, UNKNOWN)
+    return next(_special(_operator(node), inputs, reference, alone), UNKNOWN)
 
 
 def _as_near(
-    node: fx.Node,
-    given: Mapping[fx.Node, Any],
-    constants: Callable[[str], Any],
+    recomputed: Callable[[Callable[[Any], Any]], Any],
     inputs: Sequence[torch.Tensor],
     reference: torch.Tensor,
     alone: torch.Tensor,
@@ -97,25 +97,19 @@ def _as_near(
     dtype = coarsest(reference.dtype, *(tensor.dtype for tensor in inputs))
     if dtype is None:
         return False
+    nudged = partial(_nudged, torch.Generator().manual_seed(0))
     try:
-        exact = plain(_recomputed(node, given, constants, _double))
-        source = torch.Generator().manual_seed(0)
-        nudged = [
-            plain(_recomputed(node, given, constants, lambda value: _nudged(value, source)))
-            for _ in range(_NUDGES)
-        ]
+        exact, *near = [plain(recomputed(cast)) for cast in (_double, *[nudged] * _NUDGES)]
     except Exception:  # an operator that has no float64
         return False
-    if any(tensor.shape != reference.shape for tensor in (exact, *nudged)):
+    if any(tensor.shape != reference.shape for tensor in (exact, *near)):
         return False
-    step = torch.finfo(dtype).eps * max(map(_peak, (exact, *inputs)), default=0.0)
-    off, ours = _far(exact, reference), _far(exact, alone)
-    moved = max(_far(exact, value) for value in nudged)
+    step = torch.finfo(dtype).eps * max(map(magnitude, (exact, *inputs)))
+    off, ours, *moved = (_far(exact, value) for value in (reference, alone, *near))
     if off > _LARGEST * step:  # then float64 computes something else
         return False
-    if moved > _LARGEST * step:  # the node is a step, such as a rounding
-        moved = 0.0
-    return ours <= max(_AS_NEAR * off, _BITS * moved)
+    most = max(moved) if max(moved) <= _LARGEST * step else 0.0  # a step, such as a rounding
+    return ours <= max(_AS_NEAR * off, _BITS * most)
 
 
 def _recomputed(
@@ -136,22 +130,22 @@ def _recomputed(
         if one.op == "get_attr":
             return cast(constants(str(one.target)))
         args, kwargs = fx.map_arg((one.args, one.kwargs), of)
-        args, kwargs = pytree.tree_map_only(torch.dtype, _wide, (args, kwargs))
+        args, kwargs = pytree.tree_map_only(
+            torch.dtype, lambda dtype: _DOUBLE.get(dtype, dtype), (args, kwargs)
+        )
         return one.target(*args, **kwargs)  # type: ignore[operator]
 
     with torch.no_grad():
         return made(node)
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return _DOUBLE.get(dtype, dtype)
-
-
 def _double(value: Any) -> Any:
-    return value.to(_wide(value.dtype)) if isinstance(value, torch.Tensor) else value
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.to(_DOUBLE.get(value.dtype, value.dtype))
 
 
-def _nudged(value: Any, source: torch.Generator) -> Any:
+def _nudged(source: torch.Generator, value: Any) -> Any:
     """In float64, with each number a last bit of its own dtype up or down."""
     if not isinstance(value, torch.Tensor) or not value.is_floating_point():
         return _double(value)
@@ -159,18 +153,8 @@ def _nudged(value: Any, source: torch.Generator) -> Any:
     return _double(value) * (1 + torch.finfo(value.dtype).eps * signs.to(value.device))
 
 
-def _peak(tensor: torch.Tensor) -> float:
-    if not tensor.numel():
-        return 0.0
-    return float(_wider(tensor).abs().nan_to_num(nan=0.0, posinf=0.0).max())
-
-
 def _far(exact: torch.Tensor, value: torch.Tensor) -> float:
-    return distance(_wider(exact), _wider(value), (0.0, 0.0)).worst
-
-
-def _wider(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+    return distance(wide(exact), wide(value), (0.0, 0.0)).worst
 
 
 def _operator(node: fx.Node) -> str:

@@ -245,51 +245,48 @@ def distance(a: torch.Tensor, b: torch.Tensor, tolerance: Tolerance) -> Distance
     small beside its neighbors is not blamed for their rounding. Where all of ``a`` is zero, the
     largest number counts as 1.
     """
-    one, other = plain(a).flatten(), plain(b).flatten()
-    exact = not (one.is_floating_point() or one.is_complex())
-    peak = max((_magnitude(part) for part in one.split(_SLICE)), default=0.0) or 1.0
-    found = [
-        _apart(x, y, tolerance, peak, exact)
-        for x, y in zip(one.split(_SLICE), other.split(_SLICE), strict=True)
-    ]
-    start, chosen = max(
-        enumerate(found), key=lambda part: (bool(part[1].wrong), part[1].worst), default=(0, None)
-    )
-    if chosen is None:
-        return Distance(0.0, 0, 0.0, 0)
-    relative = max(part.relative for part in found)
-    wrong = sum(part.wrong for part in found)
-    return Distance(chosen.worst, start * _SLICE + chosen.at, relative, wrong)
-
-
-def _apart(
-    a: torch.Tensor, b: torch.Tensor, tolerance: Tolerance, peak: float, exact: bool
-) -> Distance:
     if not a.numel():
         return Distance(0.0, 0, 0.0, 0)
-    x, y = (part.to(torch.complex128 if a.is_complex() else torch.float64) for part in (a, b))
-    # equal numbers, equal infinities, NaN and NaN; a double does not hold every whole number
-    same = a == b if exact else (x == y) | ((x != x) & (y != y))
-    error = torch.where(same, 0.0, (x - y).abs().nan_to_num(nan=torch.inf, posinf=torch.inf))
+    pairs = [*zip(*(plain(part).flatten().split(_SLICE) for part in (a, b)), strict=True)]
+    peak = max(magnitude(x) for x, _ in pairs) or 1.0
+    found = [_apart(x, y, tolerance, peak) for x, y in pairs]
+    start, worst = max(enumerate(found), key=lambda part: (bool(part[1].wrong), part[1].worst))
+    return Distance(
+        worst.worst,
+        start * _SLICE + worst.at,
+        max(part.relative for part in found),
+        sum(part.wrong for part in found),
+    )
+
+
+def _apart(a: torch.Tensor, b: torch.Tensor, tolerance: Tolerance, peak: float) -> Distance:
+    x, y = wide(a), wide(b)
     scale = x.abs().nan_to_num(nan=0.0, posinf=0.0)
+    error = (x - y).abs().nan_to_num(nan=torch.inf, posinf=torch.inf)
     relative, absolute = tolerance
-    if exact:
-        wrong, error = ~same, torch.where(same, 0.0, error.clamp(min=1.0))
-    else:
+    if a.is_floating_point() or a.is_complex():
+        same = (x == y) | ((x != x) & (y != y))  # equal infinities, NaN and NaN
         wrong = ~same & (~(error <= absolute * peak + relative * scale) | error.isinf())
+    else:  # a double does not hold every whole number
+        same = a == b
+        wrong, error = ~same, error.clamp(min=1.0)
+    error = torch.where(same, 0.0, error)
     unit = scale + peak * absolute / relative if relative else torch.full_like(scale, peak)
-    ratio = torch.where(error == 0, 0.0, error / unit).nan_to_num(nan=torch.inf, posinf=torch.inf)
+    ratio = torch.where(same, 0.0, error / unit).nan_to_num(nan=torch.inf, posinf=torch.inf)
     ranked = torch.where(wrong, error, -1.0) if wrong.any() else error
     at = int(ranked.argmax())
     return Distance(float(error[at]), at, float(ratio.max()), int(wrong.sum()))
 
 
-def _magnitude(part: torch.Tensor) -> float:
-    """The largest that is finite."""
-    if not part.numel():
-        return 0.0
-    size = part.abs().double() if part.is_complex() else part.double().abs()
-    return float(size.nan_to_num(nan=0.0, posinf=0.0).max())
+def wide(tensor: torch.Tensor) -> torch.Tensor:
+    """In double precision."""
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+
+
+def magnitude(tensor: torch.Tensor) -> float:
+    """The largest number that is finite; 0 where there is none."""
+    sizes = wide(tensor).abs().nan_to_num(nan=0.0, posinf=0.0)
+    return float(sizes.max()) if sizes.numel() else 0.0
 
 
 def plain(tensor: torch.Tensor) -> torch.Tensor:
@@ -326,10 +323,10 @@ def _leaves(
         return
     for i, (path, x, y) in enumerate(zip(paths(a), left, right, strict=True)):
         grain = grains[i] if i < len(grains) else None
-        yield _compare(f"result{path}", x, y, tolerance, grain)
+        yield compare_leaf(f"result{path}", x, y, tolerance, grain)
 
 
-def _compare(
+def compare_leaf(
     path: str, a: Any, b: Any, tolerance: Tolerance | None, grain: torch.dtype | None
 ) -> Leaf:
     if isinstance(a, float) and isinstance(b, float):  # which forgot what it was computed in

@@ -13,27 +13,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.utils._pytree as pytree
 from torch import fx
-from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
 from . import causes, plots, progress
 from .artifact import Artifact
 from .causes import Cause
-from .comparison import (
-    Agreement,
-    Grains,
-    Tolerance,
-    compare,
-    distance,
-    tolerance_of,
-)
+from .comparison import Agreement, Grains, Tolerance, compare, compare_leaf
 from .errors import InputError, WorkbenchError
 from .exporter_metadata import call_site
 from .formatting import kind_of, plural, shaped, table
-from .lineage import table as lineage
-from .lineage.table import Lineage
+from .lineage.origins import NONE, Origin
+from .lineage.table import trace
 from .proto import node_refs
-from .runs.intermediates import Exposed
+from .runs.intermediates import Intermediates
 from .runs.program import ProgramRun, stored
 from .source import Line
 
@@ -52,35 +44,17 @@ GONE = "no value of that name in the file: folded, merged or a view"
 RANDOM = "follows from a random operator"
 KIND = "another kind of value: a size, or a sequence"
 
-
-def compare_values(
-    artifact: Artifact,
-    args: tuple,
-    kwargs: Mapping[str, Any],
-    results: Sequence[Any],
-    tolerance: Tolerance | None,
-) -> Divergence:
-    """The values of a file beside those of the graph that it was translated from."""
-    run = _Beside(artifact.translated, artifact, artifact.feeds(*args, **kwargs), tolerance)
-    leaves = artifact.signature.flatten(args, dict(kwargs))
-    made = run.along(leaves)
-    result = artifact.signature.unflatten(made)
-    grains = [run.grains.of(leaf) for leaf in pytree.tree_leaves(result)]
-    outputs = compare(*results, tolerance, grains)
-    captured = compare(results[0], result, tolerance, grains)
-    run.judge(leaves)
-    return run.divergence(outputs, captured, lineage.trace(artifact))
+_WEIGHT = Origin("", "Initializer", "", "", None, NONE)
 
 
 @dataclass(frozen=True)
 class Step:
     """One value, in PyTorch and in ONNX Runtime.
 
-    ``node`` makes it in the file, ``fx`` in the graph. ``error`` is relative as :func:`verify` says
-    it, ``inherited`` the largest error among the nearest compared values that it was computed from.
-    ``weights`` are weights of a wrong value that are not the model's. ``reason`` and ``repair`` are
-    known where the node was recomputed alone; ``rounding`` is a wrong value of a node that is not
-    at fault.
+    ``node`` makes it in the file, ``fx`` in the graph. ``error`` is relative as
+    :func:`~onnx_workbench.verify` says it, ``inherited`` the largest error among the nearest
+    compared values that it was computed from. ``cause`` says why it is wrong, where its node was
+    recomputed alone, and ``weights`` which of its weights are not the model's.
     """
 
     name: str
@@ -91,30 +65,58 @@ class Step:
     line: Line | None
     value: str
     error: float
-    inherited: float
-    tolerance: float
+    bounds: Tolerance
     wrong: bool
-    blamed: bool = False
+    inherited: float = 0.0
+    cause: Cause | None = None
     weights: tuple[str, ...] = ()
-    reason: str = ""
-    repair: str = ""
-    rounding: bool = False
+
+    @property
+    def tolerance(self) -> float:
+        """The relative one."""
+        return self.bounds[0] or self.bounds[1]
 
     @property
     def jump(self) -> bool:
         """Whether the error was made here, rather than brought along."""
         return self.error >= _JUMP * self.inherited
 
+    @property
+    def rounding(self) -> bool:
+        """Whether it is wrong, and ONNX Runtime computes its node as exactly as PyTorch."""
+        return self.cause is not None and self.cause.rounding
+
+    @property
+    def blamed(self) -> bool:
+        """Whether the fault is made here: its inputs agree, and it is no rounding."""
+        return self.cause is not None and not self.cause.rounding
+
+    @property
+    def reason(self) -> str:
+        """Why it differs; empty where that is not known."""
+        return self.cause.reason if self.cause else ""
+
+    @property
+    def repair(self) -> str:
+        """What usually helps."""
+        return self.cause.repair if self.cause else ""
+
+    @property
+    def place(self) -> str:
+        """The line's, else the name of the node."""
+        return self.line.place if self.line else self.node
+
     def __repr__(self) -> str:
         way = "a jump" if self.jump else "drift"
-        text = f"\n    {self.line.text}" if self.line else ""
-        lost = f"\n    its {', '.join(self.weights)} in the file is not the model's"
-        return (
+        head = (
             f"{self.node} ({self.operator}){' in ' if self.module else ''}{self.module}, "
             f"{self.line.place if self.line else 'no line'}: error {self.error:.1e}, {way} from "
-            f"inputs with {self.inherited:.1e}{text}{lost if self.weights else ''}"
-            f"{f'{chr(10)}    {self.reason}' if self.reason else ''}"
+            f"inputs with {self.inherited:.1e}"
         )
+        weights = ", ".join(self.weights)
+        lost = f"its {weights} in the file is not the model's" if weights else ""
+        rows = [self.line.text if self.line else "", lost, self.reason]
+        return "\n    ".join([head, *filter(None, rows)])
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -136,17 +138,17 @@ class Divergence:
     def __bool__(self) -> bool:
         return bool(self.outputs)
 
-    @cached_property
+    @property
     def first(self) -> Step | None:
         """The first wrong value whose inputs agree, and whose error is not rounding."""
-        return next((step for step in self.steps if step.blamed), None)
+        return next(iter(self.blamed), None)
 
-    @property
+    @cached_property
     def rounding(self) -> tuple[Step, ...]:
         """The values beyond tolerance that ONNX Runtime computes as exactly as PyTorch."""
         return tuple(step for step in self.steps if step.rounding)
 
-    @property
+    @cached_property
     def blamed(self) -> tuple[Step, ...]:
         """Every wrong value whose inputs agree: as many faults, unless one hides another."""
         return tuple(step for step in self.steps if step.blamed)
@@ -161,9 +163,7 @@ class Divergence:
         return plots.growth(
             [step.error for step in self.steps],
             [step.tolerance for step in self.steps],
-            marked={
-                i: s.line.place if s.line else s.node for i, s in enumerate(self.steps) if s.blamed
-            },
+            marked={i: step.place for i, step in enumerate(self.steps) if step.blamed},
             title=self._headline(),
             note=self._count(),
             ax=ax,
@@ -178,33 +178,24 @@ class Divergence:
 
     def _headline(self) -> str:
         count = plural(len(self.steps), "value")
-        if self.first:
-            place = self.first.line.place if self.first.line else self.first.node
+        if first := self.first:
             wrong = sum(step.wrong for step in self.steps)
-            where = f"first at {place}, {self.first.operator}; {wrong:,} of {count}"
-            if self.outputs:
-                return f"AGREE: the outputs; inside, {where} beyond tolerance"
-            return f"DIFFERENT: {where} beyond tolerance"
-        if self.random and not self.outputs:
-            where = [f"{name} ({line.place})" if line else name for name, line in self._drawn()]
-            return f"RANDOM: {', '.join(where)} gives new numbers on every call"
-        if self.outputs and self.rounding:
+            where = f"first at {first.place}, {first.operator}; {wrong:,} of {count}"
+            inside = "AGREE: the outputs; inside" if self else "DIFFERENT:"
+            return f"{inside}{',' if self else ''} {where} beyond tolerance"
+        if self.random and not self:
+            drawn = [f"{op} ({line.place})" if line else op for op, line in self.random.items()]
+            return f"RANDOM: {', '.join(drawn)} gives new numbers on every call"
+        if self and self.rounding:
             return f"AGREE: {count} and the outputs, {len(self.rounding):,} of them by rounding"
-        if self.outputs:
+        if self:
             return f"AGREE: {count} and the outputs within tolerance"
-        other_kind = [
-            leaf.reason for leaf in self.outputs.leaves if leaf.worst is None and leaf.reason
-        ]
+        other_kind = [leaf.reason for leaf in self.outputs.leaves if leaf.worst is None]
         if not self.captured:
             why = "the captured graph is not the model"
-        elif other_kind:
-            why = other_kind[0]
         else:
-            why = "ONNX Runtime's optimizer changed them"
+            why = next(filter(None, other_kind), "ONNX Runtime's optimizer changed them")
         return f"DIFFERENT: the outputs, while all {count} agree: {why}"
-
-    def _drawn(self) -> list[tuple[str, Line | None]]:
-        return list(self.random.items())
 
     def _count(self) -> str:
         missing = sum(map(len, self.apart.values()))
@@ -213,47 +204,40 @@ class Divergence:
     def _table(self) -> Iterator[str]:
         found = (*self.blamed[:8], *self.rounding[:4], self.largest)
         shown = list(dict.fromkeys(filter(None, found)))
-        if shown:
-            yield table(
-                (
-                    (
-                        s.node,
-                        s.line.place if s.line else "",
-                        s.value,
-                        f"{s.error:.1e}",
-                        f"{s.inherited:.1e}",
-                        f"{s.tolerance:.0e}",
-                        _verdict(s, s is self.largest),
-                    )
-                    for s in shown
-                ),
-                ("node", "line", "value", "error", "of its inputs", "tolerance", ""),
+        rows = [
+            (
+                step.node,
+                step.line.place if step.line else "",
+                step.value,
+                f"{step.error:.1e}",
+                f"{step.inherited:.1e}",
+                f"{step.tolerance:.0e}",
+                _verdict(step) + ", the largest" * (step is self.largest),
             )
+            for step in shown
+        ]
+        if rows:
+            header = ("node", "line", "value", "error", "of its inputs", "tolerance", "")
+            yield table(rows, header)
 
     def _notes(self) -> Iterator[str]:
         yield self._count()
         rows = [(f"{len(names):,}", reason, names[0]) for reason, names in self.apart.items()]
-        rows += [("random", name, line.place if line else "") for name, line in self._drawn()]
+        rows += [("random", op, line.place if line else "") for op, line in self.random.items()]
         if rows:
             yield table(rows)
         if not self.outputs or any(leaf.note for leaf in self.outputs.leaves):
             yield repr(self.outputs)
 
 
-def _verdict(step: Step, largest: bool) -> str:
-    words = (
-        ["rounding"]
-        if step.rounding
-        else ["wrong, inputs agree"]
-        if step.blamed
-        else ["wrong"]
-        if step.wrong
-        else ["agrees"]
-    )
-    return ", ".join([*words, "the largest"] if largest else words)
+def _verdict(step: Step) -> str:
+    if step.cause:
+        return "rounding" if step.rounding else "wrong, inputs agree"
+    return "wrong" if step.wrong else "agrees"
 
 
 def check_graph(b: object) -> None:
+    """Raises InputError unless there are values to compare inside ``b``."""
     if not isinstance(b, Artifact):
         raise InputError(
             f"verify(values=True) was given {kind_of(b)} as 'b', and it looks into an "
@@ -267,122 +251,141 @@ def check_graph(b: object) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Error:
-    value: str
-    error: float
-    tolerance: float
-    wrong: bool
-    bounds: Tolerance = (0.0, 0.0)
-    cause: Cause | None = None
+def compare_values(
+    artifact: Any,
+    args: tuple,
+    kwargs: Mapping[str, Any],
+    results: Sequence[Any],
+    tolerance: Tolerance | None,
+) -> Divergence:
+    """The values of a file beside those of the graph that it was translated from.
+
+    Args:
+        results: what the model and the artifact return for this call.
+    """
+    found = _Comparison(artifact, artifact.feeds(*args, **kwargs), tolerance)
+    leaves = artifact.signature.flatten(args, dict(kwargs))
+    result = artifact.signature.unflatten(found.along(leaves))
+    grains = [found.grains.of(leaf) for leaf in pytree.tree_leaves(result)]
+    outputs = compare(*results, tolerance, grains)
+    captured = compare(results[0], result, tolerance, grains)
+    steps = found.judged(leaves)
+    if captured and any(s.wrong for s in steps) and not any(s.blamed for s in steps):
+        outputs = Agreement(tuple(leaf.excused() for leaf in outputs.leaves))
+    drawn = {str(node.target): call_site(node).line for node in found.drawn}
+    return Divergence(outputs, captured, steps, found.not_comparable(), drawn)
 
 
-class _Beside(ProgramRun):
+class _Comparison:
     """Runs the graph that was translated, and compares what its nodes make, a chunk at a time."""
 
     def __init__(
-        self,
-        program: ExportedProgram,
-        artifact: Artifact,
-        feeds: Mapping[str, Any],
-        tolerance: Tolerance | None,
+        self, artifact: Artifact, feeds: Mapping[str, Any], tolerance: Tolerance | None
     ) -> None:
-        super().__init__(program)
-        self.tolerance, self.grains = tolerance, Grains()
-        self.exposed = Exposed(artifact.unchanged, artifact.proto, artifact.provider, feeds)
-        self.held: dict[fx.Node, tuple[str, torch.Tensor, torch.dtype | None]] = {}
-        self.results: list[torch.Tensor] = []
-        self.sizes: set[fx.Node] = set()
+        self.program, self.tolerance, self.grains = artifact.translated, tolerance, Grains()
+        self.file = Intermediates(artifact.unchanged, artifact.proto, artifact.provider, feeds)
+        lineage = trace(artifact)
+        self.origins = {
+            value: lineage.of(ref.name)
+            for ref in node_refs(artifact.proto)
+            if not ref.inside
+            for value in ref.outputs
+        }
+        self.pending: dict[fx.Node, tuple[torch.Tensor, bool]] = {}
         self.bytes = 0
-        self.errors: dict[fx.Node, _Error] = {}
+        self.steps: dict[fx.Node, Step] = {}
         self.names: dict[fx.Node, str] = {}
         self.drawn: list[fx.Node] = []
         self.tainted: set[fx.Node] = set()
         self.apart: dict[str, list[str]] = {}
 
     def along(self, leaves: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Run the whole graph, and return what it does. The generator of random numbers is left as
-        it was."""
+        """Run the whole graph, and return the tensors that the user gets. The generator of random
+        numbers is left as it was."""
+        run = ProgramRun(self.program, self.grains)
         total = len(self.program.graph.nodes)
         with (
             torch.no_grad(),
             torch.random.fork_rng(devices=[]),
-            progress.bar(total=total, desc="values", delay=2) as self.bar,
+            progress.bar(total=total, desc="values", delay=2) as bar,
         ):
-            for _ in self.steps(leaves):
-                pass
+            for node, value in run.steps(leaves):
+                bar.update()
+                if node.op == "call_function":
+                    self._take(run, node, value)
             self._flush()
-        return self.results
-
-    def run_node(self, n: fx.Node) -> Any:
-        self.bar.update()
-        if n.op == "output":
-            self.results = self._returned(n)
-            return None
-        with self.grains:
-            result = super().run_node(n)
-        if n.op == "call_function":
-            self._hear(n, result)
-        return result
-
-    def _returned(self, output: fx.Node) -> list[torch.Tensor]:
-        """The tensors that the user gets; writes into buffers and inputs are outputs, too."""
-        (values,), _ = self.fetch_args_kwargs_from_env(output)
         specs = self.program.graph_signature.output_specs
         return [
-            value if isinstance(value, torch.Tensor) else torch.tensor(value)
-            for value, spec in zip(values, specs, strict=True)
+            one if isinstance(one, torch.Tensor) else torch.tensor(one)
+            for one, spec in zip(value, specs, strict=True)  # of the output node, which is the last
             if spec.kind is OutputKind.USER_OUTPUT and not isinstance(spec.arg, ConstantArgument)
         ]
 
-    def _hear(self, node: fx.Node, result: Any) -> None:
-        size = isinstance(result, (bool, int))
-        if size:
-            result = torch.tensor(result)
+    def _take(self, run: ProgramRun, node: fx.Node, value: Any) -> None:
+        """Keep a value for the next comparison, or say why there is none."""
+        draws = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
         if self.tainted.intersection(node.all_input_nodes):
             self.tainted.add(node)
-        elif _seeded(node) and not _same(result, super().run_node(node)):
+        elif draws and not _same(value, run.run_node(node)):
             self.tainted.add(node)
             self.drawn.append(node)
-        name = next((name for name in _names(node) if name in self.exposed.names), "")
-        if not isinstance(result, torch.Tensor):
+        is_size = isinstance(value, (bool, int))
+        if not isinstance(value, torch.Tensor) and not is_size:
             return  # of a tuple, each item comes as a node of its own
-        folded = None if name else self.exposed.weight(node.name)
-        grain = self.grains.of(result)
-        found = None if folded is None else _error(result, folded, self.tolerance, grain)
-        if found and node not in self.tainted:  # computed at export, and a weight of the file
-            self.names[node], self.errors[node] = node.name, found
-            return
+        tensor = torch.tensor(value) if is_size else value
+        name = next((name for name in _names(node) if name in self.file.names), "")
+        if node not in self.tainted and not name:  # maybe computed at export, and now a weight
+            self._compare(node, tensor, self.file.weight(node.name), node.name)
+            if node in self.steps:
+                return
         if name:
             self.names[node] = name
         if not name or node in self.tainted:
             reason = RANDOM if node in self.tainted else GONE
             self.apart.setdefault(reason, []).append(name or node.name)
             return
-        self.held[node] = (name, result, grain)
-        if size:
-            self.sizes.add(node)
-        self.bytes += result.nbytes
+        self.pending[node] = tensor, is_size
+        self.bytes += tensor.nbytes
         if self.bytes > CHUNK:
             self._flush()
 
     def _flush(self) -> None:
-        if not self.held:
-            return
-        wanted = list(dict.fromkeys(name for name, *_ in self.held.values()))
-        made = self.exposed.run(wanted)
-        for node, (name, reference, grain) in self.held.items():
-            value = made[name]
-            found = _error(reference, value, self.tolerance, grain)
-            if found is None and isinstance(value, torch.Tensor) and node not in self.sizes:
-                cause = causes.of_kind(reference, value)
-                word = shaped(reference.dtype, reference.shape)
-                found = _Error(word, math.inf, 0.0, wrong=True, cause=cause)
-            if found is None:
+        made = self.file.run(list(dict.fromkeys(self.names[node] for node in self.pending)))
+        for node, (reference, is_size) in self.pending.items():
+            name = self.names[node]
+            self._compare(node, reference, made[name], name, is_size)
+            if node not in self.steps:
                 self.apart.setdefault(KIND, []).append(name)
-            else:
-                self.errors[node] = found
-        self.held, self.bytes = {}, 0
+        self.pending.clear()
+        self.bytes = 0
+
+    def _compare(
+        self, node: fx.Node, reference: torch.Tensor, value: Any, name: str, is_size: bool = True
+    ) -> None:
+        """Note how far they are apart, unless they are no values of one kind: a tensor of another
+        shape or dtype is wrong, a size of another dtype is how a file has sizes."""
+        if not isinstance(value, torch.Tensor):
+            return
+        own = reference if value.is_complex() else _in_file(reference)
+        fits = own.shape == value.shape and own.dtype == value.dtype
+        if not fits and is_size:
+            return
+        site, origin = call_site(node), self.origins.get(name, _WEIGHT)
+        leaf = compare_leaf(name, own, value, self.tolerance, self.grains.of(reference))
+        self.names[node] = name
+        self.steps[node] = Step(
+            name=name,
+            node=origin.node,
+            operator=origin.operator,
+            fx=node.name,
+            module=site.module or origin.module,
+            line=site.line or origin.line,
+            value=shaped(reference.dtype, reference.shape),
+            error=leaf.relative if fits else math.inf,
+            bounds=leaf.tolerance,
+            wrong=bool(leaf.reason),
+            cause=None if fits else causes.of_kind(reference, value),
+        )
 
     @cached_property
     def before(self) -> dict[fx.Node, frozenset[fx.Node]]:
@@ -391,133 +394,78 @@ class _Beside(ProgramRun):
         found = {}
         for node in self.program.graph.nodes:
             near[node] = frozenset().union(*(near[m] for m in node.all_input_nodes))
-            if node in self.errors:
+            if node in self.steps:
                 found[node] = near[node]
-            if node.op == "placeholder" or node in self.errors:
+            if node.op == "placeholder" or node in self.steps:
                 near[node] = frozenset([node])
         return found
 
-    def judge(self, leaves: Sequence[torch.Tensor]) -> None:
-        """Say of each wrong value that no fault comes before what its cause is."""
-        if any(error.wrong for error in self.errors.values()):
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                again = _Again(self)
-                for _ in again.steps(leaves):
-                    pass
-            for node, cause in again.causes.items():
-                self.errors[node] = replace(self.errors[node], cause=cause)
+    def judged(self, leaves: Sequence[torch.Tensor]) -> tuple[Step, ...]:
+        """The steps in the order of the graph, with the causes of those that no fault precedes."""
+        judged = self._causes(leaves) if any(s.wrong for s in self.steps.values()) else {}
+        found = []
+        for node, before in self.before.items():
+            errors = (self.steps[m].error for m in before if m in self.steps)
+            inherited, cause = max(errors, default=0.0), judged.get(node)
+            step = replace(self.steps[node], inherited=inherited, cause=cause)
+            weights = tuple(self._changed_weights(before)) if step.blamed else ()
+            found.append(replace(step, weights=weights))
+        return tuple(found)
 
-    def divergence(self, outputs: Agreement, captured: Agreement, origins: Lineage) -> Divergence:
-        """What was heard, joined to the lines."""
-        by_value = _makers(origins)
-        steps = [
-            self._step(node, before, by_value.get(self.names[node], _WEIGHT))
-            for node, before in self.before.items()
-        ]
-        wrong = [step for step in steps if step.wrong]
-        if wrong and captured and not any(step.blamed for step in steps):
-            outputs = Agreement(tuple(leaf.excused() for leaf in outputs.leaves))
-        known = {step.name for step in steps} | set(self.names.values())
-        inner = sorted(self.exposed.names - known)
-        apart = {name: tuple(values) for name, values in self.apart.items()}
-        apart |= {INNER: tuple(inner)} if inner else {}
-        apart |= {BODY: self.exposed.hidden} if self.exposed.hidden else {}
-        drawn = {str(node.target): call_site(node).line for node in self.drawn}
-        return Divergence(outputs, captured, tuple(steps), apart, drawn)
+    def _causes(self, leaves: Sequence[torch.Tensor]) -> dict[fx.Node, Cause]:
+        """Run the graph once more, and recompute alone each wrong value that no fault precedes:
+        where a wrong value is rounding, the next one may be a fault, or rounding again."""
+        wrong = {node for node, step in self.steps.items() if step.wrong}
+        readers = Counter(m for node in wrong for m in self.before[node])
+        values: dict[fx.Node, Any] = {}
+        judged: dict[fx.Node, Cause] = {}
+        run = ProgramRun(self.program)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            for node, value in run.steps(leaves):
+                before = self.before[node] if node in wrong else frozenset()
+                if node in wrong and all(
+                    m in judged and judged[m].rounding for m in before & wrong
+                ):
+                    given = {m: values[m] for m in before}
+                    judged[node] = self.steps[node].cause or self._cause(run, node, value, given)
+                readers.subtract(before)
+                for m in before:
+                    if not readers[m]:
+                        del values[m]
+                if readers[node]:
+                    values[node] = value
+        return judged
 
-    def _step(self, node: fx.Node, before: frozenset[fx.Node], origin: lineage.Origin) -> Step:
-        mine, key = self.errors[node], call_site(node)
-        compared = [self.errors[m] for m in before if m in self.errors]
-        cause = mine.cause
-        blamed = cause is not None and not cause.rounding
-        return Step(
-            self.names[node],
-            origin.node,
-            origin.operator,
-            node.name,
-            key.module or origin.module,
-            key.line or origin.line,
-            mine.value,
-            mine.error,
-            max((error.error for error in compared), default=0.0),
-            mine.tolerance,
-            mine.wrong,
-            blamed,
-            tuple(self._changed(before)) if blamed else (),
-            cause.reason if cause else "",
-            cause.repair if cause else "",
-            cause is not None and cause.rounding,
-        )
+    def _cause(
+        self, run: ProgramRun, node: fx.Node, value: Any, given: Mapping[fx.Node, Any]
+    ) -> Cause:
+        names, reference = self.names, _in_file(value)
+        fed = {names[m]: _in_file(v) for m, v in given.items() if names.get(m) in self.file.names}
+        try:
+            alone = self.file.alone(names[node], fed)
+        except WorkbenchError:
+            return causes.UNKNOWN
+        if not isinstance(alone, torch.Tensor) or alone.shape != reference.shape:
+            return causes.UNKNOWN
+        bounds = self.steps[node].bounds
+        return causes.of_numbers(node, given, run.fetch_attr, reference, alone, bounds)
 
-    def _changed(self, before: frozenset[fx.Node]) -> Iterator[str]:
+    def _changed_weights(self, before: frozenset[fx.Node]) -> Iterator[str]:
         """The weights among these inputs that are others in the file."""
         names = {node.name for node in before if node.op == "placeholder"}
         for spec in self.program.graph_signature.input_specs:
             if spec.arg.name in names and spec.kind is not InputKind.USER_INPUT:
                 ours = stored(self.program, spec.target)
-                theirs = self.exposed.weight(str(spec.target))
-                if theirs is None or theirs.shape != ours.shape:
-                    continue
-                if not torch.equal(ours, theirs):
+                theirs = self.file.weight(str(spec.target))
+                alike = theirs is None or theirs.shape != ours.shape or torch.equal(ours, theirs)
+                if not alike:
                     yield str(spec.target)
 
-
-class _Again(ProgramRun):
-    """Runs the graph once more, and recomputes alone each wrong value that no fault comes before.
-
-    Where a wrong value is rounding, the next one may be a fault, or rounding again.
-    """
-
-    def __init__(self, beside: _Beside) -> None:
-        super().__init__(beside.program)
-        self.beside = beside
-        self.wrong = {node for node, error in beside.errors.items() if error.wrong}
-        self.readers = Counter(m for node in self.wrong for m in beside.before[node])
-        self.values: dict[fx.Node, Any] = {}
-        self.causes: dict[fx.Node, Cause] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        if n.op == "output":
-            return None
-        result = super().run_node(n)
-        if n in self.wrong:
-            before = self.beside.before[n]
-            if all(m in self.causes and self.causes[m].rounding for m in before & self.wrong):
-                self.causes[n] = self.beside.errors[n].cause or self._cause(n, result)
-            self.readers.subtract(before)
-            for m in before:
-                if not self.readers[m]:
-                    del self.values[m]
-        if self.readers[n]:
-            self.values[n] = result
-        return result
-
-    def _cause(self, node: fx.Node, result: Any) -> Cause:
-        names, exposed = self.beside.names, self.beside.exposed
-        given = {m: self.values[m] for m in self.beside.before[node]}
-        fed = {names[m]: _in_file(v) for m, v in given.items() if names.get(m) in exposed.names}
-        try:
-            alone = exposed.alone(names[node], fed)
-        except WorkbenchError:
-            return causes.UNKNOWN
-        reference = _in_file(result)
-        if not isinstance(alone, torch.Tensor) or alone.shape != reference.shape:
-            return causes.UNKNOWN
-        bounds = self.beside.errors[node].bounds
-        return causes.of_numbers(node, given, self.fetch_attr, reference, alone, bounds)
-
-
-_WEIGHT = lineage.Origin("", "Initializer", "", "", None, lineage.NONE)
-
-
-def _makers(origins: Lineage) -> dict[str, lineage.Origin]:
-    """Value of the main graph -> the origin of the node that makes it."""
-    return {
-        value: origins.of(ref.name)
-        for ref in node_refs(origins.artifact.proto)
-        if not ref.inside
-        for value in ref.outputs
-    }
+    def not_comparable(self) -> dict[str, tuple[str, ...]]:
+        """Reason -> the values that have no counterpart."""
+        inner = sorted(self.file.names - set(self.names.values()))
+        found = self.apart | {INNER: inner, BODY: self.file.hidden}
+        return {reason: tuple(names) for reason, names in found.items() if names}
 
 
 def _names(node: fx.Node) -> list[str]:
@@ -527,10 +475,6 @@ def _names(node: fx.Node) -> list[str]:
         whole, item = node.args
         return [f"{whole}__{item}", f"{whole}_split_{item}", node.name]
     return [node.name]
-
-
-def _seeded(node: fx.Node) -> bool:
-    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -545,23 +489,3 @@ def _in_file(value: Any) -> torch.Tensor:
     """A value as a file has it: a size is a tensor, a complex number a pair."""
     tensor = value if isinstance(value, torch.Tensor) else torch.tensor(value)
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
-
-
-def _error(
-    reference: torch.Tensor,
-    value: Any,
-    tolerance: Tolerance | None,
-    grain: torch.dtype | None = None,
-) -> _Error | None:
-    """None where the two are no values of one kind."""
-    if not isinstance(value, torch.Tensor):
-        return None
-    word = shaped(reference.dtype, reference.shape)
-    if not value.is_complex():
-        reference = _in_file(reference)
-    if reference.shape != value.shape or reference.dtype != value.dtype:
-        return None
-    bounds = tolerance_of(reference.dtype, tolerance, grain)
-    found = distance(reference, value, bounds)
-    limit = bounds[0] or bounds[1]
-    return _Error(word, found.relative, limit, bool(found.wrong), bounds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch.export.graph_signature import ConstantArgument, InputKind, TensorArgu
 
 from ..errors import RunError
 from ..exporter_metadata import call_site
+
+_NO_MODE: AbstractContextManager = nullcontext()
 
 ANY_SIZE = (
     "This line keeps a number of the example's sizes: take it from x.shape, write the step with "
@@ -28,9 +31,10 @@ class ProgramRun(fx.Interpreter):
     ['input', 'relu', 'output']
     """
 
-    def __init__(self, program: ExportedProgram) -> None:
+    def __init__(self, program: ExportedProgram, mode: AbstractContextManager = _NO_MODE) -> None:
+        """``mode`` is on while a node runs, and off while its value is looked at."""
         super().__init__(program.graph_module, garbage_collect_values=True)
-        self.program = program
+        self.program, self.mode = program, mode
 
     def steps(self, leaves: Sequence[torch.Tensor]) -> Iterator[tuple[fx.Node, Any]]:
         """Each node with its value, right after it ran; that of the output is the whole result.
@@ -45,7 +49,8 @@ class ProgramRun(fx.Interpreter):
         self.args_iter = iter(self._inputs(leaves))
         for node in self.program.graph.nodes:
             try:
-                self.env[node] = self.run_node(node)
+                with self.mode:
+                    self.env[node] = self.run_node(node)
             except Exception as error:
                 first = (str(error).strip().splitlines() or [""])[0]
                 raise RunError(
