@@ -135,16 +135,12 @@ def test_conda_pins_what_constraints_txt_pins():
 
 
 def test_condas_ranges_hold_the_pins_and_start_no_lower_than_the_project():
-    for name, line in by_name(
-        [line for line in conda("environment.yml")[0] if ">" in line]
-    ).items():
+    first, *lines = conda("environment.yml")[0]
+    for name, line in by_name([line for line in lines if ">" in line]).items():
         assert PINS[name] in line.specifier
         lowest = min(each.version for each in line.specifier if each.operator == ">=")
         assert lowest in DIRECT[name].specifier
-
-
-def test_condas_python_is_one_of_ours_in_the_form_that_repo2docker_reads():
-    assert conda("environment.yml")[0][0] == "python=3.11"
+    assert first == "python=3.11", "the form that repo2docker reads"
     assert "3.11" in pythons()
 
 
@@ -163,38 +159,25 @@ def test_a_script_can_run_on_linux(name):
         subprocess.run(["bash", "-n", name], cwd=ROOT, check=True)
 
 
-def test_postbuild_installs_the_project_and_nothing_else():
-    last = read("binder/postBuild").splitlines()[-1]
-    assert last == "python -m pip install --no-cache-dir --no-deps --editable ."
+def test_the_last_line_of_a_script_is_what_it_is_for():
+    said = {name: read(name).splitlines()[-1] for name in ("binder/postBuild", ".ci/run")}
+    assert said == {
+        "binder/postBuild": "python -m pip install --no-cache-dir --no-deps --editable .",
+        ".ci/run": 'exec "$python" workbench.py test "$@"',
+    }
+    assert "export CI=true" in read(".ci/run")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="repo2docker runs on Linux and macOS alone")
-class TestBinder:
-    def test_the_dry_run_takes_our_files_and_our_python(self):
-        command = "--no-build --debug --Repo2Docker.default_buildpack=None ."
-        done = subprocess.run(
-            [sys.executable, "-m", "repo2docker", *command.split()],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-        )
-        plan = done.stdout + done.stderr
-        assert done.returncode == 0, plan
-        assert "Building conda environment for python=3.11" in plan
-        assert (
-            "COPY --chown=0:0 src/binder/environment.yml ${REPO_DIR}/binder/environment.yml" in plan
-        )
-        assert "RUN chmod +x binder/postBuild" in plan
-
-    def test_repo2dockers_own_classes_agree(self, monkeypatch):
-        from repo2docker.buildpacks import CondaBuildPack
-
-        monkeypatch.chdir(ROOT)
-        pack = CondaBuildPack(base_image="docker.io/library/buildpack-deps:24.04")
-        assert pack.detect()
-        assert pack.binder_path("environment.yml") == "binder/environment.yml"
-        assert pack.python_version == "3.11"
-        assert pack.get_post_build_scripts() == ["binder/postBuild"]
+def test_binders_dry_run_takes_our_files_and_our_python():
+    command = "--no-build --debug --Repo2Docker.default_buildpack=None ."
+    repo2docker = [sys.executable, "-m", "repo2docker", *command.split()]
+    done = subprocess.run(repo2docker, cwd=ROOT, capture_output=True, text=True)
+    plan = done.stdout + done.stderr
+    assert done.returncode == 0, plan
+    assert "Building conda environment for python=3.11" in plan
+    assert "COPY --chown=0:0 src/binder/environment.yml ${REPO_DIR}/binder/environment.yml" in plan
+    assert "RUN chmod +x binder/postBuild" in plan
 
 
 # -- CI and the README ----------------------------------------------------------------------------
@@ -232,12 +215,6 @@ def test_the_browser_tests_get_the_browser_that_ci_installed():
     )
 
 
-def test_the_submission_check_ends_in_the_readmes_test_command():
-    last = read(".ci/run").splitlines()[-1]
-    assert last == 'exec "$python" workbench.py test "$@"'
-    assert "export CI=true" in read(".ci/run")
-
-
 def test_the_readme_begins_with_the_picture_and_then_the_two_commands():
     first, *_ = read("README.md").splitlines()
     assert re.fullmatch(r"!\[.+\]\(notebooks/cover\.png\)", first)
@@ -249,14 +226,10 @@ def test_the_readme_begins_with_the_picture_and_then_the_two_commands():
     ]
 
 
-def test_the_readmes_links_lead_somewhere():
+def test_the_readmes_links_lead_somewhere_and_binders_badge_where_lab_opens():
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", read("README.md"))
     assert [link for link in links if not (ROOT / link).exists()] == []
-
-
-def test_binders_badge_opens_the_notebook_that_lab_opens():
     start = re.search(r'^START = "(.+)"', read("workbench.py"), re.MULTILINE)
-    assert start is not None
     assert f"?urlpath=lab/tree/{start[1]})" in read("README.md")
 
 
@@ -270,31 +243,18 @@ def test_the_linter_has_nothing_to_say(command):
 # -- what is kept ---------------------------------------------------------------------------------
 
 TOP = {
-    *(
-        ".ci",
-        ".gitattributes",
-        ".github",
-        ".gitignore",
-        "CHANGELOG.md",
-        "CONTRIBUTING.md",
-        "LICENSE",
-        "README.md",
-    ),
-    *("benchmarks", "binder", "constraints.txt", "environment.yml", "notebooks", "pyproject.toml"),
-    *("src", "tests", "workbench.py"),
+    *(".ci", ".gitattributes", ".github", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md"),
+    *("LICENSE", "README.md", "benchmarks", "binder", "constraints.txt", "environment.yml"),
+    *("notebooks", "pyproject.toml", "src", "tests", "workbench.py"),
 }
 KINDS = {"cfg", "css", "ipynb", "js", "md", "png", "py", "pyi", "toml", "txt", "typed", "yml"}
 
 
 def strays(files: list[str]) -> list[str]:
     """What a trial left behind: a new name at the top, or a kind of file that no room needs."""
-    known = {"run", "postBuild", "LICENSE", ".gitattributes", ".gitignore"}
-    return [
-        file
-        for file in files
-        if file.split("/")[0] not in TOP
-        or not {Path(file).suffix[1:], Path(file).name} & (KINDS | known)
-    ]
+    known = KINDS | {"run", "postBuild", "LICENSE", ".gitattributes", ".gitignore"}
+    kinds = {file: {Path(file).suffix[1:], Path(file).name} for file in files}
+    return [file for file in files if file.split("/")[0] not in TOP or not kinds[file] & known]
 
 
 def test_nothing_is_kept_that_a_trial_left_behind():

@@ -663,6 +663,13 @@ def test_scopes_that_are_none_are_no_module(written):
     assert exporter_metadata.read(node) == exporter_metadata.Metadata()
 
 
+def test_a_module_whose_name_starts_with_an_underscore_keeps_its_nodes():
+    node = helper.make_node("Relu", ["x"], ["y"])
+    scopes = "['', '_guards_fn', '_body', 'relu']"
+    node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=scopes)
+    assert exporter_metadata.read(node).modules == ("_body",)
+
+
 def test_two_nodes_of_one_name_are_told_apart_as_trace_does():
     model = graph("[a] h = Relu(x) [a] y = Neg(h)")
     netron = view(model)
