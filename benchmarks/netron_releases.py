@@ -53,7 +53,7 @@ def wheels(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def tried(browser: Any, model: onnx.ModelProto, wheel: Path) -> tuple[str, ...]:
-    """Nodes drawn, the line of one, nodes with a colour, and requests; or what went wrong."""
+    """Nodes drawn, the line of one, nodes with a color, and requests; or what went wrong."""
     with patch.object(frontend, "installed", lambda: wheel):
         shown = view(model)
         if why := shown._sent.get("why"):

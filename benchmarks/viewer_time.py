@@ -251,7 +251,7 @@ def click(notebook: Notebook, graph: Graph) -> Iterator[Pair]:
 
 
 def heat(notebook: Notebook) -> Pair:
-    """From running the cell that calls heat() until every node on the screen has its colour."""
+    """From running the cell that calls heat() until every node on the screen has its color."""
     frame, times = notebook.graph(0), []
     for turn in range(3):
         say(notebook, "shown.heat(None)")

@@ -77,7 +77,7 @@ def fill(graph, name: str) -> str:
     return box.evaluate("(path) => getComputedStyle(path).fill")
 
 
-def test_two_graphs_stand_side_by_side_with_what_only_one_has_coloured(notebook):
+def test_two_graphs_stand_side_by_side_with_what_only_one_has_colored(notebook):
     left, right = notebook.graph(0), notebook.graph(1)
     boxes = [notebook.page.locator(".ow-netron").nth(at).bounding_box() for at in (0, 1)]
     assert boxes[0]["y"] == boxes[1]["y"]

@@ -210,7 +210,7 @@ def test_a_graph_that_is_too_wide_opens_where_most_of_its_first_nodes_are(open_f
     )
 
 
-def test_two_graphs_in_one_file_are_coloured_and_linked(open_file):
+def test_two_graphs_in_one_file_are_colored_and_linked(open_file):
     pair = view(layered(1)).compare(layered(2))
     page, left, refused = open_file(pair)
     right = frame(page, 1)

@@ -70,7 +70,7 @@ def legend():
     if picture.getchannel("A").getextrema()[0] < 255: return "holes"
     picture = picture.convert("RGB")
     row = {picture.getpixel((at, picture.height - 36)) for at in range(picture.width)}
-    return len(row & {tuple(bytes.fromhex(colour[1:])) for colour in palette()})
+    return len(row & {tuple(bytes.fromhex(color[1:])) for color in palette()})
 print(small._screen and legend(), "2.00 ms" in small.svg())
 ===
 from anywidget import AnyWidget
@@ -194,7 +194,7 @@ def test_python_marks_by_line(notebook):
     assert graph.locator(".graph-node.select").count() == 2
 
 
-def test_heat_has_its_colours_and_a_legend(notebook):
+def test_heat_has_its_colors_and_a_legend(notebook):
     graph = notebook.graph(2)
     fill = "(node) => getComputedStyle(node).fill"
     box = graph.locator("#node-name-node_tanh > .node-item-type")

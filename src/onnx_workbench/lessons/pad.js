@@ -46,7 +46,7 @@ function fitted(strokes) {
   return strokes.map((stroke) => stroke.map(([x, y]) => [place(x, left, right), place(y, top, bottom)]));
 }
 
-/** Strokes -> 64 grey values in [0, 1]. */
+/** Strokes -> 64 gray values in [0, 1]. */
 function averaged(strokes) {
   const canvas = Object.assign(document.createElement("canvas"), { width: SIDE * FINE, height: SIDE * FINE });
   const pen = canvas.getContext("2d");

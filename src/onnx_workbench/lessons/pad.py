@@ -41,7 +41,7 @@ def draw_digit(reader: Callable[[torch.Tensor], Any]) -> Pad:
 class Pad(anywidget.AnyWidget):
     """The widget of :func:`draw_digit`.
 
-    ``pixels`` is what the reader gets, 64 grey values in [0, 1], row by row; ``probabilities`` are
+    ``pixels`` is what the reader gets, 64 gray values in [0, 1], row by row; ``probabilities`` are
     the ten that it answers with, empty where it failed, and ``error`` says why then. ``samples``
     are real digits for the front-end, one of each.
     """

@@ -19,11 +19,11 @@ from ..formatting import kind_of, plural
 SEED = 0
 TEST, EPOCHS, BATCH = 360, 15, 64
 LEVELS = 16
-"""Grey levels of a pixel."""
+"""Gray levels of a pixel."""
 
 
 class DigitReader(nn.Module):
-    """Grey images ``float32[N, 1, 8, 8]`` in [0, 1] -> logits ``float32[N, 10]``."""
+    """Gray images ``float32[N, 1, 8, 8]`` in [0, 1] -> logits ``float32[N, 10]``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,9 +123,9 @@ def svg(images: torch.Tensor, labels: Sequence[object] = (), cell: int = 6) -> s
     """
     parts = []
     for left, image in zip(range(0, 9 * len(images), 9), images, strict=True):
-        grey = (image[0] * LEVELS).round().int()
-        for level in sorted(set(grey.flatten().tolist()) - {0}):
-            cells = (grey == level).nonzero().tolist()
+        gray = (image[0] * LEVELS).round().int()
+        for level in sorted(set(gray.flatten().tolist()) - {0}):
+            cells = (gray == level).nonzero().tolist()
             squares = "".join(f"M{left + x} {y}h1v1h-1z" for y, x in cells)
             parts.append(f'<path fill-opacity="{level / LEVELS:.2f}" d="{squares}"/>')
     for left, label in zip(range(4, 9 * len(labels), 9), labels, strict=True):

@@ -133,7 +133,7 @@
     view.target.scrollTo(found ? [found.shape.element] : []);
   };
 
-  // Colours are rules of Netron's own sheet: its SVG export copies that sheet over inline styles.
+  // Colors are rules of Netron's own sheet: its SVG export copies that sheet over inline styles.
   const rules = element("grapher").sheet;
   const usual = rules.cssRules.length;
   let heat = {};
@@ -204,7 +204,7 @@
     findParts();
   };
 
-  // Whatever draws anew draws without our colours and marks.
+  // Whatever draws anew draws without our colors and marks.
   for (const name of inner.draws) {
     const draw = view[name].bind(view);
     view[name] = async (...args) => {

@@ -111,7 +111,7 @@ def scale(values: Mapping[str, float], unit: str = "") -> Heat:
 
 
 def contrast(only: Sequence[str], name: str, both: int, color: str) -> Heat:
-    """The nodes ``only`` this graph has in one color; those of ``both`` graphs are grey.
+    """The nodes ``only`` this graph has in one color; those of ``both`` graphs are gray.
 
     >>> contrast(["gelu"], "new.onnx", both=2, color="#0072b2").swatches
     (('#0072b2', '1 node only in new.onnx'), ('#d8dee4', '2 nodes in both'))

@@ -35,7 +35,7 @@ from .summary import counted, listed, plain, summary
 _HERE = Path(__file__).parent
 
 LEFT, RIGHT = "#c44e00", "#0072b2"
-"""Vermilion and blue, told apart by most color-blind readers and, against grey, by all: after
+"""Vermilion and blue, told apart by most color-blind readers and, against gray, by all: after
 Okabe and Ito (2008), https://jfly.uni-koeln.de/color/."""
 
 
@@ -120,7 +120,7 @@ class Netron(anywidget.AnyWidget):
         """Color nodes by a number each (latency, error, bytes); None takes the colors away.
 
         Args:
-            values: a number for each node, by name; nodes that are left out stay grey.
+            values: a number for each node, by name; nodes that are left out stay gray.
             unit: ``"s"`` and ``"B"`` are scaled (``4.20 ms``), any other stands behind the number.
 
         Raises:

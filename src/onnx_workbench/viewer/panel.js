@@ -85,7 +85,7 @@ const makePanel = ({ mark, activate }) => {
   const calling = (line) => Object.keys(sheet.nodes).filter((name) => sheet.nodes[name].below === line);
   const inside = (module) =>
     Object.keys(sheet.nodes).filter((name) => `${sheet.nodes[name].module}.`.startsWith(`${module}.`));
-  // A box: of a module, or of neighbours of no module.
+  // A box: of a module, or of neighbors of no module.
   const folded = (kind, name) => {
     const module = name.replace(/ .*/, "");
     return { op: kind, module: inside(module).length ? module : "" };
@@ -195,7 +195,7 @@ const makeLegend = () => {
       const key = ([background, words]) => [tag("b", { style: `background: ${background}` }), tag("span", {}, words)];
       element.replaceChildren(...(ends ? [low, bar, high] : swatches.flatMap(key)));
       if (!ends) return;
-      bar.style.background = `linear-gradient(to right, ${palette.map(([colour]) => colour).join()})`;
+      bar.style.background = `linear-gradient(to right, ${palette.map(([color]) => color).join()})`;
       [low.textContent, high.textContent] = ends;
     },
   };
