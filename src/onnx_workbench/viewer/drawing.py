@@ -17,10 +17,9 @@ from .diagram import Box, Diagram, layers
 from .heat import Heat, ink
 from .summary import plain
 
-_MARGIN, _HEADER, _LINE, _PAD, _RAIL = 20, 24, 16, 10, 12
+_MARGIN, _HEADER, _LINE, _RAIL = 20, 24, 16, 12
 _FONT = "-apple-system,BlinkMacSystemFont,'Segoe UI',Ubuntu,'Noto Sans',Helvetica,Arial,sans-serif"
 _INK, _SOFT, _PAPER = "#24292f", "#57606a", "#ffffff"
-_NARROW, _WIDE = frozenset("iljtfrI.,:;'|!()[] "), frozenset("MWmw@%\u00d7\u2026")
 
 # Netron's colors (grapher.css) by what is in an operator's name; the first that fits counts.
 _COLORS = {
@@ -37,13 +36,17 @@ _COLORS = {
 }
 
 
+Point = tuple[float, float]
+
+
 @dataclass(frozen=True)
 class Layout:
-    """``centers`` of the boxes; ``bends`` are the points that each arrow passes on its way."""
+    """``centers`` of the boxes, around an axis at x = 0; ``bends`` are the points that each arrow
+    passes on its way. Nothing is further than ``reach`` from the axis."""
 
-    centers: list[tuple[float, float]]
-    bends: list[list[tuple[float, float]]]
-    width: float
+    centers: list[Point]
+    bends: list[list[Point]]
+    reach: float
     height: float
 
 
@@ -56,29 +59,27 @@ def draw(name: str, picture: Diagram, heat: Heat | None = None) -> str:
     >>> svg[:4], "Relu" in svg
     ('<svg', True)
     """
+    boxes, title = picture.boxes, plain(name)
     if heat:
-        boxes = [replace(b, lines=(*b.lines, *_value(b, heat))) for b in picture.boxes]
-        picture = Diagram(boxes, picture.arrows)
-    spots = layout([_size(box) for box in picture.boxes], picture.arrows)
-    title, (key, key_width, key_height) = plain(name), legend(heat) if heat else ("", 0, 0)
-    width = max(spots.width, _wide(title, 11) + 40, key_width) + 2 * _MARGIN
-    height = spots.height + 2 * _MARGIN + key_height
+        boxes = [replace(b, lines=(*b.lines, ("", heat.label(b.nodes)))) for b in boxes]
+    sizes = [(max(_width(box), _wide(box.label, 10) + 12), _height(box)) for box in boxes]
+    spots = layout(sizes, picture.arrows)
+    key, key_width, key_height = legend(heat) if heat else ("", 0, 0)
+    width = round(max(2 * spots.reach, _wide(title, 11) + 40, key_width) + 2 * _MARGIN)
+    height = round(spots.height + 2 * _MARGIN + key_height)
+    placed = list(zip(boxes, spots.centers, strict=True))
     drawn = [
-        *_arrows(picture, spots),
-        *(
-            _box(box, center, heat)
-            for box, center in zip(picture.boxes, spots.centers, strict=True)
-        ),
-        *(_label(box, center) for box, center in zip(picture.boxes, spots.centers, strict=True)),
+        *_arrows(boxes, picture.arrows, spots),
+        *(_box(box, center, heat) for box, center in placed),
+        *(_label(box, center) for box, center in placed if box.label and box.kind != "gap"),
     ]
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width:.0f}" '
-        f'height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}" '
-        f'font-family="{_FONT}" font-size="11"><title>{escape(title)}</title>'
-        f'<rect width="100%" height="100%" rx="8" fill="{_PAPER}"/>'
-        f'<g transform="translate({(width - spots.width) / 2:.1f} {_MARGIN})">{"".join(drawn)}</g>'
-        f'<g transform="translate({(width - key_width) / 2:.1f} '
-        f'{height - key_height:.0f})">{key}</g></svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width}" height="{height}" '
+        f'viewBox="{-width / 2} {-_MARGIN} {width} {height}" font-family="{_FONT}" font-size="11">'
+        f'<title>{escape(title)}</title><rect x="{-width / 2}" y="{-_MARGIN}" width="100%" '
+        f'height="100%" rx="8" fill="{_PAPER}"/>{"".join(drawn)}'
+        f'<g transform="translate({-key_width / 2:.1f} {spots.height + _MARGIN:.0f})">{key}</g>'
+        "</svg>"
     )
 
 
@@ -97,9 +98,7 @@ def beside(pictures: Sequence[str]) -> str:
 
 
 def layout(
-    sizes: Sequence[tuple[float, float]],
-    edges: Sequence[tuple[int, int]],
-    gap: tuple[float, float] = (28, 46),
+    sizes: Sequence[Point], edges: Sequence[tuple[int, int]], gap: Point = (28, 46)
 ) -> Layout:
     """Place boxes of ``sizes`` (width, height in pixels) in centered rows, one for each layer.
 
@@ -107,8 +106,8 @@ def layout(
     beside the rows that it passes. ``gap`` is the space between two boxes and between two rows.
 
     >>> chain = layout([(60, 20), (80, 20)], [(0, 1)])
-    >>> chain.centers, chain.width, chain.height
-    ([(40.0, 10.0), (40.0, 76.0)], 80.0, 86.0)
+    >>> chain.centers, chain.reach, chain.height
+    ([(0.0, 10.0), (0.0, 76.0)], 40.0, 86.0)
     """
     layer = layers(len(sizes), edges)
     rows: list[list[int]] = [[] for _ in range(1 + max(layer, default=-1))]
@@ -117,64 +116,28 @@ def layout(
     reads = defaultdict(list)
     for tail, head in edges:
         reads[head].append(tail)
-    x, y = [0.0] * len(sizes), [0.0] * len(sizes)
-    extent, top = [], 0.0
+    centers = [(0.0, 0.0)] * len(sizes)
+    extent, top = [], 0.0  # half the width and the middle of each row
     for row in rows:
-        row.sort(key=lambda index: fmean([x[tail] for tail in reads[index]] or [0.0]))
+        row.sort(key=lambda index: fmean([centers[tail][0] for tail in reads[index]] or [0.0]))
         half = (sum(sizes[index][0] for index in row) + gap[0] * (len(row) - 1)) / 2
         height, left = max(sizes[index][1] for index in row), -half
-        for index in row:
-            x[index], y[index] = left + sizes[index][0] / 2, top + height / 2
-            left += sizes[index][0] + gap[0]
         extent.append((half, top + height / 2))
+        for index in row:
+            centers[index] = left + sizes[index][0] / 2, top + height / 2
+            left += sizes[index][0] + gap[0]
         top += height + gap[1]
-    bends: list[list[tuple[float, float]]] = []
+    bends: list[list[Point]] = []
     reach, rails = max((half for half, _ in extent), default=0.0), [0, 0]
     for tail, head in edges:
         passed = extent[layer[tail] + 1 : layer[head]]
-        right = x[tail] + x[head] >= 0
+        right = centers[tail][0] + centers[head][0] >= 0
         rail = max((half for half, _ in passed), default=0.0) + _RAIL * (rails[right] + 1)
-        rails[right] += bool(passed)
-        reach = max(reach, rail) if passed else reach
+        if passed:
+            rails[right] += 1
+            reach = max(reach, rail)
         bends.append([(rail if right else -rail, level) for _, level in passed])
-    return Layout(
-        [(reach + across, down) for across, down in zip(x, y, strict=True)],
-        [[(reach + across, down) for across, down in bend] for bend in bends],
-        2 * reach,
-        max(0.0, top - gap[1]),
-    )
-
-
-def _value(box: Box, heat: Heat) -> list[tuple[str, str]]:
-    label = heat.label(box.nodes)
-    return [("", label)] if label else []
-
-
-def _size(box: Box) -> tuple[float, float]:
-    """Width and height; a label below the box counts as well, so that none covers another."""
-    return max(_body_width(box), _wide(box.label, 10) + 12), _height(box)
-
-
-def _height(box: Box) -> float:
-    return _HEADER + (_LINE * len(box.lines) + 6 if box.lines else 0)
-
-
-def _body_width(box: Box) -> float:
-    lines = (_wide(f"{role} {shown}", 10.5) + 8 for role, shown in box.lines)
-    return max(_wide(box.title, 12), *lines, 36) + 2 * _PAD
-
-
-def _wide(text: str, size: float) -> float:
-    """Width of a line in a sans-serif font of ``size`` pixels, on the generous side."""
-    ems = sum(
-        0.34 if char in _NARROW else 0.95 if char in _WIDE else 0.7 if char.isupper() else 0.58
-        for char in text
-    )
-    return ems * size
-
-
-def _text(x: float, y: float, text: str, fill: str = _INK, more: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" fill="{fill}"{more}>{escape(text)}</text>'
+    return Layout(centers, bends, reach, max(0.0, top - gap[1]))
 
 
 def legend(heat: Heat) -> tuple[str, float, float]:
@@ -192,75 +155,82 @@ def legend(heat: Heat) -> tuple[str, float, float]:
         f'<rect x="{side + 4 * at:.1f}" width="4.5" height="10" fill="{color}"/>'
         for at, color in enumerate(heat.colors)
     )
-    left, right = (
-        _text(side - 6, 9, low, more=' text-anchor="end"'),
-        _text(side + long + 6, 9, high),
-    )
-    return "".join([*bars, left, right]), 2 * side + long, 32
+    left = _text(side - 6, 9, low, more='text-anchor="end"')
+    return "".join([*bars, left, _text(side + long + 6, 9, high)]), 2 * side + long, 32
 
 
-def _box(box: Box, center: tuple[float, float], heat: Heat | None) -> str:
-    (x, y), width, height = center, _body_width(box), _height(box)
-    left, top = x - width / 2, y - height / 2
-    frame = f'<rect x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{height:.0f}"'
+def _wide(text: str, size: float) -> float:
+    """Width of a line in a sans-serif font of ``size`` pixels, on the generous side."""
+    return 0.6 * size * (len(text) + text.count("\u00d7") / 2)
 
-    def title(fill: str) -> str:
-        bold = ' font-size="12" font-weight="600" text-anchor="middle"'
-        return _text(x, top + 16, box.title, fill, bold)
 
-    if box.kind == "end":
-        return f'{frame} rx="12" fill="#eaeef2" stroke="#d0d7de"/>{title(_INK)}'
-    if box.kind == "gap":
-        dashed = f'rx="5" fill="{_PAPER}" stroke="{_SOFT}" stroke-dasharray="4 4"'
-        return f"{frame} {dashed}/>{title(_SOFT)}"
+def _height(box: Box) -> float:
+    lines = sum(bool(shown) for _, shown in box.lines)
+    return _HEADER + (_LINE * lines + 6 if lines else 0)
+
+
+def _width(box: Box) -> float:
+    lines = (_wide(f"{role}  {shown}", 10.5) for role, shown in box.lines)
+    return max(_wide(box.title, 12), *lines, 36) + 20
+
+
+def _text(x: float, y: float, text: str, fill: str = _INK, more: str = "") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" fill="{fill}" {more}>{escape(text)}</text>'
+
+
+def _box(box: Box, center: Point, heat: Heat | None) -> str:
+    width, height = _width(box), _height(box)
+    left, top = center[0] - width / 2, center[1] - height / 2
     usual = next(color for part, color in _COLORS.items() if re.search(part, box.title))
     color = heat.color(heat.hottest(box.nodes)) if heat else usual
-    paper = f'{frame} rx="5" fill="{_PAPER if box.lines else color}" stroke="{color}"/>'
+    lines = [(role, shown) for role, shown in box.lines if shown]
+    look, words = {
+        "op": (f'rx="5" fill="{_PAPER if lines else color}" stroke="{color}"', ink(color)),
+        "end": ('rx="12" fill="#eaeef2" stroke="#d0d7de"', _INK),
+        "gap": (f'rx="5" fill="{_PAPER}" stroke="{_SOFT}" stroke-dasharray="4 4"', _SOFT),
+    }[box.kind]
     bar = (
         f'<path d="M{left:.1f} {top + _HEADER:.1f}v{5 - _HEADER}q0-5 5-5h{width - 10:.1f}q5 0 5 5'
         f'v{_HEADER - 5}z" fill="{color}"/>'
     )
-    rows = _rows(box, left + _PAD, top + _HEADER - 2)
-    return "".join([paper, bar if box.lines else "", title(ink(color)), *rows])
-
-
-def _rows(box: Box, left: float, y: float) -> Iterator[str]:
-    for role, shown in box.lines:
-        y += _LINE
-        bold = f'<tspan font-weight="600" fill="{_INK}">{escape(role)}</tspan>  ' if role else ""
-        yield (
-            f'<text x="{left:.1f}" y="{y:.1f}" font-size="10.5" fill="{_SOFT}" '
-            f'xml:space="preserve">{bold}{escape(shown)}</text>'
-        )
-
-
-def _label(box: Box, center: tuple[float, float]) -> str:
-    """The shapes of a box's values, below it, on the arrows."""
-    if not box.label or box.kind == "gap":
-        return ""
-    x, y, width = center[0], center[1] + _height(box) / 2 + 12, _wide(box.label, 10) + 8
-    return (
-        f'<rect x="{x - width / 2:.1f}" y="{y - 8:.1f}" width="{width:.1f}" '
-        f'height="15" rx="4" fill="{_PAPER}"/>'
-        + _text(x, y + 3.5, box.label, _SOFT, ' font-size="10" text-anchor="middle"')
+    bold = 'font-size="12" font-weight="600" text-anchor="middle"'
+    rows = (
+        f'<text x="{left + 10:.1f}" y="{top + _HEADER - 2 + _LINE * at:.1f}" font-size="10.5" '
+        f'fill="{_SOFT}" xml:space="preserve">'
+        + (f'<tspan font-weight="600" fill="{_INK}">{escape(role)}</tspan>  ' if role else "")
+        + f"{escape(shown)}</text>"
+        for at, (role, shown) in enumerate(lines, 1)
     )
+    frame = f'x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{height:.0f}" {look}'
+    title = _text(center[0], top + 16, box.title, words, bold)
+    return "".join([f"<rect {frame}/>", bar if lines else "", title, *rows])
 
 
-def _arrows(picture: Diagram, spots: Layout) -> Iterator[str]:
+def _label(box: Box, center: Point) -> str:
+    """The shapes of a box's values, below it, on the arrows."""
+    x, y, width = center[0], center[1] + _height(box) / 2 + 12, _wide(box.label, 10) + 8
+    paper = f'y="{y - 8:.1f}" width="{width:.1f}" height="15" rx="4" fill="{_PAPER}"'
+    words = _text(x, y + 3.5, box.label, _SOFT, 'font-size="10" text-anchor="middle"')
+    return f'<rect x="{x - width / 2:.1f}" {paper}/>{words}'
+
+
+def _arrows(
+    boxes: Sequence[Box], arrows: Sequence[tuple[int, int]], spots: Layout
+) -> Iterator[str]:
     """Those into one box end side by side, in the order in which they come."""
     into = defaultdict(list)
-    for (tail, head), bends in zip(picture.arrows, spots.bends, strict=True):
+    for (tail, head), bends in zip(arrows, spots.bends, strict=True):
         into[head].append(((bends or [spots.centers[tail]])[-1][0], tail, bends))
     for head, comes in into.items():
-        (to_x, to_y), box = spots.centers[head], picture.boxes[head]
-        step = min(16.0, _body_width(box) / (len(comes) + 1))
+        (to_x, to_y), box = spots.centers[head], boxes[head]
+        step = min(16.0, _width(box) / (len(comes) + 1))
         for port, (_, tail, bends) in enumerate(sorted(comes)):
-            (x, y), under = spots.centers[tail], _height(picture.boxes[tail]) / 2
+            (x, y), under = spots.centers[tail], _height(boxes[tail]) / 2
             end = to_x + (port - (len(comes) - 1) / 2) * step, to_y - _height(box) / 2 - 6
             yield _curve((x, y + under), [*bends, end])
 
 
-def _curve(start: tuple[float, float], targets: Sequence[tuple[float, float]]) -> str:
+def _curve(start: Point, targets: Sequence[Point]) -> str:
     """Straight down out of the tail, past the bends, and straight down into the head."""
     x, y = start
     path = [f"M{x:.1f} {y:.1f}v20"]
