@@ -1,3 +1,5 @@
+"""verify(): two results, leaf by leaf."""
+
 import math
 
 import numpy as np
@@ -9,6 +11,7 @@ from onnx_workbench import verify
 from onnx_workbench.errors import InputError
 
 INF, NAN = math.inf, math.nan
+BIG = torch.tensor([2**60])
 
 
 def same(a, b, **kwargs):
@@ -20,50 +23,122 @@ def test_the_worst_number_is_named_with_its_place():
     b = a.clone()
     b[1, 2] = 0.5
     agreement = same({"x": (a, a)}, {"x": (a, b)})
+    worst = agreement.worst
     assert not agreement
-    assert agreement.worst.path == "result['x'][1]"
-    assert (agreement.worst.worst, agreement.worst.index) == (0.5, (1, 2))
-    assert agreement.worst.reason == "1 of 6 differ"
+    assert (worst.path, worst.worst, worst.index) == ("result['x'][1]", 0.5, (1, 2))
+    assert worst.reason == "1 of 6 differ"
+    assert worst.said.startswith("1 of 6 differ, by up to 5.0e-01 (relative 5.")
     assert repr(agreement).startswith("DIFFERENT: 1 of 2 outputs differs\n")
 
 
-def test_shapes_are_never_broadcast():
-    agreement = same(torch.zeros(2, 3), torch.zeros(1, 3))
-    assert not agreement
-    assert agreement.worst.reason == "a is float32[2, 3], b is float32[1, 3]"
-    assert not same(torch.zeros(()), torch.zeros(1))
+@pytest.mark.parametrize(
+    ("a", "b", "reason"),
+    [
+        (torch.zeros(2, 3), torch.zeros(1, 3), "a is float32[2, 3], b is float32[1, 3]"),
+        (torch.zeros(()), torch.zeros(1), "a is float32[], b is float32[1]"),
+        (torch.zeros(2), torch.zeros(2).double(), "a is float32[2], b is float64[2]"),
+        ({"a": torch.zeros(1)}, (None,), "a is dict(a: Tensor), b is tuple(NoneType)"),
+        ((None, 3), (None, 4), "a is 3, b is 4"),
+        (torch.ones(2, dtype=torch.complex64), torch.ones(2, 2), "real and imaginary parts"),
+    ],
+)
+def test_structure_shapes_and_dtypes_must_agree_and_nothing_is_broadcast(a, b, reason):
+    assert reason in same(a, b).worst.reason
 
 
-def test_dtypes_must_agree():
-    assert same(torch.zeros(2), torch.zeros(2).double()).worst.reason == (
-        "a is float32[2], b is float64[2]"
-    )
-
-
-def test_structures_must_agree():
-    agreement = same({"a": torch.zeros(1)}, (torch.zeros(1), None))
-    assert agreement.worst.reason == "a is dict(a: Tensor), b is tuple(Tensor, NoneType)"
+def tensors(*pairs):
+    return [(torch.tensor(a), torch.tensor(b), verdict) for a, b, verdict in pairs]
 
 
 @pytest.mark.parametrize(
     ("a", "b", "verdict"),
     [
-        ([NAN, INF, -INF], [NAN, INF, -INF], True),
-        ([1.0], [NAN], False),
-        ([NAN], [1.0], False),
-        ([INF], [-INF], False),
-        ([INF], [1e38], False),
-        ([1e38], [INF], False),
-        ([0.0], [-0.0], True),
-        ([], [], True),
+        *tensors(
+            ([NAN, INF, -INF], [NAN, INF, -INF], True),
+            ([1.0], [NAN], False),
+            ([NAN], [1.0], False),
+            ([INF], [-INF], False),
+            ([INF], [1e38], False),
+            ([1e38], [INF], False),
+            ([0.0], [-0.0], True),
+            ([], [], True),
+            ([True], [False], False),
+        ),
+        (BIG, BIG.clone(), True),
+        (BIG, BIG + 1, False),  # which a double does not hold
+        ((torch.ones(1), None, 3), (torch.ones(1), None, 3), True),
+        (torch.ones(2), 1.0, False),
+        (3.0, torch.tensor(3.0), False),
+        (torch.ones(2), np.ones(2, np.float32), True),
+        (np.ones((2, 2)), np.zeros((2, 2)), False),
+        (np.array(["a"]), np.array(["a"]), True),
+        (0.1 + 0.2, 0.3, True),
+        (0.1, 0.2, False),
+        (NAN, NAN, True),
+        ({"x": object}, {"x": object}, True),
+        (2, "2", False),
+        (torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),) * 2 + (True,),
+        (torch.eye(2).to_sparse(), torch.eye(2).to_sparse(), True),
     ],
 )
-def test_nan_agrees_with_nan_and_an_infinity_with_itself(a, b, verdict):
-    assert bool(same(torch.tensor(a), torch.tensor(b))) is verdict
+def test_results_of_any_kind_get_a_verdict(a, b, verdict):
+    found = same(a, b)
+    assert bool(found) is verdict
+    assert verdict or found.worst.reason
 
 
 def test_no_tolerance_is_so_wide_that_infinities_of_other_signs_agree():
     assert not same(torch.tensor([INF]), torch.tensor([-INF]), tolerance=(2.0, 0.0))
+
+
+def test_a_large_tensor_is_compared_to_its_end_and_an_infinity_hides_no_error():
+    a = torch.full((100_000,), 2.0)
+    a[:3] = torch.tensor([INF, -INF, NAN])
+    b = a.clone()
+    assert same(a, b)
+    b[-1] = 2.02
+    leaf = same(a, b).worst
+    assert (leaf.index, leaf.reason) == ((99_999,), "1 of 100,000 differ")
+    assert leaf.relative == pytest.approx(0.02 / 2.2, rel=1e-3)
+    b[-1], b[0] = 2.0, -INF
+    assert same(a, b).worst.index == (0,)
+
+
+def test_a_large_error_that_is_allowed_does_not_hide_a_small_one_that_is_not():
+    agreement = same(torch.tensor([1e6, 0.0]), torch.tensor([1e6 + 90, 20.0]))
+    assert agreement.worst.index == (1,)
+
+
+def test_a_callable_that_changes_its_input_does_not_disturb_the_other():
+    x = torch.ones(2)
+    assert not verify(lambda x: x.mul_(2), lambda x: x, x)
+    assert torch.equal(x, torch.ones(2))
+
+
+def test_modules_are_compared_in_eval_mode_and_left_as_they_were():
+    model = nn.Dropout(0.5)
+    with pytest.warns(UserWarning, match="training mode"):
+        assert verify(model, lambda x: x, torch.ones(100))
+    assert model.training
+
+
+def test_what_cannot_be_called_or_refuses_the_arguments_is_named_with_its_line():
+    def takes_two(x, y):
+        return x @ y
+
+    def fails(x):
+        return x @ torch.ones(5, 5)
+
+    with pytest.raises(InputError, match="a Tensor as 'b'"):
+        verify(torch.relu, torch.ones(1), torch.ones(1))
+    for one, other, name in ((torch.relu, takes_two, "'b'"), (fails, torch.relu, "'a'")):
+        with pytest.raises(InputError, match=f"called {name}, a function") as caught:
+            verify(one, other, torch.ones(2, 3))
+        assert caught.value.__cause__ is not None
+    assert caught.value.line.text == "return x @ torch.ones(5, 5)"
+
+
+# Tolerance
 
 
 @pytest.mark.parametrize(
@@ -81,54 +156,11 @@ def test_the_tolerance_goes_by_dtype(dtype, fine, wrong):
     assert not same(one, torch.tensor([wrong], dtype=dtype))
 
 
-def test_the_tolerance_is_printed_and_can_be_given():
-    agreement = same(torch.ones(1), torch.tensor([1.05]), tolerance=(0.1, 0.0))
-    assert agreement
-    assert "1e-01,0e+00" in repr(agreement)
-
-
-def test_whole_numbers_agree_exactly_even_beyond_what_a_double_holds():
-    big = torch.tensor([2**60])
-    assert same(big, big.clone())
-    assert not same(big, big + 1)
-    assert not same(torch.tensor([True]), torch.tensor([False]))
-
-
-def test_a_large_error_that_is_allowed_does_not_hide_a_small_one_that_is_not():
-    agreement = same(torch.tensor([1e6, 0.0]), torch.tensor([1e6 + 90, 20.0]))
-    assert agreement.worst.index == (1,)
-
-
-def test_leaves_that_are_no_tensors_are_compared_too():
-    assert same((torch.ones(1), None, 3), (torch.ones(1), None, 3))
-    assert same((None, 3), (None, 4)).worst.reason == "a is 3, b is 4"
-
-
-def test_a_callable_that_changes_its_input_does_not_disturb_the_other():
-    x = torch.ones(2)
-    assert not verify(lambda x: x.mul_(2), lambda x: x, x)
-    assert torch.equal(x, torch.ones(2))
-
-
-def test_modules_are_compared_in_eval_mode_and_left_as_they_were():
-    model = nn.Dropout(0.5)
-    with pytest.warns(UserWarning, match="training mode"):
-        assert verify(model, lambda x: x, torch.ones(100))
-    assert model.training
-
-
-def test_something_that_cannot_be_called():
-    with pytest.raises(InputError, match="a Tensor as 'b'"):
-        verify(torch.relu, torch.ones(1), torch.ones(1))
-
-
-# ---------------------------------------------------------------- tolerance
-
-
 @pytest.mark.parametrize("given", [1e-3, (1e-3, 1e-4), [1e-3, 1e-4], np.float64(1e-3)])
-def test_a_tolerance_is_a_pair_or_the_relative_one_alone(given):
-    leaf = same(torch.ones(2), torch.tensor([1.0, 1.0005]), tolerance=given).worst
-    assert (leaf.tolerance, leaf.reason) == ((1e-3, 1e-4), "")
+def test_a_tolerance_is_a_pair_or_the_relative_one_alone_and_is_printed(given):
+    agreement = same(torch.ones(2), torch.tensor([1.0, 1.0005]), tolerance=given)
+    assert (agreement.worst.tolerance, agreement.worst.reason) == ((1e-3, 1e-4), "")
+    assert "1e-03,1e-04" in repr(agreement)
     assert not same(torch.ones(2), torch.tensor([1.0, 1.005]), tolerance=given)
 
 
@@ -154,20 +186,6 @@ def test_numbers_near_zero_have_the_scale_of_their_tensor():
     assert same(torch.zeros(2), torch.tensor([0.0, 1e-8]))
 
 
-class Half(nn.Module):
-    """A result that looks as exact as float32, or float64, and a second one that is."""
-
-    def __init__(self, inside, outside):
-        super().__init__()
-        torch.manual_seed(0)
-        self.a, self.inside, self.outside = nn.Linear(64, 64), inside, outside
-
-    def forward(self, x):
-        y = self.a.to(self.inside)(x.to(self.inside))
-        self.a.float()
-        return y.to(self.outside), x * 2
-
-
 @pytest.mark.parametrize(
     ("inside", "outside", "error"),
     [
@@ -177,7 +195,11 @@ class Half(nn.Module):
     ],
 )
 def test_the_tolerance_is_that_of_the_computation(inside, outside, error):
-    model, x = Half(inside, outside).eval(), torch.randn(4, 64)
+    torch.manual_seed(0)
+    layer, x = nn.Linear(64, 64).to(inside), torch.randn(4, 64)
+
+    def model(x):  # one result looks as exact as float32, or float64, and a second one is
+        return layer(x.to(inside)).to(outside), x * 2
 
     def off(part, error=error):
         return lambda x: tuple(y * (1 + error * (i == part)) for i, y in enumerate(model(x)))
@@ -200,50 +222,3 @@ def test_a_lookup_in_a_coarse_table_rounds_nothing():
     index = torch.tensor([1, 3])
     assert not verify(looks, lambda index: looks(index) * (1 + 1e-3), index)
     assert verify(adds, lambda index: adds(index) * (1 + 1e-3), index)
-
-
-# ---------------------------------------------------------------- results of other kinds
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "verdict"),
-    [
-        (torch.ones(2), 1.0, False),
-        (3.0, torch.tensor(3.0), False),
-        (torch.ones(2), np.ones(2, np.float32), True),
-        (np.ones((2, 2)), np.zeros((2, 2)), False),
-        (np.array(["a"]), np.array(["a"]), True),
-        (0.1 + 0.2, 0.3, True),
-        (0.1, 0.2, False),
-        (NAN, NAN, True),
-        ({"x": object}, {"x": object}, True),
-        (2, "2", False),
-        (torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),) * 2 + (True,),
-        (torch.eye(2).to_sparse(), torch.eye(2).to_sparse(), True),
-    ],
-)
-def test_results_of_any_kind_get_a_verdict(a, b, verdict):
-    found = same(a, b)
-    assert bool(found) is verdict
-    assert verdict or found.worst.reason
-
-
-def test_a_callable_that_refuses_the_arguments_is_told_with_its_line():
-    def takes_two(x, y):
-        return x @ y
-
-    def fails(x):
-        return x @ torch.ones(5, 5)
-
-    for one, other, name in ((torch.relu, takes_two, "'b'"), (fails, torch.relu, "'a'")):
-        with pytest.raises(InputError, match=f"called {name}, a function") as caught:
-            verify(one, other, torch.ones(2, 3))
-        assert caught.value.__cause__ is not None
-    assert caught.value.line.text == "return x @ torch.ones(5, 5)"
-
-
-def test_a_reason_states_the_size_of_the_error():
-    leaf = same(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.5])).worst
-    assert leaf.said.startswith("1 of 2 differ, by up to 5.0e-01 (relative 2.")
-    whole = same(torch.tensor([2**60]), torch.tensor([2**60 + 1])).worst
-    assert whole.worst == 1.0
