@@ -18,7 +18,7 @@ import tempfile
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,73 +27,57 @@ import torch
 from onnx import TensorProto, helper, parser
 
 import onnx_workbench as ow
-from onnx_workbench import protobuf_reader
 from onnx_workbench.errors import RunError, WorkbenchError
 from onnx_workbench.formatting import plural, size, table
+from onnx_workbench.protobuf_reader import Field, fields, varint
 
 FILES, SEED = 1000, 14
 PATIENCE = 60.0
 """Seconds without a word after which a file counts as a hang."""
-
 MEMORY = 4_000_000_000
 """Bytes of data that the process and its worker may take; more fails there, and not the machine."""
-
 TIMEOUT = 2.0
-LARGEST = 1_000_000  # numbers of an input
+LARGEST = 1_000_000
+"""Numbers of an input."""
 HEAD = '<ir_version: 10, opset_import: ["": 20, "d": 1]> '
-P = "pkg.torch.onnx."
-NOTES = {
-    P + "fx_node": "%relu : [num_users=1] = call_function[target=torch.ops.aten.relu.default]",
-    P + "name_scopes": "['', 'block', 'block.relu', 'relu']",
-    P + "class_hierarchy": "['net.Net', 'net.Block', 'torch.nn.ReLU', 'aten.relu']",
-    P + "stack_trace": 'File "net.py", line 12, in forward\n    return self.relu(x)',
+METADATA = {
+    "fx_node": "%relu : [num_users=1] = call_function[target=torch.ops.aten.relu.default]",
+    "name_scopes": "['', 'block', 'block.relu', 'relu']",
+    "class_hierarchy": "['net.Net', 'net.Block', 'torch.nn.ReLU', 'aten.relu']",
+    "stack_trace": 'File "net.py", line 12, in forward\n    return self.relu(x)',
 }
-VALUES = (0, 1, 2**31 - 1, 2**31, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
+CHAIN = """chain (float[N, 2] x) => (float[N, 2] y) <float[2] w = {1, 2}, int64[1] k = {1}> {
+    [a] h = Mul(x, w)  [b] g = Relu(h)  [c] s = ReduceSum <keepdims = 1> (g, k)
+    [d] y = Add(g, s) }"""
+FLOW = """flow (float[2] x, int64 n) => (float[2] y) <bool go = {1}> {
+    [loop] l = Loop(n, go, x) <body = b (int64 i, bool c, float[2] s) => (bool k, float[2] t)
+        { k = Identity(c)  t = Neg(s) }>
+    [call] f = d.twice(l)  [test] z = Greater(n, n)  [zero] o = ReduceMax <keepdims = 0> (f)
+    [fork] y = If(go) <then_branch = t () => (float[2] a) { a = Add(f, o) },
+        else_branch = e () => (float[2] b) { b = Identity(f) }> }
+    <domain: "d", opset_import: ["": 20]> twice (v) => (w) { u = Add(v, v)  w = Sqrt(u) }"""
+KINDS = """kinds (double[N, 4] x, int64[N] i) => (double[N, 3] y, int64[N] q)
+    <int64[1] one = {3}, float[2] f = {0.5, 1.5}> {
+    [mm] m = MatMul(x, s)  [cast] c = Cast <to = 11> (f)
+    [const] k = Constant <value = double {2}> ()  [scale] y = Mul(m, k)  [div] q = Div(i, one) }"""
+NUMBERS = (0, 1, 2**31 - 1, 2**31, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
 TEXTS = (
-    *(
-        b"",
-        b"\xff\xfe",
-        b"n" * 5000,
-        b"9" * 5000,
-        b"../../etc/passwd",
-        b"/dev/zero",
-        b"a\0b",
-        b"-1",
-    ),
+    *(b"", b"\xff\xfe", b"n" * 5000, b"9" * 5000, b"../../etc/passwd", b"/dev/zero", b"a\0b"),
+    *(b"-1", b"%a : " + b"[target=" * 3000),
     b'File "/dev/zero", line ' + b"9" * 5000 + b", in f\n  a",
-    b"%a : " + b"[target=" * 3000,
 )
 
 
 def seeds() -> list[bytes]:
     """A chain with torch's metadata; control flow and functions; all kinds of values."""
-    chain = parser.parse_model(
-        HEAD + "chain (float[N, 2] x) => (float[N, 2] y) <float[2] w = {1, 2}, int64[1] k = {1}> "
-        "{ [a] h = Mul(x, w)  [b] g = Relu(h)  [c] s = ReduceSum <keepdims = 1> (g, k)"
-        "  [d] y = Add(g, s) }"
-    )
+    chain, flow, kinds = (parser.parse_model(HEAD + text) for text in (CHAIN, FLOW, KINDS))
     for node in chain.graph.node:
-        for key, value in NOTES.items():
-            node.metadata_props.add(key=key, value=value)
-    flow = parser.parse_model(
-        HEAD + "flow (float[2] x, int64 n) => (float[2] y) <bool go = {1}> { [loop] l = "
-        "Loop(n, go, x) <body = b (int64 i, bool c, float[2] s) => (bool k, float[2] t) "
-        "{ k = Identity(c)  t = Neg(s) }>  [call] f = d.twice(l)  [test] z = Greater(n, n) "
-        "[zero] o = ReduceMax <keepdims = 0> (f)  [fork] y = If(go) <then_branch = t () => "
-        "(float[2] a) { a = Add(f, o) }, else_branch = e () => (float[2] b) { b = Identity(f) }> } "
-        '<domain: "d", opset_import: ["": 20]> twice (v) => (w) { u = Add(v, v)  w = Sqrt(u) }'
-    )
-    kinds = parser.parse_model(
-        HEAD + "kinds (double[N, 4] x, int64[N] i) => (double[N, 3] y, int64[N] q) "
-        "<int64[1] one = {3}, float[2] f = {0.5, 1.5}> { [mm] m = MatMul(x, s) "
-        "[cast] c = Cast <to = 11> (f) [const] k = Constant <value = double {2}> () "
-        "[scale] y = Mul(m, k) [div] q = Div(i, one) }"
-    )
+        for key, value in METADATA.items():
+            node.metadata_props.add(key=f"pkg.torch.onnx.{key}", value=value)
     data = helper.make_tensor("s", TensorProto.DOUBLE, [2], [1.0, 2.0])
     places = helper.make_tensor("at", TensorProto.INT64, [2], [0, 4])
     kinds.graph.sparse_initializer.append(helper.make_sparse_tensor(data, places, [4, 3]))
-    kinds.graph.initializer.append(TensorProto(name="far", data_type=7, dims=[1]))
-    far = kinds.graph.initializer[-1]
+    far = kinds.graph.initializer.add(name="far", data_type=7, dims=[1])
     far.data_location = TensorProto.EXTERNAL
     for key, value in {"location": "far.data", "offset": "0", "length": "8"}.items():
         far.external_data.add(key=key, value=value)
@@ -118,26 +102,25 @@ def mutants(count: int, seed: int) -> list[tuple[str, bytes]]:
 
 def _fields(data: bytes, rng: random.Random) -> Iterator[tuple[str, bytes]]:
     """Each field deleted, doubled, and with other values, whatever it lies in."""
-    kind = onnx.ModelProto.DESCRIPTOR
-    for path, field, parents in list(_walk(data, 0, len(data), kind, "", ())):
+    for path, field, parents in _walk(data, 0, len(data), onnx.ModelProto.DESCRIPTOR, "", ()):
         whole = data[field.start : field.end]
-        yield f"{path} deleted", _replaced(data, field, b"", parents)
-        yield f"{path} doubled", _replaced(data, field, whole + whole, parents)
-        tag = data[field.start : protobuf_reader.varint(data, field.start)[1]]
+        tag = data[field.start : varint(data, field.start)[1]]
+        changed = {"deleted": b"", "doubled": whole + whole}
         if field.wire == 0:
-            values = [tag + _varint(value) for value in rng.sample(VALUES, 3)]
+            changed |= {f"= {n}": tag + _varint(n) for n in rng.sample(NUMBERS, 3)}
         elif field.wire == 2:
-            values = [tag + _varint(len(text)) + text for text in rng.sample(TEXTS, 3)]
+            texts = rng.sample(TEXTS, 3)
+            changed |= {f"= {text[:12]!r}": tag + _varint(len(text)) + text for text in texts}
         else:
-            values = [tag + rng.randbytes(field.end - field.value)]
-        for value in values:
-            yield f"{path} = {value[:12]!r}", _replaced(data, field, value, parents)
+            changed["= random"] = tag + rng.randbytes(field.end - field.value)
+        for what, value in changed.items():
+            yield f"{path} {what}", _replaced(data, field, value, parents)
 
 
 def _walk(
-    data: bytes, at: int, end: int, kind: Any, path: str, parents: tuple[protobuf_reader.Field, ...]
-) -> Iterator[tuple[str, protobuf_reader.Field, tuple[protobuf_reader.Field, ...]]]:
-    for field in protobuf_reader.fields(data, at, end):
+    data: bytes, at: int, end: int, kind: Any, path: str, parents: tuple[Field, ...]
+) -> Iterator[tuple[str, Field, tuple[Field, ...]]]:
+    for field in fields(data, at, end):
         known = kind.fields_by_number[field.number]
         yield f"{path}{known.name}", field, parents
         if known.message_type:
@@ -145,17 +128,12 @@ def _walk(
             yield from _walk(data, *inner, (*parents, field))
 
 
-def _replaced(
-    data: bytes,
-    field: protobuf_reader.Field,
-    value: bytes,
-    parents: Sequence[protobuf_reader.Field],
-) -> bytes:
+def _replaced(data: bytes, field: Field, value: bytes, parents: tuple[Field, ...]) -> bytes:
     """The file with another field, in parents whose lengths are right again."""
     start, end = field.start, field.end
     for parent in reversed(parents):
         value = data[parent.value : start] + value + data[end : parent.end]
-        tag = data[parent.start : protobuf_reader.varint(data, parent.start)[1]]
+        tag = data[parent.start : varint(data, parent.start)[1]]
         value = tag + _varint(len(value)) + value
         start, end = parent.start, parent.end
     return data[:start] + value + data[end:]
@@ -168,11 +146,9 @@ def _varint(value: int) -> bytes:
     return head + bytes([value])
 
 
-# In the process that takes them
-
-
 def child(first: int, count: int, seed: int) -> None:
-    """A line of JSON before each call, and after it what came of it; at the end the memory."""
+    """Takes the files: a line of JSON before each call, and after it what came of it; at the end
+    the memory."""
     warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     before = _peak()
@@ -189,13 +165,13 @@ def child(first: int, count: int, seed: int) -> None:
 
 def _calls(path: Path, data: bytes) -> Iterator[tuple[str, Callable[[], object]]]:
     loaded: list[Any] = []
-    ends: list[bool] = []
+    died: list[bool] = []
 
     def run() -> None:
         try:
             loaded[0](*_inputs(loaded[0]))
         except WorkbenchError as error:
-            ends.append("process" in str(error))
+            died.append("process" in str(error))
             raise
 
     yield "view", lambda: repr(ow.view(data))
@@ -204,7 +180,7 @@ def _calls(path: Path, data: bytes) -> Iterator[tuple[str, Callable[[], object]]
         artifact = loaded[0]
         yield "trace", lambda: repr(ow.trace(artifact))
         yield "run", run
-        if not any(ends):  # which cost seconds, and would end the same way
+        if not any(died):  # which cost seconds, and would end the same way
             yield "profile", lambda: repr(ow.profile(artifact, _inputs(artifact), seconds=0.001))
             yield "probe", lambda: repr(ow.probe(artifact, _inputs(artifact)))
 
@@ -240,9 +216,6 @@ def _peak() -> int:
 
 def _say(*words: Any) -> None:
     print(json.dumps(words), flush=True)
-
-
-# In the process that watches
 
 
 def tried(count: int = FILES, seed: int = SEED) -> tuple[Counter[tuple[str, str]], list[str], int]:
@@ -293,10 +266,8 @@ def report() -> Iterator[str]:
     rows = [(door, *(ends[door, kind] for kind in kinds)) for door in doors]
     header = ("door", "answered", "refused", "dies there", "raw", "crash or hang")
     yield table(rows, header, right=range(1, 6))
-    yield (
-        f"{plural(FILES, 'file')} of seed {SEED}, {plural(sum(ends.values()), 'call')}: "
-        f"{plural(len(faults), 'fault')}; {size(memory)} more memory than at the start\n"
-    )
+    yield f"{plural(FILES, 'file')} of seed {SEED}, {plural(sum(ends.values()), 'call')}"
+    yield f"{plural(len(faults), 'fault')}; {size(memory)} more memory than at the start"
     yield "\n".join(faults)
     if faults:
         sys.exit(1)

@@ -10,7 +10,7 @@ from functools import partial
 from side_by_side import Pair, take_turns
 
 
-def measure() -> Iterator[Pair]:
+def report() -> Iterator[Pair]:
     ours, bare = (partial(python, code) for code in ("import onnx_workbench", ""))
     yield take_turns("import onnx_workbench / bare python", ours, bare, turns=15)
 

@@ -1,8 +1,7 @@
 """The architectures that the line profile is measured on: small, random weights of a fixed seed.
 
-Written as a user would, without helpers of this project, each with its own habit: residual paths,
-depthwise convolutions, patches and a class token, a padding mask, a causal mask, rotary embedding,
-a recurrence, a branch.
+Written as a user would, each with its own habit: residual paths, depthwise convolutions, patches
+and a class token, a padding mask, a causal mask, rotary embedding, a recurrence, a branch.
 """
 
 from __future__ import annotations
@@ -35,25 +34,8 @@ class Residual(nn.Module):
         y = self.conv1(x)
         y = self.norm1(y)
         y = F.relu(y)
-        y = self.conv2(y)
-        y = self.norm2(y)
+        y = self.norm2(self.conv2(y))
         return F.relu(x + y)
-
-
-class ResidualCNN(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 32, 3, stride=2, padding=1)
-        self.blocks = nn.ModuleList(Residual(32) for _ in range(4))
-        self.pool = nn.MaxPool2d(2)
-        self.head = nn.Linear(32, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.stem(x))
-        for block in self.blocks:
-            x = block(x)
-        x = self.pool(x).mean((2, 3))
-        return self.head(x)
 
 
 class Depthwise(nn.Module):
@@ -61,44 +43,28 @@ class Depthwise(nn.Module):
         super().__init__()
         self.expand = nn.Conv2d(width, 4 * width, 1)
         self.depthwise = nn.Conv2d(4 * width, 4 * width, 3, padding=1, groups=4 * width)
-        self.squeeze = nn.Linear(4 * width, width)
-        self.excite = nn.Linear(width, 4 * width)
+        self.squeeze, self.excite = nn.Linear(4 * width, width), nn.Linear(width, 4 * width)
         self.project = nn.Conv2d(4 * width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.hardswish(self.expand(x))
         y = F.hardswish(self.depthwise(y))
         gate = self.excite(F.silu(self.squeeze(y.mean((2, 3)))))
-        y = y * torch.sigmoid(gate)[:, :, None, None]
-        return x + self.project(y)
+        return x + self.project(y * torch.sigmoid(gate)[:, :, None, None])
 
 
-class DepthwiseCNN(nn.Module):
-    def __init__(self) -> None:
+class ResidualCNN(nn.Module):
+    def __init__(self, block: Callable[[int], nn.Module] = Residual, width: int = 32) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, 24, 3, stride=2, padding=1)
-        self.blocks = nn.ModuleList(Depthwise(24) for _ in range(4))
-        self.head = nn.Linear(24, 10)
+        self.stem = nn.Conv2d(3, width, 3, stride=2, padding=1)
+        self.blocks = nn.ModuleList(block(width) for _ in range(4))
+        self.head = nn.Linear(width, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.hardswish(self.stem(x))
+        x = F.relu(self.stem(x))
         for block in self.blocks:
             x = block(x)
         return self.head(F.adaptive_avg_pool2d(x, 1).flatten(1))
-
-
-class SelfAttention(nn.Module):
-    def __init__(self, width: int, heads: int, causal: bool = False) -> None:
-        super().__init__()
-        self.heads, self.causal = heads, causal
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        b, n, w = x.shape
-        q, k, v = self.qkv(x).view(b, n, 3, self.heads, w // self.heads).permute(2, 0, 3, 1, 4)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self.causal)
-        return self.out(y.transpose(1, 2).reshape(b, n, w))
 
 
 class Layer(nn.Module):
@@ -106,10 +72,16 @@ class Layer(nn.Module):
 
     def __init__(self, width: int, heads: int, causal: bool = False, post: bool = False) -> None:
         super().__init__()
-        self.attention = SelfAttention(width, heads, causal)
+        self.heads, self.causal, self.post = heads, causal, post
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.grow, self.shrink = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        self.post = post
+
+    def attention(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        b, n, w = x.shape
+        q, k, v = self.qkv(x).view(b, n, 3, self.heads, w // self.heads).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self.causal)
+        return self.out(y.transpose(1, 2).reshape(b, n, w))
 
     def mlp(self, x: Tensor) -> Tensor:
         x = self.grow(x)
@@ -146,8 +118,7 @@ class Bert(nn.Module):
     def __init__(self, width: int = 128) -> None:
         super().__init__()
         self.words, self.kinds = nn.Embedding(1000, width), nn.Embedding(2, width)
-        self.places = nn.Embedding(128, width)
-        self.norm = nn.LayerNorm(width)
+        self.places, self.norm = nn.Embedding(128, width), nn.LayerNorm(width)
         self.layers = nn.ModuleList(Layer(width, 4, post=True) for _ in range(4))
         self.pool = nn.Linear(width, width)
 
@@ -175,16 +146,6 @@ class GPT(nn.Module):
         return self.norm(x) @ self.words.weight.T
 
 
-class RMSNorm(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        scale = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
-        return self.weight * (x * scale)
-
-
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     left, right = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-right, left], dim=-1) * sin
@@ -194,14 +155,15 @@ class LlamaLayer(nn.Module):
     def __init__(self, width: int, heads: int, groups: int) -> None:
         super().__init__()
         self.heads, self.groups, self.size = heads, groups, width // heads
-        self.norm1, self.norm2 = RMSNorm(width), RMSNorm(width)
-        self.q = nn.Linear(width, width, bias=False)
-        self.k = nn.Linear(width, groups * self.size, bias=False)
-        self.v = nn.Linear(width, groups * self.size, bias=False)
-        self.o = nn.Linear(width, width, bias=False)
-        self.gate = nn.Linear(width, 3 * width, bias=False)
-        self.up = nn.Linear(width, 3 * width, bias=False)
+        self.scales = nn.Parameter(torch.ones(2, width))
+        self.q, self.o = (nn.Linear(width, width, bias=False) for _ in range(2))
+        self.k, self.v = (nn.Linear(width, groups * self.size, bias=False) for _ in range(2))
+        self.gate, self.up = (nn.Linear(width, 3 * width, bias=False) for _ in range(2))
         self.down = nn.Linear(3 * width, width, bias=False)
+
+    def norm(self, x: Tensor, which: int) -> Tensor:
+        scale = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+        return self.scales[which] * (x * scale)
 
     def attend(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
         b, n, _ = x.shape
@@ -216,8 +178,8 @@ class LlamaLayer(nn.Module):
         return self.o((weights @ v).transpose(1, 2).reshape(b, n, -1))
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
-        x = x + self.attend(self.norm1(x), cos, sin, mask)
-        y = self.norm2(x)
+        x = x + self.attend(self.norm(x, 0), cos, sin, mask)
+        y = self.norm(x, 1)
         return x + self.down(F.silu(self.gate(y)) * self.up(y))
 
 
@@ -226,7 +188,6 @@ class Llama(nn.Module):
         super().__init__()
         self.words = nn.Embedding(1000, width)
         self.layers = nn.ModuleList(LlamaLayer(width, heads, 2) for _ in range(3))
-        self.norm = RMSNorm(width)
         self.head = nn.Linear(width, 1000, bias=False)
         rate = 1e4 ** (-torch.arange(0, width // heads, 2) / (width // heads))
         self.register_buffer("rate", torch.cat([rate, rate]))
@@ -234,12 +195,11 @@ class Llama(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         n = tokens.shape[1]
         angle = torch.arange(n)[:, None] * self.rate
-        cos, sin = angle.cos(), angle.sin()
         mask = torch.full((n, n), -1e9).triu(1)
         x = self.words(tokens)
         for layer in self.layers:
-            x = layer(x, cos, sin, mask)
-        return self.head(self.norm(x))
+            x = layer(x, angle.cos(), angle.sin(), mask)
+        return self.head(x)
 
 
 class Recurrent(nn.Module):
@@ -257,49 +217,16 @@ class Recurrent(nn.Module):
 class Branching(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Linear(256, 256)
+        self.stem, self.shallow = nn.Linear(256, 256), nn.Linear(256, 256)
         self.deep, self.deeper = nn.Linear(256, 1024), nn.Linear(1024, 256)
-        self.shallow = nn.Linear(256, 256)
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.stem(x))
-        y = torch.cond(x.sum() > 0, self.hard, self.easy, (x,))
+        y = torch.cond(x.sum() > 0, self.hard, self.shallow, (x,))
         return torch.softmax(y + x, dim=-1)
 
     def hard(self, x: Tensor) -> Tensor:
         return self.deeper(F.gelu(self.deep(x)))
-
-    def easy(self, x: Tensor) -> Tensor:
-        return self.shallow(x)
-
-
-def tokens(rows: int, columns: int, most: int) -> Tensor:
-    return torch.randint(most, (rows, columns))
-
-
-WORDS = {"tokens": {0: "batch", 1: "words"}}
-
-MAKERS: dict[str, Callable[[], Case]] = {
-    "residual CNN": lambda: Case(ResidualCNN(), (torch.randn(2, 3, 64, 64),), {"x": {0: "batch"}}),
-    "depthwise CNN": lambda: Case(DepthwiseCNN(), (torch.randn(2, 3, 64, 64),), {}),
-    "ViT": lambda: Case(VisionTransformer(), (torch.randn(2, 3, 64, 64),), {}),
-    "BERT-like": lambda: Case(
-        Bert(), (tokens(2, 64, 1000), tokens(2, 64, 2), torch.ones(2, 64, dtype=torch.bool)), {}
-    ),
-    "GPT-like": lambda: Case(GPT(), (tokens(2, 64, 1000),), WORDS),
-    "Llama-like": lambda: Case(Llama(), (tokens(2, 64, 1000),), WORDS),
-    "LSTM": lambda: Case(Recurrent(), (tokens(4, 32, 500),), {}),
-    "torch.cond": lambda: Case(Branching(), (torch.randn(32, 256),), {}),
-}
-
-
-def case(name: str) -> Case:
-    """The same weights and inputs on every call."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        made = MAKERS[name]()
-    made.model.eval().requires_grad_(False)
-    return made
 
 
 class Deep(nn.Module):
@@ -314,3 +241,38 @@ class Deep(nn.Module):
             x = x * (1 + turn)
             x = torch.sin(x)
         return x
+
+
+def tokens(rows: int, columns: int, most: int) -> Tensor:
+    return torch.randint(most, (rows, columns))
+
+
+def images() -> tuple[Tensor, ...]:
+    return (torch.randn(2, 3, 64, 64),)
+
+
+def masked(rows: int) -> tuple[Tensor, ...]:
+    return tokens(rows, 64, 1000), tokens(rows, 64, 2), torch.ones(rows, 64, dtype=torch.bool)
+
+
+WORDS = {"tokens": {0: "batch", 1: "words"}}
+
+MAKERS: dict[str, Callable[[], Case]] = {
+    "residual CNN": lambda: Case(ResidualCNN(), images(), {"x": {0: "batch"}}),
+    "depthwise CNN": lambda: Case(ResidualCNN(Depthwise, 24), images(), {}),
+    "ViT": lambda: Case(VisionTransformer(), images(), {}),
+    "BERT-like": lambda: Case(Bert(), masked(2), {}),
+    "GPT-like": lambda: Case(GPT(), (tokens(2, 64, 1000),), WORDS),
+    "Llama-like": lambda: Case(Llama(), (tokens(2, 64, 1000),), WORDS),
+    "LSTM": lambda: Case(Recurrent(), (tokens(4, 32, 500),), {}),
+    "torch.cond": lambda: Case(Branching(), (torch.randn(32, 256),), {}),
+}
+
+
+def case(name: str) -> Case:
+    """The same weights and inputs on every call."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made = MAKERS[name]()
+    made.model.eval().requires_grad_(False)
+    return made

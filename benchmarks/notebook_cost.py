@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 
 import nbformat
-import psutil
-from side_by_side import Pair
+from side_by_side import Pair, peak_of
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 BARE = "import torch, onnxruntime"
-POLL = 0.05  # seconds
 
 
-def measure() -> Iterator[Pair]:
+def report() -> Iterator[Pair]:
     with tempfile.TemporaryDirectory() as folder:
         lessons = shutil.copytree(NOTEBOOKS, Path(folder, "notebooks"))
         bare = lessons / "bare.ipynb"
@@ -35,32 +31,11 @@ def measure() -> Iterator[Pair]:
 
 
 def run(notebook: Path) -> tuple[float, int]:
-    """Seconds, and bytes at the peak: resident memory of the kernel and its children, summed.
-
-    Pages that they share are counted for each of them.
-    """
+    """Seconds, and bytes at the peak of the kernel and its children; pages that they share count
+    for each of them."""
     command = [sys.executable, "-m", "nbconvert", "--to=notebook", "--execute", "--stdout"]
     options = ["--ExecutePreprocessor.kernel_name=python3", "--log-level=ERROR", str(notebook)]
     settings = {"TQDM_DISABLE": "1", "ONNX_WORKBENCH_HOME": str(notebook.parent / "home")}
-    start, peak = perf_counter(), 0
-    with subprocess.Popen(
-        [*command, *options], env={**os.environ, **settings}, stdout=subprocess.DEVNULL
-    ) as converter:
-        while converter.poll() is None:
-            peak = max(peak, resident(converter.pid))
-            with suppress(subprocess.TimeoutExpired):
-                converter.wait(POLL)
-    if converter.returncode:
-        raise SystemExit(f"{notebook.name} failed: what it said stands above.")
+    start = perf_counter()
+    peak = peak_of([*command, *options], {**os.environ, **settings}, parent=False)
     return perf_counter() - start, peak
-
-
-def resident(parent: int) -> int:
-    """Bytes of everything below a process; one that ends meanwhile counts nothing."""
-    total = 0
-    try:
-        for child in psutil.Process(parent).children(recursive=True):
-            total += child.memory_info().rss
-    except psutil.NoSuchProcess:
-        return total
-    return total

@@ -1,14 +1,23 @@
-"""Two ways to do one thing, taking turns."""
+"""The harness of all figures: two ways to do one thing take turns; a process is watched."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import random
-from collections.abc import Callable, Sequence
+import subprocess
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 from time import perf_counter
 
+import psutil
+
 from onnx_workbench import formatting
+
+POLL = 0.02
+"""Seconds between two looks at the memory of a process."""
 
 
 @dataclass(frozen=True)
@@ -20,22 +29,15 @@ class Pair:
     beside: Sequence[float]
     unit: str = "seconds"
 
-    def row(self) -> tuple[str, ...]:
+    def __str__(self) -> str:
+        """The medians, the median ratio, and its quartiles where there are four turns or more."""
         ratios = [one / other for one, other in zip(self.ours, self.beside, strict=True)]
-        spread = quantiles(ratios, method="inclusive") if len(ratios) > 3 else []
-        show = (
-            formatting.seconds
-            if self.unit == "seconds"
-            else lambda count: formatting.size(round(count))
-        )
-        return (
-            self.name,
-            show(median(self.ours)),
-            show(median(self.beside)),
-            f"{median(ratios):.2f}x",
-            f"{spread[0]:.2f}x to {spread[2]:.2f}x" if spread else "",
-            str(len(ratios)),
-        )
+        show = formatting.seconds if self.unit == "seconds" else lambda x: formatting.size(round(x))
+        ours, beside = show(median(self.ours)), show(median(self.beside))
+        spread = quantiles(ratios, method="inclusive") if len(ratios) > 3 else ()
+        quartiles = f"  {spread[0]:.2f}x to {spread[2]:.2f}x" if spread else ""
+        row = f"{self.name:60} {ours:>9} {beside:>9} {median(ratios):8.2f}x"
+        return f"{row}{quartiles}  ({formatting.plural(len(ratios), 'turn')})"
 
 
 def take_turns(
@@ -45,13 +47,49 @@ def take_turns(
     turns: int,
     warm: bool = True,
 ) -> Pair:
-    """Both once to warm up, then so many turns, in each of which chance says who goes first."""
+    """Both once to warm up, then so many turns; chance says who goes first in each."""
     ways, rng = (ours, beside), random.Random(0)
     times: tuple[list[float], list[float]] = ([], [])
     for turn in range(turns + warm):
         for which in rng.sample((0, 1), 2):
-            start = perf_counter()
-            ways[which]()
+            spent = timed(ways[which])
             if turn >= warm:
-                times[which].append(perf_counter() - start)
+                times[which].append(spent)
     return Pair(name, *times)
+
+
+def timed(way: Callable[[], object]) -> float:
+    start = perf_counter()
+    way()
+    return perf_counter() - start
+
+
+def peak_of(
+    command: Sequence[str], env: Mapping[str, str] | None = None, parent: bool = True
+) -> int:
+    """Bytes that the process and its children, or these alone, held at most, resident; a command
+    that fails ends the benchmark."""
+    peak = 0
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=env) as process:
+        watched = psutil.Process(process.pid)
+        while process.poll() is None:
+            with contextlib.suppress(psutil.Error):
+                family = [watched][:parent] + watched.children(recursive=True)
+                peak = max(peak, sum(member.memory_info().rss for member in family))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(POLL)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed: what it said stands above.")
+    return peak
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress and the warnings of either way."""
+    said = io.StringIO()
+    with (
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+        warnings.catch_warnings(action="ignore"),
+    ):
+        yield

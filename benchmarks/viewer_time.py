@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -22,22 +22,13 @@ from onnx import TensorProto, helper
 from side_by_side import Pair, take_turns
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.browser.conftest import (
-    KEEP_EVAL,
-    Lab,
-    Notebook,
-    guard,
-    launched,
-    opening,
-    serving,
-)
+from tests.browser.conftest import KEEP_EVAL, Lab, Notebook, guard, launched, opening, serving
 
 STEPS = 20  # nodes of a layer
 GIGABYTE = 1 << 30
 PATIENCE = 120_000  # ms
 CLICKS = 9
 TURNS = 3  # new kernels whose memory is looked at
-MASKED = 12  # times as slow as ours: what Netron alone is given where one mask feeds all layers
 SHOWN, ASKED = 0, 1  # the cell that shows the view, and the one below it
 
 SOURCE = "class Layer:\n    def forward(self, x):\n" + "        x = x.relu()\n" * STEPS
@@ -49,50 +40,43 @@ class Graph:
 
     name: str
     nodes: int
-    mask: bool = False
     modules: bool = True
     weights: int = 0  # bytes
 
-    @property
-    def file(self) -> str:
-        return f"{self.name.replace(' ', '-').replace(',', '')}.onnx"
-
     def write(self, folder: Path) -> Path:
-        made = [self._node(at, folder / "model.py") for at in range(self.nodes)]
-        ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [8]) for n in ("v0", "mask")]
-        last = helper.make_tensor_value_info(f"v{self.nodes}", TensorProto.FLOAT, [8])
-        graph = helper.make_graph(made, "chain", ends[: 1 + self.mask], [last])
+        nodes = [self._node(at, folder / "model.py") for at in range(self.nodes)]
+        ends = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, [8])
+            for name in ("v0", f"v{self.nodes}")
+        ]
+        graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:])
         for at in range(16 if self.weights else 0):
-            part = TensorProto(name=f"w{at}", data_type=TensorProto.INT8, dims=[self.weights // 16])
-            part.raw_data = bytes(self.weights // 16)
-            graph.initializer.append(part)
-        onnx.save(helper.make_model(graph), folder / self.file)
-        return folder / self.file
+            weight = graph.initializer.add(name=f"w{at}", data_type=TensorProto.INT8)
+            weight.dims.append(self.weights // 16)
+            weight.raw_data = bytes(self.weights // 16)
+        path = folder / f"{self.name.replace(' ', '-').replace(',', '')}.onnx"
+        onnx.save(helper.make_model(graph), path)
+        return path
 
     def _node(self, at: int, source: Path) -> onnx.NodeProto:
         layer, step = divmod(at, STEPS)
-        reads = (
-            ["mask"]
-            if self.mask and not step
-            else [f"w{layer}"] * (step == 1 and layer < 16 and self.weights > 0)
-        )
+        reads = [f"w{layer}"] * (step == 1 and layer < 16 and self.weights > 0)
         kind = "Add" if reads else "Relu"
         node = helper.make_node(kind, [f"v{at}", *reads], [f"v{at + 1}"], name=f"node_{at}")
         scopes = ["", f"layers.{layer}"] if self.modules else [""]
-        notes = {
+        metadata = {
             "name_scopes": str([*scopes, f"relu_{at}"]),
             "class_hierarchy": str([*["m.Model", "m.Layer"][: len(scopes)], "aten.relu.default"]),
             "fx_node": f"%relu_{at} : [num_users=1] = call_function"
             f"[target=torch.ops.aten.relu.default](args = (%relu_{at - 1},), kwargs = {{}})",
             "stack_trace": f'File "{source}", line {step + 3}, in forward\n    x = x.relu()',
         }
-        for key, value in notes.items():
+        for key, value in metadata.items():
             node.metadata_props.add(key=f"pkg.torch.onnx.{key}", value=value)
         return node
 
 
 FLAT = Graph("5,000 nodes of no module", 5_000, modules=False)
-MASK = Graph("5,000 nodes and one mask", 5_000, mask=True)
 LIGHT, HEAVY = Graph("500 nodes", 500), Graph("500 nodes and 1 GB", 500, weights=GIGABYTE)
 LARGE, LARGEST = Graph("5,000 nodes", 5_000), Graph("20,000 nodes", 20_000)
 
@@ -121,7 +105,7 @@ def held():
 """
 
 
-def measure() -> Iterator[Pair]:
+def report() -> Iterator[Pair]:
     """Every time of ours is taken in JupyterLab, from running the cell until Netron has drawn."""
     logging.getLogger().addHandler(logging.NullHandler())  # netron.serve would set up its own
     with (
@@ -130,23 +114,20 @@ def measure() -> Iterator[Pair]:
         serving("/", Path(home)) as lab,
     ):
         (lab.folder / "model.py").write_text(SOURCE)
-        paths = {graph: graph.write(lab.folder) for graph in (LIGHT, LARGE, FLAT, LARGEST, MASK)}
+        paths = {graph: graph.write(lab.folder) for graph in (LIGHT, LARGE, FLAT, LARGEST)}
         notebook = opened(browser, lab)
         for graph in (LARGE, LARGEST):
-            yield memory(notebook, graph, paths)
+            yield memory(notebook, graph.name, paths[LIGHT], paths[graph])
         for graph, turns in ((LIGHT, 3), (LARGE, 2), (FLAT, 2), (LARGEST, 1)):
             ours = partial(in_the_cell, notebook, paths[graph])
             alone = partial(by_netron, browser, paths[graph])
             name = f"{graph.name}, until drawn / Netron alone"
             yield take_turns(name, ours, alone, turns, warm=graph is LIGHT)
-        yield masked(notebook, browser, paths[MASK])
-        in_the_cell(notebook, paths[LIGHT])
-        yield from click(notebook, LIGHT)
-        in_the_cell(notebook, paths[FLAT])
-        alone = partial(by_netron, browser, paths[FLAT])
-        name = "5,000 nodes, all by the button / Netron alone"
-        yield take_turns(name, partial(by_the_button, notebook), alone, 1, warm=False)
-        yield from click(notebook, FLAT)
+        for graph in (LIGHT, FLAT):
+            in_the_cell(notebook, paths[graph])
+            if graph is FLAT:
+                whole(notebook)
+            yield from click(notebook, graph)
         yield heat(notebook)
         light, heavy = (partial(in_the_cell, notebook, g.write(lab.folder)) for g in (LIGHT, HEAVY))
         yield take_turns("500 nodes with 1 GB of weights / without", heavy, light, 3)
@@ -179,14 +160,14 @@ def in_the_cell(notebook: Notebook, path: Path) -> None:
     notebook.page.locator(".ow-netron.drawn").wait_for()
 
 
-def by_the_button(notebook: Notebook) -> None:
-    """The whole of a graph that opened folded."""
+def whole(notebook: Notebook) -> None:
+    """All nodes of a graph that opened folded."""
     notebook.page.locator(".ow-whole").click()
     notebook.page.locator(".ow-netron:not(.drawn)").wait_for()
     notebook.page.locator(".ow-netron.drawn").wait_for()
 
 
-def by_netron(browser: Any, path: Path, patience: float = PATIENCE) -> None:
+def by_netron(browser: Any, path: Path) -> None:
     """Netron as its wheel shows it, with its consent given and no host to report to."""
     from playwright.sync_api import TimeoutError
 
@@ -200,21 +181,13 @@ def by_netron(browser: Any, path: Path, patience: float = PATIENCE) -> None:
         page = context.new_page()
         page.goto(url, wait_until="commit")
         with suppress(TimeoutError):
-            page.locator("body.default").wait_for(timeout=patience)
+            page.locator("body.default").wait_for(timeout=PATIENCE)
     finally:
         context.close()
         netron.stop(address)
 
 
-def masked(notebook: Notebook, browser: Any, path: Path) -> Pair:
-    """Netron alone takes minutes: what it is given is a bound from below."""
-    ours, alone = partial(in_the_cell, notebook, path), partial(by_netron, browser, path)
-    first = take_turns("", ours, lambda: None, 1, warm=False).ours[0]
-    name = f"{MASK.name} / Netron alone, given up at {MASKED}x"
-    return take_turns(name, ours, partial(alone, MASKED * first * 1000), 1, warm=False)
-
-
-def memory(notebook: Notebook, graph: Graph, paths: Mapping[Graph, Path]) -> Pair:
+def memory(notebook: Notebook, name: str, light: Path, path: Path) -> Pair:
     """What a kernel holds more, once the page has all that it needs: a new kernel each turn.
 
     A first view, of another model, has loaded the front-end and the libraries, and is closed.
@@ -223,12 +196,12 @@ def memory(notebook: Notebook, graph: Graph, paths: Mapping[Graph, Path]) -> Pai
     for _ in range(TURNS):
         notebook.restart()
         say(notebook, KERNEL)
-        in_the_cell(notebook, paths[LIGHT])
+        in_the_cell(notebook, light)
         before = int(say(notebook, "shown.close()\ndel shown\nprint(held())"))
-        in_the_cell(notebook, paths[graph])
+        in_the_cell(notebook, path)
         grown.append(int(say(notebook, "print(held())")) - before)
-    name = f"{graph.name}, memory of the kernel / twice the file"
-    return Pair(name, grown, [2 * paths[graph].stat().st_size] * TURNS, "bytes")
+    twice = [2 * path.stat().st_size] * TURNS
+    return Pair(f"{name}, memory of the kernel / twice the file", grown, twice, "bytes")
 
 
 def click(notebook: Notebook, graph: Graph) -> Iterator[Pair]:

@@ -409,6 +409,14 @@ def test_an_artifact_brings_model_arguments_and_dimensions_along(tmp_path):
     assert (dimension.verdict, dimension.promised) == ("silently specialized", 2)
 
 
+def test_sizes_that_must_be_equal_and_have_two_names_get_a_repair():
+    dynamic = {"x": {0: Dim("a")}, "y": {0: Dim("b")}}
+    with pytest.raises(CaptureError) as caught:
+        capture(Sum().eval(), (torch.rand(5, 8), torch.rand(5, 8)), dynamic_shapes=dynamic)
+    assert "shape[0] == " in str(caught.value)
+    assert "one name" in caught.value.hint
+
+
 # ---------------------------------------------------------------- a file alone
 
 

@@ -235,6 +235,14 @@ def test_what_an_audit_skips(skip):
     refused(ow.audit, nn.ReLU().eval(), (X,), skip=skip)
 
 
+@pytest.mark.parametrize("tolerance", [[], NAN, -1, "loose"], ids=repr)
+def test_the_tolerance_of_a_comparison(tolerance):
+    model = nn.ReLU().eval()
+    refused(ow.audit, model, (X,), tolerance=tolerance)
+    refused(ow.opsets, model, (X,), tolerance=tolerance)
+    refused(ow.probe, model, (X,), dynamic_shapes=({0: "n"},), tolerance=tolerance)
+
+
 @pytest.mark.parametrize(
     "height",
     ["tall", 0, 100, -5, NAN, None, 1.5, True, [], "640px"],
