@@ -169,25 +169,18 @@ def set_up(build: str) -> None:
     for number, step in enumerate(steps(build), start=1):
         print(f"[{number}/3] {step.title}", flush=True)
         if not any(all(map(run, way)) for way in step.ways):
+            places = {shutil.disk_usage(at).free: at for at in (ROOT, tempfile.gettempdir())}
+            free = min(places)
+            full = f"{places[free]} has {free / 1e9:.1f} GB free, and set-up needs {DISK / 1e9} GB"
             sys.exit(
                 f"\nSet-up stopped at the step: {step.title}"
-                f"\n  Likely cause: {full_disk() or step.cause}"
+                f"\n  Likely cause: {full if free < DISK else step.cause}"
                 f"\n  Next: {step.remedy}; then the same command again"
             )
     # Else a question about news covers the first notebook, and a yes sends requests to other hosts.
     DEFAULTS.parent.mkdir(parents=True, exist_ok=True)
     DEFAULTS.write_text('{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}')
-    done = STAMP.with_suffix(".new")
-    done.write_text(json.dumps({"torch": build, "fingerprint": fingerprint(build)}))
-    done.replace(STAMP)
-
-
-def full_disk() -> str:
-    for place in (ROOT, Path(tempfile.gettempdir())):
-        free = shutil.disk_usage(place).free
-        if free < DISK:
-            return f"{place} has {free / 1e9:.1f} GB free, and set-up needs {DISK / 1e9:.1f} GB"
-    return ""
+    STAMP.write_text(json.dumps({"torch": build, "fingerprint": fingerprint(build)}))
 
 
 def command(verb: str) -> list[str]:
