@@ -13,10 +13,10 @@ import sys
 import threading
 import time
 import warnings
-from contextlib import ExitStack, nullcontext
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 import torch
 from models import relu_file
@@ -27,9 +27,9 @@ import onnx_workbench as ow
 from onnx_workbench.calls import PreparedCall
 from onnx_workbench.errors import InputError, LoadError, TrainingModeWarning
 from onnx_workbench.ort import Options
-from onnx_workbench.timing import bench, worker
+from onnx_workbench.timing import bench
 from onnx_workbench.timing.targets import PLAIN, ModelCall
-from onnx_workbench.timing.worker import NotSendable, Parcel, Worker, WorkerError
+from onnx_workbench.timing.worker import POOLS, Worker, WorkerError
 
 X = torch.arange(6.0).reshape(3, 2)
 
@@ -56,7 +56,7 @@ class Clock:
 def clock(monkeypatch):
     made = Clock()
     monkeypatch.setattr(bench, "perf_counter_ns", lambda: made.now)
-    monkeypatch.setattr(bench, "queued", lambda: 0)
+    monkeypatch.setattr(bench, "SCHEDULER", "no such file")
     return made
 
 
@@ -67,32 +67,29 @@ def quick(targets, *args, seconds=0.1, **options):
 # ---------------------------------------------------------------- in this process
 
 
-def test_medians_and_ratios_are_those_of_the_clock(clock):
-    found = quick({"a": clock.target("a", 2000), "b": clock.target("b", 500)})
-    assert found.result("a").quartiles == (2e-3, 2e-3, 2e-3)
-    assert found.result("b").percentile(99) == 5e-4
-    assert found.ratio("b").value == pytest.approx(4.0)
+def test_times_are_those_of_the_clock_and_blocks_last_about_4_ms(clock):
+    found = quick({"a": clock.target("a", 70_000, 10), "b": clock.target("b", 9000)})
+    (a,), (b,) = (found.result(name).replicates for name in "ab")
+    assert (a.started.first, a.started.calls, set(a.blocks)) == (0.07, 400, {4_000_000})
+    assert (b.started.calls, set(b.blocks)) == (1, {9_000_000})
+    assert len(a.blocks) == len(b.blocks) >= 5
+    assert found.result("a").quartiles == (1e-5, 1e-5, 1e-5)
+    assert found.result("b").percentile(99) == 9e-3
+    assert found.ratio("b").value == pytest.approx(1 / 900)
     assert not found.conditions.workers
     assert "a quick race" in repr(found)
 
 
-def test_first_call_is_apart_and_blocks_last_about_4_ms(clock):
-    found = quick({"a": clock.target("a", 70_000, 10), "b": clock.target("b", 9000)})
-    (a,), (b,) = (found.result(name).replicates for name in "ab")
-    assert (a.started.first, max(a.times)) == (0.07, 1e-5)
-    assert (a.started.calls, set(a.blocks)) == (400, {4_000_000})
-    assert (b.started.calls, set(b.blocks)) == (1, {9_000_000})
-    assert len(a.blocks) == len(b.blocks) >= 5
-
-
-def test_every_round_runs_everybody_in_an_order_that_the_seed_fixes(clock):
-    def blocks(seed):
+def test_seed_fixes_the_order_of_every_round(clock):
+    def order(seed):
         clock.log.clear()
         quick({name: clock.target(name, 40_000) for name in "abc"}, seed=seed, seconds=3.0)
         return "".join(clock.log)
 
-    first = blocks(1)
-    assert first == blocks(1) != blocks(2)
+    before = random.getstate()
+    first = order(1)
+    assert first == order(1) != order(2)
+    assert random.getstate() == before
 
 
 def test_machine_that_slows_down_does_not_change_the_ratio(clock):
@@ -105,14 +102,21 @@ def test_machine_that_slows_down_does_not_change_the_ratio(clock):
     assert max(found.result("a").times) > 1.3 * min(found.result("a").times)
 
 
-def test_block_takes_off_what_both_the_scheduler_and_the_thread_say(clock, monkeypatch):
-    one = bench.Bench(ModelCall(clock.target("a", 5)))
+@pytest.mark.parametrize(("waited", "off"), [(1_000_000, 1_000_000), (0, 0), (10**12, 49_000_000)])
+def test_block_takes_off_what_both_the_scheduler_and_the_thread_say(
+    waited, off, clock, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(bench, "SCHEDULER", tmp_path / "schedstat")
+    monkeypatch.setattr(bench, "thread_time_ns", lambda: clock.now // 50)  # 2 % of the time
+
+    def call():
+        clock.now += 50_000_000
+        total = clock.now // 50_000_000 * waited
+        (tmp_path / "schedstat").write_text(f"0 {total} 0")
+
+    one = bench.Bench(ModelCall(call))
     one.start()
-    for queued, busy, off in ((1000, 49_000, 1000), (0, 20_000, 0), (9_000_000, 49_000, 1000)):
-        waits, times = iter((7, 7 + queued)), iter((3, 3 + busy))
-        monkeypatch.setattr(bench, "queued", lambda waits=waits: next(waits))
-        monkeypatch.setattr(bench, "thread_time_ns", lambda times=times: next(times))
-        assert one.block(10) == (50_000, off)
+    assert one.block(1) == (50_000_000, off)
     one.close()
 
 
@@ -136,7 +140,7 @@ def test_target_that_fails_stays_in_the_table_and_the_others_race(clock):
     assert found.result("picky").error == "InputError: two dimensions are expected"
 
 
-def test_nobody_who_runs_is_an_error_with_every_reason():
+def test_race_that_nobody_runs_is_an_error_with_every_reason():
     with pytest.raises(InputError, match=r"a: ZeroDivisionError.*b: KeyError") as caught:
         quick({"a": lambda x: 1 / 0, "b": lambda x: {}[x]}, X)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
@@ -172,28 +176,23 @@ def test_target_with_a_timed_call_is_timed_as_it_says_and_closed():
     assert quick({"model": Model(2, 2).eval()}, X).result("model").started.timed == PLAIN
 
 
-def test_model_runs_in_eval_and_inference_mode_with_threads_and_is_left_as_it_was():
+def test_model_runs_in_eval_and_inference_mode_and_all_is_left_as_it_was():
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout())
     model[2].eval()
-    before, modes = torch.get_num_threads(), set()
-    model.register_forward_hook(
-        lambda module, *_: modes.add(
-            (module.training, torch.is_inference_mode_enabled(), torch.get_num_threads())
-        )
-    )
+    before, seen = torch.get_num_threads(), set()
+
+    def look(module, *_):
+        threads, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
+        seen.add((module.training, inference, threads, gc.isenabled()))
+
+    model.register_forward_hook(look)
     with pytest.warns(TrainingModeWarning) as warned:
         found = ow.race({"net": model}, X, quick=True, seconds=0.001, threads=before + 1)
     assert warned[0].filename == __file__
-    assert modes == {(False, True, before + 1)}
+    assert seen == {(False, True, before + 1, False)}
     assert found.result("net").started.threads == before + 1
     assert [part.training for part in model.modules()] == [True, True, True, False]
     assert (torch.get_num_threads(), torch.is_inference_mode_enabled()) == (before, False)
-
-
-def test_collector_is_off_in_the_rounds_and_on_again_afterwards():
-    states = set()
-    quick({"f": lambda: states.add(gc.isenabled())}, seconds=0.001)
-    assert states == {False}
     assert gc.isenabled()
 
 
@@ -233,49 +232,17 @@ def workers():
     return [each for each in multiprocessing.active_children() if not isinstance(each, spawned)]
 
 
-def test_race_starts_everybody_anew_and_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    before = torch.get_num_threads()
-    found = ow.race({"a": steady(), "b": steady(2), "relu": torch.relu}, X, seconds=0.5)
-    assert workers() == []
-    assert found.conditions.workers
-    assert found.replicates == 2
-    assert found.ratio("b").value < 0.8
-    assert all(one.ran and one.startup["load"] > 0 for one in found.results)
-    assert found.result("relu").startup["import"] > 0
-    assert repr(found).startswith("It took "), "two replicates need more than half a second"
-    assert (list(tmp_path.iterdir()), torch.get_num_threads()) == ([], before)
-    if sys.platform == "linux":
-        assert found.conditions.one_core
-        assert found.result("relu").peak > 50e6
-
-
 @pytest.fixture(scope="module")
-def relu(tmp_path_factory):
-    return relu_file(tmp_path_factory.mktemp("relu") / "m.onnx", 3, 2)
-
-
-def test_only_those_who_need_torch_have_it(relu, start):
-    class Told:  # of a function, so that it is sent by value
-        def __init__(self, *modules):
-            self.modules = modules
-
-        def prepare(self):
-            import sys
-
-            return PreparedCall(int, "with torch" if "torch" in sys.modules else "without")
-
-    assert relu.timed_call((X,), {}).modules == ("onnxruntime",)
-    assert ModelCall(torch.relu, (X,)).modules == ModelCall(nn.ReLU()).modules == ("torch",)
-    assert ModelCall(abs, (1,)).modules == ()
-    for modules, said in ((("onnxruntime",), "without"), (("torch",), "with torch")):
-        held = start(1, Parcel.of(Told(*modules)))
-        held.opened()
-        assert held.start().timed == said
-
-
-def test_worker_that_dies_is_told_and_the_others_go_on():
+def raced():
+    """A race of the sound and the broken, whose targets are sent by value."""
     parent = os.getpid()
+
+    class Odd(Exception):  # cannot be unpickled
+        def __init__(self, one, two):
+            super().__init__(f"{one} {two}")
+
+    def broken(*args):
+        raise Odd("only", "here")
 
     def fatal(*args):
         import os
@@ -283,71 +250,80 @@ def test_worker_that_dies_is_told_and_the_others_go_on():
         if os.getpid() != parent:
             os._exit(7)
 
-    found = ow.race({"a": steady(), "fatal": fatal}, seconds=0.5)
-    assert found.conditions.workers
-    assert found.result("fatal").error == "WorkerError: its process ended with code 7"
-    assert found.result("a").ran
-    assert workers() == []
-
-
-def test_what_a_target_prints_and_its_errors_stay_with_it(capfd):
-    class Odd(Exception):
-        def __init__(self, one, two):
-            super().__init__(f"{one} {two}")
-
-    def broken():
-        raise Odd("only", "here")
-
-    def chatty():
+    def chatty(*args):
         import os
         import time
 
         os.write(1, b"what it prints disturbs nobody")
         time.sleep(1e-3)
 
-    found = ow.race({"chatty": chatty, "broken": broken}, seconds=0.5)
-    assert found.result("chatty").ran
-    assert "only here" in found.result("broken").error
-    assert capfd.readouterr().out == ""
+    class Imports:
+        def __init__(self, *modules):
+            self.modules = modules
+
+        __call__ = broken
+
+        def timed_call(self, *args):
+            return self
+
+        def prepare(self):
+            import sys
+
+            return PreparedCall(int, f"with torch: {'torch' in sys.modules}")
+
+    targets = {"a": steady(), "b": steady(2), "relu": torch.relu, "chatty": chatty}
+    targets |= {"fatal": fatal, "broken": broken}
+    targets |= {"lean": Imports("onnxruntime"), "torch": Imports("torch")}
+    return ow.race(targets, X, seconds=0.5)
 
 
-def test_what_cannot_be_sent_races_in_this_process():
-    lock = threading.Lock()
+def test_every_target_starts_anew_and_none_is_left_behind(raced):
+    assert workers() == []
+    assert raced.conditions.workers
+    assert raced.replicates == 2
+    assert repr(raced).startswith("It took "), "two replicates need more than half a second"
+    assert raced.ratio("b").value < 0.8
+    ran = [one for one in raced.results if one.ran]
+    assert [one.name for one in ran] == ["a", "a again", "b", "relu", "chatty", "lean", "torch"]
+    assert all(one.startup["load"] > 0 for one in ran)
+    assert raced.result("relu").startup["import"] > 0
+    if sys.platform == "linux":
+        assert raced.conditions.one_core
+        assert raced.result("relu").peak > 50e6
 
-    def closure():
-        assert not lock.locked()
 
-    found = ow.race({"a": closure}, seconds=0.1)
-    assert not found.conditions.workers
-    assert "cannot pickle" in repr(found)
-    with pytest.raises(NotSendable):
-        Parcel.of(closure)
+def test_target_that_fails_or_dies_stays_in_the_table(raced):
+    assert raced.result("fatal").error == "WorkerError: its process ended with code 7"
+    assert "only here" in raced.result("broken").error
+
+
+def test_only_those_who_need_torch_have_it(raced, relu):
+    assert raced.result("lean").started.timed == "with torch: False"
+    assert raced.result("torch").started.timed == "with torch: True"
+    assert relu.timed_call((X,), {}).modules == ("onnxruntime",)
+    assert ModelCall(torch.relu, (X,)).modules == ModelCall(nn.ReLU()).modules == ("torch",)
+    assert ModelCall(abs, (1,)).modules == ()
 
 
 class Unpacked:
-    """Packed without trouble, and nobody can unpack it."""
+    """Packed without trouble, and no other process can unpack it."""
 
     def __reduce__(self):
         return eval, ("1 / 0",)
 
-
-@pytest.fixture
-def start():
-    """Starts workers, which end with the test."""
-    with ExitStack() as stack:
-
-        def start(*args, **options):
-            held = Worker(*args, **options)
-            stack.callback(held.close)
-            return held
-
-        yield start
+    def __call__(self): ...
 
 
-def test_what_cannot_be_unpacked_is_told(start):
-    held = start(1, Parcel.of(Unpacked()))
-    with pytest.raises(NotSendable, match="ZeroDivisionError"):
-        held.opened()
+def locked():
+    lock = threading.Lock()
+    return lambda: lock.locked()
+
+
+@pytest.mark.parametrize(("make", "why"), [(locked, "cannot pickle"), (Unpacked, "ZeroDivision")])
+def test_what_cannot_be_sent_races_in_this_process(make, why):
+    found = ow.race({"a": make()}, seconds=0.1)
+    assert not found.conditions.workers
+    assert why in repr(found)
 
 
 def interrupt_after(seconds):
@@ -357,13 +333,10 @@ def interrupt_after(seconds):
         else:
             signal.raise_signal(signal.SIGINT)
 
-    timer = threading.Timer(seconds, send)
-    timer.start()
-    return timer
+    threading.Timer(seconds, send).start()
 
 
-def test_interrupt_returns_what_was_measured_and_ends_every_worker():
-    ow.race({"a": steady()}, seconds=0.1)  # what is started once is there already
+def test_interrupt_returns_what_was_measured_and_ends_every_worker(raced):
     begin = time.monotonic()
     interrupt_after(6.0)
     found = ow.race({"a": steady(), "b": steady()}, seconds=600)
@@ -374,96 +347,85 @@ def test_interrupt_returns_what_was_measured_and_ends_every_worker():
 
 
 def test_interrupt_before_the_first_round_propagates():
-    def slow(*args):
-        import time
-
-        time.sleep(20)
-
     interrupt_after(1.5)
     with pytest.raises(KeyboardInterrupt):
-        ow.race({"a": slow}, seconds=600)
+        ow.race({"a": steady(20_000)}, seconds=600)
     assert workers() == []
 
 
-def test_worker_ends_with_its_parent_even_in_an_endless_call():
-    code = (
-        "import os, signal, threading\n"
-        "from onnx_workbench.timing.worker import Worker\n"
-        "held = Worker()\n"
-        "pid = held.call(os.getpid)\n"
-        "threading.Thread(target=held.call, args=(eval, '[1 for _ in iter(int, 1)]')).start()\n"
-        "print(pid, flush=True)\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_script_without_a_guard_runs_once_and_its_workers_end_with_it(tmp_path):
+    (tmp_path / "script.py").write_text(
+        "import os, onnx_workbench as ow\n"
+        "print('once', flush=True)\n"
+        "def endless(x):\n"
+        "    open('pid', 'a').write(f'{os.getpid()}\\n')\n"
+        "    while True: pass\n"
+        "ow.race({'endless': endless}, 1)\n"
     )
-    if sys.platform == "win32":
-        pytest.skip("Windows has no SIGKILL")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    late = time.monotonic() + 10
-    while time.monotonic() < late and runs(int(done.stdout)):
+    command = [sys.executable, "script.py"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as script:
+        wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+        script.kill()
+        assert script.stdout.read() == "once\n"
+    pid = int((tmp_path / "pid").read_text())
+    assert pid != script.pid
+    wait_until(lambda: not runs(pid))
+
+
+def wait_until(condition, seconds=120):
+    late = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < late
         time.sleep(0.05)
-    assert not runs(int(done.stdout))
 
 
 def runs(pid):
-    import psutil
-
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
 
-def test_script_without_a_guard_is_not_run_again(tmp_path):
-    (tmp_path / "script.py").write_text(
-        "import onnx_workbench as ow\n"
-        "print('once')\n"
-        "print(ow.race({'sum': lambda x: x.sum()}, __import__('torch').ones(3), seconds=0.1)"
-        ".conditions.workers)\n"
-    )
-    command = [sys.executable, tmp_path / "script.py"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.stdout == "once\nTrue\n", done.stderr
-
-
-def test_worker_calls_functions_where_its_caller_is_and_says_with_what_code_it_ended(
-    start, tmp_path, monkeypatch
-):
+def test_worker_calls_functions_where_its_caller_is_and_says_how_it_ended(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ONNX_WORKBENCH_TEST", "here")
-    held = start(threads=3)
-    assert held.call(os.getcwd) == str(tmp_path)
-    assert held.call(os.getenv, "ONNX_WORKBENCH_TEST") == "here"
-    assert {held.call(os.getenv, name) for name in worker.POOLS} == {"3"}
-    with pytest.raises(ZeroDivisionError):
-        held.call(divmod, 1, 0)
-    held.kill()
-    with pytest.raises(WorkerError) as caught:
-        held.call(max, 1, 2)
-    assert caught.value.code != 0
+    worker = Worker(threads=3)
+    try:
+        assert worker.call(os.getcwd) == str(tmp_path)
+        assert worker.call(os.getenv, "ONNX_WORKBENCH_TEST") == "here"
+        assert {worker.call(os.getenv, name) for name in POOLS} == {"3"}
+        with pytest.raises(ZeroDivisionError):
+            worker.call(divmod, 1, 0)
+        worker.kill()
+        with pytest.raises(WorkerError) as caught:
+            worker.call(max, 1, 2)
+        assert caught.value.code != 0
+    finally:
+        worker.close()
 
 
 # ---------------------------------------------------------------- files and models
 
 
+@pytest.fixture(scope="module")
+def relu(tmp_path_factory):
+    return relu_file(tmp_path_factory.mktemp("relu") / "m.onnx", 3, 2)
+
+
 def test_isolated_file_races_in_workers_only(tmp_path):
     path = tmp_path / "deadly.onnx"
-    onnx.save(
-        parser.parse_model(
-            '<ir_version: 10, opset_import: ["": 20]> g (int64[1] x, int64[1] d) => (int64[1] y) '
-            "{ y = Div(x, d) }"
-        ),
-        path,
-    )
-    file = ow.load(path, isolated=True)
+    text = '<ir_version: 10, opset_import: ["": 20]> g (int64[1] x, int64[1] d) => (int64[1] y) '
+    onnx.save(parser.parse_model(f"{text} {{ y = Div(x, d) }}"), path)
+    file, lock = ow.load(path, isolated=True), threading.Lock()
     deadly = torch.tensor([-(2**63)]), torch.tensor([-1])
-    with pytest.raises(InputError, match="isolated"):
-        ow.race({"a": file}, deadly, quick=True)
-    with pytest.raises(InputError, match="isolated"):
-        ow.sweep({"a": file.using(bound=True)}, lambda n: deadly, n=(1, 2), quick=True)
-    lock = threading.Lock()
-    with pytest.raises(InputError, match="isolated"):
-        ow.race({"a": file, "lock": lambda *args: lock}, deadly)
+    for race in (
+        lambda: ow.race({"a": file}, deadly, quick=True),
+        lambda: ow.sweep({"a": file.using(bound=True)}, lambda n: deadly, n=(1, 2), quick=True),
+        lambda: ow.race({"a": file, "lock": lambda *args: lock}, deadly),
+    ):
+        with pytest.raises(InputError, match="isolated"):
+            race()
     found = ow.race({"sum": torch.add, "a": file}, deadly, seconds=0.5)
     assert "its process ended with code" in found.result("a").error
     assert found.result("sum").ran
@@ -483,10 +445,10 @@ def test_buffers_are_bound_once_and_give_the_same_numbers(relu):
 
 
 def test_unbound_variant_is_the_same_call_with_its_copies(relu, tmp_path):
-    other = relu_file(tmp_path / "other.onnx", 3, 2)
     targets = {
-        **{"elsewhere": other, "run": relu, "bound": relu.using(bound=True)},
-        **{"basic, bound": relu.using(bound=True, level="basic")},
+        "elsewhere": relu_file(tmp_path / "other.onnx", 3, 2),
+        **{"run": relu, "bound": relu.using(bound=True)},
+        "basic, bound": relu.using(bound=True, level="basic"),
     }
     found = quick(targets, X, seconds=0.01)
     assert {one.name: one.unbound for one in found.results if one.unbound} == {"bound": "run"}
@@ -500,7 +462,6 @@ def test_variants_change_one_option_each_and_race_as_one_kind(relu):
     assert calls["graph optimization off"].options == Options(level="off")
     assert calls["IOBinding"].options == Options(bound=True)
     assert len({repr(call.options) for call in calls.values()}) == len(calls)
-    assert {call.prepare().mode for call in calls.values()} == {""}
     found = quick(variants, X, seconds=0.1)
     assert [name for name in variants if found.ratio(name)] == list(variants)[1:]
     assert torch.equal(variants["arena off"](X), relu(X))
@@ -542,11 +503,8 @@ def test_provider_that_falls_back_to_the_cpu_is_not_raced_under_its_name(relu, m
 
     cuda, real = "CUDAExecutionProvider", onnxruntime.InferenceSession
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [cuda])
-    monkeypatch.setattr(
-        onnxruntime,
-        "InferenceSession",
-        lambda path, options, providers: real(path, options, providers=["CPUExecutionProvider"]),
-    )
+    on_cpu = lambda path, options, providers: real(path, options, ["CPUExecutionProvider"])  # noqa: E731
+    monkeypatch.setattr(onnxruntime, "InferenceSession", on_cpu)
     with pytest.raises(LoadError, match=cuda):
         relu.using(provider=cuda).timed_call((X,), {}).prepare()
 
@@ -588,27 +546,29 @@ def test_sweep_races_each_size_in_ascending_order():
     found = ow.sweep(pair, lambda n: torch.ones(2, n), n=(9, 3, 9), quick=True, seconds=0.02)
     assert list(dict.fromkeys(seen)) == [3, 9]
     assert (found.over, list(found.races), found.names) == ("n", [3, 9], ("sum", "max"))
-    assert all(record["throughput"] > 0 for record in found.records() if record["target"] == "sum")
 
 
 def test_sweep_over_threads_gives_each_race_its_number():
     seen = []
-    count = {"f": lambda x: seen.append(torch.get_num_threads())}
-    found = ow.sweep(count, (X,), threads=range(1, 3), quick=True, seconds=0.01)
+    target = {"f": lambda x: seen.append(torch.get_num_threads())}
+    found = ow.sweep(target, {"x": X}, threads=range(1, 3), quick=True, seconds=0.01)
     assert list(dict.fromkeys(seen)) == [1, 2]
     assert [race.conditions.threads for race in found.races.values()] == [1, 2]
 
 
-@pytest.mark.parametrize("at", [1, 2])
-def test_interrupt_keeps_the_races_before_it(at):
-    def inputs(n):
-        if n == at:
-            raise KeyboardInterrupt
-        return X
+def test_interrupt_keeps_the_races_before_it():
+    def sweep(last):
+        def inputs(n):
+            if n == last:
+                raise KeyboardInterrupt
+            return X
 
-    with nullcontext() if at > 1 else pytest.raises(KeyboardInterrupt):
-        found = ow.sweep({"a": torch.relu}, inputs, n=(1, 2), quick=True, seconds=0.01)
-        assert (list(found.races), found.interrupted) == ([1], True)
+        return ow.sweep({"a": torch.relu}, inputs, n=(1, 2), quick=True, seconds=0.01)
+
+    found = sweep(2)
+    assert (list(found.races), found.interrupted) == ([1], True)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(1)
 
 
 @pytest.mark.parametrize(
@@ -624,9 +584,3 @@ def test_interrupt_keeps_the_races_before_it(at):
 def test_there_is_one_thing_to_sweep_over(inputs, axes):
     with pytest.raises(InputError):
         ow.sweep({"a": abs}, inputs, **axes)
-
-
-def test_random_state_is_left_alone():
-    before = random.getstate()
-    quick({"a": abs}, -1, seconds=0.01)
-    assert random.getstate() == before

@@ -5,6 +5,7 @@ Standard library only: this also runs in a worker, which must not import more th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import repeat
@@ -51,34 +52,44 @@ class Started:
     peak: int | None = None
 
 
+@dataclass
 class Bench:
-    """Times one call in the process that it is in."""
+    """Times one call in the process that it is in.
 
-    def __init__(
-        self, call: Any, warm_seconds: float = WARM_SECONDS, lap_seconds: float = LAP_SECONDS
-    ) -> None:
-        self._call, self._warm_seconds, self._lap_seconds = call, warm_seconds, lap_seconds
-        self._prepared: PreparedCall | None = None
-        self._run: Callable[[], object] = int
+    Args:
+        imported, received: seconds that a worker needed before it had the call.
+        core: the only core on which the call may run, or None.
+    """
+
+    call: Any
+    warm_seconds: float = WARM_SECONDS
+    lap_seconds: float = LAP_SECONDS
+    imported: float = 0.0
+    received: float = 0.0
+    core: int | None = None
+    _prepared: PreparedCall | None = None
 
     def opened(self) -> None:
         """As a worker has it; in this process there is nothing to wait for."""
 
     def start(self) -> Started:
         """Prepare the call, and call it until it is warm."""
+        if self.core is not None:
+            os.sched_setaffinity(0, {self.core})
         begin = perf_counter_ns()
-        self._prepared = ready = self._call.prepare()
+        self._prepared = ready = self.call.prepare()
         load = perf_counter_ns() - begin
         self._run = ready.run
         first, laps = _timed(ready.first or ready.run, 1), list[int]()
-        while not laps or (len(laps) < WARM_CALLS and sum(laps) < self._warm_seconds * 1e9):
+        while not laps or (len(laps) < WARM_CALLS and sum(laps) < self.warm_seconds * 1e9):
             laps.append(_timed(ready.run, 1))
         pace = max(median(laps[len(laps) // 2 :]) / 1e9, 1e-8)
         return Started(
             *(ready.timed, ready.threads, ready.mode),
             calls=max(1, round(BLOCK / pace)),
             pace=pace,
-            load=load / 1e9,
+            imported=self.imported,
+            load=self.received + load / 1e9,
             first=first / 1e9,
             peak=peak_bytes(),
         )
@@ -96,7 +107,7 @@ class Bench:
 
     def laps(self) -> tuple[int, ...]:
         """Nanoseconds of single calls, for percentiles; each includes the cost of the clock."""
-        laps, left = list[int](), int(self._lap_seconds * 1e9)
+        laps, left = list[int](), int(self.lap_seconds * 1e9)
         self._run()
         while len(laps) < LAPS and left > 0:
             laps.append(_timed(self._run, 1))

@@ -1,27 +1,25 @@
-"""The result of a race: its table, its verdicts, its plots, and its file."""
+"""The result of a race: its table, its verdicts and its plots."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import formatting, plots
 from ..calls import Mode
 from ..errors import InputError
-from ..formatting import ToFrame
-from . import archive, statistics
+from ..formatting import ToFrame, plural
+from . import statistics
 from .bench import BLOCK, WARM_CALLS
-from .results import Conditions, Result
+from .results import Conditions, Result, Saved
 from .statistics import Ratio, times
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_HEADER = (
+HEADER = (
     *("target", "p50", "p90", "p99", "import", "load", "first call", "memory"),
     *("ratio", "interval", "verdict"),
 )
@@ -32,7 +30,7 @@ _MODES: dict[Mode, str] = {
 
 
 @dataclass(frozen=True, repr=False)
-class Race(ToFrame):
+class Race(Saved, ToFrame):
     """What was measured, and under which conditions; the repr is the report.
 
     >>> from onnx_workbench.timing.results import Replicate
@@ -49,19 +47,10 @@ class Race(ToFrame):
     results: tuple[Result, ...]
     conditions: Conditions = field(default_factory=Conditions)
 
-    def __post_init__(self) -> None:
-        if not self.results:
-            raise ValueError("a race has a result or more")
-
     @property
     def baseline(self) -> str:
         """The first target that ran."""
-        return next(one.name for one in (*self._ran, *self.results))
-
-    @property
-    def modes(self) -> tuple[Mode, ...]:
-        """``API`` and ``compute`` where both are in the race: they are never compared."""
-        return tuple(mode for mode in _MODES if any(one.started.mode == mode for one in self._ran))
+        return (self._ran or self.results)[0].name
 
     @property
     def replicates(self) -> int:
@@ -74,19 +63,18 @@ class Race(ToFrame):
         Raises:
             InputError: it is not part of the race.
         """
-        found = [one for one in self.results if one.name == name]
-        if not found:
-            names = ", ".join(repr(one.name) for one in self.results)
+        found = {one.name: one for one in self.results}
+        if name not in found:
+            names = ", ".join(map(repr, found))
             raise InputError(f"There is no target {name!r} in this race. It has {names}.")
-        return found[0]
+        return found[name]
 
     def ratio(self, name: str) -> Ratio | None:
         """How many times as fast as the first target of its timing mode that ran.
 
         None for that one itself, and where one of the two did not run.
         """
-        self.result(name)
-        return self._ratios.get(name)
+        return self._ratios.get(self.result(name).name)
 
     @cached_property
     def control(self) -> Ratio | None:
@@ -103,23 +91,20 @@ class Race(ToFrame):
     def copies(self) -> dict[str, Ratio]:
         """How many times as fast a call with IOBinding is as the same call that copies, where both
         are in the race. The share of the copies is 1 less 1 / that."""
-        pairs = ((one, self.result(one.unbound)) for one in self._ran if one.unbound)
-        return {
-            bound.name: statistics.ratios(
-                plain.rounds, {bound.name: bound.rounds}, self.conditions.matters
-            )[bound.name]
-            for bound, plain in pairs
-            if plain.ran
-        }
+        found: dict[str, Ratio] = {}
+        for one in self._ran:
+            if one.unbound and (plain := self.result(one.unbound)).ran:
+                pair = plain.rounds, {one.name: one.rounds}
+                found |= statistics.ratios(*pair, self.conditions.matters)
+        return found
 
     @property
     def finding(self) -> str:
         """One sentence for each target but the baseline."""
-        said = (
-            _said(name, first.name, ratio)
+        said = [
+            ratio.sentence(name, self._first(self.result(name)).name)
             for name, ratio in self._ratios.items()
-            if (first := self._first(self.result(name)))
-        )
+        ]
         return "\n".join(said) or f"{self.baseline} raced alone"
 
     def records(self) -> list[dict[str, Any]]:
@@ -149,8 +134,7 @@ class Race(ToFrame):
             return plots.blocks(ran, title=self.finding, **look)
         if what == "ratios" and self._ratios:
             spans = {name: (one.low, one.value, one.high) for name, one in self._ratios.items()}
-            matters = self.conditions.matters
-            return plots.ratios(spans, matters, title=self.finding, **look)
+            return plots.ratios(spans, self.conditions.matters, title=self.finding, **look)
         if what == "startup" and self.conditions.workers:
             parts = {one.name: one.startup for one in self._ran}
             return plots.stacked(parts, title=self._first_answers(), **look)
@@ -163,19 +147,6 @@ class Race(ToFrame):
             "with .using(bound=True) and without."
         )
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the race as JSON, with every block and its environment, and return the path."""
-        return archive.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Race:
-        """A race that :meth:`save` wrote.
-
-        Raises:
-            LoadError: the file is no race.
-        """
-        return archive.load(cls, path)
-
     def since(self, earlier: Race) -> dict[str, Ratio]:
         """How many times as fast each target is now as in an earlier race, by name.
 
@@ -185,7 +156,7 @@ class Race(ToFrame):
             InputError: the races ran in different environments; it says what differs.
         """
         one, other = self._where(), earlier._where()
-        apart = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+        apart = [key for key in one | other if one.get(key) != other.get(key)]
         if apart:
             said = "; ".join(f"{key}: {one.get(key)} now, {other.get(key)} then" for key in apart)
             raise InputError(
@@ -211,8 +182,9 @@ class Race(ToFrame):
         if at.took > 1.5 * at.seconds and at.workers:
             asked = f"{at.took:.0f} s where {at.seconds:g} s were asked for"
             head = f"It took {asked}: a race has two replicates or more\n{head}"
-        modes = self.modes if len(self.modes) > 1 else ("",)
-        return "\n".join([head, *map(self._table, modes), "", formatting.table(self.facts())])
+        met = {one.started.mode for one in self._ran}
+        tables = map(self._table, _MODES if met >= _MODES.keys() else ("",))
+        return "\n".join([head, *tables, "", formatting.table(self.facts())])
 
     @property
     def _ran(self) -> list[Result]:
@@ -221,56 +193,80 @@ class Race(ToFrame):
 
     @cached_property
     def _ratios(self) -> dict[str, Ratio]:
-        bar: Any = "contended" if self.conditions.contended else ""
-        bar = bar or ("" if self.trusted else "untrusted")
+        bar: Any = "" if self.trusted else "untrusted"
+        if self.conditions.contended:
+            bar = "contended"
         found = self._against_first(self._ran[1:])
         return {name: replace(ratio, bar=bar) for name, ratio in found.items()}
 
+    def _first(self, result: Result) -> Result:
+        """The baseline of a result: the first that ran and counts for its timing mode."""
+        mode = result.started.mode
+        modes = {"", mode} if mode else {"", *_MODES}
+        return next(one for one in self._ran if one.started.mode in modes)
+
     def _against_first(self, results: list[Result]) -> dict[str, Ratio]:
         """The ratio of each to the first of its timing mode; Holm's correction for each first."""
-        firsts = {one.name: self._first(one) for one in results}
-        met: dict[str, Ratio] = {}
-        for first in {one.name: one for one in firsts.values() if one}.values():
-            rivals = {one.name: one.rounds for one in results if firsts[one.name] is first}
-            met |= statistics.ratios(first.rounds, rivals, self.conditions.matters)
-        return {one.name: met[one.name] for one in results if one.name in met}
-
-    def _first(self, result: Result) -> Result | None:
-        """The baseline of a result: the first that ran and counts for its timing mode."""
-        for other in self._ran:
-            if "" in (met := {other.started.mode, result.started.mode}) or len(met) == 1:
-                return None if other is result else other
-        return None
+        found: dict[str, Ratio] = {}
+        for first in self._ran:
+            rivals = [one for one in results if one is not first and self._first(one) is first]
+            rounds = {one.name: one.rounds for one in rivals}
+            found |= statistics.ratios(first.rounds, rounds, self.conditions.matters)
+        return {one.name: found[one.name] for one in results if one.name in found}
 
     def _table(self, mode: Mode) -> str:
         modes = ("", mode) if mode else ("", *_MODES)
         rows = [self.row(one) for one in self.results if one.started.mode in modes]
         head = f"{_MODES[mode]}\n" if mode else ""
-        return head + formatting.table(rows, _HEADER, right=range(1, len(_HEADER) - 1))
+        return head + formatting.table(rows, HEADER, right=range(1, len(HEADER) - 1))
+
+    def _record(self, result: Result) -> dict[str, Any]:
+        ratio = self.control if result.control else self.ratio(result.name)
+        ran, workers, copies = result.ran, self.conditions.workers, self.copies.get(result.name)
+        start = result.startup if ran else {}
+        low, median, high = result.quartiles if ran else (None, None, None)
+        return {
+            "target": result.name,
+            "threads": result.started.threads,
+            "mode": result.started.mode or None,
+            "replicates": len(result.replicates),
+            "import": start.get("import") if workers else None,
+            **{"load": start.get("load"), "first_call": start.get("first call")},
+            "peak_bytes": result.peak if workers else None,
+            **{"lower_quartile": low, "median": median, "upper_quartile": high},
+            **{f"p{p}": result.percentile(p) if ran else None for p in (50, 90, 99)},
+            "ratio": ratio and ratio.value,
+            **{f"ratio_{end}": ratio and getattr(ratio, end) for end in ("low", "high")},
+            "verdict": ratio and ratio.verdict,
+            "copies": copies and 1 - 1 / copies.value,
+            "timed": result.started.timed,
+            "error": result.error or None,
+        }
 
     def row(self, result: Result) -> tuple[str, ...]:
         """One line of the table, in the order of its header."""
         if not result.ran:
-            return result.name, *"-" * (len(_HEADER) - 2), "did not run"
-        spread = [_seconds(result.percentile(percent)) for percent in (50, 90, 99)]
-        start = [_seconds(part) for part in result.startup.values()]
-        memory = formatting.size(result.peak) if result.peak and self.conditions.workers else ""
-        if not self.conditions.workers:
-            start[0] = ""
-        ratio = self.control if result.control else self.ratio(result.name)
-        measured = (result.name, *spread, *start, f"{memory:>7}")
-        if ratio is None:
-            return (*measured, "", f"{'':14}", f"{'':9}")
-        span = f"{times(ratio.low):>5} to {times(ratio.high):>5}"
-        return (*measured, f"{times(ratio.value):>5}", span, f"{ratio.verdict:9}")
+            return result.name, *"-" * (len(HEADER) - 2), "did not run"
+        said = self._record(result)
+        seconds = (said[key] for key in ("p50", "p90", "p99", "import", "load", "first_call"))
+        cells = ["" if one is None else f"{formatting.seconds(one):>7}" for one in seconds]
+        memory = formatting.size(said["peak_bytes"]) if said["peak_bytes"] else ""
+        ratio = span = ""
+        if said["ratio"]:
+            ratio = f"{times(said['ratio']):>5}"
+            span = f"{times(said['ratio_low']):>5} to {times(said['ratio_high']):>5}"
+        verdict = said["verdict"] or ""
+        return (result.name, *cells, f"{memory:>7}", ratio, f"{span:14}", f"{verdict:9}")
 
     def facts(self) -> list[tuple[str, str]]:
         """What stands below the table, as a label and a line each."""
-        at = self.conditions
-        matters, told = f"{100 * at.matters:g} %", [(one.name, one.started) for one in self._ran]
-        over = f"rounds, widened by {100 * statistics.ALONE:g} %"
+        at, told = self.conditions, [(one.name, one.started) for one in self._ran]
+        matters, over = (
+            f"{100 * at.matters:g} %",
+            f"rounds, widened by {100 * statistics.ALONE:g} %",
+        )
         if at.workers:
-            over = f"{formatting.plural(self.replicates, 'replicate')} of fresh processes"
+            over = f"{plural(self.replicates, 'replicate')} of fresh processes"
         agrees = "as it must be" if self.trusted else "UNTRUSTED: it differs from itself"
         control = self.control and times(self.control.value)
         said: dict[str, Iterable[str]] = {
@@ -297,7 +293,7 @@ class Race(ToFrame):
             ),
             "rounds": [self._rounds()],
             "stopped": [at.stopped],
-            "machine": [", ".join([formatting.plural(at.cores, "core"), *at.environment.values()])],
+            "machine": [", ".join([plural(at.cores, "core"), *at.environment.values()])],
             "doubt": self._doubts(),
         }
         return [
@@ -314,7 +310,7 @@ class Race(ToFrame):
             where = f"{self.replicates} processes each"
         missing = ", ".join(one.name for one in self.results if one.error)
         return (
-            f"{formatting.plural(at.threads, 'thread')}, {where}{', contended' * at.contended}"
+            f"{plural(at.threads, 'thread')}, {where}{', contended' * at.contended}"
             f"{', untrusted' * (not self.trusted)}{', interrupted' * at.interrupted}"
             f"{f'; did not run: {missing}' if missing else ''}"
         )
@@ -328,13 +324,12 @@ class Race(ToFrame):
         return f"wall time less the {share:.1f} % in which other processes had the core{whose}"
 
     def _first_answers(self) -> str:
-        told = ((sum(one.startup.values()), one) for one in self._ran)
-        parts = (
-            f"{one.name} after {formatting.seconds(ready)}"
-            f"{f' and with {formatting.size(one.peak)}' if one.peak else ''}"
-            for ready, one in sorted(told, key=lambda pair: pair[0])
-        )
-        return f"first answer: {'; '.join(parts)}"
+        said = []
+        for one in sorted(self._ran, key=lambda one: sum(one.startup.values())):
+            memory = f" and with {formatting.size(one.peak)}" if one.peak else ""
+            ready = formatting.seconds(sum(one.startup.values()))
+            said.append(f"{one.name} after {ready}{memory}")
+        return f"first answer: {'; '.join(said)}"
 
     def _copied(self) -> Iterator[str]:
         for name, ratio in self.copies.items():
@@ -345,6 +340,7 @@ class Race(ToFrame):
             )
 
     def _parts(self) -> dict[str, dict[str, float]]:
+        """The median call of each file that copies: what it computes and what it copies."""
         found = {}
         for name, ratio in self.copies.items():
             call = self.result(self.result(name).unbound)
@@ -353,14 +349,14 @@ class Race(ToFrame):
         return found
 
     def _rounds(self) -> str:
-        counts = [len(run.blocks) for one in self.results for run in one.replicates]
+        rounds = min((len(run.blocks) for one in self.results for run in one.replicates), default=0)
         where = "1 process"
         if self.conditions.workers:
             where = f"{self.replicates} replicates" + ", on one core" * self.conditions.one_core
         return (
-            f"{formatting.plural(min(counts, default=0), 'round')} of blocks of about "
-            f"{1e3 * BLOCK:.0f} ms in each of {where}, in fresh random order "
-            f"(seed {self.conditions.seed}), after {WARM_CALLS} calls or fewer to warm up"
+            f"{plural(rounds, 'round')} of blocks of about {1e3 * BLOCK:.0f} ms in each of "
+            f"{where}, in fresh random order (seed {self.conditions.seed}), after {WARM_CALLS} "
+            "calls or fewer to warm up"
         )
 
     def _doubts(self) -> Iterator[str]:
@@ -371,53 +367,12 @@ class Race(ToFrame):
                 yield "pools of threads in one process disturb each other"
         if at.contended:
             busy = f", of which others kept {at.load:.1f} busy" if at.load else ""
-            cores = formatting.plural(at.cores, "core")
-            yield f"contended: {at.threads} threads on {cores}{busy}: no verdict"
+            yield f"contended: {at.threads} threads on {plural(at.cores, 'core')}{busy}: no verdict"
 
     def _where(self) -> dict[str, Any]:
         at = self.conditions
         told = {"cores": at.cores, "threads": at.threads, "one core": at.one_core}
         return {**at.environment, **told, "fresh processes": at.workers}
-
-    def _record(self, result: Result) -> dict[str, Any]:
-        ratio = self.control if result.control else self.ratio(result.name)
-        copies, ran = self.copies.get(result.name), result.ran
-        start = result.startup if ran else dict.fromkeys(("import", "load", "first call"))
-        low, median, high = result.quartiles if ran else (None, None, None)
-        return {
-            "target": result.name,
-            "threads": result.started.threads,
-            "mode": result.started.mode or None,
-            "replicates": len(result.replicates),
-            **{name.replace(" ", "_"): value for name, value in start.items()},
-            "peak_bytes": result.peak,
-            **{"lower_quartile": low, "median": median, "upper_quartile": high},
-            **{f"p{p}": result.percentile(p) if ran else None for p in (50, 90, 99)},
-            "ratio": ratio and ratio.value,
-            **{f"ratio_{end}": ratio and getattr(ratio, end) for end in ("low", "high")},
-            "verdict": ratio and ratio.verdict,
-            "copies": copies and 1 - 1 / copies.value,
-            "timed": result.started.timed,
-            "error": result.error or None,
-        }
-
-
-def reason(error: Exception) -> str:
-    """The class and what it says first, short enough for a table.
-
-    >>> reason(RuntimeError("backend='inductor' raised:\\nCppCompileError: C++ compile error"))
-    "RuntimeError: backend='inductor' raised: CppCompileError: C++ compile error"
-    """
-    first, *rest = str(error).strip().splitlines() or [""]
-    said = " ".join([first, *rest[:1]]) if first.endswith(":") else first
-    said = said if len(said) <= 80 else f"{said[:77]}..."
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
-
-
-def _said(name: str, rival: str, ratio: Ratio) -> str:
-    if ratio.verdict in ("faster", "slower"):
-        return f"{name} is {ratio.phrase.replace(' as fast ', f' as fast as {rival} ', 1)}"
-    return f"{name} against {rival}: {ratio.phrase}"
 
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> list[str]:
@@ -426,8 +381,3 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> list[str]:
     for words, name in pairs:
         groups.setdefault(words, []).append(name)
     return [f"{', '.join(names)}: {words}" for words, names in groups.items()]
-
-
-def _seconds(value: float) -> str:
-    """Always as wide, whatever the digits, so that two runs align alike."""
-    return f"{formatting.seconds(value):>7}"

@@ -1,15 +1,77 @@
-"""What was measured: raw nanoseconds, kept by process, and under which conditions."""
+"""What was measured: raw nanoseconds by process, under which conditions, and the file of it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import cached_property
+from pathlib import Path
 from statistics import median
+from typing import Any, Self, get_args, get_type_hints
 
 import numpy as np
 
+from .. import files
+from ..errors import LoadError
 from .bench import Started
 from .statistics import quartiles_of
+
+_FORMAT = "onnx-workbench {} 4"
+
+
+class Saved:
+    """Mixin for a dataclass that can be kept in a file."""
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write it as JSON, with every block and its environment, and return the path."""
+        content = asdict(self)  # type: ignore[call-overload]
+        head = {"format": _FORMAT.format(type(self).__name__), "digest": _digest(content)}
+        return files.write(path, json.dumps(head | content))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """What :meth:`save` wrote.
+
+        Raises:
+            InputError: there is no such file.
+            LoadError: the file holds something else, or was cut short or changed.
+        """
+        file, wanted = files.existing(path), _FORMAT.format(cls.__name__)
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            if (given := content.pop("format")) != wanted:
+                raise ValueError(f"its format is {given!r:.80}, and {wanted!r} is expected")
+            if content.pop("digest") != _digest(content):
+                raise ValueError("it was changed after it was saved")
+            return _built(cls, content)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
+            raise LoadError(
+                f"{file.name} is no {cls.__name__.lower()}: {type(error).__name__}: {error}.",
+                f"pass a file that {cls.__name__}.save() wrote.",
+            ) from error
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _built(kind: Any, value: Any) -> Any:
+    """A value of JSON as what a type annotation says.
+
+    >>> _built(tuple[int, ...], [1, 2]), _built(dict[int, str], {"1": "a"})
+    ((1, 2), {1: 'a'})
+    """
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return kind(**{name: _built(hints[name], item) for name, item in value.items()})  # type: ignore[operator]
+    inner = get_args(kind)
+    if isinstance(value, list):
+        return tuple(_built(inner[0], item) for item in value)
+    if isinstance(value, dict):
+        return {inner[0](key): _built(inner[1], item) for key, item in value.items()}
+    return value
 
 
 @dataclass(frozen=True)
@@ -29,15 +91,6 @@ class Replicate:
     queued: tuple[int, ...] = ()
     laps: tuple[int, ...] = ()
     started: Started = field(default_factory=Started)
-
-    def __post_init__(self) -> None:
-        queued = self.queued or (0,) * len(self.blocks)
-        if not self.blocks or len(queued) != len(self.blocks) or self.started.calls < 1:
-            raise ValueError("a replicate has a block or more, and as many numbers of queued time")
-        if not all(0 <= q < block for q, block in zip(queued, self.blocks, strict=True)):
-            raise ValueError("a block takes longer than 0 and than the time in which it was queued")
-        if min(self.laps, default=1) < 1:
-            raise ValueError("a call takes longer than 0")
 
     @cached_property
     def times(self) -> np.ndarray:

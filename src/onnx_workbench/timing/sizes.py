@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import calls, formatting, plots
 from ..errors import InputError
 from ..formatting import ToFrame
-from . import archive, statistics
-from .report import Race
-from .results import Result
+from . import statistics
+from .report import HEADER, Race
+from .results import Result, Saved
 from .rounds import race
 from .statistics import Ratio, times
 
@@ -25,11 +23,10 @@ if TYPE_CHECKING:
 
 THREADS = "threads"
 _SURE = ("faster", "slower")
-_HEADER = ("p50", "p99", "a second", "gain", "ratio", "interval", "verdict")
 
 
 @dataclass(frozen=True, repr=False)
-class Sweep(ToFrame):
+class Sweep(Saved, ToFrame):
     """A race for each size; the repr is the report.
 
     Args:
@@ -51,21 +48,17 @@ class Sweep(ToFrame):
     races: Mapping[int, Race]
     interrupted: bool = False
 
-    def __post_init__(self) -> None:
-        if not self.races or min(self.races) < 1:
-            raise ValueError(f"the sizes of a sweep are {list(self.races)!r:.80}")
-
     @property
     def names(self) -> tuple[str, ...]:
         """Everybody who raced, the baseline first."""
-        every = (one for race in self.races.values() for one in race.results if not one.control)
-        return tuple(dict.fromkeys(one.name for one in every))
+        first = next(iter(self.races.values()))
+        return tuple(one.name for one in first.results if not one.control)
 
     def throughput(self, name: str, size: int) -> float | None:
         """Size times calls a second, for threads calls a second, at the median block; None where
         it did not run."""
-        one = self._results(name).get(size)
-        return self._per_call(size) / one.median if one else None
+        one = self.races[size].result(name)
+        return self._per_call(size) / one.median if one.ran else None
 
     def gain(self, name: str, size: int) -> Ratio | None:
         """The throughput over that at the first size: for threads, how they scale.
@@ -73,11 +66,10 @@ class Sweep(ToFrame):
         The two were measured in different races, so the interval is Welch's over processes. None at
         the first size, and where it did not run.
         """
-        found, at = self._results(name), self.races[size].conditions
-        least = min(found, default=size)
-        if size not in found or size == least:
+        ran, at = self._ran(name), self.races[size].conditions
+        if size not in ran or size == (least := min(ran)):
             return None
-        ratio = statistics.welch(found[least].rounds, found[size].rounds, at.matters)
+        ratio = statistics.welch(ran[least].rounds, ran[size].rounds, at.matters)
         more = self._per_call(size) / self._per_call(least)
         grown = {end: more * getattr(ratio, end) for end in ("value", "low", "high")}
         return replace(ratio, bar="contended" if at.contended else "", **grown)
@@ -106,24 +98,37 @@ class Sweep(ToFrame):
 
     def records(self) -> list[dict[str, Any]]:
         """Those of each race, with its size, the throughput and the gain."""
-        return [
-            {self.over: size, **record, **self._more(record["target"], size)}
-            for size, race in self.races.items()
-            for record in race.records()
-        ]
+        found = []
+        for size, each in self.races.items():
+            for record in each.records():
+                name = record["target"]
+                rate, gain = self.throughput(name, size), self.gain(name, size)
+                ends = (gain.value, gain.low, gain.high) if gain else (None,) * 3
+                more = zip(("gain", "gain_low", "gain_high"), ends, strict=True)
+                contended = each.conditions.contended
+                found.append(
+                    {
+                        self.over: size,
+                        **record,
+                        "throughput": rate,
+                        **dict(more),
+                        "contended": contended,
+                    }
+                )
+        return found
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Throughput over size, with the crossovers, and for threads with the ideal."""
         threads, note = self.over == THREADS, self.races[max(self.races)].note()
-        curves = {name: self._results(name) for name in self.names}
+        rates = {
+            name: {at: (self._per_call(at) / one.times).tolist() for at, one in curve.items()}
+            for name in self.names
+            if (curve := self._ran(name))
+        }
         return plots.sweep(
-            {
-                name: {at: (self._per_call(at) / one.times).tolist() for at, one in curve.items()}
-                for name, curve in curves.items()
-                if curve
-            },
+            rates,
             {} if threads else self.crossovers,
-            hollow=[size for size, race in self.races.items() if race.conditions.contended],
+            hollow=[size for size, each in self.races.items() if each.conditions.contended],
             ideal=threads,
             over=self.over,
             per=self._unit(),
@@ -132,34 +137,29 @@ class Sweep(ToFrame):
             ax=ax,
         )
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write every race as JSON, with its blocks and its environment, and return the path."""
-        return archive.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Sweep:
-        """A sweep that :meth:`save` wrote.
-
-        Raises:
-            LoadError: the file is no sweep.
-        """
-        return archive.load(cls, path)
-
     def __repr__(self) -> str:
-        header = ("target", self.over, *_HEADER)
-        rows = [self._row(name, size) for name in self.names for size in self.races]
-        table = formatting.table(rows, header, right=range(1, len(header) - 1))
         state = ", interrupted: what was measured until then" * self.interrupted
         head = f"Sweep over {self.over} against {self.names[0]}{state}"
-        return f"{head}\n{table}\n\n{formatting.table(self._facts())}"
+        header = ("target", self.over, "a second", *HEADER[1:])
+        rows = [self._row(name, size) for name in self.names for size in self.races]
+        table = formatting.table(rows, header, right=range(1, len(header) - 1))
+        last = max(self.races)
+        below = f"What follows is that of sweep.races[{last}]:"
+        facts = formatting.table(self.races[last].facts())
+        return "\n".join([head, table, "", self.finding, "", below, facts])
 
-    def _results(self, name: str) -> dict[int, Result]:
+    def _row(self, name: str, size: int) -> tuple[Any, ...]:
+        rate = self.throughput(name, size)
+        row = self.races[size].row(self.races[size].result(name))
+        return name, size, f"{rate:,.0f}" if rate else "-", *row[1:]
+
+    def _ran(self, name: str) -> dict[int, Result]:
         """What this target ran, by size."""
-        every = ((size, one) for size, race in self.races.items() for one in race.results)
-        return {size: one for size, one in every if one.name == name and one.ran}
+        found = {size: each.result(name) for size, each in self.races.items()}
+        return {size: one for size, one in found.items() if one.ran}
 
     def _ratios(self, name: str) -> list[tuple[int, Ratio]]:
-        found = ((size, self.races[size].ratio(name)) for size in self._results(name))
+        found = ((size, each.ratio(name)) for size, each in self.races.items())
         return [(size, ratio) for size, ratio in found if ratio]
 
     def _per_call(self, size: int) -> int:
@@ -169,61 +169,23 @@ class Sweep(ToFrame):
         return "calls a second" if self.over == THREADS else f"{self.over} x calls a second"
 
     def _compared(self, name: str) -> str:
-        met = [f"{_short(ratio)} at {self.over} {size}" for size, ratio in self._ratios(name)]
-        place = self.crossovers.get(name)
-        change = (
-            f"; they change places at about {self.over} {formatting.about(place)}" if place else ""
-        )
-        ends = ", ".join(met[:1] + met[1:][-1:])
-        return f"{name} against {self.names[0]}: {ends}{change}" if met else ""
+        said = []
+        for size, ratio in self._ratios(name):
+            word = "the same" if ratio.verdict == "same" else f"no verdict ({ratio.verdict})"
+            word = times(ratio.value) if ratio.verdict in _SURE else word
+            said.append(f"{word} at {self.over} {size}")
+        ends = ", ".join(said[:1] + said[1:][-1:])
+        if place := self.crossovers.get(name):
+            ends += f"; they change places at about {self.over} {formatting.about(place)}"
+        return f"{name} against {self.names[0]}: {ends}" if said else ""
 
     def _scaled(self, name: str) -> str:
-        sizes = self._results(name) or [1]
-        if not (ratio := self.gain(name, max(sizes))):
+        most, least = (end(self._ran(name), default=1) for end in (max, min))
+        if not (ratio := self.gain(name, most)):
             return ""
         span = f"({times(ratio.low)} to {times(ratio.high)}{', contended' * bool(ratio.bar)})"
-        grown = f"{times(ratio.value)} as fast with {max(sizes)} threads as with {min(sizes)}"
+        grown = f"{times(ratio.value)} as fast with {most} threads as with {least}"
         return f"{name} is {grown} {span}"
-
-    def _row(self, name: str, size: int) -> tuple[str, ...]:
-        one, race = self._results(name).get(size), self.races[size]
-        where = f"{'contended ' * race.conditions.contended}{size}"
-        if one is None:
-            return name, where, *"------", "did not run"
-        gain = self.gain(name, size)
-        rate = f"{self._per_call(size) / one.median:,.0f}"
-        _, p50, _, p99, *_, ratio, span, verdict = race.row(one)
-        grown = f"{times(gain.value):>5}" if gain else ""
-        return name, where, p50, p99, rate, grown, ratio, span, verdict
-
-    def _facts(self) -> Iterator[tuple[str, str]]:
-        first, most = min(self.races), max(self.races)
-        yield "a second", self._unit()
-        yield "gain", f"a second / that at {self.over} {first}, from one race to another"
-        if self.over != THREADS:
-            places = [
-                f"{name} at about {formatting.about(at)}" for name, at in self.crossovers.items()
-            ]
-            yield "places", ", ".join(places) or f"none surely changed from {first} to {most}"
-        apart = ", ".join(str(size) for size, race in self.races.items() if not race.trusted)
-        yield "control", f"UNTRUSTED at {apart}" if apart else "agrees at every size, as it must"
-        yield "races", f"sweep.races[size]; what follows is that of {most}"
-        yield from (fact for fact in self.races[most].facts() if fact[0] != "control")
-
-    def _more(self, name: str, size: int) -> dict[str, Any]:
-        gain = self.gain(name, size)
-        ends = {"gain": "value", "gain_low": "low", "gain_high": "high"}
-        return {
-            "throughput": self.throughput(name, size),
-            **{key: gain and getattr(gain, end) for key, end in ends.items()},
-            "contended": self.races[size].conditions.contended,
-        }
-
-
-def _short(ratio: Ratio) -> str:
-    if ratio.verdict == "same":
-        return "the same"
-    return times(ratio.value) if ratio.verdict in _SURE else f"no verdict ({ratio.verdict})"
 
 
 def sweep(
@@ -268,7 +230,8 @@ def sweep(
     interrupted = False
     for size in points:
         try:
-            args, kwargs = _call(inputs if over == THREADS else inputs(size))
+            given = inputs if over == THREADS else inputs(size)
+            args, kwargs = ((), given) if isinstance(given, dict) else (given, {})
             count: Any = size if over == THREADS else threads
             races[size] = race(targets, args, kwargs, threads=count, **common)
             interrupted = races[size].conditions.interrupted
@@ -298,9 +261,3 @@ def _axis(inputs: Any, threads: Any, sizes: Mapping[str, Any]) -> tuple[str, lis
         raise InputError(f"{over} has no sizes; it takes whole numbers, such as (1, 4, 16).")
     checked = calls.threads if over == THREADS else partial(calls.whole, over)
     return over, sorted(set(map(checked, points)))
-
-
-def _call(inputs: Any) -> tuple[tuple, dict[str, Any]]:
-    if isinstance(inputs, dict):
-        return (), inputs
-    return (inputs if isinstance(inputs, tuple) else (inputs,)), {}

@@ -33,8 +33,8 @@ class Ratio:
 
     >>> Ratio(1.38, 1.31, 1.44).verdict
     'faster'
-    >>> Ratio(1.00, 0.99, 1.01, differs=False).phrase
-    'no difference that matters (within 3 %)'
+    >>> Ratio(1.00, 0.99, 1.01, differs=False).sentence("b", "a")
+    'b against a: no difference that matters (within 3 %)'
     """
 
     value: float
@@ -43,10 +43,6 @@ class Ratio:
     matters: float = 0.03
     differs: bool = True
     bar: Literal["", "contended", "untrusted"] = ""
-
-    @classmethod
-    def of_logs(cls, middle: float, low: float, high: float, matters: float, **more: Any) -> Ratio:
-        return cls(math.exp(middle), math.exp(low), math.exp(high), matters, **more)
 
     @property
     def half(self) -> float:
@@ -65,18 +61,20 @@ class Ratio:
             return "faster" if self.value > 1 else "slower"
         return "noisy" if self.half > NOISY else "undecided"
 
-    @property
-    def phrase(self) -> str:
+    def sentence(self, name: str, rival: str) -> str:
         """The verdict in words."""
-        span = f"95 % interval {times(self.low)[:-1]} to {times(self.high)[:-1]}"
-        return {
+        no_verdict = {
             "same": f"no difference that matters (within {100 * self.matters:g} %)",
             "undecided": "not enough data",
             "noisy": f"no verdict, this machine is too noisy (interval {100 * self.half:.0f} % "
             "to each side)",
             "contended": "no verdict, the cores were contended",
             "untrusted": "no verdict, the race is untrusted: the baseline differed from its copy",
-        }.get(self.verdict, f"{times(self.value)} as fast ({span})")
+        }
+        if why := no_verdict.get(self.verdict):
+            return f"{name} against {rival}: {why}"
+        span = f"95 % interval {times(self.low)[:-1]} to {times(self.high)[:-1]}"
+        return f"{name} is {times(self.value)} as fast as {rival} ({span})"
 
 
 def times(ratio: float) -> str:
@@ -114,13 +112,14 @@ def ratios(baseline: Times, targets: Mapping[str, Times], matters: float) -> dic
     >>> ratios(slow, {"fast": fast}, matters=0.03)["fast"].value
     2.0
     """
-    found: dict[str, tuple[Ratio, float]] = {}
-    for name, other in targets.items():
-        if logs := _log_ratios(baseline, other):
-            middle, low, high, p = _within(logs[0]) if len(logs) == 1 else _student(logs)
-            found[name] = Ratio.of_logs(middle, low, high, matters), p
-    differing = holm({name: p for name, (_, p) in found.items()})
-    return {name: replace(ratio, differs=name in differing) for name, (ratio, _) in found.items()}
+    found: dict[str, Ratio] = {}
+    p_values: dict[str, float] = {}
+    for name, target in targets.items():
+        logs = [np.log(one / other) for one, other in zip(baseline, target, strict=True)]
+        interval, p_values[name] = _of_rounds(logs[0]) if len(logs) == 1 else _of_replicates(logs)
+        found[name] = _ratio(interval, matters)
+    differing = holm(p_values)
+    return {name: replace(ratio, differs=name in differing) for name, ratio in found.items()}
 
 
 def welch(then: Times, now: Times, matters: float) -> Ratio:
@@ -131,38 +130,42 @@ def welch(then: Times, now: Times, matters: float) -> Ratio:
     from scipy import stats
 
     one, other = (np.array([np.median(np.log(rounds)) for rounds in each]) for each in (then, now))
-    middle = float(one.mean() - other.mean())
+    middle = one.mean() - other.mean()
+    differs = True
     if min(len(one), len(other)) < 2:
-        wide = math.log1p(ALONE)
-        return Ratio.of_logs(middle, middle - wide, middle + wide, matters)
-    test = stats.ttest_ind(one, other, equal_var=False)
-    low, high = map(float, test.confidence_interval(LEVEL))
-    return Ratio.of_logs(middle, low, high, matters, differs=float(test.pvalue) < 1 - LEVEL)
+        low, high = middle - math.log1p(ALONE), middle + math.log1p(ALONE)
+    else:
+        test = stats.ttest_ind(one, other, equal_var=False)
+        differs = bool(test.pvalue < 1 - LEVEL)
+        low, high = test.confidence_interval(LEVEL)
+    return _ratio((middle, low, high), matters, differs)
 
 
-def holm(values: Mapping[str, float], alpha: float = 1 - LEVEL) -> set[str]:
+def holm(p_values: Mapping[str, float], alpha: float = 1 - LEVEL) -> set[str]:
     """Names whose null hypothesis is rejected (Holm 1979, Scand. J. Statist. 6, 65-70).
 
     >>> sorted(holm({"a": 0.001, "b": 0.04, "c": 0.2}))
     ['a']
     """
     rejected: set[str] = set()
-    for rank, name in enumerate(sorted(values, key=lambda name: values[name])):
-        if values[name] > alpha / (len(values) - rank):
+    for name in sorted(p_values, key=p_values.__getitem__):
+        if p_values[name] > alpha / (len(p_values) - len(rejected)):
             break
         rejected.add(name)
     return rejected
 
 
-def _log_ratios(baseline: Times, target: Times) -> list[np.ndarray]:
-    """One array for each replicate in which both ran; Ctrl-C may leave one without the other."""
-    pairs = zip(baseline, target, strict=False)
-    both = ((one, other, min(len(one), len(other))) for one, other in pairs)
-    return [np.log(one[:n] / other[:n]) for one, other, n in both if n]
+Interval = tuple[float, float, float]
+"""The logarithms of a ratio, of its lower end and of its upper end."""
 
 
-def _student(logs: Sequence[np.ndarray]) -> tuple[float, float, float, float]:
-    """Mean, interval and p over replicates.
+def _ratio(interval: Interval, matters: float, differs: bool = True) -> Ratio:
+    value, low, high = np.exp(interval).tolist()
+    return Ratio(value, low, high, matters, differs)
+
+
+def _of_replicates(logs: Sequence[np.ndarray]) -> tuple[Interval, float]:
+    """Mean, Student's interval and p over the medians of replicates.
 
     From REPLICATES on a narrow interval ends the race, which favors intervals that are narrow by
     chance: one degree of freedom is given up for that.
@@ -172,20 +175,17 @@ def _student(logs: Sequence[np.ndarray]) -> tuple[float, float, float, float]:
     medians = np.array([np.median(rounds) for rounds in logs])
     middle, count = float(medians.mean()), len(medians)
     if not medians.std():  # a clock that does not vary: nothing to test
-        return middle, middle, middle, float(middle == 0)
+        return (middle, middle, middle), float(middle == 0)
     freedom = count - 1 if count < REPLICATES else count - 2
-    student = stats.t(freedom, middle, float(stats.sem(medians)))
-    low, high = student.interval(LEVEL)
-    return middle, float(low), float(high), float(2 * min(student.cdf(0), student.sf(0)))
+    student = stats.t(freedom, middle, stats.sem(medians))
+    return (middle, *student.interval(LEVEL)), float(2 * min(student.cdf(0), student.sf(0)))
 
 
-def _within(rounds: np.ndarray) -> tuple[float, float, float, float]:
+def _of_rounds(rounds: np.ndarray) -> tuple[Interval, float]:
     """Median, interval, and whether the interval contains 0, of one replicate."""
     from scipy import stats
 
-    test = stats.quantile_test(rounds, q=0, p=0.5)
-    found = test.confidence_interval(LEVEL)
-    wide = math.log1p(ALONE)
-    low = (float(found.low) if math.isfinite(found.low) else float(rounds.min())) - wide
-    high = (float(found.high) if math.isfinite(found.high) else float(rounds.max())) + wide
-    return float(np.median(rounds)), low, high, float(low <= 0 <= high)
+    ends = stats.quantile_test(rounds, q=0, p=0.5).confidence_interval(LEVEL)
+    low = float(np.fmax(ends.low, rounds.min())) - math.log1p(ALONE)  # a few rounds have no ends
+    high = float(np.fmin(ends.high, rounds.max())) + math.log1p(ALONE)
+    return (float(np.median(rounds)), low, high), float(low <= 0 <= high)

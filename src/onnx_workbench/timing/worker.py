@@ -1,4 +1,4 @@
-"""A fresh process for one target. Both ends are here; standard library only.
+"""A fresh process that calls functions, and one that times a call. Standard library only.
 
 On Linux a process that needs torch is forked from `multiprocessing`'s server, which has imported it
 once. Every other process is a new Python, so that ONNX Runtime's never imports torch.
@@ -17,7 +17,7 @@ import threading
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import perf_counter
@@ -45,6 +45,62 @@ class NotSendable(RuntimeError):
     """A target holds what no other process can receive, such as an open file or a lock."""
 
 
+class Worker:
+    """A process that calls functions of modules. ``close`` ends it, whatever it is doing.
+
+    Args:
+        threads: of the pools of torch and NumPy; torch and ONNX Runtime are told again.
+        modules: what the functions need; with torch, the process is forked where that works.
+    """
+
+    def __init__(self, threads: int = 1, modules: tuple[str, ...] = ()) -> None:
+        forks = FORKS and "torch" in modules
+        context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
+        if forks:
+            context.set_forkserver_preload([_PRELOAD])
+        self._connection, theirs = context.Pipe()
+        environment = {**os.environ, **dict.fromkeys(POOLS, str(threads))}
+        self._process = context.Process(
+            target=_serve, args=(theirs, environment, Path.cwd()), daemon=True
+        )
+        with _without_main(), _without_interrupts():
+            self._process.start()
+        theirs.close()
+
+    def call(self, function: Callable[..., Any], *rest: Any) -> Any:
+        """What the function returns there; what it raises is raised here.
+
+        Raises:
+            WorkerError: the process ended before it answered.
+        """
+        self.send(function, *rest)
+        return self.answer()
+
+    def send(self, function: Callable[..., Any], *rest: Any) -> None:
+        """Begin a call whose :meth:`answer` is read later."""
+        with suppress(BrokenPipeError):  # the missing answer says that it ended
+            self._connection.send((function, rest))
+
+    def answer(self) -> Any:
+        try:
+            value, raised = pickle.loads(self._connection.recv_bytes())
+        except (EOFError, OSError) as error:
+            self._process.join()
+            code = self._process.exitcode
+            raise WorkerError(f"its process ended with code {code}", code) from error
+        if raised is not None:
+            raise raised
+        return value
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._connection.close()
+
+
 @dataclass(frozen=True)
 class Parcel:
     """A call as bytes, and the modules that a worker imports before it opens them."""
@@ -67,39 +123,13 @@ class Parcel:
             raise NotSendable(_words(error)) from error
 
 
-class Worker:
-    """The parent's end. ``close`` ends the process, whatever it is doing.
+class RemoteBench(Worker):
+    """A :class:`Bench` in a worker, whose call may run on one core only, or on all for None."""
 
-    Args:
-        threads: of the pools of torch and NumPy; torch and ONNX Runtime are told again.
-        parcel: the call to time. Without one the worker only answers :meth:`call`.
-        core: the only core on which the call may run, or None.
-    """
-
-    def __init__(
-        self, threads: int = 1, parcel: Parcel | None = None, core: int | None = None
-    ) -> None:
-        forks = FORKS and parcel is not None and "torch" in parcel.modules
-        context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
-        if forks:
-            context.set_forkserver_preload([_PRELOAD])
-        self._core = core
-        self._connection, theirs = context.Pipe()
-        environment = {**os.environ, **dict.fromkeys(POOLS, str(threads))}
-        self._process = context.Process(
-            target=serve, args=(theirs, environment, Path.cwd()), daemon=True
-        )
-        with _without_main(), _without_interrupts():
-            self._process.start()
-        theirs.close()
-        if parcel:
-            self._waits(parcel)
-
-    def _waits(self, parcel: Parcel) -> None:
+    def __init__(self, threads: int, parcel: Parcel, core: int | None = None) -> None:
+        super().__init__(threads, parcel.modules)
         try:
-            with suppress(OSError):  # the missing answer says that it ended
-                self._connection.send(("open", parcel.modules))
-                self._connection.send_bytes(parcel.content)
+            self.send(_open, parcel, core)
         except BaseException:  # Ctrl-C while a large model is on its way
             self.close()
             raise
@@ -110,49 +140,16 @@ class Worker:
         Raises:
             NotSendable: it cannot be unpacked there, because a module is missing for example.
         """
-        try:
-            self._answer()
-        except WorkerError:
-            raise
-        except Exception as error:
-            raise NotSendable(_words(error)) from error
+        self.answer()
 
     def start(self) -> Started:
-        return self._ask("start", self._core)
+        return self.call(_bench, "start")
 
     def block(self, calls: int) -> tuple[int, int]:
-        return self._ask("block", calls)
+        return self.call(_bench, "block", calls)
 
     def laps(self) -> tuple[int, ...]:
-        return self._ask("laps")
-
-    def call(self, function: Callable[..., Any], *rest: Any) -> Any:
-        """What a function of a module returns there."""
-        return self._ask("call", function, *rest)
-
-    def kill(self) -> None:
-        self._process.kill()
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.join()
-        self._connection.close()
-
-    def _ask(self, verb: str, *rest: Any) -> Any:
-        with suppress(BrokenPipeError):  # the missing answer says that it ended
-            self._connection.send((verb, *rest))
-        return self._answer()
-
-    def _answer(self) -> Any:
-        try:
-            reply = self._connection.recv()
-        except (EOFError, OSError) as error:
-            self._process.join()
-            code = self._process.exitcode
-            raise WorkerError(f"its process ended with code {code}", code) from error
-        if isinstance(reply, _Failure):
-            raise reply.error
-        return reply
+        return self.call(_bench, "laps")
 
 
 @contextmanager
@@ -185,19 +182,8 @@ def _without_interrupts() -> Iterator[None]:
 # ---------------------------------------------------------------- what runs in the new process
 
 
-class _Failure:
-    """An error on its way to the parent; one that cannot be pickled goes as its words."""
-
-    def __init__(self, error: Exception) -> None:
-        try:
-            pickle.loads(pickle.dumps(error))
-            self.error = error
-        except Exception:
-            self.error = RuntimeError(_words(error))
-
-
-def serve(connection: Connection, environment: dict[str, str], folder: Path) -> None:
-    """Answer the parent until it ends."""
+def _serve(connection: Connection, environment: dict[str, str], folder: Path) -> None:
+    """Answer the parent until it ends. What a target prints goes nowhere."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Windows, where none is blocked
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     os.environ.clear()
@@ -205,49 +191,14 @@ def serve(connection: Connection, environment: dict[str, str], folder: Path) -> 
     with suppress(OSError):
         os.chdir(folder)
     multiprocessing.current_process().daemon = False  # a target may start processes of its own
-    _silence()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
     gc.disable()
-    inside = _Inside(connection)
     with suppress(EOFError, OSError):
         while True:
-            verb, *rest = connection.recv()
-            try:
-                reply = getattr(inside, verb)(*rest)
-            except Exception as error:
-                reply = _Failure(error)
-            try:
-                connection.send(reply)
-            except (TypeError, AttributeError, pickle.PicklingError) as error:
-                connection.send(_Failure(error))
+            connection.send_bytes(_reply(*connection.recv()))
     os._exit(0)
-
-
-class _Inside:
-    """The verbs that a worker knows."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def open(self, modules: tuple[str, ...]) -> None:
-        content = self._connection.recv_bytes()
-        start = perf_counter()
-        for name in modules:
-            importlib.import_module(name)
-        arrived = perf_counter()
-        preloaded = sys.modules.get(_PRELOAD)
-        self._imported = arrived - start + (preloaded.SECONDS if preloaded else 0.0)
-        self._bench = Bench(pickle.loads(content))
-        self._arrived = perf_counter() - arrived
-        self.block, self.laps = self._bench.block, self._bench.laps
-
-    def start(self, core: int | None) -> Started:
-        if core is not None:
-            os.sched_setaffinity(0, {core})
-        found = self._bench.start()
-        return replace(found, imported=self._imported, load=self._arrived + found.load)
-
-    def call(self, function: Callable[..., Any], *rest: Any) -> Any:
-        return function(*rest)
 
 
 def _end_with_the_parent() -> None:
@@ -257,11 +208,37 @@ def _end_with_the_parent() -> None:
     os._exit(1)
 
 
-def _silence() -> None:
-    """What a target prints goes nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):
-        os.dup2(nowhere, stream)
+def _reply(function: Callable[..., Any], rest: tuple) -> bytes:
+    """What the function returns or raises; an error that cannot be pickled goes as its words."""
+    try:
+        return pickle.dumps((function(*rest), None))
+    except Exception as error:
+        try:
+            pickle.loads(reply := pickle.dumps((None, error)))
+        except Exception:
+            reply = pickle.dumps((None, RuntimeError(_words(error))))
+        return reply
+
+
+_BENCH: list[Bench] = []
+
+
+def _open(parcel: Parcel, core: int | None) -> None:
+    begin = perf_counter()
+    try:
+        for name in parcel.modules:
+            importlib.import_module(name)
+        ready = perf_counter()
+        call = pickle.loads(parcel.content)
+    except Exception as error:
+        raise NotSendable(_words(error)) from error
+    preloaded = sys.modules.get(_PRELOAD)
+    imported = ready - begin + (preloaded.SECONDS if preloaded else 0.0)
+    _BENCH.append(Bench(call, imported=imported, received=perf_counter() - ready, core=core))
+
+
+def _bench(verb: str, *rest: Any) -> Any:
+    return getattr(_BENCH[0], verb)(*rest)
 
 
 def _words(error: BaseException) -> str:
