@@ -1,3 +1,5 @@
+"""export() and Artifact: the file, the call, and what each wrong call says."""
+
 import errno
 import gc
 import os
@@ -19,18 +21,7 @@ from models import Branch, Cond, Scores
 from onnx.numpy_helper import to_array
 from torch import nn
 
-from onnx_workbench import (
-    artifact,
-    capture,
-    export,
-    load,
-    profile,
-    race,
-    reader,
-    trace,
-    verify,
-    view,
-)
+from onnx_workbench import artifact, capture, export, load, profile, race, reader, trace, verify
 from onnx_workbench.errors import (
     CaptureError,
     ExportError,
@@ -43,6 +34,7 @@ from onnx_workbench.errors import (
 X = torch.arange(128.0).reshape(2, 1, 8, 8) / 128
 MASK = torch.ones(2, 10)
 DYNAMIC = {"images": {0: "batch"}, "mask": {0: "batch"}}
+RELU = nn.ReLU().eval()
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +49,10 @@ def scores(model, tmp_path_factory):
     return export(model, (X, 3), path, kwargs={"mask": MASK}, dynamic_shapes=DYNAMIC)
 
 
+def names(folder):
+    return sorted(entry.name for entry in folder.iterdir())
+
+
 def test_it_is_called_like_the_model_and_answers_in_its_structure(model, scores):
     assert verify(model, scores, (X, 3), {"mask": MASK})
     more = torch.cat([X, X, X])
@@ -64,7 +60,7 @@ def test_it_is_called_like_the_model_and_answers_in_its_structure(model, scores)
     assert scores(X, 3, mask=MASK)["rest"][1:] == (None, 3)
 
 
-def test_the_repr_is_the_report(scores):
+def test_repr_is_the_report(scores):
     assert repr(scores) == (
         f"scores.onnx: opset {scores.opset}, IR {scores.proto.ir_version}, 6 nodes, "
         "weights 5.98 kB in 1 file, CPUExecutionProvider\n"
@@ -76,13 +72,6 @@ def test_the_repr_is_the_report(scores):
     )
 
 
-def test_a_graph_and_its_model_give_the_same_file(model, scores, tmp_path):
-    graph = capture(model, (X, 3), {"mask": MASK}, dynamic_shapes=DYNAMIC)
-    again = export(graph, f=tmp_path / "again.onnx")
-    assert again.operations == scores.operations
-    assert again.inputs == scores.inputs
-
-
 def test_one_file_loads_from_an_empty_folder(scores, model, tmp_path):
     copy = shutil.copy(scores.path, tmp_path / "copy.onnx")
     logits, hidden = load(copy)(X, MASK)
@@ -91,36 +80,45 @@ def test_one_file_loads_from_an_empty_folder(scores, model, tmp_path):
     assert torch.equal(load(copy)(images=X, mask=MASK)[0], logits)
 
 
-def test_weights_past_the_limit_lie_beside_the_file_and_a_folder_of_that_name_stands(
-    model, tmp_path, monkeypatch
-):
+# Weights beside the file
+
+
+def test_weights_past_the_limit_lie_beside_the_file(model, tmp_path, monkeypatch):
     monkeypatch.setattr(artifact, "ONE_FILE_LIMIT", 100)
     (tmp_path / "big").mkdir()
     (tmp_path / "big" / "thesis.txt").write_text("three years")
     for _ in range(2):  # the second time, the first export is there
         big = export(model, X, tmp_path / "big.onnx")
         assert [file.name for file in big.files] == ["big.onnx", "big.onnx.data"]
-        assert sorted(p.name for p in tmp_path.iterdir()) == ["big", "big.onnx", "big.onnx.data"]
+        assert names(tmp_path) == ["big", "big.onnx", "big.onnx.data"]
         assert verify(model, big, X)
     assert (tmp_path / "big" / "thesis.txt").read_text() == "three years"
+    big.files[1].unlink()
+    with pytest.raises(LoadError, match=r"big\.onnx\.data.*not beside it"):
+        load(big.path)
 
 
 @pytest.mark.parametrize("limit", [100, artifact.ONE_FILE_LIMIT])
-def test_a_file_of_weights_that_is_not_the_models_is_not_overwritten(limit, tmp_path, monkeypatch):
+def test_file_of_weights_that_is_not_the_models_is_not_overwritten(limit, tmp_path, monkeypatch):
     monkeypatch.setattr(artifact, "ONE_FILE_LIMIT", limit)
     other = tmp_path / "m.onnx.data"
     other.write_text("measurements")
     with pytest.raises(InputError, match=r"m\.onnx\.data"):
         export(nn.Linear(64, 64).eval(), torch.ones(1, 64), tmp_path / "m.onnx", external_data=True)
     assert other.read_text() == "measurements"
-    assert list(tmp_path.iterdir()) == [other]
+    assert names(tmp_path) == ["m.onnx.data"]
 
 
-def test_one_file_above_the_limit_is_refused_before_the_work(model, tmp_path, monkeypatch):
+def test_one_file_above_the_limit_is_refused_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr(artifact, "ONE_FILE_LIMIT", 100)
-    monkeypatch.setattr(artifact, "capture", None)
+    linear, calls = nn.Linear(64, 64).eval(), []
+    linear.register_forward_hook(lambda *_: calls.append(1))
     with pytest.raises(InputError, match="external_data"):
-        export(model, X, tmp_path / "big.onnx", external_data=False)
+        export(linear, torch.ones(1, 64), tmp_path / "big.onnx", external_data=False)
+    assert calls == []
+
+
+# The file of an artifact
 
 
 class By(nn.Module):
@@ -132,77 +130,41 @@ class By(nn.Module):
         return x * self.factor
 
 
-def test_an_artifact_stays_its_model_when_another_is_exported_to_its_path(tmp_path):
+def test_artifact_stays_its_model_when_another_is_exported_to_its_path(tmp_path):
     first = export(By(2.0), X, tmp_path / "m.onnx")
     second = export(By(5.0), X, tmp_path / "m.onnx")
     assert torch.equal(first(X), X * 2)
     assert torch.equal(second(X), X * 5)
 
 
-def _run(made, tmp_path):
-    return made(X)
-
-
-def _race(made, tmp_path):
-    return made.timed_call((X,), {}).prepare()
-
-
-def _save(made, tmp_path):
-    return made.save(tmp_path / "copy.onnx")
-
-
+@pytest.mark.parametrize("loaded", [True, False])
 @pytest.mark.parametrize(
-    ("loaded", "use"),
+    "use",
     [
-        (True, _run),
-        (True, _race),
-        (False, _race),
-        (False, _save),
-        (False, lambda made, _: made.proto),
-        (False, lambda made, _: view(made)),
-        (False, lambda made, _: trace(made)),
+        lambda made, path: made.timed_call((X,), {}).prepare(),
+        lambda made, path: made.save(path),
+        lambda made, path: trace(made),
+        lambda made, path: load(made.path).session and made.model_proto,
     ],
 )
 def test_what_reads_a_file_that_has_changed_says_so(loaded, use, tmp_path):
     made = export(By(2.0), X, tmp_path / "m.onnx")
     made = load(made.path) if loaded else made
+    made.path.write_bytes(made.path.read_bytes())  # the same content is no change
+    assert made.operations == {"Mul": 1}
     export(By(5.0), X, tmp_path / "m.onnx")
+    made = artifact.replace(made)  # what was read already stays
     with pytest.raises(LoadError, match=r"m\.onnx.*has changed"):
-        use(made, tmp_path)
+        use(made, tmp_path / "copy.onnx")
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX alone has pipes")
-def test_a_pipe_is_not_replaced(tmp_path):
-    os.mkfifo(tmp_path / "m.onnx")
-    with pytest.raises(InputError, match="pipe"):
-        export(By(2.0), X, tmp_path / "m.onnx")
-    assert (tmp_path / "m.onnx").is_fifo()
-
-
-def test_an_artifact_whose_file_is_gone_still_answers_and_has_a_repr(tmp_path):
+def test_artifact_whose_file_is_gone_still_answers_and_has_a_repr(tmp_path):
     made = export(By(2.0), X, tmp_path / "m.onnx")
     made.path.unlink()
     assert torch.equal(made(X), X * 2)
     assert "no longer there" in repr(made)
     with pytest.raises(LoadError, match="no longer there"):
         made.save(tmp_path / "copy.onnx")
-
-
-def test_a_model_that_returns_no_tensor_has_no_file(tmp_path):
-    class Nothing(nn.Module):
-        def forward(self, x):
-            return None
-
-    for dynamo in (True, False):
-        with pytest.raises(ExportError, match="no tensor"):
-            export(Nothing(), X, tmp_path / "m.onnx", dynamo=dynamo)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_file_that_was_only_touched_is_the_same(tmp_path):
-    made = export(By(2.0), X, tmp_path / "m.onnx")
-    made.path.write_bytes(made.path.read_bytes())
-    assert made.operations == {"Mul": 1}
 
 
 def test_weights_that_have_changed_are_noticed_too(tmp_path):
@@ -224,23 +186,18 @@ def test_without_a_path_the_file_goes_with_the_artifact():
     assert not folder.exists()
 
 
-def test_a_failed_export_leaves_no_temporary_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with pytest.raises(CaptureError):
-        export(Branch(), torch.ones(3))
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX alone has pipes")
+def test_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "m.onnx")
+    with pytest.raises(InputError, match="pipe"):
+        export(By(2.0), X, tmp_path / "m.onnx")
+    assert (tmp_path / "m.onnx").is_fifo()
 
 
-def test_a_saved_copy_can_leave_out_what_the_exporter_notes(tmp_path):
-    made = export(By(2.0), X, tmp_path / "m.onnx")
-    full = made.save(tmp_path / "full.onnx")
-    bare = made.save(tmp_path / "bare.onnx", metadata=False)
-    assert torch.equal(load(bare)(X), X * 2)
-    assert b"test_artifact.py" in full.read_bytes()
-    assert b"test_artifact.py" not in bare.read_bytes()
+# Copies
 
 
-def test_a_copy_saved_with_weights_outside_can_be_loaded(tmp_path):
+def test_copy_saved_with_weights_outside_can_be_loaded(tmp_path):
     linear, x = nn.Linear(64, 64).eval(), torch.ones(1, 64)
     made = export(linear, x, tmp_path / "m.onnx")
     outside = load(made.save(tmp_path / "n.onnx", external_data=True))
@@ -253,15 +210,44 @@ def test_a_copy_saved_with_weights_outside_can_be_loaded(tmp_path):
     assert verify(linear, load(inside), x)
 
 
-def test_an_entry_times_a_session_of_its_own_with_the_threads_asked_for(scores):
+class Described(nn.Module):
+    def forward(self, x):
+        return torch.cond(x.sum() > 0, lambda x: x.sinh(), lambda x: x.cosh(), (x,))
+
+
+def test_copy_without_metadata_says_nothing_of_the_machine_and_computes_the_same(tmp_path):
+    made = export(Described().eval(), torch.ones(3), tmp_path / "a.onnx")
+    whole, bare = (
+        load(made.save(tmp_path / name, metadata=kept))
+        for name, kept in (("whole.onnx", True), ("bare.onnx", False))
+    )
+    here = str(Path(__file__).parent).encode()
+    assert here in whole.path.read_bytes()
+    assert whole.proto == made.proto
+    for word in (here, Path(__file__).name.encode(), b"x.sinh()", b"pkg.torch"):
+        assert word not in bare.path.read_bytes()
+    assert torch.equal(bare(torch.ones(3)), made(torch.ones(3)))
+
+
+@pytest.mark.parametrize("path", ["no/such/m.onnx", "", None, "a\0.onnx"])
+def test_copy_to_no_path_is_refused(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = export(nn.ReLU().eval(), torch.ones(3), "a.onnx")
+    with pytest.raises(InputError):
+        made.save(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.onnx"]
+
+
+# Calls
+
+
+def test_entry_times_a_session_of_its_own_with_the_threads_asked_for(scores):
     ready = scores.timed_call((X, 3), {"mask": MASK}, threads=2).prepare()
     session = ready.run.func.__self__
     assert (session.get_session_options().intra_op_num_threads, ready.threads) == (2, 2)
     assert session is not scores.session
     assert all(isinstance(out, np.ndarray) for out in ready.run())
-    assert ready.timed == (
-        "session.run: NumPy in and out, no copies from or to tensors, ONNX Runtime's defaults"
-    )
+    assert ready.timed.startswith("session.run: NumPy in and out")
 
 
 class Narrow(nn.Module):
@@ -292,7 +278,18 @@ def test_dtypes_that_numpy_lacks_go_in_and_out_wherever_a_call_is_made(dtype, tm
     assert profile(narrow, x, seconds=0.01).recording.kernels
 
 
-def test_the_tracer_bakes_a_branch_that_capture_refuses_and_cond_keeps(tmp_path):
+def test_graph_takes_its_own_call_or_one_that_fits(model, tmp_path):
+    graph = capture(model, X)
+    assert export(graph, X, tmp_path / "m.onnx").graph is graph
+    with pytest.raises(InputError):
+        export(graph, (X, MASK, MASK), tmp_path / "m.onnx")
+    assert export(graph, f=tmp_path / "v.onnx", verify=True).graph is graph
+
+
+# The tracer
+
+
+def test_tracer_bakes_a_branch_that_capture_refuses_and_cond_keeps(tmp_path):
     up, down = torch.ones(3), -torch.ones(3)
     with pytest.warns(torch.jit.TracerWarning):
         traced = export(Branch().eval(), up, tmp_path / "traced.onnx", dynamo=False)
@@ -312,28 +309,18 @@ def test_what_torch_says_about_the_users_line_comes_through(tmp_path):
     assert [Path(warning.filename).name for warning in caught] == ["models.py"]
 
 
-def test_the_tracer_drops_an_unused_input_and_is_called_like_the_model_all_the_same(tmp_path):
+def test_tracer_drops_an_unused_input_names_dimensions_and_is_called_like_the_model(tmp_path):
     class Half(nn.Module):
         def forward(self, used, unused, flag="x"):
             return used * 2
 
-    half = export(Half().eval(), (X, MASK), tmp_path / "half.onnx", dynamo=False)
-    assert [value.name for value in half.inputs] == ["used"]
+    shapes = {"used": {0: "batch"}}
+    half = export(Half(), (X, MASK), tmp_path / "m.onnx", dynamo=False, dynamic_shapes=shapes)
+    assert repr(half.inputs) == "(used float32[batch, 1, 8, 8],)"
     assert torch.equal(half(X, MASK), X * 2)
 
 
-def test_the_tracer_names_dynamic_dimensions_too(tmp_path):
-    traced = export(
-        nn.ReLU().eval(),
-        X,
-        tmp_path / "relu.onnx",
-        dynamo=False,
-        dynamic_shapes={"input": {0: "batch"}},
-    )
-    assert repr(traced.inputs[0]) == "input float32[batch, 1, 8, 8]"
-
-
-def test_an_export_says_nothing(tmp_path):
+def test_export_says_nothing(tmp_path):
     code = (
         "import torch, onnx_workbench as ow\n"
         "ow.export(torch.nn.GELU().eval(), torch.ones(2), 'gelu.onnx', opset_version=18)"
@@ -349,61 +336,51 @@ def test_an_export_says_nothing(tmp_path):
     assert (done.stdout, done.stderr) == ("", "")
 
 
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_warning_about_training_mode_points_at_the_users_line(dynamo, tmp_path):
+    with pytest.warns(TrainingModeWarning) as caught:
+        export(nn.ReLU(), X, tmp_path / "m.onnx", dynamo=dynamo)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
 # What bad input gets
 
 
-def refused(error, call, *args, **kwargs):
-    with pytest.raises(error) as caught:
-        call(*args, **kwargs)
-    return str(caught.value)
+def loaded(call):
+    return lambda scores: call(load(scores.path))
 
 
-def test_an_argument_that_was_captured_is_missing(scores):
-    assert refused(InputError, scores, X, 3) == (
-        "This call lacks 'mask', unlike the one that was captured, which had 'images', 'scale', "
-        "'mask'. Pass the same arguments, or capture the model again with these."
-    )
+LONG = torch.ones(3, 10)
+WRONG = {
+    "missing": (lambda s: s(X, 3), "lacks 'mask'", "'images', 'scale', 'mask'"),
+    "extra": (lambda s: s(X, 3, mask=MASK, more=1), "more", "mask=None"),
+    "baked": (lambda s: s(X, 4, mask=MASK), "'scale' is 4", "3 was baked"),
+    "nesting": (lambda s: s([X], 3, mask=MASK), r"\(\[tensor\], tensor", r"\(tensor, tensor"),
+    "double": (lambda s: s(X.double(), 3, mask=MASK), r"float64\[2, 1", r"torch\.float32"),
+    "shape": (lambda s: s(X[..., :4], 3, mask=MASK), r"\[2, 1, 8, 4\]", "dynamic_shapes"),
+    "device": (lambda s: s(X.to("meta"), 3, mask=MASK), "on meta", r"\.cpu\(\)"),
+    "sparse": (lambda s: s(X.to_sparse(), 3, mask=MASK), "sparse", "to_dense"),
+    "complex": (lambda s: s(X + 1j, 3, mask=MASK), "complex64", "view_as_real"),
+    "two sizes": (lambda s: s(X, 3, mask=LONG), r"images.* is 2 and mask.* is 3", "'batch'"),
+    "count": (loaded(lambda s: s(X)), "'images', 'mask'", "1 positional"),
+    "list": (loaded(lambda s: s(X, [1])), "'mask' is a list", r"float32\[batch, 10\]"),
+}
 
 
-def test_an_argument_that_was_not_captured_is_given(model, tmp_path):
+@pytest.mark.parametrize("name", WRONG)
+def test_call_that_does_not_fit_says_what_was_passed_and_expected(name, scores):
+    call, *nouns = WRONG[name]
+    with pytest.raises(InputError) as caught:
+        call(scores)
+    for noun in nouns:
+        assert re.search(noun, str(caught.value)), str(caught.value)
+
+
+def test_argument_that_was_not_captured_may_have_its_default(model, tmp_path):
     plain = export(model, X, tmp_path / "plain.onnx")
-    assert plain(X, mask=None)["rest"][2] == 3  # the default, spelled out
-    assert refused(InputError, plain, X, mask=MASK) == (
-        "This call has 'mask', unlike the one that was captured, which had 'images'. "
-        "Pass the same arguments, or capture the model again with these."
-    )
-
-
-def test_another_value_of_a_baked_argument(scores):
-    assert refused(InputError, scores, X, 4, mask=MASK) == (
-        "The argument 'scale' is 4, and 3 was baked into the graph when it was captured. Pass that "
-        "value, capture the model again with this one, or make the argument a tensor."
-    )
-
-
-def test_another_nesting(scores):
-    assert refused(InputError, scores, [X], 3, mask=MASK) == (
-        "The arguments have the structure ([tensor], tensor, mask=tensor), and the model was "
-        "captured with (tensor, tensor, mask=tensor). Pass the same nesting, or capture the model "
-        "again with these arguments."
-    )
-
-
-@pytest.mark.parametrize(
-    ("images", "have", "hint"),
-    [
-        (X.double(), "float64[2, 1, 8, 8]", r"torch\.float32"),
-        (X[..., :4], "float32[2, 1, 8, 4]", "dynamic_shapes"),
-        (X.to("meta"), "on meta", r"\.cpu\(\)"),
-        (X.to_sparse(), "sparse", "to_dense"),
-        (X.to(torch.complex64), "complex64[2, 1, 8, 8]", "view_as_real"),
-    ],
-)
-def test_input_that_the_file_does_not_take(scores, images, have, hint):
-    with pytest.raises(InputError, match=hint) as caught:
-        scores(images, 3, mask=MASK)
-    assert have in caught.value.message
-    assert "images float32[batch, 1, 8, 8]" in caught.value.message
+    assert plain(X, mask=None)["rest"][2] == 3
+    with pytest.raises(InputError, match="has 'mask'"):
+        plain(X, mask=MASK)
 
 
 def test_sizes_that_fail_inside_onnx_runtime(scores, capfd):
@@ -414,37 +391,51 @@ def test_sizes_that_fail_inside_onnx_runtime(scores, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_two_sizes_of_one_name_are_refused(scores):
-    message = refused(InputError, scores, X, 3, mask=torch.ones(3, 10))
-    assert message.startswith("images.shape[0] is 2 and mask.shape[0] is 3, and both are 'batch'")
+def wrong_exports():
+    table = {torch.ops.aten.sin: abs}
+    yield "folder", {"f": "no/m.onnx"}, InputError, "'no' of 'm.onnx'"
+    yield "opset", {"opset_version": "18"}, InputError, "opset_version.*'18'"
+    yield "low", {"opset_version": 9}, ExportError, r"opset 9 .*wrote opset 18.* down\."
+    yield "high", {"opset_version": 99}, ExportError, r"up\. It is labelled opset 18 and holds Gelu"
+    yield "provider", {"provider": "NoProvider"}, InputError, "'NoProvider'.*onnxruntime-gpu"
+    yield "case", {"provider": "CPUExecutionprovider"}, InputError, "mean 'CPUExecutionProvider'"
+    yield (
+        "packet",
+        {"custom_translation_table": table},
+        InputError,
+        r"torch\.ops\.aten\.sin\.default",
+    )
+    yield "no table", {"custom_translation_table": [abs]}, InputError, "a list.*a dict"
 
 
-def test_a_loaded_file_counts_its_inputs(scores):
-    assert refused(InputError, load(scores.path), X) == (
-        "scores.onnx takes 'images', 'mask', and was called with 1 positional argument and the "
-        "names []. Pass one tensor for each input, in that order or by name."
-    )
-    assert refused(InputError, load(scores.path), X, [1]) == (
-        "The input 'mask' is a list, and the file takes mask float32[batch, 10]. "
-        "Pass a torch.Tensor."
-    )
+@pytest.mark.parametrize(("options", "error", "words"), [w[1:] for w in wrong_exports()])
+def test_export_that_cannot_be_is_a_planned_error(options, error, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=words):
+        export(nn.GELU().eval(), X, **{"f": "m.onnx", **options})
+    assert names(tmp_path) == []
 
 
-def test_a_path_that_cannot_be(tmp_path):
-    relu = nn.ReLU().eval()
-    assert refused(InputError, export, relu, X, tmp_path / "no" / "m.onnx") == (
-        f"The folder {str(tmp_path / 'no')!r} of 'm.onnx' does not exist. "
-        "Make it first, or pass a path in a folder that exists."
-    )
-    (tmp_path / "d.onnx").mkdir()
-    assert refused(InputError, export, relu, X, tmp_path / "d.onnx") == (
-        f"{str(tmp_path / 'd.onnx')!r} is a folder, and a file is to be written there. "
-        "Pass another name."
-    )
+def test_opset_that_can_be_written_is_the_one_in_the_file(tmp_path):
+    for opset in (18, 20):
+        made = export(nn.GELU().eval(), X, tmp_path / f"{opset}.onnx", opset_version=opset)
+        assert made.opset == opset
+    assert load(tmp_path / "20.onnx").operations == {"Gelu": 1}
+
+
+def test_model_that_returns_no_tensor_has_no_file(tmp_path):
+    class Nothing(nn.Module):
+        def forward(self, x):
+            return None
+
+    for dynamo in (True, False):
+        with pytest.raises(ExportError, match="no tensor"):
+            export(Nothing(), X, tmp_path / "m.onnx", dynamo=dynamo)
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("where", ["mkdtemp", "to_proto"])
-def test_a_full_disk_leaves_what_was_there(where, tmp_path, monkeypatch):
+def test_full_disk_leaves_what_was_there(where, tmp_path, monkeypatch):
     path = tmp_path / "m.onnx"
     path.write_bytes(b"what was there")
 
@@ -455,22 +446,12 @@ def test_a_full_disk_leaves_what_was_there(where, tmp_path, monkeypatch):
 
     target = (tempfile, "mkdtemp") if where == "mkdtemp" else (onnx_ir, "to_proto")
     monkeypatch.setattr(*target, full)
-    assert refused(ExportError, export, nn.ReLU().eval(), X, path) == (
-        f"m.onnx could not be written to {str(tmp_path)!r}: No space left on device. What was "
-        "there before is still there.\n"
-        "What helps: make room or get the right to write there, or pass another path."
-    )
+    with pytest.raises(ExportError, match=r"m\.onnx could not be written.*No space left"):
+        export(RELU, X, path)
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("m.onnx", b"what was there")]
 
 
-def test_the_warning_about_training_mode_points_at_the_users_line(tmp_path):
-    for dynamo in (True, False):
-        with pytest.warns(TrainingModeWarning) as caught:
-            export(nn.ReLU(), X, tmp_path / "m.onnx", dynamo=dynamo)
-        assert [warning.filename for warning in caught] == [__file__]
-
-
-def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
+def test_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
@@ -480,98 +461,27 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("asked", "way"),
-    [(9, "down."), (99, "up. It is labelled opset 18 and holds Gelu, which came with opset 20.")],
-)
-def test_an_opset_that_was_not_written_is_an_error_not_a_log_line(asked, way, tmp_path):
-    message = refused(
-        ExportError, export, nn.GELU().eval(), X, tmp_path / "m.onnx", opset_version=asked
-    )
-    assert message == (
-        f"You asked for opset {asked} and the exporter wrote opset 18, without an error of its "
-        f"own: it could not convert the graph {way}\n"
-        "What helps: ask for opset 18, or leave `opset_version` out; check() shows the highest "
-        "that this stack writes and loads."
-    )
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_opset_that_can_be_written_is_the_one_in_the_file(tmp_path):
-    for opset in (18, 20):
-        made = export(nn.GELU().eval(), X, tmp_path / f"{opset}.onnx", opset_version=opset)
-        assert made.opset == opset
-    assert load(tmp_path / "20.onnx").operations == {"Gelu": 1}
-
-
-def test_an_opset_is_a_whole_number(tmp_path):
-    assert refused(
-        InputError, export, nn.ReLU().eval(), X, tmp_path / "m.onnx", opset_version="18"
-    ) == ("`opset_version` is '18', and it takes a whole number such as 18, or None.")
-
-
-def test_a_provider_that_is_not_installed_is_refused_before_any_work(tmp_path):
-    message = refused(InputError, export, Branch(), X, tmp_path / "m.onnx", provider="NoProvider")
-    assert message.startswith("The execution provider 'NoProvider' is not in this onnxruntime, ")
-    assert message.endswith(
-        ". Choose one of these, or install the onnxruntime package that has it "
-        "(CUDAExecutionProvider comes with onnxruntime-gpu)."
-    )
-    assert refused(InputError, load, Path(__file__), provider="CPUExecutionprovider").endswith(
-        ". Did you mean 'CPUExecutionProvider'?"
-    )
-
-
-def test_the_call_of_a_graph_is_its_own_or_fits_it(model, tmp_path):
-    graph = capture(model, X)
-    assert export(graph, X, tmp_path / "m.onnx").graph is graph
-    with pytest.raises(InputError):
-        export(graph, (X, MASK, MASK), tmp_path / "m.onnx")
-
-
 @pytest.mark.parametrize("content", [b"no model at all", b"", "half"])
-def test_a_file_that_is_no_model_or_half_of_one(content, scores, tmp_path):
+def test_file_that_is_no_model_or_half_of_one(content, scores, tmp_path):
     path = tmp_path / "m.onnx"
     half = scores.path.read_bytes()[: scores.path.stat().st_size // 2]
     path.write_bytes(half if content == "half" else content)
-    message = refused(LoadError, load, path)
-    assert re.search("truncated|no ONNX model", message)
-    assert message.startswith("load was passed 'm.onnx' (")
+    with pytest.raises(LoadError, match=r"^load was passed 'm\.onnx' .*(truncated|no ONNX model)"):
+        load(path)
+    with pytest.raises(InputError, match=r"no file 'none\.onnx'"):
+        load(tmp_path / "none.onnx")
 
 
-def test_a_file_whose_weights_were_left_behind(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(artifact, "ONE_FILE_LIMIT", 100)
-    big = export(model, X, tmp_path / "big.onnx")
-    big.files[1].unlink()
-    assert refused(LoadError, load, big.path) == (
-        "big.onnx could not be loaded: its weights are in a file of their own, 'big.onnx.data', "
-        "which is not beside it.\nWhat helps: copy both files, or export again into one."
-    )
-
-
-def test_a_file_of_a_future_opset(scores, tmp_path):
+def test_file_of_a_future_opset(scores, tmp_path):
     proto = onnx.load(scores.path)
     proto.opset_import[0].version = 999
     onnx.save(proto, tmp_path / "m.onnx")
-    future = load(tmp_path / "m.onnx")
-    message = refused(LoadError, lambda: future.session)
-    assert message.startswith(
-        "m.onnx could not be loaded: it asks for more than this onnxruntime knows: "
-    )
-    assert message.endswith(
-        "\nWhat helps: export with a lower `opset_version` (check() shows the highest that "
-        "loads), or upgrade onnxruntime."
-    )
+    with pytest.raises(LoadError, match="more than this onnxruntime knows") as caught:
+        load(tmp_path / "m.onnx").session  # noqa: B018
+    assert "`opset_version`" in caught.value.hint
 
 
-def test_no_file_at_all(tmp_path):
-    assert refused(InputError, load, tmp_path / "m.onnx") == (
-        f"There is no file 'm.onnx' in {str(tmp_path)!r}. "
-        "Pass the path of an .onnx file, or make one with export()."
-    )
-
-
-def test_an_operator_without_translation_is_named(tmp_path):
+def test_operator_without_translation_is_named_with_its_line(tmp_path):
     with torch.library._scoped_library("workbench_test", "DEF") as library:
         library.define("swishy(Tensor x) -> Tensor")
         library.impl("swishy", lambda x: x * x.sigmoid(), "CompositeExplicitAutograd")
@@ -581,121 +491,37 @@ def test_an_operator_without_translation_is_named(tmp_path):
             def forward(self, x):
                 return torch.ops.workbench_test.swishy(x)
 
-        message = refused(ExportError, export, Swishy().eval(), X, tmp_path / "m.onnx")
-    told, code, hint = message.splitlines()
-    assert re.fullmatch(
-        r"The operator workbench_test.swishy has no translation into ONNX at test_artifact.py:\d+",
-        told,
-    )
-    assert code.strip() == "return torch.ops.workbench_test.swishy(x)"
-    assert "`custom_translation_table`" in hint
-    assert list(tmp_path.iterdir()) == []
+        with pytest.raises(ExportError, match=r"workbench_test\.swishy has no transl") as caught:
+            export(Swishy().eval(), X, tmp_path / "m.onnx")
+    assert caught.value.line.text == "return torch.ops.workbench_test.swishy(x)"
+    assert "`custom_translation_table`" in caught.value.hint
+    assert names(tmp_path) == []
 
 
-def test_a_file_that_the_checker_rejects_is_not_published(tmp_path, monkeypatch):
+def test_file_that_the_checker_rejects_is_not_published(tmp_path, monkeypatch):
     """An operator that its opset does not have: what torch.onnx can write without an error."""
-    node = onnx.helper.make_node("Gelu", ["x"], ["y"])
-    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2]) for name in "xy"]
-    graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:])
-    opset = onnx.helper.make_opsetid("", 18)
-    wrong = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10)
+    head = '<ir_version: 10, opset_import: ["": 18]> '
+    wrong = onnx.parser.parse_model(head + "g (float[2] x) => (float[2] y) { y = Gelu(x) }")
     monkeypatch.setattr(onnx_ir, "to_proto", lambda _: wrong)
-    message = refused(
-        ExportError, export, nn.GELU().eval(), X, tmp_path / "m.onnx", opset_version=18
-    )
-    assert message.startswith(
-        "The exporter wrote a file that onnx.checker rejects: It is labelled opset 18 and holds "
-        "Gelu, which came with opset 20."
-    )
-    assert message.endswith(
-        "\nWhat helps: ask for another opset; check() shows which this stack writes and loads."
-    )
-    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ExportError, match=r"onnx\.checker rejects: .*holds Gelu") as caught:
+        export(nn.GELU().eval(), X, tmp_path / "m.onnx", opset_version=18)
+    assert (caught.value.step, caught.value.got) == ("check", 18)
+    assert names(tmp_path) == []
 
 
-def test_a_file_that_onnx_runtime_rejects_is_not_published(tmp_path):
-    message = refused(ExportError, export, nn.Linear(8, 2).eval(), X.double(), tmp_path / "m.onnx")
-    assert message.startswith("ONNX Runtime rejects what the exporter wrote. m.onnx could not be ")
-    assert list(tmp_path.iterdir()) == []
+def test_file_that_onnx_runtime_rejects_is_not_published_and_has_its_line(tmp_path):
+    with pytest.raises(
+        ExportError, match=r"rejects what the exporter wrote\. m\.onnx could"
+    ) as caught:
+        export(nn.Linear(8, 2).eval(), X.double(), tmp_path / "m.onnx")
+    assert (caught.value.step, names(tmp_path)) == ("load", [])
+    assert caught.value.line.text.startswith("return F.linear")
 
 
-def test_a_nested_argument_takes_nested_dynamic_dimensions(tmp_path):
-    class Pair(nn.Module):
-        def forward(self, pair):
-            return pair[0] + pair[1]
-
-    pair = export(
-        Pair().eval(),
-        ([X, X],),
-        tmp_path / "pair.onnx",
-        dynamic_shapes={"pair": [{0: "n"}, {0: "n"}]},
-    )
-    assert [value.shape[0] for value in pair.inputs] == ["n", "n"]
-    assert torch.equal(pair([X[:1], X[:1]]), 2 * X[:1])
-    path, wrong = tmp_path / "p.onnx", {"pair": [{0: "n"}]}
-    message = refused(
-        InputError, export, Pair().eval(), ([X, X],), path, dynamic_shapes=wrong, dynamo=False
-    )
-    assert message.startswith("`dynamic_shapes` has [{0: 'n'}] for 'pair', which is a list of 2")
+# Large files
 
 
-def test_a_model_that_takes_any_number_of_arguments_is_exported(tmp_path):
-    class Sum(torch.nn.Module):
-        def forward(self, *tensors):
-            return tensors[0] + tensors[1]
-
-    a, b = torch.ones(2), torch.full((2,), 2.0)
-    artifact = export(Sum().eval(), (a, b), tmp_path / "sum.onnx")
-    assert artifact(a, b).tolist() == [3, 3]
-    assert [feed.tolist() for feed in artifact.feeds(a, b).values()] == [[1, 1], [2, 2]]
-
-
-# A copy, and what it says of its author
-
-
-class Described(nn.Module):
-    def forward(self, x):
-        return torch.cond(x.sum() > 0, lambda x: x.sinh(), lambda x: x.cosh(), (x,))
-
-
-def test_a_copy_without_metadata_says_nothing_of_the_machine_and_computes_the_same(tmp_path):
-    made = export(Described().eval(), torch.ones(3), tmp_path / "a.onnx")
-    whole, bare = (
-        load(made.save(tmp_path / name, metadata=kept))
-        for name, kept in (("whole.onnx", True), ("bare.onnx", False))
-    )
-    here = str(Path(__file__).parent).encode()
-    assert here in whole.path.read_bytes()
-    assert whole.proto == made.proto
-    for word in (here, Path(__file__).name.encode(), b"x.sinh()", b"pkg.torch"):
-        assert word not in bare.path.read_bytes()
-    assert torch.equal(bare(torch.ones(3)), made(torch.ones(3)))
-
-
-def test_a_copy_takes_its_weights_along(tmp_path):
-    folder = tmp_path / "old"
-    folder.mkdir()
-    made = export(nn.Linear(8, 8).eval(), torch.ones(8), tmp_path / "a.onnx")
-    onnx.save(
-        made.proto, folder / "m.onnx", save_as_external_data=True, location="w.bin",
-        size_threshold=0,
-    )  # fmt: skip
-    copy = load(load(folder / "m.onnx").save(tmp_path / "new.onnx", metadata=False))
-    shutil.rmtree(folder)
-    assert [file.name for file in copy.files] == ["new.onnx", "new.onnx.data"]
-    assert torch.equal(copy(torch.ones(8)), made(torch.ones(8)))
-
-
-@pytest.mark.parametrize("path", ["no/such/m.onnx", "", None, "a\0.onnx"])
-def test_a_copy_to_no_path_is_refused(path, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    made = export(nn.ReLU().eval(), torch.ones(3), "a.onnx")
-    with pytest.raises(InputError):
-        made.save(path)
-    assert [file.name for file in tmp_path.iterdir()] == ["a.onnx"]
-
-
-def test_a_large_file_keeps_its_weights_out_of_the_proto(tmp_path):
+def test_large_file_keeps_its_weights_out_of_the_proto(tmp_path):
     """The proto tells where in the file each weight lies, and what reads weights finds it there.
 
     Biases of 246 to 257 numbers are just below and above what is kept in the proto.
@@ -765,7 +591,7 @@ def test_one_file_holds_what_torch_writes_into_one(as_inputs, tmp_path):
 
 
 @pytest.mark.parametrize("rows", [2, 2100], ids=["small", "large"])
-def test_a_file_with_an_attribute_that_no_operator_has_is_rejected(rows, tmp_path, monkeypatch):
+def test_file_with_an_attribute_that_no_operator_has_is_rejected(rows, tmp_path, monkeypatch):
     to_proto = onnx_ir.to_proto
 
     def wrong(model):
@@ -798,7 +624,7 @@ def linked(request, tmp_path):
     return load(folder / "m.onnx")
 
 
-def test_a_large_model_behind_links_is_profiled_and_raced(linked):
+def test_large_model_behind_links_is_profiled_and_raced(linked):
     x = torch.ones(1, 2200)
     assert profile(linked, x, seconds=0.01).unattributed == 0
     raced = race({"a": linked, "b": load(linked.path)}, x, quick=True, seconds=0.01)

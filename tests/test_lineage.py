@@ -15,13 +15,12 @@ from models import Cond, Folds, Helpers
 from onnx import parser
 from torch import nn
 from torch._higher_order_ops import scan, while_loop
-from torch.fx.proxy import TracerBase
 
 import onnx_workbench as ow
 from onnx_workbench import exporter_metadata, proto
-from onnx_workbench.errors import CaptureError, InputError
+from onnx_workbench.errors import InputError
 from onnx_workbench.exporter_metadata import STACK
-from onnx_workbench.graph import exporter, traces
+from onnx_workbench.graph import exporter
 from onnx_workbench.graph.guards import Guard
 from onnx_workbench.lineage.annotated_source import annotated
 from onnx_workbench.source import Line, Sources, user_line
@@ -99,20 +98,6 @@ def test_lines_of_helper_functions_are_told_from_the_line_that_calls_them():
         ("Clip", "return x.clamp(0, 1)"),
         ("Mul", "return x * 2"),
     ]
-
-
-def test_torchs_filter_of_frames_is_where_it_was_and_is_back_after_a_capture_that_failed():
-    """Else lines of helper functions are lost: traces.py then needs the new place."""
-    before = getattr(TracerBase, traces._METHOD)
-    with pytest.raises(CaptureError):
-        ow.capture(nn.Linear(2, 3).eval(), torch.ones(2, 3))
-    assert getattr(TracerBase, traces._METHOD) is before
-
-
-def test_a_torch_that_filters_in_another_way_is_left_as_it_is(monkeypatch):
-    monkeypatch.setattr(traces, "_METHOD", "_moved")
-    with traces.through_helpers():
-        assert not hasattr(TracerBase, "_moved")
 
 
 # FX nodes without an ONNX node

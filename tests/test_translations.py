@@ -8,7 +8,7 @@ from torch import nn
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 import onnx_workbench as ow
-from onnx_workbench.graph.translations import shared_table
+from onnx_workbench.graph.torch_private import shared_translations as shared_table
 
 op = onnxscript.opset18
 

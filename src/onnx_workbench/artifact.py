@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from torch.export import ExportedProgram
 from torch.onnx import ONNXProgram
 from torch.utils._pytree import tree_map_only
 
-from . import files, ort, progress, protobuf_reader, reader
+from . import exporter_metadata, files, ort, progress, protobuf_reader, reader
 from .calls import Mode, door
 from .comparison import answer, compare
 from .errors import ExportError, InputError, LoadError, WorkbenchError
@@ -38,7 +38,7 @@ from .graph.options import checked
 from .graph.signature import Signature, arguments, parameters, rest_of
 from .isolated import TIMEOUT, File
 from .ort import LEVELS, Options, SessionCall, call_of
-from .proto import mislabelled, opset_of, strip, tensors_of, weight_bytes, weights
+from .proto import dtype_name, mislabelled, opset_of, strip, tensors_of, weight_bytes, weights
 from .source import Line, user_line
 from .torch_state import evaluating
 
@@ -113,60 +113,38 @@ def export(
     tensor([0., 3.])
     """
     rare = checked(options, getattr(model, "training", False))
-    _check_opset(opset_version)
-    _check_names(input_names=input_names, output_names=output_names)
+    dynamo = dynamo or isinstance(model, (Graph, ExportedProgram))
+    _check_model(model, dynamo)
+    _check_options(dynamo, opset_version, input_names, output_names, custom_translation_table)
     ort.check_provider(provider)
-    if isinstance(model, (Graph, ExportedProgram)):
-        dynamo = True
-    elif dynamo or not isinstance(model, torch.jit.ScriptModule):
-        check_module("export", model)
-    _check_translations(custom_translation_table, dynamo)
     args, kwargs = _as_torch_reads(model, args, kwargs or {})
     if dynamic_shapes is None and dynamic_axes is not None:
         names = (input_names or (), output_names or ())
         dynamic_shapes = from_dynamic_axes(dynamic_axes, _arguments(model, args, kwargs), *names)
+    call = _Call(model, args, kwargs, dynamic_shapes, (input_names, output_names), opset_version)
     with _target(model, f) as target, _progress(total=5) as step:
         _check_weights(model, target, external_data)
-        graph = translated = program = None
         if dynamo:
             step("capture")
             graph = capture(model, args, kwargs, dynamic_shapes=dynamic_shapes)
-            signature = graph.signature
             step("translate")
-            program = exporter.translate(
-                graph.program,
-                opset=opset_version,
-                axes=graph.labels,
-                optimize=rare["optimize"],
-                translations=custom_translation_table,
-                names=(input_names, output_names),
-                verbose=rare["verbose"] or False,
-            )
-            translated = program.exported_program
+            program = _translated(graph, call, custom_translation_table, rare)
+            made = Artifact(target, provider, graph.signature, graph, program.exported_program)
+            write = partial(_write, program, external_data, rare["keep_initializers_as_inputs"])
+            del program  # its weights need not outlive the write
+        else:
+            step("trace")
+            signature, write = _traced(call, rare)
+            made = Artifact(target, provider, signature)
         with _written(target) as draft:  # a kill leaves it behind, so that it begins late
-            if program:
-                step("write")
-                _write(program, draft, external_data, rare["keep_initializers_as_inputs"])
-                program = None
-            else:
-                step("trace")
-                tracers = {name: rare[name] for name in _TRACERS}  # type: ignore[literal-required]
-                names = (input_names, output_names)
-                signature = _traced(
-                    model, draft, args, kwargs, opset_version, dynamic_shapes, names, tracers
-                )
-            step("check")
-            proto = _check_file(draft, opset_version)
-            got = opset_of(proto)
-            step("load")
-            session = _check_loads(draft, provider, got, translated)
-            made = _opened(Artifact(draft, provider, signature, graph, translated), session, proto)
-            if rare["verify"]:
-                _check_numbers(graph.model if graph else model, made, args, kwargs, got)
+            step("write")
+            write(draft)
+            del write
+            made = _checked(replace(made, path=draft), call, rare["verify"], step)
             drafts = list(draft.parent.iterdir())
             _check_foreign(target, [target.with_name(file.name) for file in drafts])
             stamp = Stamp.of(drafts).at(target.parent)  # not of what another export puts there
-        made = _opened(replace(made, path=target, stamp=stamp), session, proto)
+        made = _opened(replace(made, path=target, stamp=stamp), made)
     if f is None or isinstance(f, _Stream):
         weakref.finalize(made, shutil.rmtree, target.parent, ignore_errors=True)
     if isinstance(f, _Stream):
@@ -199,25 +177,14 @@ def load(
         LoadError: it is no sound ONNX model, or its weights are not beside it. What ONNX Runtime
             has against it is raised by the first call, which opens the session.
     """
-    try:
-        file = Path(path)
-        there = file.is_file()
-    except (TypeError, ValueError, OSError) as error:
-        raise InputError(
-            f"{path!r:.200} is no path of a file: {error}. Pass the path of an .onnx file."
-        ) from error
-    if not there:
-        raise InputError(
-            f"There is no file {file.name!r} in {str(file.parent)!r}. "
-            "Pass the path of an .onnx file, or make one with export()."
-        )
+    file = files.existing(path)
     ort.check_provider(provider)
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
         raise InputError(f"`timeout` is {timeout!r}, and it takes a number of seconds above 0.")
     artifact = Artifact(file, provider, isolated=isolated, timeout=min(timeout, MOST_SECONDS))
     reader.check_weights(file, artifact.proto)
     stamped = replace(artifact, stamp=Stamp.of(artifact.files))
-    stamped.__dict__["_read"] = artifact._read  # which is not read twice
+    stamped.__dict__["_read"] = artifact._read  # so that it is read once
     return stamped
 
 
@@ -554,6 +521,18 @@ class Variant:
         return f"{self.artifact.path.name} with {self.options}{where}"
 
 
+@dataclass(frozen=True)
+class _Call:
+    """What is exported: a model and one call of it, as torch.onnx.export takes them."""
+
+    model: Any
+    args: tuple
+    kwargs: dict[str, Any]
+    dynamic_shapes: Any
+    names: tuple[Sequence[str] | None, Sequence[str] | None]
+    opset: int | None
+
+
 def _as_torch_reads(
     model: Any, args: tuple, kwargs: dict[str, Any]
 ) -> tuple[tuple, dict[str, Any]]:
@@ -561,24 +540,25 @@ def _as_torch_reads(
     if kwargs or not (args and isinstance(args[-1], dict)):
         return args, kwargs
     *args_, last = args
-    if isinstance(model, nn.Module) and all(isinstance(name, str) for name in last):
-        with suppress(TypeError):
-            parameters(model).bind(*args_, **last)
-            return tuple(args_), last
     if isinstance(model, nn.Module):
-        raise InputError(
-            "export() reads a dict at the end of `args` as keyword arguments, as torch.onnx.export "
-            f"does, and forward{parameters(model)} does not take {', '.join(map(repr, last))}. "
-            "Append an empty dict to pass it as an argument: args=(value, {})."
-        )
+        takes = parameters(model)
+        try:
+            takes.bind(*args_, **last)
+        except TypeError as error:  # of other arguments, or of keys that are no strings
+            raise InputError(
+                "export() reads a dict at the end of `args` as keyword arguments, as "
+                f"torch.onnx.export does, and forward{takes} does not take "
+                f"{', '.join(map(repr, last))}.",
+                "append an empty dict to pass it as an argument: args=(value, {}).",
+            ) from error
     return tuple(args_), last
 
 
 def _arguments(model: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
-    if isinstance(model, nn.Module):
-        return arguments(model, args, kwargs)
-    graph = capture(model)
-    return arguments(graph.model, *graph.example)
+    if not isinstance(model, nn.Module):
+        graph = capture(model)
+        model, (args, kwargs) = graph.model, graph.example
+    return arguments(model, args, kwargs)
 
 
 @runtime_checkable
@@ -603,9 +583,10 @@ def _target(model: Any, f: Any) -> Iterator[Path]:
         raise
 
 
-def _opened(artifact: Artifact, session: Any, proto: onnx.ModelProto) -> Artifact:
-    """The artifact with what a call needs: it does not depend on what is at the path later."""
-    artifact.__dict__.update(session=session, inputs=_inputs(proto), outputs=_outputs(proto))
+def _opened(artifact: Artifact, other: Artifact) -> Artifact:
+    """The artifact with what a call of the other needs: no longer what is at the path then."""
+    for name in ("session", "inputs", "outputs"):
+        artifact.__dict__[name] = getattr(other, name)
     return artifact
 
 
@@ -636,15 +617,6 @@ def _inputs(proto: onnx.ModelProto) -> tuple[ort.Value, ...]:
 
 def _outputs(proto: onnx.ModelProto) -> tuple[ort.Value, ...]:
     return ort.values(proto.graph.output)
-
-
-def _check_names(**given: Sequence[str] | None) -> None:
-    for option, names in given.items():
-        strings = not isinstance(names, str) and all(isinstance(name, str) for name in names or ())
-        if names is not None and (not strings or len(set(names)) != len(names)):
-            raise InputError(
-                f"`{option}` is {names!r}, and it takes a list of different names, such as ['x']."
-            )
 
 
 def _check_weights(model: Any, target: Path, external_data: bool | None) -> None:
@@ -681,39 +653,46 @@ def _weights_at(target: Path) -> tuple[str, ...]:
         return ()
 
 
-def _check_opset(opset: int | None) -> None:
-    if opset is not None and (isinstance(opset, bool) or not isinstance(opset, int) or opset < 1):
-        raise InputError(
-            f"`opset_version` is {opset!r}, and it takes a whole number such as 18, or None."
-        )
+def _check_model(model: Any, dynamo: bool) -> None:
+    if isinstance(model, (Graph, ExportedProgram)):
+        return
+    if dynamo or not isinstance(model, torch.jit.ScriptModule):  # which the tracer takes
+        check_module("export", model)
+
+
+def _check_options(
+    dynamo: bool, opset: object, inputs: object, outputs: object, translations: object
+) -> None:
+    if opset is not None and (type(opset) is not int or opset < 1):
+        raise InputError(f"`opset_version` is {opset!r}, and it takes a whole number such as 18.")
+    for option, names in {"input_names": inputs, "output_names": outputs}.items():
+        listed = isinstance(names, Sequence) and not isinstance(names, str)
+        if names is not None and not (
+            listed and all(isinstance(n, str) for n in names) and len({*names}) == len(names)
+        ):
+            raise InputError(
+                f"`{option}` is {names!r}, and it takes a list of different names, such as ['x']."
+            )
+    if translations is not None:
+        _check_translations(translations, dynamo)
 
 
 def _check_translations(table: object, dynamo: bool) -> None:
-    if table is None:
-        return
+    message, hint = "", "write {torch.ops.demo.swishy.default: swishy}."
     if not isinstance(table, Mapping):
-        raise InputError(
-            f"`custom_translation_table` is {kind_of(table)}, and it takes a dict: torch "
-            "operator -> onnxscript function. Write {torch.ops.demo.swishy.default: swishy}."
-        )
-    if not dynamo:
-        raise InputError(
-            "`custom_translation_table` was given together with dynamo=False, and the tracer "
-            "takes none. Leave dynamo out, or use torch.onnx.register_custom_op_symbolic."
-        )
-    for operator, function in table.items():
-        if isinstance(operator, torch._ops.OpOverloadPacket):
-            advice = f"Name the overload: torch.ops.{operator}.{operator.overloads()[0]}."
-        elif not callable(operator):
-            advice = "Pass the operator itself, such as torch.ops.demo.swishy.default."
-        elif not callable(function):
-            advice = "Pass an onnxscript function of the operator's arguments."
-        else:
-            continue
-        raise InputError(
-            f"`custom_translation_table` has the entry {operator!s}: {function!r}, and each is "
-            f"one torch operator -> one function. {advice}"
-        )
+        message = f"is {kind_of(table)}, and it takes a dict: torch operator -> onnxscript function"
+    elif not dynamo:
+        message = "was given with dynamo=False, and the tracer takes none"
+        hint = "leave dynamo out, or use torch.onnx.register_custom_op_symbolic."
+    else:
+        for operator, function in table.items():
+            packet = isinstance(operator, torch._ops.OpOverloadPacket)
+            if packet or not callable(operator) or not callable(function):
+                message = f"has {operator!s}: {function!r}, and takes one operator -> one function"
+            if packet:
+                hint = f"name the overload: torch.ops.{operator}.{operator.overloads()[0]}."
+    if message:
+        raise InputError(f"`custom_translation_table` {message}.", hint)
 
 
 @contextmanager
@@ -743,7 +722,7 @@ def _progress(total: int) -> Iterator[Callable[[str], None]]:
 
 
 def _write(
-    program: ONNXProgram, draft: Path, external_data: bool | None, keep_as_inputs: bool
+    program: ONNXProgram, external_data: bool | None, keep_as_inputs: bool, draft: Path
 ) -> None:
     """Torch would build one file as a message that holds a copy of all weights, then as bytes."""
     import onnx_ir
@@ -767,61 +746,91 @@ def _write(
         protobuf_reader.write(file, model, {value.name: tensor for value, tensor in large.items()})
 
 
-_TRACERS = (
+_TRACER_OPTIONS = (
     "verbose",
     "keep_initializers_as_inputs",
     "do_constant_folding",
     "custom_opsets",
     "autograd_inlining",
 )
-"""Options that the old exporter alone reads."""
 
 
-def _traced(
-    model: Any,
-    draft: Path,
-    args: tuple,
-    kwargs: dict[str, Any],
-    opset: int | None,
-    dynamic_shapes: Any,
-    names: tuple[Sequence[str] | None, Sequence[str] | None],
-    rare: Mapping[str, Any],
-) -> Signature:
-    """Write the file by the tracer. A name of ``input_names`` is that of the input."""
-    found = of_shapes(dynamic_shapes, arguments(model, args, kwargs), rest_of(model))
-    with evaluating(model):
-        with torch.no_grad():
-            signature = Signature.of_call(model, args, kwargs, model(*args, **kwargs))
-        given = iter(names[0] or ())
-        inputs = tuple(
-            name if i in signature.baked_inputs else next(given, name)
-            for i, name in enumerate(signature.inputs)
-        )
-        signature = replace(signature, inputs=inputs)
-        exporter.trace(
-            model,
-            draft,
-            args,
-            kwargs,
-            opset=opset,
-            inputs=signature.tensor_inputs,
-            axes=signature.axes(found),
-            output_names=names[1],
-            **rare,
-        )
-    return signature
+def _translated(graph: Graph, call: _Call, translations: Any, rare: Rare) -> ONNXProgram:
+    return exporter.translate(
+        graph.program,
+        opset=call.opset,
+        axes=graph.labels,
+        optimize=rare["optimize"],
+        translations=translations,
+        names=call.names,
+        verbose=rare["verbose"] or False,
+    )
 
 
-def _check_numbers(model: Any, made: Artifact, args: tuple, kwargs: dict, got: int) -> None:
-    result = compare(answer(model, args, kwargs), made(*args, **kwargs))
-    if not result:
+def _traced(call: _Call, rare: Mapping[str, Any]) -> tuple[Signature, Callable[[Path], None]]:
+    """The call of the model as the tracer sees it, and what writes the file."""
+    model, args, kwargs = call.model, call.args, call.kwargs
+    found = of_shapes(call.dynamic_shapes, arguments(model, args, kwargs), rest_of(model))
+    with evaluating(model), torch.no_grad():
+        signature = Signature.of_call(model, args, kwargs, model(*args, **kwargs))
+    given = iter(call.names[0] or ())
+    inputs = tuple(
+        name if i in signature.baked_inputs else next(given, name)
+        for i, name in enumerate(signature.inputs)
+    )
+    signature = replace(signature, inputs=inputs)
+    names = signature.tensor_inputs
+    axes = {name: axis for name, axis in zip(names, signature.axes(found), strict=True) if axis}
+
+    def write(draft: Path) -> None:
+        with evaluating(model, warn=False):
+            exporter.trace(
+                model,
+                draft,
+                args,
+                kwargs,
+                opset_version=call.opset,
+                input_names=list(names),
+                output_names=call.names[1],
+                dynamic_axes=axes,
+                **{name: rare[name] for name in _TRACER_OPTIONS},
+            )
+
+    return signature, write
+
+
+def _checked(draft: Artifact, call: _Call, numbers: bool, step: Callable[[str], None]) -> Artifact:
+    """The artifact, if its file is sound, loads and with ``numbers`` answers as the model."""
+    step("check")
+    proto = _check_file(draft.path, call.opset)
+    step("load")
+    try:
+        session = ort.open_session(draft.path, draft.provider)
+    except LoadError as error:
+        said = error.message.replace(f"{draft.path.parent.name}{os.sep}", "")  # the draft's folder
+        line = _line_of_rejected(draft.path, said, draft.translated)
+        message = f"ONNX Runtime rejects what the exporter wrote. {said}"
+        got = opset_of(proto)
+        raise ExportError(message, error.hint, line, step="load", got=got) from error
+    draft.__dict__.update(session=session, inputs=_inputs(proto), outputs=_outputs(proto))
+    if numbers:
+        _check_numbers(draft, call)
+    return draft
+
+
+def _check_numbers(draft: Artifact, call: _Call) -> None:
+    model, args, kwargs = call.model, call.args, call.kwargs
+    if draft.graph:
+        model = draft.graph.model
+        args, kwargs = (args, kwargs) if args or kwargs else draft.graph.example
+    if not (result := compare(answer(model, args, kwargs), draft(*args, **kwargs))):
         raise ExportError(
             f"The file answers otherwise than the model: {result.worst.path} differs, "
             f"{result.worst.said}.",
             "leave verify=True out, and look for the first value that differs: "
             "verify(model, onnx, args, values=True).",
             step="verify",
-            got=got,
+            got=draft.opset,
         )
 
 
@@ -833,13 +842,9 @@ def _check_file(draft: Path, asked: int | None) -> onnx.ModelProto:
         raise ExportError(error.message, error.hint, step="check") from error
     got, foreign = opset_of(proto), mislabelled(proto)
     if not proto.graph.output:
-        raise ExportError(
-            "The model returns no tensor, so that its file has no output.",
-            "return a tensor from forward().",
-            step="check",
-            got=got,
-        )
-    if asked is not None and got != asked:
+        message = "The model returns no tensor, so that its file has no output."
+        raise ExportError(message, "return a tensor from forward().", step="check", got=got)
+    if asked is not None and asked != got:
         direction = "down" if asked < got else "up"
         raise ExportError(
             f"You asked for opset {asked} and the exporter wrote opset {got}, without an error of "
@@ -857,32 +862,13 @@ def _check_file(draft: Path, asked: int | None) -> onnx.ModelProto:
     try:
         onnx.checker.check_model(os.fspath(light))
     except Exception as error:
-        raise ExportError(
-            "The exporter wrote a file that onnx.checker rejects: "
-            f"{foreign or str(error).splitlines()[0]}",
-            "ask for another opset; check() shows which this stack writes and loads.",
-            step="check",
-            got=got,
-        ) from error
+        said = foreign or str(error).splitlines()[0]
+        message = f"The exporter wrote a file that onnx.checker rejects: {said}"
+        hint = "ask for another opset; check() shows which this stack writes and loads."
+        raise ExportError(message, hint, step="check", got=got) from error
     if light != draft:
         light.unlink()
     return proto
-
-
-def _check_loads(
-    draft: Path, provider: str, got: int, translated: ExportedProgram | None = None
-) -> onnxruntime.InferenceSession:
-    try:
-        return ort.open_session(draft, provider)
-    except LoadError as error:
-        said = error.message.replace(f"{draft.parent.name}{os.sep}", "")  # as it would be called
-        raise ExportError(
-            f"ONNX Runtime rejects what the exporter wrote. {said}",
-            error.hint,
-            _line_of_rejected(draft, said, translated),
-            step="load",
-            got=got,
-        ) from error
 
 
 def _line_of_rejected(draft: Path, said: str, translated: ExportedProgram | None) -> Line | None:
@@ -890,25 +876,18 @@ def _line_of_rejected(draft: Path, said: str, translated: ExportedProgram | None
     takes: then the FX node whose value has this dtype in the file alone is to blame."""
     proto = onnx.load(draft, load_external_data=False)
     if translated and "bound to different types" in said:
-        made = _dtypes(proto)
+        values = onnx.shape_inference.infer_shapes(proto).graph.value_info
+        made = {v.name: v.type.tensor_type.elem_type for v in values}
         for node in translated.graph.nodes:
             dtype = getattr(node.meta.get("val"), "dtype", None)
-            if dtype and node.name in made and str(dtype) != f"torch.{made[node.name]}":
+            if (
+                dtype
+                and made.get(node.name)
+                and f"torch.{dtype_name(made[node.name])}" != str(dtype)
+            ):
                 return user_line(node.meta.get("stack_trace"))
-    names = re.findall(r"name '([^']+)'|in node \(([^)]+)\)", said)
-    for node in proto.graph.node:
-        if any(node.name in found for found in names):
-            told = {entry.key: entry.value for entry in node.metadata_props}
-            return user_line(told.get("pkg.torch.onnx.stack_trace"))
-    return None
-
-
-def _dtypes(proto: onnx.ModelProto) -> dict[str, str]:
-    """The dtype of each value that onnx can infer."""
-    graph = onnx.shape_inference.infer_shapes(proto).graph
-    kinds = {v.name: v.type.tensor_type.elem_type for v in graph.value_info}
-    return {
-        name: onnx.helper.tensor_dtype_to_np_dtype(kind).name
-        for name, kind in kinds.items()
-        if kind
+    named = {
+        one for names in re.findall(r"name '([^']+)'|in node \(([^)]+)\)", said) for one in names
     }
+    node = next((node for node in proto.graph.node if node.name in named), None)
+    return exporter_metadata.read(node).line if node else None

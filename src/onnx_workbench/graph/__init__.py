@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,6 +23,7 @@ from ..source import Line, told, user_line
 from ..torch_state import evaluating
 from . import exporter
 from .dims import Axes, demanded, for_torch, name_of, of_shapes, opened, relaxed
+from .exporter import is_dynamic
 from .guards import Guard, listening
 from .reasons import why
 from .signature import Signature, rest_of
@@ -30,6 +31,7 @@ from .signature import arguments as named_arguments
 
 _SHOWN = 60
 """Rows of a graph that its repr shows."""
+_HEADER = ("node", "op", "target", "value", "line")
 
 
 @door
@@ -83,7 +85,8 @@ def capture(
     signature = Signature.of_program(program, model, args, kwargs)
     axes = tuple(signature.axes(found))
     graph = Graph(type(model).__name__, program, signature, axes, model, way)
-    return _apart(graph, shapes)
+    _check_names_apart(graph, shapes)
+    return graph
 
 
 def axes_of(
@@ -122,21 +125,23 @@ def check_module(name: str, model: object) -> None:
     check_initialized(name, model)
 
 
+_CONSTRAINED = "Constraints violated"
+"""How torch.export says that a dimension which must stay dynamic cannot."""
+
+
 def _program(
     model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any, strict: bool | None
 ) -> tuple[ExportedProgram, bool]:
     """What torch.export gives, and whether it took the strict way to it."""
-    errors = []
+    errors: list[Exception] = []
     for way in (False, True) if strict is None else (strict,):
         try:
             return exporter.capture_program(model, args, kwargs, shapes, way), way
         except Exception as error:
             errors.append(error)
-            if _CONSTRAINED in str(error):  # a dimension that was demanded: no second way saves it
+            if _CONSTRAINED in str(error):  # no second way saves a dimension that was demanded
                 break
-    first, *second = errors
-    frozen = _frozen(model, args, kwargs, shapes) if _CONSTRAINED in str(first) else None
-    raise _explained(model, (args, kwargs), first, frozen, *second) from first
+    raise _explained(model, args, kwargs, shapes, errors) from errors[0]
 
 
 def _captured(
@@ -156,7 +161,8 @@ def _captured(
         if fixed:
             raise InputError(
                 f"`dynamic_shapes` names axis {fixed[0]} of {name!r}, which was captured with "
-                "a fixed size. Name it when you capture the model."
+                "a fixed size.",
+                "name it when you capture the model.",
             )
     return replace(graph, axes=axes)
 
@@ -164,8 +170,8 @@ def _captured(
 def _of_program(program: ExportedProgram) -> Graph:
     if program.example_inputs is None:
         raise InputError(
-            "The ExportedProgram has no example inputs, and its call cannot be known without. "
-            "Capture the model again, or save the program with them."
+            "The ExportedProgram has no example inputs, and its call cannot be known without.",
+            "capture the model again, or save the program with them.",
         )
     args, kwargs = program.example_inputs
     model = program.module()
@@ -175,25 +181,22 @@ def _of_program(program: ExportedProgram) -> Graph:
     return replace(graph, axes=axes)
 
 
-def _apart(graph: Graph, shapes: Any) -> Graph:
-    """The graph, if no two names stand for one size in it."""
+def _check_names_apart(graph: Graph, shapes: Any) -> None:
+    """Raises CaptureError if two names stand for one size of the graph."""
     known: dict[str, str] = {}
     for axes, sizes in zip(graph.axes, graph.symbolic, strict=True):
         for axis, label in (axes or {}).items():
-            if axis not in sizes or not (name := name_of(label)):
-                continue
-            other = known.setdefault(str(sizes[axis]), name)
+            name = name_of(label) if axis in sizes else ""
+            other = known.setdefault(str(sizes[axis]), name) if name else ""
             if other != name:
-                with listening() as heard, suppress(Exception), evaluating(graph.model):
-                    exporter.capture_program(graph.model, *graph.example, shapes, graph.strict)
-                met = next((g for g in heard if g.equates), None)
+                heard = _guards(graph.model, *graph.example, shapes, graph.strict)
+                met = next((guard for guard in heard if guard.equates), None)
                 raise CaptureError(
                     f"{graph.name} needs {other!r} and {name!r} to be one size",
                     "Give both one name in `dynamic_shapes`, or change the line that needs it.",
                     met.line if met else None,
                     reason=f"torch.export made one symbol of them{f': {met.words}' if met else ''}",
                 )
-    return graph
 
 
 @dataclass(frozen=True)
@@ -227,7 +230,7 @@ class Graph:
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
         """The nodes without the parameters; those of a branch of ``torch.cond`` come indented."""
-        return tuple(_rows(self.program.graph_module, self._symbols()))
+        return tuple(_rows(self.program.graph_module, self._named_sizes))
 
     @property
     def operations(self) -> Counter[str]:
@@ -245,43 +248,47 @@ class Graph:
         return args, kwargs
 
     @property
-    def specialized(self) -> list[str]:
-        """What ``Dim.AUTO`` left to torch.export, and torch.export made a number:
-        ``x.shape[1] = 16``."""
-        nodes = {node.name: node for node in self.program.graph.find_nodes(op="placeholder")}
-        inputs = zip(self.signature.tensor_inputs, self.axes, self.symbolic, strict=True)
-        return [
-            f"{name}.shape[{axis}] = {nodes[name].meta['val'].shape[axis]}"
-            for name, axes, sizes in inputs
-            for axis in opened(axes)
-            if axis not in sizes
-        ]
-
-    @property
     def symbolic(self) -> list[dict[int, Any]]:
         """The dynamic dimensions of each tensor input, as expressions of torch.export. One that
         stood open and became a number is none."""
-        nodes = self.program.graph.find_nodes(op="placeholder")
-        values = {node.name: node.meta.get("val") for node in nodes}
         return [
-            {
-                axis: size.node.expr
-                for axis, size in enumerate(getattr(values[name], "shape", ()))
-                if isinstance(size, torch.SymInt) and not size.node.expr.is_Integer
-            }
-            for name in self.signature.tensor_inputs
+            {axis: size.node.expr for axis, size in enumerate(shape) if is_dynamic(size)}
+            for shape in self._shapes
         ]
 
     @property
-    def labels(self) -> list[dict[int, str]]:
-        """What a file calls the dynamic dimensions of each tensor input: the user's name for that
-        size; where there is none, the input's and the axis, ``x_1``."""
-        known = {
+    def _shapes(self) -> list[Sequence[Any]]:
+        nodes = self.program.graph.find_nodes(op="placeholder")
+        values = {node.name: node.meta.get("val") for node in nodes}
+        return [getattr(values[name], "shape", ()) for name in self.signature.tensor_inputs]
+
+    @property
+    def specialized(self) -> list[str]:
+        """What ``Dim.AUTO`` left to torch.export, and torch.export made a number:
+        ``x.shape[1] = 16``."""
+        names = self.signature.tensor_inputs
+        return [
+            f"{name}.shape[{axis}] = {shape[axis]}"
+            for name, axes, shape in zip(names, self.axes, self._shapes, strict=True)
+            for axis in opened(axes)
+            if not is_dynamic(shape[axis])
+        ]
+
+    @property
+    def _named_sizes(self) -> dict[str, str]:
+        """torch's symbol of a dynamic dimension -> the name that the user gave it."""
+        return {
             str(sizes[axis]): name_of(label)
             for axes, sizes in zip(self.axes, self.symbolic, strict=True)
             for axis, label in (axes or {}).items()
             if axis in sizes and name_of(label)
         }
+
+    @property
+    def labels(self) -> list[dict[int, str]]:
+        """What a file calls the dynamic dimensions of each tensor input: the user's name for that
+        size; where there is none, the input's and the axis, ``x_1``."""
+        known = self._named_sizes
         inputs = zip(self.signature.tensor_inputs, self.symbolic, strict=True)
         return [
             {axis: known.setdefault(str(size), f"{name}_{axis}") for axis, size in sizes.items()}
@@ -304,19 +311,22 @@ class Graph:
         return [(op, was[op], now[op]) for op in sorted(was | now) if was[op] != now[op]]
 
     def __repr__(self) -> str:
-        header = ("node", "op", "target", "value", "line")
-        rows = [
-            (n.name, n.op, n.target, n.value, n.line.place if n.line else "") for n in self.nodes
-        ]
-        return "\n".join([self._headline(), table(_cut(rows), header), *self._polish_report()])
+        cells = self._cells(lambda line: line.place)
+        return "\n".join([self._headline(), table(cells, _HEADER), *self._polish_report()])
 
     def _repr_html_(self) -> str:
-        header = ("node", "op", "target", "value", "line")
-        rows = [
-            (n.name, n.op, n.target, n.value, repr(n.line) if n.line else "") for n in self.nodes
-        ]
         notes = "".join(f"<pre>{escape(line)}</pre>" for line in self._polish_report())
-        return f"<p>{escape(self._headline())}</p>{html_table(_cut(rows), header)}{notes}"
+        return f"<p>{escape(self._headline())}</p>{html_table(self._cells(repr), _HEADER)}{notes}"
+
+    def _cells(self, place: Callable[[Line], str]) -> list[tuple[str, ...]]:
+        rows = [
+            (n.name, n.op, n.target, n.value, (n.line and place(n.line)) or "") for n in self.nodes
+        ]
+        if len(rows) <= _SHOWN:
+            return rows
+        half = _SHOWN // 2
+        gap = f"... {plural(len(rows) - 2 * half, 'more node')}: see .nodes"
+        return [*rows[:half], (gap, "", "", "", ""), *rows[-half:]]
 
     def _headline(self) -> str:
         weights = list(self.program.parameters())
@@ -336,70 +346,33 @@ class Graph:
             return ["polished: no operator changed"]
         return ["polished:", table(changes, ("target", "was", "is"), right=(1, 2))]
 
-    def _symbols(self) -> dict[str, str]:
-        """Torch's name of each dynamic dimension -> the name that the user gave it."""
-        placeholders = {n.name: n for n in self.program.graph.nodes if n.op == "placeholder"}
-        return {
-            str(placeholders[name].meta["val"].shape[index]): label
-            for name, axes in zip(self.signature.tensor_inputs, self.axes, strict=True)
-            for index, label in (axes or {}).items()
-            if isinstance(label, str)
-        }
 
-
-def _rows(module: fx.GraphModule, symbols: Mapping[str, str], indent: str = "") -> Iterator[Node]:
+def _rows(module: fx.GraphModule, sizes: Mapping[str, str], indent: str = "") -> Iterator[Node]:
     for node in module.graph.nodes:
         if node.op == "placeholder" and node.name.startswith(("p_", "b_", "c_")) and not indent:
             continue
-        if node.op == "get_attr" and isinstance(
-            branch := getattr(module, str(node.target), None), fx.GraphModule
-        ):
-            yield Node(f"{indent}{node.name}", "subgraph", "", "", None)
-            yield from _rows(branch, symbols, indent + "  ")
+        name, branch = f"{indent}{node.name}", getattr(module, str(node.target), None)
+        if node.op == "get_attr" and isinstance(branch, fx.GraphModule):
+            yield Node(name, "subgraph", "", "", None)
+            yield from _rows(branch, sizes, indent + "  ")
             continue
-        yield Node(
-            f"{indent}{node.name}", node.op, _target(node), _value(node, symbols), _line(node)
-        )
+        target = node.target
+        if callable(target) and not hasattr(target, "overloadpacket"):
+            target = target.__name__
+        results = f"({', '.join(map(str, pytree.tree_leaves(node.args)))})"
+        value = results if node.op == "output" else _described(node.meta.get("val"), sizes)
+        # torch's own lines, of what it put in between, are not worth showing
+        line = told(user_line(node.meta.get("stack_trace") or ""))
+        yield Node(name, node.op, str(target), value, line)
 
 
-def _line(node: fx.Node) -> Line | None:
-    """The user's line, or a library module's; what torch put in between has none worth showing."""
-    return told(user_line(node.meta.get("stack_trace") or ""))
-
-
-def _target(node: fx.Node) -> str:
-    return str(node.target) if not callable(node.target) else _callable_name(node.target)
-
-
-def _callable_name(target: Any) -> str:
-    return str(target) if hasattr(target, "overloadpacket") else target.__name__
-
-
-def _value(node: fx.Node, symbols: Mapping[str, str]) -> str:
-    if node.op == "output":
-        return f"({', '.join(map(str, pytree.tree_leaves(node.args)))})"
-    value = node.meta.get("val")
-    return _describe(value, symbols)
-
-
-def _describe(value: object, symbols: Mapping[str, str]) -> str:
-    if isinstance(value, torch.Tensor):
-        return shaped(value.dtype, (_named(str(dim), symbols) for dim in value.shape))
+def _described(value: object, sizes: Mapping[str, str]) -> str:
+    """Shape and dtype, with the user's names of sizes."""
     if isinstance(value, (tuple, list)):
-        return f"({', '.join(_describe(item, symbols) for item in value)})"
-    return _named(str(value), symbols)
-
-
-def _named(dimension: str, symbols: Mapping[str, str]) -> str:
-    return re.sub(r"\w+", lambda word: symbols.get(word[0], word[0]), dimension)
-
-
-def _cut(rows: Sequence[tuple]) -> list[tuple]:
-    if len(rows) <= _SHOWN:
-        return list(rows)
-    half = _SHOWN // 2
-    gap = (f"... {plural(len(rows) - 2 * half, 'more node')}: see .nodes", "", "", "", "")
-    return [*rows[:half], gap, *rows[-half:]]
+        return f"({', '.join(_described(item, sizes) for item in value)})"
+    if isinstance(value, torch.Tensor):
+        return shaped(value.dtype, (_described(str(size), sizes) for size in value.shape))
+    return re.sub(r"\w+", lambda word: sizes.get(word[0], word[0]), str(value))
 
 
 def _check_devices(model: nn.Module, arguments: object) -> None:
@@ -413,51 +386,44 @@ def _check_devices(model: nn.Module, arguments: object) -> None:
             )
 
 
-_CONSTRAINED = "Constraints violated"
-
-
-def _frozen(model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any) -> Guard | None:
-    """The assumption about sizes that torch.export raised for: found when it need not raise."""
-    with listening() as heard, suppress(Exception):
-        exporter.capture_program(model, args, kwargs, relaxed(shapes), strict=False)
-    return next(iter(sorted(heard, key=lambda guard: not guard.freezes)), None)
+def _guards(
+    model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any, strict: bool = False
+) -> list[Guard]:
+    """What torch.export assumes about sizes, found by a capture that need not keep any dynamic."""
+    with listening() as heard, suppress(Exception), evaluating(model, warn=False):
+        exporter.capture_program(model, args, kwargs, relaxed(shapes), strict)
+    return heard
 
 
 def _explained(
-    model: nn.Module,
-    call: tuple[tuple, dict[str, Any]],
-    error: Exception,
-    frozen: Guard | None,
-    *strict: Exception,
+    model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any, errors: list[Exception]
 ) -> CaptureError:
-    line = told(frozen.line if frozen else user_line(error.__traceback__))
-    reason, repair = _reason(error)
+    """Why torch.export refused, in plain words; ``errors`` are those of each way that was tried."""
+    first, *others = (_reason(error) for error in errors)
+    (reason, repair), line = first, user_line(errors[0].__traceback__)
     if "take apart" in reason:
-        named = set(re.findall(r"\w+", reason))
-        holders = [
-            f"{name!r} is or holds one of {type(leaf).__name__}"
-            for name, value in named_arguments(model, *call).items()
-            for leaf in pytree.tree_leaves(value)
-            if type(leaf).__name__ in named
-        ]
-        reason = " ".join([reason, *(f"The argument {one}." for one in dict.fromkeys(holders))])
-    if frozen:
-        where = ", ".join(f"{name} = {value}" for name, value in frozen.locals.items())
-        reason = f"{reason} There {frozen.words}{f', where {where}' * bool(where)}."
-        repair = f"{frozen.repair} Or leave that dimension out of `dynamic_shapes`."
-    for other in map(_reason, strict):
-        if other != _reason(error):
-            reason = f"{reason} With strict=True: {other[0]}"
+        words = set(re.findall(r"\w+", reason))
+        for name, value in named_arguments(model, args, kwargs).items():
+            for kind in {type(leaf).__name__ for leaf in pytree.tree_leaves(value)} & words:
+                reason += f" The argument {name!r} is or holds one of {kind}."
+    guards = _guards(model, args, kwargs, shapes) if _CONSTRAINED in str(errors[0]) else []
+    if guard := min(guards, key=lambda guard: not guard.freezes, default=None):
+        line, where = guard.line, ", ".join(f"{n} = {v}" for n, v in guard.locals.items())
+        reason = f"{reason} There {guard.words}{f', where {where}' * bool(where)}."
+        repair = f"{guard.repair} Or leave that dimension out of `dynamic_shapes`."
+    reason += "".join(f" With strict=True: {other[0]}" for other in others if other != first)
     return CaptureError(
-        f"{type(model).__name__} could not be captured", hint=repair, line=line, reason=reason
+        f"{type(model).__name__} could not be captured",
+        hint=repair,
+        line=told(line),
+        reason=reason,
     )
 
 
 def _reason(error: Exception) -> tuple[str, str]:
-    """Why torch.export refused, in plain words, and what usually helps."""
     first = (str(error).strip().splitlines() or [""])[0]
     return why(error) or (
         f"{type(error).__name__}: {first}",
-        "Run the model itself with these arguments: if it fails there too, mend that first. If "
-        "it does not, torch.export cannot follow that line: write it with other operations.",
+        "Run the model itself with these arguments: if it fails there too, fix that first. If it "
+        "does not, torch.export cannot follow that line: write it with other operations.",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,12 +15,13 @@ from ..formatting import kind_of
 Axes = dict[int, Any]
 """The dynamic dimensions of a tensor: ``{0: "batch"}``, a Dim or one of its hints for a name."""
 
-_HINT = type(Dim.DYNAMIC)
+Shapes = dict[str, list[Axes | None]]
+"""The axes of each tensor of each argument."""
+
+_LABELS = (str, Dim, type(Dim.DYNAMIC))
 
 
-def of_shapes(
-    dynamic_shapes: Any, arguments: Mapping[str, Any], rest: str = ""
-) -> dict[str, list[Axes | None]]:
+def of_shapes(dynamic_shapes: Any, arguments: Mapping[str, Any], rest: str = "") -> Shapes:
     """The axes of each leaf of each argument, checked: negative ones count from the end.
 
     Args:
@@ -37,10 +37,9 @@ def of_shapes(
     {'x': [{1: 'words'}]}
     """
     given = _by_name(dynamic_shapes, arguments, rest)
-    found = {
-        name: list(_of_leaves(given.get(name), value, name)) for name, value in arguments.items()
-    }
-    return _consistent(found, arguments)
+    found = {name: list(_of_leaves(given.get(name), x, name)) for name, x in arguments.items()}
+    _check_sizes(found, arguments)
+    return found
 
 
 def from_dynamic_axes(
@@ -56,8 +55,8 @@ def from_dynamic_axes(
     """
     if not isinstance(dynamic_axes, Mapping):
         raise InputError(
-            f"`dynamic_axes` is {dynamic_axes!r}, and it takes a dict by name of an input. Write "
-            "{'x': {0: 'batch'}}."
+            f"`dynamic_axes` is {dynamic_axes!r}, and it takes a dict by name of an input.",
+            "write {'x': {0: 'batch'}}.",
         )
     rest = {name: entry for name, entry in dynamic_axes.items() if name not in output_names}
     names, found = iter(input_names), {}
@@ -73,24 +72,23 @@ def from_dynamic_axes(
     if rest:
         inputs = ", ".join(map(repr, input_names or arguments))
         raise InputError(
-            f"`dynamic_axes` names {', '.join(map(repr, rest))}, and the inputs are {inputs}. "
-            "Name one of those; name an output in `output_names`, too."
+            f"`dynamic_axes` names {', '.join(map(repr, rest))}, and the inputs are {inputs}.",
+            "name one of those; name an output in `output_names`, too.",
         )
     return found
 
 
-def for_torch(
-    found: Mapping[str, Sequence[Axes | None]], arguments: Mapping[str, Any]
-) -> dict[str, Any] | None:
+def for_torch(found: Shapes, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
     """What torch.export takes: names as ``Dim.DYNAMIC``, in the structure of the arguments."""
     if not any(axes for leaves in found.values() for axes in leaves):
         return None
-    plain = {
-        name: iter([axes and {a: _plain(label) for a, label in axes.items()} for axes in leaves])
-        for name, leaves in found.items()
-    }
+
+    def plain(axes: Axes | None) -> Axes | None:
+        return axes and {a: Dim.DYNAMIC if isinstance(x, str) else x for a, x in axes.items()}
+
     return {
-        name: nested(pytree.tree_structure(value), plain[name]) for name, value in arguments.items()
+        name: nested(pytree.tree_structure(value), map(plain, found[name]))
+        for name, value in arguments.items()
     }
 
 
@@ -117,20 +115,23 @@ def paths(value: Any) -> list[str]:
 
 
 def _by_name(given: Any, arguments: Mapping[str, Any], rest: str) -> dict[str, Any]:
-    names = list(arguments)
+    names, listed = list(arguments), ", ".join(map(repr, arguments))
     if given is None:
         return {}
-    if isinstance(given, (tuple, list)):
-        if len(given) != len(names):
-            raise InputError(
-                f"`dynamic_shapes` has {len(given)} entries and this call {len(names)} arguments: "
-                f"{', '.join(names)}. Give one entry for each, None where nothing is dynamic."
-            )
+    if isinstance(given, (tuple, list)) and len(given) == len(names):
         return dict(zip(names, given, strict=True))
+    if isinstance(given, (tuple, list)):
+        several = [name for name, value in arguments.items() if isinstance(value, tuple)]
+        nest = f" Those of *{several[-1]} are one tuple: (..., (a, b))." if several else ""
+        raise InputError(
+            f"`dynamic_shapes` has {len(given)} entries, and this call has {len(names)} "
+            f"argument{'s' * (len(names) != 1)}: {listed}.",
+            f"give one entry for each, None where nothing is dynamic.{nest}",
+        )
     if not isinstance(given, Mapping):
         raise InputError(
-            f"`dynamic_shapes` is {given!r}, and it takes a dict by argument of forward(). "
-            f"Write for example {{{names[0] if names else 'x'!r}: {{0: 'batch'}}}}."
+            f"`dynamic_shapes` is {given!r}, and it takes a dict by argument of forward().",
+            f"write for example {{{names[0] if names else 'x'!r}: {{0: 'batch'}}}}.",
         )
     found = dict(given)
     if rest and rest not in arguments and isinstance(found.get(rest), Mapping):
@@ -138,7 +139,8 @@ def _by_name(given: Any, arguments: Mapping[str, Any], rest: str) -> dict[str, A
     if unknown := [name for name in found if name not in names]:
         raise InputError(
             f"`dynamic_shapes` names {', '.join(map(repr, unknown))}, and this call has the "
-            f"arguments {', '.join(map(repr, names))}. Use the names that forward() gives them."
+            f"arguments {listed}.",
+            "use the names that forward() gives them.",
         )
     return found
 
@@ -148,21 +150,21 @@ def _of_leaves(entry: Any, value: Any, path: str) -> Iterator[Axes | None]:
     if spec.is_leaf():
         yield _axes(entry, value, path)
         return
-    keys = list(value) if isinstance(value, Mapping) else list(range(len(children)))
+    by_key = isinstance(value, Mapping)
+    keys = list(value) if by_key else list(range(len(children)))
     if entry is None:
-        entries: dict[Any, Any] = {}
-    elif isinstance(entry, Mapping) and set(entry) <= set(keys):
-        entries = dict(entry)
-    elif isinstance(entry, (list, tuple)) and len(entry) == len(children):
-        entries = dict(zip(keys, entry, strict=True))
-    else:
+        entry = {}
+    elif not by_key and isinstance(entry, (list, tuple)) and len(entry) == len(children):
+        entry = dict(enumerate(entry))
+    elif not (by_key and isinstance(entry, Mapping) and set(entry) <= set(keys)):
+        form = f"a dict with some of the keys {keys}" if by_key else f"a tuple of {len(children)}"
         raise InputError(
             f"`dynamic_shapes` has {entry!r} for {path!r}, which is {kind_of(value)} of "
-            f"{len(children)}: {', '.join(map(repr, keys))}. Give each an entry such as "
-            "{0: 'batch'}, or None."
+            f"{len(children)}.",
+            f"give it {form}, each entry such as {{0: 'batch'}}, or None.",
         )
     for key, child in zip(keys, children, strict=True):
-        yield from _of_leaves(entries.get(key), child, f"{path}[{key!r}]")
+        yield from _of_leaves(entry.get(key), child, f"{path}[{key!r}]")
 
 
 def _axes(entry: Any, value: Any, path: str) -> Axes | None:
@@ -170,89 +172,68 @@ def _axes(entry: Any, value: Any, path: str) -> Axes | None:
         return None
     if not isinstance(value, torch.Tensor):
         raise InputError(
-            f"`dynamic_shapes` has {entry!r} for {path!r}, which is {value!r:.60} and no tensor. "
-            "Make it a tensor, or leave it out; a container of a class that torch does not know, "
-            "such as a cache, is registered first (torch.utils._pytree.register_pytree_node)."
+            f"`dynamic_shapes` has {entry!r} for {path!r}, which is {value!r:.60} and no tensor.",
+            "make it a tensor, or leave it out; register a class that torch does not know, such as "
+            "a cache, before the call (torch.utils._pytree.register_pytree_node).",
         )
-    if isinstance(entry, (list, tuple)):
-        if len(entry) != value.dim():
-            raise InputError(
-                f"`dynamic_shapes` has {len(entry)} dimensions for {path!r}, which has "
-                f"{value.dim()}. Give one for each, or a dict such as {{0: 'batch'}}."
-            )
+    count = value.dim()
+    if isinstance(entry, (list, tuple)) and len(entry) == count:
         entry = dict(enumerate(entry))
     if not isinstance(entry, Mapping):
         raise InputError(
-            f"`dynamic_shapes` has {entry!r} for the tensor {path!r}. Give it a dict by axis, such "
-            "as {0: 'batch'}."
+            f"`dynamic_shapes` has {entry!r} for the tensor {path!r} of {count} dimensions.",
+            "give it a dict by axis, such as {0: 'batch'}, or one entry for each dimension.",
         )
     found: Axes = {}
     for axis, label in entry.items():
-        whole = _axis(axis, value, path, found)
-        found[whole] = _label(label, whole, value, path)
+        if type(axis) is not int or not -count <= axis < count or axis % count in found:
+            raise InputError(
+                f"`dynamic_shapes` names axis {axis!r} of {path!r}, which has {count} dimensions, "
+                f"{list(value.shape)}.",
+                f"name an axis from 0 to {count - 1}, each once.",
+            )
+        _check_label(label, axis % count, value.shape[axis], path)
+        found[axis % count] = label
     return {axis: label for axis, label in found.items() if label is not None} or None
 
 
-def _axis(axis: Any, value: torch.Tensor, path: str, taken: Mapping[int, Any]) -> int:
-    whole = isinstance(axis, int) and not isinstance(axis, bool)
-    if not whole or not -value.dim() <= axis < value.dim():
+def _check_label(label: Any, axis: int, size: int, path: str) -> None:
+    whole = isinstance(label, int) and not isinstance(label, bool)
+    named = isinstance(label, _LABELS) and not (isinstance(label, str) and label.isdigit())
+    if whole and label != size:
         raise InputError(
-            f"`dynamic_shapes` names axis {axis!r} of {path!r}, which has {value.dim()} "
-            f"dimensions, {list(value.shape)}. Name an axis from 0 to {value.dim() - 1}."
+            f"`dynamic_shapes` says {label} for axis {axis} of {path!r}, and the example has "
+            f"{size}.",
+            "pass an example of that size, or a name for a dimension that changes.",
         )
-    axis %= value.dim()
-    if axis in taken:
-        raise InputError(f"`dynamic_shapes` names axis {axis} of {path!r} twice. Name it once.")
-    return axis
-
-
-def _label(label: Any, axis: int, value: torch.Tensor, path: str) -> Any:
-    size = value.shape[axis]
-    if isinstance(label, int) and not isinstance(label, bool):
-        if label != size:
-            raise InputError(
-                f"`dynamic_shapes` says {label} for axis {axis} of {path!r}, and the example has "
-                f"{size}. Pass an example of that size, or a name for a dimension that changes."
-            )
-        return label
-    named = isinstance(label, str) and label and not label.isdigit()
-    if label is not None and not named and not isinstance(label, (Dim, _HINT)):
+    if label is not None and not whole and (not named or label == ""):
         raise InputError(
-            f"`dynamic_shapes` has {label!r} for axis {axis} of {path!r}. Write a name such as "
-            "'batch', a torch.export.Dim, or Dim.DYNAMIC."
+            f"`dynamic_shapes` has {label!r} for axis {axis} of {path!r}.",
+            "write a name such as 'batch', a torch.export.Dim, or Dim.DYNAMIC.",
         )
     if size == 0 and opened({axis: label}):
         raise InputError(
-            f"Axis {axis} of {path!r} is dynamic, and its size is 0 in the example. Pass an "
-            "example with at least one row."
+            f"Axis {axis} of {path!r} is dynamic, and its size is 0 in the example.",
+            "pass an example with at least one row.",
         )
-    return label
 
 
-def _consistent(
-    found: dict[str, list[Axes | None]], arguments: Mapping[str, Any]
-) -> dict[str, list[Axes | None]]:
-    """``found``, if each name stands for one size."""
-    sizes: dict[str, dict[int, str]] = defaultdict(dict)
+def _check_sizes(found: Shapes, arguments: Mapping[str, Any]) -> None:
+    """Raises InputError unless each name stands for one size."""
+    sizes: dict[str, dict[int, str]] = {}
     for argument, leaves in found.items():
         value = arguments[argument]
         for path, leaf, axes in zip(paths(value), pytree.tree_leaves(value), leaves, strict=True):
             for axis, label in (axes or {}).items():
-                if name := name_of(label):
-                    sizes[name].setdefault(
-                        leaf.shape[axis], f"{argument}{path}.shape[{axis}] = {leaf.shape[axis]}"
-                    )
+                place = f"{argument}{path}.shape[{axis}] = {leaf.shape[axis]}"
+                sizes.setdefault(name_of(label), {}).setdefault(leaf.shape[axis], place)
     for name, places in sizes.items():
-        if len(places) > 1:
+        if name and len(places) > 1:
             raise InputError(
                 f"`dynamic_shapes` calls {' and '.join(places.values())} both {name!r}, and one "
-                "name is one size. Give them two names, or pass examples of one size."
+                "name is one size.",
+                "give them two names, or pass examples of one size.",
             )
-    return found
-
-
-def _plain(label: Any) -> Any:
-    return Dim.DYNAMIC if isinstance(label, str) else label
 
 
 def demanded(label: Any) -> bool:
@@ -289,7 +270,7 @@ def finite(bound: Any) -> int | None:
 
 
 def relaxed(dynamic_shapes: Any) -> Any:
-    """Each name, Dim or ``Dim.DYNAMIC`` as a ``Dim.AUTO``: torch.export raises for it no more."""
+    """Each name, Dim or ``Dim.DYNAMIC`` as a ``Dim.AUTO``, for which torch.export never raises."""
 
     def auto(label: Any) -> Any:
         low, high = limits(label)

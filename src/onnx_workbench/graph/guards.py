@@ -1,15 +1,11 @@
 """What torch.export assumed about sizes while it captured, and on which line it did so.
 
 Each time a model asks a symbolic size for a number, or compares two, torch's shape environment adds
-a guard: ``Eq(s27, 16)`` is how a dimension gets frozen. The guards of a capture are written into
-torch's structured trace alone (``ShapeEnv._log_guard``, torch 2.13), which is where
-``torch.export.draft_export`` reads them too. Listening there costs no second capture, runs no real
-tensors and writes no file.
+a guard: ``Eq(s27, 16)`` is how a dimension gets frozen.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,20 +15,18 @@ from functools import reduce
 from itertools import dropwhile
 from types import FrameType
 from typing import Any
-from unittest.mock import patch
 
 import torch
-from torch._logging import _internal, structured
 
 from ..source import Line, line_at, nearest
+from .torch_private import frame_file, guard_events
 
-_EVENT = "guard_added"
 _SIZE = re.compile(r"L\['(\w+)'\](.*?)\.size\(\)\[(\d+)\]")
 _RELATION = re.compile(r"^(Eq|Ne)\((.+), (.+)\)$")
 _PATH = re.compile(r"\b[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+\b(?!\()")
 _SIGNS = {"Eq": "==", "Ne": "!="}
 
-_KINDS = (
+_REPAIRS = (
     (
         r"\b(for|while|range|zip|enumerate)\b|\.(split|chunk|unbind|tolist)\(",
         "A Python loop over a size is unrolled. Work on the whole dimension at once: sum, cumsum, "
@@ -45,7 +39,7 @@ _KINDS = (
 )
 """What stands on a line that freezes a size -> what usually helps."""
 
-_PARTING = {"unbind", "split", "chunk", "tensor_split"}
+_UNBINDS = {"unbind", "split", "chunk", "tensor_split"}
 _UNROLLED = (
     "This line takes the dimension apart row by row: it unpacks it, or it calls an operator that "
     "is a loop in torch itself, such as nn.RNN. Take an nn.LSTM or nn.GRU, whose length stays "
@@ -102,7 +96,7 @@ class Guard:
             return _DECISION
         text = (self.line.library or self.line).text if self.line else ""
         usual = _UNROLLED if self.unrolled else _FIXED
-        return next((words for pattern, words in _KINDS if re.search(pattern, text)), usual)
+        return next((words for pattern, words in _REPAIRS if re.search(pattern, text)), usual)
 
     def __str__(self) -> str:
         if self.line is None:
@@ -128,70 +122,62 @@ def culprit(heard: Sequence[Guard], size: str) -> Guard | None:
 def listening() -> Iterator[list[Guard]]:
     """A list that every guard is added to which torch.export adds while this lasts."""
     heard: list[Guard] = []
-    handler = _Listener(heard)
-    logger = logging.getLogger("torch.__trace")
-    logger.addHandler(handler)
-    try:
-        with patch.object(_internal, "GET_DTRACE_STRUCTURED", True):
-            yield heard
-    finally:
-        logger.removeHandler(handler)
 
+    def add(event: Mapping[str, Any]) -> None:
+        sources = event["symbol_to_sources"]
+        # "__closure__": of the body of a loop or branch, which torch compiles apart
+        if sources and "__closure__" not in str(sources):
+            heard.append(_guard(event))
 
-class _Listener(logging.Handler):
-    def __init__(self, heard: list[Guard]) -> None:
-        super().__init__()
-        self._heard = heard
-
-    def emit(self, record: logging.LogRecord) -> None:
-        event = getattr(record, "metadata", {}).get(_EVENT)
-        if not event or "__closure__" in str(event["symbol_to_sources"]):
-            return  # of the body of a loop or branch, which torch compiles apart
-        if event["symbol_to_sources"]:
-            self._heard.append(_guard(event))
+    with guard_events(add):
+        yield heard
 
 
 def _guard(event: Mapping[str, Any]) -> Guard:
-    line = nearest(_whole([_frame(frame) for frame in event["user_stack"]]))
+    running = list(_running())
+    line = nearest(_with_outer([_line(frame) for frame in event["user_stack"]], running))
     seen = event["frame_locals"]
     sizes = {**seen["symbols"], **event["symbol_to_sources"]}
-    found = {name: [_short(v) for v in known if v] for name, known in seen["locals"].items()}
-    found |= {path: [value] for path, value in _attributes(line and (line.library or line))}
-    said = {name: _in_words(", ".join(values), sizes) for name, values in found.items() if values}
-    apart = any(_frame(frame).function in _PARTING for frame in event.get("stack", ()))
-    return Guard(event["expr"], event["symbol_to_sources"], line, said, apart)
+    found = {
+        name: ", ".join(_short(v) for v in known if v) for name, known in seen["locals"].items()
+    }
+    found |= _attributes(line and (line.library or line), running)
+    said = {name: _in_words(value, sizes) for name, value in found.items() if value}
+    unrolled = any(frame["name"] in _UNBINDS for frame in event.get("stack", ()))
+    return Guard(event["expr"], event["symbol_to_sources"], line, said, unrolled)
 
 
-def _whole(found: list[Line]) -> list[Line]:
-    """With the model's frames around them: torch leaves out those of the outermost forward(). They
-    still run (in non-strict mode)."""
-    running: list[FrameType] = []
+def _running() -> Iterator[FrameType]:
+    """The frames that run now, innermost first. In non-strict mode the model's are among them."""
     frame: FrameType | None = sys._getframe()
     while frame:
-        running.append(frame)
+        yield frame
         frame = frame.f_back
-    around = [*dropwhile(lambda frame: frame.f_code.co_name != "forward", reversed(running))]
+
+
+def _with_outer(found: list[Line], running: Sequence[FrameType]) -> list[Line]:
+    """With the model's frames around them: torch leaves out those of the outermost forward()."""
+    around = dropwhile(lambda frame: frame.f_code.co_name != "forward", reversed(running))
     calls = [(f.f_code.co_filename, f.f_lineno, f.f_code.co_name) for f in around]
     last = (found[-1].file, found[-1].number) if found else None
     inner = [index for index, call in enumerate(calls) if call[:2] == last]
     return [line_at(*call) for call in calls[: inner[-1] + 1]] if inner else found
 
 
-def _attributes(line: Line | None) -> Iterator[tuple[str, str]]:
-    """What the line reads of an object: torch tells of local variables alone. Its frame still runs
-    (in non-strict mode); no property is called."""
-    frame: FrameType | None = sys._getframe()
-    while frame and line and (frame.f_code.co_filename, frame.f_lineno) != (line.file, line.number):
-        frame = frame.f_back
-    if not (frame and line):
-        return
-    for path in dict.fromkeys(_PATH.findall(line.text)):
+def _attributes(line: Line | None, running: Sequence[FrameType]) -> dict[str, str]:
+    """What the line reads of an object: torch tells of local variables alone. No property is
+    called."""
+    at = (line.file, line.number) if line else None
+    frame = next((f for f in running if (f.f_code.co_filename, f.f_lineno) == at), None)
+    found: dict[str, str] = {}
+    for path in _PATH.findall(line.text) if line and frame else ():
         root, *names = path.split(".")
-        value = reduce(_held, names, frame.f_locals.get(root))
+        value = reduce(_held, names, frame.f_locals.get(root))  # type: ignore[union-attr]
         if isinstance(value, torch.Tensor):
-            yield path, f"Tensor[{', '.join(map(str, value.shape))}]"
+            found[path] = f"Tensor[{', '.join(map(str, value.shape))}]"
         elif isinstance(value, (bool, int, float, str, torch.SymInt)):
-            yield path, repr(value) if isinstance(value, str) else str(value)
+            found[path] = repr(value) if isinstance(value, str) else str(value)
+    return found
 
 
 def _held(owner: Any, name: str) -> Any:
@@ -208,10 +194,8 @@ def _in_words(text: str, sources: Mapping[str, str]) -> str:
     return text
 
 
-def _frame(frame: Mapping[str, Any]) -> Line:
-    """Torch writes a file's name once, and from then on its number."""
-    names = {number: name for name, number in structured.INTERN_TABLE.items()}
-    return line_at(names.get(frame["filename"], "<unknown>"), frame["line"], frame["name"])
+def _line(frame: Mapping[str, Any]) -> Line:
+    return line_at(frame_file(frame["filename"]), frame["line"], frame["name"])
 
 
 def _short(value: str) -> str:

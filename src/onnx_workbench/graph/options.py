@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 import torch
 
 from ..errors import InputError, UnknownOption
+from ..source import depth_of_caller
 
 _DEFAULTS = {
     name: parameter.default
@@ -28,6 +29,8 @@ _IMPOSSIBLE = {
     "export_params": "a file without weights does not run",
     "operator_export_type": "torch.onnx writes ONNX operators alone",
     "export_modules_as_functions": "torch.onnx no longer does it",
+    "training": "it writes a model in eval mode: dropout and batch normalization answer otherwise "
+    "in training",
 }
 
 
@@ -66,21 +69,18 @@ def checked(options: Mapping[str, Any], training: bool = False) -> Options:
         raise UnknownOption(f"export() got an unexpected keyword argument {unknown[0]!r}")
     asked = {name: value for name, value in options.items() if value != _DEFAULTS.get(name)}
     mode = asked.get("training")
-    if mode is not None and (training or mode != torch.onnx.TrainingMode.PRESERVE):
+    if mode is None or (mode == torch.onnx.TrainingMode.PRESERVE and not training):
+        asked.pop("training", None)
+    for name in _IMPOSSIBLE.keys() & asked.keys():
         raise InputError(
-            f"export() was given training={mode}, and it writes a model in eval mode: dropout "
-            "and batch normalization answer otherwise in training. Leave `training` out."
+            f"export() was given {name}={asked[name]!r}, and {_IMPOSSIBLE[name]}.",
+            f"leave `{name}` out.",
         )
-    for name, why in _IMPOSSIBLE.items():
-        if name in asked:
-            raise InputError(
-                f"export() was given {name}={asked[name]!r}, and {why}. Leave `{name}` out."
-            )
     for name in _DOORS.keys() & asked.keys():
         warnings.warn(
             f"export() writes the model alone and ignores {name}={asked[name]!r}: call "
             f"onnx_workbench.{_DOORS[name]}.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=depth_of_caller(),
         )
     return Options(**{name: _DEFAULTS.get(name) for name in names} | asked)  # type: ignore[typeddict-item]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import chain
+from traceback import walk_tb
+from types import FrameType
 
 from torch import fx
 from torch.export import ExportedProgram
@@ -25,29 +26,24 @@ _REASONS = (
     ),
     (
         r"__obj_flatten__|PackedParams|torch[/\\]ao[/\\](nn[/\\])?quantiz|'quantized::|quantized\.",
-        "A quantized module keeps its weights in a form that only its own kernels read, or changes "
-        "its state while it runs.",
+        "A quantized module has weights that only its own kernels read, or changes its state.",
         "Export the float model and quantize the file with onnxruntime.quantization, or quantize "
-        "with torchao's PT2E flow: it hands over an exported module of quantize and dequantize "
-        "operators.",
+        "with torchao's PT2E flow, which gives an exported module.",
     ),
     (
         r"[Ss]parse(?! initializer)",
         "A tensor is sparse, and torch.onnx writes dense tensors alone.",
-        "Call .to_dense() on it before the export: on an input, or on the buffer that the model "
-        "holds.",
+        "Call .to_dense() on the input, or on the buffer of the model, before the export.",
     ),
     (
         r"doesn't have storage|_unwrap_for_grad|GradTrackingTensor",
-        "A transform of torch.func, such as grad, jvp or jacrev, leaves wrapped tensors in the "
-        "graph.",
+        "A transform of torch.func, such as grad or jvp, leaves wrapped tensors in the graph.",
         "Use torch.autograd.grad inside torch.enable_grad(), which torch.export follows, or write "
         "the derivative out; torch.vmap alone is fine.",
     ),
     (
         r"no fake impl|fake kernel",
-        "A custom operator does not say what shape and dtype it makes: it has no fake "
-        "implementation.",
+        "A custom operator has no fake implementation, which says its result's shape and dtype.",
         "Register one with torch.library.register_fake: a function that returns an empty tensor "
         "of the right shape and dtype.",
     ),
@@ -55,15 +51,13 @@ _REASONS = (
         r"UnsupportedOperatorException",
         "An operator on this line cannot work on tensors without values, which is how torch.export "
         "runs a model.",
-        "Write that step with other operators, or leave `dynamic_shapes` out: for fixed sizes it "
-        "may do.",
+        "Write that step with other operators, or try without `dynamic_shapes`.",
     ),
     (
         r"but got FakeTensor",
-        "Python needs a number, and what a tensor holds is not known when torch.export captures: "
-        "lengths of a packed sequence, sizes or counts that are tensors.",
-        "Pass it as a Python number, which is baked in, or do without: padded sequences with a "
-        "mask, for example.",
+        "Python needs a number that a tensor holds, which is unknown during capture: lengths of a "
+        "packed sequence, sizes or counts.",
+        "Pass a Python number, which is baked in, or do without: pad the sequences and use a mask.",
     ),
     (
         r"data-dependent expression",
@@ -117,6 +111,7 @@ _REASONS = (
 
 _LACKING = re.compile(r"Required parameter '(\w+)' is not provided\. Signature: pkg\.onnxscript")
 _CLASS = re.compile(r"<class '([^']+)'>")
+_OWN = "in `custom_translation_table`"
 
 
 def why(error: BaseException) -> tuple[str, str] | None:
@@ -124,96 +119,74 @@ def why(error: BaseException) -> tuple[str, str] | None:
     if machine := refused_by_machine(error):
         return machine
     said = "\n".join(f"{type(one).__name__}: {one}" for one in chained(error))
-    files = {frame.tb_frame.f_code.co_filename for frame in _frames(error)}
+    files = {frame.f_code.co_filename for frame in _frames(error)}
     said += "\n".join(file for file in files if "quantiz" in file)
     for key, reason, repair in _REASONS:
         if re.search(key, said):
-            found = _CLASS.findall(said) if "{name}" in repair else []
-            found = [path for path in found if "." in path and not path.startswith("torch.")]
-            classes = list(dict.fromkeys(path.rpartition(".")[2] for path in found))
-            name = classes[0] if classes else "Class"
-            named = f": {', '.join(classes)}" * bool(classes)
-            return (
-                reason.replace("{classes}", named),
-                repair.replace("{name!r}", repr(name)).replace("{name}", name),
-            )
+            paths = [path for path in _CLASS.findall(said) if "." in path]
+            names = [p.rpartition(".")[2] for p in paths if not p.startswith("torch.")] or ["Class"]
+            classes = f": {', '.join(dict.fromkeys(names))}" * bool(paths)
+            return reason.format(classes=classes), repair.format(name=names[0])
     return None
 
 
 def untranslated(error: Exception, program: ExportedProgram | None = None) -> ExportError:
     """What torch.onnx raised while it decomposed or translated a graph, with its node's line."""
-    seeded = next(filter(_seeded, program.graph.nodes if program else ()), None)
-    if seeded is not None:
-        return ExportError(
-            f"{seeded.target} draws random numbers from a torch.Generator, and a file has none.",
-            "draw them once, in __init__, and keep them in a buffer; or take them as an input.",
-            user_line(seeded.meta.get("stack_trace")),
-        )
+    for node in program.graph.nodes if program else ():
+        if node.kwargs.get("generator") is not None:
+            return ExportError(
+                f"{node.target} draws random numbers from a torch.Generator, and a file has none.",
+                "draw them once, in __init__, and keep them in a buffer; or take them as an input.",
+                user_line(node.meta.get("stack_trace")),
+            )
     root = list(chained(error))[-1]
-    first = (str(root).strip().splitlines() or [""])[0]
-    raw = f"{type(root).__name__}: {first}"
+    raw = f"{type(root).__name__}: {(str(root).strip().splitlines() or [''])[0]}"
     node = _node(error)
     line = _line(node) if node else None
     operator = _operator(node) if node else ""
-    missing = re.search(r"OpOverload\(op='([^']+)'", str(root))
-    if missing:
-        return ExportError(
-            f"The operator {operator or missing[1]} has no translation into ONNX.",
-            "write that step with other operators, or hand export() an onnxscript function for it "
-            "in `custom_translation_table`.",
-            line,
+    reason = ""
+    if missing := re.search(r"OpOverload\(op='([^']+)'", str(root)):
+        message = f"The operator {operator or missing[1]} has no translation into ONNX."
+        hint = (
+            f"write that step with other operators, or pass an onnxscript function for it {_OWN}."
         )
-    if known := why(error):
+    elif known := why(error):
         message = "torch.onnx could not translate the graph."
-        return ExportError(message, known[1], line, reason=known[0])
-    if operator and (lacking := _LACKING.search(raw)):
-        return ExportError(
+        reason, hint = known
+    elif operator and (lacking := _LACKING.search(raw)):
+        message = (
             f"The translation of {operator} needs the argument {lacking[1]!r}, and the call leaves "
-            "it out: torch has a default for it, and torch.onnx has none.",
-            f"pass {lacking[1]} in the call"
-            + (", or reduce x.flatten() along dim=0 for the whole tensor." * (lacking[1] == "dim")),
-            line,
+            "it out: torch has a default for it, and torch.onnx has none."
         )
-    if operator:
-        return ExportError(
-            f"The translation of {operator} refuses this call: {raw}",
-            "write that step so that it does not come to this, or hand export() an "
-            "onnxscript function for the operator in `custom_translation_table`.",
-            line,
-        )
-    return ExportError(
-        f"torch.onnx could not translate the graph: {raw}",
-        "look at the graph with capture(...).polish(), and at the chained error.",
-        line,
-    )
+        whole = ", or reduce x.flatten() along dim=0 for the whole tensor" * (lacking[1] == "dim")
+        hint = f"pass {lacking[1]} in the call{whole}."
+    elif operator:
+        message = f"The translation of {operator} refuses this call: {raw}"
+        hint = f"write that step in another way, or pass an onnxscript function for it {_OWN}."
+    else:
+        message = f"torch.onnx could not translate the graph: {raw}"
+        hint = "look at the graph with capture(...).polish(), and at the chained error."
+    return ExportError(message, hint, line, reason=reason)
 
 
-def _seeded(node: fx.Node) -> bool:
-    """Whether it draws from a generator, which torch.onnx cannot decompose."""
-    return node.kwargs.get("generator") is not None
-
-
-def _frames(error: BaseException) -> Iterator:
+def _frames(error: BaseException) -> Iterator[FrameType]:
     for one in chained(error):
-        trace = one.__traceback__
-        while trace is not None:
-            yield trace
-            trace = trace.tb_next
+        yield from (frame for frame, _ in walk_tb(one.__traceback__))
 
 
 def _node(error: BaseException) -> fx.Node | None:
     """The FX node that torch worked on: a local variable of the innermost frame that has one."""
     found = None
     for frame in _frames(error):
-        if "torch" in frame.tb_frame.f_code.co_filename:
-            values = frame.tb_frame.f_locals.values()
-            found = next((value for value in values if isinstance(value, fx.Node)), found)
+        if "torch" in frame.f_code.co_filename:
+            nodes = (value for value in frame.f_locals.values() if isinstance(value, fx.Node))
+            found = next(nodes, found)
     return found
 
 
 def _line(node: fx.Node) -> Line | None:
     """Its own line, or that of a neighbor where torch made the node itself."""
-    for one in chain([node], node.users, node.all_input_nodes):
+    for one in (node, *node.users, *node.all_input_nodes):
         if line := told(user_line(one.meta.get("stack_trace"))):
             return line
     return None

@@ -14,9 +14,9 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
 from ..errors import InputError
 from ..formatting import kind_of
-from .dims import Axes, nested, paths
+from .dims import Axes, Shapes, nested, paths
 
-_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_ARGS, _KWARGS = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,13 @@ class Signature:
         takes = parameters(model)
         positional = tuple(takes.bind_partial(*args).arguments)
         names = (*positional, *kwargs)
-        many = len(leaves) > len(names)
+        numbered = tuple(f"input_{i}" for i in range(len(leaves)))
         return cls(
             parameters=takes,
             args=positional,
             kwargs=tuple(kwargs),
             in_spec=in_spec,
-            inputs=tuple(f"input_{i}" for i in range(len(leaves))) if many else names,
+            inputs=numbered if len(leaves) > len(names) else names,
             sources=_sources(takes, args, kwargs),
             baked_inputs=_not_tensors(leaves),
             out_spec=out_spec,
@@ -110,75 +110,63 @@ class Signature:
         if spec != self.in_spec:
             raise InputError(
                 f"The arguments have the structure {_structure(spec)}, and the model was captured "
-                f"with {_structure(self.in_spec)}. Pass the same nesting, or capture the model "
-                "again with these arguments."
+                f"with {_structure(self.in_spec)}.",
+                "pass the same nesting, or capture the model again with these arguments.",
             )
         for index, value in self.baked_inputs.items():
             if not _same(leaves[index], value):
                 raise InputError(
                     f"The argument {self.inputs[index]!r} is {leaves[index]!r}, and {value!r} was "
-                    "baked into the graph when it was captured. Pass that value, capture the model "
-                    "again with this one, or make the argument a tensor."
+                    "baked into the graph when it was captured.",
+                    "pass that value, capture the model again with this one, or make the argument "
+                    "a tensor.",
                 )
-        return [
-            _as_tensor(leaf, self.inputs[i])
-            for i, leaf in enumerate(leaves)
-            if i not in self.baked_inputs
-        ]
+        named = [(leaf, self.inputs[i]) for i, leaf in enumerate(leaves)]
+        return [_as_tensor(*one) for i, one in enumerate(named) if i not in self.baked_inputs]
 
     def call(self, tensors: Sequence[torch.Tensor]) -> tuple[tuple, dict[str, Any]]:
-        """The arguments of a call with these tensors: what :meth:`flatten` takes apart."""
-        rest = iter(tensors)
-        count = range(self.in_spec.num_leaves)
-        leaves = [self.baked_inputs[i] if i in self.baked_inputs else next(rest) for i in count]
+        """The arguments of a call with these tensors: the inverse of :meth:`flatten`."""
+        leaves = _filled(self.in_spec, self.baked_inputs, tensors)
         return pytree.tree_unflatten(leaves, self.in_spec)
 
     def unflatten(self, tensors: Sequence[torch.Tensor]) -> Any:
         """The tensors of the graph's outputs, in the structure that the model returns."""
-        rest = iter(tensors)
-        leaves = [
-            self.baked_outputs[i] if i in self.baked_outputs else next(rest)
-            for i in range(self.out_spec.num_leaves)
-        ]
+        leaves = _filled(self.out_spec, self.baked_outputs, tensors)
         return pytree.tree_unflatten(leaves, self.out_spec)
 
-    def axes(self, found: Mapping[str, Sequence[Axes | None]]) -> list[Axes | None]:
+    def axes(self, found: Shapes) -> list[Axes | None]:
         """The dynamic dimensions of each tensor input, from those of each leaf of an argument."""
         leaves = [axes for name in (*self.args, *self.kwargs) for axes in found[name]]
         return [axes for i, axes in enumerate(leaves) if i not in self.baked_inputs]
 
     def dynamic_shapes(self, axes: Sequence[Any]) -> dict[str, Any]:
-        """What :meth:`axes` takes apart, by argument of ``forward``."""
-        rest = iter(axes)
-        count = range(self.in_spec.num_leaves)
-        args, kwargs = nested(
-            self.in_spec, iter([None if i in self.baked_inputs else next(rest) for i in count])
-        )
-        variadic = [n for n, p in self.parameters.parameters.items() if p.kind is p.VAR_POSITIONAL]
-        if self.args[-1:] == tuple(variadic) != ():
+        """The axes of the tensor inputs by argument of ``forward``: the inverse of :meth:`axes`."""
+        leaves = _filled(self.in_spec, dict.fromkeys(self.baked_inputs), axes)
+        args, kwargs = nested(self.in_spec, iter(leaves))
+        if self.args and self.parameters.parameters[self.args[-1]].kind is _ARGS:
             first = len(self.args) - 1
             args = (*args[:first], tuple(args[first:]))
         return dict(zip(self.args, args, strict=True)) | kwargs
 
     def _as_captured(self, args: tuple, kwargs: Mapping[str, Any]) -> tuple[tuple, dict[str, Any]]:
         """The same call with each argument where it stood when the model was captured."""
-        if any(p.kind in _VARIADIC for p in self.parameters.parameters.values()):
+        takes = self.parameters.parameters
+        if any(p.kind in (_ARGS, _KWARGS) for p in takes.values()):
             return args, {name: kwargs[name] for name in (*self.kwargs, *kwargs) if name in kwargs}
-        given = _bound(self.parameters, args, kwargs).arguments
-        missing = [name for name in (*self.args, *self.kwargs) if name not in given]
-        extra = [name for name in given if name not in (*self.args, *self.kwargs)]
-        extra = [name for name in extra if not _same(given[name], self._default(name))]
-        if missing or extra:
-            words = [f"lacks {name!r}" for name in missing] + [f"has {name!r}" for name in extra]
-            captured = ", ".join(map(repr, (*self.args, *self.kwargs)))
+        given, known = _bound(self.parameters, args, kwargs).arguments, (*self.args, *self.kwargs)
+        wrong = [f"lacks {name!r}" for name in known if name not in given]
+        wrong += [
+            f"has {name!r}"
+            for name in given
+            if name not in known and not _same(given[name], takes[name].default)
+        ]
+        if wrong:
             raise InputError(
-                f"This call {' and '.join(words)}, unlike the one that was captured, which had "
-                f"{captured}. Pass the same arguments, or capture the model again with these."
+                f"This call {' and '.join(wrong)}, unlike the one that was captured, which had "
+                f"{', '.join(map(repr, known))}.",
+                "pass the same arguments, or capture the model again with these.",
             )
         return tuple(given[name] for name in self.args), {n: given[n] for n in self.kwargs}
-
-    def _default(self, name: str) -> object:
-        return self.parameters.parameters[name].default
 
 
 def parameters(model: Callable) -> inspect.Signature:
@@ -200,11 +188,7 @@ def arguments(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> dict[s
 
 def rest_of(model: Callable) -> str:
     """The name of ``**kwargs`` among the parameters; empty where there is none."""
-    return _rest(parameters(model))
-
-
-def _rest(takes: inspect.Signature) -> str:
-    return next((p.name for p in takes.parameters.values() if p.kind is p.VAR_KEYWORD), "")
+    return next((p.name for p in parameters(model).parameters.values() if p.kind is _KWARGS), "")
 
 
 def bind(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
@@ -220,9 +204,15 @@ def _bound(
     except TypeError as error:
         names = ", ".join([type(arg).__name__ for arg in args] + [f"{name}=" for name in kwargs])
         raise InputError(
-            f"The model was called with ({names}) and takes {signature}: {error}. "
-            "Pass the arguments as you would to the model itself."
+            f"The model was called with ({names}) and takes {signature}: {error}.",
+            "pass the arguments as you would to the model itself.",
         ) from error
+
+
+def _filled(spec: pytree.TreeSpec, baked: Mapping[int, Any], rest: Sequence[Any]) -> list[Any]:
+    """One value for each leaf: the baked ones by their index, the rest in order."""
+    others = iter(rest)
+    return [baked[i] if i in baked else next(others) for i in range(spec.num_leaves)]
 
 
 def _constants(arguments: Sequence[Any]) -> dict[int, object]:
@@ -238,9 +228,8 @@ def _same(a: object, b: object) -> bool:
 
 
 def _sources(takes: inspect.Signature, args: tuple, kwargs: Mapping[str, Any]) -> tuple[str, ...]:
-    named = [(f"L[{name!r}]", value) for name, value in takes.bind_partial(*args).arguments.items()]
-    named += [(f"L[{name!r}]", value) for name, value in kwargs.items()]
-    return tuple(root + path for root, value in named for path in paths(value))
+    named = (*takes.bind_partial(*args).arguments.items(), *kwargs.items())
+    return tuple(f"L[{name!r}]{path}" for name, value in named for path in paths(value))
 
 
 def _structure(spec: pytree.TreeSpec) -> str:
@@ -254,8 +243,7 @@ def _as_tensor(leaf: Any, name: str) -> torch.Tensor:
         return leaf
     if isinstance(leaf, (bool, int, float, complex)):
         return torch.tensor(leaf)
-    advice = "Pass torch.from_numpy(array)." if hasattr(leaf, "__array__") else "Pass that."
     raise InputError(
-        f"The argument {name!r} is {kind_of(leaf)}, and the model takes a tensor or a number "
-        f"there. {advice}"
+        f"The argument {name!r} is {kind_of(leaf)}; the model takes a tensor or a number there.",
+        "pass torch.from_numpy(array)." if hasattr(leaf, "__array__") else "pass that.",
     )
