@@ -18,7 +18,7 @@ from torch._higher_order_ops import scan, while_loop
 
 import onnx_workbench as ow
 from onnx_workbench import exporter_metadata, proto
-from onnx_workbench.errors import InputError
+from onnx_workbench.errors import CaptureError, InputError
 from onnx_workbench.exporter_metadata import STACK
 from onnx_workbench.graph import exporter
 from onnx_workbench.graph.guards import Guard
