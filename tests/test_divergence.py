@@ -218,6 +218,7 @@ def test_the_first_wrong_value_is_named_with_its_line_and_cause(
 def test_the_first_wrong_value_is_not_the_largest_and_those_that_follow_are_not_blamed():
     found = diverged(chain, X * 0.3, custom_translation_table=WRONG)
     assert found.blamed == (found.first,)
+    assert found.rounding == ()
     assert found.largest is not found.first
     later = next(step for step in found.steps if step.fx == "exp")
     assert (later.wrong, later.blamed, later.jump) == (True, False, False)

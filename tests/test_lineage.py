@@ -117,14 +117,27 @@ def test_each_line_without_a_node_has_its_reason(folds):
     assert [line.text for line in conv.also] == ["x = self.conv(x)"]
 
 
-def test_a_result_that_nobody_uses_is_told():
-    class Idle(nn.Module):
-        def forward(self, x):
-            torch.sin(x)
-            return torch.cos(x)
+class Idle(nn.Module):
+    def forward(self, x):
+        torch.sin(x)
+        return torch.cos(x)
 
-    (why,) = ow.trace(ow.export(Idle().eval(), torch.ones(2))).silent.values()
-    assert why == "nothing uses its result"
+
+class Turns(nn.Module):
+    def forward(self, x):
+        y = x.transpose(0, 1)
+        y = y.transpose(0, 1)
+        return y.sin()
+
+
+@pytest.mark.parametrize(
+    ("model", "reasons"),
+    [(Idle(), ["nothing uses its result"]), (Turns(), ["merged into what uses it: node_sin"] * 2)],
+)
+def test_unused_results_and_views_that_export_merged_are_told_and_take_no_share(model, reasons):
+    lineage = ow.trace(ow.export(model.eval(), torch.ones(2, 3)))
+    assert [*lineage.silent.values()] == reasons
+    assert [origin.also for origin in lineage.origins] == [()]
 
 
 def test_an_input_that_is_returned_as_it_is_has_the_line_of_the_return():

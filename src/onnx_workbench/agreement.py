@@ -54,17 +54,17 @@ def verify(
     result was computed in: float32 at the end of a float16 model is no more exact than float16.
 
     With ``values=True``, ``b`` is an artifact, and every value inside it is compared by the same
-    rule: the graph that was translated runs in PyTorch, node by node, beside one session of ONNX
-    Runtime in which the values of the file are outputs (more than one where they take over 256 MB).
-    They are joined by name, and lead back to node, module and line by
-    :func:`~onnx_workbench.trace`. The verdict is that of the outputs, with and without
-    ``values``: what is wrong inside and reaches no output is shown, and changes no verdict.
+    rule. The translated graph runs in PyTorch, node by node, beside a session of ONNX Runtime that
+    returns the values of the file (one session for each 256 MB of values). Names join the two, and
+    :func:`~onnx_workbench.trace` gives each value its node, module and line. The verdict is that of
+    the outputs, with and without ``values``: an error inside that reaches no output is shown, and
+    does not change it.
 
-    The first divergence is a wrong value all of whose inputs agree. Its error against theirs tells
-    its kind: ten times theirs or more is a *jump*, made at this node; less is *drift*, which came
-    along and grew. Its node is computed again alone, from PyTorch's inputs, by ONNX Runtime and by
-    PyTorch in float64: where ONNX Runtime is as near to that as PyTorch, the difference is rounding
-    that grew, and no fault. Outputs that differ for no other reason agree, and say so.
+    The first divergence is a wrong value whose inputs all agree. An error ten times theirs or more
+    is a *jump*, made at this node; a smaller one is *drift*, which was inherited and grew. Its node
+    is computed again alone, from PyTorch's inputs, by ONNX Runtime and by PyTorch in float64. Where
+    ONNX Runtime is as near to float64 as PyTorch, the difference is rounding and no fault. Outputs
+    that differ by rounding alone agree, and say so.
 
     Args:
         a: the reference. Both run without gradients, modules in eval mode.

@@ -1,4 +1,4 @@
-"""Why one value of a file is not the model's: its node alone, in float64, and its numbers."""
+"""Why a value of a file differs: its node computed alone, in float64, and its numbers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ UNKNOWN = Cause(
 
 
 def of_kind(reference: torch.Tensor, value: torch.Tensor) -> Cause:
-    """Of two values of another shape or dtype."""
+    """Why two values have different shapes or dtypes."""
     have, got = (shaped(tensor.dtype, tensor.shape) for tensor in (reference, value))
     if reference.dtype != value.dtype:
         repair = (
@@ -70,10 +70,10 @@ def of_numbers(
     alone: torch.Tensor,
     tolerance: Tolerance,
 ) -> Cause:
-    """Of a node that ONNX Runtime computed ``alone`` from PyTorch's own inputs.
+    """Why a node differs that ONNX Runtime computed ``alone``, from PyTorch's own inputs.
 
     Args:
-        given: the values in PyTorch that the node is computed from, over other nodes maybe.
+        given: the values in PyTorch that the node is computed from, directly or over other nodes.
         constants: an attribute of the graph by name.
     """
     if not distance(reference, alone, tolerance).wrong:
@@ -118,7 +118,7 @@ def _recomputed(
     constants: Callable[[str], Any],
     cast: Callable[[Any], Any],
 ) -> Any:
-    """The node from the values given, each cast, and dtypes among its arguments with them."""
+    """Compute the node from the given values, each cast, with its dtype arguments widened."""
     done: dict[fx.Node, Any] = {}
 
     def of(one: fx.Node) -> Any:
@@ -172,15 +172,15 @@ def _special(
     wrong = ~((a == b) | ((a != a) & (b != b)))
     if any(_tied(tensor, a, b) for tensor in inputs):
         yield Cause(
-            "ties: equal values, of which PyTorch and ONNX Runtime choose others",
+            "ties: PyTorch and ONNX Runtime choose different ones of equal values",
             "Do not rely on the order of equal values, or make it one: sort with stable=True, or "
             "break ties by position, x - 1e-6 * torch.arange(x.shape[-1]).",
         )
     if re.search(r"softmax|attention", operator) and any(map(_masks_a_row, inputs)):
         yield Cause(
-            "a row that is masked as a whole: a softmax over nothing has no answer, and each "
-            "runtime gives another",
-            "Keep one position of each row, or set the rows that have none with torch.where.",
+            "a row that is masked as a whole: a softmax over nothing is undefined, and each "
+            "runtime returns something else",
+            "Keep one position of each row, or set such rows with torch.where.",
         )
     odd = [int(wrong.logical_and(~part.isfinite()).sum()) for part in (a, b)]
     if any(odd):
@@ -235,7 +235,7 @@ def _rounded(operator: str, inputs: Sequence[torch.Tensor], wrong: torch.Tensor)
     if at and bool(torch.stack([found < 0 for found in at]).any(0).all()):
         yield Cause(
             f"negative numbers: all {count} that differ have a negative operand, which "
-            f"{operator} and the file round another way",
+            f"{operator} and the file round differently",
             "Write the rounding out: torch.div(x, y, rounding_mode='floor') or 'trunc', and "
             "x - y * torch.floor(x / y) for a remainder.",
         )

@@ -1,4 +1,4 @@
-"""Two callables on the same inputs: do they give the same numbers?"""
+"""Two results, compared number by number."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ _SAMPLE, _SEARCHED = 16, 100_000
 
 
 def checked(tolerance: Any) -> Tolerance | None:
-    """What a user may pass as ``tolerance``, as a pair; one number is the relative tolerance, and
-    the absolute one is a tenth of it.
+    """Check a user's ``tolerance`` and return it as a pair; one number is the relative tolerance,
+    and the absolute one is a tenth of it.
 
     >>> checked(1e-3), checked([0.1, 0])
     ((0.001, 0.0001), (0.1, 0.0))
@@ -68,7 +68,7 @@ def _is_size(value: object) -> bool:
 def tolerance_of(
     dtype: torch.dtype, asked: Tolerance | None = None, grain: torch.dtype | None = None
 ) -> Tolerance:
-    """What was asked for, else the default of the dtype, or of the coarser ``grain``.
+    """The tolerance that was asked for, else the default of the dtype, or of the coarser ``grain``.
 
     >>> tolerance_of(torch.float16), tolerance_of(torch.int64, (0.1, 0.1))
     ((0.01, 0.001), (0.0, 0.0))
@@ -87,7 +87,7 @@ def coarsest(*dtypes: torch.dtype | None) -> torch.dtype | None:
 
 
 def answer(function: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any]) -> Any:
-    """What ``function`` returns for copies of the arguments; a module runs in eval mode."""
+    """Call ``function`` with copies of the arguments; a module runs in eval mode."""
     args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, dict(kwargs)))
     if isinstance(function, torch.export.ExportedProgram):
         function = function.module()
@@ -101,17 +101,17 @@ def answer(function: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any])
 def compare(
     a: Any, b: Any, tolerance: Tolerance | None = None, grains: Sequence[torch.dtype | None] = ()
 ) -> Agreement:
-    """Two results, leaf by leaf. ``grains`` are the coarsest dtypes that each leaf was computed
-    in, as :class:`Grains` finds them."""
+    """Compare two results leaf by leaf. ``grains`` has the coarsest dtype that each leaf was
+    computed in, see :class:`Grains`."""
     return Agreement(tuple(_leaves(a, b, tolerance, grains)))
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """One tensor of the result: how far apart, and where.
+    """One leaf of the result: how large its error is, and where.
 
-    ``worst`` is the largest absolute error (of the elements that are wrong, if any is), ``index``
-    is where it stands; it is None where no numbers were compared. ``relative`` is the largest
+    ``worst`` is the largest absolute error (of the wrong elements, if there are any), ``index`` its
+    position; it is None where no numbers were compared. ``relative`` is the largest
     ``|a - b| / (|a| + f * max |a|)``, f being absolute / relative: it is compared with the relative
     ``tolerance``. ``reason`` is empty where the leaf agrees; ``note`` says why one agrees that is
     beyond its tolerance.
@@ -128,13 +128,13 @@ class Leaf:
 
     @property
     def said(self) -> str:
-        """The reason with the size of the error."""
+        """The reason and the size of the error."""
         if self.worst is None or not self.reason:
             return self.reason
         return f"{self.reason}, by up to {self.worst:.1e} (relative {self.relative:.1e})"
 
     def excused(self) -> Leaf:
-        """The same leaf, where its error is found to be rounding."""
+        """Accept the leaf: its error is rounding."""
         if self.worst is None or not self.reason:
             return self
         return replace(self, reason="", note=f"rounding: {self.reason}")
@@ -169,11 +169,11 @@ class Agreement:
 
 
 class Grains(TorchDispatchMode):
-    """The coarsest dtype that each tensor was rounded to on its way, while this mode lasts.
+    """Tracks the coarsest dtype that each tensor was rounded to, while this mode is active.
 
     A tensor that is float32 because the last step was ``.float()`` is as exact as the float16 that
     it was computed in. An operator that only moves numbers, such as a lookup in a float16 table,
-    rounds nothing.
+    does not round.
     """
 
     supports_higher_order_operators = True
@@ -186,8 +186,7 @@ class Grains(TorchDispatchMode):
     def of_call(
         cls, function: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any]
     ) -> list[torch.dtype | None]:
-        """The grain of each leaf of the result: one more run. None where torch does not see how
-        it is computed."""
+        """The grain of each leaf, from one more run; none where torch cannot watch it."""
         mode = cls()
         try:
             with mode:
@@ -214,8 +213,8 @@ class Grains(TorchDispatchMode):
 
 
 def _moves(operator: Any, given: Sequence[torch.Tensor], made: torch.Tensor) -> bool:
-    """Whether an operator takes its numbers from its inputs as they are; tried on a sample, since
-    no list of operators lasts."""
+    """Whether an operator copies numbers from its inputs; tried on a sample, since no list of
+    operators stays complete."""
     if getattr(operator, "is_view", False):
         return True
     alike = [tensor for tensor in given if tensor.dtype == made.dtype and tensor.numel()]
@@ -230,7 +229,7 @@ def _moves(operator: Any, given: Sequence[torch.Tensor], made: torch.Tensor) -> 
 
 @dataclass(frozen=True)
 class Distance:
-    """How far two tensors of one shape and dtype are apart; ``at`` counts in the flat tensor."""
+    """The error between two tensors of one shape and dtype; ``at`` indexes the flat tensor."""
 
     worst: float
     at: int
@@ -239,7 +238,7 @@ class Distance:
 
 
 def distance(a: torch.Tensor, b: torch.Tensor, tolerance: Tolerance) -> Distance:
-    """Element by element, ``a`` being the reference.
+    """Compare element by element; ``a`` is the reference.
 
     One agrees where ``|a - b| <= relative * |a| + absolute * max |a|``, so that a number that is
     small beside its neighbors is not blamed for their rounding. Where all of ``a`` is zero, the
@@ -290,7 +289,7 @@ def magnitude(tensor: torch.Tensor) -> float:
 
 
 def plain(tensor: torch.Tensor) -> torch.Tensor:
-    """The same numbers on the CPU, dense, without history."""
+    """On the CPU, dense, without autograd history."""
     tensor = tensor.detach().cpu()
     if tensor.is_quantized:
         return tensor.dequantize()
@@ -351,7 +350,7 @@ def compare_leaf(
 
 
 def _tensor(value: Any) -> Any:
-    """A NumPy array or scalar counts as a tensor."""
+    """Turn a NumPy array or scalar into a tensor."""
     if not isinstance(value, (np.ndarray, np.generic)):
         return value
     try:
@@ -373,7 +372,7 @@ def _word(value: object) -> str:
 
 
 def _outline(value: Any) -> str:
-    """The nesting of a result, with a word for each leaf."""
+    """The structure of a result, with the type of each leaf."""
     if isinstance(value, dict):
         inner = ", ".join(f"{key}: {_outline(item)}" for key, item in value.items())
         return f"{type(value).__name__}({inner})"

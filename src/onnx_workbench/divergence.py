@@ -1,4 +1,4 @@
-"""The first value of a file that is not the model's: its node, its module, its line."""
+"""The first value of a file that differs from the model's: its node, its module, its line."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CHUNK = 256_000_000
 """Bytes of values that are held at a time, in PyTorch and again in ONNX Runtime."""
 
 _JUMP = 10.0
-"""A node whose error is this many times that of its inputs made it; one below passed it on."""
+"""An error this many times that of its inputs was made at the node; a smaller one came along."""
 
 INNER = "a step inside one FX node, which PyTorch has no value for"
 BODY = "in the body of a node or function, which cannot be an output"
@@ -51,10 +51,10 @@ _WEIGHT = Origin("", "Initializer", "", "", None, NONE)
 class Step:
     """One value, in PyTorch and in ONNX Runtime.
 
-    ``node`` makes it in the file, ``fx`` in the graph. ``error`` is relative as
-    :func:`~onnx_workbench.verify` says it, ``inherited`` the largest error among the nearest
-    compared values that it was computed from. ``cause`` says why it is wrong, where its node was
-    recomputed alone, and ``weights`` which of its weights are not the model's.
+    ``node`` computes it in the file, ``fx`` in the graph. ``error`` is the relative error of
+    :func:`~onnx_workbench.verify`, ``inherited`` the largest among the nearest compared values
+    that it depends on. ``cause`` is known where its node was recomputed alone; ``weights`` are
+    those of its weights that differ from the model's.
     """
 
     name: str
@@ -78,22 +78,22 @@ class Step:
 
     @property
     def jump(self) -> bool:
-        """Whether the error was made here, rather than brought along."""
+        """Whether the error was made here, not inherited."""
         return self.error >= _JUMP * self.inherited
 
     @property
     def rounding(self) -> bool:
-        """Whether it is wrong, and ONNX Runtime computes its node as exactly as PyTorch."""
+        """Whether it is wrong although ONNX Runtime computes its node as exactly as PyTorch."""
         return self.cause is not None and self.cause.rounding
 
     @property
     def blamed(self) -> bool:
-        """Whether the fault is made here: its inputs agree, and it is no rounding."""
+        """Whether the fault is here: the inputs agree, and it is no rounding."""
         return self.cause is not None and not self.cause.rounding
 
     @property
     def reason(self) -> str:
-        """Why it differs; empty where that is not known."""
+        """Why it differs; "" if that is not known."""
         return self.cause.reason if self.cause else ""
 
     @property
@@ -103,7 +103,7 @@ class Step:
 
     @property
     def place(self) -> str:
-        """The line's, else the name of the node."""
+        """That of the line, else the name of the node."""
         return self.line.place if self.line else self.node
 
     def __repr__(self) -> str:
@@ -123,10 +123,10 @@ class Step:
 class Divergence:
     """The verdict of ``verify(values=True)``.
 
-    ``outputs`` compares what ``a`` and ``b`` return, ``steps`` the values inside ``b`` in the order
-    in which they are computed. ``captured`` compares what ``a`` and the captured graph return, both
-    in PyTorch. ``apart`` has the values that cannot be compared, by reason, and ``random`` the
-    operators that draw new numbers on every call, with their lines.
+    ``outputs`` compares what ``a`` and ``b`` return, ``steps`` the values inside ``b`` in execution
+    order. ``captured`` compares what ``a`` and the captured graph return in PyTorch. ``apart`` has
+    the values that cannot be compared, by reason, and ``random`` the operators that draw new
+    numbers on every call, with their lines.
     """
 
     outputs: Agreement
@@ -150,7 +150,7 @@ class Divergence:
 
     @cached_property
     def blamed(self) -> tuple[Step, ...]:
-        """Every wrong value whose inputs agree: as many faults, unless one hides another."""
+        """Every wrong value whose inputs agree: one for each fault, unless one hides another."""
         return tuple(step for step in self.steps if step.blamed)
 
     @property
@@ -237,7 +237,7 @@ def _verdict(step: Step) -> str:
 
 
 def check_graph(b: object) -> None:
-    """Raises InputError unless there are values to compare inside ``b``."""
+    """Raise InputError unless ``b`` has values inside that can be compared."""
     if not isinstance(b, Artifact):
         raise InputError(
             f"verify(values=True) was given {kind_of(b)} as 'b', and it looks into an "
@@ -258,7 +258,7 @@ def compare_values(
     results: Sequence[Any],
     tolerance: Tolerance | None,
 ) -> Divergence:
-    """The values of a file beside those of the graph that it was translated from.
+    """Compare the values of a file with those of the graph that it was translated from.
 
     Args:
         results: what the model and the artifact return for this call.
@@ -300,8 +300,8 @@ class _Comparison:
         self.apart: dict[str, list[str]] = {}
 
     def along(self, leaves: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Run the whole graph, and return the tensors that the user gets. The generator of random
-        numbers is left as it was."""
+        """Run the whole graph and return the tensors of its result. The state of the random number
+        generator is restored."""
         run = ProgramRun(self.program, self.grains)
         total = len(self.program.graph.nodes)
         with (
@@ -322,7 +322,7 @@ class _Comparison:
         ]
 
     def _take(self, run: ProgramRun, node: fx.Node, value: Any) -> None:
-        """Keep a value for the next comparison, or say why there is none."""
+        """Keep a value for the next comparison, or note why there is none."""
         draws = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
         if self.tainted.intersection(node.all_input_nodes):
             self.tainted.add(node)
@@ -362,8 +362,8 @@ class _Comparison:
     def _compare(
         self, node: fx.Node, reference: torch.Tensor, value: Any, name: str, is_size: bool = True
     ) -> None:
-        """Note how far they are apart, unless they are no values of one kind: a tensor of another
-        shape or dtype is wrong, a size of another dtype is how a file has sizes."""
+        """Note the error of a value. A tensor of another shape or dtype is wrong; a size may have
+        another dtype in a file, and is then not compared."""
         if not isinstance(value, torch.Tensor):
             return
         own = reference if value.is_complex() else _in_file(reference)
@@ -389,7 +389,7 @@ class _Comparison:
 
     @cached_property
     def before(self) -> dict[fx.Node, frozenset[fx.Node]]:
-        """The nearest compared values that each compared one is computed from, and the inputs."""
+        """Each compared node -> the nearest compared nodes and inputs that it depends on."""
         near: dict[fx.Node, frozenset[fx.Node]] = {}
         found = {}
         for node in self.program.graph.nodes:
@@ -401,7 +401,7 @@ class _Comparison:
         return found
 
     def judged(self, leaves: Sequence[torch.Tensor]) -> tuple[Step, ...]:
-        """The steps in the order of the graph, with the causes of those that no fault precedes."""
+        """The steps in execution order, with the causes of those that no fault precedes."""
         judged = self._causes(leaves) if any(s.wrong for s in self.steps.values()) else {}
         found = []
         for node, before in self.before.items():
@@ -413,8 +413,8 @@ class _Comparison:
         return tuple(found)
 
     def _causes(self, leaves: Sequence[torch.Tensor]) -> dict[fx.Node, Cause]:
-        """Run the graph once more, and recompute alone each wrong value that no fault precedes:
-        where a wrong value is rounding, the next one may be a fault, or rounding again."""
+        """Run the graph again and recompute each wrong value that no fault precedes. Behind a value
+        that is rounding, the next wrong one may be a fault, or rounding again."""
         wrong = {node for node, step in self.steps.items() if step.wrong}
         readers = Counter(m for node in wrong for m in self.before[node])
         values: dict[fx.Node, Any] = {}
@@ -451,7 +451,7 @@ class _Comparison:
         return causes.of_numbers(node, given, run.fetch_attr, reference, alone, bounds)
 
     def _changed_weights(self, before: frozenset[fx.Node]) -> Iterator[str]:
-        """The weights among these inputs that are others in the file."""
+        """The weights among these inputs that differ in the file."""
         names = {node.name for node in before if node.op == "placeholder"}
         for spec in self.program.graph_signature.input_specs:
             if spec.arg.name in names and spec.kind is not InputKind.USER_INPUT:
@@ -462,15 +462,15 @@ class _Comparison:
                     yield str(spec.target)
 
     def not_comparable(self) -> dict[str, tuple[str, ...]]:
-        """Reason -> the values that have no counterpart."""
+        """Reason -> the values without a counterpart."""
         inner = sorted(self.file.names - set(self.names.values()))
         found = self.apart | {INNER: inner, BODY: self.file.hidden}
         return {reason: tuple(names) for reason, names in found.items() if names}
 
 
 def _names(node: fx.Node) -> list[str]:
-    """What the exporter calls the value of a node; an item of a tuple it numbers, and onnxscript's
-    optimizer once more where it makes a Split of a sequence (``_constant_folding.py``)."""
+    """The exporter's names for the value of a node. It numbers the items of a tuple; onnxscript's
+    optimizer renames them where it makes a Split of a sequence (``_constant_folding.py``)."""
     if getattr(node.target, "__name__", "") == "getitem":
         whole, item = node.args
         return [f"{whole}__{item}", f"{whole}_split_{item}", node.name]
@@ -478,7 +478,7 @@ def _names(node: fx.Node) -> list[str]:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Equal tensors wherever they stand, NaN and NaN too."""
+    """Whether all tensors are equal; NaN equals NaN."""
     pairs = zip(pytree.tree_leaves(one), pytree.tree_leaves(other), strict=True)
     return all(
         torch.equal(x.nan_to_num(), y.nan_to_num()) for x, y in pairs if isinstance(x, torch.Tensor)

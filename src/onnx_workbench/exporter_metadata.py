@@ -44,7 +44,7 @@ class CallSite:
 
 
 def call_site(node: fx.Node) -> CallSite:
-    """That of an FX node."""
+    """The call site of an FX node."""
     modules = list((node.meta.get("nn_module_stack") or {}).values())
     return CallSite(node.meta.get("stack_trace") or "", modules[-1][0] if modules else "")
 
@@ -77,7 +77,7 @@ _SILENT = Metadata()
 
 
 def of_values(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
-    """The values with a stack trace of their own: results of nodes that a quantizer may replace."""
+    """Values with a stack trace of their own: a quantizer may replace the nodes that make them."""
     values = (*model.graph.value_info, *model.graph.output)
     return {value.name: value for value in values if has_trace(value)}
 
@@ -87,10 +87,10 @@ def has_trace(part: onnx.NodeProto | onnx.ValueInfoProto) -> bool:
 
 
 def read(node: onnx.NodeProto, values: Mapping[str, onnx.ValueInfoProto] | None = None) -> Metadata:
-    """The metadata of a node, by torch's keys (``pkg.torch.onnx.stack_trace``).
+    """Read the metadata of a node, by torch's keys (``pkg.torch.onnx.stack_trace``).
 
-    A node without it has that of its result in ``values``. ONNX Runtime's quantizer keeps the
-    result, or calls it ``conv_quantized`` where it was ``conv``.
+    A node that has none gets that of its result in ``values``. ONNX Runtime's quantizer keeps the
+    name of the result, or renames ``conv`` to ``conv_quantized``.
 
     >>> node = onnx.helper.make_node("Relu", ["x"], ["y"])
     >>> scopes = "['', 'block', 'relu']"
@@ -143,8 +143,8 @@ def _scopes(names: str, classes: str) -> tuple[tuple[str, ...], tuple[str, ...]]
 
 
 def _all_but_last(written: str) -> str:
-    """Without the FX node, which stands last: so all nodes of a module have the same list, and it
-    is read once."""
+    """Drop the FX node, which is last: then all nodes of a module have the same list, and the cache
+    holds it."""
     return f"{written.rpartition(', ')[0]}]"
 
 

@@ -62,17 +62,17 @@ def profile(
 
     ONNX Runtime's own profiler says what each kernel of its optimized graph took
     (``SessionOptions.enable_profiling``); the rules of ``lineage.kernels.RULES`` lead back to the
-    exported nodes, and :func:`~onnx_workbench.trace` to the lines. In turn with these runs go runs
-    of a session without the profiler, and of the captured graph in PyTorch, node by node.
-    The profiler's own cost is taken off each kernel, so that kernels and run agree.
+    exported nodes, and :func:`~onnx_workbench.trace` to the lines. These runs alternate with runs
+    without the profiler, and of the captured graph in PyTorch, node by node. The profiler's own
+    cost is subtracted from each kernel, so that kernels and run agree.
 
     Args:
         args, kwargs: the call to profile, as for the model itself.
         level: how far the graph is optimized: ``"off"``, ``"basic"``, ``"extended"``, ``"all"``.
         threads: intra-op threads, of torch too.
         seconds: how long the runs may go on. At least 6 runs of each count, and at most 75.
-        depth: of a library's model that a line of yours calls, how many calls below that line its
-            time is told apart; None is the innermost line, 0 your line alone.
+        depth: where a line of yours calls a library's model, how many calls below it the time is
+            split; None is the innermost line, 0 your line alone.
 
     Raises:
         InputError: no Artifact, no such level, or a call that does not fit the model.
@@ -99,7 +99,7 @@ def profile(
     file = replace(artifact.file, timeout=min(artifact.timeout + seconds, TIMEOUT_MAX))
 
     def here(function: Callable, *rest: Any) -> Any:
-        """Or in the process of an isolated file, which has no graph to time beside it."""
+        """Call it in this process, or in that of an isolated file, which has no ``lap``."""
         if artifact.isolated:
             work = lambda: file.call(function, artifact.proto, feeds, *rest)  # noqa: E731
         else:
@@ -118,7 +118,7 @@ def profile(
 
 
 def _lap(run: ProgramRun, leaves: Sequence[torch.Tensor]) -> dict[str, float]:
-    """FX node -> seconds in PyTorch, of one run."""
+    """Run once in PyTorch: FX node -> seconds."""
     spent: dict[str, float] = {}
     with torch.inference_mode():
         start = perf_counter()
@@ -131,14 +131,13 @@ def _lap(run: ProgramRun, leaves: Sequence[torch.Tensor]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Spot:
-    """A line, or a node that has none, and what its kernels took.
+    """A line, or a node without one, and the time of its kernels.
 
-    ``runs`` has the seconds of each run, with their shares where a kernel runs other lines too;
-    ``seconds`` is the mean over the fastest quarter. ``kernels`` and ``rules`` say what was added
-    up and who led here. ``fused`` says that a kernel of it runs other lines too, and was shared
-    out. ``eager`` has the runs of the same line in PyTorch, and ``torch`` their typical seconds;
-    None where it was not measured. ``below`` has the lines of a library that the line calls, with
-    the ``module`` that each works for.
+    ``runs`` has the seconds of each run, ``seconds`` their mean over the fastest quarter.
+    ``kernels`` were added up, ``rules`` attributed them; a ``fused`` one runs other lines too, and
+    only its share counts. ``eager`` has the runs of the line in PyTorch, ``torch`` their typical
+    seconds; None where it was not measured. ``below`` has the library's lines that it calls, each
+    with its ``module``.
     """
 
     name: str
@@ -163,9 +162,9 @@ class Spot:
 class Hotspots:
     """The answer of :func:`profile`.
 
-    ``recording`` has the kernels with every run; ``matches`` the rule and the exported nodes of
-    each; ``shares`` how each is shared out; ``plain`` the seconds of whole runs without the
-    profiler; ``laps`` the seconds of each FX node in PyTorch, one dict a run.
+    ``recording`` has the kernels with every run, ``matches`` the rule and the exported nodes of
+    each, ``shares`` its attribution, ``plain`` the seconds of whole runs without the profiler,
+    ``laps`` the seconds of each FX node in PyTorch, one dict a run.
     """
 
     lineage: Lineage
@@ -179,7 +178,7 @@ class Hotspots:
 
     @cached_property
     def spots(self) -> tuple[Spot, ...]:
-        """Every line that a kernel runs, the slowest first; nodes that have no line likewise."""
+        """Every line that a kernel runs and every node without a line, the slowest first."""
         parts: dict[tuple[Line | None, str], list[Share | Operation]] = {}
         for share in chain.from_iterable(self.shares.values()):
             name = share.line.place if share.line else share.node or share.kernel
@@ -232,18 +231,18 @@ class Hotspots:
 
     @property
     def covered(self) -> float:
-        """The kernels' share of a run without the profiler, after its cost is taken off them."""
+        """The kernels' share of a run without the profiler, corrected for its cost."""
         return self.total / self.whole
 
     @property
     def counted(self) -> float:
-        """The same as the profiler counts, with nothing taken off."""
+        """The same, uncorrected."""
         spent = self.recording.typical(self.recording.sums)
         return (spent + sum(map(self.recording.cost.of, self.recording.kernels))) / self.whole
 
     @property
     def overhead(self) -> float:
-        """What the profiler adds to a run, as a fraction."""
+        """The fraction that the profiler adds to a run."""
         return self.recording.typical(self.recording.whole) / self.whole - 1
 
     @cached_property
@@ -264,8 +263,8 @@ class Hotspots:
         return seconds / self.total if self.total else 0.0
 
     def heat(self) -> dict[str, float]:
-        """Exported node -> seconds a run, for ``view(artifact).heat(...)``. A node that no kernel
-        runs is not in it."""
+        """Exported node -> seconds a run, for ``view(artifact).heat(...)``, without nodes that no
+        kernel runs."""
         spent: dict[str, float] = {}
         for share in chain.from_iterable(self.shares.values()):
             if share.node:
@@ -357,7 +356,7 @@ class Hotspots:
             spent = sum(sum(lap.values()) for lap in self.laps)
             lost = 1 - sum(lap[op.fx] for lap in self.laps for op in self._timed) / spent
             yield "PyTorch", f"{_COVERS} (torch.fx.Interpreter, inference mode):"
-            yield "", "each operator's call, without the Python code between them;"
+            yield "", "the call of each operator, without the Python code between them;"
             yield "", f"{_percent(lost)} of it in nodes without a line"
         for doubt in self._doubts():
             yield "doubt", doubt
@@ -401,7 +400,7 @@ def _label(spot: Spot) -> str:
 
 
 def _time(seconds: float) -> str:
-    """As wide whatever the digits, so that two runs align alike."""
+    """Padded, so that the columns of two runs have the same width."""
     return f"{formatting.seconds(seconds):>7}"
 
 

@@ -1,11 +1,11 @@
-"""The nodes of a ModelProto wherever they stand, each under a name of its own."""
+"""The nodes of a ModelProto, also those in bodies and functions, each under a unique name."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import onnx
 
@@ -22,9 +22,9 @@ _PACKED = {"int4": 4, "uint4": 4, "float4e2m1": 4, "int2": 2, "uint2": 2}  # bit
 
 @dataclass(frozen=True, eq=False, slots=True)
 class NodeRef:
-    """A node and where it stands. ``inside`` names the node or function whose body holds it.
+    """A node under a unique name: its own, unless it has none or another node has it too.
 
-    ``name`` is the node's own where it has one that no other node has.
+    ``inside`` names the node or function whose body holds it.
     """
 
     name: str
@@ -66,7 +66,7 @@ def node_refs(model: onnx.ModelProto) -> tuple[NodeRef, ...]:
 
 
 def walk(model: onnx.ModelProto) -> Iterator[NodeRef]:
-    """The same, one by one: twenty thousand at once take more memory than their file."""
+    """Yield the same one by one: twenty thousand at once take more memory than their file."""
     taken: dict[str, int] = {}
     yield from _walk(model.graph.node, taken)
     for function in model.functions:
@@ -126,7 +126,7 @@ def weights(graph: onnx.GraphProto) -> Iterator[tuple[str, list[int], onnx.Tenso
 
 
 def weight_bytes(graph: onnx.GraphProto) -> int:
-    """Bytes that the initializers take, wherever they lie; of sparse ones the indices, too."""
+    """Bytes of all initializers, in the file or beside it; of sparse ones the indices, too."""
     stored = [tensor for _, _, tensor in weights(graph)]
     stored += [sparse.indices for sparse in graph.sparse_initializer]
     return sum(math.prod(tensor.dims) * _bits(tensor.data_type) // 8 for tensor in stored)
@@ -164,7 +164,7 @@ def _tensors_in(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 
 def mislabelled(model: onnx.ModelProto) -> str:
-    """A sentence on the operators that the opset of a file's label does not have; else nothing.
+    """Name the operators that the opset of a file's label does not have; "" where there are none.
 
     >>> from onnx import parser
     >>> mislabelled(parser.parse_model('<ir_version: 10, opset_import: ["": 18]> g (float[2] x) '
@@ -210,7 +210,7 @@ def bodies(node: onnx.NodeProto) -> Sequence[onnx.GraphProto]:
 
 
 def captured(node: onnx.NodeProto) -> list[str]:
-    """What the bodies of a node read and do not make."""
+    """The outer values that the bodies of a node read."""
     read: list[str] = []
     for body in bodies(node):
         made = {value for inner in body.node for value in inner.output}
@@ -240,7 +240,7 @@ def _described(graph: onnx.GraphProto) -> Iterator[Any]:
 
 
 def strip(model: onnx.ModelProto) -> None:
-    """Takes out what describes the model and no runtime reads: metadata and doc strings."""
+    """Remove what no runtime reads: metadata and doc strings."""
     for part in described(model):
         part.ClearField("doc_string")
         if not isinstance(part, onnx.AttributeProto):
@@ -251,20 +251,11 @@ def strip(model: onnx.ModelProto) -> None:
             value.ClearField("doc_string")
 
 
-class Wired(Protocol):
-    """What reads values and makes values: a node, a kernel."""
-
-    @property
-    def inputs(self) -> tuple[str, ...]: ...
-    @property
-    def outputs(self) -> tuple[str, ...]: ...
-
-
-W = TypeVar("W", bound=Wired)
+W = TypeVar("W", bound=Any)  # with inputs and outputs: a NodeRef, a Kernel
 
 
 def producers(found: Iterable[W]) -> dict[str, W]:
-    """Value -> what makes it; a value of that name in two bodies belongs to neither."""
+    """Value -> its producer; a name that two bodies use has none."""
     made: dict[str, W] = {}
     twice: set[str] = set()
     for one in found:
@@ -276,7 +267,7 @@ def producers(found: Iterable[W]) -> dict[str, W]:
 
 
 def consumers(found: Iterable[W]) -> dict[str, list[W]]:
-    """Value -> what reads it, in order."""
+    """Value -> its consumers, in order."""
     used: dict[str, list[W]] = {}
     for one in found:
         for value in one.inputs:

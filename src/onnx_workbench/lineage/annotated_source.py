@@ -21,9 +21,9 @@ def annotated(
 ) -> str:
     """Each line's cells, its number and its text, function by function.
 
-    Lines between them are shown too, and so is the ``def``; what lies far apart is cut. Where
-    ``sources`` does not give the file, or it has changed since, the lines stand alone. Columns
-    whose index is in ``left`` are flushed left. ``below`` has more rows for a line: cells and text.
+    The lines between them and the ``def`` are shown too; long gaps are cut. Where ``sources`` has
+    no such file, or it has changed since, only the lines themselves are shown. ``left`` has the
+    indices of columns that are flushed left, ``below`` more rows for a line: cells and text.
 
     >>> line = Line("/home/ada/model.py", 12, "forward", "return x.relu()")
     >>> print(annotated({line: ("3",)}, ("nodes",)))
@@ -46,9 +46,9 @@ def annotated(
 def stretches(
     lines: Iterable[Line], sources: Sources
 ) -> Iterator[tuple[str, list[tuple[int, str, Line | None]]]]:
-    """Function by function its title, and (number, text, the line if it is among those passed).
+    """Yield the title of each function, and (number, text, the line if it was passed) for its rows.
 
-    Files and functions stand in the order of their first line as passed, lines by number.
+    Functions are in the order of their first line as passed, lines by number.
     """
     functions: dict[tuple[str, str], list[Line]] = {}
     for line in lines:
@@ -83,7 +83,7 @@ def _definition(source: Sequence[str], function: str, number: int) -> int:
 
 
 def _filled(numbers: Sequence[int]) -> list[int]:
-    """With what is missing between two, unless it is more than a few."""
+    """Fill the short gaps."""
     filled = list(numbers[:1])
     for number in numbers[1:]:
         near = number - filled[-1] - 1 <= _GAP

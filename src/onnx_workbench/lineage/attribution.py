@@ -1,4 +1,4 @@
-"""A kernel that runs several nodes, a node that holds several lines: who gets how much."""
+"""Split a kernel's time among its nodes, and a node's among its lines."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _LEAST = 1e-9
 
 @dataclass(frozen=True)
 class Share:
-    """``fraction`` of a kernel goes to ``node``, and in it to ``line``; "" and None if unknown.
+    """``fraction`` of a kernel belongs to ``node``, and in it to ``line``; "" and None if unknown.
 
-    ``stack`` has the calls around it, ``module`` is what it was computed for.
+    ``stack`` has the calls that led to it, ``module`` its module.
     """
 
     kernel: str
@@ -37,12 +37,12 @@ def attributed(
     alone: Mapping[str, float],
     eager: Mapping[str, float],
 ) -> dict[str, tuple[Share, ...]]:
-    """Each kernel -> its shares, which add up to 1.
+    """Attribute each kernel to lines: its shares add up to 1.
 
     Args:
         matches: kernel -> exported nodes.
-        alone: exported node -> seconds where nothing is fused; equal parts for nodes without.
-        eager: FX node -> seconds in PyTorch, for what export merged into one node.
+        alone: exported node -> seconds without fusion; nodes without get equal parts.
+        eager: FX node -> seconds in PyTorch, which split what export merged into one node.
     """
     own: Counter[CallSite] = Counter()
     for operation in lineage.operations:
@@ -67,7 +67,7 @@ def attributed(
 def _parts(
     origin: Origin, own: float, eager: Mapping[str, float]
 ) -> dict[tuple[Line | None, tuple[Line, ...], str], float]:
-    """The lines of one exported node, each with its stack, its module and its weight."""
+    """(line, stack, module) of an exported node -> weight."""
     own = max(own, _LEAST)
     parts: Counter = Counter({(origin.line, origin.stack, origin.module): own})
     for gone in origin.merged:

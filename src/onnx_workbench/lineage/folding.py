@@ -1,4 +1,4 @@
-"""FX nodes that left no ONNX node of their own: why, and where their work went."""
+"""FX nodes without an ONNX node of their own: why, and which nodes do their work."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Operation:
 
 @dataclass(frozen=True)
 class Folded(Operation):
-    """An FX node without an ONNX node. ``into`` are the call sites that took over its work, and
-    ``nodes`` their ONNX nodes. A ``twin`` of them did the same, and a ``view`` moves no data."""
+    """An FX node without an ONNX node. ``into`` are the call sites that do its work, and ``nodes``
+    their ONNX nodes. A ``twin`` computes the same as they do; a ``view`` moves no data."""
 
     why: str
     into: tuple[CallSite, ...] = ()
@@ -52,11 +52,11 @@ def operations(graph: fx.Graph) -> tuple[Operation, ...]:
 
 
 def folded(graph: fx.Graph, exported: Collection[CallSite]) -> Iterator[Folded]:
-    """The operations of a captured graph whose call site is not in the ONNX graph.
+    """Yield the operations of a captured graph whose call site is not in the ONNX graph.
 
-    Rules, in this order: nobody uses it; it is a size and no tensor; it depends on weights and
-    constants alone; an equal operation on equal inputs is computed elsewhere; it returns its input
-    (tried on random numbers); else its work went into the operations that use it.
+    The first reason that fits counts: no node uses it; it is a size and no tensor; it depends on
+    weights and constants alone; an equal operation on equal inputs exists; it returns its input
+    (tried on random numbers); else the operations that use it do its work.
     """
     constant, first = _constants(graph), _twins(graph)
     for node in _computing(graph):
@@ -99,7 +99,7 @@ def _constants(graph: fx.Graph) -> set[fx.Node]:
 
 
 def _twins(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
-    """Each node -> the first that does the same to the same."""
+    """Each node -> the first node with the same operator and inputs."""
     first: dict[object, fx.Node] = {}
     same: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
@@ -111,7 +111,8 @@ def _twins(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
 
 
 def _returns_its_input(node: fx.Node) -> bool:
-    """Tried, since no list of operators lasts: dropout in eval mode, a cast to the same dtype."""
+    """Dropout in eval mode, a cast to the same dtype. Tried, since no list of operators stays
+    complete."""
     if not isinstance(node.target, torch._ops.OpOverload):  # functorch's change torch's own state
         return False
     values = [one.meta.get("val") for one in (node, *node.all_input_nodes)]
@@ -125,13 +126,13 @@ def _returns_its_input(node: fx.Node) -> bool:
     try:
         with torch.no_grad():
             result = node.target(*args, **kwargs)
-    except Exception:  # a sample of another size than the operator takes: then it is not known
+    except Exception:  # the operator does not take this sample
         return False
     return isinstance(result, torch.Tensor) and torch.equal(result, sample)
 
 
 def _heirs(node: fx.Node, exported: Collection[CallSite]) -> tuple[CallSite, ...]:
-    """The nearest users that are still there, beyond users that are not."""
+    """The nearest users that are in the ONNX graph."""
     heirs: dict[CallSite, None] = {}
     seen, waiting = {node}, list(node.users)
     while waiting:

@@ -37,7 +37,7 @@ _INLINED = "_inlfunc_"
 
 @dataclass(frozen=True)
 class Match:
-    """``nodes`` are the exported nodes that one kernel runs, the one it was found by first."""
+    """``nodes`` are the exported nodes that a kernel runs; ``rule`` found the first."""
 
     rule: str
     nodes: tuple[str, ...] = ()
@@ -46,10 +46,9 @@ class Match:
 def matches(kernels: Sequence[Kernel], exported: Sequence[NodeRef]) -> dict[str, Match]:
     """Each kernel -> the rule and the exported nodes.
 
-    Besides the node that a rule names, a kernel runs those that the optimizer fused into it: the
-    nodes before its result that the optimized graph no longer makes the value of, as far as their
-    inputs are among the kernel's. A node that needs what this kernel does not read was fused into
-    the kernel before it.
+    Besides the node that a rule finds, a kernel runs the nodes that the optimizer fused into it:
+    those before its result whose values the optimized graph no longer has, as long as the kernel
+    reads their inputs. A node that reads more was fused into the kernel before it.
     """
     return _Join(kernels, exported).matches()
 
@@ -101,7 +100,7 @@ class _Join:
         return UNKNOWN, ""
 
     def _fused(self, kernel: Kernel, anchor: str) -> Iterator[tuple[str, str]]:
-        """(exported node, kernel) of the nodes that are gone before the kernel's result."""
+        """Yield (exported node, kernel) for the fused nodes before the kernel's result."""
         ends = [self.made[value].name for value in kernel.outputs if value in self.made]
         waiting = list(dict.fromkeys([*ends, anchor]))
         for node in waiting:
@@ -124,7 +123,7 @@ class _Join:
                 yield before.name, owner
 
     def _reads(self, nodes: Sequence[str]) -> set[str]:
-        """The computed values that these nodes read, apart from what they make."""
+        """The computed values that these nodes read from others."""
         refs = [self.refs[node] for node in nodes]
         read = {v for ref in refs for v in ref.inputs if v in self.made and v not in self.fixed}
         return read.difference(*(ref.outputs for ref in refs))
@@ -135,7 +134,7 @@ class _Join:
         return next((self.owner.get(self.made[value].name, "") for value in gone), "")
 
     def _neighbors(self, found: dict[str, Match]) -> None:
-        """The kernels that the optimizer put in: consumers first, then producers."""
+        """Place the kernels that the optimizer added: by their consumers, else their producers."""
         used, made = consumers(self.kernels), producers(self.kernels)
 
         def near(kernel: Kernel, neighbors: Iterable[Kernel]) -> None:
@@ -151,8 +150,8 @@ class _Join:
             near(kernel, [made[value] for value in kernel.inputs if value in made])
 
     def _inlined(self, found: dict[str, Match], kernel: Kernel, readers: Sequence[Kernel]) -> None:
-        """Within a function nothing has the name of an exported value: the first node that is
-        known down the line is, or has fused, the call."""
+        """Nothing inside a function has the name of an exported value. The first known node behind
+        it is the call, or has fused it."""
         tags = [word for word in (kernel.name, *kernel.outputs) if word.startswith(_INLINED)]
         for match in [found[one.name] for one in readers if one.name in found]:
             inside = match.rule == INLINED

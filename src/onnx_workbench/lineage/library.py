@@ -1,10 +1,10 @@
-"""What stands below a line of the user's that calls a model of a library."""
+"""The lines of a library below the user's line that calls its model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..errors import InputError
 from ..formatting import plural
@@ -14,16 +14,7 @@ MOST = 40
 """Lines of libraries that a repr shows below one line of the user's."""
 
 
-class Called(Protocol):
-    """Something that a stack of calls made, for a module: a node, a part of a kernel."""
-
-    @property
-    def stack(self) -> tuple[Line, ...]: ...
-    @property
-    def module(self) -> str: ...
-
-
-C = TypeVar("C", bound=Called)
+C = TypeVar("C", bound=Any)  # with a stack and a module: a node, a part of a kernel
 
 
 @dataclass(frozen=True)
@@ -45,10 +36,10 @@ def check_depth(depth: object) -> None:
 
 
 def groups(items: Iterable[C], depth: int | None) -> list[Group[C]]:
-    """The items of one line of the user's, by the line of the library ``depth`` calls below it.
+    """Group the items of a user's line by the library's line ``depth`` calls below it.
 
-    A line that calls only single layers of torch, such as ``self.norm(self.conv(x))``, is not taken
-    apart; one that calls a container or a layer made of others is, with a row for each layer.
+    A line that calls only single layers of torch, such as ``self.norm(self.conv(x))``, is not
+    split; one that calls a container or a layer made of others has a row for each layer.
     """
     found = [(calls, item) for item in items if (calls := below(item.stack)[:depth])]
     library = any(is_library(calls[-1].file) for calls, _ in found)
@@ -85,7 +76,7 @@ def _repeated(module: str) -> str:
 
 
 def common(modules: Iterable[str]) -> str:
-    """One path for many: what differs is an asterisk.
+    """Join paths into one; what differs becomes an asterisk.
 
     >>> common(["net.layer.0.query", "net.layer.1.query"]), common(["a.b", "a.b.c"])
     ('net.layer.*.query', 'a.b.*')
@@ -103,11 +94,11 @@ Row = tuple[Sequence[str], str]
 
 
 def rows_below(shown: Sequence[tuple[Sequence[str], Any]], count: int) -> list[Row]:
-    """Cells and one line of text for each line of a library, places and modules aligned.
+    """Cells and a text for each line of a library, places and modules aligned.
 
     Args:
-        shown: the cells of each, and what has its ``line`` and ``module``.
-        count: how many there are; a last row tells of those that are not shown.
+        shown: pairs of cells and of what has a ``line`` and a ``module``.
+        count: how many there are; a last row counts those that are not shown.
     """
     names = [(one.line.place, one.module) for _, one in shown]
     widths = [max(map(len, column)) for column in zip(*names, strict=True)]

@@ -1,4 +1,4 @@
-"""Where each ONNX node came from: by its own metadata, else by what stands around it."""
+"""Where each ONNX node came from: by its own metadata, else by its neighbors."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ NONE = "none"
 _FOREIGN = "the file has no torch metadata: made by another tool, or with dynamo=False"
 _LOST = "no torch metadata on it, and no neighbor with a line"
 _QUANTIZED = (
-    "put in place of another by a quantizer that kept no metadata: quantize a file of export(), "
-    "which notes the lines of its values"
+    "made by a quantizer that keeps no metadata of nodes: quantize a file of export(), which "
+    "also has the lines of its values"
 )
 
 
@@ -31,12 +31,12 @@ _QUANTIZED = (
 class Origin:
     """Where one ONNX node came from.
 
-    ``rule`` says who knows the line: the node's own ``metadata``, a ``neighbor``, or ``none``;
-    ``why`` has the words for the last two. ``also`` are lines whose work was merged into this node
-    at export (a batch normalization folded into a convolution), ``merged`` their FX nodes.
-    ``inside`` is the node or function whose body holds it. ``stack`` has all calls that led to the
-    node, outermost first: your line, and what it calls in libraries. ``site`` is the node's own
-    call site, or that of the FX node that it replaces.
+    ``rule`` says what the line is known by: the node's own ``metadata``, a ``neighbor``, or
+    ``none``; ``why`` explains the last two. ``also`` are lines whose work export merged into this
+    node (a batch normalization folded into a convolution), ``merged`` their FX nodes. ``inside`` is
+    the node or function whose body holds it. ``stack`` has all calls that led to the node,
+    outermost first: your line, and what it calls in libraries. ``site`` is the node's own call
+    site, or that of the FX node that it replaces.
     """
 
     node: str
@@ -99,8 +99,8 @@ def _by_metadata(ref: NodeRef, values: Mapping[str, onnx.ValueInfoProto]) -> Ori
 
 
 def _in_place_of(known: Known, refs: Sequence[NodeRef], gone: Sequence[Folded]) -> None:
-    """A node without metadata, between the same neighbors as an FX node without an ONNX node, is
-    what the exporter put in its place: it takes that one's line."""
+    """A node without metadata replaces the FX node without an ONNX node whose users are the same:
+    it takes its line."""
     before: dict[CallSite, list[Folded]] = {}
     for item in gone:
         for site in item.into if not item.twin else ():
@@ -121,14 +121,14 @@ def _in_place_of(known: Known, refs: Sequence[NodeRef], gone: Sequence[Folded]) 
 
 
 def _borrowed(mine: Origin, other: Any, why: str, **more: Any) -> Origin:
-    """With the line of something else that has a line and a stack."""
+    """``mine`` with the line and the stack of another."""
     rule = NEIGHBOR if other.line else NONE
     return replace(mine, line=other.line, stack=other.stack, rule=rule, why=why, **more)
 
 
 def _from_neighbors(known: Known, refs: Sequence[NodeRef]) -> None:
-    """A node without a line takes that of its first consumer that has one, else of a producer, else
-    of the node whose body it stands in: three passes, so that the time is linear."""
+    """A node without a line takes that of a consumer, else of a producer, else of the node whose
+    body holds it: three passes, so that the time is linear."""
     if not any(origin.line for origin in known.values()):
         known.update({name: replace(origin, why=_FOREIGN) for name, origin in known.items()})
         return
@@ -160,7 +160,7 @@ def _from_neighbors(known: Known, refs: Sequence[NodeRef]) -> None:
 
 
 def _module_of_owner(known: Known, ref: NodeRef) -> None:
-    """A node of a body whose metadata has no module stands in the module of the body's owner."""
+    """A node of a body without a module of its own belongs to the module of the body's owner."""
     mine, owner = known[ref.name], known.get(ref.inside)
     if owner and owner.module and not mine.module:
         why = "; ".join(filter(None, (mine.why, f"module of its enclosing node {owner.node}")))
@@ -168,9 +168,9 @@ def _module_of_owner(known: Known, ref: NodeRef) -> None:
 
 
 def _quantized(known: Known, refs: Sequence[NodeRef]) -> set[str]:
-    """The nodes that ONNX Runtime's quantizer put in place of others, which it names after them,
-    and those behind them. They do the work of a line of their own, not of a neighbor's: it is
-    lost, unless the file has metadata of values, as those of export() have."""
+    """The nodes that ONNX Runtime's quantizer made, which it names after those they replace, and
+    those behind them. They do the work of their own line, not of a neighbor's; it is lost unless
+    the file has metadata of values, as the files of export() have."""
     if any(known[ref.name].line and not exporter_metadata.has_trace(ref.node) for ref in refs):
         return set()
     lost: set[str] = set()
@@ -184,7 +184,7 @@ def _quantized(known: Known, refs: Sequence[NodeRef]) -> set[str]:
 
 
 def _returned_inputs(known: Known, artifact: Artifact) -> None:
-    """A node between an input and an output, which no operator made, has the line of the return."""
+    """A node from an input to an output comes from no operator: it has the line of the return."""
     file = artifact.proto.graph
     inputs, outputs = ({value.name for value in ends} for ends in (file.input, file.output))
     between = {node.name for node in file.node if inputs >= {*node.input}}

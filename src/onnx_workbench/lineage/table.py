@@ -37,20 +37,19 @@ def trace(
     """Join every ONNX node of an artifact to its FX node, its module and its source line.
 
     The line is the innermost one of the user's own code, else the innermost outside torch, else
-    that of a torch module. It stands in the metadata that the exporter writes into each node
-    (``pkg.torch.onnx.stack_trace``). A node without it takes the line of the FX node that it was
-    put in place of, else that of its first consumer, of its first producer, of the node whose body
-    it stands in; ``why`` says which.
+    that of a torch module. The exporter writes it into the metadata of each node
+    (``pkg.torch.onnx.stack_trace``). A node without metadata takes the line of the FX node that it
+    replaces, else of a consumer, of a producer, or of the node whose body holds it; ``why`` says
+    which.
 
-    Where the line calls a model of a library, the library's own lines stand below it, each with the
-    modules that it works for.
+    Below a line that calls a model of a library are the library's own lines, each with its modules.
 
     Args:
-        depth: how many calls below your line the library's line is; None is the innermost, 0 shows
-            none.
+        depth: how many calls below your line the library's lines are; None is the innermost, 0
+            shows none.
         source: a folder with the model's ``.py`` files. Around the lines that the file quotes, the
-            source is shown where this process exported the model, else from the folder of the
-            model, the working folder and this one, hidden folders left out.
+            source is shown if this process exported the model, else from the folder of the model,
+            the working folder and this one, without hidden folders.
 
     Raises:
         InputError: ``artifact`` is no Artifact, ``source`` no folder, or ``depth`` no number.
@@ -82,9 +81,9 @@ def trace(
 class Lineage:
     """The answer of :func:`trace`.
 
-    ``origins`` has every ONNX node in the order of the file, ``folded`` every FX node that left
-    none, ``operations`` all FX nodes, ``sources`` the files whose text is shown, ``depth`` how many
-    calls below a line of the user's nodes are told apart.
+    ``origins`` has every ONNX node in the order of the file, ``folded`` every FX node without one,
+    ``operations`` all FX nodes, ``sources`` the files whose text is shown, ``depth`` how many calls
+    below a user's line nodes are grouped.
     """
 
     artifact: Artifact
@@ -127,7 +126,7 @@ class Lineage:
         return tuple(filter(made, self.origins))
 
     def below(self, line: Line) -> list[Group[Origin]]:
-        """The nodes of a line by the lines of libraries that it calls; else nothing."""
+        """The nodes of a line, grouped by the lines of a library that it calls; else none."""
         return groups(self._at.get(line, ()), self.depth)
 
     def inside(self, module: str) -> tuple[Origin, ...]:
@@ -140,7 +139,7 @@ class Lineage:
 
     @cached_property
     def decomposed(self) -> dict[str, tuple[str, ...]]:
-        """What one FX node became, where it became more than one: name -> ONNX operators."""
+        """FX nodes that became more than one ONNX node: name -> ONNX operators."""
         made: dict[tuple[str, str], list[str]] = {}
         for origin in self.origins:
             if origin.fx:
@@ -149,7 +148,7 @@ class Lineage:
 
     @cached_property
     def silent(self) -> dict[Line, str]:
-        """Lines that computed something in PyTorch and have no ONNX node, with the reason."""
+        """Lines that compute something in PyTorch and have no ONNX node, with the reason."""
         reasons: dict[Line, dict[str, dict[str, None]]] = {}
         for gone in self.folded:
             if gone.line and gone.line not in self._at:
@@ -162,7 +161,7 @@ class Lineage:
 
     @property
     def without(self) -> tuple[Origin, ...]:
-        """The nodes that have no line; ``why`` of each says for what reason."""
+        """The nodes that have no line; ``why`` has the reason."""
         return tuple(origin for origin in self.origins if origin.line is None)
 
     def __repr__(self) -> str:
@@ -177,7 +176,7 @@ class Lineage:
         return Columns([*self._links()], repr(self), self.sources)
 
     def beside(self, view: Any) -> Any:
-        """The columns above a view of the same model, each marking what is chosen in the other.
+        """Show the columns above a view of the same model; each marks what is chosen in the other.
 
         Args:
             view: what ``view(artifact)`` returned, or any widget with the traits ``marked``, a list
@@ -190,7 +189,7 @@ class Lineage:
         return ipywidgets.VBox([self.columns, view])
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """The columns, and for a page without a kernel the source with counts in the margin."""
+        """The columns; a page without a kernel shows the source with counts in the margin."""
         plain = {"text/plain": repr(self), "text/html": self._repr_html_()}
         if not self.lines or len(self.origins) > MOST_ROWS:
             return plain

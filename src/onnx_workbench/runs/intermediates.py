@@ -17,18 +17,17 @@ from ..proto import NodeRef, node_refs, producers
 
 
 class Intermediates:
-    """A model and one call of it, whose values can be asked for by name.
+    """Computes values inside a model by name, for one call of it.
 
-    Each :meth:`run` opens a session over the nodes that make those values, out of the inputs and of
-    what earlier runs made and nodes to come still read: runs that go along the graph compute each
-    node once, and hold no more than the values asked for and those that the model itself would
-    hold. Weights that the model has as external data are mapped into memory from their file. The
-    graph runs as it was written, without ONNX Runtime's optimizer
-    (functions alone need its basic level).
+    Each :meth:`run` opens a session over the nodes between the known values and the values asked
+    for. A value stays known while a later node reads it, so runs in the order of the graph compute
+    each node once and hold no more than the model itself would. ONNX Runtime maps weights from
+    their file. The graph runs as written, without the optimizer (a model with functions needs its
+    basic level).
 
     Attributes:
-        names: the values that can be asked for: what the nodes of the main graph make.
-        hidden: those that cannot: they are made in the body of a node or of a function.
+        names: the values that :meth:`run` takes, those of the main graph.
+        hidden: the values in bodies of nodes and functions, which cannot be outputs.
 
     >>> from onnx import parser
     >>> model = parser.parse_model('<ir_version: 10, opset_import: ["": 20]> half (float[2] x) '
@@ -64,7 +63,7 @@ class Intermediates:
         return tensor if isinstance(tensor, torch.Tensor) else None
 
     def run(self, names: Sequence[str]) -> dict[str, Any]:
-        """These values; a tensor each, in ONNX Runtime's memory, or a list where it is a sequence.
+        """Compute these values: tensors in ONNX Runtime's memory; a sequence is a list.
 
         Raises:
             LoadError, RunError: ONNX Runtime refused.
@@ -80,7 +79,7 @@ class Intermediates:
         return {name: _tensor(found[name]) for name in names}
 
     def alone(self, name: str, given: Mapping[str, torch.Tensor]) -> Any:
-        """One value, computed from these values instead of what earlier runs made.
+        """Compute one value from the given values, not from those of earlier runs.
 
         Raises:
             LoadError, RunError: ONNX Runtime refused.
@@ -89,7 +88,7 @@ class Intermediates:
         return _tensor(self._made(self._part([name], there), [name], there)[name])
 
     def _part(self, names: Sequence[str], there: Mapping[str, Any]) -> list[NodeRef]:
-        """The nodes that make these values out of what is there."""
+        """The nodes between what is there and these values."""
         needed: set[str] = set()
         waiting = list(names)
         while waiting:
@@ -103,7 +102,7 @@ class Intermediates:
     def _made(
         self, part: Sequence[NodeRef], names: Sequence[str], there: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """What these nodes make of what is there, in a session that ends with this call."""
+        """Run these nodes in a session that ends with this call."""
         from onnxruntime import InferenceSession
 
         if not names:

@@ -1,6 +1,6 @@
-"""One model in ONNX Runtime's own profiler: what each kernel of the optimized graph takes.
+"""ONNX Runtime's own profiler: how long each kernel of the optimized graph takes.
 
-Without torch: an isolated file is profiled in a process that has none.
+Imports no torch: an isolated file is profiled in a process without it.
 """
 
 from __future__ import annotations
@@ -48,11 +48,10 @@ Event = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Kernel:
-    """One node of the optimized graph: what each run spent in it, without what its body spent.
+    """One node of the optimized graph and its time, without that of its body.
 
-    ``seconds`` has one entry a run, in which all iterations of a loop are summed; ``calls`` is how
-    many events of the profiler that was in a run, ``inner`` how many stood directly in its body.
-    ``inputs`` leaves out what is known before the run (initializers).
+    ``seconds`` has one entry a run, the sum over all iterations of a loop; ``calls`` counts the
+    profiler's events a run, ``inner`` those directly in its body. ``inputs`` has no initializers.
     """
 
     name: str
@@ -81,8 +80,8 @@ FREE = Cost()
 
 @dataclass(frozen=True)
 class Recording:
-    """``whole`` is what the profiler says that each run took, and ``executed`` the part of it from
-    the first kernel to the last; ``cost`` is what was taken off the kernels' seconds."""
+    """``whole`` has the profiler's time of each run, ``executed`` that from the first kernel to the
+    last; ``cost`` was subtracted from the kernels' seconds."""
 
     kernels: tuple[Kernel, ...]
     whole: tuple[float, ...]
@@ -95,18 +94,18 @@ class Recording:
         return tuple(map(sum, zip(*(kernel.seconds for kernel in self.kernels), strict=True)))
 
     def typical(self, runs: Sequence[float]) -> float:
-        """Of one entry a run, the mean over the runs whose kernels were fastest, never below 0.
+        """The mean of ``runs`` over the quarter of the runs whose kernels were fastest, 0 or more.
 
-        As robust as a median, finer than the whole microseconds that the profiler counts in, and
-        what is typical of the parts adds up to what is typical of the whole.
+        It is as robust as a median and finer than the profiler's whole microseconds, and the
+        values of the parts add up to that of the whole.
         """
         return max(0.0, typical(runs, by=self.sums)) if self.sums else 0.0
 
     def cost_beside(self, alone: float) -> Cost:
-        """What the profiler costs, if the kernels together take ``alone`` seconds without it.
+        """Estimate what the profiler costs, if the kernels take ``alone`` seconds without it.
 
-        Its events are longer than the kernels by its own bookkeeping: as much for each, near
-        enough, and no more than it takes between two events, so that noise cannot pass for it.
+        Its bookkeeping makes each event longer by about the same time. The estimate is at most the
+        time between two events, so that noise does not count as cost.
         """
         if not self.kernels:
             return FREE
@@ -117,7 +116,7 @@ class Recording:
         return Cost(inside=max(0.0, min(inside, outside)), outside=outside)
 
     def less(self, cost: Cost) -> Recording:
-        """The same with the profiler's cost taken off each kernel."""
+        """Subtract the profiler's cost from each kernel."""
         kernels = tuple(
             replace(k, seconds=tuple(s - cost.of(k) for s in k.seconds)) for k in self.kernels
         )
@@ -144,9 +143,9 @@ def record(
     seconds: float,
     lap: Callable[[], object] | None = None,
 ) -> tuple[Recording, list[float]]:
-    """The kernels, and seconds of whole runs without the profiler.
+    """Time the kernels, and whole runs without the profiler.
 
-    Blocks with the profiler, without it, and of ``lap`` run in turn, so that drift meets all.
+    Blocks with the profiler, without it, and of ``lap`` alternate, so that drift affects all.
     """
     plain: list[float] = []
     with _profiled(path, model, provider, level, threads) as profile:  # which takes the most memory
@@ -174,7 +173,7 @@ def unfused(
     threads: int,
     cost: Cost,
 ) -> dict[str, float]:
-    """Exported node -> seconds a run where nothing is fused; empty where that cannot run."""
+    """Exported node -> seconds a run without fusion; empty where the model needs the optimizer."""
     try:
         with _profiled(path, model, provider, "off", threads) as profile:
             call = call_of(profile.session, feeds)
@@ -187,7 +186,7 @@ def unfused(
 
 
 def counts(run: int) -> bool:
-    """Not those of the first block, and not the first of any."""
+    """Whether a run counts: it is not in the first block, and not the first of its block."""
     return run >= BLOCK and run % BLOCK > 0
 
 
@@ -237,7 +236,7 @@ class _Profile:
             ) from error
 
     def _write_graph(self, options: onnxruntime.SessionOptions, model: bytes | str) -> None:
-        """Write the optimized graph. A session that writes it keeps each weight twice: it ends."""
+        """Write the optimized graph. Such a session keeps each weight twice, so it ends here."""
         from onnxruntime import InferenceSession
 
         options.optimized_model_filepath = os.fspath(self.folder / "optimized.onnx")
@@ -256,8 +255,8 @@ class _Profile:
 
 @contextmanager
 def _profiled(*of: Any) -> Iterator[_Profile]:
-    """A profiled session in a temporary folder that is gone afterwards, whatever stops the runs:
-    the profile is closed first, so that its folder can go."""
+    """A profiled session in a temporary folder. An error ends the profile before the folder is
+    removed, since Windows removes no open file."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         profile = _Profile(*of, Path(folder))
         try:
@@ -268,7 +267,7 @@ def _profiled(*of: Any) -> Iterator[_Profile]:
 
 
 def _idle(provider: str, threads: int) -> float:
-    """Seconds that a ``session.run`` takes around its kernels: that of a model without work."""
+    """Seconds of a ``session.run`` outside its kernels, measured on a model without work."""
     from onnxruntime import InferenceSession
 
     model = onnx.parser.parse_model(_IDLE).SerializeToString()
@@ -288,7 +287,7 @@ def _timed(run: Callable[[], object]) -> float:
 
 
 class _Spent:
-    """What is summed up of one kernel's events."""
+    """Sums over the events of one kernel."""
 
     def __init__(self, runs: int) -> None:
         self.seconds, self.calls, self.inner, self.operator = [0.0] * runs, 0, 0, ""
@@ -297,7 +296,7 @@ class _Spent:
 def recording_of(
     events: Sequence[Event], graph: onnx.ModelProto, kept: Callable[[int], bool]
 ) -> Recording:
-    """The runs that are ``kept``, by number from 0, of what the profiler wrote.
+    """Read the profiler's events; ``kept`` says which runs count, by number from 0.
 
     >>> graph = onnx.parser.parse_model('<ir_version: 10, opset_import: ["": 20]> '
     ...     'g (float[2] x) => (float[2] y) { [one] y = Relu(x) }')
@@ -342,10 +341,10 @@ def _kernel(name: str, spent: _Spent, ref: NodeRef | None, fixed: Collection[str
 
 
 def _nameless(spent: Mapping[str, _Spent], refs: Mapping[str, NodeRef]) -> dict[str, NodeRef]:
-    """Kernels of nodes that have no name, as those of a function that the optimizer inlined.
+    """Find the nodes of kernels without a name, such as those of an inlined function.
 
-    The profiler calls them by operator and a number that the graph does not have; both are in the
-    order in which they run. Where their counts differ, none is known.
+    The profiler calls them by operator and a number that the graph does not have; both lists are in
+    execution order. Where their lengths differ, none is known.
     """
     events: dict[str, list[str]] = {}
     for name, part in spent.items():
@@ -362,8 +361,8 @@ def _nameless(spent: Mapping[str, _Spent], refs: Mapping[str, NodeRef]) -> dict[
 def _exclusive(
     events: Sequence[Event], owners: Collection[str]
 ) -> Iterator[tuple[Event, float, int]]:
-    """Each event with its own seconds, and how many stand directly in it: an ``If`` or ``Loop``
-    covers the kernels of its body.
+    """Yield each event with its own seconds and the number of events directly in it: that of an
+    ``If`` or ``Loop`` covers the kernels of its body.
 
     The profiler writes an event when it ends, so of two that began in the same microsecond the one
     that comes later in the file is the outer one.

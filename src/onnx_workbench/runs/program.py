@@ -32,15 +32,15 @@ class ProgramRun(fx.Interpreter):
     """
 
     def __init__(self, program: ExportedProgram, mode: AbstractContextManager = _NO_MODE) -> None:
-        """``mode`` is on while a node runs, and off while its value is looked at."""
+        """``mode`` is active while a node runs, and not while the caller looks at its value."""
         super().__init__(program.graph_module, garbage_collect_values=True)
         self.program, self.mode = program, mode
 
     def steps(self, leaves: Sequence[torch.Tensor]) -> Iterator[tuple[fx.Node, Any]]:
-        """Each node with its value, right after it ran; that of the output is the whole result.
+        """Yield each node with its value, right after it ran; the output node has the whole result.
 
         Args:
-            leaves: the tensors of a call. They are left as they are.
+            leaves: the tensors of a call. They are not modified.
 
         Raises:
             RunError: a node fails on these sizes.
