@@ -92,18 +92,18 @@ def verify(
     if values:
         check_graph(b)
     named = {"a": a, "b": b}
-    results = [_answer(name, function, args, kwargs) for name, function in named.items()]
-    outputs = compare(*results, bounds)
+    reference, other = (_answer(name, one, args, kwargs) for name, one in named.items())
+    outputs = compare(reference, other, bounds)
     if values:
-        return compare_values(b, args, kwargs, results, bounds)
+        return compare_values(b, args, kwargs, (reference, other), bounds)
     if not outputs and getattr(b, "translated", None):
         with suppress(WorkbenchError):  # the graph does not run on these sizes
-            return compare_values(b, args, kwargs, results, bounds).outputs
+            return compare_values(b, args, kwargs, (reference, other), bounds).outputs
         return outputs
     if outputs or bounds or not any(leaf.worst for leaf in outputs.leaves):
         return outputs
     found = [Grains.of_call(function, args, kwargs) for function in named.values()]
-    return compare(*results, None, [coarsest(*pair) for pair in zip_longest(*found)])
+    return compare(reference, other, None, [coarsest(*pair) for pair in zip_longest(*found)])
 
 
 def _answer(name: str, function: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any]) -> Any:

@@ -98,8 +98,9 @@ def _as_near(
     if dtype is None:
         return False
     nudged = partial(_nudged, torch.Generator().manual_seed(0))
+    casts: list[Callable[[Any], Any]] = [_double, *[nudged] * _NUDGES]
     try:
-        exact, *near = [plain(recomputed(cast)) for cast in (_double, *[nudged] * _NUDGES)]
+        exact, *near = [plain(recomputed(cast)) for cast in casts]
     except Exception:  # an operator that has no float64
         return False
     if any(tensor.shape != reference.shape for tensor in (exact, *near)):
@@ -223,8 +224,8 @@ def _masks_a_row(mask: torch.Tensor) -> bool:
 
 def _rounded(operator: str, inputs: Sequence[torch.Tensor], wrong: torch.Tensor) -> Iterator[Cause]:
     """Division, remainder and rounding, where they differ by a convention."""
-    at = [_at(tensor, wrong) for tensor in inputs]
-    at = [found for found in at if found is not None and not found.is_complex()]
+    found = (_at(tensor, wrong) for tensor in inputs)
+    at = [part for part in found if part is not None and not part.is_complex()]
     count = plural(int(wrong.sum()), "number")
     halves = any(bool((found.double().frac().abs() == 0.5).all()) for found in at)
     if halves and "round" in operator:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.utils._pytree as pytree
 from torch import fx
+from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
 from . import causes, plots, progress
@@ -255,7 +256,7 @@ def compare_values(
     artifact: Any,
     args: tuple,
     kwargs: Mapping[str, Any],
-    results: Sequence[Any],
+    results: tuple[Any, Any],
     tolerance: Tolerance | None,
 ) -> Divergence:
     """Compare the values of a file with those of the graph that it was translated from.
@@ -267,8 +268,9 @@ def compare_values(
     leaves = artifact.signature.flatten(args, dict(kwargs))
     result = artifact.signature.unflatten(found.along(leaves))
     grains = [found.grains.of(leaf) for leaf in pytree.tree_leaves(result)]
-    outputs = compare(*results, tolerance, grains)
-    captured = compare(results[0], result, tolerance, grains)
+    reference, other = results
+    outputs = compare(reference, other, tolerance, grains)
+    captured = compare(reference, result, tolerance, grains)
     steps = found.judged(leaves)
     if captured and any(s.wrong for s in steps) and not any(s.blamed for s in steps):
         outputs = Agreement(tuple(leaf.excused() for leaf in outputs.leaves))
@@ -280,9 +282,10 @@ class _Comparison:
     """Runs the graph that was translated, and compares what its nodes make, a chunk at a time."""
 
     def __init__(
-        self, artifact: Artifact, feeds: Mapping[str, Any], tolerance: Tolerance | None
+        self, artifact: Any, feeds: Mapping[str, Any], tolerance: Tolerance | None
     ) -> None:
-        self.program, self.tolerance, self.grains = artifact.translated, tolerance, Grains()
+        self.program: ExportedProgram = artifact.translated
+        self.tolerance, self.grains = tolerance, Grains()
         self.file = Intermediates(artifact.unchanged, artifact.proto, artifact.provider, feeds)
         lineage = trace(artifact)
         self.origins = {

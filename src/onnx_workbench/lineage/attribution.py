@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -44,9 +44,9 @@ def attributed(
         alone: exported node -> seconds without fusion; nodes without get equal parts.
         eager: FX node -> seconds in PyTorch, which split what export merged into one node.
     """
-    own: Counter[CallSite] = Counter()
+    own: dict[CallSite, float] = defaultdict(float)
     for operation in lineage.operations:
-        own[operation.site] += eager.get(operation.fx, 0.0)  # type: ignore[assignment]
+        own[operation.site] += eager.get(operation.fx, 0.0)
 
     def shares(kernel: str, nodes: tuple[str, ...]) -> Iterator[Share]:
         if not nodes:
@@ -64,12 +64,14 @@ def attributed(
     return {kernel: tuple(shares(kernel, match.nodes)) for kernel, match in matches.items()}
 
 
-def _parts(
-    origin: Origin, own: float, eager: Mapping[str, float]
-) -> dict[tuple[Line | None, tuple[Line, ...], str], float]:
+Part = tuple[Line | None, tuple[Line, ...], str]
+
+
+def _parts(origin: Origin, own: float, eager: Mapping[str, float]) -> dict[Part, float]:
     """(line, stack, module) of an exported node -> weight."""
     own = max(own, _LEAST)
-    parts: Counter = Counter({(origin.line, origin.stack, origin.module): own})
+    parts: dict[Part, float] = defaultdict(float)
+    parts[origin.line, origin.stack, origin.module] = own
     for gone in origin.merged:
         spent = own if gone.twin else eager.get(gone.fx, 0.0) / len(gone.into)
         parts[gone.line, gone.stack, gone.module] += max(spent, _LEAST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import fx
@@ -115,7 +116,7 @@ def _returns_its_input(node: fx.Node) -> bool:
     complete."""
     if not isinstance(node.target, torch._ops.OpOverload):  # functorch's change torch's own state
         return False
-    values = [one.meta.get("val") for one in (node, *node.all_input_nodes)]
+    values: list[Any] = [one.meta.get("val") for one in (node, *node.all_input_nodes)]
     if len(values) != 2 or not all(isinstance(value, torch.Tensor) for value in values):
         return False
     shape = [size if isinstance(size, int) else 2 for size in values[1].shape]

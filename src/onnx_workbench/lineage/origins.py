@@ -77,7 +77,7 @@ def origins_of(
         if item.site not in made
     ]
     _from_neighbors(known, refs)
-    _returned_inputs(known, artifact)
+    _returned_inputs(known, artifact.proto.graph, artifact.graph.model)
     _merge(known, gone)
     return tuple(known.values()), tuple(gone)
 
@@ -183,13 +183,12 @@ def _quantized(known: Known, refs: Sequence[NodeRef]) -> set[str]:
     return lost
 
 
-def _returned_inputs(known: Known, artifact: Artifact) -> None:
+def _returned_inputs(known: Known, file: onnx.GraphProto, model: object) -> None:
     """A node from an input to an output comes from no operator: it has the line of the return."""
-    file = artifact.proto.graph
     inputs, outputs = ({value.name for value in ends} for ends in (file.input, file.output))
     between = {node.name for node in file.node if inputs >= {*node.input}}
     between &= {node.name for node in file.node if outputs >= {*node.output}}
-    source = method_lines(type(artifact.graph.model).forward) if between else []
+    source = method_lines(getattr(type(model), "forward", None)) if between else []
     line = next((one for one in reversed(source) if one.text.startswith("return")), None)
     for name in between & known.keys():
         if line and known[name].line is None:

@@ -110,8 +110,8 @@ class Intermediates:
         read = {value for ref in part for value in ref.inputs}
         feeds = {name: value for name, value in there.items() if name in read}
         # an arena grows by doubling, and prepacking copies each weight: both for one run
-        level = "basic" if self._model.functions else "off"
-        options = Options(level=level, arena=False).for_session()
+        functions = bool(self._model.functions)
+        options = Options("basic" if functions else "off", arena=False).for_session()
         options.add_session_config_entry("session.disable_prepacking", "1")
         try:
             data = model_bytes(self._submodel(part, feeds, names, read), self._path, options)

@@ -149,13 +149,14 @@ def record(
     """
     plain: list[float] = []
     with _profiled(path, model, provider, level, threads) as profile:  # which takes the most memory
-        watched = call_of(profile.session, feeds)
+        others: list[Callable[[], object]] = [call_of(profile.session, feeds)]
+        others += [lap] if lap else []
         alone = call_of(profile.open(level, threads), feeds)
         end = perf_counter() + seconds
         with progress.bar(total=MOST + 1, desc="profile", delay=2) as bar:
             while not enough(len(plain) // BLOCK - 1, end):
                 plain += [_timed(alone) for _ in range(BLOCK)]
-                for call in (watched, *([lap] if lap else [])):
+                for call in others:
                     for _ in range(BLOCK):
                         call()
                 bar.update()
@@ -199,12 +200,12 @@ class _Profile:
 
     def __init__(
         self,
+        folder: Path,
         path: Path,
         model: onnx.ModelProto,
         provider: str,
         level: str,
         threads: int,
-        folder: Path,
     ) -> None:
         # A kernel without a name of its own cannot be told from others.
         self.path, self.renamed = path, named(model)
@@ -258,7 +259,7 @@ def _profiled(*of: Any) -> Iterator[_Profile]:
     """A profiled session in a temporary folder. An error ends the profile before the folder is
     removed, since Windows removes no open file."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        profile = _Profile(*of, Path(folder))
+        profile = _Profile(Path(folder), *of)
         try:
             yield profile
         except BaseException:
