@@ -112,6 +112,44 @@ def html_table(
     return f"<table>{head}{''.join(line('td', row) for row in rows)}</table>"
 
 
+class TableReport:
+    """Mixin for a result that shows a headline, a table and notes, as text and as HTML.
+
+    >>> class Found(TableReport):
+    ...     _HEADER = ("name", "size")
+    ...     def _headline(self):
+    ...         return "1 file"
+    ...     def _rows(self):
+    ...         return [("a", 12)]
+    >>> Found()
+    1 file
+    name  size
+    ----  ----
+    a     12
+    """
+
+    _HEADER: tuple[str, ...] = ()
+    _RIGHT: tuple[int, ...] = ()
+
+    def _headline(self) -> str:
+        raise NotImplementedError
+
+    def _rows(self) -> Iterable[Sequence[object]]:
+        raise NotImplementedError
+
+    def _notes(self) -> Iterable[str]:
+        return ()
+
+    def __repr__(self) -> str:
+        rows = table(self._rows(), self._HEADER, self._RIGHT)
+        return "\n".join([self._headline(), rows, *self._notes()])
+
+    def _repr_html_(self) -> str:
+        rows = html_table(self._rows(), self._HEADER, self._RIGHT)
+        notes = escape("\n".join(self._notes()))
+        return f"<p>{escape(self._headline())}</p>{rows}<pre>{notes}</pre>"
+
+
 class ToFrame:
     """Mixin for a result whose ``records()`` are flat dicts.
 

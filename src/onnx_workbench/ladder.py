@@ -6,7 +6,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,13 @@ from .artifact import Artifact, export
 from .calls import door
 from .comparison import Tolerance, checked
 from .errors import ExportError, InputError, WorkbenchError
-from .formatting import html_table, table
+from .formatting import TableReport
 from .graph import Graph, capture
 from .graph.exporter import Translations
 
 FIRST = 13
 """The oldest opset that is asked for by default; torch.onnx itself was written for 18."""
 
-_HEADER = ("asked", "got", "checker", "loads", "numbers", "nodes", "against the one above")
-_RIGHT = (0, 1, 5)
 _REACHED = {"check": ("no", "-", "-"), "load": ("ok", "no", "-")}
 
 
@@ -103,8 +100,11 @@ class Rung:
 
 
 @dataclass(frozen=True, repr=False)
-class Ladder:
-    """The answer of :func:`opsets`, in the order asked."""
+class Ladder(TableReport):
+    """The result of :func:`opsets`, in the order asked."""
+
+    _HEADER = ("asked", "got", "checker", "loads", "numbers", "nodes", "against the one above")
+    _RIGHT = (0, 1, 5)
 
     name: str
     rungs: tuple[Rung, ...]
@@ -125,18 +125,14 @@ class Ladder:
             before = rung.operations if not rung.refused else before
         return found
 
-    def __repr__(self) -> str:
-        told = {
-            r.said.replace(f" {r.asked} ", " N "): f"{r.asked}: {r.said}"
-            for r in self.rungs
-            if not r
-        }
-        notes = told.values()
-        rows = table(self._rows(), _HEADER, _RIGHT)
-        return "\n".join([f"opsets of {self.name}", rows, *notes])
+    def _headline(self) -> str:
+        return f"opsets of {self.name}"
 
-    def _repr_html_(self) -> str:
-        return f"<p>opsets of {escape(self.name)}</p>{html_table(self._rows(), _HEADER, _RIGHT)}"
+    def _notes(self) -> Iterable[str]:
+        """Why a file was refused or differs; a reason that only names another opset, once."""
+        bad = (rung for rung in self.rungs if not rung)
+        said = {r.said.replace(f" {r.asked} ", " N "): f"{r.asked}: {r.said}" for r in bad}
+        return said.values()
 
     def _rows(self) -> list[tuple[str, ...]]:
         return [

@@ -19,7 +19,7 @@ from ..artifact import Artifact
 from ..calls import door
 from ..comparison import checked
 from ..errors import InputError, TrainingModeWarning
-from ..formatting import html_table, kind_of, plural, table
+from ..formatting import TableReport, kind_of, plural
 from ..graph import Graph, opened_up
 from ..graph.exporter import Translations
 from ..viewer.origin import without_folders
@@ -29,7 +29,6 @@ from .stages import STAGES, Case
 
 __all__ = ["Audit", "Finding", "audit"]
 
-_HEADER = ("stage", "verdict", "what was found", "line")
 _STYLE = "body{font:15px system-ui;margin:2em}td,th{padding:.2em .8em;vertical-align:top}"
 
 
@@ -107,8 +106,10 @@ def _run(case: Case, skip: Collection[str]) -> Iterator[Finding]:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Audit:
+class Audit(TableReport):
     """The result of :func:`audit`. ``findings`` come worst first."""
+
+    _HEADER = ("stage", "verdict", "what was found", "line")
 
     case: Case
     findings: tuple[Finding, ...]
@@ -150,15 +151,8 @@ class Audit:
         """
         return bundle.write(self, path)
 
-    def __repr__(self) -> str:
-        rows = [finding.row() for finding in self.findings]
-        return "\n".join([self._headline(), table(rows, _HEADER), *self._repairs()])
-
-    def _repr_html_(self) -> str:
-        rows = [finding.row() for finding in self.findings]
-        repairs = escape("\n".join(self._repairs()))
-        head = f"<p><b>{escape(self._headline())}</b></p>"
-        return f"{head}{html_table(rows, _HEADER)}<pre>{repairs}</pre>"
+    def _rows(self) -> Iterator[tuple[str, ...]]:
+        return (finding.row() for finding in self.findings)
 
     def _headline(self) -> str:
         found = sum(finding.verdict in FAULTS for finding in self.findings)
@@ -169,7 +163,7 @@ class Audit:
             parts += [f"{len(ran)} of {len(STAGES)} stages ran"]
         return f"{self.case.name}: {', '.join(parts)}"
 
-    def _repairs(self) -> Iterator[str]:
+    def _notes(self) -> Iterator[str]:
         for finding in self.findings:
             if finding.repair:
                 where = f" ({finding.line!r})" if finding.line else ""

@@ -72,10 +72,11 @@ def _fill(folder: Path, audit: Audit) -> None:
         raise InputError(
             f"This is the audit of a file, and the file is its own repro: attach {case.name}."
         )
+    call = _call(case)
     try:
         with (folder / "call.pkl").open("wb") as stream:
             pickler = _Weightless(stream, case.model)
-            pickler.dump(_call(case))
+            pickler.dump(call)
     except Exception as error:  # whatever the objects in a model raise when they are pickled
         raise InputError(
             f"{case.name} cannot be taken apart: {type(error).__name__}: {error}\n"
@@ -166,7 +167,7 @@ class _Weightless(cloudpickle.Pickler):
         return super().reducer_override(obj)
 
     def _note(self, obj: Any) -> None:
-        self.modules.add(obj.__module__)
+        self.modules.add(obj.__module__ or "")
         if obj.__module__ == "__main__":
             parts = vars(obj).values() if isinstance(obj, type) else [obj]
             self.codes |= {part.__code__ for part in parts if isinstance(part, FunctionType)}

@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from html import escape
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from ..artifact import Artifact, export
 from ..calls import door
 from ..comparison import answer, checked
 from ..errors import CaptureError, InputError
-from ..formatting import html_table, plural, table
+from ..formatting import TableReport, plural
 from ..graph import Graph, axes_of, capture, opened_up
 from ..graph.dims import demanded, relaxed
 from ..graph.exporter import Translations
@@ -41,8 +40,6 @@ from .trials import (
     sweep,
     try_call,
 )
-
-_HEADER = ("dimension", "asked as", "file says", "torch.export says", "verdict", "sizes tried")
 
 
 @door
@@ -135,13 +132,15 @@ class Joint:
 
 
 @dataclass(frozen=True, repr=False)
-class Contract:
+class Contract(TableReport):
     """The result of :func:`probe`; true where every dimension asked for is kept.
 
     A dimension kept within bounds counts as kept where the model itself refuses what lies outside.
     ``compared`` is False where there was no model to compare numbers with; ``joints`` are the
     trials in which several dimensions had other sizes than the example's, and all of them differed.
     """
+
+    _HEADER = ("dimension", "asked as", "file says", "torch.export says", "verdict", "sizes tried")
 
     dimensions: tuple[Dimension, ...]
     compared: bool
@@ -157,14 +156,8 @@ class Contract:
         pairs = [one for one in bad if len(one.dimensions) == 2]
         return tuple({one.dimensions: one for one in (pairs or bad)[::-1]}.values())[::-1]
 
-    def __repr__(self) -> str:
-        rows = table(map(_row, self.dimensions), _HEADER)
-        return "\n".join([self._headline(), rows, *self._notes()])
-
-    def _repr_html_(self) -> str:
-        notes = escape("\n".join(self._notes()))
-        rows = html_table(map(_row, self.dimensions), _HEADER)
-        return f"<p>{escape(self._headline())}</p>{rows}<pre>{notes}</pre>"
+    def _rows(self) -> Iterator[tuple[str, ...]]:
+        return map(_row, self.dimensions)
 
     def _notes(self) -> Iterator[str]:
         yield from map(str, self.clashes)
