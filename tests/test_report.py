@@ -414,6 +414,10 @@ def test_a_bundle_of_a_script_runs_by_itself_in_another_folder(tmp_path):
     done = subprocess.run(command, cwd=there, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert ": agrees" in done.stdout
+    versions = there / "bundle" / "versions.json"
+    versions.write_text(versions.read_text().replace('"python": "3.', '"python": "2.'))
+    done = subprocess.run(command, cwd=there, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, "Python 2." in done.stderr) == (1, True)
     source = (there / "bundle" / "source" / "notebook.py").read_text()
     assert "# a comment" in source
     assert "SECRET" not in source

@@ -1,6 +1,7 @@
 """Reproduces what an audit found: `python repro.py`. Exit code: 0 where all agrees, else 1.
 
-It needs torch, onnxscript, onnxruntime and cloudpickle, and the Python that wrote the bundle.
+It needs torch, onnxscript, onnxruntime and cloudpickle; with a source/notebook.py, the Python of
+versions.json, too.
 The model has its own source and structure; its weights are random numbers of a fixed seed. An
 input of more than 4 kB, or such a tensor that the model makes for itself, was drawn anew with the
 same shape, dtype, mean, deviation and ends, and as many zeros, infinities and NaN. The model is
@@ -42,7 +43,12 @@ def operator(name, schema, mutated, function, fake):
 
 
 def load():
-    print("made with", json.loads((HERE / "versions.json").read_text()))
+    made_with = json.loads((HERE / "versions.json").read_text())
+    print("made with", made_with)
+    python = ".".join(map(str, sys.version_info[:2]))
+    by_value = (HERE / "source" / "notebook.py").exists()
+    if by_value and not made_with["python"].startswith(f"{python}."):
+        sys.exit(f"The classes of its notebook are code of Python {made_with['python']}: run that.")
     with (HERE / "call.pkl").open("rb") as stream:
         return Unpickler(stream).load()
 

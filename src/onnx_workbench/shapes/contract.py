@@ -18,7 +18,7 @@ from ..comparison import answer, checked
 from ..errors import CaptureError, InputError
 from ..formatting import TableReport, plural
 from ..graph import Graph, axes_of, capture, opened_up
-from ..graph.dims import demanded, relaxed
+from ..graph.dims import relaxed
 from ..graph.exporter import Translations
 from ..graph.guards import culprit, listening
 from ..torch_state import evaluating
@@ -204,14 +204,10 @@ def _notes(dimension: Dimension) -> Iterator[str]:
 def _of_module(
     model: nn.Module, call: Call, dynamic: Any, path: Path, table: Translations | None
 ) -> Subject:
-    """The graph with what was asked for, and a file without the axes that capture refuses."""
+    """A graph of what was asked for, whether it can be kept or not, and its file."""
     graph = capture(model, *call, dynamic_shapes=relaxed(dynamic))
     graph = replace(graph, axes=axes_of(graph, *call, dynamic))
-    standing = tuple(
-        {i: label for i, label in (axes or {}).items() if i in dynamic or not demanded(label)}
-        for axes, dynamic in zip(graph.axes, graph.symbolic, strict=True)
-    )
-    file = export(replace(graph, axes=standing), f=path, custom_translation_table=table)
+    file = export(graph, f=path, custom_translation_table=table)
     return replace(of_graph(file, graph, *call), exported=False)
 
 
