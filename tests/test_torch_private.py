@@ -49,6 +49,19 @@ def test_private_fields_are_where_they_were():
     assert hasattr(module, "_prologue_start")
 
 
+@torch.library.custom_op("private_tests::grow", mutates_args=("x",))
+def grow(x: torch.Tensor) -> None:
+    x.add_(1)
+
+
+def test_custom_operator_can_be_taken_apart():
+    name, schema, mutated, function, fake = torch_private.custom_operator(grow)
+    assert (name, mutated, fake) == ("private_tests::grow", ("x",), None)
+    assert "Tensor(a0!) x" in schema
+    function(x := torch.zeros(1))
+    assert x == 1
+
+
 # Stack traces
 
 

@@ -26,6 +26,7 @@ from torch._logging import _internal, structured
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.fx.proxy import TracerBase
+from torch.library import CustomOpDef
 
 from ..source import GENERATED, is_layer, is_library, is_users, lines
 
@@ -264,3 +265,18 @@ def frame_file(number: int) -> str:
     """
     names = {number: name for name, number in structured.INTERN_TABLE.items()}
     return names.get(number, "<unknown>")
+
+
+# Custom operators
+
+
+def custom_operator(op: CustomOpDef) -> tuple[str, str, tuple[str, ...], Any, Any]:
+    """Of an operator that ``torch.library.custom_op`` made: its name, schema, the arguments that it
+    writes into, its function and its fake function, from which a bundle makes it again.
+
+    Private: ``CustomOpDef._qualname``, ``_schema``, ``_init_fn``, ``_abstract_fn``,
+    ``_opoverload``.
+    """
+    arguments = op._opoverload._schema.arguments
+    mutated = tuple(a.name for a in arguments if a.alias_info and a.alias_info.is_write)
+    return op._qualname, op._schema, mutated, op._init_fn, op._abstract_fn

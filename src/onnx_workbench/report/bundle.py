@@ -33,6 +33,7 @@ from .. import files
 from ..comparison import Grains, answer, tolerance_of
 from ..errors import InputError
 from ..graph.signature import bind
+from ..graph.torch_private import custom_operator
 from ..source import is_users
 from . import repro
 
@@ -142,10 +143,8 @@ class _Weightless(cloudpickle.Pickler):
         seed = self._seeds.get(id(obj))
         if seed is not None and (obj.is_floating_point() or obj.is_complex()):
             return "weight", seed, tuple(obj.shape), obj.dtype, isinstance(obj, nn.Parameter)
-        if isinstance(obj, CustomOpDef):  # private names of torch 2.13: it offers no others
-            arguments = obj._opoverload._schema.arguments
-            mutated = tuple(a.name for a in arguments if a.alias_info and a.alias_info.is_write)
-            return "operator", obj._qualname, obj._schema, mutated, obj._init_fn, obj._abstract_fn
+        if isinstance(obj, CustomOpDef):
+            return "operator", *custom_operator(obj)
         return None
 
     def reducer_override(self, obj: Any) -> Any:

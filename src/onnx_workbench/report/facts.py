@@ -185,7 +185,7 @@ def weights(artifact: Artifact, model: nn.Module | None) -> Finding:
     if model is None:
         return Finding("size", "ok", f"{size(held)} of weights: {files}")
     tensors = [*model.parameters(), *model.buffers()]
-    own = sum({t.untyped_storage()._cdata: t.nbytes for t in tensors}.values())
+    own = sum({t.untyped_storage().data_ptr(): t.nbytes for t in tensors}.values())
     if held <= 1.2 * own + SLACK:
         return Finding("size", "ok", f"{size(held)} of weights, as the model: {files}")
     known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
