@@ -122,29 +122,28 @@ def sweep(
     ('log', 'log', 'batch')
     """
     ax = _axes(ax, 4.3, title, note)
-    ends = {}
     for index, (name, curve) in enumerate(rates.items()):
         color, marker = _look(index)
         sizes = sorted(curve)
         low, median, high = np.transpose([_quartiles(curve[size]) for size in sizes])
         ax.fill_between(sizes, low, high, color=color, alpha=0.18, linewidth=0)
         look: Any = {"color": color, "marker": marker, "markersize": 6}
-        ax.plot(sizes, median, linewidth=1.8, label=name, **look)
+        ax.plot(sizes, median, linewidth=1.8, label=textwrap.fill(name, 28), **look)
         for at in [at for at, size in enumerate(sizes) if size in hollow]:
             ax.plot(sizes[at], median[at], markerfacecolor="white", **look)
         if ideal:
             line = median[0] * np.asarray(sizes) / sizes[0]
             ax.plot(sizes, line, "--", color=color, linewidth=0.9, alpha=0.6)
-        ends[name] = (sizes[-1], float(median[-1]), color)
+        if place := (crossovers or {}).get(name):
+            words = f"crossover at about {formatting.about(place)}"
+            ax.axvline(place, color=color, linestyle=":", linewidth=1.2, label=words)
     ax.set_xscale("log")
     _size_ticks(ax, sorted({size for curve in rates.values() for size in curve}))
     _quantity_axis(ax, "y", [row for curve in rates.values() for row in curve.values()], "", True)
     hints = "; dashed: as many times as fast" * ideal + "; hollow: contended" * bool(hollow)
     ax.set_xlabel(over + hints)
     ax.set_ylabel(f"{per}, median and quartiles")
-    _label_ends(ax, ends)
-    for name, size in (crossovers or {}).items():
-        _mark_crossover(ax, list(rates).index(name), size)
+    _legend(ax, loc="upper left", bbox_to_anchor=(1, 1), borderaxespad=0)
     return ax
 
 
@@ -347,42 +346,6 @@ def _size_ticks(ax: Axes, sizes: Sequence[int]) -> None:
     shown = [str(n) if step > 0.05 else "" for n, step in zip(sizes, steps, strict=True)]
     ax.set_xticks(sizes, shown)
     ax.xaxis.set_minor_locator(NullLocator())
-
-
-def _mark_crossover(ax: Axes, index: int, size: float) -> None:
-    color, (low, high) = _look(index)[0], ax.get_xlim()
-    side, shift = ("left", 5) if size < low * (high / low) ** 0.6 else ("right", -5)
-    ax.axvline(size, color=color, linestyle=":", linewidth=1.2)
-    box: Any = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
-    words, at = f"crossover at about {formatting.about(size)}", (size, 0.06 * index)
-    look: Any = {"color": color, "ha": side, "bbox": box}
-    _beside(ax, words, at, (shift, 0), xycoords=ax.get_xaxis_transform(), **look)
-
-
-def _label_ends(ax: Axes, ends: Mapping[str, tuple[int, float, str]]) -> None:
-    """Names at the ends of their lines, pushed apart where lines meet, instead of a legend."""
-    bottom, top = np.log(ax.get_ylim())
-    names = sorted(ends, key=lambda name: ends[name][1])
-    shown = _wrapped(names)
-    gap = 0.06 * max(1 + name.count("\n") for name in shown)
-    heights = [(float(np.log(ends[name][1])) - bottom) / (top - bottom) for name in names]
-    for name, words, height in zip(names, shown, _apart(heights, gap), strict=True):
-        size, value, color = ends[name]
-        look: Any = {"color": color, "va": "center", "fontsize": 10, "annotation_clip": False}
-        coordinates = ("offset points", "axes fraction")
-        _beside(ax, words, (size, value), (9, height), textcoords=coordinates, **look)
-
-
-def _apart(heights: Sequence[float], gap: float) -> list[float]:
-    """Ascending heights, moved up until each is ``gap`` above the last, then down to fit below 1.
-
-    >>> [round(height, 2) for height in _apart([0.5, 0.5, 0.94, 0.99], gap=0.1)]
-    [0.5, 0.6, 0.85, 0.95]
-    """
-    moved = np.array(heights)
-    for index in range(1, len(moved)):
-        moved[index] = max(moved[index], moved[index - 1] + gap)
-    return np.minimum(moved, 1 - gap * (0.5 + np.arange(len(moved))[::-1])).tolist()
 
 
 def _dot(ax: Axes, x: float, y: float, color: str, marker: str, **options: Any) -> None:
