@@ -139,8 +139,13 @@ class Race(Saved, ToFrame):
             parts = {one.name: one.startup for one in self._ran}
             return plots.stacked(parts, title=self._first_answers(), **look)
         if what == "copies" and self.copies:
+            parts = {}
+            for name, ratio in self.copies.items():
+                call = self.result(self.result(name).unbound)
+                work = min(call.median, call.median / ratio.value)
+                parts[call.name] = {"compute": work, "copies": call.median - work}
             title = "\n".join(self._copied())
-            return plots.stacked(self._parts(), title, over="time per call, median", **look)
+            return plots.stacked(parts, title, over="time per call, median", **look)
         raise InputError(
             f"There is no plot {what!r} of this race: it takes 'times', 'ratios' where two or more "
             "raced, 'startup' where they raced in fresh processes, or 'copies' where a file raced "
@@ -327,26 +332,16 @@ class Race(Saved, ToFrame):
         said = []
         for one in sorted(self._ran, key=lambda one: sum(one.startup.values())):
             memory = f" and with {formatting.size(one.peak)}" if one.peak else ""
-            ready = formatting.seconds(sum(one.startup.values()))
-            said.append(f"{one.name} after {ready}{memory}")
+            said.append(f"{one.name} after {formatting.seconds(sum(one.startup.values()))}{memory}")
         return f"first answer: {'; '.join(said)}"
 
-    def _copied(self) -> Iterator[str]:
+    def _copied(self) -> list[str]:
+        said = []
         for name, ratio in self.copies.items():
             share, low, high = (100 * (1 - 1 / one) for one in (ratio.value, ratio.low, ratio.high))
-            yield (
-                f"{share:.0f} % of {self.result(name).unbound} (95 % interval {low:.0f} to "
-                f"{high:.0f}) is what {name} leaves out"
-            )
-
-    def _parts(self) -> dict[str, dict[str, float]]:
-        """The median call of each file that copies: what it computes and what it copies."""
-        found = {}
-        for name, ratio in self.copies.items():
-            call = self.result(self.result(name).unbound)
-            work = min(call.median, call.median / ratio.value)
-            found[call.name] = {"compute": work, "copies": call.median - work}
-        return found
+            part = f"{share:.0f} % of {self.result(name).unbound}"
+            said.append(f"{part} (95 % interval {low:.0f} to {high:.0f}) is what {name} leaves out")
+        return said
 
     def _rounds(self) -> str:
         rounds = min((len(run.blocks) for one in self.results for run in one.replicates), default=0)

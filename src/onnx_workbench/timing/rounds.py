@@ -38,7 +38,7 @@ from .report import Race
 from .results import Conditions, Replicate, Result
 from .statistics import REPLICATES
 from .targets import call_of
-from .worker import PINS, NotSendable, Parcel, RemoteBench
+from .worker import PINS, NotSendable, RemoteBench, pack
 
 LEAST, ENOUGH, MOST = 2, 3, 20
 """Replicates: always; even beyond the seconds, up to a quarter more; at most."""
@@ -229,7 +229,11 @@ def _in_workers(rounds: _Rounds) -> Race:
     """Replicates in fresh processes, until the intervals are narrow or the seconds are over."""
     at, stopped = rounds.conditions, ""
     one_core = PINS and at.threads == 1
-    parcels = {name: Parcel.of(call) for name, call in rounds.timed.items() if name != rounds.copy}
+    parcels = {
+        name: (tuple(getattr(call, "modules", ())), pack(call))
+        for name, call in rounds.timed.items()
+        if name != rounds.copy
+    }
     parcels[rounds.copy] = parcels[rounds.first]
     share = at.seconds / REPLICATES / 3  # the rest is for starting and warming up
     while not stopped:
@@ -237,7 +241,7 @@ def _in_workers(rounds: _Rounds) -> Race:
         core = rounds.rng.choice(sorted(os.sched_getaffinity(0))) if one_core else None
         names = rounds.racing(parcels)
         made = {
-            name: partial(RemoteBench, at.threads, parcels[name], core)
+            name: partial(RemoteBench, at.threads, *parcels[name], core)
             for name in rounds.rng.sample(names, len(names))
         }
         rounds.replicate(made, share, MOST_ROUNDS)

@@ -101,20 +101,11 @@ class Sweep(Saved, ToFrame):
         found = []
         for size, each in self.races.items():
             for record in each.records():
-                name = record["target"]
-                rate, gain = self.throughput(name, size), self.gain(name, size)
-                ends = (gain.value, gain.low, gain.high) if gain else (None,) * 3
-                more = zip(("gain", "gain_low", "gain_high"), ends, strict=True)
+                rate = self.throughput(record["target"], size)
+                gain = self.gain(record["target"], size)
+                more = {"throughput": rate, "gain": gain and gain.value}
                 contended = each.conditions.contended
-                found.append(
-                    {
-                        self.over: size,
-                        **record,
-                        "throughput": rate,
-                        **dict(more),
-                        "contended": contended,
-                    }
-                )
+                found.append({self.over: size, **record, **more, "contended": contended})
         return found
 
     def plot(self, ax: Axes | None = None) -> Axes:

@@ -153,10 +153,7 @@ def thread_budget(wanted: int) -> Iterator[int]:
 def _compile(options: dict, model: Any, args: tuple, kwargs: dict) -> tuple[Any, tuple, dict]:
     import torch
 
-    from ..torch_state import evaluating
-
-    with evaluating(model, warn=False):
-        return torch.compile(model, **options), args, kwargs
+    return torch.compile(model, **options), args, kwargs
 
 
 def _place(device: str, model: Any, args: tuple, kwargs: dict) -> tuple[Any, tuple, dict]:

@@ -17,7 +17,6 @@ import threading
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import perf_counter
@@ -101,35 +100,35 @@ class Worker:
         self._connection.close()
 
 
-@dataclass(frozen=True)
-class Parcel:
-    """A call as bytes, and the modules that a worker imports before it opens them."""
+def pack(call: Any) -> bytes:
+    """A call for another process; closures and classes of a notebook travel by value.
 
-    content: bytes
-    modules: tuple[str, ...]
+    Raises:
+        NotSendable: something in it cannot be pickled.
+    """
+    import cloudpickle
 
-    @classmethod
-    def of(cls, call: Any) -> Parcel:
-        """Pack a call; closures and classes of a notebook travel by value.
-
-        Raises:
-            NotSendable: something in it cannot be pickled.
-        """
-        import cloudpickle
-
-        try:
-            return cls(cloudpickle.dumps(call), tuple(getattr(call, "modules", ())))
-        except Exception as error:
-            raise NotSendable(_words(error)) from error
+    try:
+        return cloudpickle.dumps(call)
+    except Exception as error:
+        raise NotSendable(_words(error)) from error
 
 
 class RemoteBench(Worker):
-    """A :class:`Bench` in a worker, whose call may run on one core only, or on all for None."""
+    """A :class:`Bench` in a worker.
 
-    def __init__(self, threads: int, parcel: Parcel, core: int | None = None) -> None:
-        super().__init__(threads, parcel.modules)
+    Args:
+        modules: what the worker imports before it unpacks the call.
+        call: as :func:`pack` gives it.
+        core: the only core on which the call may run, or None.
+    """
+
+    def __init__(
+        self, threads: int, modules: tuple[str, ...], call: bytes, core: int | None = None
+    ) -> None:
+        super().__init__(threads, modules)
         try:
-            self.send(_open, parcel, core)
+            self.send(_open, modules, call, core)
         except BaseException:  # Ctrl-C while a large model is on its way
             self.close()
             raise
@@ -223,13 +222,13 @@ def _reply(function: Callable[..., Any], rest: tuple) -> bytes:
 _BENCH: list[Bench] = []
 
 
-def _open(parcel: Parcel, core: int | None) -> None:
+def _open(modules: tuple[str, ...], content: bytes, core: int | None) -> None:
     begin = perf_counter()
     try:
-        for name in parcel.modules:
+        for name in modules:
             importlib.import_module(name)
         ready = perf_counter()
-        call = pickle.loads(parcel.content)
+        call = pickle.loads(content)
     except Exception as error:
         raise NotSendable(_words(error)) from error
     preloaded = sys.modules.get(_PRELOAD)
