@@ -391,6 +391,22 @@ def test_sizes_that_fail_inside_onnx_runtime(scores, capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_embedding_bag_without_a_bag_has_its_true_reason():
+    class Bag(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bag = nn.EmbeddingBag(5, 3, mode="sum", include_last_offset=True)
+
+        def forward(self, ids, offsets):
+            return self.bag(ids, offsets)
+
+    made = export(Bag().eval(), (torch.tensor([1, 2]), torch.tensor([0])))
+    with pytest.raises(RunError) as caught:
+        made(torch.tensor([1, 2]), torch.tensor([0]))
+    assert "loop ran zero times" in caught.value.reason
+    assert "two offsets" in caught.value.hint
+
+
 def wrong_exports():
     table = {torch.ops.aten.sin: abs}
     yield "folder", {"f": "no/m.onnx"}, InputError, "'no' of 'm.onnx'"
@@ -470,6 +486,16 @@ def test_file_that_is_no_model_or_half_of_one(content, scores, tmp_path):
         load(path)
     with pytest.raises(InputError, match=r"no file 'none\.onnx'"):
         load(tmp_path / "none.onnx")
+
+
+def test_threads_that_do_not_start_are_the_machines_matter(scores, monkeypatch):
+    def refuses(*args, **kwargs):
+        raise RuntimeError("pthread_create failed: Resource temporarily unavailable")
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", refuses)
+    with pytest.raises(LoadError, match="starts no more threads") as caught:
+        load(scores.path).session  # noqa: B018
+    assert "check_model" not in caught.value.hint
 
 
 def test_file_of_a_future_opset(scores, tmp_path):

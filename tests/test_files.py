@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 
 import pytest
 import torch
@@ -13,7 +14,6 @@ from onnx import parser
 from torch import nn
 
 import onnx_workbench as ow
-from onnx_workbench import files
 from onnx_workbench.__main__ import main
 from onnx_workbench.errors import ExportError, InputError
 from onnx_workbench.timing.report import Race
@@ -130,11 +130,13 @@ def test_a_missing_folder_is_named_as_it_was_given(door, savers, tmp_path, monke
     assert not names(tmp_path)
 
 
-def test_a_bundle_that_fails_leaves_nothing(report, tmp_path, monkeypatch):
-    class Local(nn.ReLU):
-        pass
+def test_a_bundle_that_fails_leaves_nothing(tmp_path):
+    class Locked(nn.ReLU):
+        def __init__(self):
+            super().__init__()
+            self.lock = threading.Lock()  # which cannot be pickled
 
-    broken = ow.audit(Local().eval(), torch.ones(3), skip=QUICK)
+    broken = ow.audit(Locked().eval(), torch.ones(3), skip=QUICK)
     for name in ("bundle", "bundle.zip"):
         with pytest.raises(InputError, match="taken apart"):
             broken.bundle(tmp_path / name)
@@ -146,18 +148,3 @@ def test_the_command_line_checks_where_it_writes_before_the_factory_runs(option,
     goal = str(tmp_path / "no" / "out.html")
     assert main(["audit", "no_such_module:factory", option, goal]) == 2
     assert repr(str(tmp_path / "no")) in capsys.readouterr().err
-
-
-def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
-    goal = tmp_path / "a.txt"
-    goal.write_text("old")
-
-    def fail():
-        with files.replacing(goal) as folder:
-            (folder / "a.txt").write_text("half")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail()
-    assert goal.read_text() == "old"
-    assert names(tmp_path) == {"a.txt"}

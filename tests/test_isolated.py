@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import helper, parser
+from onnx import parser
 
 import onnx_workbench as ow
 from onnx_workbench import isolated
@@ -53,13 +53,20 @@ def fatal(tmp_path):
     )
 
 
+LOOP = (
+    "Loop(n, go, {}) <body = b (int64 i, bool c, float[2] s) => (bool k, float[2] t) "
+    "{{ k = Identity(c)  t = Neg(s) }}>"
+)
+ENDLESS = "<int64 n = {4611686018427387904}, bool go = {1}"
+
+
 @pytest.fixture
 def endless(tmp_path):
+    """Does not end while it runs."""
     return saved(
         tmp_path / "loop.onnx",
-        "g (float[2] x) => (float[2] y) <int64 n = {4611686018427387904}, bool go = {1}> "
-        "{ [loop] y = Loop(n, go, x) <body = b (int64 i, bool c, float[2] s) => "
-        "(bool k, float[2] t) { k = Identity(c)  t = Neg(s) }> }",
+        f"g (float[2] x) => (float[2] y) {ENDLESS}> {{ [one] a = Abs(x)  [two] b = Neg(a) "
+        f"[endless] l = {LOOP.format('b')} [four] c = Neg(l)  [five] y = Abs(c) }}",
     )
 
 
@@ -67,7 +74,7 @@ CALL = torch.tensor([LEAST]), torch.tensor([1])
 X = torch.ones(2)
 
 
-def test_a_file_that_dies_when_it_is_loaded_names_its_node(deadly):
+def test_file_that_dies_when_it_is_loaded_names_its_node(deadly):
     artifact = ow.load(deadly, isolated=True)
     for _ in range(2):
         with pytest.raises(LoadError, match=r"SIG.*'least' \(Div\)") as caught:
@@ -77,7 +84,7 @@ def test_a_file_that_dies_when_it_is_loaded_names_its_node(deadly):
     assert ow.trace(artifact).line_of("least").number == 5
 
 
-def test_a_call_that_dies_names_its_node_and_another_goes_on(fatal):
+def test_call_that_dies_names_its_node_and_another_goes_on(fatal):
     artifact = ow.load(fatal, isolated=True)
     assert artifact(torch.tensor([8]), torch.tensor([2])).tolist() == [4]
     with pytest.raises(RunError, match=r"SIG.*'quotient' \(Div\)") as caught:
@@ -86,7 +93,7 @@ def test_a_call_that_dies_names_its_node_and_another_goes_on(fatal):
     assert artifact(torch.tensor([8]), torch.tensor([4])).tolist() == [2]
 
 
-def test_a_node_with_a_body_is_named_by_itself(tmp_path):
+def test_node_with_a_body_is_named_by_itself(tmp_path):
     path = saved(
         tmp_path / "if.onnx",
         "g (bool c, int64[1] x, int64[1] d) => (int64[1] y) { [other] e = Abs(x) [fork] y = If(c) <"
@@ -97,31 +104,8 @@ def test_a_node_with_a_body_is_named_by_itself(tmp_path):
         ow.load(path, isolated=True)(torch.tensor(True), torch.tensor([LEAST]), torch.tensor([-1]))
 
 
-def test_weights_beside_the_file_are_there_when_the_node_is_looked_for(tmp_path):
-    text = "g (int64[1] x) => (int64[1] y) { [big] h = Add(x, w) [end] y = Div(h, d) }"
-    model = parser.parse_model(HEAD + text)
-    for name, value in (("w", LEAST), ("d", -1)):
-        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([value]), name))
-    path = tmp_path / "m.onnx"
-    onnx.save(model, path, save_as_external_data=True, location="w", size_threshold=0)
-    with pytest.raises(RunError, match=r"'end' \(Div\)"):
-        ow.load(path, isolated=True)(torch.tensor([0]))
-
-
-LOOP = (
-    "Loop(n, go, {}) <body = b (int64 i, bool c, float[2] s) => (bool k, float[2] t) "
-    "{{ k = Identity(c)  t = Neg(s) }}>"
-)
-ENDLESS = "<int64 n = {4611686018427387904}, bool go = {1}"
-
-
-def test_a_run_that_does_not_end_is_ended_and_its_node_is_named(tmp_path):
-    path = saved(
-        tmp_path / "loop.onnx",
-        f"g (float[2] x) => (float[2] y) {ENDLESS}> {{ [one] a = Abs(x)  [two] b = Neg(a) "
-        f"[endless] l = {LOOP.format('b')} [four] c = Neg(l)  [five] y = Abs(c) }}",
-    )
-    artifact = ow.load(path, isolated=True, timeout=2)
+def test_run_that_does_not_end_is_ended_and_its_node_is_named(endless):
+    artifact = ow.load(endless, isolated=True, timeout=2)
     with pytest.raises(RunError, match=r"2 s.*'endless' \(Loop\)") as caught:
         artifact(X)
     assert caught.value.line.place == "net.py:7"
@@ -131,7 +115,7 @@ def test_a_run_that_does_not_end_is_ended_and_its_node_is_named(tmp_path):
     assert "'endless'" in first.sentence
 
 
-def test_a_load_that_does_not_end_names_its_node(tmp_path):
+def test_load_that_does_not_end_names_its_node(tmp_path):
     """All is constant, so that it is computed where the session is made."""
     path = saved(
         tmp_path / "fold.onnx",
@@ -143,7 +127,7 @@ def test_a_load_that_does_not_end_names_its_node(tmp_path):
 
 
 @pytest.mark.parametrize("outside", [False, True])
-def test_the_node_of_a_large_file_is_named_and_its_weights_are_not_sent(outside, tmp_path):
+def test_node_of_a_large_file_is_named_and_its_weights_are_not_sent(outside, tmp_path):
     text = (
         "g (float[N, 4] x, int64[1] i) => (float[N, 2300] y, int64[1] z) { [big] y = MatMul(x, w) "
         "[low] a = Mul(i, m)  [least] z = Div(a, o) }"
@@ -177,7 +161,7 @@ def test_what_would_run_an_isolated_file_here_is_refused(fatal):
         ow.profile(artifact, CALL, seconds=0.1)
 
 
-def test_the_seconds_of_a_profile_are_no_timeout(tmp_path):
+def test_seconds_of_a_profile_are_no_timeout(tmp_path):
     path = saved(tmp_path / "m.onnx", "g (float[N] x) => (float[N] y) { [relu] y = Relu(x) }")
     artifact = ow.load(path, isolated=True, timeout=2)
     big = torch.ones(4_000_000)
@@ -196,7 +180,7 @@ def test_audit_and_probe_of_a_file_outlive_it(deadly, fatal):
     assert not contract
 
 
-def test_a_sound_file_is_audited_in_one_process_that_has_no_torch(tmp_path):
+def test_sound_file_is_audited_in_one_process_that_has_no_torch(tmp_path):
     path = saved(tmp_path / "m.onnx", "g (float[N] x) => (float[N] y) { [relu] y = Relu(x) }")
     report = ow.audit(ow.load(path, timeout=30), X)
     said = {finding.stage: finding.sentence for finding in report.findings}
@@ -221,25 +205,18 @@ def test_what_onnx_runtime_says_is_said_as_in_this_process(tmp_path):
     assert said[0] == said[1]
     path = saved(
         tmp_path / "r.onnx",
-        "g (float[N] x) => (float[2] y) { y = Add(x, w) }".replace(
-            "{ y", "<float[3] w = {1,2,3}> { y"
-        ),
+        "g (float[N] x) => (float[2] y) <float[3] w = {1, 2, 3}> { y = Add(x, w) }",
     )
     for isolated_ in (False, True):
         with pytest.raises(RunError, match=r"x float32\[2\]"):
             ow.load(path, isolated=isolated_)(X)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.bool, torch.int64])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "bool"])
 def test_results_of_every_dtype_come_back(dtype, tmp_path):
-    number = {torch.bfloat16: 16, torch.float16: 10, torch.bool: 9, torch.int64: 7}[dtype]
-    x = helper.make_tensor_value_info("x", number, [None, 2])
-    y = helper.make_tensor_value_info("y", number, [None, 2])
-    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [x], [y])
-    opset = helper.make_opsetid("", 20)
-    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), tmp_path / "m.onnx")
-    given = torch.tensor([[1, 0], [1, 1]]).to(dtype)
-    assert torch.equal(ow.load(tmp_path / "m.onnx", isolated=True)(given), given)
+    text = f"g ({dtype}[N, 2] x) => ({dtype}[N, 2] y) {{ [same] y = Identity(x) }}"
+    given = torch.tensor([[1, 0], [1, 1]]).to(getattr(torch, dtype))
+    assert torch.equal(ow.load(saved(tmp_path / "m.onnx", text), isolated=True)(given), given)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the memory as Linux does")
@@ -251,8 +228,8 @@ def test_more_memory_than_there_is_is_an_error(tmp_path):
     assert artifact(torch.tensor([3])).tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize("timeout", [0, -1, float("nan"), "5", None, True])
-def test_a_timeout_is_checked_at_the_door(timeout, tmp_path):
+@pytest.mark.parametrize("timeout", [0, float("nan"), "5", True])
+def test_timeout_is_checked_at_the_door(timeout, tmp_path):
     path = saved(tmp_path / "m.onnx", "g (float[N] x) => (float[N] y) { y = Relu(x) }")
     with pytest.raises(InputError, match="timeout"):
         ow.load(path, timeout=timeout)
@@ -270,7 +247,7 @@ def test_ctrl_c_ends_the_worker(endless):
     assert isolated.ask(os.getpid, timeout=30) != pid
 
 
-def test_the_worker_ends_with_its_parent():
+def test_worker_ends_with_its_parent():
     code = (
         "from onnx_workbench import isolated; import os; print(isolated.ask(os.getpid, timeout=60))"
     )
@@ -285,7 +262,7 @@ def test_the_worker_ends_with_its_parent():
     raise AssertionError("it is still there")
 
 
-def test_the_command_line_outlives_a_file(deadly, tmp_path, monkeypatch, capsys):
+def test_command_line_outlives_a_file(deadly, tmp_path, monkeypatch, capsys):
     made = f"def made():\n    return ow.load({str(deadly)!r}), (torch.ones(2),)\n"
     factory = f"import torch\nimport onnx_workbench as ow\n\n\n{made}"
     (tmp_path / "deadly_factory.py").write_text(factory)

@@ -65,25 +65,20 @@ def ladder(depth):
 
 WRONG = {
     "no opset": (lambda m: m.ClearField("opset_import"), "opset"),
-    "opset below 1": (lambda m: setattr(m.opset_import[0], "version", 0), "opset 0"),
     "huge opset": (lambda m: setattr(m.opset_import[0], "version", 2**62), "opset 4611"),
     "negative dimension": (lambda m: m.graph.initializer[0].dims.append(-2), r"'w'.*-2"),
-    "absurd dimension": (lambda m: m.graph.initializer[0].dims.append(2**60), "'w'"),
     "a long name": (lambda m: setattr(m.graph.node[1], "name", "n" * 5000), "5,000"),
     "a long value": (lambda m: m.graph.node[1].input.append("n" * 5000), "5,000"),
     "a long input": (lambda m: setattr(m.graph.input[0], "name", "n" * 5000), "5,000"),
     "a wrong key": (external(shade="green"), "'shade'"),
     "a wrong offset": (external(offset="-4"), "offset.*'-4'"),
-    "an offset in words": (external(offset="four"), "offset.*'four'"),
     "an offset of many digits": (external(offset="9" * 5000), "offset"),
     "a wrong length": (external(length="2.5"), "length.*'2.5'"),
     "a long location": (external(location="w" * 5000), "'w'"),
     "a location outside": (external(location="../../etc/passwd"), "passwd"),
-    "an absolute location": (external(location="/etc/passwd"), "passwd"),
     "memory as a location": (external(location="*/_ORT_MEM_ADDR_/*"), "ADDR"),
     "an attribute without a type": (lambda m: m.graph.node[0].attribute.add(name="a"), "'a'"),
     "functions in a circle": (functions(function("f", "g"), function("g", "f")), "circle.*f"),
-    "a function that calls itself": (functions(function("f", "f")), "circle.*f"),
     "functions into the billions": (ladder(9), "inlined"),
 }
 
@@ -109,7 +104,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("place", FIELDS)
-def test_text_that_is_not_utf8_is_named(place, tmp_path, monkeypatch):
+def test_text_that_is_not_utf8_is_named(place, tmp_path):
     model, text = tiny(), FIELDS[place]
     model.graph.node[1].name, model.producer_name = "y_named", "maker"
     model.graph.node[0].metadata_props.add(key="k", value="noted")
@@ -117,15 +112,11 @@ def test_text_that_is_not_utf8_is_named(place, tmp_path, monkeypatch):
     model.graph.input[0].name = model.graph.node[0].input[0] = "xxx"
     path = tmp_path / "m.onnx"
     path.write_bytes(model.SerializeToString().replace(text.encode(), b"\xff" * len(text)))
-    for strict in (reader._strict(), None):  # protobuf's own check, and the one for older releases
-        monkeypatch.setattr(reader, "_strict", lambda made=strict: made)
-        for door in (ow.load, ow.view):
-            with pytest.raises(LoadError, match="UTF-8 at"):
-                door(path)
-    with pytest.raises(LoadError) as caught:
-        ow.load(path)
-    where = str(caught.value).partition("UTF-8 at ")[2]
-    assert where.startswith((place, "graph.node[0].input", "graph.node[0].output"))
+    for door in (ow.load, ow.view):
+        with pytest.raises(LoadError, match="UTF-8 at ") as caught:
+            door(path)
+        where = caught.value.message.partition("UTF-8 at ")[2]
+        assert where.startswith((place, "graph.node[0].input", "graph.node[0].output"))
 
 
 def test_the_byte_of_an_inner_field_that_is_damaged_is_named(tmp_path):
@@ -192,17 +183,17 @@ def test_inputs_and_outputs_of_the_file_are_those_of_the_session(tmp_path):
     assert [v.dtype for v in loaded.inputs] == ["float32", "int64", "bfloat16"]
 
 
-def loose(op, dtype=TensorProto.DOUBLE):
-    ends = [helper.make_tensor_value_info(name, dtype, None) for name in "xy"]
-    graph = helper.make_graph([helper.make_node(op, ["x"], ["y"])], "g", ends[:1], ends[1:])
-    opset = helper.make_opsetid("", 20)
-    return helper.make_model(graph, opset_imports=[opset], ir_version=10)
+def saved(path, nodes, inputs, outputs):
+    opsets = [helper.make_opsetid("", 20)]
+    graph = helper.make_graph(nodes, "g", inputs, outputs)
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+    return ow.load(path)
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 1, 4)])
 def test_an_input_without_a_rank_takes_any(shape, tmp_path):
-    onnx.save(loose("Neg"), tmp_path / "m.onnx")
-    loaded = ow.load(tmp_path / "m.onnx")
+    x, y = (helper.make_tensor_value_info(name, TensorProto.DOUBLE, None) for name in "xy")
+    loaded = saved(tmp_path / "m.onnx", [helper.make_node("Neg", ["x"], ["y"])], [x], [y])
     x = torch.ones(shape, dtype=torch.float64)
     assert torch.equal(loaded(x), -x)
     assert repr(loaded.inputs[0]) == "x float64 of any shape"
@@ -218,10 +209,7 @@ def test_an_output_without_a_rank_promises_nothing(tmp_path):
     values = {k: helper.make_tensor_value_info(k, TensorProto.FLOAT, d) for k, d in ends.items()}
     nodes = [helper.make_node("Neg", ["x"], ["y"]), helper.make_node("Abs", ["z"], ["w"])]
     inputs, outputs = ([values[name] for name in names] for names in ("xz", "yw"))
-    graph = helper.make_graph(nodes, "g", inputs, outputs)
-    opset = helper.make_opsetid("", 20)
-    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), tmp_path / "m.onnx")
-    loaded = ow.load(tmp_path / "m.onnx")
+    loaded = saved(tmp_path / "m.onnx", nodes, inputs, outputs)
     assert [value.shape for value in loaded.outputs] == [None, None]
     call = torch.ones(3, 2), torch.ones(())
     assert [tuple(result.shape) for result in loaded(*call)] == [(3, 2), ()]
@@ -236,10 +224,7 @@ def test_a_sequence_gets_a_repair_that_works(tmp_path):
     maybe = helper.make_optional_type_proto(kind)
     node = helper.make_node("ConcatFromSequence", ["xs"], ["y"], axis=0)
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None])
-    graph = helper.make_graph([node], "g", [helper.make_value_info("xs", kind)], [y])
-    opset = helper.make_opsetid("", 20)
-    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), tmp_path / "m.onnx")
-    artifact = ow.load(tmp_path / "m.onnx")
+    artifact = saved(tmp_path / "m.onnx", [node], [helper.make_value_info("xs", kind)], [y])
     assert repr(artifact.inputs[0]) == "xs sequence(float32)"
     assert repr(artifact.cut) == "''"
     with pytest.raises(InputError) as caught:
@@ -257,10 +242,8 @@ def test_a_result_that_is_a_sequence_is_a_list(tmp_path):
     kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
     node = helper.make_node("SequenceConstruct", ["x", "x"], ["ys"])
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])
-    graph = helper.make_graph([node], "g", [x], [helper.make_value_info("ys", kind)])
-    opset = helper.make_opsetid("", 20)
-    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), tmp_path / "m.onnx")
-    assert [t.tolist() for t in ow.load(tmp_path / "m.onnx")(torch.ones(2))] == [[1, 1], [1, 1]]
+    artifact = saved(tmp_path / "m.onnx", [node], [x], [helper.make_value_info("ys", kind)])
+    assert [tensor.tolist() for tensor in artifact(torch.ones(2))] == [[1, 1], [1, 1]]
 
 
 def test_a_sparse_initializer_counts(tmp_path):
@@ -308,20 +291,28 @@ def test_long_metadata_is_cut_and_the_cut_is_said(tmp_path):
     assert ow.trace(loaded).origins[0].line.place == "net.py:3"
 
 
-def test_what_is_read_in_part_is_said(tmp_path):
-    deep = repr(["", *(f"m{at}" for at in range(100)), "z"])
-    many = 'File "a.py", line 1, in f\n  a\n' * 250
-    wide = f'File "a.py", line 1, in f\n  {"a" * 2000}'
-    for notes in ({"name_scopes": deep}, {"stack_trace": many}, {"stack_trace": wide}):
-        onnx.save(noted(**notes), tmp_path / "m.onnx")
-        assert "2 of its metadata entries" in ow.load(tmp_path / "m.onnx").cut
-    for long in (many, wide, many * 1000):  # beside a value, where a quantizer leaves it
-        model = tiny()
-        model.graph.output[0].metadata_props.add(key=P + "stack_trace", value=long)
-        onnx.save(model, tmp_path / "m.onnx")
-        assert "1 of its metadata entries" in ow.load(tmp_path / "m.onnx").cut
-    onnx.save(noted(name_scopes="['', 'a', 'b']"), tmp_path / "m.onnx")
-    assert ow.load(tmp_path / "m.onnx").cut == ""
+DEEP = repr(["", *(f"m{at}" for at in range(2000)), "z"])
+MANY = 'File "a.py", line 1, in f\n  a\n' * 250
+WIDE = f'File "a.py", line 1, in f\n  {"a" * 2000}'
+
+
+@pytest.mark.parametrize(
+    ("notes", "cut"),
+    [
+        ({"name_scopes": DEEP}, True),
+        ({"stack_trace": MANY}, True),
+        ({"stack_trace": WIDE}, True),
+        ({"name_scopes": "['', 'a', 'b']"}, False),
+    ],
+)
+def test_what_is_read_in_part_is_said(notes, cut, tmp_path):
+    onnx.save(noted(**notes), tmp_path / "m.onnx")
+    assert ("2 of its metadata entries" in ow.load(tmp_path / "m.onnx").cut) == cut
+    model = tiny()  # beside a value, where a quantizer leaves it
+    for key, value in notes.items():
+        model.graph.output[0].metadata_props.add(key=P + key, value=value)
+    onnx.save(model, tmp_path / "m.onnx")
+    assert ("1 of its metadata entries" in ow.load(tmp_path / "m.onnx").cut) == cut
 
 
 def test_what_a_large_file_asks_too_much_of_is_said(tmp_path, monkeypatch):
@@ -335,10 +326,8 @@ def test_what_a_large_file_asks_too_much_of_is_said(tmp_path, monkeypatch):
 
 
 def test_scopes_without_end_are_cut_to_a_depth():
-    deep = repr(["", *(f"m{at}" for at in range(2000)), "z"])
-    model = noted(name_scopes=deep)
-    many = [node for _ in range(600) for node in model.graph.node]
-    model.graph.node.extend(many)
+    model = noted(name_scopes=DEEP)
+    model.graph.node.extend([node for _ in range(600) for node in model.graph.node])
     assert "1,202: " in repr(ow.view(model))
 
 

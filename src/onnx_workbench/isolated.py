@@ -94,25 +94,27 @@ class File:
             name, ref = self.path.name, _culprit(self, model, feeds, error)
             node = f"the node {ref.name!r} ({ref.node.op_type})" if ref else ""
             if error.late:
+                found = f" Without {node} and those after it, it answers." if node else ""
                 said = (
                     f"{name} did not answer within {self.timeout:g} s while ONNX Runtime was "
-                    f"{doing} it, and its process was ended."
+                    f"{doing} it, and its process was ended.{found}"
                 )
-                said += f" Without {node} and those after it, it answers." if node else ""
-                hint = "if the model takes that long, pass load() a longer `timeout`; else look "
-                hint += "for a loop without end" + (" there." if node else ".")
-            else:
-                said = f"ONNX Runtime was {error} while {doing} {name}"
-                said += f", at {node}." if node else "."
-                said += " It was in a process of its own, and this one goes on."
                 hint = (
-                    "mend that node or its inputs, or try another version of onnxruntime."
-                    if node
-                    else "try another version of onnxruntime, and report it there with the file."
+                    "if the model takes that long, pass load() a longer `timeout`; else look for a "
+                    f"loop without end{' there' if node else ''}."
                 )
-            raise kind(
-                said, hint, exporter_metadata.read(ref.node).line if ref else None
-            ) from error
+            else:
+                at = f", at {node}" if node else ""
+                said = (
+                    f"ONNX Runtime was {error} while {doing} {name}{at}. It ran in a process of "
+                    "its own, and this one goes on."
+                )
+                hint = (
+                    f"{'fix that node or its inputs, or ' if node else ''}try another version of "
+                    "onnxruntime, and report it there with the file."
+                )
+            line = exporter_metadata.read(ref.node).line if ref else None
+            raise kind(said, hint, line) from error
 
 
 class Ended(Exception):
@@ -142,26 +144,23 @@ def ask(function: Callable[..., Any], *rest: Any, timeout: float) -> Any:
             late.set()
             worker.kill()
 
-        timer = threading.Timer(timeout, end)
+        timer, alive = threading.Timer(timeout, end), False
         timer.daemon = True
         try:
             if fresh:
                 worker.call(_start)
             timer.start()
             answer = worker.call(function, *rest)
+            alive = True
+            return answer
         except WorkerError as error:
-            worker.close()
             raise Ended(error.code, late.is_set()) from error
-        except Exception:
-            _WORKER.append(worker)
-            raise
-        except BaseException:  # Ctrl-C: what it runs is not waited for
-            worker.close()
+        except Exception:  # of the function; not Ctrl-C, after which the worker still runs it
+            alive = True
             raise
         finally:
             timer.cancel()
-        _WORKER.append(worker)
-        return answer
+            _WORKER.append(worker) if alive else worker.close()
 
 
 _WORKER: list[Worker] = []
@@ -247,13 +246,16 @@ _OPEN: dict[tuple[Any, ...], onnxruntime.InferenceSession] = {}
 
 def _session(key: tuple[Any, ...]) -> None:
     if key not in _OPEN:
-        import onnxruntime
-
         while len(_OPEN) >= _SESSIONS:
             del _OPEN[next(iter(_OPEN))]
         path, *_, provider = key
-        options = Options().for_session()
-        _OPEN[key] = onnxruntime.InferenceSession(path, options, providers=[provider])
+        _OPEN[key] = _opened(path, provider, Options().for_session())
+
+
+def _opened(model: str | bytes, provider: str, options: Any) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(model, options, providers=[provider])
 
 
 def _run(key: tuple[Any, ...], feeds: Mapping[str, np.ndarray]) -> list[Any]:
@@ -268,11 +270,9 @@ def _run(key: tuple[Any, ...], feeds: Mapping[str, np.ndarray]) -> list[Any]:
 def _trial(
     model: bytes, folder: str, provider: str, feeds: Mapping[str, np.ndarray] | None
 ) -> None:
-    import onnxruntime
-
     options = Options().for_session()
     options.add_session_config_entry(WEIGHTS_FOLDER, folder)
-    session = onnxruntime.InferenceSession(model, options, providers=[provider])
+    session = _opened(model, provider, options)
     if feeds is not None:
         taken = {value.name for value in session.get_inputs()}
         call_of(session, {name: array for name, array in feeds.items() if name in taken})()

@@ -379,11 +379,21 @@ def run(call: Callable[[], T], feeds: Mapping[str, np.ndarray], name: str) -> T:
         if machine := refused_by_machine(error):
             said = f"The machine refuses to run {name} on {given}."
             raise RunError(said, machine[1], reason=machine[0]) from error
-        raise RunError(
-            f"ONNX Runtime failed while running {name} on {given}: {_short(error)}",
-            "try the sizes of the export. If those run, a dimension that the file "
-            "calls dynamic is not: export with other sizes, or name it in `dynamic_shapes`.",
-        ) from error
+        reason, hint = (
+            "",
+            (
+                "try the sizes of the export. If those run, a dimension that the file "
+                "calls dynamic is not: export with other sizes, or name it in `dynamic_shapes`."
+            ),
+        )
+        if "ConcatFromSequence" in str(error) and "1 or more inputs" in str(error):
+            reason = "A loop ran zero times, and ONNX cannot join the results of no run."
+            hint = (
+                "pass sizes with which it runs at least once: nn.EmbeddingBag with "
+                "include_last_offset=True takes two offsets or more."
+            )
+        message = f"ONNX Runtime failed while running {name} on {given}: {_short(error)}"
+        raise RunError(message, hint, reason=reason) from error
 
 
 def refused(path: Path, error: Exception) -> LoadError:
