@@ -14,6 +14,7 @@ from onnx import parser
 from torch import nn
 
 import onnx_workbench as ow
+from onnx_workbench import files
 from onnx_workbench.__main__ import main
 from onnx_workbench.errors import ExportError, InputError
 from onnx_workbench.timing.report import Race
@@ -148,3 +149,13 @@ def test_the_command_line_checks_where_it_writes_before_the_factory_runs(option,
     goal = str(tmp_path / "no" / "out.html")
     assert main(["audit", "no_such_module:factory", option, goal]) == 2
     assert repr(str(tmp_path / "no")) in capsys.readouterr().err
+
+
+def test_files_that_cannot_all_be_published_leave_the_old_ones(tmp_path):
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "b").mkdir()  # no file can take its place
+    with pytest.raises(OSError), files.replacing(tmp_path / "a") as folder:
+        (folder / "a").write_text("new")
+        (folder / "b").write_text("new")
+    assert (tmp_path / "a").read_text() == "old"
+    assert names(tmp_path) == {"a", "b"}
