@@ -27,7 +27,7 @@ SCHEDULER = "/proc/thread-self/schedstat"
 
 @dataclass(frozen=True)
 class Started:
-    """What is known of a target once it is warm.
+    """What a target reports once it is warm.
 
     Args:
         timed: what one call covers.
@@ -70,7 +70,7 @@ class Bench:
     _prepared: PreparedCall | None = None
 
     def opened(self) -> None:
-        """As a worker has it; in this process there is nothing to wait for."""
+        """Nothing to wait for in this process; see RemoteBench."""
 
     def start(self) -> Started:
         """Prepare the call, and call it until it is warm."""
@@ -97,7 +97,7 @@ class Bench:
     def block(self, calls: int) -> tuple[int, int]:
         """Nanoseconds of so many calls, and those of them in which others had the core.
 
-        One call before is discarded: the caches still belong to whoever ran before.
+        One call before is discarded: the caches still hold the data of the target before it.
         """
         self._run()
         waited, busy = queued(), thread_time_ns()

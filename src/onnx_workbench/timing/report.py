@@ -120,9 +120,9 @@ class Race(Saved, ToFrame):
         """What was measured, or what follows from it.
 
         Args:
-            what: every block of everybody; the ratios with their intervals; what passes before the
-                first answer; or the part of a call that :attr:`copies` takes, for which a file has
-                to race with IOBinding and without.
+            what: every block of every target; the ratios with their intervals; what passes before
+                the first answer; or the part of a call that :attr:`copies` takes, for which a file
+                has to race with IOBinding and without.
             ax: where to draw; a new figure without it.
 
         Raises:

@@ -117,7 +117,7 @@ def race(
 
 
 class _Rounds:
-    """Everybody who races, and what was measured until now."""
+    """The targets of a race, and what was measured until now."""
 
     def __init__(
         self, timed: Mapping[str, Any], conditions: Conditions, tick: Callable[[], object]
@@ -142,7 +142,7 @@ class _Rounds:
     def replicate(
         self, made: Mapping[str, Callable[[], Bench | RemoteBench]], seconds: float, most: float
     ) -> None:
-        """Start everybody anew, race for so many seconds or rounds, and end it all.
+        """Start every target anew, race for so many seconds or rounds, and end them.
 
         Args:
             made: what starts each, in the order in which they start and warm up.
@@ -191,7 +191,7 @@ class _Rounds:
         return max(LEAST_ROUNDS, round(min(seconds / lap, most))) if lap else 0
 
     def _round(self, benches: Mapping[str, Bench | RemoteBench]) -> dict[str, tuple[int, int]]:
-        """One block of everybody."""
+        """One block of every target, in random order."""
         done, names = {}, self.racing(benches)
         for name in self.rng.sample(names, len(names)):
             sleep(self.rest)
@@ -270,7 +270,7 @@ def _stopped(rounds: _Rounds, last: float) -> str:
 
 
 def _in_process(rounds: _Rounds, why: str) -> Race:
-    """One replicate, everybody in this process, for as many rounds as the budget allows."""
+    """One replicate of all targets in this process, for as many rounds as the budget allows."""
     for name, call in rounds.timed.items():
         if getattr(call, "isolated", False):
             raise InputError(
@@ -318,7 +318,7 @@ def _check(targets: Any) -> None:
 def _cores(threads: int) -> tuple[int, float | None]:
     """The cores that this process may use, and how many of them others keep busy.
 
-    The load average would still count the race before this one; with one thread nobody asks.
+    The load average would still count the race before this one; with one thread it is not needed.
     """
     affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
     mine = affinity(0) if affinity else range(os.cpu_count() or 1)

@@ -50,7 +50,7 @@ class Sweep(Saved, ToFrame):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Everybody who raced, the baseline first."""
+        """Every target, the baseline first."""
         first = next(iter(self.races.values()))
         return tuple(one.name for one in first.results if not one.control)
 

@@ -49,7 +49,7 @@ class Worker:
 
     Args:
         threads: of the pools of torch and NumPy; torch and ONNX Runtime are told again.
-        modules: what the functions need; with torch, the process is forked where that works.
+        modules: with torch among them, the process is forked where that works.
     """
 
     def __init__(self, threads: int = 1, modules: tuple[str, ...] = ()) -> None:
@@ -182,7 +182,7 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def _serve(connection: Connection, environment: dict[str, str], folder: Path) -> None:
-    """Answer the parent until it ends. What a target prints goes nowhere."""
+    """Answer calls until the parent ends. What a target prints is dropped."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Windows, where none is blocked
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     os.environ.clear()
