@@ -26,7 +26,7 @@ from onnx_workbench.source import user_line
 LINE = "edges = torch.relu(self.norm(self.edges(images)))"
 BATCH, RUNS = 64, 300
 INK, QUIET, LIT = "#1B1F23", "#6A737D", "#FFF3C4"
-# Okabe and Ito's colours, one a step; the steps are told apart by place and title too.
+# Okabe and Ito's colors, one a step; the steps are told apart by place and title too.
 STEPS = ("#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00")
 
 

@@ -162,7 +162,7 @@ class Unused(nn.Module):
             return x * 2 * mask
 
 
-LOST = "The result holds what is no tensor: None, 7"
+LOST = "The result holds non-tensors: None, 7"
 
 
 @trap("None in the result", "capture", LOST, "pytorch/pytorch/issues/160150", FOUR)

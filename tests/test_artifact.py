@@ -412,7 +412,7 @@ def wrong_exports():
     yield "folder", {"f": "no/m.onnx"}, InputError, "'no' of 'm.onnx'"
     yield "opset", {"opset_version": "18"}, InputError, "opset_version.*'18'"
     yield "low", {"opset_version": 9}, ExportError, r"opset 9 .*wrote opset 18.* down\."
-    yield "high", {"opset_version": 99}, ExportError, r"up\. It is labelled opset 18 and holds Gelu"
+    yield "high", {"opset_version": 99}, ExportError, r"up\. It is labeled opset 18 and holds Gelu"
     yield "provider", {"provider": "NoProvider"}, InputError, "'NoProvider'.*onnxruntime-gpu"
     yield "case", {"provider": "CPUExecutionprovider"}, InputError, "mean 'CPUExecutionProvider'"
     yield (

@@ -34,7 +34,7 @@ def column(columns, index):
         (0, "x = self.conv(x)", ["Conv"]),
         (0, "return left * right + scale", ["Mul", "Add"]),
         (1, "linear", ["Gemm"]),
-        (1, "dropout: it gives back its input", []),
+        (1, "dropout: it returns its input unchanged", []),
     ],
 )
 def test_a_choice_marks_the_nodes_that_it_became(index, text, operators, folds):

@@ -180,12 +180,12 @@ def diverged(model, args=X, **options):
 @pytest.mark.parametrize(
     ("model", "args", "operator", "wrong", "fx", "why"),
     [
-        (chain, X, aten.sin.default, wrong_sin, "sin", "other numbers"),
-        (Residual(), X, aten.sin.default, wrong_sin, "sin", "other numbers"),
-        (Residual().double(), X.double(), aten.sin.default, wrong_sin, "sin", "other numbers"),
-        (branch, X, aten.sin.default, wrong_sin, "getitem", "other numbers"),
-        (half, X, aten.view.default, wrong_view, "view", "other numbers"),
-        (whole, X, aten.argmax.default, next_index, "argmax", "other numbers"),
+        (chain, X, aten.sin.default, wrong_sin, "sin", "different numbers"),
+        (Residual(), X, aten.sin.default, wrong_sin, "sin", "different numbers"),
+        (Residual().double(), X.double(), aten.sin.default, wrong_sin, "sin", "different numbers"),
+        (branch, X, aten.sin.default, wrong_sin, "getitem", "different numbers"),
+        (half, X, aten.view.default, wrong_view, "view", "different numbers"),
+        (whole, X, aten.argmax.default, next_index, "argmax", "different numbers"),
         (lambda x: x.argmax(1), torch.ones(3, 4), aten.argmax.default, last_index, "argmax", "tie"),
         (lambda x: x.argmax(), torch.ones(3, 4), aten.argmax.default, last_index, "argmax", "tie"),
         (ties, TIED, None, None, "getitem", "tie"),
@@ -196,7 +196,7 @@ def diverged(model, args=X, **options):
         (remains, WHOLE, aten.remainder.Tensor, by_sign, "remainder", "negative"),
         (rounds, WHOLE, aten.round.default, half_up, "round", "halves"),
         (floors, torch.arange(-7.0, 7.0), aten.floor.default, truncated, "floor", "negative"),
-        (shifted, UINT8, None, None, "rshift", "uint8[4] and the file int8[4]"),
+        (shifted, UINT8, None, None, "rshift", "uint8[4] and the file returns int8[4]"),
     ],
 )
 def test_the_first_wrong_value_is_named_with_its_line_and_cause(
@@ -283,7 +283,7 @@ def test_a_weight_that_is_another_in_the_file_is_named(tmp_path):
     file = replace(file, stamp=Stamp.of([file.path]))  # else it is told that the file has changed
     first = ow.verify(model, file, X, values=True).first
     assert (first.weights, first.module) == (("fc.bias",), "fc")
-    assert "its fc.bias in the file is not the model's" in repr(first)
+    assert "its fc.bias in the file differs from the model's" in repr(first)
 
 
 @pytest.mark.parametrize("chunk", [0, 100])
@@ -346,14 +346,14 @@ def test_outputs_that_differ_while_values_agree_accuse_the_capture():
     found = ow.verify(lambda x: model(x) + 1, ow.export(model, X), X, values=True)
     assert not found
     assert found.first is None
-    assert "the captured graph is not the model" in repr(found)
+    assert "the captured graph differs from the model" in repr(found)
 
 
 def test_a_fault_that_reaches_no_output_changes_no_verdict():
     found = diverged(lambda x: torch.sin(x) * 0 + x, custom_translation_table=WRONG)
     assert found
     assert found.first.fx == "sin"
-    assert repr(found).startswith("AGREE: the outputs; inside, first at ")
+    assert repr(found).startswith("AGREE: the outputs agree; values inside differ, first at ")
 
 
 @pytest.mark.parametrize("table", [None, WRONG])
@@ -497,7 +497,7 @@ def test_another_dtype_that_keeps_the_file_from_loading_is_blamed_at_its_node():
 def test_what_has_no_graph_to_look_into_is_refused(b, tmp_path):
     file = ow.export(Of(chain).eval(), X, tmp_path / "m.onnx")
     given = b(file.path) if b is ow.load else Of(chain)
-    with pytest.raises(InputError, match=r"no graph beside it|a Of as 'b'|an Of as 'b'"):
+    with pytest.raises(InputError, match=r"no captured graph|a Of as 'b'|an Of as 'b'"):
         ow.verify(Of(chain), given, X, values=True)
 
 

@@ -299,7 +299,7 @@ def test_a_kernel_of_several_nodes_of_one_line_is_not_shared_out(folds):
 def test_another_way_of_naming_kernels_shows_as_unattributed(folds):
     changed = made_up(folds, rename=lambda name: f"kernel {name}")
     assert changed.unattributed == changed.rules["unattributed"] == 1.0
-    assert "100.0 % of kernel time: named in a way that no rule knows" in repr(changed)
+    assert "100.0 % of kernel time: no rule matches the kernel's name" in repr(changed)
     assert changed.heat() == {}
 
 
@@ -329,16 +329,16 @@ def test_the_report_is_the_source_with_time_in_the_margin(folds):
     )
     facts = dict(row.split(maxsplit=1) for row in rows[13:])
     assert facts["no"] == "line      0.0 % of kernel time"
-    assert facts["whole"] == "kernels are 100.0 % of a run without the profiler"
-    assert facts["doubt"].startswith("runs differ: quartiles of a run are  50.0 % apart")
+    assert facts["coverage"] == "kernels take 100.0 % of a run without the profiler"
+    assert facts["doubt"].startswith("runs differ: the quartiles are  50.0 % apart")
 
 
 @pytest.mark.parametrize(
     ("change", "doubt"),
     [
         ({"cost": Cost(inside=1.1e-5)}, "most of what was counted is the profiler's own"),
-        ({"plain": (4e-5,) * 3}, "with the profiler they took longer than it explains"),
-        ({"plain": (9e-5,) * 3}, "part of a run is outside its kernels"),
+        ({"plain": (4e-5,) * 3}, "profiled runs took longer than the overhead explains"),
+        ({"plain": (9e-5,) * 3}, "part of a run is outside kernels"),
     ],
 )
 def test_numbers_that_do_not_fit_together_are_a_doubt(change, doubt, folds):

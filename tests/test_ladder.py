@@ -7,7 +7,7 @@ from torch import nn
 
 from onnx_workbench import capture, export, load, opsets
 from onnx_workbench.errors import LoadError
-from onnx_workbench.proto import mislabelled
+from onnx_workbench.proto import mislabeled
 
 X = torch.ones(2)
 
@@ -37,10 +37,10 @@ def test_the_table_says_what_was_reached_and_why_it_ended(gelu):
         "   18   18  ok       ok     same         5",
         "   20   20  ok       ok     same         1  -1 Add -1 Div -1 Erf +1 Gelu -2 Mul",
         "   99   18  -        -      -            -",
-        "9: You asked for opset 9 and the exporter wrote opset 18, without an error of its own: it "
+        "9: You asked for opset 9 and the exporter wrote opset 18 without raising an error: it "
         "could not convert the graph down.",
-        "99: You asked for opset 99 and the exporter wrote opset 18, without an error of its own: "
-        "it could not convert the graph up. It is labelled opset 18 and holds Gelu, which came "
+        "99: You asked for opset 99 and the exporter wrote opset 18 without raising an error: "
+        "it could not convert the graph up. It is labeled opset 18 and holds Gelu, which came "
         "with opset 20.",
     ]
     assert "<table>" in gelu._repr_html_()
@@ -89,12 +89,12 @@ def wrong(version):
     return onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10)
 
 
-def test_a_file_labelled_one_opset_with_operators_of_another_is_found(tmp_path):
-    assert mislabelled(wrong(20)) == ""
+def test_a_file_labeled_one_opset_with_operators_of_another_is_found(tmp_path):
+    assert mislabeled(wrong(20)) == ""
     onnx.save(wrong(18), tmp_path / "wrong.onnx")
     with pytest.raises(LoadError) as caught:
         load(tmp_path / "wrong.onnx")(torch.ones(2))
     assert str(caught.value) == (
-        "wrong.onnx could not be loaded: it is labelled opset 18 and holds Gelu, which came with "
+        "wrong.onnx could not be loaded: it is labeled opset 18 and holds Gelu, which came with "
         "opset 20.\nWhat helps: export it again with export(), which refuses such a file."
     )

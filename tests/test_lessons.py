@@ -108,7 +108,7 @@ def test_the_exported_reader_reads_as_well_as_the_model(tmp_path):
     assert digits.accuracy(file) == digits.accuracy(digits.model)
 
 
-def test_a_picture_holds_the_grey_values_of_its_digits():
+def test_a_picture_holds_the_gray_values_of_its_digits():
     images = torch.zeros(2, 1, 8, 8)
     images[:, 0, 2, 5] = 0.5
     drawn = reader.svg(images, ["<7>", "1"])

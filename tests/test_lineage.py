@@ -107,7 +107,7 @@ def test_each_line_without_a_node_has_its_reason(folds):
     conv = folds.origins[0]
     assert {line.text: why for line, why in folds.silent.items()} == {
         "x = self.conv(x)": f"merged into what uses it: {conv.node}",
-        "x = self.drop(x)": "it gives back its input",
+        "x = self.drop(x)": "it returns its input unchanged",
         "scale = torch.arange(4).float() * 2": "computed at export: it depends on no input",
         "right = self.head(x)": (
             "computed once for this and for an equal operation on the same input: node_linear"

@@ -321,7 +321,7 @@ def test_what_a_large_file_asks_too_much_of_is_said(tmp_path, monkeypatch):
         HEAD.replace("20", "18") + "g (float[2] x) => (float[2] y) { y = Gelu(x) }"
     )
     onnx.save(model, tmp_path / "m.onnx")
-    with pytest.raises(LoadError, match="labelled opset 18 and holds Gelu"):
+    with pytest.raises(LoadError, match="labeled opset 18 and holds Gelu"):
         ow.load(tmp_path / "m.onnx")(torch.ones(2))
 
 

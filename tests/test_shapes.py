@@ -299,7 +299,7 @@ def test_dimensions_that_fail_together_without_being_equal_are_told(monkeypatch,
     found = probe(artifact)
     assert not found
     assert all(found.dimensions)
-    assert repr(found).startswith("BROKEN: 3 dynamic dimensions, kept one at a time")
+    assert repr(found).startswith("BROKEN: 3 dynamic dimensions, each kept alone")
     assert "\nat x.shape[0] = 2 and y.shape[0] = 3: differs: " in repr(found)
 
 
@@ -353,7 +353,7 @@ def test_who_froze_a_dimension_is_named_with_line_locals_and_repair(
     dimension = only(found := probe(model().eval(), x, dynamic_shapes=dynamic))
     assert not found
     assert (dimension.verdict, dimension.promised) == ("refused by capture", "")
-    assert dimension.constraint == f"{size} alone"
+    assert dimension.constraint == f"only {size}"
     assert text in dimension.line.text
     lines, first = inspect.getsourcelines(model.forward)
     assert text in lines[dimension.line.number - first]
@@ -446,7 +446,7 @@ def test_a_file_alone_is_never_said_to_be_right(model, verdict, tmp_path):
     found = probe(load(made.path), X)
     assert only(found).verdict == verdict
     assert not found
-    assert repr(found).startswith("NOT PROVEN: 1 dynamic dimension; without the model")
+    assert repr(found).startswith("NOT PROVEN: 1 dynamic dimension; the numbers cannot be checked")
 
 
 def test_names_shared_in_a_file_vary_together(tmp_path):
@@ -716,7 +716,7 @@ def test_arguments_without_a_name_are_seen_too():
     ("calls", "noun"),
     [
         ([], "not called"),
-        ([(torch.ones(2), torch.ones(2)), (torch.ones(2, 2), torch.ones(2))], "x has another"),
+        ([(torch.ones(2), torch.ones(2)), (torch.ones(2, 2), torch.ones(2))], "x has a different"),
     ],
     ids=["none", "another rank"],
 )

@@ -168,7 +168,7 @@ def test_target_with_a_timed_call_is_timed_as_it_says_and_closed():
     found = ow.race({"s": Session(log)}, X, {"scale": 2}, quick=True, seconds=0.01)
     assert log == [((X,), {"scale": 2}, 1), "close", "close"]
     assert found.result("s").started.timed == "no copies"
-    assert "s: 3, as read back\n" in repr(found)
+    assert "s: 3, as reported\n" in repr(found)
 
     class Model(nn.Linear):
         timed_call = Session.timed_call

@@ -25,7 +25,7 @@ _FORMER = {
     "weigh": "race(targets, args).plot('startup')",
     "tune": "race(onnx.variants(), args)",
 }
-"""Doors of version 0.1 -> what does the same now."""
+"""Functions of version 0.1 -> what does the same now."""
 
 
 def _gone(name: str) -> None:

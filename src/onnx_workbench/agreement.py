@@ -68,7 +68,7 @@ def verify(
 
     Args:
         a: the reference. Both run without gradients, modules in eval mode.
-        values: compare what is inside ``b``, not its outputs alone.
+        values: compare the values inside ``b`` too, not only its outputs.
         tolerance: (relative, absolute) for every dtype of floating point, or the relative one
             alone; the default goes by dtype and is printed. Whole numbers and booleans must be
             equal.
@@ -77,8 +77,8 @@ def verify(
         an Agreement, or a Divergence; it is true where the outputs agree.
 
     Raises:
-        InputError: what was passed cannot be called or refuses the arguments, ``tolerance`` is
-            none, or ``b`` has no graph to look into.
+        InputError: ``a`` or ``b`` cannot be called or refuses the arguments, ``tolerance`` is
+            not valid, or ``b`` has no captured graph.
         RunError: with ``values``, the graph does not run on these sizes.
 
     >>> import torch
@@ -109,7 +109,7 @@ def verify(
 def _answer(name: str, function: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any]) -> Any:
     if not callable(function):
         raise InputError(
-            f"verify() was given {kind_of(function)} as {name!r}, and it takes two "
+            f"verify() was given {kind_of(function)} as {name!r}, but it takes two "
             "callables and their arguments: verify(model, artifact, x)."
         )
     try:

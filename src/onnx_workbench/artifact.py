@@ -38,7 +38,7 @@ from .graph.options import checked
 from .graph.signature import Signature, arguments, parameters, rest_of
 from .isolated import TIMEOUT, File
 from .ort import LEVELS, Options, SessionCall, call_of
-from .proto import dtype_name, mislabelled, opset_of, strip, tensors_of, weight_bytes, weights
+from .proto import dtype_name, mislabeled, opset_of, strip, tensors_of, weight_bytes, weights
 from .source import Line, user_line
 from .torch_state import evaluating
 
@@ -46,10 +46,10 @@ if TYPE_CHECKING:
     import onnxruntime
 
 MOST_SECONDS = threading.TIMEOUT_MAX
-"""That a timer takes."""
+"""The longest timeout that a timer takes."""
 
 ONE_FILE_LIMIT = 2_000_000_000
-"""Bytes of weights above which one file becomes a folder: a protobuf message ends at 2 GiB."""
+"""Bytes of weights above which a second file holds them: a protobuf message ends at 2 GiB."""
 
 _SMALL = 1024
 """Bytes of a weight that stays in the graph: shapes, axes and scalars are read there."""
@@ -73,7 +73,7 @@ def export(
     provider: str = ort.CPU,
     **options: Unpack[Rare],
 ) -> Artifact:
-    """Export a model: ``torch.onnx.export``'s own call, and the file is checked and loaded.
+    """Export a model with ``torch.onnx.export``'s own call, then check and load the file.
 
     The file is done when its opset is the one asked for, ``onnx.checker`` accepts it and ONNX
     Runtime has loaded it. Until then it stands in a hidden folder beside ``f``: whatever fails,
@@ -84,7 +84,7 @@ def export(
         model: a module, or one that is captured already: a Graph or an ExportedProgram.
         args: the inputs of one call, as torch.onnx.export reads them: a tuple, or one tensor. A
             dict at its end holds keyword arguments, unless ``kwargs`` does.
-        f: the path of the file. None leaves it in a temporary folder, which goes with the Artifact.
+        f: the path of the file. None writes a temporary file, removed with the Artifact.
         kwargs: keyword arguments of the call.
         dynamic_shapes: as for :func:`~onnx_workbench.capture`.
         input_names, output_names: names for the inputs and outputs of the file, in order.
@@ -94,11 +94,11 @@ def export(
         external_data: None writes one file up to 2 GB of weights, and above that torch's layout:
             ``f`` with the weights in ``f.data`` beside it. True always takes that layout.
         dynamo: False takes the old exporter, the TorchScript tracer. It records one run of the
-            model, so that a branch or loop over data is frozen as it went in that run.
+            model, so a branch or loop on data is frozen the way it went in that run.
         dynamic_axes: dynamic dimensions by name of an input, as the old exporter takes them.
         provider: the execution provider that the artifact runs on.
         options: the other options of torch.onnx.export. ``verify=True`` compares the file's
-            outputs with the model's; what writes reports or profiles warns and names the door
+            outputs with the model's; an option for reports or profiles warns and names the function
             that does it.
 
     Raises:
@@ -136,14 +136,14 @@ def export(
             step("trace")
             signature, write = _traced(call, rare)
             made = Artifact(target, provider, signature)
-        with _written(target) as draft:  # a kill leaves it behind, so that it begins late
+        with _written(target) as draft:  # starts late: a killed process leaves the folder
             step("write")
             write(draft)
             del write
             made = _checked(replace(made, path=draft), call, rare["verify"], step)
             drafts = list(draft.parent.iterdir())
             _check_foreign(target, [target.with_name(file.name) for file in drafts])
-            stamp = Stamp.of(drafts).at(target.parent)  # not of what another export puts there
+            stamp = Stamp.of(drafts).at(target.parent)  # not of a later export's files
         made = _opened(replace(made, path=target, stamp=stamp), made)
     if f is None or isinstance(f, _Stream):
         weakref.finalize(made, shutil.rmtree, target.parent, ignore_errors=True)
@@ -159,7 +159,7 @@ def load(
     isolated: bool = False,
     timeout: float = TIMEOUT,
 ) -> Artifact:
-    """An ``.onnx`` file from anywhere as a callable: tensors in order or by input name.
+    """Load any ``.onnx`` file as a callable that takes tensors in order or by input name.
 
     It returns a tensor, or a tuple of tensors where the file has several outputs.
 
@@ -174,13 +174,13 @@ def load(
 
     Raises:
         InputError: there is no such file, or no such provider.
-        LoadError: it is no sound ONNX model, or its weights are not beside it. What ONNX Runtime
-            has against it is raised by the first call, which opens the session.
+        LoadError: it is not a valid ONNX model, or its weights are not beside it. If ONNX Runtime
+            rejects it, the first call raises that, since it opens the session.
     """
     file = files.existing(path)
     ort.check_provider(provider)
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
-        raise InputError(f"`timeout` is {timeout!r}, and it takes a number of seconds above 0.")
+        raise InputError(f"`timeout` is {timeout!r}, but must be a number of seconds above 0.")
     artifact = Artifact(file, provider, isolated=isolated, timeout=min(timeout, MOST_SECONDS))
     reader.check_weights(file, artifact.proto)
     stamped = replace(artifact, stamp=Stamp.of(artifact.files))
@@ -295,7 +295,7 @@ class Artifact:
 
     @property
     def cut(self) -> str:
-        """What of the file's metadata is too long to be kept; empty where nothing is."""
+        """Which metadata of the file is cut because it is too long; empty if none is."""
         return self._read.cut
 
     @cached_property
@@ -323,7 +323,7 @@ class Artifact:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes that the initializers take, wherever they lie."""
+        """Bytes that the initializers take, in this file or another."""
         return weight_bytes(self.proto.graph)
 
     def save(
@@ -339,7 +339,7 @@ class Artifact:
             path: of the copy. Weights in one file of their own go to ``path`` and ``.data``.
             external_data: True puts the weights into that file, False into the copy itself; None
                 leaves them as they are.
-            metadata: False leaves out what describes the nodes and no runtime reads. torch writes
+            metadata: False leaves out the metadata of nodes, which no runtime reads. torch writes
                 absolute paths and lines of source there; ``trace``, ``profile`` and ``view`` need
                 them to name a line.
 
@@ -374,7 +374,7 @@ class Artifact:
         except OSError as error:
             raise InputError(
                 f"{self.path.name} could not be saved as {goal.name!r}: {error.strerror or error}. "
-                "Make room or get the right to write there, or pass another path."
+                "Free space or get write permission, or pass another path."
             ) from error
         return goal
 
@@ -439,7 +439,7 @@ class Artifact:
     def variants(self) -> dict[str, Variant]:
         """This file with ONNX Runtime's defaults, and with one session option changed each time.
 
-        ``race(onnx.variants(), x)`` says which change is faster here. What won once won in part by
+        ``race(onnx.variants(), x)`` says which change is faster here. A single win is in part
         chance: race the winners again. With IOBinding the copies of a call are left out; here that
         counts as a change like the others.
 
@@ -570,7 +570,7 @@ class _Stream(Protocol):
 
 @contextmanager
 def _target(model: Any, f: Any) -> Iterator[Path]:
-    """Where the file is to be; in a folder of its own, which goes if the export fails, for None."""
+    """Where to write the file; for None, in a folder that is removed if the export fails."""
     if f is not None and not isinstance(f, _Stream):
         yield files.target(f)
         return
@@ -591,7 +591,7 @@ def _opened(artifact: Artifact, other: Artifact) -> Artifact:
 
 
 def _locate(model: onnx.ModelProto, path: Path) -> None:
-    """Give each weight that was stepped over its place in the file, as external data has one."""
+    """Give each skipped weight its place in the file, as for external data."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         for tensor, found in zip(
             model.graph.initializer, protobuf_reader.initializers(data), strict=True
@@ -620,7 +620,7 @@ def _outputs(proto: onnx.ModelProto) -> tuple[ort.Value, ...]:
 
 
 def _check_weights(model: Any, target: Path, external_data: bool | None) -> None:
-    """Tells before the work what cannot be written."""
+    """Raises InputError before the work if the weights cannot be written as asked."""
     program = model.program if isinstance(model, Graph) else model
     module = isinstance(program, nn.Module)
     tensors = program.state_dict() if module else program.state_dict
@@ -636,7 +636,7 @@ def _check_weights(model: Any, target: Path, external_data: bool | None) -> None
 
 
 def _check_foreign(target: Path, made: Sequence[Path]) -> None:
-    """Raises InputError if a file stands there that holds no weights of the model at ``target``."""
+    """Raises InputError if a file is there that holds no weights of the model at ``target``."""
     for file in made:
         if file != target and file.exists() and file.name not in _weights_at(target):
             raise InputError(
@@ -664,14 +664,14 @@ def _check_options(
     dynamo: bool, opset: object, inputs: object, outputs: object, translations: object
 ) -> None:
     if opset is not None and (type(opset) is not int or opset < 1):
-        raise InputError(f"`opset_version` is {opset!r}, and it takes a whole number such as 18.")
+        raise InputError(f"`opset_version` is {opset!r}, but must be a whole number such as 18.")
     for option, names in {"input_names": inputs, "output_names": outputs}.items():
         listed = isinstance(names, Sequence) and not isinstance(names, str)
         if names is not None and not (
             listed and all(isinstance(n, str) for n in names) and len({*names}) == len(names)
         ):
             raise InputError(
-                f"`{option}` is {names!r}, and it takes a list of different names, such as ['x']."
+                f"`{option}` is {names!r}, but must be a list of different names, such as ['x']."
             )
     if translations is not None:
         _check_translations(translations, dynamo)
@@ -705,7 +705,7 @@ def _written(target: Path) -> Iterator[Path]:
         raise ExportError(
             f"{target.name} could not be written to {str(target.parent)!r}: "
             f"{error.strerror or error}. What was there before is still there.",
-            "make room or get the right to write there, or pass another path.",
+            "free space or get write permission, or pass another path.",
         ) from error
 
 
@@ -724,7 +724,7 @@ def _progress(total: int) -> Iterator[Callable[[str], None]]:
 def _write(
     program: ONNXProgram, external_data: bool | None, keep_as_inputs: bool, draft: Path
 ) -> None:
-    """Torch would build one file as a message that holds a copy of all weights, then as bytes."""
+    """Writes weight by weight: torch would copy all weights into a message, then into bytes."""
     import onnx_ir
 
     graph = program.model.graph
@@ -825,7 +825,7 @@ def _check_numbers(draft: Artifact, call: _Call) -> None:
         args, kwargs = (args, kwargs) if args or kwargs else draft.graph.example
     if not (result := compare(answer(model, args, kwargs), draft(*args, **kwargs))):
         raise ExportError(
-            f"The file answers otherwise than the model: {result.worst.path} differs, "
+            f"The file gives other results than the model: {result.worst.path} differs, "
             f"{result.worst.said}.",
             "leave verify=True out, and look for the first value that differs: "
             "verify(model, onnx, args, values=True).",
@@ -840,15 +840,15 @@ def _check_file(draft: Path, asked: int | None) -> onnx.ModelProto:
         proto = reader.read(draft, "export", largest=_SMALL).model
     except LoadError as error:
         raise ExportError(error.message, error.hint, step="check") from error
-    got, foreign = opset_of(proto), mislabelled(proto)
+    got, foreign = opset_of(proto), mislabeled(proto)
     if not proto.graph.output:
-        message = "The model returns no tensor, so that its file has no output."
+        message = "The model returns no tensor, so its file has no output."
         raise ExportError(message, "return a tensor from forward().", step="check", got=got)
     if asked is not None and asked != got:
         direction = "down" if asked < got else "up"
         raise ExportError(
-            f"You asked for opset {asked} and the exporter wrote opset {got}, without an error of "
-            f"its own: it could not convert the graph {direction}.{f' {foreign}' * bool(foreign)}",
+            f"You asked for opset {asked} and the exporter wrote opset {got} without raising an "
+            f"error: it could not convert the graph {direction}.{f' {foreign}' * bool(foreign)}",
             f"ask for opset {got}, or leave `opset_version` out; check() shows the highest "
             "that this stack writes and loads.",
             step="opset",
@@ -873,7 +873,7 @@ def _check_file(draft: Path, asked: int | None) -> onnx.ModelProto:
 
 def _line_of_rejected(draft: Path, said: str, translated: ExportedProgram | None) -> Line | None:
     """ONNX Runtime names the node that it has no kernel for, or that gets another dtype than it
-    takes: then the FX node whose value has this dtype in the file alone is to blame."""
+    takes: then the FX node whose value has this dtype only in the file is to blame."""
     proto = onnx.load(draft, load_external_data=False)
     if translated and "bound to different types" in said:
         values = onnx.shape_inference.infer_shapes(proto).graph.value_info

@@ -42,7 +42,7 @@ _NUMBERED = re.compile(
 _ADDRESS = re.compile(r"(, file \"[^\"]*\", line \d+)| at 0x[0-9a-fA-F]+|_\d{9,}_c\d+")
 _NODES = ("node", "op", "target", "value", "line")
 _SUMMARY = ("frame", "place", "instructions", "FX nodes", "guards", "breaks")
-_REASONS = {  # instead of torch's own words where those are of its source code
+_REASONS = {  # replace torch's words where those describe torch's own source code
     r"generic_jump|Data-dependent branching": (
         "data-dependent branch: Python must choose a branch by the values of a tensor, and a graph "
         "has no values yet"
@@ -198,7 +198,7 @@ class Break:
 
     @property
     def reason(self) -> str:
-        """In one sentence."""
+        """The reason in one sentence."""
         known = (reason for pattern, reason in _REASONS.items() if re.search(pattern, self.words))
         return next(known, self.words.strip().splitlines()[0])
 
@@ -208,7 +208,7 @@ class Break:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Frame:
-    """One Python frame that Dynamo got.
+    """One Python frame that Dynamo was given.
 
     ``graph`` is its FX graph, None where it has no tensor operation; ``guards`` are the conditions
     under which the compiled code is used again; ``breaks`` is where the graph ended before the
@@ -350,7 +350,7 @@ class _Listener:
         current.breaks = tuple(
             Break(_line("".join(traceback.format_list(reason.user_stack))), reason.reason)
             for reason in reasons
-            if reason.user_stack[0].filename == code.co_filename  # else of a frame given up since
+            if reason.user_stack[0].filename == code.co_filename  # else from an abandoned frame
         )
 
     def _on_guards(self, guards: Sequence[Any]) -> list[bool]:
@@ -404,7 +404,7 @@ def read(code: CodeType, names: dict[str, list[str]] | None = None) -> Run:
 
 
 def _place(raw: dis.Instruction) -> tuple[int, int] | None:
-    """Dynamo gives what it writes a line, and what it copies a column too."""
+    """Line and column; None where Dynamo wrote the instruction, which then has no column."""
     where = raw.positions
     if where is None or where.lineno is None or where.col_offset is None:
         return None
@@ -412,7 +412,7 @@ def _place(raw: dis.Instruction) -> tuple[int, int] | None:
 
 
 def _stable(text: str, names: dict[str, list[str]]) -> str:
-    """Without what differs from run to run: counters start at 1, unique ids and addresses go.
+    """The text without what differs between runs: counters start at 1, ids and addresses are cut.
 
     >>> names = {}
     >>> _stable("__compiled_fn_7_92c4bfdc_4964_4e3a_9988_09c94ad1dd99", names)
@@ -431,7 +431,7 @@ def _stable(text: str, names: dict[str, list[str]]) -> str:
 
 
 def _keys(code: Run, side: int) -> list[tuple[object, ...]]:
-    """Instructions with equal keys are the same; what Dynamo wrote equals nothing before it."""
+    """Instructions with equal keys are the same; what Dynamo wrote has no match."""
     return [
         (step.name, *step.place) if step.place else (step.name, side, index)
         for index, step in enumerate(code)

@@ -1,4 +1,4 @@
-"""How a door reads its call: the model's ``args`` and ``kwargs`` as in torch, and its options."""
+"""How a public function reads the model's ``args`` and ``kwargs``, as in torch, and its options."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OLD = {
 
 
 _POOLS = 4
-"""Threads for each core of the machine, beyond which a pool only takes the machine along."""
+"""The most threads for each core: a larger pool only takes the machine down with it."""
 
 
 def door(function: Callable[P, R]) -> Callable[P, R]:
@@ -35,7 +35,7 @@ def door(function: Callable[P, R]) -> Callable[P, R]:
 
     Inside, ``args`` is always a tuple (a bare value is one argument) and ``kwargs`` a dict. A call
     that was right in version 0.1 raises an InputError that shows the new call; an error of torch,
-    onnx or ONNX Runtime that nothing below has put into words leaves it as a WorkbenchError.
+    onnx or ONNX Runtime that no lower module explains is raised again as a WorkbenchError.
 
     >>> @door
     ... def count(model, args=(), kwargs=None):
@@ -75,10 +75,10 @@ def door(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _unplanned(name: str, error: Exception) -> WorkbenchError:
-    """An error of a library that no room below has put into words."""
+    """The WorkbenchError for a library error that no lower module explains."""
     first = (str(error).strip().splitlines() or [""])[0]
     return WorkbenchError(
-        f"{name}() met an error of a library that it does not know",
+        f"{name}() got an error from a library that it has no explanation for",
         "call the model itself with these inputs; if that works, report this with the chained "
         "error below.",
         told(user_line(error.__traceback__)),
@@ -94,8 +94,8 @@ def _call(name: str, lead: str, given: Mapping[str, Any]) -> tuple[tuple, dict[s
         kwargs = {}
     if not (isinstance(kwargs, Mapping) and all(isinstance(key, str) for key in kwargs)):
         raise InputError(
-            f"{name}() was given {kind_of(kwargs)} as `kwargs`, which takes a dict by name. "
-            f"Several arguments of the model are one tuple: {name}({lead}, (x, y))."
+            f"{name}() was given {kind_of(kwargs)} as `kwargs`, which must be a dict by name. "
+            f"Pass several arguments as one tuple: {name}({lead}, (x, y))."
         )
     return args if isinstance(args, tuple) else (args,), dict(kwargs)
 
@@ -110,7 +110,7 @@ def _check_export(args: object) -> None:
     if isinstance(args, (list, dict)):
         one = "kwargs={...}" if isinstance(args, dict) else "(x, y)"
         raise InputError(
-            f"export() was given {kind_of(args)} as `args`, which is a tuple of inputs. Write "
+            f"export() was given {kind_of(args)} as `args`, which must be a tuple of inputs. Write "
             f"{one}, or (value,) if the model takes one {type(args).__name__}."
         )
 
@@ -122,8 +122,8 @@ def _check_options(
     for key, value in options.items():
         if key not in signature.parameters and _is_tensor(value):
             raise InputError(
-                f"{name}() has no option {key!r}, and was given a tensor for it. Keyword arguments "
-                f"of the model are one dict: {name}({lead}, args, kwargs={{{key!r}: ...}})."
+                f"{name}() has no option {key!r}, but got a tensor for it. Pass keyword arguments "
+                f"of the model as one dict: {name}({lead}, args, kwargs={{{key!r}: ...}})."
             )
 
 
@@ -169,7 +169,7 @@ def threads(value: Any) -> int:
 
 
 def number(name: str, value: Any, zero: bool = False) -> float:
-    """A finite number above 0, or from 0 on.
+    """A finite number above 0; with ``zero``, 0 is allowed.
 
     >>> number("seconds", 2)
     2.0

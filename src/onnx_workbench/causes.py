@@ -16,11 +16,11 @@ from .comparison import Tolerance, coarsest, distance, magnitude, plain, wide
 from .formatting import plural, shaped
 
 _AS_NEAR = 4.0
-"""Two ways to add the same numbers are this far apart in their largest errors, and no fault."""
+"""The largest errors of two orders of summation may differ by this factor without a fault."""
 _BITS, _NUDGES = 8.0, 4
 """Last bits of the inputs that a node may be off by, and how often they are moved at random."""
 _LARGEST = 1e3
-"""Rounding, in steps of the dtype at the largest number of the node: beyond it is no rounding."""
+"""Largest error that counts as rounding, in steps of the dtype at the node's largest number."""
 
 _DOUBLE = {
     torch.float16: torch.float64,
@@ -43,7 +43,7 @@ class Cause:
 
 ROUNDING = Cause("from the same inputs ONNX Runtime is as near to float64 as PyTorch", "", True)
 UNKNOWN = Cause(
-    "from the same inputs ONNX Runtime computes other numbers than PyTorch",
+    "from the same inputs ONNX Runtime and PyTorch compute different numbers",
     "Write the line with other operators, or hand export() an onnxscript function for its "
     "operator in `custom_translation_table`.",
 )
@@ -58,8 +58,8 @@ def of_kind(reference: torch.Tensor, value: torch.Tensor) -> Cause:
             f"x.to(torch.int32), and cast the result with .to({reference.dtype})."
         )
     else:
-        repair = "Say the shape at this line with reshape or expand, or write it otherwise."
-    return Cause(f"PyTorch makes {have} and the file {got}", repair)
+        repair = "State the shape at this line with reshape or expand, or rewrite the line."
+    return Cause(f"PyTorch returns {have} and the file returns {got}", repair)
 
 
 def of_numbers(
@@ -159,7 +159,7 @@ def _far(exact: torch.Tensor, value: torch.Tensor) -> float:
 
 
 def _operator(node: fx.Node) -> str:
-    """The operator of a node; for an item of a tuple, that which made the tuple."""
+    """The operator of a node; for an item of a tuple, the operator that made the tuple."""
     whole = node.args[0] if getattr(node.target, "__name__", "") == "getitem" else node
     return str(whole.target if isinstance(whole, fx.Node) else node.target)
 
@@ -186,9 +186,9 @@ def _special(
     odd = [int(wrong.logical_and(~part.isfinite()).sum()) for part in (a, b)]
     if any(odd):
         yield Cause(
-            f"NaN or infinity: at what differs PyTorch has {odd[0]:,} of them, the file {odd[1]:,}",
-            "Keep them out of this line: clamp what is divided by, take a logarithm of or "
-            "exponentiate, and mask with torch.finfo(x.dtype).min instead of -inf.",
+            f"NaN or infinity: where they differ, PyTorch has {odd[0]:,}, the file has {odd[1]:,}",
+            "Keep them out of this line: clamp the divisor and the arguments of log and exp, "
+            "and mask with torch.finfo(x.dtype).min instead of -inf.",
         )
     if re.search(r"div|remainder|fmod|floor|ceil|trunc|round|mod|shift", operator):
         yield from _rounded(operator, inputs, wrong)

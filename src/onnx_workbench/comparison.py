@@ -36,9 +36,9 @@ Tolerance = tuple[float, float]
 """(relative, absolute); the absolute one counts in units of the largest number of the tensor."""
 
 _SLICE = 1 << 15
-"""Elements compared at a time: what is computed of them in double stays in a core's cache."""
+"""Elements compared at a time, so that their double-precision copies stay in a core's cache."""
 _SAMPLE, _SEARCHED = 16, 100_000
-"""How many results of an operator are looked for among how many of its inputs, at most."""
+"""The most results of an operator that are looked up, and the most inputs searched."""
 
 
 def checked(tolerance: Any) -> Tolerance | None:
@@ -53,8 +53,8 @@ def checked(tolerance: Any) -> Tolerance | None:
     pair = (tolerance, tolerance / 10) if _is_size(tolerance) else tolerance
     if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(map(_is_size, pair)):
         raise InputError(
-            f"`tolerance` is {tolerance!r:.100}, and it takes (relative, absolute), two finite "
-            "numbers of 0 or more, or the relative one alone.",
+            f"`tolerance` is {tolerance!r:.100}, but must be (relative, absolute), two finite "
+            "numbers of 0 or more, or only the relative one.",
             "write tolerance=1e-3 or tolerance=(1e-3, 1e-5).",
         )
     return float(pair[0]), float(pair[1])
@@ -112,7 +112,7 @@ class Leaf:
 
     ``worst`` is the largest absolute error (of the wrong elements, if there are any), ``index`` its
     position; it is None where no numbers were compared. ``relative`` is the largest
-    ``|a - b| / (|a| + f * max |a|)``, f being absolute / relative: it is compared with the relative
+    ``|a - b| / (|a| + f * max |a|)`` with f = absolute / relative; it is compared with the relative
     ``tolerance``. ``reason`` is empty where the leaf agrees; ``note`` says why one agrees that is
     beyond its tolerance.
     """
@@ -328,7 +328,7 @@ def _leaves(
 def compare_leaf(
     path: str, a: Any, b: Any, tolerance: Tolerance | None, grain: torch.dtype | None
 ) -> Leaf:
-    if isinstance(a, float) and isinstance(b, float):  # which forgot what it was computed in
+    if isinstance(a, float) and isinstance(b, float):  # a float does not know its dtype
         a, b, grain = torch.tensor(a).double(), torch.tensor(b).double(), torch.float32
     a, b = _tensor(a), _tensor(b)
     if not (isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)):

@@ -112,10 +112,10 @@ class Step:
         head = (
             f"{self.node} ({self.operator}){' in ' if self.module else ''}{self.module}, "
             f"{self.line.place if self.line else 'no line'}: error {self.error:.1e}, {way} from "
-            f"inputs with {self.inherited:.1e}"
+            f"inputs with error {self.inherited:.1e}"
         )
         weights = ", ".join(self.weights)
-        lost = f"its {weights} in the file is not the model's" if weights else ""
+        lost = f"its {weights} in the file differs from the model's" if weights else ""
         rows = [self.line.text if self.line else "", lost, self.reason]
         return "\n    ".join([head, *filter(None, rows)])
 
@@ -182,21 +182,21 @@ class Divergence:
         if first := self.first:
             wrong = sum(step.wrong for step in self.steps)
             where = f"first at {first.place}, {first.operator}; {wrong:,} of {count}"
-            inside = "AGREE: the outputs; inside" if self else "DIFFERENT:"
+            inside = "AGREE: the outputs agree; values inside differ" if self else "DIFFERENT:"
             return f"{inside}{',' if self else ''} {where} beyond tolerance"
         if self.random and not self:
             drawn = [f"{op} ({line.place})" if line else op for op, line in self.random.items()]
             return f"RANDOM: {', '.join(drawn)} gives new numbers on every call"
         if self and self.rounding:
-            return f"AGREE: {count} and the outputs, {len(self.rounding):,} of them by rounding"
+            return f"AGREE: {count} and the outputs, {len(self.rounding):,} of them up to rounding"
         if self:
             return f"AGREE: {count} and the outputs within tolerance"
         other_kind = [leaf.reason for leaf in self.outputs.leaves if leaf.worst is None]
         if not self.captured:
-            why = "the captured graph is not the model"
+            why = "the captured graph differs from the model"
         else:
             why = next(filter(None, other_kind), "ONNX Runtime's optimizer changed them")
-        return f"DIFFERENT: the outputs, while all {count} agree: {why}"
+        return f"DIFFERENT: the outputs differ although all {count} agree: {why}"
 
     def _count(self) -> str:
         missing = sum(map(len, self.apart.values()))
@@ -218,7 +218,7 @@ class Divergence:
             for step in shown
         ]
         if rows:
-            header = ("node", "line", "value", "error", "of its inputs", "tolerance", "")
+            header = ("node", "line", "value", "error", "input error", "tolerance", "")
             yield table(rows, header)
 
     def _notes(self) -> Iterator[str]:
@@ -241,12 +241,12 @@ def check_graph(b: object) -> None:
     """Raise InputError unless ``b`` has values inside that can be compared."""
     if not isinstance(b, Artifact):
         raise InputError(
-            f"verify(values=True) was given {kind_of(b)} as 'b', and it looks into an "
+            f"verify(values=True) was given {kind_of(b)} as 'b', but it compares inside an "
             "artifact. Pass what export() returned: verify(model, artifact, x, values=True)."
         )
     if b.translated is None:
         raise InputError(
-            f"{b.path.name} has no graph beside it to compare its values with: it was loaded from "
+            f"{b.path.name} has no captured graph to compare its values with: it was loaded from "
             "a file, or made with dynamo=False. Pass what export() returned, or leave values=True "
             "out and compare the outputs."
         )
@@ -334,7 +334,7 @@ class _Comparison:
             self.drawn.append(node)
         is_size = isinstance(value, (bool, int))
         if not isinstance(value, torch.Tensor) and not is_size:
-            return  # of a tuple, each item comes as a node of its own
+            return  # each item of a tuple has a node of its own
         tensor = torch.tensor(value) if is_size else value
         name = next((name for name in _names(node) if name in self.file.names), "")
         if node not in self.tainted and not name:  # maybe computed at export, and now a weight
@@ -489,6 +489,6 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _in_file(value: Any) -> torch.Tensor:
-    """A value as a file has it: a size is a tensor, a complex number a pair."""
+    """A value as a file stores it: a size as a tensor, a complex number as a pair."""
     tensor = value if isinstance(value, torch.Tensor) else torch.tensor(value)
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor

@@ -1,4 +1,4 @@
-"""What can go wrong, one class for each door that can fail.
+"""What can go wrong, one class for each step that can fail.
 
 ::
 
@@ -6,7 +6,7 @@
     ├── InputError (ValueError)   what was passed does not fit what is asked for
     ├── CaptureError              torch.export could not turn the model into a graph
     ├── ExportError               the graph did not become a file that ONNX Runtime loads
-    ├── LoadError                 the file is no ONNX model that ONNX Runtime can load
+    ├── LoadError                 the file is not an ONNX model that ONNX Runtime can load
     └── RunError                  ONNX Runtime loaded the model and failed while running it
 
 Every error says what was passed, what was expected and what to do next. ``reason``, ``hint`` and
@@ -35,12 +35,12 @@ _MACHINE = (
     (
         r"No space left on device|Disk quota exceeded",
         "The disk is full.",
-        "Make room, or pass a path on another disk; temporary files follow TMPDIR.",
+        "Free space, or pass a path on another disk; temporary files follow TMPDIR.",
     ),
     (
         r"Permission denied|Read-only file system|Operation not permitted",
         "The operating system does not let this process write or read there.",
-        "Get the right to, or pass another path.",
+        "Get permission, or pass another path.",
     ),
     (
         r"Too many open files",
@@ -81,7 +81,7 @@ class WorkbenchError(Exception):
     Args:
         message: what failed, in one sentence.
         hint: what usually helps.
-        line: the :class:`~onnx_workbench.source.Line` of the user's that it is about, where one is
+        line: the :class:`~onnx_workbench.source.Line` of the user's code that it is about, if
             known.
         reason: why it failed; the default is ``message``.
 
@@ -120,7 +120,7 @@ class CaptureError(WorkbenchError):
 class ExportError(WorkbenchError):
     """The graph did not become an ``.onnx`` file that ONNX Runtime loads.
 
-    ``step`` is where it ended: translate, opset, check or load. ``got`` is the opset that a file
+    ``step`` is what failed: translate, opset, check or load. ``got`` is the opset that a file
     was labeled with before it was refused.
     """
 
@@ -139,7 +139,7 @@ class ExportError(WorkbenchError):
 
 
 class LoadError(WorkbenchError):
-    """The file is no ONNX model that ONNX Runtime can load."""
+    """The file is not an ONNX model that ONNX Runtime can load."""
 
 
 class RunError(WorkbenchError):
@@ -151,4 +151,4 @@ class UnknownOption(TypeError):
 
 
 class TrainingModeWarning(UserWarning):
-    """The model was in training mode; it is used in eval mode and put back."""
+    """The model was in training mode; it runs in eval mode and gets its mode back."""

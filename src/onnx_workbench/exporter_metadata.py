@@ -51,10 +51,10 @@ def call_site(node: fx.Node) -> CallSite:
 
 @dataclass(frozen=True)
 class Metadata:
-    """All fields are empty where the file is silent.
+    """A field is empty if the file does not have it.
 
     ``fx`` and ``target`` are the name and the operator of the FX node, ``trace`` its stack trace.
-    ``modules`` are the paths of the modules around it from the outermost in, ``classes`` theirs.
+    ``modules`` are the paths of the modules around it, outermost first, ``classes`` their classes.
     """
 
     fx: str = ""

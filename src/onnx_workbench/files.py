@@ -32,10 +32,10 @@ Make it first, or pass a path in a folder that exists.
         name, exists, is_folder = file.name, file.parent.is_dir(), file.is_dir()
         special = file.exists() and not file.is_file()
         with suppress(FileNotFoundError, NotADirectoryError):
-            os.lstat(file)  # which tells what no name of a file can hold
+            os.lstat(file)  # raises if no file name may look so
     except (TypeError, ValueError, OSError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{path!r:.200} is no path of a file: {why}. Pass another one.") from error
+        raise InputError(f"{path!r:.200} is not a file path: {why}. Pass another one.") from error
     if not name or (suffix and file.suffix != suffix):
         raise InputError(
             f"The path {os.fspath(file)!r} does not end in {suffix or 'a file name'}. "
@@ -49,7 +49,7 @@ Make it first, or pass a path in a folder that exists.
     if not os.access(file.parent, os.W_OK | os.X_OK):
         raise InputError(
             f"{name!r} cannot be written to {str(file.parent)!r}: the system does not let this "
-            "process write there. Get the right to, or pass a path in another folder."
+            "process write there. Get permission, or pass a path in another folder."
         )
     if is_folder:
         raise InputError(
@@ -71,14 +71,14 @@ def existing(path: str | os.PathLike[str]) -> Path:
 
     >>> existing(None)
     Traceback (most recent call last):
-    onnx_workbench.errors.InputError: None is no path of a file. Pass one as a string or a Path.
+    onnx_workbench.errors.InputError: None is not a file path. Pass one as a string or a Path.
     """
     try:
         file = Path(path)
         there = file.is_file()
     except (TypeError, ValueError, OSError) as error:
         raise InputError(
-            f"{path!r:.200} is no path of a file. Pass one as a string or a Path."
+            f"{path!r:.200} is not a file path. Pass one as a string or a Path."
         ) from error
     if not there:
         raise InputError(
@@ -106,7 +106,7 @@ def write(path: str | os.PathLike[str], content: str | bytes) -> Path:
         raise InputError(
             f"{file.name!r} could not be written to {str(file.parent)!r}: "
             f"{error.strerror or error}. "
-            "Make room or get the right to write there, or pass another path."
+            "Free space or get write permission, or pass another path."
         ) from error
     return file
 
@@ -117,7 +117,7 @@ Mark = tuple[str, tuple[int, ...], bytes]
 
 @dataclass(frozen=True)
 class Stamp:
-    """What files were when they were read or written, so that a change of theirs is noticed.
+    """The state of files when they were read or written, to notice a later change.
 
     >>> path = write(getfixture("tmp_path") / "a.txt", "hello")
     >>> stamp = Stamp.of([path])
@@ -175,7 +175,7 @@ def replacing(file: Path) -> Iterator[Path]:
     """A new folder beside ``file``. When the block ends, the files that it holds move to where
     ``file`` is: all of them, or none. The folder is gone afterwards in either case.
 
-    Its name is random, so that nobody can lay a link there; a rename replaces a link and does not
+    Its name is random, so nobody can place a link there; a rename replaces a link and does not
     follow it.
     """
     folder = Path(tempfile.mkdtemp(prefix=f".{file.name[:40]}-", dir=file.parent))

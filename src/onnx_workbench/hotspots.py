@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NOISY = 0.1
-"""Distance of the quartiles of a run, over its median, from which on the repr says so."""
+"""Interquartile range over median of a run, above which the repr warns of noise."""
 
 _COVERS = "the captured graph, node by node"
 _HEADER = ("ORT", "quartiles", "share", "kernels", "by", "PyTorch")
@@ -273,7 +273,7 @@ class Hotspots:
         return spent
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """PyTorch against ONNX Runtime for every line, what the move saved most first."""
+        """PyTorch against ONNX Runtime for every line, the line that saved most first."""
         leaves = [leaf for spot in self.spots for leaf in spot.below or (spot,)]
         rows = sorted(leaves, key=lambda spot: -spot.saved)
         times = {}
@@ -344,14 +344,14 @@ class Hotspots:
         yield "joined by", ", ".join(used)
         yield "no line", f"{_percent(self.unattributed)} of kernel time{self._reasons()}"
         if any(spot.fused for spot in self.spots):
-            yield "*", "shared with other lines: a fused kernel is split as its nodes take unfused,"
-            yield "", "and what export merged as the FX nodes take in PyTorch"
-        yield "whole", f"kernels are {_percent(self.covered)} of a run without the profiler"
+            yield "*", "shares a fused kernel, split by the times of its nodes when not fused"
+            yield "", "or, for nodes merged at export, by the times of the FX nodes in PyTorch"
+        yield "coverage", f"kernels take {_percent(self.covered)} of a run without the profiler"
         cost = _time(self.recording.cost.inside)
-        yield "profiler", f"adds {_percent(self.overhead)} to a run; {cost} are taken off each"
+        yield "profiler", f"adds {_percent(self.overhead)} to a run; {cost} is subtracted from each"
         yield "", f"kernel (uncorrected: {_percent(self.counted)})"
         yield "runs", self._how()
-        yield "", "times are means over the fastest quarter of them, quartiles are of all"
+        yield "", "times are means over the fastest quarter of the runs, quartiles over all runs"
         if self.laps:
             spent = sum(sum(lap.values()) for lap in self.laps)
             lost = 1 - sum(lap[op.fx] for lap in self.laps for op in self._timed) / spent
@@ -364,18 +364,18 @@ class Hotspots:
     def _reasons(self) -> str:
         known = {origin.node: origin.why for origin in self.lineage.without}
         lost = [spot.name for spot in self.spots if spot.line is None]
-        whys = dict.fromkeys(known.get(name, "named in a way that no rule knows") for name in lost)
+        whys = dict.fromkeys(known.get(name, "no rule matches the kernel's name") for name in lost)
         return f": {'; '.join(whys)}" if whys else ""
 
     def _doubts(self) -> Iterator[str]:
         low, median, high = quartiles_of(self.plain)
         if high - low > NOISY * median:
             apart = _percent((high - low) / median)
-            yield f"runs differ: quartiles of a run are {apart} apart; quieten the machine, repeat"
+            yield f"runs differ: the quartiles are {apart} apart; stop other programs and repeat"
         if self.covered < 1 - NOISY:
-            yield "part of a run is outside its kernels: for a model this small, read the shares"
+            yield "part of a run is outside kernels: for so small a model, trust shares, not times"
         if self.covered > 1 + NOISY:
-            yield "runs differ: with the profiler they took longer than it explains; repeat"
+            yield "runs differ: profiled runs took longer than the overhead explains; repeat"
         if self.counted > 2 * self.covered:
             yield "most of what was counted is the profiler's own: trust the order, not the digits"
 

@@ -1,4 +1,4 @@
-"""Files are run in one worker process, which ONNX Runtime may kill without harm to this one.
+"""Files run in one worker process, which ONNX Runtime may crash without harm to this one.
 
 It starts with the first call, never imports torch, keeps its sessions, and ends with this process.
 """
@@ -31,11 +31,11 @@ TIMEOUT = 60.0
 """Seconds that a call may take in the worker, unless the caller says otherwise."""
 
 _SESSIONS = 4
-"""That the worker keeps."""
+"""The most sessions that the worker keeps open."""
 
 _TRIAL, _SEARCH = (1.0, 5.0), 60.0
-"""Where the node is looked for that ends the worker: seconds that a part of the model may take, at
-least and at most, and that the search may."""
+"""The search for the node that ends the worker: seconds that a part of the model may take, at
+least and at most, and that the whole search may take."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class File:
             name, ref = self.path.name, _culprit(self, model, feeds, error)
             node = f"the node {ref.name!r} ({ref.node.op_type})" if ref else ""
             if error.late:
-                found = f" Without {node} and those after it, it answers." if node else ""
+                found = f" The model answers without {node} and the nodes after it." if node else ""
                 said = (
                     f"{name} did not answer within {self.timeout:g} s while ONNX Runtime was "
                     f"{doing} it, and its process was ended.{found}"
@@ -125,7 +125,7 @@ class Ended(Exception):
         said = f"ended with code {code}"
         if self.died:
             with suppress(ValueError):
-                said = f"killed by {signal.Signals(-code).name}"  # type: ignore[operator]
+                said = f"was killed by {signal.Signals(-code).name}"  # type: ignore[operator]
         super().__init__(said)
 
 
@@ -164,7 +164,7 @@ def ask(function: Callable[..., Any], *rest: Any, timeout: float) -> Any:
 
 
 _WORKER: list[Worker] = []
-"""The one that waits for a call; none before the first call, and while it runs one."""
+"""The idle worker; empty before the first call and during a call."""
 
 
 @atexit.register
@@ -179,7 +179,7 @@ _ONE_AT_A_TIME = threading.RLock()
 def _culprit(
     file: File, model: onnx.ModelProto, feeds: Mapping[str, np.ndarray] | None, end: Ended
 ) -> NodeRef | None:
-    """The node of the main graph with which the model begins to end the worker in this way; None
+    """The first node of the main graph with which the model ends the worker in this way; None
     where it is not found in time."""
     outer = [ref for ref in node_refs(model) if not ref.inside]
     folder = str(file.path.resolve().parent)
@@ -209,7 +209,7 @@ def _culprit(
 
 
 def _beginning(model: onnx.ModelProto, count: int) -> bytes:
-    """The first nodes of a model with their weights; what no node of them reads is an output."""
+    """The first nodes of a model with their weights; values that no node reads are outputs."""
     part = onnx.ModelProto()
     part.CopyFrom(model)
     graph = part.graph
@@ -227,8 +227,8 @@ def _beginning(model: onnx.ModelProto, count: int) -> bytes:
 
 
 def _start() -> None:
-    """What takes long is imported before a file's time runs. A file that asks for more memory than
-    there is gets an error, and takes no other down."""
+    """Import slow modules before a file's timeout starts. A file that asks for more memory than
+    there is gets an error, and does not take other files down."""
     import onnxruntime  # noqa: F401
 
     with suppress(ImportError, OSError, ValueError):  # Windows, or a limit that is lower already
@@ -259,7 +259,7 @@ def _opened(model: str | bytes, provider: str, options: Any) -> onnxruntime.Infe
 
 
 def _run(key: tuple[Any, ...], feeds: Mapping[str, np.ndarray]) -> list[Any]:
-    _session(key)  # where another call has ended the worker that had it
+    _session(key)  # if a call has ended the worker that held it
     try:
         return [plain(result) for result in call_of(_OPEN[key], feeds)()]
     except Exception:

@@ -1,4 +1,4 @@
-"""One graph exported at one opset after the other: what each of them costs and gives."""
+"""One graph exported at each of several opsets: the nodes and the numbers of each file."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def opsets(
     custom_translation_table: Translations | None = None,
     tolerance: float | tuple[float, float] | None = None,
 ) -> Ladder:
-    """Export at each opset in turn, and see what comes of it: captured once, translated each time.
+    """Export at each opset and check each file: captured once, translated each time.
 
-    Every file goes through :func:`~onnx_workbench.export`: one that is labelled with another opset
+    Every file goes through :func:`~onnx_workbench.export`: one that is labeled with another opset
     than asked for, or holds operators that its opset does not have, is refused. What it accepts is
     run beside the model. Nothing is left on disk.
 
@@ -73,10 +73,10 @@ def opsets(
 
 @dataclass(frozen=True)
 class Rung:
-    """One opset. ``got`` is what the file was labelled with, None where there was none.
+    """One opset. ``got`` is the opset of the file, None if no file was written.
 
     ``refused`` is the step at which export gave up (translate, opset, check or load), ``differs``
-    how the numbers are not the model's, and ``compared`` is False where the file does not take the
+    how the numbers differ, and ``compared`` is False where the file does not take the
     model's inputs; ``said`` has the reason.
     """
 

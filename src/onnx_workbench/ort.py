@@ -25,7 +25,7 @@ from .calls import Mode, PreparedCall
 from .errors import InputError, LoadError, RunError, WorkbenchError, refused_by_machine
 from .files import Stamp
 from .formatting import kind_of, shaped
-from .proto import dims_of, dtype_name, mislabelled, tensors_of
+from .proto import dims_of, dtype_name, mislabeled, tensors_of
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -44,7 +44,7 @@ LEVELS = {
 """How far ONNX Runtime optimizes a graph before it runs it -> ONNX Runtime's own word."""
 
 _LEAST_READ = 1024
-"""Bytes of a weight that is read where only the graph is asked for: names are shorter."""
+"""Largest weight in bytes that is read when only the graph is asked for; names are shorter."""
 _FOREIGN = 2
 """``dtype.isbuiltin`` of a dtype that another library registered with NumPy, such as ml_dtypes."""
 _TIMED = {
@@ -60,7 +60,7 @@ def check_level(level: object) -> None:
     """Raises InputError unless ``level`` is one of :data:`LEVELS`."""
     if not isinstance(level, str) or level not in LEVELS:
         raise InputError(
-            f"`level` is {level!r:.80}, and it takes one of {', '.join(map(repr, LEVELS))}: how "
+            f"`level` is {level!r:.80}, but it must be one of {', '.join(map(repr, LEVELS))}: how "
             "far ONNX Runtime may optimize the graph before it runs."
         )
 
@@ -86,7 +86,7 @@ def check_provider(name: str) -> None:
 
 @dataclass(frozen=True)
 class Options:
-    """Session options that change how fast a session is, and not what it computes.
+    """Session options that change the speed of a session but not its results.
 
     Args:
         level: graph optimization.
@@ -111,7 +111,7 @@ class Options:
         check_level(self.level)
         for name in ("spinning", "arena", "parallel", "bound"):
             if not isinstance(given := getattr(self, name), bool):
-                raise InputError(f"`{name}` is {given!r:.80}, and it takes True or False.")
+                raise InputError(f"`{name}` is {given!r:.80}, but it must be True or False.")
 
     def __repr__(self) -> str:
         words = {
@@ -182,7 +182,7 @@ def model_bytes(model: onnx.ModelProto, path: Path, options: onnxruntime.Session
 @dataclass(frozen=True)
 class Value:
     """An input or output of a model: ``shape`` has a name where a dimension is dynamic, and is None
-    where the file promises none. What is no tensor has no shape, and ``dtype`` says what it is.
+    where the file promises none. A non-tensor has no shape, and ``dtype`` says what it is.
 
     >>> Value("images", "float32", ("batch", 1, 8, 8)), Value("boxes", "sequence(float32)")
     (images float32[batch, 1, 8, 8], boxes sequence(float32))
@@ -215,7 +215,7 @@ def values(infos: Iterable[onnx.ValueInfoProto]) -> tuple[Value, ...]:
 
 
 def _kind(kind: onnx.TypeProto) -> str:
-    """A dtype, or such as ``sequence(float32)`` for what is no tensor."""
+    """A dtype, or a type such as ``sequence(float32)`` if it is not a tensor."""
     which = kind.WhichOneof("value")
     if which in ("tensor_type", "sparse_tensor_type"):
         return dtype_name(getattr(kind, which).elem_type)
@@ -255,7 +255,7 @@ def check_input(value: Value, tensor: object) -> None:
         have, advice = (
             "a tensor",
             (
-                "An Artifact is not called with such a value. Run the session itself, with NumPy "
+                "An Artifact does not accept such a value. Run the session itself, with NumPy "
                 f"arrays: artifact.session.run(None, {{{value.name!r}: [array, ...]}})."
             ),
         )
@@ -337,7 +337,7 @@ def tensor_view(value: onnxruntime.OrtValue) -> torch.Tensor:
 
 
 def ort_value(array: np.ndarray, device: str = "cpu") -> onnxruntime.OrtValue:
-    """An array as ONNX Runtime takes it, those of ml_dtypes too."""
+    """An array as an OrtValue; arrays of ml_dtypes work too."""
     from onnxruntime import OrtValue
 
     array = np.asarray(array, order="C")  # ONNX Runtime assumes it
@@ -408,7 +408,7 @@ def _why(path: Path, error: Exception) -> tuple[str, str]:
         return machine
     proto = reader.read(path, "load", largest=_LEAST_READ).model
     reader.check_weights(path, proto)
-    if foreign := mislabelled(proto):
+    if foreign := mislabeled(proto):
         return (
             f"{foreign[0].lower()}{foreign[1:]}",
             "export it again with export(), which refuses such a file.",
@@ -423,7 +423,7 @@ def _why(path: Path, error: Exception) -> tuple[str, str]:
     if re.search(r"NOT_IMPLEMENTED|Could not find an implementation", str(error)):
         return (
             said,
-            "the operator is right, and the provider has no kernel for its dtypes: "
+            "the operator exists, but the provider has no kernel for its dtypes: "
             "compute that step in float32, export model.float(), or take another `provider`.",
         )
     return said, "check the file with onnx.checker.check_model."
@@ -488,7 +488,7 @@ class SessionCall:
         )
 
     def _session(self) -> onnxruntime.InferenceSession:
-        """On the provider asked for: where it is missing, onnxruntime silently takes the CPU."""
+        """A session on the provider; where that is missing, onnxruntime silently takes the CPU."""
         import onnxruntime
 
         if self.provider in onnxruntime.get_available_providers():
@@ -502,7 +502,7 @@ class SessionCall:
         )
 
     def is_bound_form_of(self, other: object) -> bool:
-        """Whether the other is the same call, and only without IOBinding."""
+        """Whether the other is the same call without IOBinding."""
         if not isinstance(other, SessionCall) or not self.options.bound:
             return False
         unbound = replace(self.options, bound=False)

@@ -1,4 +1,4 @@
-"""Plain numbers as matplotlib Axes: the callers decide what they mean, this room how they look."""
+"""Plain numbers as matplotlib Axes: callers decide what they mean, this module how they look."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def ratios(
     room = 1.25 * max(1.0, spread**0.12)  # for the words above the outermost
     ax.set_xlim(low / room, low * spread * room)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
-    ax.set_xlabel(f"times as fast, with interval; grey: within {100 * matters:g} %")
+    ax.set_xlabel(f"times as fast, with interval; gray: within {100 * matters:g} %")
     return ax
 
 

@@ -1,4 +1,4 @@
-"""How far long work has come, in the terminal and in the notebook."""
+"""Progress bars for long work, in the terminal and in the notebook."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 def bar(*args: Any, **options: Any) -> Any:
     """``tqdm.auto.tqdm(*args, **options)`` that leaves nothing behind when it is done.
 
-    It shows in a notebook and where stderr is a terminal: a log is no place for a bar. The variable
-    ``TQDM_DISABLE`` silences it everywhere; tqdm's own notebook bar ignores that.
+    It shows in a notebook and where stderr is a terminal, not in a log. ``TQDM_DISABLE=1``
+    silences it everywhere; tqdm's own notebook bar ignores that.
 
     >>> sum(bar([1, 2, 3], desc="adding", disable=True))
     6

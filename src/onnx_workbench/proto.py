@@ -40,7 +40,7 @@ class NodeRef:
     def inputs(self) -> tuple[str, ...]:
         """What it reads; for a node with a body, also what the body reads from outside.
 
-        A value of a function is called ``function/value``: it is not that of the name outside.
+        A value of a function is called ``function/value``: it is not the one outside.
         """
         return self._values((*self.node.input, *captured(self.node)))
 
@@ -163,13 +163,13 @@ def _tensors_in(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
         yield from (sparse.values, sparse.indices)
 
 
-def mislabelled(model: onnx.ModelProto) -> str:
+def mislabeled(model: onnx.ModelProto) -> str:
     """Name the operators that the opset of a file's label does not have; "" where there are none.
 
     >>> from onnx import parser
-    >>> mislabelled(parser.parse_model('<ir_version: 10, opset_import: ["": 18]> g (float[2] x) '
+    >>> mislabeled(parser.parse_model('<ir_version: 10, opset_import: ["": 18]> g (float[2] x) '
     ...     '=> (float[2] y) { y = Gelu(x) }'))
-    'It is labelled opset 18 and holds Gelu, which came with opset 20.'
+    'It is labeled opset 18 and holds Gelu, which came with opset 20.'
     """
     label = opset_of(model)
     found: dict[str, int] = {}
@@ -180,7 +180,7 @@ def mislabelled(model: onnx.ModelProto) -> str:
             if since:
                 found[name] = since
     held = ", ".join(f"{name}, which came with opset {since}" for name, since in found.items())
-    return f"It is labelled opset {label} and holds {held}." if held else ""
+    return f"It is labeled opset {label} and holds {held}." if held else ""
 
 
 def _since(operator: str, label: int) -> int:

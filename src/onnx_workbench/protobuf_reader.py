@@ -17,7 +17,7 @@ Data = bytes | mmap.mmap
 _GRAPH = onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number
 _INITIALIZER = onnx.GraphProto.DESCRIPTOR.fields_by_name["initializer"].number
 _RAW = onnx.TensorProto.RAW_DATA_FIELD_NUMBER
-_BYTES = 2  # the wire type of a field that tells its own length
+_BYTES = 2  # the wire type of a length-delimited field
 
 
 NOT_SENT = "not sent to this page"
@@ -30,7 +30,7 @@ ELSEWHERE = onnx.TensorProto(
 
 @dataclass(frozen=True)
 class Field:
-    """Of one message: its bytes are ``data[start:end]``, its value begins at ``value``."""
+    """One field of a message: its bytes are ``data[start:end]``, its value begins at ``value``."""
 
     number: int
     wire: int
@@ -40,7 +40,7 @@ class Field:
 
 
 def fields(data: Data, at: int, end: int) -> Iterator[Field]:
-    """The fields of the message in ``data[at:end]``; the last may promise more than there is."""
+    """The fields of the message in ``data[at:end]``; the last may declare too many bytes."""
     while at < end:
         tag, after = varint(data, at)
         wire = tag & 7
@@ -118,7 +118,7 @@ def _thin(data: Data, largest: int) -> Iterator[bytes]:
 
 
 def _thin_graph(data: Data, graph: Field, largest: int) -> Iterator[bytes]:
-    """Neighbours are copied in one piece: a graph has many more small fields than weights."""
+    """Neighbors are copied in one piece: a graph has many more small fields than weights."""
     start = graph.value
     for field in fields(data, start, graph.end):
         if field.number == _INITIALIZER and field.end - field.value > largest:

@@ -1,5 +1,5 @@
-"""The door for ``.onnx`` files: bytes become a checked model, or one LoadError that says what is
-wrong and where. What is behind it relies on what it let through.
+"""Reads ``.onnx`` files: bytes become a checked model, or one LoadError that says what is
+wrong and where. All other modules rely on these checks.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from .proto import MAIN, NodeRef, nested, node_refs, tensors_of
 from .source import LONGEST_TEXT, MOST_FRAMES
 
 STEP_OVER_ABOVE = 16 * 1024 * 1024
-"""Bytes of a file above which its weights are stepped over where nobody asked for them."""
+"""Bytes of a file above which its weights are skipped unless they are asked for."""
 
 LONGEST_NAME = 4096
-"""Letters of a name; no tool writes longer ones, and a table pads each row to the longest."""
+"""Characters of a name; no tool writes longer ones, and a table pads each row to the longest."""
 
 LONGEST_NOTE = 16 * 1024
 """Letters of one metadata entry of a node. A longer one keeps its head and its tail."""
 
 DEEPEST = 64
-"""Modules in each other that are read."""
+"""The deepest nesting of modules that is read."""
 
 MOST_NUMBERS = 2**48
 """Numbers in one tensor."""
@@ -65,7 +65,7 @@ def read(path: str | os.PathLike[str], door: str, largest: int | None = None) ->
         largest: bytes of a weight whose values are still read from a large file; all by default.
 
     Raises:
-        LoadError: it cannot be read, or it is no whole and sane ONNX model.
+        LoadError: it cannot be read, or it is not a complete, valid ONNX model.
     """
     name = os.path.basename(os.fspath(path))  # noqa: PTH119  # also of a path that is none
     try:
@@ -96,7 +96,7 @@ def parse(data: protobuf_reader.Data, said: str, largest: int | None = None) -> 
 
 
 def check(model: onnx.ModelProto, said: str, data: protobuf_reader.Data | None = None) -> Checked:
-    """A model that is in memory already, checked. Metadata that is too long is cut in place.
+    """Check a model that is already in memory. Metadata that is too long is cut in place.
 
     ``data`` are its bytes, where they are at hand.
 
@@ -148,8 +148,8 @@ def _refused(said: str, wrong: str) -> LoadError:
 
 
 def _opened(path: Path) -> BinaryIO:
-    if not stat.S_ISREG(path.stat().st_mode):  # opening a fifo waits for ever, a device never ends
-        raise ValueError("it is no regular file")
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a fifo waits forever, a device never ends
+        raise ValueError("it is not a regular file")
     return path.open("rb")
 
 
@@ -173,7 +173,7 @@ def _wrong(model: onnx.ModelProto, found: Sequence[NodeRef]) -> Iterator[str]:
     for graph in (model.graph, *(body for ref in found for body in ref.bodies)):
         ends = (*graph.input, *graph.output, *graph.value_info)
         if (longest := max((len(value.name) for value in ends), default=0)) > LONGEST_NAME:
-            yield f"has a value whose name has {longest:,} letters"
+            yield f"has a value whose name has {longest:,} characters"
     for tensor in tensors_of(model, found):
         yield from _wrong_tensor(tensor)
     yield from _wrong_functions(model)
@@ -229,7 +229,7 @@ def _stays_inside(location: str) -> bool:
 
 
 def _wrong_functions(model: onnx.ModelProto) -> Iterator[str]:
-    """Functions that call each other in a circle, or so often that no memory holds them."""
+    """Functions that call each other in a circle, or expand to more nodes than memory holds."""
     if not model.functions:
         return
     made: dict[Any, Any] = {(f.domain, f.name, f.overload): f.node for f in model.functions}
@@ -319,7 +319,7 @@ def _what_is_wrong(data: protobuf_reader.Data) -> str:
             return "which is no ONNX model"
         end = field.end
     if end > len(data):
-        return f"which is truncated: it promises {end:,} bytes and ends at byte {len(data):,}"
+        return f"which is truncated: it declares {end:,} bytes but ends at byte {len(data):,}"
     inner = next(_damages(data, 0, len(data), onnx.ModelProto.DESCRIPTOR, ""), "")
     return inner or "which is no ONNX model: it holds no graph"
 
@@ -336,6 +336,6 @@ def _damages(data: protobuf_reader.Data, at: int, end: int, kind: Any, path: str
             yield f"which is damaged at byte {field.start:,}, in {path.rstrip('.') or 'the file'}"
         elif field.end > end:
             yield f"which is damaged at byte {field.start:,}: {place} runs to byte {field.end:,}, \
-and what holds it ends at byte {end:,}"
+but its container ends at byte {end:,}"
         elif known and known.message_type and field.wire == 2:
             yield from _damages(data, field.value, field.end, known.message_type, f"{place}.")

@@ -23,13 +23,13 @@ from typing import Any
 from .errors import InputError
 
 LONGEST_TRACE, MOST_FRAMES, LONGEST_TEXT = 100_000, 200, 1_000
-"""Letters of a stack trace, frames and letters of a line that are read. What is longer is cut: a
+"""Characters of a trace, frames, and characters of a line that are read. The rest is cut: a
 trace is text from a file, which may come from anyone."""
 LARGEST_SOURCE = 4_000_000
 """Bytes of a file that is read as source code."""
 
 GENERATED = "<eval_with_key>"
-"""How the names of files begin in which torch runs its graphs as code."""
+"""Prefix of the file names under which torch runs its graphs as code."""
 
 _CELL = re.compile(r"ipykernel_\d+|<ipython-input|<doctest|<stdin>")
 _INSTALLED = re.compile(r"[\\/](?:site|dist)-packages[\\/]")  # pip --user, Debian, too
@@ -101,7 +101,7 @@ def _lines(stack_trace: str) -> tuple[Line, ...]:
 
 
 def _frame(row: str) -> tuple[str, int, str] | None:
-    """Of ``File "model.py", line 12, in forward`` its three parts."""
+    """The three parts of ``File "model.py", line 12, in forward``."""
     file, quote, rest = row.partition('File "')[2].partition('", line ')
     number, comma, function = rest.partition(", in ")
     if not (quote and comma and file and number.isdecimal() and len(number) < 10):
@@ -129,7 +129,7 @@ def user_line(trace: str | TracebackType | None) -> Line | None:
 
 
 def nearest(found: Sequence[Line]) -> Line | None:
-    """What :func:`user_line` says of these frames, outermost first."""
+    """The line that :func:`user_line` picks from these frames, outermost first."""
     found = [line for line in found if not line.file.startswith(GENERATED)]
     own = [index for index, line in enumerate(found) if is_users(line.file)]
     if not own:
@@ -158,7 +158,7 @@ def is_layer(file: str) -> bool:
 
 
 def told(line: Line | None) -> Line | None:
-    """The line, where it is of a model: not in torch's own machinery, but in a module of torch."""
+    """The line if it belongs to a model; None inside torch, except in a torch module."""
     if line is None or is_users(line.file) or _package(line.file) or line.function == "forward":
         return line
     return None
@@ -166,7 +166,7 @@ def told(line: Line | None) -> Line | None:
 
 def _librarys(found: Sequence[Line]) -> Line | None:
     """The innermost line of the package whose forward() is the innermost; torch comes last, since
-    what it calls (sympy) is not where the model stands."""
+    the libraries it calls (sympy) hold no model."""
     outside = [line for line in found if _package(line.file)]
     modules = [line for line in found if line.function == "forward"]
     calls = [line for line in outside if line.function == "forward"]
@@ -248,7 +248,7 @@ def _walk(trace: TracebackType | None) -> Iterator[Line]:
 
 
 def line_at(file: str, number: int, function: str) -> Line:
-    """A line of code that runs in this process, with its text of today."""
+    """A line of code that runs in this process, with its current text."""
     return Line(file, number, function, linecache.getline(file, number).strip()[:LONGEST_TEXT])
 
 
@@ -316,7 +316,7 @@ def _folder(path: str | os.PathLike[str]) -> Path:
         folder = Path(path).expanduser().absolute()
         if folder.is_dir():
             return folder
-    except (TypeError, ValueError, RuntimeError):  # no path, or a home that nobody has
+    except (TypeError, ValueError, RuntimeError):  # not a path, or an unknown home
         pass
     raise InputError(
         f"`source` is {path!r:.200}, and there is no such folder. "
@@ -356,7 +356,7 @@ def _running() -> frozenset[str]:
 
 
 def depth_of_caller() -> int:
-    """How many frames up the code stands that called this package."""
+    """How many frames up the caller of this package is."""
     ours = (_PACKAGE, contextlib.__file__)
     frames = itertools.takewhile(
         lambda frame: frame.filename.startswith(ours),

@@ -100,7 +100,7 @@ def axes_of(
 def opened_up(
     model: Any, args: tuple, kwargs: dict[str, Any], dynamic_shapes: Any
 ) -> tuple[Any, tuple, dict[str, Any], Any]:
-    """A Graph or an ExportedProgram as the module in it, with its own call where none is given."""
+    """The module in a Graph or ExportedProgram, with its own example call if none is given."""
     if not isinstance(model, (ExportedProgram, Graph)):
         return model, args, kwargs, dynamic_shapes
     graph = _captured(model, args, kwargs, dynamic_shapes)
@@ -119,7 +119,7 @@ def check_module(name: str, model: object) -> None:
         )
     if not isinstance(model, nn.Module):
         raise InputError(
-            f"{name}() was given {kind_of(model)}, and it takes a torch.nn.Module. "
+            f"{name}() was given {kind_of(model)}, but it takes a torch.nn.Module. "
             "Put the function into the forward() of a module, or pass the module itself."
         )
     check_initialized(name, model)
@@ -132,7 +132,7 @@ _CONSTRAINED = "Constraints violated"
 def _program(
     model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any, strict: bool | None
 ) -> tuple[ExportedProgram, bool]:
-    """What torch.export gives, and whether it took the strict way to it."""
+    """What torch.export returns, and whether strict mode was needed."""
     errors: list[Exception] = []
     for way in (False, True) if strict is None else (strict,):
         try:
@@ -195,7 +195,7 @@ def _check_names_apart(graph: Graph, shapes: Any) -> None:
                     f"{graph.name} needs {other!r} and {name!r} to be one size",
                     "Give both one name in `dynamic_shapes`, or change the line that needs it.",
                     met.line if met else None,
-                    reason=f"torch.export made one symbol of them{f': {met.words}' if met else ''}",
+                    reason=f"torch.export gave them one symbol{f': {met.words}' if met else ''}",
                 )
 
 
@@ -249,8 +249,8 @@ class Graph:
 
     @property
     def symbolic(self) -> list[dict[int, Any]]:
-        """The dynamic dimensions of each tensor input, as expressions of torch.export. One that
-        stood open and became a number is none."""
+        """The dynamic dimensions of each tensor input, as torch.export's expressions, without those
+        that torch.export fixed to a number."""
         return [
             {axis: size.node.expr for axis, size in enumerate(shape) if is_dynamic(size)}
             for shape in self._shapes
@@ -264,7 +264,7 @@ class Graph:
 
     @property
     def specialized(self) -> list[str]:
-        """What ``Dim.AUTO`` left to torch.export, and torch.export made a number:
+        """The ``Dim.AUTO`` dimensions that torch.export fixed to a number:
         ``x.shape[1] = 16``."""
         names = self.signature.tensor_inputs
         return [

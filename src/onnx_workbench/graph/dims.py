@@ -48,7 +48,7 @@ def from_dynamic_axes(
     input_names: Sequence[str] = (),
     output_names: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """``dynamic_axes``, which goes by the names of the file's inputs, as ``dynamic_shapes``.
+    """``dynamic_axes``, keyed by the file's input names, converted to ``dynamic_shapes``.
 
     >>> from_dynamic_axes({"in": {0: "n"}, "out": [0]}, {"x": torch.ones(2)}, ["in"], ["out"])
     {'x': {0: 'n'}}
@@ -93,7 +93,7 @@ def for_torch(found: Shapes, arguments: Mapping[str, Any]) -> dict[str, Any] | N
 
 
 def nested(spec: pytree.TreeSpec, leaves: Iterator[Any]) -> Any:
-    """The leaves in the structure of ``spec``; a class of the user's is a list of what it holds.
+    """The leaves in the structure of ``spec``; a user's class becomes a list of its contents.
 
     Its constructor may look at what it is given, as that of a KV cache does, and these leaves are
     no tensors.
@@ -107,7 +107,7 @@ def nested(spec: pytree.TreeSpec, leaves: Iterator[Any]) -> Any:
 
 
 def paths(value: Any) -> list[str]:
-    """Where each leaf of a value stands in it: ``['mask']``, ``[0].k``, or "" for a leaf alone."""
+    """The path of each leaf in a value: ``['mask']``, ``[0].k``, or "" for a leaf alone."""
     try:
         return [pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(value)[0]]
     except ValueError:  # a class that was registered without names for what it holds
@@ -247,7 +247,7 @@ def limits(label: Any) -> tuple[int | None, int | None]:
 
 
 def opened(axes: Mapping[int, Any] | None) -> dict[int, Any]:
-    """The dimensions that are asked to be dynamic, and not to be a number."""
+    """The dimensions asked to be dynamic; those given as a number are left out."""
     return {
         axis: label
         for axis, label in (axes or {}).items()

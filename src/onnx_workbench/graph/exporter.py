@@ -95,8 +95,8 @@ def _without_gradients(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _named_keywords(model: nn.Module, kwargs: Mapping[str, Any]) -> Iterator[None]:
-    """While this lasts, ``forward`` takes by their own names those of ``kwargs`` that go into its
-    ``**kwargs``: torch.export makes no dimension dynamic of what has no name."""
+    """While this lasts, ``forward`` has a named parameter for each entry of ``kwargs`` that its
+    ``**kwargs`` would take: torch.export makes dimensions dynamic only in named parameters."""
     forward = model.forward
     takes = inspect.signature(forward)
     more = [n for n in kwargs if n not in takes.parameters]
@@ -123,7 +123,7 @@ def _named_keywords(model: nn.Module, kwargs: Mapping[str, Any]) -> Iterator[Non
 def _bake_enums(program: ExportedProgram) -> None:
     """Make an Enum argument a constant of the graph, as a number or a string is.
 
-    torch.export takes it for a custom object, of which torch.onnx makes an input without a type,
+    torch.export takes it for a custom object; torch.onnx turns that into an untyped input,
     or it stops at the IntEnum that is no ``int`` (torch 2.13).
     """
     values = pytree.tree_leaves(program.example_inputs)

@@ -34,10 +34,10 @@ _REPAIRS = (
     ),
     (
         r"\b(int|float|len)\(|\.item\(",
-        "int(), float() and len() make a number of a size. Take it as x.shape gives it.",
+        "int(), float() and len() turn a size into a number. Use x.shape directly.",
     ),
 )
-"""What stands on a line that freezes a size -> what usually helps."""
+"""Pattern in a line that freezes a size -> what usually helps."""
 
 _UNBINDS = {"unbind", "split", "chunk", "tensor_split"}
 _UNROLLED = (
@@ -50,7 +50,7 @@ _DECISION = (
     "say where it holds: torch.export.Dim('n', min=...)."
 )
 _FIXED = (
-    "Something of a fixed size meets this dimension. Take as much of it as the input has, "
+    "A tensor of fixed size meets this dimension. Slice it to the input's size, "
     "table[: x.shape[1]], or make it from x.shape."
 )
 
@@ -73,12 +73,12 @@ class Guard:
 
     @property
     def freezes(self) -> bool:
-        """Whether it leaves a symbol one value alone."""
+        """Whether it leaves a symbol only one value."""
         return self.expression.startswith("Eq(") and len(self.sources) == 1
 
     @property
     def equates(self) -> bool:
-        """Whether it makes one size of two."""
+        """Whether it makes two sizes equal."""
         return self.expression.startswith("Eq(") and len(self.sources) == 2
 
     @property
@@ -89,7 +89,7 @@ class Guard:
 
     @property
     def repair(self) -> str:
-        """What usually helps, by what stands on the line."""
+        """What usually helps, judging by the text of the line."""
         if self.equates:
             return "These sizes are one: give them one name, or the same Dim."
         if not self.freezes:
@@ -106,7 +106,7 @@ class Guard:
 
 
 def culprit(heard: Sequence[Guard], size: str) -> Guard | None:
-    """The guard that decided over a size such as ``L['x'].size()[1]``: the one that froze it, or a
+    """The guard that decided a size such as ``L['x'].size()[1]``: the one that froze it, or a
     size that it was found equal to; else the first that compares it."""
     linked = {size}
     for guard in heard:
@@ -120,7 +120,7 @@ def culprit(heard: Sequence[Guard], size: str) -> Guard | None:
 
 @contextmanager
 def listening() -> Iterator[list[Guard]]:
-    """A list that every guard is added to which torch.export adds while this lasts."""
+    """A list that receives every guard that torch.export adds while this lasts."""
     heard: list[Guard] = []
 
     def add(event: Mapping[str, Any]) -> None:
@@ -188,7 +188,7 @@ def _held(owner: Any, name: str) -> Any:
 
 
 def _in_words(text: str, sources: Mapping[str, str]) -> str:
-    """Torch's symbols as what they are the size of."""
+    """Replace torch's symbols by the sizes they stand for, such as ``x.shape[1]``."""
     for symbol, source in sources.items():
         text = re.sub(rf"\b{symbol}\b", _SIZE.sub(r"\1\2.shape[\3]", source), text)
     return text

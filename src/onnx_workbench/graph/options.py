@@ -1,4 +1,4 @@
-"""The rare options of ``torch.onnx.export``, accepted so that a call of it can stand as it is."""
+"""The rare options of ``torch.onnx.export``, accepted so that an existing call works unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DOORS = {
 
 _IMPOSSIBLE = {
     "export_params": "a file without weights does not run",
-    "operator_export_type": "torch.onnx writes ONNX operators alone",
+    "operator_export_type": "torch.onnx writes only ONNX operators",
     "export_modules_as_functions": "torch.onnx no longer does it",
     "training": "it writes a model in eval mode: dropout and batch normalization answer otherwise "
     "in training",
@@ -35,7 +35,7 @@ _IMPOSSIBLE = {
 
 
 class Options(TypedDict, total=False):
-    """Those that :func:`~onnx_workbench.export` does not spell out; torch's defaults hold."""
+    """The options not in the signature of :func:`~onnx_workbench.export`; torch's defaults hold."""
 
     verbose: bool | None
     optimize: bool
@@ -59,7 +59,7 @@ def checked(options: Mapping[str, Any], training: bool = False) -> Options:
 
     Raises:
         UnknownOption: a TypeError; torch.onnx.export has no option of that name.
-        InputError: a value with which there is no file that runs.
+        InputError: a value for which no file would run.
 
     >>> checked({"optimize": False})["optimize"], checked({})["optimize"]
     (False, True)
@@ -78,7 +78,7 @@ def checked(options: Mapping[str, Any], training: bool = False) -> Options:
         )
     for name in _DOORS.keys() & asked.keys():
         warnings.warn(
-            f"export() writes the model alone and ignores {name}={asked[name]!r}: call "
+            f"export() writes only the model and ignores {name}={asked[name]!r}: call "
             f"onnx_workbench.{_DOORS[name]}.",
             UserWarning,
             stacklevel=depth_of_caller(),

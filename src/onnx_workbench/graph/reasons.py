@@ -32,7 +32,7 @@ _REASONS = (
     ),
     (
         r"[Ss]parse(?! initializer)",
-        "A tensor is sparse, and torch.onnx writes dense tensors alone.",
+        "A tensor is sparse, and torch.onnx writes only dense tensors.",
         "Call .to_dense() on the input, or on the buffer of the model, before the export.",
     ),
     (
@@ -94,7 +94,7 @@ _REASONS = (
         r"in_onnx_export must be True|slot already occupied|empty mode stack|"
         r"_EXPORT_MODULE_HIERARCHY must not be None",
         "Another thread exports with torch at the same time, and torch keeps one state for all.",
-        "Export in one thread at a time. Those of this package wait for each other.",
+        "Export in one thread at a time. Exports by this package wait for each other.",
     ),
     (
         r"torch\.nn\.DataParallel is not supported",
@@ -107,7 +107,7 @@ _REASONS = (
         "Write that step with torch operations.",
     ),
 )
-"""What torch's error says, or its file on quantization that raised it -> reason and repair."""
+"""Text of torch's error, or path of the quantization file that raised it -> reason and repair."""
 
 _LACKING = re.compile(r"Required parameter '(\w+)' is not provided\. Signature: pkg\.onnxscript")
 _CLASS = re.compile(r"<class '([^']+)'>")
@@ -135,7 +135,7 @@ def untranslated(error: Exception, program: ExportedProgram | None = None) -> Ex
     for node in program.graph.nodes if program else ():
         if node.kwargs.get("generator") is not None:
             return ExportError(
-                f"{node.target} draws random numbers from a torch.Generator, and a file has none.",
+                f"{node.target} draws numbers from a torch.Generator, which no file can hold.",
                 "draw them once, in __init__, and keep them in a buffer; or take them as an input.",
                 user_line(node.meta.get("stack_trace")),
             )

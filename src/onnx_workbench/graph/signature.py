@@ -180,7 +180,7 @@ def parameters(model: Callable) -> inspect.Signature:
 
 
 def arguments(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments by name, those of ``**kwargs`` by their own."""
+    """The arguments by name, the entries of ``**kwargs`` by their own names."""
     found = dict(bind(model, args, kwargs).arguments)
     rest = found.pop(rest_of(model), {})
     return {**found, **rest}

@@ -152,7 +152,7 @@ def _forget(operator: str) -> None:
 
 @contextmanager
 def sizes_unchanged(program: ExportedProgram) -> Iterator[None]:
-    """What a decomposition finds out about sizes ends with it.
+    """Discard what a decomposition finds out about sizes when it ends.
 
     All decompositions of a program share its shape environment. That of an LSTM fixes its length
     there, and sizes that depend on data stay pending: the next one would refuse them.

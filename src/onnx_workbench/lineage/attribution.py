@@ -13,7 +13,7 @@ from .origins import Origin
 from .table import Lineage
 
 _LEAST = 1e-9
-"""Seconds that a node counts for at least, so that shares of what was too short to see exist."""
+"""Least seconds that a node counts for, so that a node too short to measure gets a share."""
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Columns(anywidget.AnyWidget):
             [row.get(name, -1) for row, name in zip(rows, (k.line, k.fx, k.node), strict=True)]
             for k in links
         ]
-        # of each row its own number or -1, what stands in the margin, and the text
+        # each row: its own number or -1, the text in the margin, the text
         source: list[list[Any]] = []
         for title, shown in stretches(lines, sources):
             source.append([-1, "", title])

@@ -75,7 +75,7 @@ def folded(graph: fx.Graph, exported: Collection[CallSite]) -> Iterator[Folded]:
             why = "computed once for this and for an equal operation on the same input"
             yield Folded(node.name, site, why, (twin,), twin=True)
         elif _returns_its_input(node):
-            yield Folded(node.name, site, "it gives back its input")
+            yield Folded(node.name, site, "it returns its input unchanged")
         else:
             into, view = _heirs(node, exported), getattr(node.target, "is_view", False)
             yield Folded(node.name, site, "merged into what uses it", into, view=view)

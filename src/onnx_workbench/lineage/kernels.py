@@ -22,7 +22,7 @@ RULES = {
     VALUE: "it makes a value that the exported graph also makes",
     LAYOUT: "its name is that of an exported node or value, and _nchwc",
     FUSED: "its name begins with that of an exported node, before /, _new_reshape or _token_",
-    INLINED: "it is part of a function, or a value of it is, and leads to what a call of it makes",
+    INLINED: "it or its value is part of a function, and leads to a result of that function's call",
     NEIGHBOR: "the optimizer put it in: the line of its consumer, else of its producer",
     UNKNOWN: "none of these",
 }
@@ -62,7 +62,7 @@ class _Join:
         outside = [ref for ref in exported if not ref.function]  # what is inside gets new names
         self.refs = {ref.name: ref for ref in outside}
         self.made = producers(outside)
-        self.fixed: set[str] = set()  # what depends on constants alone, and takes no time in a run
+        self.fixed: set[str] = set()  # depends only on constants, takes no time in a run
         for ref in outside:
             if self.fixed.issuperset(ref.inputs):
                 self.fixed.update(ref.outputs)

@@ -66,7 +66,7 @@ def trace(
     """
     if not isinstance(artifact, Artifact):
         raise InputError(
-            f"trace() was given {kind_of(artifact)}, and it takes an Artifact. "
+            f"trace() was given {kind_of(artifact)}, but it takes an Artifact. "
             "Make one with export(model, x, path), or load(path)."
         )
     check_depth(depth)

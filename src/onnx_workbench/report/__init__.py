@@ -51,7 +51,7 @@ def audit(
     could not run is a fault, unless ``skip`` names it. The audit leaves no files behind.
 
     Args:
-        model: in any mode; or an Artifact. A file says nothing of the model it came from, so its
+        model: a module in any mode, or an Artifact. A file does not hold its model, so its
             audit is true only where ``skip`` names the four stages that count.
         args, kwargs: the call, as for the model itself.
         dynamic_shapes: the dimensions that stay dynamic, as for :func:`~onnx_workbench.export`.
@@ -61,10 +61,10 @@ def audit(
         tolerance: of all comparisons, as for :func:`~onnx_workbench.verify`.
 
     Returns:
-        an Audit; it is true where nothing is broken, wrong or at risk, and what counts has run.
+        an Audit; it is true if nothing is broken, wrong or at risk and the stages that count ran.
 
     Raises:
-        InputError: no module or Artifact, ``skip`` names no stage, or ``tolerance`` is none.
+        InputError: no module or Artifact, ``skip`` names no stage, or ``tolerance`` is not valid.
 
     >>> import torch
     >>> report = audit(nn.ReLU().eval(), torch.ones(2, 3), skip={"latency", "hot lines"})

@@ -173,9 +173,9 @@ class _Weightless(cloudpickle.Pickler):
 
 
 def _kept(tensor: torch.Tensor, is_weight: bool) -> torch.Tensor:
-    """A copy of a tensor that is no secret, or another with the same kind of numbers.
+    """A copy of a tensor that is not secret, or a random one with similar numbers.
 
-    Of weights, indices and masks are kept, which a model cannot do without; of all else what is
+    Index and mask weights are kept, since a model cannot do without them; other tensors only if
     small.
     """
     small = tensor.numel() == 1 if is_weight else tensor.nbytes <= _KEPT

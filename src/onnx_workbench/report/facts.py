@@ -61,7 +61,7 @@ def _version(leaf: Any) -> int:
 def stored(before: Snapshot, after: Snapshot) -> Iterator[Finding]:
     """The attributes that the call between two snapshots wrote, tensors first.
 
-    One that no method of the user's writes is the work of a hook, such as weight_norm's, which
+    An attribute that no method of the user writes comes from a hook, such as weight_norm's, which
     computes it in every call.
     """
     changed = [key for key, leaves in after.items() if not _same(before.get(key, []), leaves)]
@@ -137,7 +137,7 @@ def mutations(graph: Graph) -> Iterator[Finding]:
 
 
 def side_effects(graph: Graph, model: nn.Module) -> Iterator[Finding]:
-    """What a captured graph does not do, or no longer does, of what the model does."""
+    """What the model does and the captured graph does not, or no longer does."""
     yield from mutations(graph)
     signature, forward = graph.signature, forward_line(model)
     specs = graph.program.graph_signature.input_specs
@@ -161,9 +161,9 @@ def side_effects(graph: Graph, model: nn.Module) -> Iterator[Finding]:
     if signature.baked_outputs:
         values = ", ".join(map(repr, signature.baked_outputs.values()))
         yield _risk(
-            f"The result holds what is no tensor: {values}; the file returns the tensors alone",
+            f"The result holds non-tensors: {values}; the file returns only the tensors",
             forward,
-            "Return tensors alone, in a tuple or a dict.",
+            "Return only tensors, in a tuple or a dict.",
         )
 
 
@@ -187,7 +187,7 @@ def weights(artifact: Artifact, model: nn.Module | None) -> Finding:
     tensors = [*model.parameters(), *model.buffers()]
     own = sum({t.untyped_storage().data_ptr(): t.nbytes for t in tensors}.values())
     if held <= 1.2 * own + SLACK:
-        return Finding("size", "ok", f"{size(held)} of weights, as the model: {files}")
+        return Finding("size", "ok", f"{size(held)} of weights, as in the model: {files}")
     known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     known |= {name for name, _ in model.named_buffers()}
     added = [tensor for tensor in graph.initializer if tensor.name not in known]
@@ -196,7 +196,7 @@ def weights(artifact: Artifact, model: nn.Module | None) -> Finding:
     if most is not None:
         users = [node.name for node in graph.node if most.name in node.input]
         line = trace(artifact).line_of(users[0]) if users and users[0] else None
-        what = f"; the largest that is not the model's is {most.name!r} {shaped('', most.dims)}"
+        what = f"; the largest that is not in the model is {most.name!r} {shaped('', most.dims)}"
     return Finding(
         "size",
         "risk",
@@ -208,7 +208,7 @@ def weights(artifact: Artifact, model: nn.Module | None) -> Finding:
 
 
 def private(model: onnx.ModelProto) -> str:
-    """What a file says of the machine that it was made on; empty where it says nothing."""
+    """What a file reveals about the machine that made it; empty if nothing."""
     parts = [*described(model)]
     notes = [note for part in parts for note in getattr(part, "metadata_props", ())]
     sources = sum(note.key.endswith("stack_trace") for note in notes)

@@ -4,7 +4,7 @@ It needs torch, onnxscript, onnxruntime and cloudpickle; with a source/notebook.
 versions.json, too.
 The model has its own source and structure; its weights are random numbers of a fixed seed. An
 input of more than 4 kB, or such a tensor that the model makes for itself, was drawn anew with the
-same shape, dtype, mean, deviation and ends, and as many zeros, infinities and NaN. The model is
+same shape, dtype, mean, deviation, range, and as many zeros, infinities and NaN. The model is
 exported, run and compared, at the sizes of the call and at those that the audit found wrong.
 """
 

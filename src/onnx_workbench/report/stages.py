@@ -41,7 +41,7 @@ _OTHER_PATH = (
 )
 _RANDOM = (
     "Draw nothing in eval mode (F.dropout takes training=self.training), or take the noise as an "
-    "input. A seed does not reach the file: numbers that are always the same belong into a buffer, "
+    "input. A seed does not reach the file: numbers that are always the same belong in a buffer, "
     "drawn once in __init__."
 )
 _COMPLEX = (
@@ -108,7 +108,7 @@ class Case:
 class Stage(NamedTuple):
     """``needs`` are the attributes of the case without which it cannot run.
 
-    A stage that ``counts`` answers whether there is a file that does what the model does; without
+    A stage with ``counts`` checks that there is a file that does what the model does; without
     it, an audit is not sound.
     """
 
@@ -120,7 +120,7 @@ class Stage(NamedTuple):
     def __call__(self, case: Case) -> Iterator[Finding]:
         missing = [name for name in self.needs if getattr(case, name) is None]
         if missing:
-            yield Finding(self.name, "not tried", f"it needs the {missing[0]}, and there is none")
+            yield Finding(self.name, "not tried", f"it needs the {missing[0]}, which is missing")
             return
         found = None
         try:
@@ -162,7 +162,7 @@ def _file(case: Case) -> Iterator[Finding]:
         yield _broken("model", error)
         return
     outputs = plural(len(pytree.tree_leaves(result)), "output")
-    where = f" in a process of its own, in {artifact.timeout:g} s at most"
+    where = f" in a process of its own, within {artifact.timeout:g} s"
     yield Finding("model", "ok", f"runs{where if artifact.isolated else ''}; {outputs}")
 
 
@@ -176,7 +176,7 @@ def _model(case: Case) -> Iterator[Finding]:
         yield Finding(
             "model",
             "risk",
-            "The model is in training mode: torch.onnx.export would write it so, with dropout and "
+            "The model is in training mode: torch.onnx.export would keep that, with dropout and "
             "batch statistics; it is audited in eval mode",
             repair="Call model.eval() before every export.",
         )
@@ -192,7 +192,7 @@ def _model(case: Case) -> Iterator[Finding]:
             "broken",
             f"The model itself fails on this call: {_first_words(error)}",
             told(user_line(error.__traceback__)),
-            "Fix the call or the model first: nothing that follows can be right before.",
+            "Fix the call or the model first: until then the other stages mean nothing.",
         )
         return
     case.stored = tuple(facts.stored(before, facts.snapshot(model)))
@@ -308,7 +308,7 @@ def _unsteady(case: Case) -> Finding:
 def _first_line(case: Case) -> tuple[Line | None, str, str]:
     """Where the values first differ, why, and what usually helps."""
     if case.artifact.translated is None:
-        return None, "", "The line makes the output; the fault may stand before it."
+        return None, "", "The line makes the output; the fault may be earlier."
     model, artifact, bounds = case.model, case.artifact, case.tolerance
     inside = verify(model, artifact, case.args, case.kwargs, values=True, tolerance=bounds)
     if first := inside.first:
@@ -333,7 +333,7 @@ def _opsets(case: Case) -> Iterator[Finding]:
         if rung.differs and not case.random:
             yield Finding("opsets", "wrong", f"opset {rung.asked} gives other numbers: {rung.said}")
     tried = ", ".join(f"{r.asked} {'is refused' if r.refused else 'loads'}" for r in ladder.rungs)
-    yield Finding("opsets", "ok", f"got {ours}; {tried}")
+    yield Finding("opsets", "ok", f"opset {ours} written; also tried: {tried}")
 
 
 def _portability(case: Case) -> Iterator[Finding]:

@@ -1,1 +1,1 @@
-"""One run of a model, looked at: the values inside it, its kernels, the time of its FX nodes."""
+"""One run of a model in detail: the values inside it, its kernels, the time of its FX nodes."""

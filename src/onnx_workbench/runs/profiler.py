@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 BLOCK = 4
 """Runs in a row. The first of them finds caches full of the others' data, and does not count."""
 LEAST, MOST = 2, 25
-"""Blocks that count whatever they take, and that are enough however short they are; one more comes
+"""The fewest blocks that count, however long, and the most, however short; one more runs
 before them to warm up."""
 
 EXECUTOR = "SequentialExecutor::Execute"

@@ -66,8 +66,8 @@ def probe(
     Args:
         model: a module, which is captured and exported to a temporary file; an Artifact of
             :func:`~onnx_workbench.export`, which knows its model; or one of
-            :func:`~onnx_workbench.load`, of which can be said what it declares and where it runs,
-            and not whether its numbers are right.
+            :func:`~onnx_workbench.load`, for which probe finds what it declares and where it runs,
+            but not whether its numbers are right.
         args, kwargs: the arguments of one call. An exported Artifact knows them.
         dynamic_shapes: the dimensions asked for, as :func:`~onnx_workbench.capture` takes them; by
             name of the input for a loaded file. The default is what an Artifact was exported with,
@@ -115,7 +115,7 @@ def probe(
 class Joint:
     """What happened with these dimensions at these sizes, the others at the example's.
 
-    ``alike`` says of two that fail that they are kept where both have one size.
+    ``alike``: two that fail together are kept where both have the same size.
     """
 
     dimensions: tuple[str, ...]
@@ -127,7 +127,7 @@ class Joint:
 
     def __str__(self) -> str:
         at = " and ".join(f"{d} = {n}" for d, n in zip(self.dimensions, self.sizes, strict=True))
-        only = ", and only where both are equal it agrees" if self.alike else ""
+        only = ", and it agrees only where both are equal" if self.alike else ""
         return f"at {at}: {self.outcome}{': ' * bool(self.said)}{self.said}{only}"
 
 
@@ -170,11 +170,11 @@ class Contract(TableReport):
         if broken:
             return f"BROKEN: {broken} of {count}"
         if self.clashes:
-            return f"BROKEN: {count}, kept one at a time and not together"
+            return f"BROKEN: {count}, each kept alone but not all together"
         if UNTRIED in (dimension.verdict for dimension in self.dimensions):
             return f"NOT PROVEN: {count}; the model refuses every size but the example's"
         if not self.compared:
-            return f"NOT PROVEN: {count}; without the model nobody knows if the numbers are right"
+            return f"NOT PROVEN: {count}; the numbers cannot be checked without the model"
         return f"KEPT: {count}"
 
 
@@ -296,7 +296,7 @@ def _tied(dimension: Dimension, found: Sequence[Joint]) -> Dimension:
 
 
 def _blamed(dimensions: Sequence[Dimension], graph: Graph, call: Call) -> list[Dimension]:
-    """Those that are not kept, with the guard that torch.export made of them."""
+    """The dimensions that are not kept, with the guard that torch.export made for them."""
     asked = graph.signature.dynamic_shapes(graph.axes)
     with listening() as heard, suppress(CaptureError):
         capture(graph.model, *call, dynamic_shapes=relaxed(asked))
@@ -314,7 +314,7 @@ def _blamed(dimensions: Sequence[Dimension], graph: Graph, call: Call) -> list[D
 
 
 def _located(dimension: Dimension, subject: Subject) -> Dimension:
-    """One that no guard speaks of, with what goes wrong at the first size that fails."""
+    """A dimension without a guard, with what goes wrong at the first size that fails."""
     first, graph = dimension.first_bad, subject.graph
     if dimension or dimension.guard or first is None or first.call is None or graph is None:
         return dimension

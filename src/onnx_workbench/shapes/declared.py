@@ -19,7 +19,7 @@ _ARITHMETIC = (
 
 
 def mismatch(artifact: Artifact, args: tuple, kwargs: Mapping[str, Any], result: Any) -> str:
-    """The first output whose shape is another than the file says; empty where none is.
+    """The first output whose shape differs from the declared one; empty if there is none.
 
     A dimension such as ``2*batch + 1`` is computed from the sizes of the inputs; one of a name that
     no input has may have any size.

@@ -1,4 +1,4 @@
-"""Where a file goes wrong at one size that no guard of torch.export speaks of."""
+"""Where a file goes wrong at a size that no guard of torch.export mentions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FAKE = (
     "from the shapes of its inputs: torch.empty_like(x), or x.new_empty(x.shape[0], 3)."
 )
 _OTHER_PATH = (
-    "The model takes another path at this size, which no guard of torch.export tells: look for a "
+    "The model takes another path at this size, and no guard of torch.export shows it: look for a "
     "number that it takes from an input outside of torch."
 )
 
@@ -55,7 +55,7 @@ def located(
         return None
     if inside.first:
         return Fault(inside.first.line, inside.first.reason, inside.first.repair)
-    other_path = Fault(None, "the captured graph is not the model", _OTHER_PATH)
+    other_path = Fault(None, "the captured graph does not compute what the model does", _OTHER_PATH)
     return None if inside.captured else other_path
 
 

@@ -105,13 +105,13 @@ class Observed:
         example = _leaves(self.model, self._example)
         calls = [_leaves(self.model, call) for call in self.calls]
         if strange := next((path for call in calls for path in call if path not in example), None):
-            raise self._error(f"{strange} is in some calls, and others have what those lack")
+            raise self._error(f"{strange} is only in some calls, other arguments only in others")
         names: dict[tuple[int | None, ...], str] = {}
         found: dict[str, dict[int, str]] = {}
         for path in (path for path, leaf in example.items() if isinstance(leaf, torch.Tensor)):
             shapes = [getattr(call.get(path), "shape", None) for call in calls]
             if len({len(shape) for shape in shapes if shape is not None}) > 1:
-                raise self._error(f"{path} has another number of dimensions in some calls")
+                raise self._error(f"{path} has a different number of dimensions in some calls")
             for axis in range(example[path].dim()):
                 sizes = tuple(None if shape is None else shape[axis] for shape in shapes)
                 if len(set(sizes) - {None}) > 1:

@@ -206,7 +206,7 @@ class Subject:
         if self.graph is None:
             return "unknown"
         if asked.frozen:
-            return f"{self.usual(asked.at)} alone"
+            return f"only {self.usual(asked.at)}"
         if not asked.size.is_Symbol:
             return str(asked.size)
         low, high = self.ranges.get(asked.size, (0, None))
@@ -234,8 +234,8 @@ class Subject:
         return self.call(tensors)
 
     def largest_index(self, moved: Mapping[Axis, int]) -> int | None:
-        """The greatest number that is an index into each dimension that shrank; None where every
-        whole number of the call is one."""
+        """The largest valid index into each dimension that shrank; None where every
+        whole number of the call is valid."""
         shrunk = [size for at, size in moved.items() if size < self.usual(at)]
         most = min(shrunk, default=1) - 1
         beyond = any(_is_whole(t) and bool((t > most).any()) for t in self.tensors)
@@ -358,7 +358,7 @@ def _candidates(subject: Subject, symbol: sympy.Symbol) -> list[int]:
 
 
 def _undecided(trials: Mapping[int, Trial], usual: int) -> list[int]:
-    """The middle between the last size that is fine and the first that is not, on either side."""
+    """The midpoint between the last size that is fine and the first that is not, on either side."""
     fine = [size for size, trial in trials.items() if trial.outcome in FINE]
     if usual not in fine or len(fine) == 1:
         return []
@@ -375,7 +375,7 @@ def try_call(
     refused: bool = False,
     largest: int | None = None,
 ) -> Trial:
-    """What a call with the dimensions ``moved`` comes to. ``refused`` runs the model alone, since
+    """The outcome of a call with the dimensions ``moved``. ``refused`` runs only the model, since
     there is no file of such sizes.
 
     Where the model refuses the call, whole numbers may be offsets or indices into what shrank: it

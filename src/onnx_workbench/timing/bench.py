@@ -95,7 +95,7 @@ class Bench:
         )
 
     def block(self, calls: int) -> tuple[int, int]:
-        """Nanoseconds of so many calls, and those of them in which others had the core.
+        """Nanoseconds of this many calls, and of the part when other processes had the core.
 
         One call before is discarded: the caches still hold the data of the target before it.
         """

@@ -90,7 +90,7 @@ class Race(Saved, ToFrame):
     @cached_property
     def copies(self) -> dict[str, Ratio]:
         """How many times as fast a call with IOBinding is as the same call that copies, where both
-        are in the race. The share of the copies is 1 less 1 / that."""
+        are in the race. The share of the copies is 1 - 1 / ratio."""
         found: dict[str, Ratio] = {}
         for one in self._ran:
             if one.unbound and (plain := self.result(one.unbound)).ran:
@@ -279,21 +279,21 @@ class Race(Saved, ToFrame):
             "timed": _grouped((one.timed, name) for name, one in told),
             "clock": [self._clock()],
             "startup": [
-                "import: torch or onnxruntime; load: data, session, compilation; memory: the most "
+                "import: torch or onnxruntime; load: data, session, compilation; memory: the peak "
                 "until it was warm, Python included"
             ]
             * at.workers,
             "ratio": [f"{self.baseline} / target within a round; 95 % interval over {over}"],
             "verdict": [
-                f"faster, slower: 1 outside the interval (Holm), more than {matters} apart; "
-                f"same: all of it within {matters}"
+                f"faster, slower: the interval (Holm) excludes 1, ratio over {matters} from 1; "
+                f"same: the whole interval within {matters}"
             ],
             "control": [
                 f"{self.baseline} against its own copy: {control}, {agrees}" if control else "none"
             ],
             "copies": self._copied(),
             "threads": _grouped(
-                (f"{one.threads}, as read back" if one.threads else f"{at.threads} asked", name)
+                (f"{one.threads}, as reported" if one.threads else f"{at.threads} asked", name)
                 for name, one in told
             ),
             "rounds": [self._rounds()],
@@ -359,7 +359,7 @@ class Race(Saved, ToFrame):
         if not at.workers:
             yield f"one process for all{at.why and ': '}{at.why}: differences of 1-2 % are noise"
             if at.threads > 1:
-                yield "pools of threads in one process disturb each other"
+                yield "thread pools in one process disturb each other"
         if at.contended:
             busy = f", of which others kept {at.load:.1f} busy" if at.load else ""
             yield f"contended: {at.threads} threads on {plural(at.cores, 'core')}{busy}: no verdict"

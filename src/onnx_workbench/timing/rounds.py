@@ -41,7 +41,7 @@ from .targets import call_of
 from .worker import PINS, NotSendable, RemoteBench, pack
 
 LEAST, ENOUGH, MOST = 2, 3, 20
-"""Replicates: always; even beyond the seconds, up to a quarter more; at most."""
+"""Replicates: at least; even if over the budget, by up to a quarter; at most."""
 WIDTH = 0.025
 """The half-width at which a race ends."""
 LEAST_ROUNDS, MOST_ROUNDS = 5, 40
@@ -67,13 +67,13 @@ def race(
 ) -> Race:
     """Race callables on the same inputs; the first is the baseline of the others.
 
-    A target with a method ``timed_call``, such as an Artifact, says itself what is timed
+    A target with a method ``timed_call``, such as an Artifact, defines what is timed
     (:class:`~onnx_workbench.calls.PreparedCall`). Every other is timed as ``fn(*args, **kwargs)``
     under ``torch.inference_mode``, a model in eval mode.
 
     Each replicate starts every target in a fresh process. Five replicates are raced, and more until
     the 95 % intervals reach 2.5 % to each side, twenty replicates or the seconds are over: never
-    until something is significant. A target that cannot be sent to another process makes all race
+    until something is significant. If a target cannot be sent to another process, all targets race
     in this one, with wider intervals, and the report says so. A target that fails stays in the
     table with its reason. Ctrl-C returns what was measured until then, and ends every process.
 
@@ -255,7 +255,7 @@ def _stopped(rounds: _Rounds, last: float) -> str:
     if rounds.interrupted or not rounds.replicates:
         return "interrupted"
     if count >= MOST:
-        return f"after {MOST} replicates, the most there are"
+        return f"after {MOST} replicates, the maximum"
     limit = budget * (1.25 if count < ENOUGH else 1.0)
     if count >= LEAST and rounds.took + last > limit:
         return f"after {count} replicates: the budget of {budget:g} s allows no more"

@@ -1,4 +1,4 @@
-"""How many times as fast, with an interval that counts processes, and what may be said of it."""
+"""How many times as fast, with an interval that counts processes, and the verdict it allows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 LEVEL = 0.95
 REPLICATES = 5
-"""So many are raced before a narrow interval may end a race."""
+"""Replicates that run before a narrow interval may end a race."""
 NOISY = 0.10
 """From this half-width of the interval on, the machine is too noisy for a verdict."""
 ALONE = 0.03

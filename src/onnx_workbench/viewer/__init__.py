@@ -36,7 +36,7 @@ def view(
             model, the working folder and this one, hidden folders left out.
 
     Returns:
-        A widget. Where no page lives (GitHub, nbconvert, a test) it shows as a text and a picture;
+        A widget. Without a live page (GitHub, nbconvert, a test) it shows as a text and a picture;
         ``.svg()`` gives the picture.
 
     Raises:

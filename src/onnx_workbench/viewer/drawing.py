@@ -1,4 +1,4 @@
-"""The picture for where no page lives: a diagram as an SVG that a person would want to look at.
+"""A diagram as an SVG picture, for places that cannot run a page.
 
 GitHub, nbconvert and a notebook that is not running show it. It holds no script and no link,
 every name is escaped, and the same model gives the same bytes.

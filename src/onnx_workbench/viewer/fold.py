@@ -2,8 +2,8 @@
 
 Netron spends its time on edges that pass many layers. A module becomes one node with a body, which
 Netron expands in place; what is left of a value that is read far below is a stub with its name.
-Where a file tells of no modules, the paths in the names of its nodes do ("/encoder/0/MatMul"), and
-where those are silent too, neighbors are folded by number.
+If a file has no module metadata, the paths in its node names are used ("/encoder/0/MatMul"), and
+without those too, neighbors are folded by number.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _Items = Sequence[onnx.NodeProto | _Box]
 
 
 def fold(model: onnx.ModelProto) -> Folded:
-    """A graph of the same nodes, in the same order, as Netron draws it fast.
+    """A graph of the same nodes, in the same order, that Netron draws fast.
 
     Nodes belong to the module that ``name_scopes`` of torch's exporter tells, else to the path of
     their name. Only neighbors are folded together, so that no fold makes a cycle.
@@ -172,7 +172,7 @@ class _Folder:
 
 
 def _scopes(nodes: Sequence[onnx.NodeProto]) -> Iterator[tuple[int, tuple[tuple, tuple]]]:
-    """Module paths and classes by node; one without any, as a constant, is of the next node's."""
+    """Module paths and classes by node; one without any (a constant) takes the next node's."""
     found: tuple[tuple, tuple] = ((), ())
     for node in reversed(nodes):
         said = exporter_metadata.read(node)

@@ -74,7 +74,7 @@ class FrontendWidget(anywidget.AnyWidget):
 
 
 def shared() -> FrontendWidget:
-    """The one of this kernel. It stays open when a view closes: others may live.
+    """The widget of this kernel. It stays open when a view closes: others may use it.
 
     Raises:
         UnfitError: netron is missing, or its files are not as they were in netron 9.
@@ -91,7 +91,7 @@ def _made(folder: Path) -> FrontendWidget:
 
 
 def _policy(script: str) -> str:
-    """Only this very script runs, and nothing is asked of any host."""
+    """Only this script runs, and the page sends no request to any host."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     rules = (
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
@@ -109,7 +109,7 @@ def operators(model: onnx.ModelProto) -> str:
     return _manual(installed(), frozenset(ref.node.op_type for ref in walk(model)))
 
 
-@lru_cache(maxsize=4)  # to read it takes longer than all else of a small graph
+@lru_cache(maxsize=4)  # reading it is most of the time for a small graph
 def _manual(folder: Path, used: frozenset[str]) -> str:
     try:
         entries = json.loads(_read(folder, "onnx-metadata.json"))

@@ -11,12 +11,12 @@ from ..formatting import plural, seconds, size
 
 STEPS = 32
 COLD = "#d8dee4"
-"""Of a node without a value."""
+"""The color of a node without a value."""
 
 
 @cache
 def palette() -> tuple[str, ...]:
-    """Viridis from the least value to the greatest, even also for most color-blind readers."""
+    """Viridis from least to greatest value: perceptually even, for most color-blind readers too."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
@@ -84,7 +84,7 @@ class Heat:
 def scale(values: Mapping[str, float], unit: str = "") -> Heat:
     """Viridis, linear from the least value to the greatest.
 
-    ``unit`` "s" and "B" are scaled, any other stands behind the number.
+    ``unit`` "s" and "B" are scaled, any other follows the number.
 
     >>> heat = scale({"conv": 2e-3, "relu": 0.5e-3}, "s")
     >>> heat.ends, heat.words["conv"], heat.color("conv")

@@ -45,9 +45,9 @@ def _reference(page: FrontendWidget | None, _: Any) -> str:
 
 
 class Netron(anywidget.AnyWidget):
-    """A graph in a notebook cell: Netron where a page lives, a picture and a text where none does.
+    """A graph in a notebook cell: Netron if the page is live, else a picture and a text.
 
-    A click on a node shows its FX node, its module and its line beside the graph. A node goes by
+    A click on a node shows its FX node, module and line beside the graph. A node is identified by
     its name, or where it has none by its first output.
 
     Traits:
@@ -81,7 +81,7 @@ class Netron(anywidget.AnyWidget):
 
     @property
     def origins(self) -> Mapping[str, origin.Origin]:
-        """Of each node, by what it goes by: FX node, module and line."""
+        """Node name -> its FX node, module and line."""
         return self._model.origins
 
     def close(self) -> None:
@@ -103,15 +103,15 @@ class Netron(anywidget.AnyWidget):
                 library that yours calls is ``"torchvision/models/resnet.py:92"``.
 
         Raises:
-            InputError: no node goes by this.
+            InputError: no node matches.
         """
         self._must_be_open()
         found = origin.find(what, self.origins)
         if not found:
             raise InputError(
-                f"select() was given {what!r}, by which no node of {self.name} goes. It "
+                f"select() was given {what!r}, which matches no node of {self.name}. It "
                 "expected the name of a node, the path of a module, or a line such as "
-                "'model.py:12'. Click a node to see what it goes by."
+                "'model.py:12'. Click a node to see its name."
             )
         self.marked = list(found)
         return found
@@ -121,10 +121,10 @@ class Netron(anywidget.AnyWidget):
 
         Args:
             values: a number for each node, by name; nodes that are left out stay gray.
-            unit: ``"s"`` and ``"B"`` are scaled (``4.20 ms``), any other stands behind the number.
+            unit: ``"s"`` and ``"B"`` are scaled (``4.20 ms``), any other follows the number.
 
         Raises:
-            InputError: a name is no node's, a value is no finite number, or there are none.
+            InputError: a name is not a node's, a value is not finite, or ``values`` is empty.
         """
         self._must_be_open()
         self._color(None if values is None else scale(self._numbers(values), unit))
@@ -199,7 +199,7 @@ class Netron(anywidget.AnyWidget):
         for name, value in numbers.items():
             if not math.isfinite(value):
                 raise InputError(
-                    f"heat() was given {value} for {name!r}, and it takes finite numbers. Leave "
+                    f"heat() was given {value} for {name!r}, but it takes finite numbers. Leave "
                     "the node out."
                 )
         return numbers
@@ -213,7 +213,7 @@ class Netron(anywidget.AnyWidget):
         return self._screen[0] if self._screen else self._picture
 
     def png(self) -> bytes:
-        """The picture on the screen as a PNG file, two pixels for one.
+        """The picture on the screen as a PNG file, at twice its resolution.
 
         Raises:
             InputError: no page has drawn this view: Python has nothing here that renders SVG.

@@ -47,7 +47,7 @@ class Origin(NamedTuple):
 
 
 def key(node: onnx.NodeProto) -> str:
-    """What a node goes by: its name, or where it has none its first output.
+    """The key of a node: its name, or if it has none its first output.
 
     >>> key(onnx.helper.make_node("Relu", ["x"], ["y"]))
     'y'
