@@ -505,9 +505,9 @@ def test_what_has_no_graph_to_look_into_is_refused(b, tmp_path):
     ("table", "options", "words"),
     [
         ([1], {}, "`custom_translation_table` is a list"),
-        ({aten.relu: wrong_sin}, {}, "Name the overload: torch.ops.aten.relu.default."),
-        ({"relu": wrong_sin}, {}, "Pass the operator itself"),
-        ({aten.relu.default: 3}, {}, "Pass an onnxscript function"),
+        ({aten.relu: wrong_sin}, {}, "name the overload: torch.ops.aten.relu.default."),
+        ({"relu": wrong_sin}, {}, "takes one operator -> one function"),
+        ({aten.relu.default: 3}, {}, "takes one operator -> one function"),
         (WRONG, {"dynamo": False}, "dynamo=False"),
     ],
 )

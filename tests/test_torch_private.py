@@ -197,3 +197,16 @@ def test_handlers_of_the_structured_trace_still_hear_it():
     finally:
         logger.removeHandler(handler)
     assert any("guard_added" in metadata for metadata in heard)
+
+
+class Places(nn.Module):
+    def forward(self, tokens):
+        place = torch.arange(tokens.shape[1])[:, None] / 16
+        return torch.tanh(place.sin() + tokens[..., None]).mean(1)
+
+
+def test_recording_frames_keeps_no_tensor_alive():
+    """A tensor that outlives its frame is a constant of the graph, and torch.export refuses it."""
+    for _ in range(5):
+        tokens = torch.ones(2, 16)
+        ow.capture(Places().eval(), tokens, dynamic_shapes={"tokens": {1: "words"}}, strict=False)

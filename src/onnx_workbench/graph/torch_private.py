@@ -94,9 +94,11 @@ def _running() -> dict[str, fx.GraphModule]:
     found: dict[str, fx.GraphModule] = {}
     frame: FrameType | None = sys._getframe()
     while frame:
-        name, owner = frame.f_code.co_filename, frame.f_locals.get("self")
-        if name.startswith(GENERATED) and isinstance(owner, fx.GraphModule):
-            found.setdefault(name, owner)
+        name = frame.f_code.co_filename
+        if name.startswith(GENERATED):  # reading f_locals keeps every tensor of a frame alive
+            owner = frame.f_locals.get("self")
+            if isinstance(owner, fx.GraphModule):
+                found.setdefault(name, owner)
         frame = frame.f_back
     return found
 
