@@ -135,7 +135,8 @@ def untranslated(error: Exception, program: ExportedProgram | None = None) -> Ex
     for node in program.graph.nodes if program else ():
         if node.kwargs.get("generator") is not None:
             return ExportError(
-                f"{node.target} draws numbers from a torch.Generator, which no file can hold.",
+                f"{node.target} draws random numbers from a torch.Generator, and a file cannot "
+                "hold one.",
                 "draw them once, in __init__, and keep them in a buffer; or take them as an input.",
                 user_line(node.meta.get("stack_trace")),
             )

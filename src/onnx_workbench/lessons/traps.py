@@ -119,7 +119,7 @@ def unfaked(x: Tensor) -> Tensor:
     return x * torch.sigmoid(x)
 
 
-NO_FAKE = "A custom operator does not say what shape and dtype it makes"
+NO_FAKE = "A custom operator has no fake implementation"
 
 
 @trap("custom op without a fake", "capture", NO_FAKE, "pytorch/pytorch/issues/141545", FOUR)
