@@ -25,6 +25,7 @@ These take minutes, and run only when asked for:
                 itself with 5 % more work; --races rounds of all workloads, --busy beside a process
                 that never rests
     viewer      view() in JupyterLab, beside Netron alone in the same browser; needs Chromium
+    floors      the floors of 20 to 20,000 nodes in a saved page; needs Chromium
     set-up      `workbench.py test --version` in a fresh copy, beside `pip install` of its pins
 """
 
@@ -46,6 +47,7 @@ MODULES = {
     "fuzz": "fuzz",
     "race": "race_honesty",
     "viewer": "viewer_time",
+    "floors": "floors_time",
     "set-up": "setup_cost",
 }
 UNASKED = ("import", "export", "lines", "trace", "values", "notebooks")

@@ -1,0 +1,87 @@
+"""The floors of a model in a cell or a page: what a choice on one lights up on all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+from ..viewer import saved
+from .picture import text
+
+_SCRIPT = Path(__file__).parent / "floors.js"
+_ONNX = 4  # the number of the floor
+
+_STYLE = """
+  body { margin: 0; padding: 12px; box-sizing: border-box; height: 100vh; background: #fff; }
+  main { height: 100%; }
+  main .ow-floors { min-height: 100%; height: 100%; }
+  main .body { height: auto !important; }
+  @media (max-width: 640px) { main .ow-floors { height: auto; } }
+  @media (prefers-color-scheme: dark) { body { background: #0d1117; color-scheme: dark; } }"""
+
+# What floors.js asks of a widget's model, without a kernel behind it.
+_MODEL = """
+const ears = new Map();
+const model = {
+  get: (name) => saved[name],
+  set: (name, value) => {
+    saved[name] = value;
+    ears.get(`change:${name}`)?.forEach((act) => act());
+  },
+  save_changes: () => {},
+  on: (event, act) => ears.set(event, (ears.get(event) ?? new Set()).add(act)),
+  off: (event, act) => ears.get(event)?.delete(act),
+};
+render({ model, el: document.body.appendChild(document.createElement("main")) });
+"""
+
+
+class Floors(anywidget.AnyWidget):
+    """Seven lists side by side: source, bytecode, FX, decomposed, ONNX, optimized, kernel.
+
+    Args:
+        sheet: ``title``; ``floors``, seven of ``name``, ``title``, ``open``, ``note`` and ``rows``;
+            ``links``, which row of each floor belongs together, -1 for none; ``values`` by the row
+            of the ONNX floor; ``flame`` and ``stop``, or None.
+        nodes: the name of the ONNX node of each row of the ONNX floor.
+
+    Traits:
+        chosen: the number of a floor and of its row, of several rows where they are folded into
+            one; empty at first.
+        marked: the ONNX nodes that a choice in the page, or :meth:`choose`, lights.
+    """
+
+    _esm = _SCRIPT
+    _sheet: traitlets.Dict = traitlets.Dict().tag(sync=True)
+    chosen: traitlets.List = traitlets.List(traitlets.Int()).tag(sync=True)
+    marked: traitlets.List = traitlets.List(traitlets.Unicode())
+
+    def __init__(self, sheet: Mapping[str, Any], nodes: Sequence[str] = ()) -> None:
+        self._nodes = list(nodes)
+        super().__init__(_sheet=dict(sheet))
+
+    def choose(self, node: str) -> None:
+        """Light the chain of an ONNX node; another name lights nothing."""
+        self.chosen = [_ONNX, self._nodes.index(node)] if node in self._nodes else []
+
+    @traitlets.observe("chosen")
+    def _mark(self, change: object = None) -> None:
+        floor, *rows = self.chosen or [0]
+        lit = {link[_ONNX] for link in self._sheet["links"] if link[floor] in rows}
+        lit |= set(rows) if floor == _ONNX else set()
+        self.marked = [name for row, name in enumerate(self._nodes) if row in lit]
+
+    def __repr__(self) -> str:
+        return text(self._sheet)
+
+
+def document(title: str, sheet: Mapping[str, Any], chosen: Sequence[int] = ()) -> str:
+    """One HTML page with the live widget; it needs no kernel and sends no request."""
+    data = json.dumps({"_sheet": sheet, "chosen": chosen})
+    script = _SCRIPT.read_text(encoding="utf-8")
+    return saved.offline(title, _STYLE, f"const saved = {data};\n{script}\n{_MODEL}")

@@ -1,0 +1,252 @@
+"""One line of the source followed to its kernels, for places that cannot run a page.
+
+The picture and the table hold no times, so the same model gives the same text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import pairwise
+from typing import Any
+
+from ..formatting import plural, table
+from ..viewer.summary import plain
+
+Sheet = Mapping[str, Any]
+
+_SOURCE, _BYTECODE, _FX, _ONNX, _KERNEL = 0, 1, 2, 4, 6
+_COLUMNS = {  # floor -> title, noun, color; place and title tell the floors apart too
+    _BYTECODE: ("Python bytecode", "instruction", "#8a5a00"),
+    _FX: ("FX nodes", "FX node", "#0072b2"),
+    _ONNX: ("ONNX nodes", "ONNX node", "#00765a"),
+    _KERNEL: ("ONNX Runtime kernels", "kernel", "#b34700"),
+}
+_INK, _QUIET, _PAPER, _SHADE, _EDGE = "#1f2328", "#59636e", "#ffffff", "#f6f8fa", "#d0d7de"
+_LIT, _LIT_EDGE = "#fff1c2", "#c99a1e"
+_SANS = "-apple-system,BlinkMacSystemFont,'Segoe UI','Noto Sans',Helvetica,Arial,sans-serif"
+_MONO = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
+_CHAR = 7.3  # pixels of a character at 12 pixels, on the generous side
+_WIDTH, _MARGIN, _GAP, _TOP = 980, 24, 46, 186
+_LINE, _PAD, _SPACE = 16, 7, 8
+_MOST_BOXES, _MOST_STEPS, _MOST_LINES = 4, 10, 20
+
+
+@dataclass
+class _Box:
+    lines: list[str]
+    rows: set[int]
+    top: float = 0
+
+    @property
+    def height(self) -> float:
+        return _LINE * len(self.lines) + 2 * _PAD
+
+    @property
+    def middle(self) -> float:
+        return self.top + self.height / 2
+
+
+def best_line(sheet: Sheet) -> int:
+    """The source row whose chain tells most; -1 where there is none.
+
+    It reaches most floors, and most ONNX nodes of it converge in one kernel.
+    """
+    chains = _chains(sheet)
+
+    def tells(row: int) -> tuple[int, int, int]:
+        floors = sum(
+            any(link[of] >= 0 for link in chains[row]) for of in range(len(sheet["floors"]))
+        )
+        nodes, kernels = len(_lit(chains[row], _ONNX)), len(_lit(chains[row], _KERNEL))
+        return floors, nodes - kernels if kernels else 0, -row
+
+    return max(chains, key=tells, default=-1)
+
+
+def _chains(sheet: Sheet) -> dict[int, list[Sequence[int]]]:
+    """The links of each of the user's lines, without those of a library."""
+    rows, chains = sheet["floors"][_SOURCE]["rows"], {}
+    for link in sheet["links"]:
+        if link[_SOURCE] >= 0 and not rows[link[_SOURCE]].get("d"):
+            chains.setdefault(link[_SOURCE], []).append(link)
+    return chains
+
+
+def svg(sheet: Sheet, row: int | None = None) -> str:
+    """The chain of one source row, else of :func:`best_line`, as an SVG document.
+
+    The boxes of a floor stand below each other; nodes that one kernel runs have arrows into it.
+    """
+    row = best_line(sheet) if row is None else row
+    links = [link for link in sheet["links"] if link[_SOURCE] == row >= 0]
+    columns = {of: _boxes(sheet, of, links) for of in _COLUMNS}
+    columns = {of: boxes for of, boxes in columns.items() if boxes}
+    high = max(map(_stacked, columns.values()), default=0)
+    for boxes in columns.values():
+        top = _TOP + (high - _stacked(boxes)) / 2
+        for box in boxes:
+            box.top, top = top, top + box.height + _SPACE
+    wide = (_WIDTH - 2 * _MARGIN - _GAP * (len(columns) - 1)) / max(1, len(columns))
+    lefts = {of: _MARGIN + at * (wide + _GAP) for at, of in enumerate(columns)}
+    height, found = round(_TOP + high + _MARGIN), _counts(links)
+    parts = [
+        _text(_MARGIN, 34, "Follow one line of PyTorch", 17, weight=700),
+        _text(_MARGIN, 56, f"to the kernel that runs it: {found}", 13, _QUIET),
+        _text(_WIDTH - _MARGIN, 34, plain(sheet["title"]), 13, _QUIET, anchor="end"),
+        *_source(sheet["floors"][_SOURCE]["rows"], row),
+        *_arrows(columns, lefts, wide, links),
+        *(part for of in columns for part in _column(of, columns[of], lefts[of], wide)),
+    ]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{_WIDTH}" height="{height}" '
+        f'viewBox="0 0 {_WIDTH} {height}" font-family="{_SANS}">'
+        f"<title>{escape(plain(sheet['title']))}: {found}</title>"
+        f'<rect x=".5" y=".5" width="{_WIDTH - 1}" height="{height - 1}" rx="8" fill="{_PAPER}" '
+        f'stroke="{_EDGE}"/>{"".join(parts)}</svg>'
+    )
+
+
+def text(sheet: Sheet) -> str:
+    """What each source line became, as a table of at most 99 characters a line."""
+    made, rows = _chains(sheet), []
+    for row in sorted(made)[:_MOST_LINES]:
+        line = sheet["floors"][_SOURCE]["rows"][row]
+        cells = [_listed(sheet, of, made[row]) for of in (_FX, _ONNX, _KERNEL)]
+        rows.append((line.get("m", ""), plain(line["t"].strip(), 33), *cells))
+    shown = table(rows, ("line", "source", "FX", "ONNX", "kernel"), right=[0])
+    more = len(made) - _MOST_LINES
+    return "\n".join(
+        [
+            plain(sheet["title"], 99),
+            *([shown] if rows else ["no line became a node"]),
+            *([f"and {plural(more, 'more line')}"] if more > 0 else []),
+            *_stopped(sheet),
+        ]
+    )
+
+
+def _stopped(sheet: Sheet) -> Iterator[str]:
+    if stop := sheet.get("stop"):
+        line = sheet["floors"][_SOURCE]["rows"][stop["row"]]
+        yield f"stopped at line {line.get('m', '')}: {plain(stop['reason'], 70)}"
+
+
+def _lit(links: Sequence[Sequence[int]], of: int) -> list[int]:
+    """The rows of a floor, each once, in the order of the links."""
+    return [row for row in dict.fromkeys(link[of] for link in links) if row >= 0]
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    """What says most in one word: the operator of a node, else its name."""
+    return row.get("m") or row["t"].strip()
+
+
+def _listed(sheet: Sheet, of: int, links: Sequence[Sequence[int]]) -> str:
+    rows = sheet["floors"][of]["rows"]
+    names = [rows[at]["t"].strip() if of == _FX else _name(rows[at]) for at in _lit(links, of)]
+    shown = names if len(names) <= 2 else [names[0], f"{len(names) - 1} more"]
+    return plain(", ".join(shown), 17)
+
+
+def _counts(links: Sequence[Sequence[int]]) -> str:
+    found = {noun: len(_lit(links, of)) for of, (_, noun, _) in _COLUMNS.items()}
+    return ", ".join(plural(count, noun) for noun, count in found.items() if count) or "no node"
+
+
+def _boxes(sheet: Sheet, of: int, links: Sequence[Sequence[int]]) -> list[_Box]:
+    rows, lit = sheet["floors"][of]["rows"], _lit(links, of)
+    if of == _BYTECODE:  # one box for the line, a step in each line of it
+        steps = [rows[at]["t"].strip() for at in lit]
+        cut = [*steps[: _MOST_STEPS - 1], f"and {len(steps) - _MOST_STEPS + 1} more"]
+        return [_Box(steps if len(steps) <= _MOST_STEPS else cut, set(lit))] if lit else []
+    shown = lit if len(lit) <= _MOST_BOXES else lit[: _MOST_BOXES - 1]
+    boxes = [
+        _Box([part for part in (rows[at].get("m"), rows[at]["t"].strip()) if part], {at})
+        for at in shown
+    ]
+    rest = set(lit) - set(shown)
+    return [*boxes, _Box([f"and {len(rest)} more"], rest)] if rest else boxes
+
+
+def _stacked(boxes: Sequence[_Box]) -> float:
+    return sum(box.height + _SPACE for box in boxes) - _SPACE
+
+
+def _source(rows: Sequence[Mapping[str, Any]], lit: int) -> Iterator[str]:
+    """The line between its neighbors."""
+    near = [at for at in range(max(0, lit - 1), min(len(rows), lit + 2)) if lit >= 0]
+    near = [at for at in near if at == lit or rows[at].get("m")]
+    yield _rect(_MARGIN, 72, _WIDTH - 2 * _MARGIN, 22 * len(near) + 6, _SHADE, "none")
+    for place, at in enumerate(near):
+        y = 75 + 22 * place
+        if at == lit:
+            yield _rect(_MARGIN, y, _WIDTH - 2 * _MARGIN, 22, _LIT, _LIT_EDGE)
+        number, shown = rows[at].get("m", ""), plain(rows[at]["t"].rstrip(), 115)
+        yield _text(_MARGIN + 38, y + 15.5, number, 12, _QUIET, mono=True, anchor="end")
+        yield _text(_MARGIN + 52, y + 15.5, shown, 12, mono=True, weight=600 if at == lit else 400)
+
+
+def _column(of: int, boxes: Sequence[_Box], left: float, wide: float) -> Iterator[str]:
+    title, _, color = _COLUMNS[of]
+    yield _text(left, _TOP - 12, title, 13, color, weight=700)
+    fits = int((wide - 20) / _CHAR)
+    for box in boxes:
+        yield _rect(left, box.top, wide, box.height, _PAPER, color)
+        for place, line in enumerate(box.lines):
+            bold = len(box.lines) == 2 and place == 0 and of != _BYTECODE
+            y = box.top + _PAD + 12 + _LINE * place
+            yield _text(left + 10, y, plain(line, fits), 12, mono=True, weight=700 if bold else 400)
+
+
+def _arrows(
+    columns: Mapping[int, Sequence[_Box]],
+    lefts: Mapping[int, float],
+    wide: float,
+    links: Sequence[Sequence[int]],
+) -> Iterator[str]:
+    for of, to in pairwise(columns):
+        pairs = {
+            (a, b)
+            for link in links
+            for a, box in enumerate(columns[of])
+            for b, other in enumerate(columns[to])
+            if link[of] in box.rows and link[to] in other.rows
+        }
+        for a, b in sorted(pairs):
+            (x, y), (to_x, to_y) = (
+                (lefts[of] + wide, columns[of][a].middle),
+                (lefts[to] - 7, columns[to][b].middle),
+            )
+            middle = (x + to_x) / 2
+            yield (
+                f'<path d="M{x:.1f} {y:.1f}C{middle:.1f} {y:.1f} {middle:.1f} {to_y:.1f} '
+                f'{to_x:.1f} {to_y:.1f}" fill="none" stroke="{_QUIET}" stroke-width="1.5"/>'
+                f'<path d="M{to_x:.1f} {to_y - 4:.1f}v8l6-4z" fill="{_QUIET}"/>'
+            )
+
+
+def _rect(x: float, y: float, wide: float, high: float, fill: str, stroke: str) -> str:
+    return (
+        f'<rect x="{x:.1f}" y="{y:.1f}" width="{wide:.1f}" height="{high:.1f}" rx="5" '
+        f'fill="{fill}" stroke="{stroke}" stroke-width="1.3"/>'
+    )
+
+
+def _text(
+    x: float,
+    y: float,
+    words: str,
+    size: float,
+    fill: str = _INK,
+    *,
+    mono: bool = False,
+    weight: int = 400,
+    anchor: str = "start",
+) -> str:
+    font = f' font-family="{_MONO}" xml:space="preserve"' if mono else ""
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" fill="{fill}" '
+        f'text-anchor="{anchor}"{font}>{escape(words)}</text>'
+    )

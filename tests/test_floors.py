@@ -1,0 +1,153 @@
+"""The floors in the kernel, the picture and the table; tests/browser has the page."""
+
+from __future__ import annotations
+
+import copy
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+import sheets
+
+from onnx_workbench.lineage.floors import Floors, document
+from onnx_workbench.lineage.picture import svg, text
+
+NODES = [f"node_{n}" for n in range(8)]
+MARKUP = "</script><img src=x onerror=alert(1)>&"
+
+
+@pytest.fixture
+def small():
+    return sheets.small()
+
+
+@pytest.fixture
+def hostile(small):
+    small["title"] = MARKUP
+    for floor in small["floors"]:
+        for row in floor["rows"]:
+            row["t"], row["x"] = MARKUP + row["t"], MARKUP
+    return small
+
+
+@pytest.mark.parametrize(
+    ("chosen", "marked"),
+    [
+        ([0, 2], [0, 1]),
+        ([0, 4], [4, 5, 6]),
+        ([0, 7], [5, 6]),
+        ([1, 3], [3]),
+        ([2, 2], [2]),
+        ([3, 7], [7]),
+        ([4, 1], [1]),
+        ([5, 0], [0, 1]),
+        ([6, 0], [0, 1]),
+        ([6, 2], []),
+        ([4, 0, 3], [0, 3]),
+        ([], []),
+    ],
+)
+def test_a_choice_marks_the_onnx_nodes_of_its_chain(chosen, marked, small):
+    floors = Floors(small, NODES)
+    floors.chosen = chosen
+    assert floors.marked == [NODES[at] for at in marked]
+
+
+def test_a_node_is_chosen_by_its_name_and_another_name_marks_nothing(small):
+    floors = Floors(small, NODES)
+    floors.choose("node_3")
+    assert (floors.chosen, floors.marked) == ([4, 3], ["node_3"])
+    floors.choose("gone")
+    assert (floors.chosen, floors.marked) == ([], [])
+
+
+def test_the_table_says_what_each_line_became_and_no_time(small):
+    shown = text(small)
+    assert shown == repr(Floors(small))
+    assert shown.splitlines()[0] == "net.onnx"
+    (line,) = [line for line in shown.splitlines() if "self.conv" in line]
+    expected = "12 x = torch.relu(self.conv(x)) conv2d, relu Conv, Relu FusedConv"
+    assert " ".join(line.split()) == expected
+    assert "us" not in shown.split()
+
+
+def test_a_table_of_many_lines_ends_after_twenty_and_is_narrow():
+    shown = text(sheets.deep(400)).splitlines()
+    assert shown[-1] == "and 80 more lines"
+    assert len(shown) < 30
+
+
+def test_no_line_of_the_table_has_100_characters(hostile):
+    assert max(map(len, text(hostile).splitlines())) < 100
+
+
+def test_a_line_that_stopped_the_export_is_in_the_table(small):
+    small["links"], small["stop"] = [], {"row": 4, "reason": "no rule for attention", "hint": "-"}
+    assert text(small).splitlines()[1:] == [
+        "no line became a node",
+        "stopped at line 14: no rule for attention",
+    ]
+
+
+def words(picture: str) -> list[str]:
+    return [node.text or "" for node in ElementTree.fromstring(picture).iter() if node.text]
+
+
+def test_the_picture_follows_the_line_with_a_fusion_over_four_floors(small):
+    shown = words(svg(small))
+    expected = ["net.onnx", "    x = torch.relu(self.conv(x))", "conv2d", "Conv", "FusedConv"]
+    assert [word for word in expected if word not in shown] == []
+    assert "net.onnx: 2 instructions, 2 FX nodes, 2 ONNX nodes, 1 kernel" in shown
+    assert not {"node_mul", "40 us"} & {*shown}
+
+
+def test_the_picture_of_another_line(small):
+    shown = words(svg(small, row=3))
+    assert "    x = x * (self.scale + 1)" in shown
+    assert "Add" in shown
+
+
+def test_two_nodes_of_one_kernel_have_arrows_to_the_same_point(small):
+    curves = [
+        p.get("d")
+        for p in ElementTree.fromstring(svg(small)).iter("{http://www.w3.org/2000/svg}path")
+    ]
+    ends = [d.split()[-2:] for d in curves if "C" in d]
+    assert len(ends) == 2 + 2 + 2  # bytecode to FX, FX to ONNX, ONNX to the kernel
+    assert ends[-1] == ends[-2]
+
+
+@pytest.mark.parametrize("nodes", [4, 400])
+def test_the_picture_is_small_and_the_same_each_time(nodes):
+    picture = svg(sheets.deep(nodes))
+    root = ElementTree.fromstring(picture)
+    assert int(root.get("width")) <= 1000
+    assert int(root.get("height")) <= 420
+    assert picture == svg(copy.deepcopy(sheets.deep(nodes)))
+
+
+def test_a_line_of_many_nodes_shows_three_and_counts_the_rest(small):
+    for link in small["links"]:
+        link[0] = 2
+    shown = words(svg(small))
+    assert "and 5 more" in shown
+    assert int(ElementTree.fromstring(svg(small)).get("height")) <= 420
+
+
+def test_a_model_without_lines_has_a_picture_that_says_so(small):
+    small["links"] = []
+    assert any("no node" in word for word in words(svg(small)))
+
+
+def test_markup_in_names_is_text_in_the_picture(hostile):
+    root = ElementTree.fromstring(svg(hostile))
+    assert {node.tag.rpartition("}")[2] for node in root.iter()} == {
+        *("svg", "title", "rect", "text", "path")
+    }
+    assert any(word.startswith("</script>") for word in words(svg(hostile)))
+
+
+def test_a_page_holds_no_markup_of_a_model_and_refuses_every_request(hostile):
+    page = document(MARKUP, hostile)
+    assert page.count("</script") == 1
+    assert "<img" not in page[: page.index("<script")]
+    assert "default-src 'none'" in page
