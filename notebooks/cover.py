@@ -6,84 +6,44 @@ the picture is read off this run: the bytecode, the FX nodes, the ONNX nodes, th
 
 from __future__ import annotations
 
-import dis
 import inspect
-import json
-import statistics
 import tempfile
 from pathlib import Path
 
-import onnxruntime
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 import onnx_workbench as ow
-from onnx_workbench.artifact import Artifact
 from onnx_workbench.formatting import plural, seconds
-from onnx_workbench.source import user_line
 
 LINE = "edges = torch.relu(self.norm(self.edges(images)))"
-BATCH, RUNS = 64, 300
+BATCH, SECONDS = 64, 2.0
 INK, QUIET, LIT = "#1B1F23", "#6A737D", "#FFF3C4"
 # Okabe and Ito's colors, one a step; the steps are told apart by place and title too.
 STEPS = ("#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00")
 
 
 def follow(folder: Path) -> tuple[list[str], list[list[str]], float]:
-    """The source, what the line became at each step, and the seconds of its kernels a call."""
+    """The source, what the line became on each floor, and the seconds of its kernels a call."""
     digits = ow.lessons.digits()
     graph = ow.capture(digits.model, digits.images[:2], dynamic_shapes={"images": {0: "batch"}})
     onnx = ow.export(graph, f=folder / "digits.onnx")
-    nodes = [n for n in onnx.proto.graph.node if _line_of(n) == LINE]
-    names = {name for node in nodes for name in (node.name, *node.output)}
-    times = _kernels(onnx, names | {f"{name}_nchwc" for name in names}, digits.images)
-    forward = type(digits.model).forward
+    lineage = ow.trace(onnx, digits.images[:BATCH], seconds=SECONDS)
+    chains = [chain for chain in lineage.chains if chain.line and chain.line.text == LINE]
+    records = [r for r in lineage.records() if r["line"] == chains[0].line.place]
+    values = {node.name: f"{node.target}\n{node.value}" for node in graph.nodes}
+    times = {r["optimized"]: f"{r['kernel']}\n{r['optimized']}" for r in records if r["kernel"]}
+    spent = {name: lineage.call.seconds[name] for name in times}
+    operators = {r["onnx"]: lineage.of(r["onnx"]).operator for r in records if r["onnx"]}
     steps = [
-        _bytecode(forward),
-        [f"{n.target}\n{n.value}" for n in graph.nodes if n.line and n.line.text == LINE],
-        [f"{n.op_type}\n{n.name}" for n in nodes],
-        [f"{op}\n{name}\n{seconds(statistics.median(runs))}" for (op, name), runs in times.items()],
+        [records[0]["bytecode"].replace("; ", "\n")],
+        [values[fx] for fx in dict.fromkeys(r["fx"] for r in records if r["fx"])],
+        [f"{operator}\n{name}" for name, operator in operators.items()],
+        [f"{words}\n{seconds(spent[name])}" for name, words in times.items()],
     ]
-    source = inspect.getsource(forward).rstrip().splitlines()
-    return source, steps, sum(map(statistics.median, times.values()))
-
-
-def _line_of(node) -> str:
-    trail = {entry.key: entry.value for entry in node.metadata_props}
-    line = user_line(trail.get("pkg.torch.onnx.stack_trace", ""))
-    return line.text if line else ""
-
-
-def _bytecode(forward) -> list[str]:
-    source, start = inspect.getsourcelines(forward)
-    number = next(i for i, text in enumerate(source, start) if text.strip() == LINE)
-    wanted = [
-        f"{step.opname}  {step.argrepr}".strip()
-        for step in dis.get_instructions(forward)
-        if step.positions
-        and step.positions.lineno == number
-        and step.opname not in ("PRECALL", "RESUME", "CACHE", "PUSH_NULL")
-    ]
-    return ["\n".join(wanted)]
-
-
-def _kernels(onnx: Artifact, names: set[str], images) -> dict[tuple[str, str], list[float]]:
-    """Seconds of each call of the kernels with these names, by operator and name."""
-    options = onnxruntime.SessionOptions()
-    options.enable_profiling, options.intra_op_num_threads = True, 1
-    options.profile_file_prefix = str(onnx.path.with_suffix(""))
-    session = onnxruntime.InferenceSession(onnx.path, options, providers=[onnx.provider])
-    for _ in range(RUNS):
-        session.run(None, {"images": images[:BATCH].numpy()})
-    found: dict[tuple[str, str], list[float]] = {}
-    for event in json.loads(Path(session.end_profiling()).read_text(encoding="utf-8")):
-        name = event["name"].removesuffix("_kernel_time")
-        if name in names and name != event["name"]:
-            found.setdefault((event["args"]["op_name"], name), []).append(event["dur"] * 1e-6)
-    if not found:
-        raise SystemExit(f"No kernel is named {' or '.join(sorted(names))} in this ONNX Runtime.")
-    return found
+    source = inspect.getsource(type(digits.model).forward).rstrip().splitlines()
+    return source, steps, sum(spent.values())
 
 
 def draw(source: list[str], steps: list[list[str]], time: float) -> Figure:
@@ -105,7 +65,7 @@ def draw(source: list[str], steps: list[list[str]], time: float) -> Figure:
     ax.text(
         110,
         2.3,
-        f"{seconds(time)} a call at batch {BATCH}, median of {RUNS}",
+        f"{seconds(time)} a call at batch {BATCH}",
         size=8.5,
         color=QUIET,
         ha="center",

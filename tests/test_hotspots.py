@@ -259,7 +259,7 @@ def made_up(artifact, rename=str, lap=None):
     refs, lineage = proto.node_refs(artifact.proto), ow.trace(artifact)
     ran = tuple(Kernel(rename(ref.name), "", (), (), (1e-5, 1e-5, 2e-5)) for ref in refs)
     found = matches(ran, refs)
-    shares = attributed(found, lineage, {}, lap or {})
+    shares = attributed(found, lineage.origins, lineage.operations, {}, lap or {})
     whole = tuple(1e-5 * n * len(ran) for n in (1, 1, 2))
     runs = Recording(ran, whole, whole)
     laps = (lap,) * 3 if lap else ()
@@ -273,7 +273,8 @@ def by_text(spots):
 def test_a_fused_kernel_is_shared_as_its_nodes_take_unfused(folds):
     match = Match(VALUE, ("node_linear", "node_mean"))
     for alone, fraction in (({"node_linear": 3e-6, "node_mean": 1e-6}, 0.25), ({}, 0.5)):
-        found = attributed({"k": match}, ow.trace(folds), alone, {})["k"]
+        lineage = ow.trace(folds)
+        found = attributed({"k": match}, lineage.origins, lineage.operations, alone, {})["k"]
         assert {part.node: part.fraction for part in found}["node_mean"] == fraction
         assert sum(part.fraction for part in found) == 1
 

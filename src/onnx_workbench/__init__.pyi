@@ -7,7 +7,6 @@ from .bytecode import watch as watch
 from .graph import capture as capture
 from .hotspots import profile as profile
 from .ladder import opsets as opsets
-from .lineage.table import trace as trace
 from .report import audit as audit
 from .shapes.contract import probe as probe
 from .shapes.observed import observe as observe
@@ -16,6 +15,7 @@ from .timing.rounds import race as race
 from .timing.sizes import sweep as sweep
 from .timing.targets import compiled as compiled
 from .timing.targets import placed as placed
+from .tracing import trace as trace
 from .viewer import view as view
 
 __version__: str

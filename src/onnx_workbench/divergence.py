@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
@@ -24,10 +24,11 @@ from .errors import InputError, WorkbenchError
 from .exporter_metadata import call_site
 from .formatting import kind_of, plural, shaped, table
 from .lineage.origins import NONE, Origin
-from .lineage.table import trace
+from .lineage.table import join
 from .proto import node_refs
 from .runs.intermediates import Intermediates
 from .runs.program import ProgramRun, stored
+from .runs.summary import SIDE, Summary, summary
 from .source import Line
 
 if TYPE_CHECKING:
@@ -35,6 +36,12 @@ if TYPE_CHECKING:
 
 CHUNK = 256_000_000
 """Bytes of values that are held at a time, in PyTorch and again in ONNX Runtime."""
+
+_MANY, _BATCH = 300, 32
+"""Nodes from which the pictures of values are smaller, and values that are computed at a time where
+PyTorch has none."""
+
+Look = Callable[[Mapping[str, Any]], None]
 
 _JUMP = 10.0
 """An error this many times that of its inputs was made at the node; a smaller one came along."""
@@ -278,16 +285,54 @@ def compare_values(
     return Divergence(outputs, captured, steps, found.not_comparable(), drawn)
 
 
+def summaries(artifact: Any, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Summary]:
+    """Summarize every value of a file for one call, with its error where PyTorch has it, too.
+
+    The values are those of the graph as exported, without the optimizer; a chunk is held at a time.
+    """
+    found: dict[str, Summary] = {}
+    feeds = artifact.feeds(*args, **kwargs)
+    side = SIDE if len(artifact.proto.graph.node) < _MANY else SIDE // 4
+
+    def look(values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor) and name not in found:
+                found[name] = summary(value, side)
+
+    if artifact.translated is None:
+        file = Intermediates(artifact.unchanged, artifact.proto, artifact.provider, feeds)
+        _look_at_rest(file, look)
+        return found
+    comparison = _Comparison(artifact, feeds, None, look)
+    comparison.along(artifact.signature.flatten(args, dict(kwargs)))
+    _look_at_rest(comparison.file, look)
+    for step in comparison.steps.values():
+        if step.name in found:
+            error = {"error": step.error, "tolerance": step.tolerance}
+            found[step.name] = replace(found[step.name], **error)
+    return found
+
+
+def _look_at_rest(file: Intermediates, look: Look) -> None:
+    while rest := file.rest():
+        look(file.run(rest[:_BATCH], every=True))
+
+
 class _Comparison:
     """Runs the graph that was translated, and compares what its nodes make, a chunk at a time."""
 
     def __init__(
-        self, artifact: Any, feeds: Mapping[str, Any], tolerance: Tolerance | None
+        self,
+        artifact: Any,
+        feeds: Mapping[str, Any],
+        tolerance: Tolerance | None,
+        look: Look | None = None,
     ) -> None:
+        self.look = look
         self.program: ExportedProgram = artifact.translated
         self.tolerance, self.grains = tolerance, Grains()
         self.file = Intermediates(artifact.unchanged, artifact.proto, artifact.provider, feeds)
-        lineage = trace(artifact)
+        lineage = join(artifact)
         self.origins = {
             value: lineage.of(ref.name)
             for ref in node_refs(artifact.proto)
@@ -353,7 +398,10 @@ class _Comparison:
             self._flush()
 
     def _flush(self) -> None:
-        made = self.file.run(list(dict.fromkeys(self.names[node] for node in self.pending)))
+        names = list(dict.fromkeys(self.names[node] for node in self.pending))
+        made = self.file.run(names, every=self.look is not None)
+        if self.look:
+            self.look(made)
         for node, (reference, is_size) in self.pending.items():
             name = self.names[node]
             self._compare(node, reference, made[name], name, is_size)

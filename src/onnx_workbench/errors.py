@@ -17,7 +17,7 @@ that led to it is chained as ``__cause__``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _MACHINE = (
@@ -85,6 +85,9 @@ class WorkbenchError(Exception):
             known.
         reason: why it failed; the default is ``message``.
 
+    ``partial`` is set where a model did not become a file: it returns what there is of its graph
+    (an ExportedProgram or None) and how that was captured. ``trace(error)`` shows both.
+
     >>> print(WorkbenchError("Net could not be captured", "use torch.where", reason="it branches"))
     Net could not be captured
     Why: it branches
@@ -97,6 +100,7 @@ class WorkbenchError(Exception):
         super().__init__(message)
         self.message, self.hint, self.line = message, hint, line
         self.reason = reason or message
+        self.partial: Callable[[], tuple[Any, str]] | None = None
 
     def __str__(self) -> str:
         said = self.message

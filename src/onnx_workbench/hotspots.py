@@ -22,7 +22,7 @@ from .lineage.attribution import Share, attributed
 from .lineage.folding import Operation
 from .lineage.kernels import RULES, Match, matches
 from .lineage.library import MOST, Row, groups, rows_below
-from .lineage.table import Lineage, trace
+from .lineage.table import Lineage, join
 from .ort import check_level
 from .proto import node_refs
 from .runs import profiler
@@ -86,7 +86,7 @@ def profile(
     >>> spots.unattributed, spots.spots[0].line in spots.lineage.lines
     (0.0, True)
     """
-    lineage = trace(artifact, depth=depth)
+    lineage = join(artifact, depth=depth)
     check_level(level)
     threads, seconds = calls.threads(threads), calls.number("seconds", seconds)
     feeds = artifact.feeds(*args, **(kwargs or {}))
@@ -113,7 +113,7 @@ def profile(
         alone = here(profiler.unfused, threads, recording.cost) if fused else {}
     kept = tuple(lap for index, lap in enumerate(laps) if profiler.counts(index))
     eager = {fx: statistics.median(lap[fx] for lap in kept) for fx in (kept or ({},))[0]}
-    shares = attributed(found, lineage, alone, eager)
+    shares = attributed(found, lineage.origins, lineage.operations, alone, eager)
     return Hotspots(lineage, recording, found, shares, tuple(plain), kept, level, threads)
 
 

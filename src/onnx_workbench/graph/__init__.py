@@ -412,12 +412,15 @@ def _explained(
         reason = f"{reason} There {guard.words}{f', where {where}' * bool(where)}."
         repair = f"{guard.repair} Or leave that dimension out of `dynamic_shapes`."
     reason += "".join(f" With strict=True: {other[0]}" for other in others if other != first)
-    return CaptureError(
+    refused = CaptureError(
         f"{type(model).__name__} could not be captured",
         hint=repair,
         line=told(line),
         reason=reason,
     )
+    relax = relaxed(shapes)
+    refused.partial = lambda: exporter.partial_program(model, args, kwargs, relax)
+    return refused
 
 
 def _reason(error: Exception) -> tuple[str, str]:

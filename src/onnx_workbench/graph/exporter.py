@@ -12,6 +12,7 @@ import contextlib
 import enum
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.onnx import ONNXProgram
 
-from ..torch_state import quiet
+from ..torch_state import evaluating, quiet
 from .reasons import untranslated
 from .torch_private import (
     dynamic_recurrence,
@@ -178,7 +179,9 @@ def translate(
                 custom_translation_table=dict(translations or {}),
             )
     except Exception as error:
-        raise untranslated(error, program) from error
+        refused = untranslated(error, program)
+        refused.partial = lambda: (program, "torch.export")
+        raise refused from error
     assert onnx_program is not None  # only dynamo=False returns None
     _correct_shapes(onnx_program, program)
     _copy_metadata(onnx_program)
@@ -246,6 +249,28 @@ def _copy_metadata(program: ONNXProgram) -> None:
             notes = {key: text for key, text in node.metadata_props.items() if key in _METADATA}
             for value in node.outputs:
                 value.metadata_props.update(notes)
+
+
+def partial_program(
+    model: nn.Module, args: tuple, kwargs: dict[str, Any], relaxed: Any
+) -> tuple[ExportedProgram | None, str]:
+    """What there is of a model that torch.export refuses, and the way it was captured.
+
+    ``relaxed`` demands of no dimension that it stays dynamic. With strict=True Dynamo may follow
+    what non-strict capture does not. ``draft_export`` goes on behind a line that it cannot prove,
+    with what the example does there.
+    """
+    draft = partial(torch.export.draft_export, model, args, kwargs, dynamic_shapes=relaxed)
+    capture = partial(capture_program, model, args, kwargs, relaxed)
+    ways: dict[str, Callable[[], ExportedProgram]] = {
+        "torch.export, which fixed the dimension": partial(capture, False),
+        "torch.export with strict=True": partial(capture, True),
+        "torch.export.draft_export": draft,
+    }
+    for name, way in ways.items():
+        with contextlib.suppress(Exception), quiet(), evaluating(model, warn=False):
+            return way(), name
+    return None, ""
 
 
 def trace(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..exporter_metadata import CallSite
 from ..source import Line
+from .folding import Operation
 from .kernels import Match
 from .origins import Origin
-from .table import Lineage
 
 _LEAST = 1e-9
 """Least seconds that a node counts for, so that a node too short to measure gets a share."""
@@ -33,7 +33,8 @@ class Share:
 
 def attributed(
     matches: Mapping[str, Match],
-    lineage: Lineage,
+    origins: Sequence[Origin],
+    operations: Sequence[Operation],
     alone: Mapping[str, float],
     eager: Mapping[str, float],
 ) -> dict[str, tuple[Share, ...]]:
@@ -41,11 +42,13 @@ def attributed(
 
     Args:
         matches: kernel -> exported nodes.
+        origins, operations: the exported nodes and the FX nodes.
         alone: exported node -> seconds without fusion; nodes without get equal parts.
         eager: FX node -> seconds in PyTorch, which split what export merged into one node.
     """
+    by_name = {origin.node: origin for origin in origins}
     own: dict[CallSite, float] = defaultdict(float)
-    for operation in lineage.operations:
+    for operation in operations:
         own[operation.site] += eager.get(operation.fx, 0.0)
 
     def shares(kernel: str, nodes: tuple[str, ...]) -> Iterator[Share]:
@@ -55,7 +58,7 @@ def attributed(
         known = all(node in alone for node in nodes)
         weights = {node: max(alone[node], _LEAST) if known else 1.0 for node in nodes}
         for node, weight in weights.items():
-            origin = lineage.of(node)
+            origin = by_name[node]
             parts = _parts(origin, own[origin.site], eager)
             whole = sum(weights.values()) * sum(parts.values())
             for (line, stack, module), part in parts.items():

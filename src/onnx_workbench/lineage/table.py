@@ -8,33 +8,32 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from typing import Any
 
 from ..artifact import Artifact
 from ..errors import InputError
-from ..formatting import kind_of, plural, table
+from ..formatting import ToFrame, kind_of, plural, table
 from ..proto import node_refs
-from ..source import NOTHING_MORE, Line, Sources, below, is_library
+from ..source import NOTHING_MORE, Line, Sources, below
 from .annotated_source import annotated
-from .columns import Columns, Link
+from .call import Call
 from .folding import Folded, Operation, operations
 from .library import MOST, Group, check_depth, groups, rows_below
 from .origins import METADATA, NEIGHBOR, NONE, Origin, origins_of
-
-MOST_ROWS = 2_000
-"""Nodes that are shown as columns; a page with more rows is slow."""
+from .rows import Chain, chains, records
+from .sheet import sheet
+from .widget import Shown
 
 _WAYS = ((METADATA, "by their metadata"), (NEIGHBOR, "by a neighbor"), (NONE, "without a line"))
 
 
-def trace(
+def join(
     artifact: Artifact,
     *,
     source: str | os.PathLike[str] | None = None,
     depth: int | None = None,
 ) -> Lineage:
-    """Join every ONNX node of an artifact to its FX node, its module and its source line.
+    """What :func:`~onnx_workbench.trace` does without a call.
 
     The line is the innermost one of the user's own code, else the innermost outside torch, else
     that of a torch module. The exporter writes it into the metadata of each node
@@ -42,27 +41,8 @@ def trace(
     replaces, else of a consumer, of a producer, or of the node whose body holds it; ``why`` says
     which.
 
-    Below a line that calls a model of a library are the library's own lines, each with its modules.
-
-    Args:
-        depth: how many calls below your line the library's lines are; None is the innermost, 0
-            shows none.
-        source: a folder with the model's ``.py`` files. Around the lines that the file quotes, the
-            source is shown if this process exported the model, else from the folder of the model,
-            the working folder and this one, without hidden folders.
-
     Raises:
         InputError: ``artifact`` is no Artifact, ``source`` no folder, or ``depth`` no number.
-
-    >>> from onnx_workbench import export, lessons
-    >>> encoder = lessons.encoder()
-    >>> path = getfixture("tmp_path") / "encoder.onnx"
-    >>> lineage = trace(export(encoder.model, encoder.inputs, path))
-    >>> scores = lineage.line_of("node_matmul")
-    >>> scores.text
-    'scores = query @ key.transpose(-2, -1)'
-    >>> sorted({node.operator for node in lineage.at(scores)})
-    ['MatMul', 'Transpose']
     """
     if not isinstance(artifact, Artifact):
         raise InputError(
@@ -78,12 +58,12 @@ def trace(
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Lineage:
-    """The answer of :func:`trace`.
+class Lineage(Shown, ToFrame):
+    """The answer of :func:`~onnx_workbench.trace`.
 
     ``origins`` has every ONNX node in the order of the file, ``folded`` every FX node without one,
     ``operations`` all FX nodes, ``sources`` the files whose text is shown, ``depth`` how many calls
-    below a user's line nodes are grouped.
+    below a user's line nodes are grouped, ``call`` what a call of the model showed.
     """
 
     artifact: Artifact
@@ -92,6 +72,22 @@ class Lineage:
     operations: tuple[Operation, ...] = ()
     sources: Sources = NOTHING_MORE
     depth: int | None = None
+    call: Call | None = None
+
+    @cached_property
+    def chains(self) -> tuple[Chain, ...]:
+        """The one table: a row for each way from a line to a kernel."""
+        return chains(self)
+
+    def records(self) -> list[dict[str, Any]]:
+        """The table as flat dicts: ``seconds`` a run, ``bytes`` and relative ``error`` of the value
+        that the ONNX node makes. None is unknown."""
+        return records(self)
+
+    @cached_property
+    def sheet(self) -> dict[str, Any]:
+        """The table as the widget shows it: rows for each floor, and links between them."""
+        return sheet(self)
 
     @cached_property
     def lines(self) -> tuple[Line, ...]:
@@ -167,45 +163,6 @@ class Lineage:
     def __repr__(self) -> str:
         return "\n".join([self._headline(), *self._body(), *self._notes()])
 
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(repr(self))}</pre>"
-
-    @cached_property
-    def columns(self) -> Columns:
-        """Source, FX and ONNX beside each other, as a widget."""
-        return Columns([*self._links()], repr(self), self.sources)
-
-    def beside(self, view: Any) -> Any:
-        """Show the columns above a view of the same model; each marks what is chosen in the other.
-
-        Args:
-            view: what ``view(artifact)`` returned, or any widget with the traits ``marked``, a list
-                of nodes, and ``selected``, the node that was clicked.
-        """
-        import ipywidgets
-
-        self.columns.observe(lambda change: setattr(view, "marked", change["new"]), "marked")
-        view.observe(lambda change: self.columns.choose(change["new"]), "selected")
-        return ipywidgets.VBox([self.columns, view])
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """The columns; a page without a kernel shows the source with counts in the margin."""
-        plain = {"text/plain": repr(self), "text/html": self._repr_html_()}
-        if not self.lines or len(self.origins) > MOST_ROWS:
-            return plain
-        data, metadata = self.columns._repr_mimebundle_(**kwargs) or ({}, {})
-        return {**data, **plain}, metadata
-
-    def _links(self) -> Iterator[Link]:
-        for origin in self.origins:
-            called = below(origin.stack)[: self.depth][-1:]
-            library = (line for line in called if is_library(line.file))
-            for line in (origin.line, *origin.also, *library):
-                yield Link(line, origin.fx, origin.node, origin.operator, origin.module)
-        for gone in self.folded:
-            if gone.line and not gone.nodes:
-                yield Link(gone.line, f"{gone.fx}: {gone.why}", "")
-
     @cached_property
     def _by_name(self) -> dict[str, Origin]:
         return {origin.node: origin for origin in self.origins}
@@ -227,15 +184,34 @@ class Lineage:
         )
 
     def _body(self) -> Iterator[str]:
-        cells = {line: _cells(made) for line, made in self._at.items()}
-        cells |= dict.fromkeys(self.silent, ("0", ""))
+        header = ("nodes", *["kernels"] * bool(self.call), "operators")
+        cells = {line: self._cells(made) for line, made in self._at.items()}
+        cells |= dict.fromkeys(self.silent, ("0", *[""] * (len(header) - 1)))
         found = {line: self.below(line) for line in cells}
         inner = {
-            line: rows_below([(_cells(g.items), g) for g in library[:MOST]], len(library))
+            line: rows_below([(self._cells(g.items), g) for g in library[:MOST]], len(library))
             for line, library in found.items()
         }
         if cells:
-            yield annotated(cells, ("nodes", "operators"), {1}, self.sources, inner)
+            yield annotated(cells, header, {len(header) - 1}, self.sources, inner)
+
+    def _cells(self, origins: Sequence[Origin]) -> tuple[str, ...]:
+        """How many nodes and kernels, and the operators, the most frequent first."""
+        counts = Counter(origin.operator for origin in origins).most_common()
+        shown = [f"{n} {op}" if n > 1 else op for op, n in counts]
+        shown = shown if len(shown) <= 3 else [*shown[:2], f"{len(shown) - 2} more"]
+        ran = {kernel for origin in origins for kernel in self._kernels.get(origin.node, ())}
+        kernels = [str(len(ran))] if self.call else []
+        return (str(len(origins)), *kernels, ", ".join(shown))
+
+    @cached_property
+    def _kernels(self) -> dict[str, set[str]]:
+        """ONNX node -> the kernels that run it."""
+        found: dict[str, set[str]] = {}
+        for chain in self.chains if self.call else ():
+            if chain.kernel:
+                found.setdefault(chain.node, set()).add(chain.kernel)
+        return found
 
     def _notes(self) -> Iterator[str]:
         rows = [(line.place, f"no node: {why}") for line, why in self.silent.items()]
@@ -246,14 +222,6 @@ class Lineage:
         rows += [("metadata", self.artifact.cut)] if self.artifact.cut else []
         if rows:
             yield table(rows)
-
-
-def _cells(origins: Sequence[Origin]) -> tuple[str, str]:
-    """How many nodes, and their operators, the most frequent first."""
-    counts = Counter(origin.operator for origin in origins).most_common()
-    shown = [f"{n} {op}" if n > 1 else op for op, n in counts]
-    shown = shown if len(shown) <= 3 else [*shown[:2], f"{len(shown) - 2} more"]
-    return str(len(origins)), ", ".join(shown)
 
 
 def _reason(why: str, heirs: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from ..artifact import Artifact
 from ..formatting import plural, shaped, size
 from ..graph import Graph, exporter
-from ..lineage.table import trace
+from ..lineage.table import join
 from ..proto import described
 from ..source import Line, is_users, method_lines, user_line
 from ..viewer.origin import without_folders
@@ -175,7 +175,7 @@ def output_line(artifact: Artifact, index: int) -> Line | None:
     """The line of the node that makes an output of the file."""
     name = artifact.outputs[index].name
     makers = [node.name for node in artifact.proto.graph.node if name in node.output]
-    return trace(artifact).line_of(makers[0]) if makers else None
+    return join(artifact).line_of(makers[0]) if makers else None
 
 
 def weights(artifact: Artifact, model: nn.Module | None) -> Finding:
@@ -195,7 +195,7 @@ def weights(artifact: Artifact, model: nn.Module | None) -> Finding:
     what, line = "", None
     if most is not None:
         users = [node.name for node in graph.node if most.name in node.input]
-        line = trace(artifact).line_of(users[0]) if users and users[0] else None
+        line = join(artifact).line_of(users[0]) if users and users[0] else None
         what = f"; the largest that is not in the model is {most.name!r} {shaped('', most.dims)}"
     return Finding(
         "size",

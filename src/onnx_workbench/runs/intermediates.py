@@ -62,13 +62,17 @@ class Intermediates:
         tensor = to_torch(np.array(array))
         return tensor if isinstance(tensor, torch.Tensor) else None
 
-    def run(self, names: Sequence[str]) -> dict[str, Any]:
+    def run(self, names: Sequence[str], every: bool = False) -> dict[str, Any]:
         """Compute these values: tensors in ONNX Runtime's memory; a sequence is a list.
+
+        With ``every``, also return the other values of the nodes that ran for them.
 
         Raises:
             LoadError, RunError: ONNX Runtime refused.
         """
         part = self._part(names, self._there)
+        if every:
+            names = list(dict.fromkeys([*names, *(v for ref in part for v in ref.outputs)]))
         self._done |= {ref.name for ref in part}
         later = {v for ref in self._nodes if ref.name not in self._done for v in ref.inputs}
         needed = sorted(later & {value for ref in part for value in ref.outputs})
@@ -77,6 +81,10 @@ class Intermediates:
         kept = {v: x for v, x in found.items() if v in later and x.is_tensor()}
         self._there = self._feeds | kept
         return {name: _tensor(found[name]) for name in names}
+
+    def rest(self) -> list[str]:
+        """The results of the nodes that no run has computed, in the order of the graph."""
+        return [v for ref in self._nodes if ref.name not in self._done for v in ref.outputs]
 
     def alone(self, name: str, given: Mapping[str, torch.Tensor]) -> Any:
         """Compute one value from the given values, not from those of earlier runs.

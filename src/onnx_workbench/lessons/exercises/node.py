@@ -8,7 +8,7 @@ from typing import Any
 
 from ...artifact import export
 from ...formatting import kind_of
-from ...lineage.table import Origin, trace
+from ...lineage.table import Origin, join
 from ..transformer import encoder
 from . import Hint, hint
 
@@ -21,7 +21,7 @@ BLOCK = "blocks.1"
 def origins() -> dict[str, Origin]:
     """ONNX node name -> where it came from, in an encoder exported for the purpose."""
     small = encoder()
-    return {origin.node: origin for origin in trace(export(small.model, small.inputs)).origins}
+    return {origin.node: origin for origin in join(export(small.model, small.inputs)).origins}
 
 
 def judge(answer: Any) -> Iterator[Hint]:

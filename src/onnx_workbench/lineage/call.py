@@ -1,0 +1,38 @@
+"""What one call of a model adds to its lineage: kernels, their time, and the values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ..runs.profiler import Recording
+from ..runs.summary import Summary
+from .attribution import Share
+from .kernels import Match
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Call:
+    """``recording`` has the kernels, ``matches`` the exported nodes of each, ``shares`` its lines.
+
+    ``values`` are those of the ONNX graph, by name. ``flame`` has the time as a tree, by stack and
+    by module.
+    """
+
+    recording: Recording
+    matches: Mapping[str, Match]
+    shares: Mapping[str, tuple[Share, ...]]
+    values: Mapping[str, Summary]
+    flame: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def seconds(self) -> dict[str, float]:
+        """Kernel -> seconds a run."""
+        return {k.name: self.recording.typical(k.seconds) for k in self.recording.kernels}
+
+    @cached_property
+    def operators(self) -> dict[str, str]:
+        """Kernel -> its operator."""
+        return {kernel.name: kernel.operator for kernel in self.recording.kernels}

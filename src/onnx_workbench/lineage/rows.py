@@ -1,0 +1,183 @@
+"""The one table: what a line of Python became on every floor, one row for each chain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from ..exporter_metadata import call_site
+from ..proto import node_refs
+from ..source import Line
+from .instructions import instructions
+from .kernels import NEIGHBOR
+from .origins import Origin
+
+REMOVED = "removed by ONNX Runtime's optimizer"
+INSERTED = "inserted by ONNX Runtime's optimizer"
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One row: names of the FX node, the decomposed FX node, the ONNX node and the kernel; a floor
+    that the chain does not reach is empty.
+
+    ``rule`` says how the kernel was joined, or else the node's line; ``remark`` what a floor did
+    that one would not expect. ``seconds`` a run is this chain's part of the kernel's time, None
+    without a call.
+    """
+
+    line: Line | None = None
+    stack: tuple[Line, ...] = field(default=(), repr=False)
+    module: str = ""
+    fx: str = ""
+    decomposed: str = ""
+    node: str = ""
+    kernel: str = ""
+    rule: str = ""
+    remark: str = ""
+    seconds: float | None = None
+
+
+def chains(lineage: Any) -> tuple[Chain, ...]:
+    """Every chain, in the order of the file; then FX nodes without an ONNX node of their own, and
+    kernels without one."""
+    return tuple(_Table(lineage).rows())
+
+
+def records(lineage: Any) -> list[dict[str, Any]]:
+    """The chains as flat dicts, which JSON can hold."""
+    values = lineage.call.values if lineage.call else {}
+    refs = {ref.name: ref for ref in node_refs(lineage.artifact.proto)}
+    found = []
+    for chain in lineage.chains:
+        made = refs[chain.node].outputs[:1] if chain.node in refs else ()
+        value = next((values[name] for name in made if name in values), None)
+        code = instructions(chain.line, lineage.sources) if chain.line and chain.fx else ()
+        found.append(
+            {
+                "line": chain.line.place if chain.line else None,
+                "stack": " > ".join(line.place for line in chain.stack) or None,
+                "module": chain.module or None,
+                "bytecode": "; ".join(code) or None,
+                "fx": chain.fx or None,
+                "decomposed": chain.decomposed or None,
+                "onnx": chain.node or None,
+                "optimized": chain.kernel or None,
+                "kernel": lineage.call.operators[chain.kernel]
+                if lineage.call and chain.kernel
+                else None,
+                "rule": chain.rule or None,
+                "seconds": chain.seconds,
+                "bytes": value.size if value else None,
+                "shape": list(value.shape) if value else None,
+                "dtype": value.dtype if value else None,
+                "error": value.error if value else None,
+            }
+        )
+    return found
+
+
+class _Table:
+    def __init__(self, lineage: Any) -> None:
+        self.lineage, self.call = lineage, lineage.call
+        self.captured = captured_names(lineage)
+        self.kernels: dict[str, list[str]] = {}
+        self.spent: dict[tuple, float] = {}
+        if call := self.call:
+            for kernel, match in call.matches.items():
+                for node in match.nodes:
+                    self.kernels.setdefault(node, []).append(kernel)
+            for share in (s for shares in call.shares.values() for s in shares):
+                key = (share.kernel, share.node, share.line, share.stack, share.module)
+                self.spent[key] = share.fraction * call.seconds[share.kernel]
+
+    def rows(self) -> Iterator[Chain]:
+        reached: set[str] = set()
+        for origin in self.lineage.origins:
+            for row in self._of_node(origin):
+                reached |= {row.fx, row.decomposed}
+                yield row
+        gone = {item.fx: item for item in self.lineage.folded}
+        parts: dict[str, list[str]] = {}
+        for name, fx in self.captured.items():
+            parts.setdefault(fx, []).append(name)
+        for operation in self.lineage.operations:
+            item = gone.get(operation.fx)
+            nodes, why = (item.nodes, item.why) if item else ((), "")
+            lost = [name for name in parts.get(operation.fx, ()) if name not in reached]
+            if operation.fx in reached:
+                nodes, why = (), ""
+            elif not lost:
+                lost = [""]
+            line, stack, module = operation.line, operation.stack, operation.module
+            for name, node in product(lost, nodes or ("",)):
+                yield Chain(line, stack, module, operation.fx, name, node, remark=why)
+        for name, match in self.call.matches.items() if self.call else ():
+            if not match.nodes:
+                seconds = self.spent.pop((name, "", None, (), ""), None)
+                yield Chain(kernel=name, rule=match.rule, remark=INSERTED, seconds=seconds)
+
+    def _of_node(self, origin: Origin) -> Iterator[Chain]:
+        own = self.captured.get(origin.fx, ""), origin.fx
+        parts = [(origin.line, origin.stack, origin.module, *own)]
+        parts += [(m.line, m.stack, m.module, m.fx, "") for m in origin.merged if m.line]
+        for kernel in self.kernels.get(origin.node, [""]):
+            for line, stack, module, fx, decomposed in parts:
+                yield Chain(
+                    line=line,
+                    stack=stack,
+                    module=module,
+                    fx=fx,
+                    decomposed=decomposed,
+                    node=origin.node,
+                    kernel=kernel,
+                    rule=self.call.matches[kernel].rule if self.call and kernel else origin.rule,
+                    remark=self._remark(origin, kernel),
+                    seconds=self.spent.pop((kernel, origin.node, line, stack, module), 0.0)
+                    if self.call and kernel
+                    else None,
+                )
+
+    def _remark(self, origin: Origin, kernel: str) -> str:
+        if not self.call:
+            return origin.why
+        if not kernel:
+            return REMOVED if not origin.inside else origin.why
+        return INSERTED if self._inserted(kernel, origin.operator) else origin.why
+
+    def _inserted(self, kernel: str, operator: str) -> bool:
+        """Whether the optimizer added a kernel: it has no node of its own, or it is of another
+        operator than its node, which a kernel of the node's operator or a fusion runs."""
+        match = self.call.matches[kernel]
+        others = [k for node in match.nodes for k in self.kernels[node] if k != kernel]
+        other = self.call.operators[kernel] != operator and len(match.nodes) == 1
+        return match.rule == NEIGHBOR or (other and bool(others))
+
+
+def captured_names(lineage: Any) -> dict[str, str]:
+    """Each node of the decomposed graph -> the node of the captured graph that it comes from.
+
+    torch keeps the history of a node in ``meta["from_node"]``; where that names no captured node,
+    an equal call site decides.
+    """
+    program = lineage.artifact.translated
+    if program is None or not lineage.operations:
+        return {}
+    known = {operation.fx for operation in lineage.operations}
+    by_site = {operation.site: operation.fx for operation in reversed(lineage.operations)}
+    found: dict[str, str] = {}
+    for node in program.graph.nodes:
+        if node.op == "call_function":
+            names = [*_history(node.meta.get("from_node"))]
+            name = next((name for name in names if name in known), "")
+            found[node.name] = name or by_site.get(call_site(node), "")
+    return {name: captured for name, captured in found.items() if captured}
+
+
+def _history(sources: object) -> Iterator[str]:
+    """The names in a node's history, oldest first."""
+    for source in sources if isinstance(sources, list) else []:
+        yield from _history(source.from_node)
+        yield source.name

@@ -1,0 +1,299 @@
+"""The floors as plain data: what the widget, the saved page and the static picture show."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ..formatting import plural, seconds
+from ..proto import node_refs
+from ..runs.summary import Summary
+from ..source import Line, Sources
+from ..viewer.origin import without_folders
+from .annotated_source import stretches
+from .instructions import instructions
+from .rows import INSERTED, REMOVED, Chain
+
+FLOORS = {
+    "source": "Source line",
+    "bytecode": "Bytecode",
+    "fx": "FX node",
+    "decomposed": "Decomposed FX node",
+    "onnx": "ONNX node",
+    "optimized": "Optimized ONNX node",
+    "kernel": "Kernel",
+}
+"""From the top down."""
+
+OPEN = ("source", "fx", "onnx", "kernel")
+_FOLDS_FROM = 3
+"""Repeated rows that become one."""
+
+Row = dict[str, Any]
+Sheet = dict[str, Any]
+
+
+class Floor:
+    """The rows of one floor, each under a key."""
+
+    def __init__(self, name: str, note: str = "") -> None:
+        self.name, self.note = name, note
+        self.rows: list[Row] = []
+        self.at: dict[Any, int] = {}
+
+    def add(self, key: Any, text: str, margin: str = "", **more: Any) -> int:
+        """Add a row, unless there is one of this key; empty values are left out."""
+        if key not in self.at:
+            self.at[key] = len(self.rows)
+            words = {"t": text, "m": margin} | {name: word for name, word in more.items() if word}
+            self.rows.append(
+                {k: without_folders(w) if isinstance(w, str) else w for k, w in words.items()}
+            )
+        return self.at[key]
+
+    def encoded(self) -> dict[str, Any]:
+        shown = self.name in OPEN
+        title = FLOORS[self.name]
+        return {"name": self.name, "title": title, "open": shown, "note": self.note} | {
+            "rows": self.rows
+        }
+
+
+def sheet(lineage: Any) -> Sheet:
+    """The seven floors of a lineage, the links between their rows, and the values."""
+    return _Sheet(lineage).encoded()
+
+
+class _Sheet:
+    def __init__(self, lineage: Any) -> None:
+        self.lineage, self.call, self.chains = lineage, lineage.call, lineage.chains
+        self.floors = {name: Floor(name, self._note(name)) for name in FLOORS}
+        self.refs = {ref.name: ref for ref in node_refs(lineage.artifact.proto)}
+        self.instructions: dict[Line, list[int]] = {}
+        self.library: dict[str, int] = {}
+        self._source()
+        self._bytecode()
+        self._graphs()
+        self._kernels()
+
+    def _note(self, floor: str) -> str:
+        loaded = self.lineage.artifact.graph is None
+        if floor in ("bytecode", "fx", "decomposed") and loaded:
+            return "A loaded file has none: only the process that exported it has the program."
+        if floor in ("optimized", "kernel") and self.call is None:
+            return "Known with a call: trace(onnx, args)."
+        return ""
+
+    def _source(self) -> None:
+        floor = self.floors["source"]
+        spent: Counter[Line] = Counter()
+        held: Counter[Line] = Counter()
+        for chain in self.chains:
+            if chain.line:
+                spent[chain.line] += chain.seconds or 0.0
+        for line, nodes in self._nodes_of_lines().items():
+            held[line] = sum(value.size for node in nodes for value in self._values(node))
+        by_node: Counter[str] = Counter()
+        for chain in self.chains:
+            by_node[chain.node] += chain.seconds or 0.0
+
+        def add(line: Line, text: str) -> None:
+            floor.add(line, text, str(line.number), s=spent[line], b=held[line])
+            for group in self.lineage.below(line):
+                time = sum(by_node[item.node] for item in group.items)
+                words = f"{group.line.text}  {group.module}".rstrip()
+                row = floor.add((line, group), words, group.line.place, d=1, s=time)
+                self.library.update({item.node: row for item in group.items})
+
+        lines = dict.fromkeys(chain.line for chain in self.chains if chain.line)
+        add_source(floor, lines, self.lineage.sources, add)
+
+    def _nodes_of_lines(self) -> dict[Line, dict[str, None]]:
+        made: dict[Line, dict[str, None]] = defaultdict(dict)
+        for chain in self.chains:
+            if chain.line and chain.node:
+                made[chain.line][chain.node] = None
+        return made
+
+    def _values(self, node: str) -> list[Summary]:
+        values = self.call.values if self.call else {}
+        outputs = self.refs[node].outputs if node in self.refs else ()
+        return [values[name] for name in outputs if name in values]
+
+    def _bytecode(self) -> None:
+        floor = self.floors["bytecode"]
+        if floor.note:
+            return
+        lines = {chain.line for chain in self.chains if chain.line}
+        for line in sorted(lines, key=lambda line: (line.file, line.number)):
+            texts = instructions(line, self.lineage.sources)
+            self.instructions[line] = [
+                floor.add((line, index), text, str(line.number)) for index, text in enumerate(texts)
+            ]
+        if not floor.rows:
+            floor.note = "The source of these lines is not at hand, or does not compile by itself."
+
+    def _graphs(self) -> None:
+        artifact = self.lineage.artifact
+        programs = {
+            "fx": artifact.graph.program if artifact.graph else None,
+            "decomposed": artifact.translated,
+        }
+        for name, program in programs.items():
+            for node in program.graph.nodes if program else ():
+                if node.op == "call_function":
+                    self.floors[name].add(node.name, node.name, operator_name(node.target))
+        gone = {item.fx: item.why for item in self.lineage.folded}
+        for fx, why in gone.items():
+            if fx in self.floors["fx"].at:
+                self.floors["fx"].rows[self.floors["fx"].at[fx]]["x"] = why
+        kernels = {chain.node for chain in self.chains if chain.kernel}
+        for origin in self.lineage.origins:
+            removed = self.call and not origin.inside and origin.node not in kernels
+            remark = REMOVED if removed else origin.why
+            self.floors["onnx"].add(origin.node, origin.node, origin.operator, x=remark)
+
+    def _kernels(self) -> None:
+        if not (call := self.call):
+            return
+        inserted = {chain.kernel for chain in self.chains if chain.remark == INSERTED}
+        for kernel in call.recording.kernels:
+            name, operator, match = kernel.name, kernel.operator, call.matches[kernel.name]
+            fused = f"runs {plural(len(match.nodes), 'node')}" if len(match.nodes) > 1 else ""
+            remark = INSERTED if name in inserted else fused
+            self.floors["optimized"].add(name, name, operator, x=remark)
+            time = call.seconds[name]
+            self.floors["kernel"].add(name, operator, seconds(time), k=match.rule, s=time)
+
+    def _links(self) -> list[list[int]]:
+        """One list of row numbers for each chain; more where its line has several instructions or
+        lies above a library's."""
+        found: dict[tuple[int, ...], None] = {}
+        at = {name: floor.at for name, floor in self.floors.items()}
+        for chain in self.chains:
+            ends = [
+                at[name].get(key, -1)
+                for name, key in (
+                    ("fx", chain.fx),
+                    ("decomposed", chain.decomposed),
+                    ("onnx", chain.node),
+                    ("optimized", chain.kernel),
+                    ("kernel", chain.kernel),
+                )
+            ]
+            codes = self.instructions.get(chain.line, []) if chain.line else []
+            for line in self._lines(chain):
+                for code in codes or [-1]:
+                    found[line, code, *ends] = None
+        return [list(link) for link in found]
+
+    def _lines(self, chain: Chain) -> Iterable[int]:
+        """The row of the user's line and, below it, that of the library's line."""
+        at = self.floors["source"].at
+        yield at.get(chain.line, -1)
+        if chain.node in self.library:
+            yield self.library[chain.node]
+
+    def encoded(self) -> Sheet:
+        self._fold()
+        return {
+            "title": self.lineage.artifact.path.name,
+            "floors": [floor.encoded() for floor in self.floors.values()],
+            "links": self._links(),
+            "values": self._encoded_values(),
+            "flame": self._flame(),
+            "stop": None,
+        }
+
+    def _fold(self) -> None:
+        """Number the groups of rows that repeat: one line, operator and module but for its number,
+        as in the blocks of an encoder."""
+        chains: dict[str, dict[str, Chain]] = {name: {} for name in FLOORS}
+        for chain in self.chains:
+            names = (chain.fx, chain.decomposed, chain.node, chain.kernel, chain.kernel)
+            for floor, name in zip(list(FLOORS)[2:], names, strict=True):
+                chains[floor].setdefault(name, chain)
+        for name, of in chains.items():
+            fold(self.floors[name], lambda key, of=of: of.get(key))
+
+    def _encoded_values(self) -> dict[str, Any]:
+        found = {}
+        for node, row in self.floors["onnx"].at.items():
+            for name in self.refs[node].outputs[:1] if node in self.refs else ():
+                if self.call and (value := self.call.values.get(name)):
+                    found[str(row)] = {"name": name, "node": row, **encoded_value(value)}
+        return found
+
+    def _flame(self) -> Mapping[str, Any] | None:
+        """The tree of time; each branch knows its source row."""
+        if not (self.call and self.call.flame):
+            return None
+        rows = {row["m"]: at for at, row in enumerate(self.floors["source"].rows) if "h" not in row}
+        places = {
+            key.place: at for key, at in self.floors["source"].at.items() if isinstance(key, Line)
+        }
+
+        def placed(branch: Mapping[str, Any]) -> dict[str, Any]:
+            inner = [placed(child) for child in branch["children"]]
+            row = places.get(branch["name"], rows.get(branch["name"], -1))
+            return {**branch, "row": row, "children": inner}
+
+        return {way: placed(tree) for way, tree in self.call.flame.items()}
+
+
+def add_source(
+    floor: Floor,
+    lines: Iterable[Line],
+    sources: Sources,
+    add: Callable[[Line, str], object] | None = None,
+) -> None:
+    """Add the functions around these lines; ``add`` adds the row of such a line."""
+    for title, shown in stretches(lines, sources):
+        floor.add((title, "title"), title, h=1)
+        for number, text, line in shown:
+            if line is None:
+                floor.add((title, len(floor.rows)), text, str(number or ""), h=1)
+            elif add:
+                add(line, text)
+            else:
+                floor.add(line, text, str(number))
+
+
+def encoded_value(value: Summary) -> dict[str, Any]:
+    """For JSON, which has no NaN and no infinity."""
+    numbers = {
+        name: one if one is None or abs(one) < float("inf") else str(one)
+        for name in ("least", "mean", "greatest", "error", "tolerance")
+        for one in [getattr(value, name)]
+    }
+    picture = value.picture.encoded() if value.picture else None
+    return {"shape": list(value.shape), "dtype": value.dtype, **numbers, "picture": picture}
+
+
+def fold(floor: Floor, chain_of: Callable[[Any], Chain | None]) -> None:
+    """Give rows that repeat the same ``g``: at least three of one line, operator and module path,
+    where numbers in the path count as equal."""
+    groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    turns: Counter[tuple[Any, ...]] = Counter()
+    for key, row in floor.at.items():
+        chain = chain_of(key)
+        if chain and chain.line and (starred := _starred(chain.module)) != chain.module:
+            kind = floor.rows[row]["m"] if floor.name != "kernel" else floor.rows[row]["t"]
+            turns[chain.line, chain.module, kind] += 1
+            turn = turns[chain.line, chain.module, kind]
+            groups[chain.line, starred, kind, turn].append(row)
+    for number, members in enumerate(m for m in groups.values() if len(m) >= _FOLDS_FROM):
+        for row in members:
+            floor.rows[row]["g"] = number + 1
+
+
+def _starred(module: str) -> str:
+    """``blocks.3.norm`` -> ``blocks.*.norm``."""
+    return ".".join("*" if part.isdigit() else part for part in module.split("."))
+
+
+def operator_name(target: Any) -> str:
+    """An operator without its namespace and overload: ``aten.relu.default`` -> ``relu``."""
+    name = getattr(target, "_opname", None) or getattr(target, "__name__", str(target))
+    return str(name)

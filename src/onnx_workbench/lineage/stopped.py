@@ -1,0 +1,117 @@
+"""The floors of a model that could not be exported, up to the line that stopped it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import fx
+
+from ..errors import InputError, WorkbenchError
+from ..exporter_metadata import call_site
+from ..formatting import plural, table
+from ..source import Line, Sources
+from .annotated_source import annotated
+from .instructions import instructions
+from .sheet import FLOORS, Floor, add_source, operator_name
+from .widget import Shown
+
+_NOTHING = "torch captured no part of this model."
+_NOT_REACHED = "The model did not come this far."
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Stopped(Shown):
+    """The answer of :func:`~onnx_workbench.trace` to an error of ``export`` or ``capture``.
+
+    ``nodes`` has the FX nodes that there are, by name, with their lines, and ``way`` says how they
+    were captured.
+    """
+
+    error: WorkbenchError
+    graph: fx.Graph | None
+    way: str
+
+    @property
+    def line(self) -> Line | None:
+        """The line that stopped the model."""
+        return self.error.line
+
+    @cached_property
+    def nodes(self) -> Mapping[str, Line | None]:
+        found = self.graph.nodes if self.graph else ()
+        return {node.name: call_site(node).line for node in found if node.op == "call_function"}
+
+    @cached_property
+    def lines(self) -> tuple[Line, ...]:
+        """The lines that made nodes, and the one that stopped."""
+        found = [*self.nodes.values(), self.line]
+        return tuple(
+            sorted({line for line in found if line}, key=lambda line: (line.file, line.number))
+        )
+
+    @property
+    def sources(self) -> Sources:
+        return Sources(own=frozenset(line.file for line in self.lines))
+
+    @cached_property
+    def sheet(self) -> dict[str, Any]:
+        floors = {name: Floor(name) for name in FLOORS}
+        add_source(floors["source"], self.lines, self.sources)
+        rows = floors["source"].at
+        links: list[list[int]] = []
+        codes: dict[Line | None, list[int]] = {}
+        for line in self.lines:
+            texts = enumerate(instructions(line, self.sources))
+            codes[line] = [
+                floors["bytecode"].add((line, i), text, str(line.number)) for i, text in texts
+            ]
+            links += [[rows[line], code, -1, -1, -1, -1, -1] for code in codes[line]]
+        for node in self.graph.nodes if self.graph else ():
+            if node.op == "call_function":
+                at = floors["fx"].add(node.name, node.name, operator_name(node.target))
+                line = self.nodes[node.name]
+                for code in codes.get(line) or [-1]:
+                    links.append([rows.get(line, -1), code, at, -1, -1, -1, -1])
+        floors["fx"].note = f"From {self.way}." if self.graph else _NOTHING
+        for name in ("decomposed", "onnx", "optimized", "kernel"):
+            floors[name].note = _NOT_REACHED
+        stop = {
+            "row": rows.get(self.line, -1) if self.line else -1,
+            "reason": self.error.reason,
+            "hint": self.error.hint,
+        }
+        return {
+            "title": self.error.message,
+            "floors": [floor.encoded() for floor in floors.values()],
+            "links": links,
+            "values": {},
+            "flame": None,
+            "stop": stop,
+        }
+
+    def __repr__(self) -> str:
+        counts = Counter(line for line in self.nodes.values() if line)
+        cells = {line: (str(counts[line]), "stops" * (line == self.line)) for line in self.lines}
+        found = plural(len(self.nodes), "FX node")
+        head = f"{self.error.message}: {found} from {self.way}" if self.graph else _NOTHING
+        notes = [("why", self.error.reason), ("what helps", self.error.hint)]
+        body = [annotated(cells, ("FX nodes", ""), {1}, self.sources)] if cells else []
+        return "\n".join([head, *body, table([note for note in notes if note[1]])])
+
+
+def stopped(error: WorkbenchError) -> Stopped:
+    """
+    Raises:
+        InputError: it is no error of a model that was to be exported or captured.
+    """
+    if error.partial is None:
+        raise InputError(
+            f"trace() was given {error.__class__.__name__}, which stopped no model on its way.",
+            "pass an error that export() or capture() raised.",
+        )
+    program, way = error.partial()
+    return Stopped(error, program.graph if program else None, way)

@@ -1,0 +1,51 @@
+"""What shows its floors: in a notebook, in a page without a kernel, and as a file."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from .. import files
+from .floors import Floors, document
+from .picture import svg
+
+
+class Shown:
+    """Mixin for a result with a ``sheet`` (:mod:`.sheet`)."""
+
+    sheet: Any
+
+    @cached_property
+    def floors(self) -> Floors:
+        """The floors beside each other, as a widget."""
+        onnx = next(floor for floor in self.sheet["floors"] if floor["name"] == "onnx")
+        return Floors(self.sheet, [row["t"] for row in onnx["rows"]])
+
+    def beside(self, view: Any) -> Any:
+        """Show the floors above a view of the same model; each marks what is chosen in the other.
+
+        Args:
+            view: what ``view(artifact)`` returned, or any widget with the traits ``marked``, a list
+                of nodes, and ``selected``, the node that was clicked.
+        """
+        import ipywidgets
+
+        self.floors.observe(lambda change: setattr(view, "marked", change["new"]), "marked")
+        view.observe(lambda change: self.floors.choose(change["new"]), "selected")
+        return ipywidgets.VBox([self.floors, view])
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write one HTML file with the live widget: it needs no kernel, and asks no host.
+
+        Raises:
+            InputError: the path cannot be written.
+        """
+        return files.write(path, document(self.sheet["title"], self.sheet))
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        """The widget; a page without a kernel shows the picture, and a terminal the text."""
+        data, metadata = self.floors._repr_mimebundle_(**kwargs) or ({}, {})
+        still = {"text/plain": repr(self), "image/svg+xml": svg(self.sheet)}
+        return {**data, **still}, metadata

@@ -1,0 +1,178 @@
+"""trace() with a call: each floor of a line whose way to the kernel is known."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import onnx_workbench as ow
+
+KEYS = [
+    *("line", "stack", "module", "bytecode", "fx", "decomposed", "onnx", "optimized", "kernel"),
+    *("rule", "seconds", "bytes", "shape", "dtype", "error"),
+]
+
+
+class Known(nn.Module):
+    """A fusion, a constant that is folded away, a line without a node, a value that is known."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(4, 8, 3)
+        self.register_buffer("scale", torch.tensor(2.0))
+
+    def forward(self, x):
+        edges = torch.relu(self.conv(x))  # Conv + Relu become one kernel
+        factor = self.scale * 3  # computed at export
+        flat = edges.flatten(1)
+        return flat * 0 + factor  # 6.0 everywhere
+
+
+@pytest.fixture(scope="module")
+def onnx(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("known") / "known.onnx"
+    return ow.export(Known().eval(), torch.randn(2, 4, 8, 8), path)
+
+
+@pytest.fixture(scope="module")
+def lineage(onnx):
+    return ow.trace(onnx, torch.randn(2, 4, 8, 8), seconds=0.1)
+
+
+def of_line(lineage, text):
+    return [chain for chain in lineage.chains if chain.line and chain.line.text.startswith(text)]
+
+
+def test_records_have_every_key_in_order_and_are_json(lineage):
+    records = lineage.records()
+    assert {tuple(record) for record in records} == {tuple(KEYS)}
+    assert json.loads(json.dumps(records)) == records
+    assert len(lineage.to_frame()) == len(records)
+
+
+def test_a_fusion_runs_two_nodes_in_one_kernel(lineage):
+    chains = of_line(lineage, "edges")
+    operators = {lineage.of(chain.node).operator for chain in chains if chain.node}
+    kernels = {chain.kernel for chain in chains if chain.fx == "conv2d"}
+    assert {"Conv", "Relu"} <= operators
+    assert len(kernels) == 1
+    assert kernels < {chain.kernel for chain in chains if chain.fx == "relu"}
+    assert {chain.fx for chain in chains} >= {"conv2d", "relu"}
+    assert all(chain.decomposed for chain in chains if chain.node and chain.fx)
+
+
+def test_a_constant_line_has_its_fx_node_and_no_kernel(lineage):
+    chains = of_line(lineage, "factor")
+    assert {(chain.fx, chain.node, chain.kernel) for chain in chains} == {("mul", "", "")}
+    assert "depends on no input" in chains[0].remark
+
+
+def test_seconds_of_the_chains_add_up_to_those_of_the_kernels(lineage):
+    spent = sum(chain.seconds or 0.0 for chain in lineage.chains)
+    assert spent == pytest.approx(sum(lineage.call.seconds.values()), rel=1e-6)
+
+
+def test_values_are_summarized_with_their_error(lineage, onnx):
+    value = lineage.call.values[onnx.proto.graph.output[0].name]
+    assert (value.shape, value.dtype, value.size) == ((2, 288), "float32", 2 * 288 * 4)
+    assert (value.least, value.mean, value.greatest) == (6.0, 6.0, 6.0)
+    assert value.error == 0.0 < value.tolerance
+    assert (value.picture.width, value.picture.height) == (64, 2)
+
+
+def test_bytecode_is_that_of_the_line(lineage):
+    (record, *_) = [r for r in lineage.records() if r["fx"] == "flatten"]
+    assert "flatten" in record["bytecode"]
+    assert "relu" not in record["bytecode"]
+
+
+def test_without_a_call_nothing_runs_and_the_upper_floors_are_joined(onnx):
+    lineage = ow.trace(onnx)
+    assert lineage.call is None
+    assert {record["kernel"] for record in lineage.records()} == {None}
+    kernel = lineage.sheet["floors"][-1]
+    assert kernel["rows"] == []
+    assert "trace(onnx, args)" in kernel["note"]
+
+
+def test_a_loaded_file_says_that_it_has_no_bytecode(onnx):
+    lineage = ow.trace(ow.load(onnx.path), torch.randn(2, 4, 8, 8), seconds=0.1)
+    floors = {floor["name"]: floor for floor in lineage.sheet["floors"]}
+    assert floors["bytecode"]["rows"] == []
+    assert "loaded file" in floors["bytecode"]["note"]
+    assert floors["kernel"]["rows"]
+    assert {record["error"] for record in lineage.records()} == {None}
+
+
+def test_the_optimizer_names_what_it_inserted(lineage):
+    """ONNX Runtime stores a convolution's result blocked by channels and reorders it behind."""
+    rows = lineage.sheet["floors"][5]["rows"]
+    remarks = {row["m"]: row.get("x", "") for row in rows}
+    if "ReorderOutput" not in remarks:
+        pytest.skip("this ONNX Runtime inserts nothing here")
+    assert "inserted" in remarks["ReorderOutput"]
+
+
+def test_repeated_blocks_fold(tmp_path):
+    encoder = ow.lessons.encoder()
+    sheet = ow.trace(ow.export(encoder.model, encoder.inputs, tmp_path / "e.onnx")).sheet
+    groups = [row["g"] for row in sheet["floors"][4]["rows"] if "g" in row]
+    assert groups
+    assert all(groups.count(group) >= 3 for group in groups)
+
+
+class Branches(nn.Module):
+    def forward(self, x):
+        doubled = x * 2
+        if doubled.sum() > 0:
+            return doubled
+        return -doubled
+
+
+class Frozen(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.ones(16, 8))
+
+    def forward(self, x):
+        doubled = x * 2
+        return doubled + self.table
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "shapes", "text", "fx"),
+    [
+        (Branches(), torch.ones(3), None, "if doubled.sum() > 0:", "mul"),
+        (Frozen(), torch.ones(2, 16, 8), {"x": {1: "n"}}, "return doubled + self.table", "mul"),
+    ],
+)
+def test_a_model_that_stops_shows_the_floors_so_far(model, x, shapes, text, fx):
+    with pytest.raises(ow.errors.CaptureError) as caught:
+        ow.export(model.eval(), x, dynamic_shapes=shapes)
+    stopped = ow.trace(caught.value)
+    sheet = stopped.sheet
+    row = sheet["floors"][0]["rows"][sheet["stop"]["row"]]
+    assert row["t"].strip() == text
+    assert sheet["stop"]["reason"] == caught.value.reason
+    assert stopped.way == "" or fx in stopped.nodes
+    assert text in repr(stopped)
+
+
+def test_an_operator_without_translation_shows_the_whole_graph(tmp_path):
+    class Odd(nn.Module):
+        def forward(self, x):
+            shifted = x + 1
+            return torch.special.bessel_j0(shifted)
+
+    with pytest.raises(ow.errors.ExportError) as caught:
+        ow.export(Odd().eval(), torch.ones(3), tmp_path / "odd.onnx")
+    stopped = ow.trace(caught.value)
+    assert "add" in stopped.nodes
+    assert stopped.line.text == "return torch.special.bessel_j0(shifted)"
+
+
+def test_another_error_is_refused():
+    with pytest.raises(ow.errors.InputError, match="stopped no model"):
+        ow.trace(ow.errors.LoadError("no such file"))
