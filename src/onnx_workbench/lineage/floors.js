@@ -11,11 +11,11 @@ const [SOURCE, ONNX, KERNEL] = [0, 4, 6];
 const NOUNS = [
   "line", "instruction", "FX node", "decomposed FX node", "ONNX node", "optimized node", "kernel",
 ];
-const SHARES = [38, 19, 15, 16, 22, 22, 22]; // of the width, among the open floors
+const SHARES = [42, 19, 14, 16, 21, 22, 21]; // of the width, among the open floors
 const TIME = [[1, "s"], [1e-3, "ms"], [1e-6, "µs"], [1e-9, "ns"]];
 const BYTES = [[1e9, "GB"], [1e6, "MB"], [1e3, "kB"], [1, "B"]];
-const KEYS = "Choose a row to light its chain. ↑ ↓ step through the lines, ← → go to the next floor, " +
-  "Enter chooses, + and − open and close what is folded.";
+const KEYS = "Choose a row to light its chain. ↑ ↓ step through the lines, ← → go to the next " +
+  "floor, Enter chooses, + and − open and close what is folded.";
 
 const STYLE = `
   .ow-floors {
@@ -25,6 +25,8 @@ const STYLE = `
     --mono: var(--jp-code-font-family, ui-monospace, SFMono-Regular, Menlo, Consolas, monospace);
     --quiet: color-mix(in srgb, var(--ink) 74%, var(--paper)); --focus: var(--jp-brand-color1, #1976d2);
     --lit: #b58407; --time: #3b8fd0; --bytes: #1aa37a; --bad: #d1242f;
+    --some: color-mix(in srgb, var(--lit) 20%, var(--paper));
+    --much: color-mix(in srgb, var(--lit) 42%, var(--paper));
     display: flex; flex-direction: column; border: 1px solid var(--edge); border-radius: 8px;
     overflow: hidden; color: var(--ink); background: var(--paper); font: 13px/1.45 var(--sans);
     @media (prefers-color-scheme: dark) {
@@ -50,7 +52,7 @@ const STYLE = `
       border-bottom: 1px solid var(--edge); background: color-mix(in srgb, var(--bad) 10%, var(--paper)); }
 
     .main { display: flex; flex-direction: column; flex: 1; min-height: 0; }
-    .body { position: relative; display: flex; flex: 1; min-width: 0; gap: 7px; padding: 8px;
+    .body { position: relative; display: flex; flex: 1; min-width: 0; gap: 6px; padding: 8px;
       height: calc(var(--rows) * ${ROW}px + 52px); overflow: hidden; background: var(--shade); }
     .body > svg { position: absolute; left: 0; top: 0; pointer-events: none; fill: none;
       stroke: var(--lit); stroke-width: 2; stroke-linecap: round; }
@@ -64,18 +66,18 @@ const STYLE = `
     .head:hover { background: var(--shade); }
     .head small { font-size: 11px; font-weight: 400; color: var(--quiet); margin-left: 7px; }
     .units { display: flex; padding-right: 3px; color: var(--quiet); font-size: 11px; }
-    .units i, .cell { flex: 0 0 42px; min-width: 0; margin-left: 3px; padding-right: 3px; text-align: right;
+    .units i, .cell { flex: 0 0 40px; min-width: 0; margin-left: 3px; padding-right: 3px; text-align: right;
       font-style: normal; font-variant-numeric: tabular-nums; }
     .note { margin: 0; padding: 6px 9px; color: var(--quiet); font-size: 12px; }
 
-    .folded { flex: 0 0 28px; z-index: 1; background: none; text-shadow: 0 0 3px var(--shade), 0 0 2px var(--shade);
+    .folded { flex: 0 0 24px; z-index: 1; background: none; text-shadow: 0 0 3px var(--shade);
       > :not(header), .units { display: none; }
       header { flex: 1; border: 0; min-height: 0; }
-      .head { align-self: stretch; padding: 9px 3px; writing-mode: vertical-rl; text-align: end;
+      .head { align-self: stretch; padding: 9px 1px; writing-mode: vertical-rl; text-align: end;
         font-weight: 400; color: var(--quiet); }
-      small { display: inline-block; margin: 8px 0 0; padding: 0 3px; border-radius: 4px; color: var(--ink);
-        font-weight: 700; writing-mode: horizontal-tb; text-shadow: none; }
-      small.lit { background: color-mix(in srgb, var(--lit) 42%, var(--paper)); }
+      small { display: inline-block; margin: 8px 0 0; padding: 0 3px; border-radius: 4px;
+        color: var(--ink); font-weight: 700; writing-mode: horizontal-tb; text-shadow: none; }
+      small.lit { background: var(--much); }
       small.found { text-decoration: underline 2px; }
     }
 
@@ -86,7 +88,7 @@ const STYLE = `
       > i { flex: none; margin-right: 8px; font-style: normal; }
       > i.kind { max-width: 50%; overflow: hidden; text-overflow: ellipsis; font-weight: 600; }
       > i.number { min-width: var(--digits); text-align: right; color: var(--quiet); }
-      .text, small { min-width: 2ch; overflow: hidden; text-overflow: ellipsis; }
+      .text, small { min-width: 0; overflow: hidden; text-overflow: ellipsis; }
       small { margin-left: 9px; font: italic 11px/${ROW}px var(--sans); color: var(--quiet); }
       .times { margin-left: 6px; font-weight: 700; }
       .gap { flex: 1; }
@@ -95,33 +97,37 @@ const STYLE = `
       &:hover { background: var(--shade); }
       &.title, &.between { cursor: default; color: var(--quiet); background: none; }
       &.title { font: 600 12px/${ROW}px var(--sans); }
-      &.marked { border-left-color: var(--lit); background: color-mix(in srgb, var(--lit) 20%, var(--paper)); }
-      &.chosen { border-left-width: 6px; font-weight: 700;
-        padding-left: calc(3px + 14px * var(--depth)); background: color-mix(in srgb, var(--lit) 42%, var(--paper)); }
-      &.stopped { border-left-color: var(--bad); font-weight: 700; text-decoration: underline wavy var(--bad); }
+      &.marked { border-left-color: var(--lit); background: var(--some); }
+      &.chosen { border-left-width: 6px; padding-left: calc(3px + 14px * var(--depth)); font-weight: 700;
+        background: var(--much); }
+      &.stopped { border-left-color: var(--bad); font-weight: 700;
+        text-decoration: underline wavy var(--bad); }
     }
     .list:focus-visible .cursor { outline: 2px solid var(--focus); outline-offset: -2px; }
     mark { color: #1f2328; background: #a5d6ff; font-weight: 700; text-decoration: underline; }
-    .cell { height: 16px; overflow: hidden; margin-top: 3px; font: 11px/16px var(--sans); border-left: 1px solid var(--color);
-      background: linear-gradient(to right, color-mix(in srgb, var(--color) 45%, transparent) var(--share),
-        transparent 0); }
+    .cell { height: 16px; overflow: hidden; margin-top: 3px; font: 11px/16px var(--sans);
+      border-left: 1px solid var(--color); background: linear-gradient(to right,
+        color-mix(in srgb, var(--color) 45%, transparent) var(--share), transparent 0); }
     .none { visibility: hidden; }
     @container (max-width: 320px) {
       .cell.spare { flex-basis: 14px; padding: 0; color: transparent; }
       i.spare { display: none; }
       .units:has(.spare) { padding-right: 20px; }
     }
+    @container (max-width: 130px) { .head small { display: none; } }
     @container (max-width: 150px) { .cell, .units { display: none; } }
 
-    .details { display: flex; gap: 8px 24px; padding: 10px 14px; height: 150px; overflow: auto;
+    .details { display: flex; gap: 8px 18px; padding: 10px 14px; height: 150px; overflow: auto;
       border-top: 1px solid var(--edge); color: var(--quiet); }
-    article { display: flex; flex: none; gap: 12px; max-width: 400px; color: var(--ink); }
-    article + article { border-left: 1px solid var(--edge); padding-left: 24px; }
+    .details:not(:has(article)) { height: auto; }
+    article { display: flex; min-width: min-content; gap: 12px; max-width: 400px; color: var(--ink); }
+    article + article { border-left: 1px solid var(--edge); padding-left: 18px; }
     h5 { margin: 0; font: 600 11px/1.6 var(--sans); color: var(--quiet); }
     code { display: block; margin-bottom: 2px; padding: 0; font: 600 12px/1.5 var(--mono); color: inherit;
       background: none; overflow-wrap: anywhere; white-space: pre-wrap; }
-    dl { display: grid; grid-template-columns: auto 1fr; gap: 0 10px; margin: 0; font-size: 12px; }
-    dt { font-weight: 400; color: var(--quiet); }
+    dl { display: grid; grid-template-columns: auto minmax(9em, 1fr); gap: 0 10px; margin: 0;
+      font-size: 12px; }
+    dt { font-weight: 400; white-space: nowrap; color: var(--quiet); }
     dd { margin: 0; overflow-wrap: anywhere; }
     .differs { font-weight: 700; text-decoration: underline 2px var(--bad); }
     figure { flex: none; margin: 0; text-align: center; font-size: 11px; color: var(--quiet); }
@@ -132,15 +138,15 @@ const STYLE = `
     fieldset { display: flex; gap: 14px; margin: 0; padding: 0 14px 8px; border: 0; }
     .flame { position: relative; margin: 0 14px 12px; }
     .flame > * { position: absolute; height: 21px; padding: 0 5px; overflow: hidden; white-space: nowrap;
-      text-overflow: ellipsis; font: 11px/19px var(--mono); border: 1px solid var(--paper); border-radius: 4px;
-      background: color-mix(in srgb, #d55e00 var(--heat), var(--paper)); }
+      text-overflow: ellipsis; font: 11px/19px var(--mono); border: 1px solid var(--paper);
+      border-radius: 4px; background: color-mix(in srgb, #d55e00 var(--heat), var(--paper)); }
     .flame .marked { border: 2px solid var(--ink); line-height: 17px; font-weight: 700; }
 
     &.wide {
       .main { flex-direction: row; }
       .details { flex: 0 0 250px; flex-direction: column; height: auto; border-top: 0;
         border-left: 1px solid var(--edge); }
-      article { flex-direction: column-reverse; gap: 4px; max-width: none; }
+      article { flex: none; flex-direction: column-reverse; gap: 4px; max-width: none; }
       article + article { border-left: 0; padding: 8px 0 0; border-top: 1px solid var(--edge); }
       figure { align-self: start; }
     }
@@ -178,10 +184,11 @@ const amount = (value, units) => {
   const [size, unit] = unitFor(value, units);
   return `${figures(value / size)} ${unit}`;
 };
-const plural = (count, noun, nouns = `${noun}s`) => `${count.toLocaleString("en")} ${count === 1 ? noun : nouns}`;
+const plural = (count, noun, nouns = `${noun}s`) =>
+  `${count.toLocaleString("en")} ${count === 1 ? noun : nouns}`;
 
-// The entries that a floor shows while the groups and library lines with a key in `opened` are open, and
-// for each row the number of the entry that stands for it.
+// The entries that a floor shows while what has a key in `opened` is open: groups by name, callers of
+// library lines by row; and for each row the number of the entry that stands for it.
 const fold = (rows, opened) => {
   const groups = new Map();
   rows.forEach(({ g }, row) => {
@@ -222,14 +229,14 @@ class Floor {
     this.measures = this.measured();
     const digits = rows.reduce((most, { m = "" }) => Math.max(most, /^\d+$/.test(m) && m.length), 0);
     this.numbered = digits > 0;
-    this.head = make("button", { type: "button", className: "head", onclick: () => this.toggle() });
+    this.head = make("button", { type: "button", className: "head", title, onclick: () => this.toggle() });
     const units = this.measures.map(({ unit, className }) => say("i", unit[1], { className }));
     this.units = make("span", { className: "units" }, ...units);
     this.note = say("p", note || "No rows.", { className: "note" });
     this.note.hidden = !note && rows.length > 0;
     this.inner = make("div", { className: "inner", style: { "--digits": `${digits}ch` } });
-    this.list = make("div", { className: "list", role: "listbox", tabIndex: 0, ariaLabel: title }, this.inner);
-    this.list.ariaMultiSelectable = "true";
+    const role = { role: "listbox", ariaLabel: title, ariaMultiSelectable: "true" };
+    this.list = make("div", { className: "list", tabIndex: 0, ...role }, this.inner);
     this.list.addEventListener("scroll", () => act.scrolled(this));
     this.list.addEventListener("click", (event) => this.clicked(event));
     const header = make("header", {}, this.head, this.units);
@@ -240,7 +247,8 @@ class Floor {
   // The columns of bars: seconds, and bytes for the source.
   measured() {
     const all = [["s", TIME, "--time", "cell"], ["b", BYTES, "--bytes", "cell spare"]];
-    return all.slice(0, { [SOURCE]: 2, [KERNEL]: 1 }[this.number] ?? 0).flatMap(([key, units, color, className]) => {
+    const shown = all.slice(0, { [SOURCE]: 2, [KERNEL]: 1 }[this.number] ?? 0);
+    return shown.flatMap(([key, units, color, className]) => {
       const most = this.rows.reduce((top, row) => Math.max(top, row[key] ?? 0), 0);
       return most > 0 ? { key, units, color, className, most, unit: unitFor(most, units) } : [];
     });
@@ -288,7 +296,8 @@ class Floor {
 
   clicked({ target, clientY }) {
     const top = this.inner.getBoundingClientRect().top;
-    const entry = this.entries[target.closest("[data-at]")?.dataset.at ?? Math.floor((clientY - top) / ROW)];
+    const at = target.closest("[data-at]")?.dataset.at ?? Math.floor((clientY - top) / ROW);
+    const entry = this.entries[at];
     if (!entry || this.rows[entry.row].h) return;
     if (target.closest(".toggle")) this.toggleEntry(entry);
     else this.act.choose(this.number, entry.members);
@@ -310,7 +319,7 @@ class Floor {
     this.element.className = this.open ? "floor" : "floor folded";
     this.element.style.flex = this.open ? `${SHARES[this.number]} 1 0` : "";
     this.head.ariaExpanded = String(this.open);
-    const badge = (set, className) => set.size > 0 && say("small", set.size, { className, title: className });
+    const badge = ({ size }, className) => size > 0 && say("small", size, { className, title: className });
     const badges = this.open
       ? [this.choosable > 0 && say("small", this.choosable.toLocaleString("en"))]
       : [badge(this.lit, "lit"), badge(this.found, "found")];
@@ -356,7 +365,10 @@ class Floor {
       make("span", { className: "gap" }),
       ...this.measures.map((measure) => this.makeCell(this.rows[row][measure.key], measure)),
     );
-    if (h) return Object.assign(element, { className: m === "" ? "row title" : "row between", role: "presentation" });
+    if (h) {
+      const className = m === "" ? "row title" : "row between";
+      return Object.assign(element, { className, role: "presentation" });
+    }
     const stop = row === this.stop && "the export stopped here";
     const toggle = key != null && (open ? "minus closes" : "plus opens");
     const spoken = [m, text, times, x, amount(this.rows[row].s, TIME), stop, toggle].filter(Boolean);
@@ -369,14 +381,15 @@ class Floor {
   dress(at) {
     const element = this.drawn.get(at);
     if (element.role !== "option") return;
-    const [lit, chosen] = [this.marked.has(at), this.entries[at].members.some((row) => this.chosen.has(row))];
+    const lit = this.marked.has(at);
+    const chosen = this.entries[at].members.some((row) => this.chosen.has(row));
     element.classList.toggle("marked", lit);
     element.classList.toggle("chosen", chosen);
     element.classList.toggle("cursor", at === this.cursor);
     Object.assign(element, { ariaSelected: String(lit), ariaCurrent: String(chosen) });
   }
 
-  // The text with the searched word marked; all of it where the word stands elsewhere in the row or group.
+  // The text with the searched word marked; all of it where the word is elsewhere in the row or group.
   highlighted(text, members) {
     if (!members.some((row) => this.found.has(row))) return [text];
     const [at, { length }] = [text.toLowerCase().indexOf(this.word), this.word];
@@ -403,9 +416,9 @@ class Floor {
   }
 }
 
-const VIRIDIS = ["440154", "46327e", "365c8d", "277f8e", "1fa187", "4ac16d", "a0da39", "fde725"].map((hex) =>
-  [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)),
-);
+const VIRIDIS = "440154 46327e 365c8d 277f8e 1fa187 4ac16d a0da39 fde725"
+  .split(" ")
+  .map((hex) => [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)));
 const viridis = (share) => {
   const at = Math.min(share * 7, 6.999);
   const [low, high] = VIRIDIS.slice(Math.floor(at), Math.floor(at) + 2);
@@ -420,7 +433,9 @@ const picture = ({ name, least, greatest, picture: { w, h, data } }) => {
   const canvas = make("canvas", { width: w, height: h, role: "img", ariaLabel, title: ariaLabel, style });
   const context = canvas.getContext("2d");
   const image = context.createImageData(w, h);
-  [...atob(data)].forEach((char, at) => image.data.set([...viridis(char.charCodeAt(0) / 255), 255], 4 * at));
+  [...atob(data)].forEach((char, at) => {
+    image.data.set([...viridis(char.charCodeAt(0) / 255), 255], 4 * at);
+  });
   context.putImageData(image, 0, 0);
   return make("figure", {}, canvas, `${low} … ${high}`);
 };
@@ -454,9 +469,13 @@ const card = (sheet, of, at) => {
     ["bytes", amount(b, BYTES)],
     ["remark", x],
   ].filter(([, fact]) => fact);
-  const list = facts.flatMap(([word, fact]) => [say("dt", word), say("dd", fact, { className: fact[0] === "✗" ? "differs" : "" })]);
+  const list = facts.flatMap(([word, fact]) => [
+    say("dt", word),
+    say("dd", fact, { className: fact[0] === "✗" ? "differs" : "" }),
+  ]);
+  const title = say("h5", kind[0].toUpperCase() + kind.slice(1));
   const name = say("code", !line && m ? `${m}  ${t.trim()}` : t.trim());
-  const words = make("div", {}, say("h5", kind[0].toUpperCase() + kind.slice(1)), name, make("dl", {}, ...list));
+  const words = make("div", {}, title, name, make("dl", {}, ...list));
   return make("article", {}, value?.picture && picture(value), words);
 };
 
@@ -466,7 +485,8 @@ const cards = (sheet, floors, [number, row]) => {
     const others = [...floors[of].lit].filter((at) => of !== number || at !== row);
     const shown = others.length > MOST_CARDS ? others.slice(0, MOST_CARDS - 1) : others;
     const rest = others.length - shown.length;
-    return [...shown.map((at) => card(sheet, of, at)), rest && make("article", {}, `and ${plural(rest, `more ${NOUNS[of]}`)}`)];
+    const words = rest > 0 && say("article", `and ${plural(rest, `more ${NOUNS[of]}`)}`);
+    return [...shown.map((at) => card(sheet, of, at)), words];
   };
   return [card(sheet, number, row), ...more(ONNX), ...more(KERNEL)].filter(Boolean);
 };
@@ -477,7 +497,8 @@ const flame = (tree, choose) => {
   const place = (node, left, level) => {
     const share = node.seconds / tree.seconds;
     if (!(share > 0.002)) return level - 1; // too narrow to see
-    const style = { left: `${100 * left}%`, width: `${100 * share}%`, top: `${level * 21}px`, "--heat": `${18 + 40 * share}%` };
+    const spot = { left: `${100 * left}%`, width: `${100 * share}%`, top: `${level * 21}px` };
+    const style = { ...spot, "--heat": `${18 + 40 * share}%` };
     const title = `${node.name}: ${amount(node.seconds, TIME)}, ${figures(100 * share)} %`;
     const box = say(node.row >= 0 ? "button" : "div", node.name, { title, style, data: { row: node.row } });
     if (node.row >= 0) Object.assign(box, { type: "button", onclick: () => choose(node.row) });
@@ -494,7 +515,7 @@ const flame = (tree, choose) => {
 };
 
 // The whole widget, in `el`, until close().
-class Building {
+class Widget {
   constructor(model, el) {
     Object.assign(this, { model, sheet: model.get("_sheet"), hits: [], matches: [], match: -1 });
     const act = {
@@ -524,20 +545,21 @@ class Building {
   build() {
     const { title, stop, flame: trees } = this.sheet;
     this.status = make("output", { role: "status" });
-    const asks = "Search all floors";
-    this.search = make("input", { type: "search", placeholder: asks, ariaLabel: asks, oninput: () => this.find() });
+    const words = { placeholder: "Search all floors", ariaLabel: "Search all floors" };
+    this.search = make("input", { type: "search", ...words, oninput: () => this.find() });
     this.count = make("span", { className: "count", role: "status" });
     this.svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     this.svg.ariaHidden = "true";
     this.body = make("div", { className: "body" }, this.svg, ...this.floors.map(({ element }) => element));
     this.details = make("aside", { className: "details", ariaLabel: "Details", tabIndex: 0 });
     this.main = make("div", { className: "main" }, this.body, this.details);
+    const reason = stop && say("strong", `✗ ${stop.reason}`);
     this.element = make(
       "div",
-      { className: "ow-floors", role: "group", ariaLabel: title, data: { lmSuppressShortcuts: true } },
+      { className: "ow-floors", role: "group", ariaLabel: title },
       say("style", STYLE),
       make("div", { className: "bar" }, say("b", title, { title }), this.status, this.search, this.count),
-      stop && make("div", { className: "stop", role: "note" }, say("strong", `✗ ${stop.reason}`), say("span", stop.hint)),
+      stop && make("div", { className: "stop", role: "note" }, reason, say("span", stop.hint)),
       this.main,
       trees && this.makeFlame(trees),
     );
@@ -552,9 +574,10 @@ class Building {
     };
     const kinds = ["stack", "module"].filter((kind) => trees[kind]);
     const name = `ow${Math.random()}`;
-    const switches = kinds.map((kind, at) =>
-      make("label", {}, make("input", { type: "radio", name, checked: !at, onchange: () => draw(kind) }), ` by ${kind}`),
-    );
+    const switches = kinds.map((kind, at) => {
+      const button = { type: "radio", name, checked: at === 0, onchange: () => draw(kind) };
+      return make("label", {}, make("input", button), ` by ${kind}`);
+    });
     const opened = () => box.firstChild || draw(kinds[0]);
     const fieldset = make("fieldset", { ariaLabel: "Order of the boxes" }, ...switches);
     return make("details", { ontoggle: opened }, say("summary", "Time as a flame graph"), fieldset, box);
@@ -593,7 +616,8 @@ class Building {
       floor.lit.delete(-1);
     }
     this.status.textContent = wanted.size ? this.said() : "";
-    this.details.replaceChildren(...(wanted.size ? cards(this.sheet, this.floors, this.chosen) : [KEYS]));
+    const shown = wanted.size ? cards(this.sheet, this.floors, this.chosen) : [KEYS];
+    this.details.replaceChildren(...shown);
     this.details.scrollTop = 0;
     this.markFlame();
     this.revealAll();
@@ -609,11 +633,12 @@ class Building {
     const [number, row] = this.chosen;
     const { m, t, s } = this.floors[number].rows[row];
     const others = this.floors.filter((floor) => floor.open && floor.lit.size && floor.number !== number);
-    const counts = others.map((floor) => plural(floor.lit.size, NOUNS[floor.number]));
+    const facts = others.map((floor) => plural(floor.lit.size, NOUNS[floor.number]));
     const { rows, lit } = this.floors[KERNEL];
     const time = s ?? [...lit].reduce((sum, at) => sum + (rows[at].s ?? 0), 0);
     const name = number === SOURCE && m ? `line ${m}` : t.trim();
-    return `${name}: ${[...counts, time && amount(time, TIME)].filter(Boolean).join(", ") || "on no other floor"}`;
+    if (time) facts.push(amount(time, TIME));
+    return `${name}: ${facts.join(", ") || "on no other floor"}`;
   }
 
   update() {
@@ -648,7 +673,8 @@ class Building {
     const open = this.floors.filter((floor) => floor.open);
     const corner = this.body.getBoundingClientRect();
     const narrow = this.element.classList.contains("narrow");
-    const paths = narrow ? [] : open.slice(1).flatMap((right, at) => [...this.curves(open[at], right, corner)]);
+    const pairs = narrow ? [] : open.slice(1).map((right, at) => [open[at], right]);
+    const paths = pairs.flatMap(([left, right]) => [...this.curves(left, right, corner)]);
     this.svg.setAttribute("width", this.body.clientWidth);
     this.svg.setAttribute("height", this.body.clientHeight);
     this.svg.replaceChildren(...paths.map(([d, away]) => {
@@ -669,16 +695,18 @@ class Building {
       const [a, b] = [link[left.number], link[right.number]];
       if (a < 0 || b < 0) continue;
       const [[y1, away1], [y2, away2]] = [start(a), end(b)];
-      const [top, bottom] = [y1 - corner.top, y2 - corner.top];
-      paths.set(`M${from} ${top}C${middle} ${top} ${middle} ${bottom} ${to} ${bottom}`, away1 || away2);
+      const [y, toY] = [y1 - corner.top, y2 - corner.top];
+      paths.set(`M${from} ${y}C${middle} ${y} ${middle} ${toY} ${to} ${toY}`, away1 || away2);
     }
     return paths;
   }
 
-  find(word = this.search.value.trim().toLowerCase()) {
+  find() {
+    const word = this.search.value.trim().toLowerCase();
+    const matches = ({ m = "", t, x = "", h }) =>
+      word && !h && `${m}\n${t}\n${x}`.toLowerCase().includes(word);
     this.match = -1;
     this.matches = this.floors.flatMap((floor) => {
-      const matches = ({ m = "", t, x = "", h }) => word && !h && `${m}\n${t}\n${x}`.toLowerCase().includes(word);
       const found = floor.rows.flatMap((row, at) => (matches(row) ? at : []));
       Object.assign(floor, { word, found: new Set(found) });
       floor.forget();
@@ -715,8 +743,9 @@ class Building {
   }
 
   pressed(event) {
+    const { key, shiftKey, ctrlKey, metaKey, altKey, target } = event;
+    if (ctrlKey || metaKey || altKey) return;
     event.stopPropagation(); // a notebook has shortcuts of one key
-    const { key, shiftKey, target } = event;
     const floor = this.floors.find(({ list }) => list === target);
     const keys = { ...this.keysAnywhere(target), ...(floor && this.keysOf(floor, shiftKey)) };
     if (target === this.search) keys.Enter = () => this.goToMatch(shiftKey ? -1 : 1);
@@ -745,12 +774,15 @@ class Building {
       floor.reveal(Math.min(Math.max(at, 0), entries.length - 1));
       this.update();
     };
-    const pick = () => entry && !floor.rows[entry.row].h && this.choose(floor.number, entry.members, true);
+    const pick = () => {
+      if (entry && !floor.rows[entry.row].h) this.choose(floor.number, entry.members, true);
+    };
+    const open = (how) => () => floor.toggleEntry(entry, how);
     return {
       ...{ PageDown: go(cursor + page), PageUp: go(cursor - page), Home: go(0), End: go(Infinity) },
       ...(shift && { ArrowDown: go(cursor + 1), ArrowUp: go(cursor - 1) }),
       ...{ Enter: pick, " ": pick },
-      ...(entry && { "+": () => floor.toggleEntry(entry, true), "-": () => floor.toggleEntry(entry, false) }),
+      ...(entry && { "+": open(true), "-": open(false) }),
     };
   }
 
@@ -766,10 +798,10 @@ class Building {
 }
 
 const render = ({ model, el }) => {
-  let shown = new Building(model, el);
+  let shown = new Widget(model, el);
   const again = () => {
     shown.close();
-    shown = new Building(model, el);
+    shown = new Widget(model, el);
   };
   model.on("change:_sheet", again);
   return () => {

@@ -1,4 +1,23 @@
-"""The floors of a model in a cell or a page: what a choice on one lights up on all."""
+"""The floors of a model in a cell or a page: what a choice on one lights up on all.
+
+A sheet is a dict that becomes JSON:
+
+* ``title``;
+* ``floors``, always seven: source, bytecode, FX, decomposed FX, ONNX, optimized ONNX, kernel; each
+  of ``name``, ``title``, ``open``, ``note`` (shown above its rows) and ``rows``;
+* ``links``, each of seven row numbers that belong together, -1 where a floor has none;
+* ``values`` by the row number, as a string, of the ONNX floor: ``name``, ``shape``, ``dtype``,
+  ``least``, ``mean``, ``greatest``, ``error``, ``tolerance``, and ``picture``: ``w``, ``h`` and
+  ``data``, a byte for each pixel from least to greatest, in base 64;
+* ``flame``: None, or the trees ``stack`` and ``module`` of ``name``, ``seconds``, ``row`` (of the
+  source, or -1) and ``children``;
+* ``stop``: None, or of a model that could not be exported ``row``, ``reason`` and ``hint``.
+
+A row has ``t``, its text, and of these what it needs: ``m``, what stands before it (a line number,
+an operator); ``h``, it is a heading and cannot be chosen; ``d``, the depth of a library line below
+its caller; ``g``, the number of its group of repeated blocks; ``s`` and ``b``, seconds and bytes;
+``x``, a remark; ``k``, the rule of a kernel. Numbers are finite or None; others go as strings.
+"""
 
 from __future__ import annotations
 
@@ -45,9 +64,7 @@ class Floors(anywidget.AnyWidget):
     """Seven lists side by side: source, bytecode, FX, decomposed, ONNX, optimized, kernel.
 
     Args:
-        sheet: ``title``; ``floors``, seven of ``name``, ``title``, ``open``, ``note`` and ``rows``;
-            ``links``, which row of each floor belongs together, -1 for none; ``values`` by the row
-            of the ONNX floor; ``flame`` and ``stop``, or None.
+        sheet: as described above.
         nodes: the name of the ONNX node of each row of the ONNX floor.
 
     Traits:
