@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ..formatting import plural, seconds
+from ..formatting import plural
 from ..proto import node_refs
 from ..runs.summary import Summary
 from ..source import Line, Sources
@@ -164,7 +164,7 @@ class _Sheet:
             remark = INSERTED if name in inserted else fused
             self.floors["optimized"].add(name, name, operator, x=remark)
             time = call.seconds[name]
-            self.floors["kernel"].add(name, operator, seconds(time), k=match.rule, s=time)
+            self.floors["kernel"].add(name, operator, k=match.rule, s=time)
 
     def _links(self) -> list[list[int]]:
         """One list of row numbers for each chain; more where its line has several instructions or
