@@ -195,6 +195,8 @@ def test_repeated_blocks_are_one_row_that_opens(opened):
     page = opened(sheets.deep(48))
     folded = page.row(ONNX, "node_conv2d_0")
     assert folded.locator(".times").inner_text() == "\u00d74"
+    sums = page.floor(KERNEL).locator(".cell").all_inner_texts()
+    assert sums[:2] == [str(1 + 4 + 7 + 10), "2"]  # of the group in microseconds, of one kernel
     folded.click()
     assert page.texts(SOURCE) == [f"x = self.block{n}(x)" for n in (0, 3, 6, 9)]
     folded.locator(".toggle").click()

@@ -6,7 +6,7 @@ const ROW = 22; // pixels: rows of one height let a list know which of them are 
 const SPARE = 6; // entries drawn above and below those in sight
 const [NARROW, WIDE] = [620, 1180]; // below: one floor under the other; from: details beside the floors
 const LEAST_GROUP = 3;
-const MOST_CARDS = 3; // of the nodes of one floor
+const MOST_CARDS = 2; // of the nodes of one floor; of more the last, whose value is the result
 const [SOURCE, ONNX, KERNEL] = [0, 4, 6];
 const NOUNS = [
   "line", "instruction", "FX node", "decomposed FX node", "ONNX node", "optimized node", "kernel",
@@ -41,8 +41,8 @@ const STYLE = `
 
     .bar { display: flex; align-items: center; gap: 4px 14px; padding: 7px 10px 7px 14px;
       border-bottom: 1px solid var(--edge); }
-    .bar b, output { white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
-    .bar b { font-size: 14px; max-width: 40%; }
+    .bar h4, output { white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
+    .bar h4 { margin: 0; max-width: 40%; font: 600 14px/1.5 var(--sans); }
     output { flex: 1; min-width: 0; color: var(--quiet); }
     input[type=search] { width: 190px; font: inherit; color: inherit; padding: 3px 8px;
       background: var(--paper); border: 1px solid var(--quiet); border-radius: 5px; }
@@ -56,6 +56,7 @@ const STYLE = `
       height: calc(var(--rows) * ${ROW}px + 52px); overflow: hidden; background: var(--shade); }
     .body > svg { position: absolute; left: 0; top: 0; pointer-events: none; fill: none;
       stroke: var(--lit); stroke-width: 2; stroke-linecap: round; }
+    .many { stroke-width: 1; opacity: .7; }
     .away { stroke-dasharray: 1 5; }
     .floor { display: flex; flex-direction: column; min-width: 0; min-height: 0; overflow: hidden;
       border: 1px solid var(--edge); border-radius: 6px; background: var(--paper); }
@@ -75,7 +76,7 @@ const STYLE = `
       header { flex: 1; border: 0; min-height: 0; }
       .head { align-self: stretch; padding: 9px 1px; writing-mode: vertical-rl; text-align: end;
         font-weight: 400; color: var(--quiet); }
-      small { display: inline-block; margin: 8px 0 0; padding: 0 3px; border-radius: 4px;
+      small { display: inline-block; margin: 8px 0 0; padding: 0 2px; border-radius: 4px; font-size: 10px;
         color: var(--ink); font-weight: 700; writing-mode: horizontal-tb; text-shadow: none; }
       small.lit { background: var(--much); }
       small.found { text-decoration: underline 2px; }
@@ -86,10 +87,11 @@ const STYLE = `
     .row { position: absolute; left: 0; right: 0; height: ${ROW}px; display: flex; white-space: pre;
       padding: 0 3px 0 calc(5px + 14px * var(--depth)); border-left: 4px solid transparent; cursor: pointer;
       > i { flex: none; margin-right: 8px; font-style: normal; }
-      > i.kind { max-width: 50%; overflow: hidden; text-overflow: ellipsis; font-weight: 600; }
+      > i.kind { max-width: 42%; overflow: hidden; text-overflow: ellipsis; font-weight: 600; }
+      > i.place { color: var(--quiet); }
       > i.number { min-width: var(--digits); text-align: right; color: var(--quiet); }
       .text, small { min-width: 0; overflow: hidden; text-overflow: ellipsis; }
-      small { margin-left: 9px; font: italic 11px/${ROW}px var(--sans); color: var(--quiet); }
+      small { flex-shrink: 6; margin-left: 9px; font: italic 11px/${ROW}px var(--sans); color: var(--quiet); }
       .times { margin-left: 6px; font-weight: 700; }
       .gap { flex: 1; }
       .toggle { flex: none; width: 16px; margin-left: -6px; text-align: center; color: var(--quiet); }
@@ -184,6 +186,7 @@ const amount = (value, units) => {
   const [size, unit] = unitFor(value, units);
   return `${figures(value / size)} ${unit}`;
 };
+const SHORT = new Intl.NumberFormat("en", { notation: "compact" });
 const plural = (count, noun, nouns = `${noun}s`) =>
   `${count.toLocaleString("en")} ${count === 1 ? noun : nouns}`;
 
@@ -226,12 +229,10 @@ class Floor {
     this.choosable = rows.filter(({ h }) => !h).length;
     this.id = `ow${Math.random().toString(36).slice(2)}`;
     this.drawn = new Map(); // entry -> its element
-    this.measures = this.measured();
     const digits = rows.reduce((most, { m = "" }) => Math.max(most, /^\d+$/.test(m) && m.length), 0);
     this.numbered = digits > 0;
     this.head = make("button", { type: "button", className: "head", title, onclick: () => this.toggle() });
-    const units = this.measures.map(({ unit, className }) => say("i", unit[1], { className }));
-    this.units = make("span", { className: "units" }, ...units);
+    this.units = make("span", { className: "units" });
     this.note = say("p", note || "No rows.", { className: "note" });
     this.note.hidden = !note && rows.length > 0;
     this.inner = make("div", { className: "inner", style: { "--digits": `${digits}ch` } });
@@ -244,14 +245,20 @@ class Floor {
     this.fold();
   }
 
-  // The columns of bars: seconds, and bytes for the source.
-  measured() {
-    const all = [["s", TIME, "--time", "cell"], ["b", BYTES, "--bytes", "cell spare"]];
+  // The columns of bars: seconds, and bytes for the source. The entry with most has the longest bar.
+  measure() {
+    const all = [["s", TIME, "--time", ""], ["b", BYTES, "--bytes", "spare"]];
     const shown = all.slice(0, { [SOURCE]: 2, [KERNEL]: 1 }[this.number] ?? 0);
-    return shown.flatMap(([key, units, color, className]) => {
-      const most = this.rows.reduce((top, row) => Math.max(top, row[key] ?? 0), 0);
-      return most > 0 ? { key, units, color, className, most, unit: unitFor(most, units) } : [];
+    this.measures = shown.flatMap(([key, units, color, spare]) => {
+      const most = this.entries.reduce((top, { members }) => Math.max(top, this.sum(members, key)), 0);
+      return most > 0 ? { key, units, color, spare, most, unit: unitFor(most, units) } : [];
     });
+    const heads = this.measures.map(({ unit, spare }) => say("i", unit[1], { className: spare }));
+    this.units.replaceChildren(...heads);
+  }
+
+  sum(members, key) {
+    return members.reduce((sum, row) => sum + (this.rows[row][key] ?? 0), 0);
   }
 
   fold() {
@@ -259,6 +266,7 @@ class Floor {
     this.inner.style.height = `${this.entries.length * ROW}px`;
     this.folds = this.entries.some(({ key }) => key != null);
     this.cursor = Math.min(this.cursor, this.entries.length - 1);
+    this.measure();
     this.forget();
   }
 
@@ -319,7 +327,8 @@ class Floor {
     this.element.className = this.open ? "floor" : "floor folded";
     this.element.style.flex = this.open ? `${SHARES[this.number]} 1 0` : "";
     this.head.ariaExpanded = String(this.open);
-    const badge = ({ size }, className) => size > 0 && say("small", size, { className, title: className });
+    const badge = ({ size }, className) =>
+      size > 0 && say("small", SHORT.format(size), { className, title: className });
     const badges = this.open
       ? [this.choosable > 0 && say("small", this.choosable.toLocaleString("en"))]
       : [badge(this.lit, "lit"), badge(this.found, "found")];
@@ -351,6 +360,8 @@ class Floor {
     const { row, members, key, open } = this.entries[at];
     const { t, m = "", h, d = 0, x = "", k = "" } = this.rows[row];
     const [text, number] = [t.trim(), this.numbered && /^\d*$/.test(m)];
+    const place = this.number === SOURCE && !number && m.split("/").at(-1); // a library's line
+    const kind = !number && !place && !text.startsWith(m) && m; // relu_1 says that it is a relu
     const times = members.length > 1 && `×${members.length}`;
     const title = [`${m}  ${text}`.trim(), x, k].filter(Boolean).join("\n");
     const element = make(
@@ -358,12 +369,12 @@ class Floor {
       { id: `${this.id}-${at}`, title, data: { at }, style: { top: `${at * ROW}px`, "--depth": d } },
       number && (m || !h) && say("i", m, { className: "number" }),
       this.folds && say("span", key == null ? "" : open ? "▾" : "▸", { className: "toggle" }),
-      !number && m && say("i", m, { className: "kind" }),
+      (place || kind) && say("i", place || kind, { className: place ? "place" : "kind" }),
       make("span", { className: "text" }, ...this.highlighted(t, members)),
       times && say("span", times, { className: "times" }),
       x && say("small", x),
       make("span", { className: "gap" }),
-      ...this.measures.map((measure) => this.makeCell(this.rows[row][measure.key], measure)),
+      ...this.measures.map((measure) => this.makeCell(this.sum(members, measure.key), measure)),
     );
     if (h) {
       const className = m === "" ? "row title" : "row between";
@@ -371,9 +382,10 @@ class Floor {
     }
     const stop = row === this.stop && "the export stopped here";
     const toggle = key != null && (open ? "minus closes" : "plus opens");
-    const spoken = [m, text, times, x, amount(this.rows[row].s, TIME), stop, toggle].filter(Boolean);
+    const time = amount(this.sum(members, "s") || null, TIME);
+    const spoken = [m, text, times, x, time, stop, toggle].filter(Boolean).join(", ");
     element.className = stop ? "row stopped" : "row";
-    Object.assign(element, { role: "option", ariaLabel: spoken.join(", ") });
+    Object.assign(element, { role: "option", ariaLabel: spoken });
     return Object.assign(element, { ariaSetSize: this.entries.length, ariaPosInSet: at + 1 });
   }
 
@@ -397,8 +409,9 @@ class Floor {
     return [text.slice(0, at), say("mark", text.slice(at, at + length)), text.slice(at + length)];
   }
 
-  makeCell(value, { units, color, className, most, unit: [size] }) {
-    if (value == null) return make("span", { className: `${className} none` });
+  makeCell(value, { units, color, spare, most, unit: [size] }) {
+    const className = `cell ${spare}`; // what is spare is narrow where there is little room
+    if (!value) return make("span", { className: `${className} none` });
     const style = { "--color": `var(${color})`, "--share": `${(100 * value) / most}%` };
     return say("span", figures(value / size), { className, title: amount(value, units), style });
   }
@@ -456,9 +469,9 @@ const valueFacts = (value) => {
   ];
 };
 
-// What is known of one row.
-const card = (sheet, of, at) => {
-  const { t, m, k, s, b, x } = sheet.floors[of].rows[at];
+// What is known of one row; `which` says which of several it is.
+const card = (sheet, of, at, which = "") => {
+  const { t, m = "", k, s, b, x } = sheet.floors[of].rows[at];
   const value = of === ONNX && sheet.values?.[at];
   const line = of === SOURCE && m;
   const kind = line ? `line ${m}` : NOUNS[of];
@@ -473,8 +486,8 @@ const card = (sheet, of, at) => {
     say("dt", word),
     say("dd", fact, { className: fact[0] === "✗" ? "differs" : "" }),
   ]);
-  const title = say("h5", kind[0].toUpperCase() + kind.slice(1));
-  const name = say("code", !line && m ? `${m}  ${t.trim()}` : t.trim());
+  const title = say("h5", kind[0].toUpperCase() + kind.slice(1) + which);
+  const name = say("code", line || t.trim().startsWith(m) ? t.trim() : `${m}  ${t.trim()}`);
   const words = make("div", {}, title, name, make("dl", {}, ...list));
   return make("article", {}, value?.picture && picture(value), words);
 };
@@ -483,12 +496,10 @@ const card = (sheet, of, at) => {
 const cards = (sheet, floors, [number, row]) => {
   const more = (of) => {
     const others = [...floors[of].lit].filter((at) => of !== number || at !== row);
-    const shown = others.length > MOST_CARDS ? others.slice(0, MOST_CARDS - 1) : others;
-    const rest = others.length - shown.length;
-    const words = rest > 0 && say("article", `and ${plural(rest, `more ${NOUNS[of]}`)}`);
-    return [...shown.map((at) => card(sheet, of, at)), words];
+    if (others.length <= MOST_CARDS) return others.map((at) => card(sheet, of, at));
+    return [card(sheet, of, others.at(-1), `, last of ${others.length.toLocaleString("en")}`)];
   };
-  return [card(sheet, number, row), ...more(ONNX), ...more(KERNEL)].filter(Boolean);
+  return [card(sheet, number, row), ...more(ONNX), ...more(KERNEL)];
 };
 
 // A tree of seconds as boxes below each other; a box whose line is known is a button.
@@ -558,7 +569,7 @@ class Widget {
       "div",
       { className: "ow-floors", role: "group", ariaLabel: title },
       say("style", STYLE),
-      make("div", { className: "bar" }, say("b", title, { title }), this.status, this.search, this.count),
+      make("div", { className: "bar" }, say("h4", title, { title }), this.status, this.search, this.count),
       stop && make("div", { className: "stop", role: "note" }, reason, say("span", stop.hint)),
       this.main,
       trees && this.makeFlame(trees),
@@ -631,11 +642,11 @@ class Widget {
   // "line 12: 2 FX nodes, 3 ONNX nodes, 1 kernel, 12 µs"
   said() {
     const [number, row] = this.chosen;
-    const { m, t, s } = this.floors[number].rows[row];
+    const { m, t } = this.floors[number].rows[row];
     const others = this.floors.filter((floor) => floor.open && floor.lit.size && floor.number !== number);
     const facts = others.map((floor) => plural(floor.lit.size, NOUNS[floor.number]));
-    const { rows, lit } = this.floors[KERNEL];
-    const time = s ?? [...lit].reduce((sum, at) => sum + (rows[at].s ?? 0), 0);
+    const [own, kernels] = [this.floors[number], this.floors[KERNEL]];
+    const time = own.sum([...own.chosen], "s") || kernels.sum([...kernels.lit], "s");
     const name = number === SOURCE && m ? `line ${m}` : t.trim();
     if (time) facts.push(amount(time, TIME));
     return `${name}: ${facts.join(", ") || "on no other floor"}`;
@@ -683,6 +694,7 @@ class Widget {
       path.classList.toggle("away", away);
       return path;
     }));
+    this.svg.classList.toggle("many", paths.length > 60);
   }
 
   // The path of each curve -> whether one of its ends is out of sight.

@@ -138,6 +138,12 @@ def _lit(links: Sequence[Sequence[int]], of: int) -> list[int]:
     return [row for row in dict.fromkeys(link[of] for link in links) if row >= 0]
 
 
+def _named(row: Mapping[str, Any]) -> list[str]:
+    """The operator of a node and its name, unless the name begins with it: relu_1."""
+    name, operator = row["t"].strip(), row.get("m", "")
+    return [name] if name.startswith(operator) else [operator, name]
+
+
 def _name(row: Mapping[str, Any]) -> str:
     """What says most in one word: the operator of a node, else its name."""
     return row.get("m") or row["t"].strip()
@@ -162,10 +168,7 @@ def _boxes(sheet: Sheet, of: int, links: Sequence[Sequence[int]]) -> list[_Box]:
         cut = [*steps[: _MOST_STEPS - 1], f"and {len(steps) - _MOST_STEPS + 1} more"]
         return [_Box(steps if len(steps) <= _MOST_STEPS else cut, set(lit))] if lit else []
     shown = lit if len(lit) <= _MOST_BOXES else lit[: _MOST_BOXES - 1]
-    boxes = [
-        _Box([part for part in (rows[at].get("m"), rows[at]["t"].strip()) if part], {at})
-        for at in shown
-    ]
+    boxes = [_Box(_named(rows[at]), {at}) for at in shown]
     rest = set(lit) - set(shown)
     return [*boxes, _Box([f"and {len(rest)} more"], rest)] if rest else boxes
 

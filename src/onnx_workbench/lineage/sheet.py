@@ -163,8 +163,8 @@ class _Sheet:
             fused = f"runs {plural(len(match.nodes), 'node')}" if len(match.nodes) > 1 else ""
             remark = INSERTED if name in inserted else fused
             self.floors["optimized"].add(name, name, operator, x=remark)
-            time = call.seconds[name]
-            self.floors["kernel"].add(name, operator, k=match.rule, s=time)
+            more = {"x": remark, "k": match.rule, "s": call.seconds[name]}
+            self.floors["kernel"].add(name, operator, **more)
 
     def _links(self) -> list[list[int]]:
         """One list of row numbers for each chain; more where its line has several instructions or
@@ -279,7 +279,7 @@ def fold(floor: Floor, chain_of: Callable[[Any], Chain | None]) -> None:
     for key, row in floor.at.items():
         chain = chain_of(key)
         if chain and chain.line and (starred := _starred(chain.module)) != chain.module:
-            kind = floor.rows[row]["m"] if floor.name != "kernel" else floor.rows[row]["t"]
+            kind = floor.rows[row]["m"] or floor.rows[row]["t"]
             turns[chain.line, chain.module, kind] += 1
             turn = turns[chain.line, chain.module, kind]
             groups[chain.line, starred, kind, turn].append(row)
