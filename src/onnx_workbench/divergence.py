@@ -308,8 +308,8 @@ def summaries(artifact: Any, args: tuple, kwargs: Mapping[str, Any]) -> dict[str
     _look_at_rest(comparison.file, look)
     for step in comparison.steps.values():
         if step.name in found:
-            error = {"error": step.error, "tolerance": step.tolerance}
-            found[step.name] = replace(found[step.name], **error)
+            value = found[step.name]
+            found[step.name] = replace(value, error=step.error, tolerance=step.tolerance)
     return found
 
 

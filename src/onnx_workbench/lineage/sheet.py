@@ -87,14 +87,14 @@ class _Sheet:
 
     def _source(self) -> None:
         floor = self.floors["source"]
-        spent: Counter[Line] = Counter()
-        held: Counter[Line] = Counter()
+        spent: dict[Line, float] = defaultdict(float)
+        held: dict[Line, int] = defaultdict(int)
         for chain in self.chains:
             if chain.line:
                 spent[chain.line] += chain.seconds or 0.0
         for line, nodes in self._nodes_of_lines().items():
             held[line] = sum(value.size for node in nodes for value in self._values(node))
-        by_node: Counter[str] = Counter()
+        by_node: dict[str, float] = defaultdict(float)
         for chain in self.chains:
             by_node[chain.node] += chain.seconds or 0.0
 
@@ -215,7 +215,7 @@ class _Sheet:
             for floor, name in zip(list(FLOORS)[2:], names, strict=True):
                 chains[floor].setdefault(name, chain)
         for name, of in chains.items():
-            fold(self.floors[name], lambda key, of=of: of.get(key))
+            fold(self.floors[name], of)
 
     def _encoded_values(self) -> dict[str, Any]:
         found = {}
@@ -271,13 +271,13 @@ def encoded_value(value: Summary) -> dict[str, Any]:
     return {"shape": list(value.shape), "dtype": value.dtype, **numbers, "picture": picture}
 
 
-def fold(floor: Floor, chain_of: Callable[[Any], Chain | None]) -> None:
+def fold(floor: Floor, chains: Mapping[Any, Chain]) -> None:
     """Give rows that repeat the same ``g``: at least three of one line, operator and module path,
     where numbers in the path count as equal."""
     groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     turns: Counter[tuple[Any, ...]] = Counter()
     for key, row in floor.at.items():
-        chain = chain_of(key)
+        chain = chains.get(key)
         if chain and chain.line and (starred := _starred(chain.module)) != chain.module:
             kind = floor.rows[row]["m"] or floor.rows[row]["t"]
             turns[chain.line, chain.module, kind] += 1

@@ -73,9 +73,9 @@ class Stopped(Shown):
         for node in self.graph.nodes if self.graph else ():
             if node.op == "call_function":
                 at = floors["fx"].add(node.name, node.name, operator_name(node.target))
-                line = self.nodes[node.name]
-                for code in codes.get(line) or [-1]:
-                    links.append([rows.get(line, -1), code, at, -1, -1, -1, -1])
+                made_at = self.nodes[node.name]
+                for code in codes.get(made_at) or [-1]:
+                    links.append([rows.get(made_at, -1), code, at, -1, -1, -1, -1])
         floors["fx"].note = f"From {self.way}." if self.graph else _NOTHING
         for name in ("decomposed", "onnx", "optimized", "kernel"):
             floors[name].note = _NOT_REACHED
