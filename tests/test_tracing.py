@@ -4,6 +4,8 @@ import json
 
 import pytest
 import torch
+from onnxscript import FLOAT
+from onnxscript import opset20 as op
 from torch import nn
 
 import onnx_workbench as ow
@@ -121,6 +123,76 @@ def test_repeated_blocks_fold(tmp_path):
     groups = [row["g"] for row in sheet["floors"][4]["rows"] if "g" in row]
     assert groups
     assert all(groups.count(group) >= 3 for group in groups)
+
+
+class Chooses(nn.Module):
+    def forward(self, x):
+        return torch.cond(x.sum() > 0, lambda y: y.relu(), lambda y: -y, (x,))
+
+
+class Loops(nn.Module):
+    def forward(self, x):
+        for _ in range(3):
+            x = torch.tanh(x)
+        return x
+
+
+@torch.library.custom_op("tracing::twice", mutates_args=())
+def twice(x: torch.Tensor) -> torch.Tensor:
+    return x * 2
+
+
+@twice.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+
+class Custom(nn.Module):
+    def forward(self, x):
+        return torch.ops.tracing.twice(x)
+
+
+def translated(x: FLOAT) -> FLOAT:
+    return op.Add(x, x)
+
+
+@pytest.mark.parametrize(
+    ("model", "table", "text", "fx", "operators", "kernels"),
+    [
+        (
+            Chooses(),
+            {},
+            "return torch.cond",
+            {"sum_1", "gt", "cond"},
+            {"If", "Relu", "Neg"},
+            {"If"},
+        ),
+        (Loops(), {}, "x = torch.tanh(x)", {"tanh", "tanh_1", "tanh_2"}, {"Tanh"}, {"Tanh"}),
+        (
+            Custom(),
+            {torch.ops.tracing.twice.default: translated},
+            "return torch.ops.tracing.twice(x)",
+            {"twice"},
+            {"Add"},
+            {"Add"},
+        ),
+    ],
+)
+def test_a_choice_on_the_source_lights_the_whole_chain(
+    model, table, text, fx, operators, kernels, tmp_path
+):
+    x = torch.ones(4)
+    onnx = ow.export(model.eval(), x, tmp_path / "m.onnx", custom_translation_table=table)
+    sheet = ow.trace(onnx, x, seconds=0.1).sheet
+    rows = [floor["rows"] for floor in sheet["floors"]]
+    (line,) = [at for at, row in enumerate(rows[0]) if row["t"].strip().startswith(text)]
+    lit = [{link[floor] for link in sheet["links"] if link[0] == line} - {-1} for floor in range(7)]
+    assert {rows[2][at]["t"] for at in lit[2]} >= fx
+    assert {rows[4][at]["m"] for at in lit[4]} >= operators
+    assert {rows[6][at]["t"] for at in lit[6]} >= kernels
+    assert all(lit[1:])
+    back = {link[0] for link in sheet["links"] for floor in (2, 4, 6) if link[floor] in lit[floor]}
+    assert line in back
 
 
 class Branches(nn.Module):
