@@ -217,7 +217,7 @@ def test_the_browser_tests_get_the_browser_that_ci_installed():
 
 def test_the_readme_begins_with_the_picture_and_then_the_two_commands():
     first, *_ = read("README.md").splitlines()
-    assert re.fullmatch(r"!\[.+\]\(notebooks/cover\.png\)", first)
+    assert re.fullmatch(r"!\[.+\]\(notebooks/cover\.svg\)", first)
     block = re.search(r"```bash\n(.*?)```", read("README.md"), re.DOTALL)
     assert block is not None
     assert re.findall(r"^(python3 workbench\.py \w+)", block[1], re.MULTILINE) == [

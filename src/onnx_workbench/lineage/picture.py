@@ -11,7 +11,7 @@ from html import escape
 from itertools import pairwise
 from typing import Any
 
-from ..formatting import plural, table
+from ..formatting import plural, seconds, table
 from ..viewer.summary import plain
 
 Sheet = Mapping[str, Any]
@@ -74,14 +74,18 @@ def _chains(sheet: Sheet) -> dict[int, list[Sequence[int]]]:
     return chains
 
 
-def svg(sheet: Sheet, row: int | None = None) -> str:
+def svg(sheet: Sheet, row: int | None = None, times: bool = False) -> str:
     """The chain of one source row, else of :func:`best_line`, as an SVG document.
 
     The boxes of a floor stand below each other; nodes that one kernel runs have arrows into it.
+    With ``times``, each kernel has its seconds a run.
     """
     row = best_line(sheet) if row is None else row
     links = [link for link in sheet["links"] if link[_SOURCE] == row >= 0]
     columns = {of: _boxes(sheet, of, links) for of in _COLUMNS}
+    for box in columns[_KERNEL] if times else ():
+        spent = [sheet["floors"][_KERNEL]["rows"][at].get("s", 0.0) for at in box.rows]
+        box.lines.append(seconds(sum(spent)))
     columns = {of: boxes for of, boxes in columns.items() if boxes}
     high = max(map(_stacked, columns.values()), default=0)
     for boxes in columns.values():
@@ -134,8 +138,8 @@ def _stopped(sheet: Sheet) -> Iterator[str]:
 
 
 def _lit(links: Sequence[Sequence[int]], of: int) -> list[int]:
-    """The rows of a floor, each once, in the order of the links."""
-    return [row for row in dict.fromkeys(link[of] for link in links) if row >= 0]
+    """The rows of a floor, each once, in their order."""
+    return sorted({link[of] for link in links} - {-1})
 
 
 def _named(row: Mapping[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import files
+from ..source import Line
 from .floors import Floors, document
 from .picture import svg
 
@@ -44,8 +45,20 @@ class Shown:
         """
         return files.write(path, document(self.sheet["title"], self.sheet))
 
+    def svg(self, line: Line | None = None, times: bool = False) -> str:
+        """The chain of one line as a picture, by default of the line that tells most.
+
+        Args:
+            line: one of ``lines``.
+            times: whether each kernel has its seconds; without, every run gives the same picture.
+        """
+        rows = self.sheet["floors"][0]["rows"]
+        places = {(row["m"], row["t"].strip()): at for at, row in enumerate(rows) if "h" not in row}
+        row = places.get((str(line.number), line.text)) if line else None
+        return svg(self.sheet, row, times)
+
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         """The widget; a page without a kernel shows the picture, and a terminal the text."""
         data, metadata = self.floors._repr_mimebundle_(**kwargs) or ({}, {})
-        still = {"text/plain": repr(self), "image/svg+xml": svg(self.sheet)}
+        still = {"text/plain": repr(self), "image/svg+xml": self.svg()}
         return {**data, **still}, metadata
