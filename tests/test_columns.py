@@ -44,13 +44,6 @@ def test_a_choice_marks_the_nodes_that_it_became(index, text, operators, folds):
     assert [folds.of(node).operator for node in columns.marked] == operators
 
 
-def test_a_node_is_chosen_by_its_name_and_another_name_marks_nothing(folds):
-    folds.columns.choose("node_linear")
-    assert (folds.columns.chosen[0], folds.columns.marked) == (2, ["node_linear"])
-    folds.columns.choose("gone")
-    assert (folds.columns.chosen, folds.columns.marked) == ([], [])
-
-
 def test_the_source_column_is_the_function_with_its_numbers_and_no_path(folds):
     source = column(folds.columns, 0)
     first = folds.origins[0].line.number - 2
@@ -68,18 +61,20 @@ def test_a_page_without_a_kernel_gets_text_and_so_does_what_has_too_many_rows(fo
     assert set(folds._repr_mimebundle_()) == TEXT
 
 
-def test_columns_and_a_view_mark_each_other(folds):
+def test_columns_and_a_view_mark_each_other_and_another_name_marks_nothing(folds):
     class View(ipywidgets.DOMWidget):
         marked = traitlets.List()
         selected = traitlets.Unicode()
 
     view = View()
-    box = folds.beside(view)
-    assert box.children == (folds.columns, view)
+    assert folds.beside(view).children == (folds.columns, view)
     folds.columns.choose("node_linear")
-    assert view.marked == ["node_linear"]
+    assert folds.columns.chosen[0] == 2
+    assert view.marked == folds.columns.marked == ["node_linear"]
     view.selected = folds.origins[0].node
     assert folds.columns.marked == view.marked == [folds.origins[0].node]
+    folds.columns.choose("gone")
+    assert (folds.columns.chosen, folds.columns.marked) == ([], [])
 
 
 def test_a_node_without_line_or_fx_node_is_linked_to_nothing():
