@@ -110,6 +110,8 @@ def _chain(count: int) -> onnx.ModelProto:
 NODES, WIDTH = 200, 4_000_000
 """A value of the large model takes 16 MB."""
 LARGE = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
 import models, torch, onnx_workbench as ow
 model, x = models.Deep({NODES}).eval(), torch.ones({WIDTH})
 ow.verify(model, ow.export(model, x), x, values=%s)

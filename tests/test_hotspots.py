@@ -297,9 +297,7 @@ def test_the_report_is_the_source_with_time_in_the_margin(folds):
     assert facts["coverage"] == "kernels take 100.0 % of a run without the profiler"
     assert facts["doubt"].startswith("runs differ: the quartiles are  50.0 % apart")
     spots = made_up(folds, lap=lap)
-    slow = (
-        replace(k, seconds=tuple(1e5 * s for s in k.seconds)) for k in spots.recording.kernels
-    )
+    slow = (replace(k, seconds=tuple(1e5 * s for s in k.seconds)) for k in spots.recording.kernels)
     slow = replace(spots, recording=replace(spots.recording, kernels=tuple(slow)))
     widths = [list(map(len, repr(each).splitlines()[1:12])) for each in (spots, slow)]
     assert widths[0] == widths[1], "columns are as wide whatever the numbers"
