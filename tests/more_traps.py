@@ -140,7 +140,7 @@ class KeepsState(nn.Module):
     Fixed = twin(lambda self, x, seen: (x + seen + 1, seen + 1))
 
 
-UNUSED, THREAD = "Nothing is computed from the input 'mask'", "pytorch/pytorch/issues/64480"
+UNUSED, THREAD = "The input 'mask' is unused", "pytorch/pytorch/issues/64480"
 
 
 @trap("unused input", "capture", UNUSED, THREAD, FOUR, torch.ones(4))
@@ -167,7 +167,7 @@ class Result:
     double: Tensor
 
 
-APART = "An argument or a result is of a class that torch cannot take apart"
+APART = "An argument or a result is of a class that torch cannot flatten"
 
 
 @trap("dataclass as the result", "capture", APART, "pytorch/pytorch/issues/98251", FOUR)

@@ -28,7 +28,7 @@ def test_the_worst_number_is_named_with_its_place():
     assert not agreement
     assert (worst.path, worst.worst, worst.index) == ("result['x'][1]", 0.5, (1, 2))
     assert worst.reason == "1 of 6 differ"
-    assert worst.said.startswith("1 of 6 differ, by up to 5.0e-01 (relative 5.")
+    assert worst.summary.startswith("1 of 6 differ, by up to 5.0e-01 (relative 5.")
     assert repr(agreement).startswith("DIFFERENT: 1 of 2 outputs differs\n")
 
 

@@ -21,7 +21,7 @@ from onnx_workbench.errors import (
     refused_by_machine,
 )
 from onnx_workbench.graph import exporter
-from onnx_workbench.graph.reasons import why
+from onnx_workbench.graph.reasons import explain
 
 X = torch.arange(12.0).reshape(3, 4) / 12
 
@@ -186,8 +186,8 @@ MACHINE = [
     (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 GB"), "memory"),
     (RuntimeError("PosixThread pthread_create failed, error code: 11"), "threads"),
     (OSError(28, "No space left on device"), "disk"),
-    (PermissionError(13, "Permission denied"), "not let this process"),
-    (OSError(24, "Too many open files"), "files open"),
+    (PermissionError(13, "Permission denied"), "no permission"),
+    (OSError(24, "Too many open files"), "open files"),
 ]
 
 
@@ -236,7 +236,7 @@ def test_keywords_without_a_parameter_can_be_dynamic():
 def test_opsets_says_that_a_complex_input_was_not_compared():
     model = module(lambda self, z: torch.view_as_real(z) * 3)
     found = ow.opsets(model, torch.randn(4, dtype=torch.complex64), asked=(20,))
-    assert not found.rungs[0].differs
+    assert not found.results[0].differs
     assert not found.good
 
 
@@ -266,7 +266,7 @@ def test_threads_export_one_after_the_other(dynamo):
         for model, onnx in zip(models, made, strict=True):
             assert ow.verify(model, onnx, X)
     assert logging.getLogger("torch").level == level, "torch stays silenced"
-    reason, _ = why(AssertionError("GLOBALS.in_onnx_export must be True"))
+    reason, _ = explain(AssertionError("GLOBALS.in_onnx_export must be True"))
     assert "thread" in reason, "an export of torch itself in another thread"
 
 

@@ -118,7 +118,7 @@ UNPACKS = module(lambda self, x, boxes: x + boxes[0].x)
         (Branch(), (), "Python needs a value", "torch.cond"),
         (NUMPY, (), "NumPy", "torch operations"),
         (module(lambda self, x: Stranger(x)), (), "Stranger", "register_dataclass(Stranger)"),
-        (UNPACKS, ([Stranger(X)],), "'boxes' is or holds one of Stranger", "node(Stranger, "),
+        (UNPACKS, ([Stranger(X)],), "'boxes' is or contains a Stranger", "node(Stranger, "),
         (module(broken), (), "RuntimeError: boom", "Run the model itself"),
         (module(lengths, gru=nn.GRU(1, 1, batch_first=True)), (), "packed sequence", "mask"),
     ],

@@ -308,7 +308,7 @@ def test_numbers_that_do_not_fit_together_are_a_doubt(folds):
     costly = replace(spots, recording=replace(spots.recording, cost=Cost(inside=1.1e-5)))
     assert costly.counted == pytest.approx(2.1)
     for doubt, changed in (
-        ("most of what was counted is the profiler's own", costly),
+        ("most of the measured time is the profiler's", costly),
         ("profiled runs took longer than the overhead", replace(spots, plain=(4e-5,) * 3)),
         ("part of a run is outside kernels", replace(spots, plain=(9e-5,) * 3)),
     ):

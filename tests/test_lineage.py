@@ -105,7 +105,7 @@ def test_each_line_without_a_node_has_its_reason(folds):
         "x = self.drop(x)": "it returns its input unchanged",
         "scale = torch.arange(4).float() * 2": "computed at export: it depends on no input",
         "right = self.head(x)": (
-            "computed once for this and for an equal operation on the same input: node_linear"
+            "computed once, together with an equal operation on the same input: node_linear"
         ),
     }
     assert (conv.operator, conv.line.text) == ("Conv", "x = self.norm(x)")

@@ -84,7 +84,7 @@ def test_a_dimension_is_kept_where_the_model_answers(name):
     dimension = only(found)
     assert found
     assert found.compared
-    assert (dimension.verdict, dimension.promised) == (verdict, "n")
+    assert (dimension.verdict, dimension.declared) == (verdict, "n")
     assert agrees <= set(sizes(dimension, "agrees"))
     assert not never & set(sizes(dimension, "agrees"))
     if model is LINEAR:
@@ -245,7 +245,7 @@ TABLE = Table().eval()
         (loop, FIVE, 0, "for row in range", {1, 2, 13}, "loop"),
         (INT, FIVE, 0, "int(x.shape[0])", {1, 2, 13}, "int()"),
         (COUNTED, FIVE, 0, "range(len(x))", {1, 2, 13}, "loop"),
-        (RECURRENT, FIVE, 0, "self.rnn(x)", {1, 2, 13}, "apart"),
+        (RECURRENT, FIVE, 0, "self.rnn(x)", {1, 2, 13}, "splits"),
     ],
     ids=["table", "loop", "int", "len", "recurrent"],
 )
@@ -254,7 +254,7 @@ def test_who_froze_a_dimension_is_named_with_line_locals_and_repair(
 ):
     dimension = only(found := probe(model, x, dynamic_shapes=({axis: "n"},)))
     assert not found
-    assert (dimension.verdict, dimension.promised) == ("refused by capture", "")
+    assert (dimension.verdict, dimension.declared) == ("refused by capture", "")
     assert dimension.constraint == f"only {x.shape[axis]}"
     assert text in dimension.line.text
     lines, first = inspect.getsourcelines(model.forward)
@@ -297,11 +297,11 @@ def test_an_artifact_brings_model_call_and_dimensions_along_and_auto_may_have_gi
     assert artifact.inputs[0].shape == artifact.outputs[0].shape == ("x_0", 16, 8)
     kept, dimension = (found := probe(artifact)).dimensions
     assert not found
-    assert (kept.verdict, kept.promised) == ("kept", "x_0")
-    assert (dimension.verdict, dimension.promised) == ("silently specialized", 16)
+    assert (kept.verdict, kept.declared) == ("kept", "x_0")
+    assert (dimension.verdict, dimension.declared) == ("silently specialized", 16)
     assert dimension.line.text == "return x + self.positions"
     dimension = only(probe(export(TABLE, X), dynamic_shapes={"x": {0: "batch"}}))
-    assert (dimension.verdict, dimension.promised) == ("silently specialized", 2)
+    assert (dimension.verdict, dimension.declared) == ("silently specialized", 2)
 
 
 # A file alone

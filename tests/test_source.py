@@ -17,7 +17,7 @@ from onnx_workbench.source import (
     Sources,
     is_users,
     lines,
-    told,
+    unless_internal,
     user_line,
 )
 
@@ -51,11 +51,11 @@ def frames(*found):
 def test_the_line_of_a_trace_is_the_users_or_that_of_a_librarys_model(files, number):
     line = user_line(frames(*files))
     assert line.number == number
-    assert told(line) is line
+    assert unless_internal(line) is line
 
 
 def test_what_has_no_line_and_an_exception():
-    assert user_line("") is user_line(None) is told(user_line(frames(MACHINERY))) is None
+    assert user_line("") is user_line(None) is unless_internal(user_line(frames(MACHINERY))) is None
     # of libraries that have no model, the innermost
     assert user_line(frames((STDLIB, "f"), (LINEAR, "f"))).place == "torch/nn/modules/linear.py:1"
 

@@ -186,8 +186,8 @@ def closed() -> Netron:
         (lambda: view(tiny()).select(""), InputError, "matches no node of tiny"),
         (lambda: view(tiny()).select("elsewhere.py:3"), InputError, "'elsewhere.py:3'"),
         (lambda: view(tiny()).select(Line("a.py", 1, "f", "")), InputError, "a.py:1"),
-        (lambda: view(tiny()).heat({"nobody": 1.0}), InputError, "'nobody', and tiny has nodes"),
-        (lambda: view(tiny()).heat({}), InputError, "no values, and tiny has nodes such as 'h'"),
+        (lambda: view(tiny()).heat({"nobody": 1.0}), InputError, "'nobody', but tiny has nodes"),
+        (lambda: view(tiny()).heat({}), InputError, "no values, but tiny has nodes such as 'h'"),
         (lambda: view(tiny()).heat({"h": float("nan")}), InputError, "nan for 'h'"),
         (lambda: view(tiny()).compare(3), InputError, "compare was passed an object of class int"),
         (lambda: view(tiny()).compare(b"PK"), LoadError, "compare was passed 2 bytes"),
@@ -210,7 +210,7 @@ def test_a_missing_data_file_stops_only_who_asks_for_its_weights(tmp_path):
     onnx.save(model, path, save_as_external_data=True, location="add.data", size_threshold=0)
     (tmp_path / "add.data").unlink()
     assert "external data  add.data" in repr(view(path))
-    with pytest.raises(LoadError, match=r"needs 'add\.data' beside the model") as caught:
+    with pytest.raises(LoadError, match=r"cannot read 'add\.data' beside the model") as caught:
         view(path, weights=True)
     assert caught.value.hint == "put the file there, or view the graph without weights."
 
@@ -234,7 +234,7 @@ def test_small_weights_travel_and_large_ones_where_they_are_asked_for(tmp_path, 
             assert tensor.raw_data == raw * weights
             assert (tensor.data_location == TensorProto.EXTERNAL) is not weights
     assert model.SerializeToString() == before
-    monkeypatch.setattr("onnx_workbench.viewer.model.ASKED_FOR", len(raw) - 1)
+    monkeypatch.setattr("onnx_workbench.viewer.model.WITH_WEIGHTS", len(raw) - 1)
     for source in (whole, apart):
         assert not read(source, weights=True).proto.graph.initializer[0].raw_data
 
@@ -304,9 +304,9 @@ def wheel(tmp_path, monkeypatch) -> Path:
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [
-        ("view.js", "export default class {}", "view.js has a line that was not expected: export"),
+        ("view.js", "export default class {}", "view.js has an unexpected line: export"),
         ("base.js", None, "base.js cannot be read"),
-        ("index.html", "<html></html>", "index.html holds nothing like <meta http-equiv="),
+        ("index.html", "<html></html>", "index.html does not match <meta http-equiv="),
         ("onnx-metadata.json", "{}{", "onnx-metadata.json is no list of operators"),
     ],
 )
@@ -320,7 +320,7 @@ def test_a_netron_of_another_shape_gives_one_sentence_and_the_picture(wheel, nam
     assert told.endswith("static picture; pip install 'netron>=9,<10' fixes it.")
     assert titles(netron.svg()) == ["x", "Mul", "Relu", "y"]
     for shown in (netron, netron.compare(tiny())):
-        with pytest.raises(InputError, match=r"^save\(\) writes Netron's front-end into the file"):
+        with pytest.raises(InputError, match=r"^save\(\) needs Netron's front-end for the file"):
             shown.save(wheel / "graph.html")
 
 

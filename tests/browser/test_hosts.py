@@ -54,7 +54,7 @@ def shown_by(browser):
 
     def open_(policy="", sandbox="", script="", patience=20_000):
         netron = view(parser.parse_model(HALF))
-        html = document("half", [netron._kept()], netron._esm, frontend.shared().packed)
+        html = document("half", [netron._saved()], netron._esm, frontend.shared().packed)
         meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">' if policy else ""
         html = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', meta + script, html)
         html = html.replace("PATIENCE = 20000", f"PATIENCE = {patience}")

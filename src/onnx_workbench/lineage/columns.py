@@ -1,4 +1,4 @@
-"""Three linked columns in a cell: source, FX and ONNX; a choice in one marks the others."""
+"""Three linked columns in a cell: source, FX and ONNX. A click in one marks rows in the others."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import anywidget
 import traitlets
 
-from ..source import NOTHING_MORE, Line, Sources
+from ..source import NO_SOURCES, Line, Sources
 from .annotated_source import stretches
 
 
 @dataclass(frozen=True)
 class Link:
-    """One ONNX node, the FX node that it was made from and a line of it; what is not there is
-    empty. ``operator`` and ``module`` are shown beside the ONNX node."""
+    """One ONNX node, its FX node and a line; each may be empty. ``operator`` and ``module`` are
+    shown beside the ONNX node."""
 
     line: Line | None
     fx: str
@@ -30,8 +30,8 @@ class Columns(anywidget.AnyWidget):
     """What a :class:`~onnx_workbench.lineage.table.Lineage` shows in a notebook.
 
     Traits:
-        marked: the ONNX nodes that a choice in the page, or :meth:`choose`, marks.
-        chosen: what was chosen: the number of the column, from 0, and of its row; empty at first.
+        marked: the ONNX nodes marked by a click in the page, or by :meth:`choose`.
+        chosen: the clicked column and row, counted from 0; empty at first.
     """
 
     _esm = Path(__file__).parent / "columns.js"
@@ -39,7 +39,7 @@ class Columns(anywidget.AnyWidget):
     chosen: traitlets.List = traitlets.List(traitlets.Int()).tag(sync=True)
     marked: traitlets.List = traitlets.List(traitlets.Unicode())
 
-    def __init__(self, links: Sequence[Link], report: str, sources: Sources = NOTHING_MORE) -> None:
+    def __init__(self, links: Sequence[Link], report: str, sources: Sources = NO_SOURCES) -> None:
         self._report = report
         nodes = {link.node: link for link in links if link.node}
         lines = list(dict.fromkeys(link.line for link in links if link.line))
@@ -66,7 +66,7 @@ class Columns(anywidget.AnyWidget):
         super().__init__(_sheet={"columns": columns, "links": self._links})
 
     def choose(self, node: str) -> None:
-        """Mark an ONNX node, its FX node and its line; another name marks nothing."""
+        """Mark an ONNX node, its FX node and its line; an unknown name marks nothing."""
         self.chosen = [2, self._nodes.index(node)] if node in self._nodes else []
 
     @traitlets.observe("chosen")

@@ -15,7 +15,7 @@ from ..artifact import Artifact
 from ..errors import InputError
 from ..formatting import kind_of, plural, table
 from ..proto import node_refs
-from ..source import NOTHING_MORE, Line, Sources, below, is_library
+from ..source import NO_SOURCES, Line, Sources, below, is_library
 from .annotated_source import annotated
 from .columns import Columns, Link
 from .folding import Folded, Operation, operations
@@ -23,9 +23,9 @@ from .library import MOST, Group, check_depth, groups, rows_below
 from .origins import METADATA, NEIGHBOR, NONE, Origin, origins_of
 
 MOST_ROWS = 2_000
-"""Nodes that are shown as columns; a page with more rows is slow."""
+"""The most nodes that are shown as columns; a page with more rows is slow."""
 
-_WAYS = ((METADATA, "by their metadata"), (NEIGHBOR, "by a neighbor"), (NONE, "without a line"))
+_RULES = ((METADATA, "by their metadata"), (NEIGHBOR, "by a neighbor"), (NONE, "without a line"))
 
 
 def trace(
@@ -38,18 +38,18 @@ def trace(
 
     The line is the innermost one of the user's own code, else the innermost outside torch, else
     that of a torch module. The exporter writes it into the metadata of each node
-    (``pkg.torch.onnx.stack_trace``). A node without metadata takes the line of the FX node that it
-    replaces, else of a consumer, of a producer, or of the node whose body holds it; ``why`` says
+    (``pkg.torch.onnx.stack_trace``). A node without metadata gets the line of the FX node that it
+    replaces, else of a consumer, of a producer, or of the node whose body contains it; ``why`` says
     which.
 
-    Below a line that calls a model of a library are the library's own lines, each with its modules.
+    Below a line that calls a library's model are the library's own lines, each with its modules.
 
     Args:
         depth: how many calls below your line the library's lines are; None is the innermost, 0
             shows none.
-        source: a folder with the model's ``.py`` files. Around the lines that the file quotes, the
-            source is shown if this process exported the model, else from the folder of the model,
-            the working folder and this one, without hidden folders.
+        source: a folder with the model's ``.py`` files. The source around the quoted lines is
+            shown if this process exported the model; otherwise it is searched in the folder of the
+            model, the working folder and this one, except hidden folders.
 
     Raises:
         InputError: ``artifact`` is no Artifact, ``source`` no folder, or ``depth`` no number.
@@ -79,23 +79,23 @@ def trace(
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Lineage:
-    """The answer of :func:`trace`.
+    """The result of :func:`trace`.
 
     ``origins`` has every ONNX node in the order of the file, ``folded`` every FX node without one,
-    ``operations`` all FX nodes, ``sources`` the files whose text is shown, ``depth`` how many calls
-    below a user's line nodes are grouped.
+    ``operations`` all FX nodes, ``sources`` the files whose text is shown. Nodes are grouped by the
+    library line ``depth`` calls below a user's line.
     """
 
     artifact: Artifact
     origins: tuple[Origin, ...]
     folded: tuple[Folded, ...] = ()
     operations: tuple[Operation, ...] = ()
-    sources: Sources = NOTHING_MORE
+    sources: Sources = NO_SOURCES
     depth: int | None = None
 
     @cached_property
     def lines(self) -> tuple[Line, ...]:
-        """The lines that have nodes, in the order in which the file runs them."""
+        """The lines that have nodes, in execution order."""
         return tuple(self._at)
 
     def of(self, node: str) -> Origin:
@@ -115,18 +115,18 @@ class Lineage:
         return self.of(node).line
 
     def at(self, line: Line | int | str) -> tuple[Origin, ...]:
-        """The nodes of a line: a Line, its number, or its place such as ``"model.py:12"`` or, in a
-        library that it calls, ``"torchvision/models/resnet.py:92"``."""
+        """The nodes of a line: a Line, its number, or its place: ``"model.py:12"``, or in a library
+        that it calls, ``"torchvision/models/resnet.py:92"``."""
 
-        def made(origin: Origin) -> bool:
-            own = origin.line
-            called = any(line in (one, one.place) for one in below(origin.stack))
-            return called or (own is not None and line in (own, own.number, own.place))
+        def matches(origin: Origin) -> bool:
+            users = origin.line
+            called = any(line in (deeper, deeper.place) for deeper in below(origin.stack))
+            return called or (users is not None and line in (users, users.number, users.place))
 
-        return tuple(filter(made, self.origins))
+        return tuple(filter(matches, self.origins))
 
     def below(self, line: Line) -> list[Group[Origin]]:
-        """The nodes of a line, grouped by the lines of a library that it calls; else none."""
+        """The nodes of a line, grouped by the library lines that it calls; empty if none."""
         return groups(self._at.get(line, ()), self.depth)
 
     def inside(self, module: str) -> tuple[Origin, ...]:
@@ -134,34 +134,34 @@ class Lineage:
         return tuple(o for o in self.origins if f"{o.module}.".startswith(f"{module}."))
 
     def made_from(self, fx: str) -> tuple[Origin, ...]:
-        """The ONNX nodes that one FX node of the decomposed graph became."""
+        """The ONNX nodes of one FX node of the decomposed graph."""
         return tuple(origin for origin in self.origins if origin.fx == fx)
 
     @cached_property
     def decomposed(self) -> dict[str, tuple[str, ...]]:
         """FX nodes that became more than one ONNX node: name -> ONNX operators."""
-        made: dict[tuple[str, str], list[str]] = {}
+        by_fx: dict[tuple[str, str], list[str]] = {}
         for origin in self.origins:
             if origin.fx:
-                made.setdefault((origin.inside, origin.fx), []).append(origin.operator)
-        return {fx: tuple(operators) for (_, fx), operators in made.items() if len(operators) > 1}
+                by_fx.setdefault((origin.inside, origin.fx), []).append(origin.operator)
+        return {fx: tuple(operators) for (_, fx), operators in by_fx.items() if len(operators) > 1}
 
     @cached_property
     def silent(self) -> dict[Line, str]:
         """Lines that compute something in PyTorch and have no ONNX node, with the reason."""
         reasons: dict[Line, dict[str, dict[str, None]]] = {}
-        for gone in self.folded:
-            if gone.line and gone.line not in self._at:
-                heirs = reasons.setdefault(gone.line, {}).setdefault(gone.why, {})
-                heirs.update(dict.fromkeys(gone.nodes))
+        for operation in self.folded:
+            if operation.line and operation.line not in self._at:
+                nodes = reasons.setdefault(operation.line, {}).setdefault(operation.why, {})
+                nodes.update(dict.fromkeys(operation.nodes))
         return {
-            line: "; ".join(_reason(why, [*heirs]) for why, heirs in found.items())
-            for line, found in reasons.items()
+            line: "; ".join(_reason(why, [*nodes]) for why, nodes in whys.items())
+            for line, whys in reasons.items()
         }
 
     @property
     def without(self) -> tuple[Origin, ...]:
-        """The nodes that have no line; ``why`` has the reason."""
+        """The nodes without a line; their ``why`` has the reason."""
         return tuple(origin for origin in self.origins if origin.line is None)
 
     def __repr__(self) -> str:
@@ -176,10 +176,10 @@ class Lineage:
         return Columns([*self._links()], repr(self), self.sources)
 
     def beside(self, view: Any) -> Any:
-        """Show the columns above a view of the same model; each marks what is chosen in the other.
+        """Show the columns above a view of the same model; a click in one marks nodes in the other.
 
         Args:
-            view: what ``view(artifact)`` returned, or any widget with the traits ``marked``, a list
+            view: the result of ``view(artifact)``, or any widget with the traits ``marked``, a list
                 of nodes, and ``selected``, the node that was clicked.
         """
         import ipywidgets
@@ -189,7 +189,7 @@ class Lineage:
         return ipywidgets.VBox([self.columns, view])
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """The columns; a page without a kernel shows the source with counts in the margin."""
+        """The columns; without a kernel, the source with counts in the margin."""
         plain = {"text/plain": repr(self), "text/html": self._repr_html_()}
         if not self.lines or len(self.origins) > MOST_ROWS:
             return plain
@@ -202,9 +202,9 @@ class Lineage:
             library = (line for line in called if is_library(line.file))
             for line in (origin.line, *origin.also, *library):
                 yield Link(line, origin.fx, origin.node, origin.operator, origin.module)
-        for gone in self.folded:
-            if gone.line and not gone.nodes:
-                yield Link(gone.line, f"{gone.fx}: {gone.why}", "")
+        for operation in self.folded:
+            if operation.line and not operation.nodes:
+                yield Link(operation.line, f"{operation.fx}: {operation.why}", "")
 
     @cached_property
     def _by_name(self) -> dict[str, Origin]:
@@ -219,20 +219,20 @@ class Lineage:
         return at
 
     def _headline(self) -> str:
-        ways = Counter(origin.rule for origin in self.origins)
-        parts = [f"{ways[rule]:,} {words}" for rule, words in _WAYS if ways[rule]]
+        rules = Counter(origin.rule for origin in self.origins)
+        parts = [f"{rules[rule]:,} {words}" for rule, words in _RULES if rules[rule]]
         return (
             f"{self.artifact.path.name}: {plural(len(self.origins), 'node')} from "
             f"{plural(len(self.lines), 'line')} ({', '.join(parts)})"
         )
 
     def _body(self) -> Iterator[str]:
-        cells = {line: _cells(made) for line, made in self._at.items()}
+        cells = {line: _cells(origins) for line, origins in self._at.items()}
         cells |= dict.fromkeys(self.silent, ("0", ""))
-        found = {line: self.below(line) for line in cells}
+        below = {line: self.below(line) for line in cells}
         inner = {
             line: rows_below([(_cells(g.items), g) for g in library[:MOST]], len(library))
-            for line, library in found.items()
+            for line, library in below.items()
         }
         if cells:
             yield annotated(cells, ("nodes", "operators"), {1}, self.sources, inner)
@@ -256,6 +256,6 @@ def _cells(origins: Sequence[Origin]) -> tuple[str, str]:
     return str(len(origins)), ", ".join(shown)
 
 
-def _reason(why: str, heirs: Sequence[str]) -> str:
-    shown = [*heirs[:2], *([f"{len(heirs) - 2} more"] if len(heirs) > 2 else [])]
+def _reason(why: str, nodes: Sequence[str]) -> str:
+    shown = [*nodes[:2], *([f"{len(nodes) - 2} more"] if len(nodes) > 2 else [])]
     return f"{why}: {', '.join(shown)}" if shown else why
