@@ -35,20 +35,20 @@ import argparse
 import importlib
 import sys
 
-MODULES = {
-    "import": "import_time",
-    "export": "export_time",
-    "lines": "line_profile",
-    "trace": "trace_time",
-    "values": "values_time",
-    "notebooks": "notebook_cost",
-    "audit": "audit_report",
-    "memory": "memory_cost",
-    "fuzz": "fuzz",
-    "race": "race_honesty",
-    "viewer": "viewer_time",
-    "floors": "floors_time",
-    "set-up": "setup_cost",
+FIGURES = {
+    "import": "costs.imports",
+    "export": "costs.export",
+    "lines": "costs.lines",
+    "trace": "costs.trace",
+    "values": "costs.values",
+    "notebooks": "notebook_cost.report",
+    "audit": "audit_report.report",
+    "memory": "costs.memory",
+    "fuzz": "fuzz.report",
+    "race": "race_honesty.report",
+    "viewer": "viewer_time.report",
+    "floors": "floors_time.report",
+    "set-up": "setup_cost.report",
 }
 UNASKED = ("import", "export", "lines", "trace", "values", "notebooks")
 
@@ -57,7 +57,7 @@ def main() -> None:
     options = argparse.ArgumentParser(
         prog="python benchmarks", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    options.add_argument("figures", nargs="*", choices=[*MODULES, []], default=UNASKED)
+    options.add_argument("figures", nargs="*", choices=[*FIGURES, []], default=UNASKED)
     race = options.add_argument_group("race")
     race.add_argument("--races", type=int, default=1, help="rounds of all workloads")
     race.add_argument("--busy", action="store_true", help="beside a process that never rests")
@@ -66,7 +66,8 @@ def main() -> None:
     for name in asked.figures:
         print(f"measuring {name} ...", file=sys.stderr)
         how = (asked.races, asked.busy, asked.seconds) if name == "race" else ()
-        for row in importlib.import_module(MODULES[name]).report(*how):
+        module, _, function = FIGURES[name].partition(".")
+        for row in getattr(importlib.import_module(module), function)(*how):
             print(row, flush=True)
 
 

@@ -46,8 +46,8 @@ class Graph:
     def write(self, folder: Path) -> Path:
         nodes = [self._node(at, folder / "model.py") for at in range(self.nodes)]
         ends = [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, [8])
-            for name in ("v0", f"v{self.nodes}")
+            helper.make_tensor_value_info(f"v{at}", TensorProto.FLOAT, [8])
+            for at in (0, self.nodes)
         ]
         graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:])
         for at in range(16 if self.weights else 0):
@@ -134,11 +134,9 @@ def report() -> Iterator[Pair]:
 
 
 def opened(browser: Any, lab: Lab) -> Notebook:
-    kernel = {"name": "python3", "display_name": "Python 3"}
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     cells = [new_code_cell(KERNEL), new_code_cell()]
-    nbformat.write(
-        new_notebook(cells=cells, metadata={"kernelspec": kernel}), lab.folder / "bench.ipynb"
-    )
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), lab.folder / "bench.ipynb")
     notebook = opening(browser, lab, "bench.ipynb")
     notebook.page.set_default_timeout(PATIENCE)
     notebook.run(SHOWN)

@@ -2,18 +2,32 @@
 
 import onnx
 import torch
-from onnx import TensorProto, helper
+from onnx import parser
 from torch import nn
 
 from onnx_workbench import load
 
 
+def module(forward, **attributes):
+    """A module in eval mode with these attributes, whose ``forward`` is a function of ``self``."""
+    names = {"co_name": "forward", "co_qualname": "Model.forward"}  # as the frames of a class have
+    forward.__code__ = forward.__code__.replace(**names)
+    made = type("Model", (nn.Module,), {"forward": forward})()
+    for name, value in attributes.items():
+        setattr(made, name, value)
+    return made.eval()
+
+
+def parsed(text, opset=20):
+    """A model in ONNX's text format, where this is all but its head."""
+    head = f'<ir_version: 10, opset_import: ["": {opset}, "mine": 1]>'
+    return parser.parse_model(f"{head} g {text}")
+
+
 def relu_file(path, *shape):
     """A ReLU as a file, in less time than an export takes."""
-    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n in "xy")
-    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", [x], [y])
-    opset = helper.make_opsetid("", 18)
-    onnx.save(helper.make_model(graph, ir_version=10, opset_imports=[opset]), path)
+    kind = f"float[{', '.join(map(str, shape))}]"
+    onnx.save(parsed(f"({kind} x) => ({kind} y) {{ y = Relu(x) }}", opset=18), path)
     return load(path)
 
 
@@ -82,44 +96,3 @@ class Folds(nn.Module):
         left = self.head(x)
         right = self.head(x)
         return left * right + scale
-
-
-class Helpers(nn.Module):
-    """The work is done in functions that are not called forward."""
-
-    def forward(self, x):
-        return doubled(self.cut(x))
-
-    def cut(self, x):
-        return x.clamp(0, 1)
-
-
-def doubled(x):
-    return x * 2
-
-
-class Uneven(nn.Module):
-    """One line that is slow on purpose, between two that are not."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(512, 512))
-
-    def forward(self, x):
-        x = torch.sin(x)
-        x = (x @ self.weight) @ self.weight
-        return torch.cos(x)
-
-
-class Twins(nn.Module):
-    """Two branches of the same cost."""
-
-    def __init__(self):
-        super().__init__()
-        self.a = nn.Linear(256, 256)
-        self.b = nn.Linear(256, 256)
-
-    def forward(self, x):
-        left = torch.erf(self.a(x))
-        right = torch.erf(self.b(x))
-        return left + right

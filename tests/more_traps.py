@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +18,13 @@ from onnx_workbench.lessons.traps import FOUR, IMAGE, LENGTH, REJECTED, VALUE, W
 UNTAUGHT: list[Trap] = []
 trap = partial(taught.trap, traps=UNTAUGHT)
 
-# ---------------------------------------------------------------- data
+
+def twin(forward: Callable[..., Any]) -> type[nn.Module]:
+    """A module with this function as its ``forward``."""
+    return type("Fixed", (nn.Module,), {"forward": forward})
+
+
+# Data
 
 
 @trap("item()", "capture", VALUE, "pytorch/pytorch/issues/116336", FOUR, torch.tensor(3))
@@ -27,9 +34,7 @@ class Repeat(nn.Module):
             x = x * 2
         return x
 
-    class Fixed(nn.Module):
-        def forward(self, x: Tensor, times: Tensor) -> Tensor:
-            return x * torch.pow(2.0, times)
+    Fixed = twin(lambda self, x, times: x * torch.pow(2.0, times))
 
 
 @trap("nonzero() counted", "capture", VALUE, "pytorch/pytorch/issues/157355", FOUR)
@@ -40,9 +45,7 @@ class CountFound(nn.Module):
             return x.new_zeros(())
         return x[found].sum()
 
-    class Fixed(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x[torch.nonzero(x > 0)[:, 0]].sum()
+    Fixed = twin(lambda self, x: x[torch.nonzero(x > 0)[:, 0]].sum())
 
 
 NUMPY = "The model leaves torch for NumPy"
@@ -53,12 +56,10 @@ class ByNumpy(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.from_numpy(np.interp(x.numpy(), (0, 1), (0, 2))).float()  # trap
 
-    class Fixed(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x * 2
+    Fixed = twin(lambda self, x: x * 2)
 
 
-# ---------------------------------------------------------------- shapes
+# Shapes
 
 FIXED, THREAD = "x.shape[1] is refused by capture", "roboflow/rf-detr/pull/871"
 
@@ -71,12 +72,10 @@ class StepByStep(nn.Module):
             state = state + x[:, step]
         return state
 
-    class Fixed(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x.sum(1)
+    Fixed = twin(lambda self, x: x.sum(1))
 
 
-# ---------------------------------------------------------------- numbers
+# Numbers
 
 RANDOM, DIFFERS = "The model is random", "result differs"
 THREE, INDEX = torch.tensor([4.0, 2.0, 6.0]), torch.tensor([0, 1, 1])
@@ -90,9 +89,7 @@ class Noisy(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x + torch.rand_like(x)  # trap
 
-    class Fixed(nn.Module):
-        def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-            return x + noise
+    Fixed = twin(lambda self, x, noise: x + noise)
 
 
 @trap("antialiased bicubic", "numbers", DIFFERS, "pytorch/pytorch/issues/157220", IMAGE)
@@ -100,9 +97,7 @@ class Bicubic(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.interpolate(x, scale_factor=1.7, mode="bicubic", antialias=True)  # trap
 
-    class Fixed(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return F.interpolate(x, scale_factor=1.7, mode="bicubic")
+    Fixed = twin(lambda self, x: F.interpolate(x, scale_factor=1.7, mode="bicubic"))
 
 
 @trap("scattered mean", "numbers", DIFFERS, "pytorch/pytorch/issues/147617", THREE, INDEX)
@@ -123,12 +118,10 @@ class Brain(nn.Module):
         x = x @ x  # trap
         return x.float()
 
-    class Fixed(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x @ x
+    Fixed = twin(lambda self, x: x @ x)
 
 
-# ---------------------------------------------------------------- results
+# Results
 
 STATE, THREAD = "The model keeps state in its buffer 'seen'", "pytorch/pytorch/issues/60828"
 
@@ -144,12 +137,10 @@ class KeepsState(nn.Module):
         self.seen.add_(1)  # trap
         return x + self.seen
 
-    class Fixed(nn.Module):
-        def forward(self, x: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-            return x + seen + 1, seen + 1
+    Fixed = twin(lambda self, x, seen: (x + seen + 1, seen + 1))
 
 
-UNUSED, THREAD = "Nothing is computed from the input 'mask'", "pytorch/pytorch/issues/64480"
+UNUSED, THREAD = "The input 'mask' is unused", "pytorch/pytorch/issues/64480"
 
 
 @trap("unused input", "capture", UNUSED, THREAD, FOUR, torch.ones(4))
@@ -157,9 +148,7 @@ class Unused(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:  # trap
         return x * 2
 
-    class Fixed(nn.Module):
-        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-            return x * 2 * mask
+    Fixed = twin(lambda self, x, mask: x * 2 * mask)
 
 
 LOST = "The result holds non-tensors: None, 7"
@@ -170,9 +159,7 @@ class Nested(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Any]:  # trap
         return {"double": x * 2, "rest": [x + 1, None, 7]}
 
-    class Fixed(nn.Module):
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            return x * 2, x + 1
+    Fixed = twin(lambda self, x: (x * 2, x + 1))
 
 
 @dataclass
@@ -180,7 +167,7 @@ class Result:
     double: Tensor
 
 
-APART = "An argument or a result is of a class that torch cannot take apart"
+APART = "An argument or a result is of a class that torch cannot flatten"
 
 
 @trap("dataclass as the result", "capture", APART, "pytorch/pytorch/issues/98251", FOUR)
@@ -188,9 +175,7 @@ class ByDataclass(nn.Module):
     def forward(self, x: Tensor) -> Result:  # trap
         return Result(x * 2)
 
-    class Fixed(nn.Module):
-        def forward(self, x: Tensor) -> dict[str, Tensor]:
-            return {"double": x * 2}
+    Fixed = twin(lambda self, x: {"double": x * 2})
 
 
 SHAPED = "result differs: a is complex64[4], b is float32[4, 2]"
@@ -201,6 +186,4 @@ class Complex(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.polar(x.abs(), x)  # trap
 
-    class Fixed(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.view_as_real(torch.polar(x.abs(), x))
+    Fixed = twin(lambda self, x: torch.view_as_real(torch.polar(x.abs(), x)))

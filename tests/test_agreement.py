@@ -1,6 +1,7 @@
 """verify(): two results, leaf by leaf."""
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def test_the_worst_number_is_named_with_its_place():
     assert not agreement
     assert (worst.path, worst.worst, worst.index) == ("result['x'][1]", 0.5, (1, 2))
     assert worst.reason == "1 of 6 differ"
-    assert worst.said.startswith("1 of 6 differ, by up to 5.0e-01 (relative 5.")
+    assert worst.summary.startswith("1 of 6 differ, by up to 5.0e-01 (relative 5.")
     assert repr(agreement).startswith("DIFFERENT: 1 of 2 outputs differs\n")
 
 
@@ -46,14 +47,10 @@ def test_structure_shapes_and_dtypes_must_agree_and_nothing_is_broadcast(a, b, r
     assert reason in same(a, b).worst.reason
 
 
-def tensors(*pairs):
-    return [(torch.tensor(a), torch.tensor(b), verdict) for a, b, verdict in pairs]
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "verdict"),
-    [
-        *tensors(
+VERDICTS = [
+    *(
+        (torch.tensor(a), torch.tensor(b), verdict)
+        for a, b, verdict in [
             ([NAN, INF, -INF], [NAN, INF, -INF], True),
             ([1.0], [NAN], False),
             ([NAN], [1.0], False),
@@ -63,32 +60,31 @@ def tensors(*pairs):
             ([0.0], [-0.0], True),
             ([], [], True),
             ([True], [False], False),
-        ),
-        (BIG, BIG.clone(), True),
-        (BIG, BIG + 1, False),  # which a double does not hold
-        ((torch.ones(1), None, 3), (torch.ones(1), None, 3), True),
-        (torch.ones(2), 1.0, False),
-        (3.0, torch.tensor(3.0), False),
-        (torch.ones(2), np.ones(2, np.float32), True),
-        (np.ones((2, 2)), np.zeros((2, 2)), False),
-        (np.array(["a"]), np.array(["a"]), True),
-        (0.1 + 0.2, 0.3, True),
-        (0.1, 0.2, False),
-        (NAN, NAN, True),
-        ({"x": object}, {"x": object}, True),
-        (2, "2", False),
-        (torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),) * 2 + (True,),
-        (torch.eye(2).to_sparse(), torch.eye(2).to_sparse(), True),
-    ],
-)
+        ]
+    ),
+    (BIG, BIG.clone(), True),
+    (BIG, BIG + 1, False),  # which a double does not hold
+    ((torch.ones(1), None, 3), (torch.ones(1), None, 3), True),
+    (torch.ones(2), 1.0, False),
+    (3.0, torch.tensor(3.0), False),
+    (torch.ones(2), np.ones(2, np.float32), True),
+    (np.ones((2, 2)), np.zeros((2, 2)), False),
+    (np.array(["a"]), np.array(["a"]), True),
+    (0.1 + 0.2, 0.3, True),
+    (0.1, 0.2, False),
+    (NAN, NAN, True),
+    ({"x": object}, {"x": object}, True),
+    (2, "2", False),
+    (torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),) * 2 + (True,),
+    (torch.eye(2).to_sparse(), torch.eye(2).to_sparse(), True),
+]
+
+
+@pytest.mark.parametrize(("a", "b", "verdict"), VERDICTS)
 def test_results_of_any_kind_get_a_verdict(a, b, verdict):
     found = same(a, b)
     assert bool(found) is verdict
     assert verdict or found.worst.reason
-
-
-def test_no_tolerance_is_so_wide_that_infinities_of_other_signs_agree():
-    assert not same(torch.tensor([INF]), torch.tensor([-INF]), tolerance=(2.0, 0.0))
 
 
 def test_a_large_tensor_is_compared_to_its_end_and_an_infinity_hides_no_error():
@@ -102,20 +98,14 @@ def test_a_large_tensor_is_compared_to_its_end_and_an_infinity_hides_no_error():
     assert leaf.relative == pytest.approx(0.02 / 2.2, rel=1e-3)
     b[-1], b[0] = 2.0, -INF
     assert same(a, b).worst.index == (0,)
+    # a large error that is allowed does not hide a small one that is not
+    assert same(torch.tensor([1e6, 0.0]), torch.tensor([1e6 + 90, 20.0])).worst.index == (1,)
 
 
-def test_a_large_error_that_is_allowed_does_not_hide_a_small_one_that_is_not():
-    agreement = same(torch.tensor([1e6, 0.0]), torch.tensor([1e6 + 90, 20.0]))
-    assert agreement.worst.index == (1,)
-
-
-def test_a_callable_that_changes_its_input_does_not_disturb_the_other():
+def test_a_callable_may_change_its_input_and_a_module_is_compared_in_eval_mode():
     x = torch.ones(2)
     assert not verify(lambda x: x.mul_(2), lambda x: x, x)
     assert torch.equal(x, torch.ones(2))
-
-
-def test_modules_are_compared_in_eval_mode_and_left_as_they_were():
     model = nn.Dropout(0.5)
     with pytest.warns(UserWarning, match="training mode"):
         assert verify(model, lambda x: x, torch.ones(100))
@@ -162,18 +152,19 @@ def test_a_tolerance_is_a_pair_or_the_relative_one_alone_and_is_printed(given):
     assert (agreement.worst.tolerance, agreement.worst.reason) == ((1e-3, 1e-4), "")
     assert "1e-03,1e-04" in repr(agreement)
     assert not same(torch.ones(2), torch.tensor([1.0, 1.005]), tolerance=given)
+    assert not same(torch.tensor([INF]), torch.tensor([-INF]), tolerance=(2.0, 0.0))
 
 
-@pytest.mark.parametrize(
-    "given", [[], (1e-3,), (1, 2, 3), NAN, -1e-3, INF, (1e-3, NAN), (-1, 0), True, "1e-3", {}]
-)
-@pytest.mark.parametrize("values", [False, True])
-def test_what_is_no_tolerance_is_refused_before_anything_runs(given, values):
+NO_TOLERANCES = [[], (1e-3,), (1, 2, 3), NAN, -1e-3, INF, (1e-3, NAN), (-1, 0), True, "1e-3", {}]
+
+
+def test_what_is_no_tolerance_is_refused_before_anything_runs():
     def never(x):
         raise AssertionError
 
-    with pytest.raises(InputError, match="tolerance"):
-        verify(never, never, torch.ones(1), tolerance=given, values=values)
+    for given, values in product(NO_TOLERANCES, (False, True)):
+        with pytest.raises(InputError, match="tolerance"):
+            verify(never, never, torch.ones(1), tolerance=given, values=values)
 
 
 def test_numbers_near_zero_have_the_scale_of_their_tensor():

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch._dynamo
+from models import module
 from torch import nn
 
 from onnx_workbench import watch
@@ -65,14 +66,8 @@ def generator(x):
     yield x + 1
 
 
-class Noisy(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.norm = nn.BatchNorm1d(3)
-        self.drop = nn.Dropout(0.5)
-
-    def forward(self, x, scale=2):
-        return self.drop(self.norm(x)) * scale
+def noisy(self, x, scale=2):
+    return self.drop(self.norm(x)) * scale
 
 
 def at(f, offset: int) -> str:
@@ -83,18 +78,6 @@ def at(f, offset: int) -> str:
 def everything(found) -> str:
     parts = [found, found._repr_html_(), *found.frames]
     return "\n".join(map(str, [*parts, *(frame.bytecode for frame in found.frames)]))
-
-
-def test_a_function_without_a_break_is_one_frame_and_one_graph():
-    found = watch(straight, X)
-    (frame,) = found.frames
-    assert repr(found).startswith("straight: 1 frame, 1 graph, 0 graph breaks\n")
-    assert [(op, target, line) for _, op, target, _, line in frame.nodes] == [
-        ("placeholder", "L_x_", at(straight, 1)),
-        ("call_method", "relu", at(straight, 1)),
-        ("call_function", "add", at(straight, 1)),
-        ("output", "output", ""),
-    ]
 
 
 def test_a_data_dependent_branch_breaks_the_graph_at_its_line_and_continues_in_a_resume_function():
@@ -119,6 +102,10 @@ def test_new_bytecode_calls_the_graph_and_both_resume_functions_and_keeps_the_ju
     assert tuple(step for _, run, _ in code.rows() for step in run) == code.before
     assert len(repr(code).splitlines()) < len(code.after) / 2, "moves of values are not folded"
     assert "<details><summary>..." in code._repr_html_()
+    code = read(branch.__code__)  # a jump and its target share a label
+    (jump,) = (step for step in code if "JUMP" in step.name)
+    assert jump.argument == "to L1"
+    assert [step.label for step in code if step.label] == ["L1"]
 
 
 def test_a_break_in_a_loop_leaves_the_whole_frame_alone():
@@ -137,17 +124,13 @@ def test_a_break_in_a_function_that_is_called_breaks_the_caller_too():
     assert {found.line.text for found in found.breaks} == {'print("here")'}
 
 
-@pytest.mark.parametrize(
-    ("f", "args", "guard"),
-    [
-        (lambda x, n: x * n, (X, 3), "x is float32[3] on cpu"),
-        (lambda x, n: x * n, (X, 3), "n == 3"),
-        (lambda xs: xs[0] + xs[1], ([X, X + 1],), "len(xs) == 2"),
-        (lambda x, d: x * d["a"], (X, {"a": X}), "type(d) is dict"),
-    ],
-)
-def test_guards_say_what_must_hold_for_the_code_to_be_used_again(f, args, guard):
-    assert guard in watch(f, args).frames[0].guards
+def test_guards_say_what_must_hold_for_the_code_to_be_used_again():
+    for f, args, guards in (
+        (lambda x, n: x * n, (X, 3), {"x is float32[3] on cpu", "n == 3"}),
+        (lambda xs: xs[0] + xs[1], ([X, X + 1],), {"len(xs) == 2"}),
+        (lambda x, d: x * d["a"], (X, {"a": X}), {"type(d) is dict"}),
+    ):
+        assert guards <= set(watch(f, args).frames[0].guards)
 
 
 def test_a_dynamic_dimension_is_a_symbol_in_the_guard_and_in_the_graph():
@@ -161,12 +144,7 @@ def test_a_dynamic_dimension_is_a_symbol_in_the_guard_and_in_the_graph():
     assert "2 <= L['x'].size()[0]" in frame.guards
 
 
-@pytest.mark.parametrize("f", [branch, calls_helper, loop])
-def test_watching_twice_gives_the_same_report(f):
-    assert everything(watch(f, X)) == everything(watch(f, X))
-
-
-def test_the_report_is_the_same_in_another_process_and_names_no_address_or_unique_id():
+def test_the_report_is_the_same_twice_and_in_another_process_and_names_no_address_or_unique_id():
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_bytecode as t"
         "\nprint(t.everything(t.watch(t.branch, t.X)))"
@@ -174,22 +152,28 @@ def test_the_report_is_the_same_in_another_process_and_names_no_address_or_uniqu
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     here = everything(watch(branch, X))
     assert done.stdout == f"{here}\n"
+    for f in (branch, calls_helper, loop):
+        assert everything(watch(f, X)) == everything(watch(f, X))
     assert "0x" not in here
     assert "_fn_1_" not in here
 
 
 @pytest.mark.parametrize("called", [lambda model: model, lambda model: model.forward])
 def test_the_model_the_random_state_and_the_gradients_stay_as_they_were(called):
-    model = Noisy()
+    model = module(noisy, norm=nn.BatchNorm1d(3), drop=nn.Dropout(0.5)).train()
     names, state = list(vars(model)), {k: v.clone() for k, v in model.state_dict().items()}
     random = torch.get_rng_state()
     found = watch(called(model), torch.arange(12.0).reshape(4, 3), {"scale": 3})
-    assert [frame.name for frame in found.frames] == ["Noisy.forward"]
+    assert [frame.name for frame in found.frames] == ["Model.forward"]
     assert model.training
     assert list(vars(model)) == names
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert torch.equal(torch.get_rng_state(), random)
+    with torch.inference_mode():
+        assert watch(straight, X).frames[0].graph is not None
+    with torch.no_grad():
+        assert watch(straight, X.clone().requires_grad_()).breaks == ()
 
 
 def test_nothing_of_it_stays_in_dynamo():
@@ -208,26 +192,12 @@ def test_nothing_of_it_stays_in_dynamo():
     assert torch.equal(compiled(X), straight(X))
 
 
-def test_the_grad_mode_is_the_callers():
-    with torch.inference_mode():
-        assert watch(straight, X).frames[0].graph is not None
-    with torch.no_grad():
-        assert watch(straight, X.clone().requires_grad_()).breaks == ()
-
-
 def test_names_from_the_model_are_escaped():
     code = Bytecode((Instruction("LOAD_CONST", "'<script>'"),), ())
     assert "<script>" not in code._repr_html_()
     evil = watch(lambda x: x + torch.tensor(1), X)
     object.__setattr__(evil.frames[0], "name", "<img src=x>")
     assert "<img" not in evil._repr_html_() + evil.frames[0]._repr_html_()
-
-
-def test_a_jump_and_its_target_share_a_label():
-    code = read(branch.__code__)
-    (jump,) = (step for step in code if "JUMP" in step.name)
-    assert jump.argument == "to L1"
-    assert [step.label for step in code if step.label] == ["L1"]
 
 
 @pytest.mark.parametrize(

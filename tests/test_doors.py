@@ -8,6 +8,7 @@ import warnings
 import onnx
 import pytest
 import torch
+from models import module
 from torch import nn
 from torch.export import Dim
 
@@ -15,61 +16,33 @@ import onnx_workbench as ow
 from onnx_workbench.errors import CaptureError, ExportError, InputError, WorkbenchError
 
 X = torch.arange(12.0).reshape(3, 4)
-
-
-class Two(nn.Module):
-    def forward(self, x, y):
-        return x * 2, y + 1
-
-
-class Pair(nn.Module):
-    def forward(self, x, y):
-        return x + y
-
-
-class Nested(nn.Module):
-    def forward(self, pair, named, scale=2.0):
-        return pair[0] * scale + named["a"] + pair[1]
-
-
-class Varied(nn.Module):
-    def forward(self, *args):
-        return args[0] + args[1]
-
-
-class Masked(nn.Module):
-    def forward(self, ids, mask=None):
-        return ids if mask is None else ids * mask
-
-
-class Fixed(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.table = nn.Parameter(torch.ones(3, 4))
-
-    def forward(self, x):
-        return x + self.table
+TWO = module(lambda self, x, y: (x * 2, y + 1))
+PAIR = module(lambda self, x, y: x + y)
+NESTED = module(lambda self, pair, named, scale=2.0: pair[0] * scale + named["a"] + pair[1])
+VARIED = module(lambda self, *args: args[0] + args[1])
+MASKED = module(lambda self, ids, mask=None: ids if mask is None else ids * mask)
+TABLE = {"table": nn.Parameter(torch.ones(3, 4))}
+FIXED = module(lambda self, x: x + self.table, **TABLE)
+RELU, ITEM = nn.ReLU().eval(), module(lambda self, x: x * float(x.mean()))
 
 
 def shapes(made):
     return [list(value.shape) for value in made.inputs]
 
 
-# ---------------------------------------------------------------- the signature
+# The signature
 
 
 def test_export_takes_every_name_of_torch():
-    ours = inspect.signature(ow.export).parameters
-    options = set(ow.graph.options.Options.__annotations__)
-    assert set(inspect.signature(torch.onnx.export).parameters) <= set(ours) | options
-    theirs = list(inspect.signature(torch.onnx.export).parameters)
-    assert list(ours)[:3] == theirs[:3]
+    ours, theirs = (inspect.signature(one).parameters for one in (ow.export, torch.onnx.export))
+    assert set(theirs) <= {*ours, *ow.graph.options.Options.__annotations__}
+    assert list(ours)[:3] == list(theirs)[:3]
 
 
 def test_every_default_of_torch_is_accepted(tmp_path):
     parameters = inspect.signature(torch.onnx.export).parameters.values()
     given = {p.name: p.default for p in parameters if p.name not in ("model", "args", "f")}
-    made = ow.export(nn.ReLU().eval(), (X,), tmp_path / "m.onnx", **given)
+    made = ow.export(RELU, (X,), tmp_path / "m.onnx", **given)
     assert torch.equal(made(X), X.relu())
 
 
@@ -79,37 +52,27 @@ def test_every_door_reads_the_call_alike(door):
     assert names[1:3] == ["args", "kwargs"]
 
 
-# ---------------------------------------------------------------- torch's documentation, scripts
+# Torch's documentation, scripts
 
+OLD_EXPORTER = {
+    **{"dynamo": False, "opset_version": 17, "input_names": ["in"], "output_names": ["out"]},
+    "dynamic_axes": {"in": {0: "batch"}, "out": {0: "batch"}},
+}
 CALLS = {
-    "one tensor": (nn.ReLU(), X, {}),
-    "a tuple": (Pair(), (X, X), {}),
-    "kwargs": (Masked(), (X,), {"kwargs": {"mask": X}}),
-    "a dict at the end": (Masked(), (X, {"mask": X}), {}),
-    "an empty dict at the end": (Nested(), ((X, X), {"a": X}, {}), {}),
-    "names": (Two(), (X, X), {"input_names": ["p", "q"], "output_names": ["r", "s"]}),
-    "fewer names": (Two(), (X, X), {"input_names": ["p"], "output_names": ["r"]}),
+    "one tensor": (RELU, X, {}),
+    "a tuple": (PAIR, (X, X), {}),
+    "kwargs": (MASKED, (X,), {"kwargs": {"mask": X}}),
+    "a dict at the end": (MASKED, (X, {"mask": X}), {}),
+    "an empty dict at the end": (NESTED, ((X, X), {"a": X}, {}), {}),
+    "names": (TWO, (X, X), {"input_names": ["p", "q"], "output_names": ["r", "s"]}),
+    "fewer names": (TWO, (X, X), {"input_names": ["p"], "output_names": ["r"]}),
     "opset": (nn.GELU(), (X,), {"opset_version": 18}),
-    "do_constant_folding": (nn.ReLU(), (X,), {"do_constant_folding": True}),
-    "export_params": (nn.ReLU(), (X,), {"export_params": True, "verbose": False}),
-    "dynamo": (nn.ReLU(), (X,), {"dynamo": True, "external_data": False, "optimize": False}),
-    "keep_initializers_as_inputs": (
-        nn.Linear(4, 2),
-        (X,),
-        {"keep_initializers_as_inputs": True},
-    ),
-    "verify": (nn.ReLU(), (X,), {"verify": True}),
-    "the old exporter": (
-        nn.ReLU(),
-        (X,),
-        {
-            "dynamo": False,
-            "opset_version": 17,
-            "input_names": ["in"],
-            "output_names": ["out"],
-            "dynamic_axes": {"in": {0: "batch"}, "out": {0: "batch"}},
-        },
-    ),
+    "do_constant_folding": (RELU, (X,), {"do_constant_folding": True}),
+    "export_params": (RELU, (X,), {"export_params": True, "verbose": False}),
+    "dynamo": (RELU, (X,), {"dynamo": True, "external_data": False, "optimize": False}),
+    "keep_initializers_as_inputs": (FIXED, (X,), {"keep_initializers_as_inputs": True}),
+    "verify": (RELU, (X,), {"verify": True}),
+    "the old exporter": (RELU, (X,), OLD_EXPORTER),
 }
 """(model, args, options), as torch's documentation and models' export scripts write them."""
 
@@ -141,7 +104,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_dynamic_shapes_in_every_form(name, tmp_path):
-    made = ow.export(Pair().eval(), (X, X), tmp_path / "m.onnx", dynamic_shapes=SHAPES[name])
+    made = ow.export(PAIR, (X, X), tmp_path / "m.onnx", dynamic_shapes=SHAPES[name])
     (rows, columns), other = shapes(made)
     assert isinstance(rows, str)
     assert (columns, other) == (4, [rows, 4])
@@ -149,28 +112,27 @@ def test_dynamic_shapes_in_every_form(name, tmp_path):
 
 
 def test_dynamic_shapes_of_nested_and_of_varied_arguments(tmp_path):
-    rows = {0: "n"}
-    model, args = Nested().eval(), ((X, X), {"a": X})
+    rows, args = {0: "n"}, ((X, X), {"a": X})
     wanted = {"pair": (rows, rows), "named": {"a": rows}}
-    made = ow.export(model, (*args, {}), tmp_path / "m.onnx", dynamic_shapes=wanted)
+    made = ow.export(NESTED, (*args, {}), tmp_path / "m.onnx", dynamic_shapes=wanted)
     assert shapes(made) == [["n", 4]] * 3
-    assert torch.equal(made((X[:1], X[:1]), {"a": X[:1]}), model((X[:1], X[:1]), {"a": X[:1]}))
+    assert torch.equal(made((X[:1], X[:1]), {"a": X[:1]}), NESTED((X[:1], X[:1]), {"a": X[:1]}))
     varied = {"args": (rows, rows)}
-    made = ow.export(Varied().eval(), (X, X), tmp_path / "v.onnx", dynamic_shapes=varied)
+    made = ow.export(VARIED, (X, X), tmp_path / "v.onnx", dynamic_shapes=varied)
     assert shapes(made) == [["n", 4]] * 2
 
 
 def test_dynamic_axes_go_by_the_names_of_the_file(tmp_path):
     axes = {"p": {0: "n"}, "q": [0], "r": {0: "n"}}
     names = {"input_names": ["p", "q"], "output_names": ["r", "s"]}
-    made = ow.export(Two().eval(), (X, X), tmp_path / "m.onnx", dynamic_axes=axes, **names)
+    made = ow.export(TWO, (X, X), tmp_path / "m.onnx", dynamic_axes=axes, **names)
     assert [value.name for value in (*made.inputs, *made.outputs)] == ["p", "q", "r", "s"]
     assert shapes(made)[0] == ["n", 4]
     assert isinstance(shapes(made)[1][0], str)
 
 
 def test_a_program_and_a_graph_stand_for_the_model(tmp_path):
-    program = torch.export.export(Pair(), (X, X), dynamic_shapes=({0: Dim("n")}, {0: Dim("n")}))
+    program = torch.export.export(PAIR, (X, X), dynamic_shapes=({0: Dim("n")}, {0: Dim("n")}))
     named = ({0: "rows"}, {0: "rows"})
     made = ow.export(program, (X, X), tmp_path / "m.onnx", dynamic_shapes=named)
     assert shapes(made) == [["rows", 4]] * 2
@@ -182,7 +144,7 @@ def test_a_program_and_a_graph_stand_for_the_model(tmp_path):
 @pytest.mark.parametrize("kind", ["program", "graph"])
 def test_every_door_takes_what_is_captured_already(kind, tmp_path):
     rows = {0: "n"}
-    graph = ow.capture(Pair().eval(), (X, X), dynamic_shapes=(rows, rows))
+    graph = ow.capture(PAIR, (X, X), dynamic_shapes=(rows, rows))
     model = graph if kind == "graph" else graph.program
     made = ow.export(model, f=tmp_path / "m.onnx")
     assert ow.probe(model)
@@ -203,7 +165,7 @@ def test_what_code_asks_of_an_onnx_program(tmp_path):
 
 def test_a_stream_takes_the_bytes():
     stream = io.BytesIO()
-    ow.export(nn.ReLU().eval(), (X,), stream)
+    ow.export(RELU, (X,), stream)
     assert onnx.load_from_string(stream.getvalue()).graph.node[0].op_type == "Relu"
 
 
@@ -213,22 +175,19 @@ def test_a_stream_takes_the_bytes():
 )
 def test_what_torch_writes_beside_the_file_names_the_door_that_does_it(option, door, tmp_path):
     with pytest.warns(UserWarning, match=door) as caught:
-        ow.export(nn.ReLU().eval(), (X,), tmp_path / "m.onnx", **{option: True})
+        ow.export(RELU, (X,), tmp_path / "m.onnx", **{option: True})
     assert caught[0].filename == __file__
     assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
 
 
 def test_a_file_that_answers_otherwise_is_not_kept_with_verify(tmp_path):
-    class Odd(nn.Module):
-        def forward(self, x):
-            return x + 1 if torch.compiler.is_exporting() else x
-
-    with pytest.raises(ExportError, match="gives other results"):
-        ow.export(Odd().eval(), (X,), tmp_path / "m.onnx", verify=True)
+    odd = module(lambda self, x: x + 1 if torch.compiler.is_exporting() else x)
+    with pytest.raises(ExportError, match="results differ from the model"):
+        ow.export(odd, (X,), tmp_path / "m.onnx", verify=True)
     assert list(tmp_path.iterdir()) == []
 
 
-# ---------------------------------------------------------------- what is refused
+# What is refused
 
 TRAIN = torch.onnx.TrainingMode.TRAINING
 REFUSED = {
@@ -249,10 +208,9 @@ REFUSED = {
     "a size of 0": ((X[:0], X[:0]), {"dynamic_shapes": ({0: "b"}, {0: "b"})}, "0"),
     "no label": ((X, X), {"dynamic_shapes": ({0: 1.5}, None)}, "1.5"),
     "axes of no input": ((X, X), {"dynamic_axes": {"z": {0: "b"}}}, "'z'"),
-    "misspelt for the old exporter": (
-        (X, X),
-        {"dynamo": False, "dynamic_shapes": {"z": {0: "b"}}},
-        "'z'",
+    "misspelt, old": ((X, X), {"dynamo": False, "dynamic_shapes": {"z": {0: "b"}}}, "'z'"),
+    "two Dims, one size": (
+        *((X, X + 1), {"dynamic_shapes": ({0: Dim("a")}, {0: Dim("b")})}, "give them one name"),
     ),
     "a name twice": ((X, X), {"input_names": ["a", "a"]}, "input_names"),
     "a name alone": ((X, X), {"input_names": "ab"}, "input_names"),
@@ -262,55 +220,47 @@ REFUSED = {
 def test_a_training_model_is_not_preserved(tmp_path):
     with pytest.raises(InputError, match="training"):
         ow.export(nn.Dropout(), X, f=None, training=torch.onnx.TrainingMode.PRESERVE)
-    ow.export(nn.ReLU().eval(), X, f=None, training=torch.onnx.TrainingMode.PRESERVE)
+    ow.export(RELU, X, f=None, training=torch.onnx.TrainingMode.PRESERVE)
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_is_a_planned_error_and_leaves_no_file(name, tmp_path):
     args, options, words = REFUSED[name]
     with pytest.raises((InputError, CaptureError, ExportError), match=re.escape(words)):
-        ow.export(Pair().eval(), args, tmp_path / "m.onnx", **options)
+        ow.export(PAIR, args, tmp_path / "m.onnx", **options)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("label", ["n", Dim("n"), Dim.DYNAMIC])
-def test_a_dimension_that_is_demanded_and_frozen_raises_with_its_line(label, tmp_path):
-    with pytest.raises(CaptureError) as caught:
-        ow.export(Fixed().eval(), X, tmp_path / "m.onnx", dynamic_shapes={"x": {0: label}})
-    assert caught.value.line.text == "return x + self.table"
-
-
-def test_auto_may_specialize_and_the_repr_says_so(tmp_path):
-    graph = ow.capture(Fixed().eval(), X, dynamic_shapes={"x": {0: Dim.AUTO}})
+def test_a_dimension_that_is_demanded_and_frozen_raises_with_its_line_and_auto_may_specialize():
+    for label in ("n", Dim("n"), Dim.DYNAMIC):
+        with pytest.raises(CaptureError) as caught:
+            ow.export(FIXED, X, dynamic_shapes={"x": {0: label}})
+        assert "x + self.table" in caught.value.line.text
+    graph = ow.capture(FIXED, X, dynamic_shapes={"x": {0: Dim.AUTO}})
     assert "x.shape[0] = 3" in repr(graph)
-    assert "x.shape[0] = 3" in repr(ow.export(graph, f=tmp_path / "m.onnx"))
+    assert "x.shape[0] = 3" in repr(ow.export(graph))
 
 
 def test_strict_is_tried_where_non_strict_fails_and_the_graph_says_which():
-    class Item(nn.Module):
-        def forward(self, x):
-            return x * float(x.mean())
-
-    graph = ow.capture(Item().eval(), X)
-    assert (graph.strict, ow.capture(Two(), (X, X)).strict) == (True, False)
+    graph = ow.capture(ITEM, X)
+    assert (graph.strict, ow.capture(TWO, (X, X)).strict) == (True, False)
     assert "strict=True" in repr(graph)
     with pytest.raises(CaptureError):
-        ow.capture(Item().eval(), X, strict=False)
+        ow.capture(ITEM, X, strict=False)
 
 
 OLD = {
-    "a path in args": (lambda path: ow.export(nn.ReLU(), path, X), r"export\(model, \(x,\)"),
-    "dynamic": (lambda _: ow.capture(nn.ReLU(), X, dynamic={}), "dynamic_shapes="),
-    "opset": (lambda path: ow.export(nn.ReLU(), X, path, opset=18), "opset_version="),
-    "translations": (lambda _: ow.opsets(nn.ReLU(), X, translations={}), "custom_translation_"),
-    "two inputs": (lambda _: ow.capture(Pair(), X, X), r"capture\(model, \(x, y\)\)"),
-    "three inputs": (lambda _: ow.audit(Pair(), X, X, X), r"audit\(model, \(x, y\)\)"),
-    "two inputs of verify": (
-        lambda _: ow.verify(Pair(), Pair(), X, X),
-        r"verify\(a, b, \(x, y\)\)",
-    ),
-    "a keyword": (lambda _: ow.probe(Pair(), X, y=X), "kwargs="),
-    "a keyword of export": (lambda path: ow.export(Pair(), X, path, y=X), "kwargs="),
+    "a path in args": (lambda path: ow.export(RELU, path, X), r"export\(model, \(x,\)"),
+    "dynamic": (lambda _: ow.capture(RELU, X, dynamic={}), "dynamic_shapes="),
+    "opset": (lambda path: ow.export(RELU, X, path, opset=18), "opset_version="),
+    "translations": (lambda _: ow.opsets(RELU, X, translations={}), "custom_translation_"),
+    "two inputs": (lambda _: ow.capture(PAIR, X, X), r"capture\(model, \(x, y\)\)"),
+    "three inputs": (lambda _: ow.audit(PAIR, X, X, X), r"audit\(model, \(x, y\)\)"),
+    "two of verify": (lambda _: ow.verify(PAIR, PAIR, X, X), r"verify\(a, b, \(x, y\)\)"),
+    "a keyword": (lambda _: ow.probe(PAIR, X, y=X), "kwargs="),
+    "a keyword of export": (lambda path: ow.export(PAIR, X, path, y=X), "kwargs="),
+    "weigh": (lambda _: ow.weigh({"a": abs}, X), "startup"),
+    "tune": (lambda _: ow.tune({"a": abs}, X), "variants"),
 }
 
 
@@ -325,7 +275,7 @@ def test_a_call_of_the_first_version_is_told_the_new_one(name, tmp_path):
 @pytest.mark.parametrize("door", [ow.export, ow.capture, ow.audit, ow.probe, ow.opsets])
 def test_a_mistyped_option_is_a_type_error(door):
     with pytest.raises(TypeError, match="dinamic_shapes"):
-        door(nn.ReLU().eval(), (X,), dinamic_shapes=None)
+        door(RELU, (X,), dinamic_shapes=None)
 
 
 def test_an_error_that_nobody_put_into_words_is_no_bare_one(monkeypatch):

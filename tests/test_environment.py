@@ -43,19 +43,20 @@ EXTRAS = by_name([each for lines in PROJECT["optional-dependencies"].values() fo
 DIRECT = RUNTIME | EXTRAS
 PINS = pins_of(re.findall(r"^[a-z][^#\n]*", read("constraints.txt"), re.MULTILINE))
 INSTALLED = {canonicalize_name(each.name): each.version.split("+")[0] for each in distributions()}
+CLASSIFIER = "Programming Language :: Python :: "
+PYTHONS = {each.removeprefix(CLASSIFIER) for each in PROJECT["classifiers"] if CLASSIFIER in each}
 
 
 # -- pyproject.toml and constraints.txt -----------------------------------------------------------
 
 
-def test_each_requirement_is_pinned_inside_its_range():
-    outside = [name for name, line in DIRECT.items() if PINS[name] not in line.specifier]
-    assert outside == []
-
-
-def test_the_first_block_of_pins_is_what_the_project_names():
+def test_each_requirement_is_pinned_inside_its_range_and_says_why_it_is_there():
+    assert [name for name, line in DIRECT.items() if PINS[name] not in line.specifier] == []
     block = re.split(r"^# .*\n", read("constraints.txt"), flags=re.MULTILINE)[-2]
     assert pins_of(block.split("\n\n")[0].splitlines()).keys() == DIRECT.keys()
+    reasons = r'^ {4}"([A-Za-z][\w.-]*)[>;].*?", +# \S.{8,}$'
+    listed = re.findall(reasons, read("pyproject.toml"), re.MULTILINE)
+    assert {canonicalize_name(name) for name in listed} == DIRECT.keys()
 
 
 def test_everything_that_the_project_brings_along_is_pinned():
@@ -84,88 +85,60 @@ def tree(requirements: dict[str, Requirement]) -> set[str]:
     return seen
 
 
-@pytest.mark.parametrize("python", ["3.11.2", "3.12.0", "3.13.0", "3.14.0"])  # Debian 12: 3.11.2
-def test_each_pin_that_is_installed_here_allows_every_tested_python(python):
+def test_each_pin_that_is_installed_here_allows_every_tested_python():
     allowed = {
         (each.name, each.version): SpecifierSet(each.metadata.get("Requires-Python", ""))
         for each in distributions()
         if PINS.get(name := canonicalize_name(each.name)) == INSTALLED[name]
     }
     assert len(allowed) > len(RUNTIME)
-    assert [pin for pin, pythons in allowed.items() if python not in pythons] == []
+    for python in ("3.11.2", "3.12.0", "3.13.0", "3.14.0"):  # Debian 12 has 3.11.2
+        assert [pin for pin, pythons in allowed.items() if python not in pythons] == []
 
 
 def test_no_range_shuts_out_the_torch_of_today_or_of_tomorrow():
-    assert {"2.13.0", "2.15.0", "3.0"} <= set(
-        RUNTIME["torch"].specifier.filter(["2.13.0", "2.15.0", "3.0"])
-    )
+    versions = ["2.13.0", "2.15.0", "3.0"]
+    assert list(RUNTIME["torch"].specifier.filter(versions)) == versions
     assert [name for name, line in DIRECT.items() if "<" in str(line.specifier)] == ["netron"]
-
-
-def test_each_dependency_says_why_it_is_there():
-    listed = re.findall(
-        r'^ {4}"([A-Za-z][\w.-]*)[>;].*?",(.*)$', read("pyproject.toml"), re.MULTILINE
-    )
-    assert {canonicalize_name(name) for name, _ in listed} == DIRECT.keys()
-    assert [name for name, why in listed if not re.fullmatch(r" +# \S.{8,}", why)] == []
 
 
 # -- conda and Binder -----------------------------------------------------------------------------
 
 
-def conda(name: str) -> tuple[list[str], list[str]]:
-    """The conda lines and the pip lines of an environment file."""
-    *lines, last = yaml.safe_load(read(name))["dependencies"]
-    return lines, last["pip"]
-
-
-def test_binders_environment_is_the_roots_without_the_project_itself():
+def test_conda_and_binder_name_what_the_project_and_its_pins_name():
     root, binder = (yaml.safe_load(read(n)) for n in ("environment.yml", "binder/environment.yml"))
     assert root["dependencies"][-1]["pip"].pop() == "-e ."
     assert binder == root
-
-
-def test_conda_pins_what_constraints_txt_pins():
-    index, *pinned = conda("binder/environment.yml")[1]
+    first, *lines, pip = binder["dependencies"]
+    assert first == "python=3.11", "the form that repo2docker reads"
+    assert "3.11" in PYTHONS
+    index, *pinned = pip["pip"]
     assert index == CPU_INDEX
-    pins = pins_of(pinned)
+    pins, ranges = pins_of(pinned), by_name([line for line in lines if ">" in line])
     assert pins.items() <= PINS.items()
-    ranges = by_name([line for line in conda("environment.yml")[0] if ">" in line])
     assert pins.keys() | ranges.keys() == RUNTIME.keys() | {"jupyterlab"}
-
-
-def test_condas_ranges_hold_the_pins_and_start_no_lower_than_the_project():
-    first, *lines = conda("environment.yml")[0]
-    for name, line in by_name([line for line in lines if ">" in line]).items():
+    for name, line in ranges.items():
         assert PINS[name] in line.specifier
         lowest = min(each.version for each in line.specifier if each.operator == ">=")
         assert lowest in DIRECT[name].specifier
-    assert first == "python=3.11", "the form that repo2docker reads"
-    assert "3.11" in pythons()
 
 
-def pythons() -> set[str]:
-    prefix = "Programming Language :: Python :: "
-    return {each.removeprefix(prefix) for each in PROJECT["classifiers"] if each.startswith(prefix)}
-
-
-@pytest.mark.parametrize("name", ["binder/postBuild", ".ci/run"])
-def test_a_script_can_run_on_linux(name):
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [
+        ("binder/postBuild", "python -m pip install --no-cache-dir --no-deps --editable ."),
+        (".ci/run", 'exec "$python" workbench.py test "$@"'),
+    ],
+)
+def test_a_script_can_run_on_linux_and_ends_in_what_it_is_for(name, last):
     assert b"\r" not in (ROOT / name).read_bytes()
     assert read(name).startswith("#!")
+    assert read(name).splitlines()[-1] == last
+    assert "export CI=true" in read(".ci/run")
     if os.name != "nt":
         assert os.access(ROOT / name, os.X_OK)
     if shutil.which("bash"):
         subprocess.run(["bash", "-n", name], cwd=ROOT, check=True)
-
-
-def test_the_last_line_of_a_script_is_what_it_is_for():
-    said = {name: read(name).splitlines()[-1] for name in ("binder/postBuild", ".ci/run")}
-    assert said == {
-        "binder/postBuild": "python -m pip install --no-cache-dir --no-deps --editable .",
-        ".ci/run": 'exec "$python" workbench.py test "$@"',
-    }
-    assert "export CI=true" in read(".ci/run")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="repo2docker runs on Linux and macOS alone")
@@ -185,52 +158,37 @@ def test_binders_dry_run_takes_our_files_and_our_python():
 JOB = yaml.safe_load(read(".github/workflows/ci.yml"))["jobs"]["test"]
 
 
-def test_ci_runs_each_system_and_each_python_that_the_project_names():
+def test_ci_runs_each_system_and_each_python_and_the_readmes_commands_with_a_browser():
     matrix = JOB["strategy"]["matrix"]
     assert {each.split("-")[0] for each in matrix["os"]} == {"ubuntu", "macos", "windows"}
-    assert set(matrix["python"]) == pythons()
+    assert set(matrix["python"]) == PYTHONS
     assert all(each in SpecifierSet(PROJECT["requires-python"]) for each in matrix["python"])
-
-
-def test_ci_runs_the_readmes_test_command_and_shows_nbval_as_a_step_of_its_own():
     runs = {step["name"]: step["run"] for step in JOB["steps"] if "run" in step}
     assert runs == {
         "Notebooks, strict nbval": "python workbench.py test notebooks",
         "Everything": "python workbench.py test",
     }
-    commands = {command.replace("python3 ", "python ") for command in readme_commands()}
-    assert set(runs.values()) <= commands
-
-
-def readme_commands() -> set[str]:
-    return set(re.findall(r"python3 workbench\.py(?: (?!#)[\w./-]+)*", read("README.md")))
-
-
-def test_the_browser_tests_get_the_browser_that_ci_installed():
+    commands = re.findall(r"python3 workbench\.py(?: (?!#)[\w./-]+)*", read("README.md"))
+    assert set(runs.values()) <= {command.replace("python3 ", "python ") for command in commands}
     browser = next(step for step in JOB["steps"] if step.get("id") == "chromium")
-    everything = JOB["steps"][-1]
     assert browser["uses"].startswith("browser-actions/setup-chrome@")
-    assert everything["env"]["ONNX_WORKBENCH_CHROMIUM"] == (
-        "${{ steps.chromium.outputs.chrome-path }}"
-    )
+    path = JOB["steps"][-1]["env"]["ONNX_WORKBENCH_CHROMIUM"]
+    assert path == "${{ steps.chromium.outputs.chrome-path }}"
 
 
-def test_the_readme_begins_with_the_picture_and_then_the_two_commands():
-    first, *_ = read("README.md").splitlines()
-    assert re.fullmatch(r"!\[.+\]\(notebooks/cover\.svg\)", first)
-    block = re.search(r"```bash\n(.*?)```", read("README.md"), re.DOTALL)
+def test_the_readme_begins_with_the_picture_and_two_commands_and_its_links_lead_somewhere():
+    readme = read("README.md")
+    assert re.fullmatch(r"!\[.+\]\(notebooks/cover\.svg\)", readme.splitlines()[0])
+    block = re.search(r"```bash\n(.*?)```", readme, re.DOTALL)
     assert block is not None
     assert re.findall(r"^(python3 workbench\.py \w+)", block[1], re.MULTILINE) == [
         "python3 workbench.py lab",
         "python3 workbench.py test",
     ]
-
-
-def test_the_readmes_links_lead_somewhere_and_binders_badge_where_lab_opens():
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", read("README.md"))
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", readme)
     assert [link for link in links if not (ROOT / link).exists()] == []
     start = re.search(r'^START = "(.+)"', read("workbench.py"), re.MULTILINE)
-    assert f"?urlpath=lab/tree/{start[1]})" in read("README.md")
+    assert f"?urlpath=lab/tree/{start[1]})" in readme, "Binder's badge opens what lab opens"
 
 
 @pytest.mark.parametrize("command", [("check",), ("format", "--check")])
@@ -258,12 +216,9 @@ def strays(files: list[str]) -> list[str]:
 
 
 def test_nothing_is_kept_that_a_trial_left_behind():
+    found = ["c.onnx", "trial.py", "tests/x/model.onnx.data", "src/a.py", "binder/postBuild"]
+    assert strays(found) == found[:3]
     kept = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if kept.returncode:
         pytest.skip("this tree is no git checkout")
     assert strays(kept.stdout.splitlines()) == []
-
-
-def test_a_stray_file_is_found():
-    files = ["c.onnx", "trial.py", "tests/x/model.onnx.data", "src/a.py", "binder/postBuild"]
-    assert strays(files) == files[:3]

@@ -1,4 +1,4 @@
-"""Two hundred damaged files: no raw exception, no crash, no hang, at most 1 GB."""
+"""A hundred damaged files: no raw exception, no crash, no hang, at most 1 GB."""
 
 import importlib.util
 import sys
@@ -20,13 +20,13 @@ def fuzz():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits the memory as POSIX does")
-def test_two_hundred_damaged_files_are_answered_or_refused(fuzz):
-    ends, faults, memory = fuzz.tried(200, seed=200)
+def test_damaged_files_are_answered_or_refused(fuzz):
+    """The benchmark takes a thousand."""
+    ends, faults, memory = fuzz.tried(100, seed=200)
     assert faults == []
     assert memory < 1e9
     assert {door for door, _ in ends} == {"view", "load", "trace", "run", "profile", "probe"}
-    assert ends["load", "answered"] > 50
-    assert ends["load", "refused"] > 50
+    assert min(ends["load", end] for end in ("answered", "refused")) > 20
 
 
 def test_a_seed_gives_the_same_files_and_every_field_is_mutated(fuzz):

@@ -8,18 +8,12 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 import matplotlib
-import numpy as np
 import onnx
 import pytest
 import torch
-from models import Folds, Scores, Twins, Uneven
-from onnx import parser
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    QuantFormat,
-    quantize_dynamic,
-    quantize_static,
-)
+from models import Folds, Scores, module, parsed
+from onnxruntime.quantization import QuantFormat, quantize_dynamic, quantize_static
+from torch import nn
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -30,11 +24,6 @@ from onnx_workbench.lineage.attribution import Share, attributed
 from onnx_workbench.lineage.kernels import NAME, VALUE, Match, matches
 from onnx_workbench.runs import profiler
 from onnx_workbench.runs.profiler import Cost, Kernel, Recording
-
-
-def parsed(text):
-    return parser.parse_model(f'<ir_version: 10, opset_import: ["": 20, "mine": 1]> g {text}')
-
 
 CHAIN = "(float[2] x) => (float[2] c) { [one] a = Sin(x) [two] b = Cos(a) [three] c = Relu(b) }"
 FIXED = (
@@ -58,9 +47,7 @@ CALLS = (
     "{ [in] b = mine.twice(a) }"
 )
 
-
 # The rules of the join
-
 
 RULES = {
     "a name": (CHAIN, "two  a -> b  name: two one"),
@@ -135,39 +122,31 @@ def event(name, start, lasts, operator="", cat="Node"):
 
 
 IF = parsed(
-    "(bool p, float[2] x) => (float[2] y) { [outer] y = If(p) "
-    "<then_branch = t () => (float[2] u) { [inner] u = Sin(x) },"
+    "(bool p, float[2] x) => (float[2] y) { [owner] y = If(p) "
+    "<then_branch = t () => (float[2] u) { [b] u = Sin(x) },"
     " else_branch = e () => (float[2] v) { [other] v = Cos(x) }> }"
 )
 RUN = event("model_run", 0, 100, cat="Session")
 
 
-BODY = [("inner", 12, 3), ("inner", 16, 4), ("outer", 10, 20)]
-
-
-def always(run):
-    return True
+def read(events, graph, counts=lambda run: True):
+    return profiler.recording_of([*(event(*one) for one in events), RUN], graph, counts)
 
 
 @pytest.mark.parametrize(
     ("events", "cost", "spent"),
     [
         # what a body takes is not counted twice
-        (
-            [("inner", 12, 3), ("inner", 16, 4), ("outer", 10, 20)],
-            Cost(),
-            {"outer": 13, "inner": 7},
-        ),
+        ([("b", 12, 3), ("b", 16, 4), ("owner", 10, 20)], Cost(), {"owner": 13, "b": 7}),
         # in the same microsecond: what follows is not inside, what is written later is outside
-        ([("outer", 10, 5), ("inner", 15, 0)], Cost(outside=1e-6), {"outer": 5, "inner": 0}),
-        ([("inner", 10, 5), ("outer", 10, 5)], Cost(), {"outer": 0, "inner": 5}),
+        ([("owner", 10, 5), ("b", 15, 0)], Cost(outside=1e-6), {"owner": 5, "b": 0}),
+        ([("b", 10, 5), ("owner", 10, 5)], Cost(), {"owner": 0, "b": 5}),
         # the profiler's cost is taken off inside and around
-        ([("inner", 12, 5), ("outer", 10, 20)], Cost(2e-6, 1e-6), {"outer": 12, "inner": 3}),
+        ([("b", 12, 5), ("owner", 10, 20)], Cost(2e-6, 1e-6), {"owner": 12, "b": 3}),
     ],
 )
 def test_a_kernel_has_its_own_microseconds(events, cost, spent):
-    events = [*(event(*one) for one in events), RUN]
-    found = profiler.recording_of(events, IF, always).less(cost)
+    found = read(events, IF).less(cost)
     assert {k.name: pytest.approx(k.seconds[0] * 1e6) for k in found.kernels} == spent
 
 
@@ -180,7 +159,7 @@ def test_runs_that_do_not_count_are_left_out_and_the_outermost_executor_is_the_r
     inner = [
         event(profiler.EXECUTOR, start, lasts, cat="Session") for start, lasts in ((5, 80), (20, 9))
     ]
-    assert profiler.recording_of([RUN, *inner], IF, always).executed == (80e-6,)
+    assert profiler.recording_of([RUN, *inner], IF, lambda run: True).executed == (80e-6,)
     assert [run for run in range(12) if profiler.counts(run)] == [5, 6, 7, 9, 10, 11]
 
 
@@ -194,14 +173,13 @@ def test_runs_that_do_not_count_are_left_out_and_the_outermost_executor_is_the_r
 )
 def test_kernels_of_nodes_without_a_name_are_told_by_the_order_they_run_in(events, outputs):
     graph = parsed("(float[2] x) => (float[2] c) { [named] a = Sin(x) b = Sin(a) c = Sin(b) }")
-    written = [event(name, start, 1, "Sin") for name, start in events]
-    found = profiler.recording_of([*written, RUN], graph, always)
+    found = read([(name, start, 1, "Sin") for name, start in events], graph)
     assert {k.name: "".join(k.outputs) for k in found.kernels} == outputs
 
 
 def test_a_kernel_reads_what_is_not_known_before_the_run():
     weight = "(float[2] x) => (float[2] y) <float[2] w = {1.0, 2.0}> { [add] y = Add(x, w) }"
-    [add] = profiler.recording_of([event("add", 10, 5), RUN], parsed(weight), always).kernels
+    [add] = read([("add", 10, 5)], parsed(weight)).kernels
     assert (add.inputs, add.outputs) == (("x",), ("y",))
 
 
@@ -289,42 +267,29 @@ def test_what_export_merged_is_shared_as_its_fx_nodes_take_in_pytorch(folds):
     assert not spots["x = x.mean((2, 3))"].fused
 
 
-def test_a_kernel_of_several_nodes_of_one_line_is_not_shared_out(folds):
+def test_kernels_of_one_line_without_a_name_or_of_no_time_and_the_heat_of_nodes(folds):
     spots = made_up(folds)
     line = spots.lineage.line_of("node_mean")
     halves = tuple(Share("node_mean", node, line, 0.5) for node in ("node_mean", "node_linear"))
     one = replace(spots, shares={**spots.shares, "node_mean": halves})
-    assert not by_text(one)["x = x.mean((2, 3))"].fused
-
-
-def test_another_way_of_naming_kernels_shows_as_unattributed(folds):
+    assert not by_text(one)["x = x.mean((2, 3))"].fused, "several nodes of one line"
+    assert spots.heat() == dict.fromkeys([o.node for o in spots.lineage.origins], 1e-5)
+    timed = replace(spots, laps=({"mean": 9e-4}, {"mean": 1e-4}, {"mean": 8e-4}))
+    assert by_text(timed)["x = x.mean((2, 3))"].torch == 1e-4, "the fastest runs of PyTorch"
     changed = made_up(folds, rename=lambda name: f"kernel {name}")
     assert changed.unattributed == changed.rules["unattributed"] == 1.0
     assert "100.0 % of kernel time: no rule matches the kernel's name" in repr(changed)
     assert changed.heat() == {}
-
-
-def test_heat_has_the_seconds_of_each_exported_node_and_pytorch_its_fastest_runs(folds):
-    spots = made_up(folds)
-    assert spots.heat() == dict.fromkeys([o.node for o in spots.lineage.origins], 1e-5)
-    timed = replace(spots, laps=({"mean": 9e-4}, {"mean": 1e-4}, {"mean": 8e-4}))
-    assert by_text(timed)["x = x.mean((2, 3))"].torch == 1e-4
+    idle = replace(spots, recording=spots.recording.less(Cost(inside=1.0)))
+    assert (idle.total, idle.covered, idle.unattributed) == (0, 0, 0)
+    assert "joined by" in repr(idle)
 
 
 def test_the_report_is_the_source_with_time_in_the_margin(folds):
     lap = {"conv2d": 3e-5, "batch_norm": 1e-5, "mean": 2e-5, "mul": 1e-6}
     rows = repr(made_up(folds, lap=lap)).splitlines()
     assert rows[0].endswith(".onnx: 50.0 us a run, 50.0 us of it in 5 kernels")
-    assert rows[1].split() == [
-        "ORT",
-        "quartiles",
-        "share",
-        "kernels",
-        "by",
-        "PyTorch",
-        "line",
-        "source",
-    ]
+    assert " ".join(rows[1].split()) == "ORT quartiles share kernels by PyTorch line source"
     assert re.sub(r"us +\d+  ", "us  N  ", rows[5]) == (
         "7.50 us  7.50 us to 11.3 us   15.0 %*        1  name  30.0 us  N      x = self.conv(x)"
     )
@@ -332,36 +297,24 @@ def test_the_report_is_the_source_with_time_in_the_margin(folds):
     assert facts["no"] == "line      0.0 % of kernel time"
     assert facts["coverage"] == "kernels take 100.0 % of a run without the profiler"
     assert facts["doubt"].startswith("runs differ: the quartiles are  50.0 % apart")
+    spots = made_up(folds, lap=lap)
+    slow = (replace(k, seconds=tuple(1e5 * s for s in k.seconds)) for k in spots.recording.kernels)
+    slow = replace(spots, recording=replace(spots.recording, kernels=tuple(slow)))
+    widths = [list(map(len, repr(each).splitlines()[1:12])) for each in (spots, slow)]
+    assert widths[0] == widths[1], "columns are as wide whatever the numbers"
 
 
-@pytest.mark.parametrize(
-    ("change", "doubt"),
-    [
-        ({"cost": Cost(inside=1.1e-5)}, "most of what was counted is the profiler's own"),
-        ({"plain": (4e-5,) * 3}, "profiled runs took longer than the overhead explains"),
-        ({"plain": (9e-5,) * 3}, "part of a run is outside kernels"),
-    ],
-)
-def test_numbers_that_do_not_fit_together_are_a_doubt(change, doubt, folds):
+def test_numbers_that_do_not_fit_together_are_a_doubt(folds):
     spots = made_up(folds)
-    assert doubt not in repr(spots)
-    if cost := change.pop("cost", None):
-        change = {"recording": replace(spots.recording, cost=cost)}
-    changed = replace(spots, **change)
-    assert doubt in repr(changed)
-    assert changed.counted == pytest.approx(2.1) or not cost
-
-
-def test_columns_are_as_wide_whatever_the_numbers(folds):
-    quick = made_up(folds)
-    slow = tuple(
-        replace(kernel, seconds=tuple(1234.5 * s for s in kernel.seconds))
-        for kernel in quick.recording.kernels
-    )
-    slow = replace(quick, recording=replace(quick.recording, kernels=slow))
-    rows = [repr(spots).splitlines()[1:12] for spots in (quick, slow)]
-    assert list(map(len, rows[0])) == list(map(len, rows[1]))
-    assert rows[0] != rows[1]
+    costly = replace(spots, recording=replace(spots.recording, cost=Cost(inside=1.1e-5)))
+    assert costly.counted == pytest.approx(2.1)
+    for doubt, changed in (
+        ("most of the measured time is the profiler's", costly),
+        ("profiled runs took longer than the overhead", replace(spots, plain=(4e-5,) * 3)),
+        ("part of a run is outside kernels", replace(spots, plain=(9e-5,) * 3)),
+    ):
+        assert doubt not in repr(spots)
+        assert doubt in repr(changed)
 
 
 def test_the_plot_shows_both_runtimes_for_each_line_most_saved_first(folds):
@@ -377,12 +330,6 @@ def test_the_plot_shows_both_runtimes_for_each_line_most_saved_first(folds):
     assert drawn["ONNX Runtime"][1] == 1e-5
     assert "most saved at models.py:" in ax.get_title(loc="left")
     pyplot.close("all")
-
-
-def test_a_model_that_does_next_to_nothing_has_a_report(folds):
-    idle = replace(made_up(folds), recording=made_up(folds).recording.less(Cost(inside=1.0)))
-    assert (idle.total, idle.covered, idle.unattributed) == (0, 0, 0)
-    assert "joined by" in repr(idle)
 
 
 # Real runs
@@ -401,34 +348,33 @@ def foreign(folder, text, **options):
 
 
 def test_a_line_that_is_slow_on_purpose_comes_out_on_top():
+    def forward(self, x):
+        x = torch.sin(x)
+        x = (x @ self.weight) @ self.weight
+        return torch.cos(x)
+
     before = torch.get_num_threads()
-    spots = profiled(Uneven(), torch.randn(64, 512), seconds=0.1, threads=2)
+    model = module(forward, weight=nn.Parameter(torch.randn(512, 512)))
+    spots = profiled(model, torch.randn(64, 512), seconds=0.1, threads=2)
     assert spots.hottest.line.text == "x = (x @ self.weight) @ self.weight"
     assert spots.unattributed == 0
     assert torch.get_num_threads() == before
 
 
 def test_branches_of_the_same_cost_get_the_same_kernels_each_to_its_own_line():
-    spots = by_text(profiled(Twins(), torch.randn(8, 256), seconds=0.1))
+    def forward(self, x):
+        left = torch.erf(self.a(x))
+        right = torch.erf(self.b(x))
+        return left + right
+
+    model = module(forward, a=nn.Linear(256, 256), b=nn.Linear(256, 256))
+    spots = by_text(profiled(model, torch.randn(8, 256), seconds=0.1))
     left, right = (
         spots[f"{d} = torch.erf(self.{n}(x))"] for d, n in (("left", "a"), ("right", "b"))
     )
     assert (len(left.kernels), left.rules) == (len(right.kernels), right.rules)
     assert not set(left.kernels) & set(right.kernels)
     assert 0.3 < left.seconds / right.seconds < 3
-
-
-class Known(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = torch.nn.Conv2d(8, 8, 3, padding=1)
-
-    def forward(self, x):
-        x = torch.relu(x)
-        y = self.conv(x)
-        y = y + x
-        y = torch.nn.functional.gelu(y)
-        return y.softmax(-1)
 
 
 def lines_of(spots):
@@ -441,30 +387,36 @@ def lines_of(spots):
 
 
 def test_an_operator_on_a_known_line_goes_to_no_other():
-    lines = lines_of(profiled(Known(), torch.randn(1, 8, 16, 16)))
+    def forward(self, x):
+        x = torch.relu(x)
+        y = self.conv(x)
+        y = y + x
+        y = torch.nn.functional.gelu(y)
+        return y.softmax(-1)
+
+    model = module(forward, conv=nn.Conv2d(8, 8, 3, padding=1))
+    lines = lines_of(profiled(model, torch.randn(1, 8, 16, 16)))
     assert lines["Softmax"] == {"return y.softmax(-1)"}
     assert lines["Gelu"] == {"y = torch.nn.functional.gelu(y)"}
     assert {"y = self.conv(x)"} <= lines["Conv"] <= {"y = self.conv(x)", "y = y + x"}
 
 
+@pytest.fixture(scope="module")
+def scores():
+    x, mask = torch.randn(2, 1, 8, 8), {"mask": torch.zeros(2, 10)}
+    names = {"images": {0: "batch"}, "mask": {0: "batch"}}
+    return ow.export(Scores().eval(), x, kwargs=mask, dynamic_shapes=names)
+
+
 @pytest.mark.parametrize("level", ["off", "basic", "extended", "all"])
-def test_every_kernel_has_a_line_at_every_level_and_is_given_out_once(level):
-    spots = profiled(Scores(), torch.randn(2, 1, 8, 8), level=level)
+def test_every_kernel_has_a_line_at_every_level_and_size_and_is_given_out_once(level, scores):
+    mask = {"mask": torch.zeros(5, 10)}
+    spots = ow.profile(scores, torch.randn(5, 1, 8, 8), mask, level=level, seconds=0.05)
     assert spots.unattributed == spots.rules["unattributed"] == 0
     assert spots.level == level
     assert level != "off" or spots.rules["name"] == 1
     for parts in spots.shares.values():
         assert sum(part.fraction for part in parts) == pytest.approx(1)
-
-
-def test_other_sizes_than_those_of_the_export_and_keyword_arguments_can_be_profiled():
-    call = (torch.randn(2, 1, 8, 8),), {"mask": torch.zeros(2, 10)}
-    names = {"images": {0: "batch"}, "mask": {0: "batch"}}
-    artifact = ow.export(Scores().eval(), call[0], kwargs=call[1], dynamic_shapes=names)
-    spots = ow.profile(
-        artifact, torch.randn(5, 1, 8, 8), {"mask": torch.zeros(5, 10)}, seconds=0.05
-    )
-    assert spots.unattributed == 0
     assert "logits = logits + mask" in by_text(spots)
     assert len(spots.laps) == len(spots.plain) > 0
 
@@ -540,25 +492,14 @@ def test_a_body_and_its_owner_are_told_apart_and_every_iteration_is_counted(tmp_
     assert all(spots.matches[name] == Match(NAME, (name,)) for name in expected)
 
 
-def test_weights_in_a_file_of_their_own_are_found_from_the_temporary_folder(tmp_path):
-    model = parsed("(float[64] x) => (float[64] z) <float[64] w> { y = Add(x, w)  z = Sin(y) }")
-    del model.graph.initializer[:]
-    weight = onnx.numpy_helper.from_array(np.arange(64, dtype=np.float32), "w")
-    model.graph.initializer.append(weight)
-    aside = {"save_as_external_data": True, "location": "w.bin", "size_threshold": 0}
-    onnx.save(model, tmp_path / "w.onnx", **aside)
-    spots = ow.profile(ow.load(tmp_path / "w.onnx"), torch.zeros(64), seconds=0.05)
-    assert {spot.name for spot in spots.spots} == {"y", "z"}
-
-
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt, ow.errors.RunError])
-def test_nothing_is_left_on_disk_nor_after_an_error_nor_an_interrupt(error, tmp_path, monkeypatch):
+def test_nothing_is_left_on_disk_nor_after_an_error_nor_an_interrupt(
+    error, folds, tmp_path, monkeypatch
+):
     folder = tmp_path / "temporary"
     folder.mkdir()
-    artifact = ow.export(Uneven().eval(), torch.ones(4, 512), tmp_path / "m.onnx")
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.chdir(tmp_path)
-    before = sorted(tmp_path.iterdir())
 
     def stop(*_):
         assert any(folder.iterdir())  # the profile is being written
@@ -567,51 +508,50 @@ def test_nothing_is_left_on_disk_nor_after_an_error_nor_an_interrupt(error, tmp_
     if error:
         monkeypatch.setattr(profiler, "enough", stop)
     with pytest.raises(error) if error else nullcontext():
-        ow.profile(artifact, torch.ones(4, 512), seconds=0.01)
+        ow.profile(folds, torch.ones(1, 3, 8, 8), seconds=0.01)
     assert list(folder.iterdir()) == []
-    assert sorted(tmp_path.iterdir()) == before
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 # Quantized files
 
 
-class Quantizable(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv, self.head = torch.nn.Conv1d(4, 8, 3), torch.nn.Linear(14, 5)
+LAYERS = {"conv": nn.Conv1d(4, 8, 3), "head": nn.Linear(14, 5)}
+SIGNAL = torch.randn(2, 4, 16)
 
+
+class Examples:
+    """What quantizers calibrate with."""
+
+    def __init__(self, name):
+        self.left = [{name: SIGNAL.numpy()}] * 2
+
+    def get_next(self):
+        return self.left.pop() if self.left else None
+
+
+def quantized(old, new, way):
+    if way == "dynamic":
+        quantize_dynamic(old, new)
+    else:
+        reader = Examples(onnx.load(old).graph.input[0].name)
+        quantize_static(old, new, reader, quant_format=QuantFormat[way])
+    return ow.load(new)
+
+
+WAYS = pytest.mark.parametrize("way", ["dynamic", "QOperator", "QDQ"])
+
+
+@WAYS
+def test_the_time_of_a_quantized_layer_is_on_its_own_line(way, tmp_path):
     def forward(self, x):
         x = self.conv(x)  # conv
         x = torch.relu(x)
         x = self.head(x)  # head
         return torch.relu(x)
 
-
-class Examples(CalibrationDataReader):
-    def __init__(self, name, x):
-        self.left = [{name: x.numpy()}] * 2
-
-    def get_next(self):
-        return self.left.pop() if self.left else None
-
-
-QUANTIZED = {
-    "dynamic": lambda old, new, _: quantize_dynamic(old, new),
-    "operators": lambda old, new, reader: quantize_static(
-        old, new, reader, quant_format=QuantFormat.QOperator
-    ),
-    "pairs": lambda old, new, reader: quantize_static(
-        old, new, reader, quant_format=QuantFormat.QDQ
-    ),
-}
-
-
-@pytest.mark.parametrize("way", QUANTIZED)
-def test_the_time_of_a_quantized_layer_is_on_its_own_line(way, tmp_path):
-    x = torch.randn(2, 4, 16)
-    artifact = ow.export(Quantizable().eval(), x, tmp_path / "float.onnx")
-    QUANTIZED[way](artifact.path, tmp_path / "int8.onnx", Examples(artifact.inputs[0].name, x))
-    spots = ow.profile(ow.load(tmp_path / "int8.onnx"), x, seconds=0.05)
+    artifact = ow.export(module(forward, **LAYERS), SIGNAL)
+    spots = ow.profile(quantized(artifact.path, tmp_path / "q.onnx", way), SIGNAL, seconds=0.05)
     heavy = re.compile(r"ConvInteger|QLinearConv|MatMulInteger|DynamicQuantizeMatMul|QLinearMatMul")
     found = {op: lines for op, lines in lines_of(spots).items() if heavy.search(op)}
     assert {"Conv" in op for op in found} == {True, False}
@@ -621,19 +561,17 @@ def test_the_time_of_a_quantized_layer_is_on_its_own_line(way, tmp_path):
     assert spots.unattributed == 0
 
 
-class Attends(Quantizable):
-    def forward(self, x):
-        x = self.conv(torch.sigmoid(x))  # conv
-        x = self.head(x)  # linear
-        return (x[:, 1:] + 0).softmax(-1)  # softmax
+def attends(self, x):
+    x = self.conv(torch.sigmoid(x))  # conv
+    x = self.head(x)  # linear
+    return (x[:, 1:] + 0).softmax(-1)  # softmax
 
 
-@pytest.mark.parametrize("way", QUANTIZED)
+@WAYS
 def test_a_quantized_layer_without_metadata_is_on_no_line_and_never_a_neighbors(way, tmp_path):
-    x, files = torch.randn(2, 4, 16), [tmp_path / f"{name}.onnx" for name in ("float", "int8")]
-    torch.onnx.export(Attends().eval(), (x,), files[0], dynamo=True, verbose=False)
-    QUANTIZED[way](*files, Examples("x", x))
-    lineage = ow.trace(ow.load(files[1]))
+    path, model = tmp_path / "float.onnx", module(attends, **LAYERS)
+    torch.onnx.export(model, (SIGNAL,), path, dynamo=True, verbose=False)
+    lineage = ow.trace(quantized(path, tmp_path / "int8.onnx", way))
     layers = {}
     for origin in lineage.origins:
         if found := re.match(r"node_(conv|linear|softmax)", origin.node):
@@ -642,5 +580,5 @@ def test_a_quantized_layer_without_metadata_is_on_no_line_and_never_a_neighbors(
     assert set(layers) == {"conv", "linear", "softmax"}
     assert all(marks <= {None, layer} for layer, marks in layers.items()), layers
     lost = {origin.why for origin in lineage.without if origin.node.endswith("_quant")}
-    assert bool(lost) == (way != "pairs")
+    assert bool(lost) == (way != "QDQ")
     assert all("quantizer" in why for why in lost)

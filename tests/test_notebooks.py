@@ -4,15 +4,24 @@ import ast
 import copy
 import re
 import statistics
+from functools import cache
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from onnx_workbench.lessons.course import LESSONS, notebook
+
 NOTEBOOKS = sorted(Path(__file__).parent.parent.joinpath("notebooks").glob("*.ipynb"))
+NAMES = [path.name for path in NOTEBOOKS]
 WIDGET = "application/vnd.jupyter.widget-view+json"
 MACHINE = re.compile(r"/(home|root|Users|work|tmp|private|usr|opt|mnt)/|[A-Z]:\\\\|site-packages")
 VERSION = re.compile(r"\b(?:torch|PyTorch|onnx|ONNX Runtime|Python|Netron) \d+\.\d+(?!.*or newer)")
+
+
+@cache
+def read(path):
+    return nbformat.read(path, as_version=4)
 
 
 def code(notebook):
@@ -21,10 +30,6 @@ def code(notebook):
 
 def prose(notebook):
     return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-
-
-def lines(cell):
-    return [line for line in cell.source.splitlines() if line.strip()]
 
 
 def text_of(output):
@@ -45,7 +50,9 @@ def named_like_a_lesson(name, notebook):
 
 
 def short_cells(name, notebook):
-    counts = [len(lines(cell)) for cell in code(notebook)]
+    counts = [
+        len([line for line in cell.source.splitlines() if line.strip()]) for cell in code(notebook)
+    ]
     if max(counts) > 8 or statistics.median(counts) > 3:
         yield f"cells have {statistics.median(counts)} lines in the median, {max(counts)} at most"
 
@@ -88,6 +95,8 @@ def taught_as_a_lesson(name, notebook):
     yield from (f"no {word}" for word in wanted if word not in words)
     if found := VERSION.search(words):
         yield f"a version in prose ({found[0]}): print it instead"
+    linked = set(re.findall(r"\]\((\d\d-[^)]+)\)", words))
+    yield from (f"a link to {link}, which is no lesson" for link in linked - {*NAMES})
 
 
 RULES = [
@@ -100,32 +109,16 @@ RULES = [
 ]
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem[:2])
-def test_a_lesson_keeps_the_rules(path, rule):
-    assert list(rule(path.name, nbformat.read(path, as_version=4))) == []
+def test_a_lesson_keeps_the_rules(path):
+    assert [breach for rule in RULES for breach in rule(path.name, read(path))] == []
 
 
 def test_the_lessons_are_all_here():
-    from onnx_workbench.lessons.course import LESSONS, notebook
-
-    assert [path.name for path in NOTEBOOKS] == [notebook(number) for number in LESSONS]
+    assert [notebook(number) for number in LESSONS] == NAMES
 
 
-def test_a_link_to_another_lesson_leads_there():
-    names = {path.name for path in NOTEBOOKS}
-    for path in NOTEBOOKS:
-        linked = re.findall(r"\]\((\d\d-[^)]+)\)", prose(nbformat.read(path, as_version=4)))
-        assert set(linked) <= names
-
-
-def spoiled(change):
-    """A copy of a lesson with one thing made wrong in its first cell that has an output."""
-    notebook = copy.deepcopy(nbformat.read(NOTEBOOKS[1], as_version=4))
-    change(next(cell for cell in code(notebook) if cell.outputs), notebook)
-    return notebook
-
-
+VIEW = nbformat.v4.new_output("display_data", {WIDGET: {"model_id": "1"}})
 BREACHES = {
     "short": (short_cells, lambda cell, _: cell.update(source="x = 1\n" * 9)),
     "semicolon": (nothing_hidden, lambda cell, _: cell.update(source="plot();")),
@@ -135,32 +128,23 @@ BREACHES = {
     "order": (rendered, lambda cell, _: cell.update(execution_count=77)),
     "stripped": (rendered, lambda cell, _: cell.update(outputs=[], source="1 + 1")),
     "stderr": (clean_outputs, lambda cell, _: cell.outputs[0].update(name="stderr")),
-    "widget": (
-        clean_outputs,
-        lambda cell, _: cell.outputs.append(
-            nbformat.v4.new_output("display_data", {WIDGET: {"model_id": "1"}})
-        ),
-    ),
+    "widget": (clean_outputs, lambda cell, _: cell.outputs.append(VIEW)),
     "path": (clean_outputs, lambda cell, _: cell.outputs[0].update(text="/home/ada/model.onnx")),
-    "no question": (
-        taught_as_a_lesson,
-        lambda _, notebook: notebook.cells[0].update(source="# 01 Check"),
-    ),
+    "title": (named_like_a_lesson, lambda _, first: first.update(source="# Check")),
+    "no question": (taught_as_a_lesson, lambda _, first: first.update(source="# 01 Check")),
     "version": (
         taught_as_a_lesson,
-        lambda _, notebook: notebook.cells[0].update(
-            source=notebook.cells[0].source + "\nThis needs torch 2.13."
-        ),
+        lambda _, first: first.update(source=first.source + " torch 2.13."),
     ),
+    "link": (taught_as_a_lesson, lambda _, first: first.update(source=first.source + "[a](77-b)")),
 }
 
 
 @pytest.mark.parametrize("breach", BREACHES)
 def test_a_breach_of_each_rule_is_found(breach):
+    """In a copy of a lesson: its first cell that has an output, or its first of all, is wrong."""
     rule, change = BREACHES[breach]
-    assert list(rule(NOTEBOOKS[1].name, spoiled(change)))
-
-
-def test_a_name_that_is_no_lessons_is_found():
-    notebook = nbformat.read(NOTEBOOKS[1], as_version=4)
-    assert list(named_like_a_lesson("Untitled1.ipynb", notebook))
+    lesson = copy.deepcopy(read(NOTEBOOKS[1]))
+    change(next(cell for cell in code(lesson) if cell.outputs), lesson.cells[0])
+    assert list(rule(NOTEBOOKS[1].name, lesson))
+    assert list(named_like_a_lesson("Untitled1.ipynb", lesson))

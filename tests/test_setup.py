@@ -20,7 +20,9 @@ import pytest
 
 HERE = Path(__file__).resolve().parent.parent
 INDEX = "https://download.pytorch.org/whl"
-VENV, TORCH, PROJECT = ".venv", "torch", ".[lab,test]"
+VENV = "-m venv --clear .venv"
+PIP = "-m pip install -c constraints.txt"
+TORCH, PROJECT = f"{PIP} --no-deps torch", f"{PIP} -e .[lab,test]"
 
 
 @pytest.fixture
@@ -38,13 +40,13 @@ def workbench(tmp_path, monkeypatch):
 
 @pytest.fixture
 def commands(workbench, monkeypatch):
-    """Every command that runs, without its python; those with a word in ``failing`` fail."""
-    seen = SimpleNamespace(ran=[], failing=set(), became=[])
+    """Every command that runs, without its Python; those that hold a text of ``failing`` fail."""
+    seen = SimpleNamespace(ran=[], failing=(), became=[])
 
     def run(command):
         workbench.VENV.mkdir(exist_ok=True)
-        seen.ran.append(command[1:])
-        return not seen.failing & {*command, " ".join(command[1:])}
+        seen.ran.append(" ".join(command[1:]).replace(str(workbench.VENV), ".venv"))
+        return not any(text in f"{seen.ran[-1]}\n" for text in seen.failing)
 
     monkeypatch.setattr(workbench, "run", run)
     monkeypatch.setattr(workbench, "lacks", str)
@@ -60,36 +62,31 @@ def bare_venv(folder: Path) -> Path:
 
 # -- what is installed, and from where ------------------------------------------------------------
 
-PIP = ["-m", "pip", "install", "-c", "constraints.txt"]
-ALONE = [*PIP, "--no-deps", "torch"]
+OWN = f"{TORCH} --retries 1 --index-url {INDEX}/cpu"
+SEED = "-m pip --python {} install --quiet pip"
 
 
-def test_torch_is_installed_first_and_alone(workbench, commands):
+@pytest.mark.parametrize(
+    ("failing", "ran"),
+    [
+        ((), [VENV, f"{TORCH} --no-index", PROJECT]),
+        (("--no-index", "--index-url"), [VENV, f"{TORCH} --no-index", OWN, TORCH, PROJECT]),
+        ((f"{VENV}\n",), [VENV, f"{VENV} --without-pip", SEED]),
+    ],
+    ids=["torch first and alone", "disk, own index, default index", "no ensurepip"],
+)
+def test_each_way_of_the_set_up_is_tried_in_its_order(workbench, commands, failing, ran):
+    commands.failing = failing
     workbench.set_up("cpu")
-    venv = ["-m", "venv", "--clear", str(workbench.VENV)]
-    assert commands.ran == [venv, [*ALONE, "--no-index"], [*PIP, "-e", PROJECT]]
-
-
-def test_torch_is_looked_for_on_disk_then_in_its_index_then_in_the_default_one(workbench, commands):
-    commands.failing |= {"--no-index", "--index-url"}
-    workbench.set_up("cpu")
-    own = ["--retries", "1", "--index-url", f"{INDEX}/cpu"]
-    assert commands.ran[1:4] == [[*ALONE, "--no-index"], [*ALONE, *own], ALONE]
+    python = workbench.PYTHON.replace(str(workbench.VENV), ".venv")
+    assert commands.ran[: len(ran)] == [each.format(python) for each in ran]
 
 
 def test_a_build_with_cuda_comes_from_its_own_index_and_nowhere_else(workbench, commands):
-    commands.failing |= {"torch"}
+    commands.failing = ("torch",)
     with pytest.raises(SystemExit, match="no build `cu130`"):
         workbench.set_up("cu130")
-    assert [command[-1] for command in commands.ran[1:]] == [f"{INDEX}/cu130"]
-
-
-def test_without_ensurepip_the_pip_beside_python_fills_the_venv(workbench, commands):
-    commands.failing |= {f"-m venv --clear {workbench.VENV}"}
-    workbench.set_up("cpu")
-    _, venv, pip, *_ = commands.ran
-    assert venv == ["-m", "venv", "--clear", str(workbench.VENV), "--without-pip"]
-    assert pip[:4] == ["-m", "pip", "--python", workbench.PYTHON]
+    assert [command.split()[-1] for command in commands.ran[1:]] == [f"{INDEX}/cu130"]
 
 
 def test_a_venv_is_made_from_the_python_outside_it(workbench, monkeypatch):
@@ -113,16 +110,13 @@ def test_settings_of_the_user_do_not_reach_into_the_venv(workbench, monkeypatch,
     assert told == ["pip https://other.example", f"pip {INDEX}/cpu"]
 
 
-@pytest.mark.parametrize(("options", "says"), [([], "no\n"), (["--no-index"], ""), (["VENV"], "")])
-def test_a_way_that_often_fails_says_nothing(workbench, capfd, options, says):
-    options = [str(workbench.VENV) if option == "VENV" else option for option in options]
-    assert not workbench.run([sys.executable, "-c", "import sys; sys.exit('no')", *options])
-    assert capfd.readouterr().err == says
-
-
-def test_a_program_that_is_not_there_fails_and_says_why(workbench, capsys):
+def test_a_way_that_often_fails_says_nothing_and_any_other_why(workbench, capfd):
+    fails = [sys.executable, "-c", "import sys; sys.exit('no')"]
+    for options, says in (([], "no\n"), (["--no-index"], ""), ([str(workbench.VENV)], "")):
+        assert not workbench.run([*fails, *options])
+        assert capfd.readouterr().err == says
     assert not workbench.run(["no-such-program"])
-    assert "no-such-program" in capsys.readouterr().err
+    assert "no-such-program" in capfd.readouterr().err
 
 
 def test_jupyterlab_does_not_ask_about_news(workbench, commands):
@@ -133,6 +127,11 @@ def test_jupyterlab_does_not_ask_about_news(workbench, commands):
 
 
 # -- when .venv is made again ---------------------------------------------------------------------
+
+
+def replace(workbench, old, new):
+    path = workbench.ROOT / "pyproject.toml"
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -157,25 +156,15 @@ def test_venv_is_made_again_when_what_it_depends_on_changed(workbench, commands,
     assert bool(commands.ran) is bool(why)
 
 
-def replace(workbench, old, new):
-    path = workbench.ROOT / "pyproject.toml"
-    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
-
-
-def test_an_interrupted_or_failed_setup_leaves_no_stamp(workbench, commands, monkeypatch):
-    workbench.set_up("cpu")
-    replace(workbench, "anywidget", "anothergadget")
-    commands.failing |= {PROJECT}
-    with pytest.raises(SystemExit):
-        workbench.set_up("cpu")
-    assert not workbench.STAMP.exists()
-
-
-def test_a_python_or_a_package_that_is_gone_is_noticed(workbench, monkeypatch):
+def test_a_python_or_a_package_that_is_gone_is_noticed_and_check_uses_what_runs(
+    workbench, monkeypatch
+):
     monkeypatch.setattr(workbench, "MODULES", ("json", "no_such_module"))
     assert workbench.lacks() == "a Python that runs"
+    assert workbench.command("check")[0] == sys.executable
     bare_venv(workbench.VENV)
     assert workbench.lacks() == "no_such_module"
+    assert workbench.command("check")[0] == workbench.PYTHON
     monkeypatch.setattr(workbench, "PROBE", "raise SystemExit(1)")
     assert workbench.lacks() == "a Python that runs"
 
@@ -195,11 +184,14 @@ def test_a_python_or_a_package_that_is_gone_is_noticed(workbench, monkeypatch):
 def test_a_failed_step_names_itself_the_likely_cause_and_the_next_command(
     workbench, commands, monkeypatch, failing, free, nouns
 ):
+    workbench.set_up("cpu")
+    replace(workbench, "anywidget", "anothergadget")
     monkeypatch.setattr(workbench.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
-    commands.failing |= {failing}
+    commands.failing = (failing,)
     with pytest.raises(SystemExit) as caught:
         workbench.set_up("cpu")
     assert [noun for noun in nouns if noun not in str(caught.value)] == []
+    assert not workbench.STAMP.exists()
 
 
 def test_an_old_python_is_refused_with_the_one_to_use(workbench, commands, monkeypatch):
@@ -208,6 +200,8 @@ def test_an_old_python_is_refused_with_the_one_to_use(workbench, commands, monke
     monkeypatch.setattr(workbench.shutil, "which", lambda name: f"/usr/bin/{name}")
     with pytest.raises(SystemExit, match=r"needs Python 3.99 to 3.99; this is .*\nUse python3.99"):
         workbench.main(["test"])
+    # and an older one gets as far as that sentence
+    ast.parse((HERE / "workbench.py").read_text(encoding="utf-8"), feature_version=(3, 7))
 
 
 def test_a_newer_python_is_warned_and_set_up(workbench, commands, monkeypatch, capsys):
@@ -218,18 +212,7 @@ def test_a_newer_python_is_warned_and_set_up(workbench, commands, monkeypatch, c
     assert len(commands.ran) == 3
 
 
-def test_an_old_python_gets_as_far_as_that_sentence():
-    ast.parse((HERE / "workbench.py").read_text(encoding="utf-8"), feature_version=(3, 7))
-
-
 # -- verbs and what follows them ------------------------------------------------------------------
-
-
-def test_what_follows_test_goes_to_pytest_in_its_order(workbench, commands):
-    workbench.main(["test", "-k", "race", "tests/test_plots.py", "-n", "0"])
-    (command,) = commands.became
-    assert command[1:5] == ["-m", "pytest", "--numprocesses=2", "--dist=loadfile"]
-    assert command[5:] == ["-k", "race", "tests/test_plots.py", "-n", "0"]
 
 
 @pytest.mark.parametrize(("user", "allowed"), [(0, True), (1000, False)])
@@ -244,10 +227,11 @@ def test_lab_opens_the_first_notebook(workbench, commands, monkeypatch, user, al
     assert ("--allow-root" in command) is allowed
 
 
-def test_the_build_of_torch_is_not_passed_on_and_is_remembered(workbench, commands):
-    workbench.main(["test", "--torch", "cu130", "-k", "race"])
-    assert commands.became[0][-2:] == ["-k", "race"]
-    assert "--torch" not in commands.became[0]
+def test_what_follows_test_goes_to_pytest_and_the_build_of_torch_is_remembered(workbench, commands):
+    workbench.main(["test", "--torch", "cu130", "-k", "race", "tests/test_plots.py", "-n", "0"])
+    (command,) = commands.became
+    assert command[1:5] == ["-m", "pytest", "--numprocesses=2", "--dist=loadfile"]
+    assert command[5:] == ["-k", "race", "tests/test_plots.py", "-n", "0"]
     assert json.loads(workbench.STAMP.read_text())["torch"] == "cu130"
     del commands.ran[:]
     workbench.main(["test"])
@@ -263,30 +247,18 @@ def test_no_verb_shows_how_to_use_it_and_sets_nothing_up(workbench, capsys, argu
     assert not workbench.VENV.exists()
 
 
-# -- the report -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("verdict", "code"), [("True", 0), ("False", 1)])
-def test_check_reports_before_anything_is_installed(workbench, verdict, code):
+def test_check_reports_before_anything_is_installed(workbench):
     package = workbench.ROOT / "src" / "onnx_workbench"
     package.mkdir(parents=True)
     shutil.copy(HERE / "src" / "onnx_workbench" / "__init__.py", package)
-    (package / "stack.py").write_text(
-        "class check:\n"
-        f"    __repr__ = lambda self: 'the stack'\n    __bool__ = lambda self: {verdict}\n"
-    )
-    done = subprocess.run(
-        [bare_venv(workbench.ROOT / "bare"), workbench.ROOT / "workbench.py", "check"],
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stderr) == (code, "")
-    assert done.stdout == (
-        "Not set up: there is no .venv yet. To set up: python3 workbench.py lab\n\nthe stack\n"
-    )
-
-
-def test_check_uses_a_venv_that_runs_even_where_it_is_not_finished(workbench):
-    assert workbench.command("check")[0] == sys.executable
-    bare_venv(workbench.VENV)
-    assert workbench.command("check")[0] == workbench.PYTHON
+    command = [bare_venv(workbench.ROOT / "bare"), workbench.ROOT / "workbench.py", "check"]
+    for verdict, code in ((True, 0), (False, 1)):
+        (package / "stack.py").write_text(
+            "class check:\n"
+            f"    __repr__ = lambda self: 'the stack'\n    __bool__ = lambda self: {verdict}\n"
+        )
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (code, "")
+        assert done.stdout == (
+            "Not set up: there is no .venv yet. To set up: python3 workbench.py lab\n\nthe stack\n"
+        )

@@ -1,3 +1,5 @@
+"""Whose line it is, what it is called, and which files may be read to show it."""
+
 import os
 import sysconfig
 from pathlib import Path
@@ -15,101 +17,97 @@ from onnx_workbench.source import (
     Sources,
     is_users,
     lines,
-    told,
+    unless_internal,
     user_line,
 )
 
-HERE = str(Path(__file__))
+HERE, NET = __file__, "/home/ada/net.py"
 STDLIB = str(Path(sysconfig.get_paths()["stdlib"], "functools.py"))
-TORCH = str(Path(sysconfig.get_paths()["purelib"], "torch", "nn", "modules", "linear.py"))
 PACKAGE = Path(onnx_workbench.__file__).parent
-
-
-def trace(*files):
-    return "".join(f'File "{file}", line {i}, in f\n    x\n' for i, file in enumerate(files, 1))
-
-
-def test_the_innermost_frame_of_the_user_wins_over_a_library_below_it():
-    assert user_line(trace(HERE, HERE, TORCH, STDLIB)).number == 2
-
-
-def test_a_trace_of_libraries_alone_gives_the_innermost():
-    assert user_line(trace(STDLIB, TORCH)).place == "torch/nn/modules/linear.py:2"
-
-
-def test_an_empty_trace_has_no_line():
-    assert user_line("") is None
-    assert user_line(None) is None
-
-
-def test_an_exception_leads_to_the_line_that_raised():
-    def boom():
-        raise RuntimeError
-
-    try:
-        boom()
-    except RuntimeError as error:
-        line = user_line(error.__traceback__)
-    assert (line.function, line.text) == ("boom", "raise RuntimeError")
-
-
-def test_the_package_is_a_library_and_its_lessons_are_the_users():
-    assert not is_users(str(PACKAGE / "graph.py"))
-    assert is_users(str(PACKAGE / "lessons" / "models.py"))
-
-
-def test_a_package_of_another_place_is_a_library_too():
-    for folder in ("/home/ada/.local/lib/python3.11/site-packages", "C:\\py\\Lib\\site-packages"):
-        assert not is_users(f"{folder}/net/model.py")
-    assert not is_users("/usr/lib/python3/dist-packages/net.py")
-    assert is_users("/home/ada/my-site-packages/model.py")
-
-
-def test_a_notebook_cell_is_named_without_its_temporary_path():
-    for file in ("/tmp/ipykernel_71/33.py", r"C:\Temp\ipykernel_9\1.py", "<ipython-input-3-ab>"):
-        assert Line(file, 4, "f", "").place == "cell:4"
-        assert is_users(file)
-
-
 PYTORCH = Path(torch.__file__).parent
+MACHINERY, LINEAR = (f"{PYTORCH}/_ops.py", "__call__"), f"{PYTORCH}/nn/modules/linear.py"
 SITE = "/usr/lib/python3/dist-packages"
-VIT = f"{SITE}/timm/vit.py"
+VIT, ATTEND = f"{SITE}/timm/vit.py", (f"{SITE}/timm/attend.py", "attend")
 
 
 def frames(*found):
-    return "\n".join(f'File "{file}", line {n}, in {name}' for n, (file, name) in enumerate(found))
+    """A trace of files, or of files and functions; its line numbers count from 0."""
+    rows = (one if isinstance(one, tuple) else (one, "forward") for one in found)
+    return "\n".join(f'File "{file}", line {n}, in {name}' for n, (file, name) in enumerate(rows))
 
 
 @pytest.mark.parametrize(
-    ("trace", "number"),
+    ("files", "number"),
     [
-        ([(VIT, "forward"), (f"{PYTORCH}/_ops.py", "__call__")], 0),
-        ([(VIT, "forward"), (f"{SITE}/timm/attend.py", "attend")], 1),
-        (
-            [
-                (VIT, "forward"),
-                (f"{PYTORCH}/x.py", "y"),
-                (f"{SITE}/sy/a.py", "b"),
-            ],
-            0,
-        ),
-        ([(f"{PYTORCH}/nn/linear.py", "forward"), (f"{PYTORCH}/_ops.py", "__call__")], 0),
-        ([("/home/ada/net.py", "forward"), (VIT, "forward")], 0),
+        ([HERE, HERE, LINEAR, (STDLIB, "f")], 1),  # the innermost of the user
+        ([NET, VIT], 0),
+        # a library's model, whose line is in that library
+        ([VIT, MACHINERY], 0),
+        ([VIT, ATTEND], 1),  # its helper
+        ([VIT, (f"{PYTORCH}/x.py", "y"), (f"{SITE}/sy/a.py", "b")], 0),  # not what torch calls
+        ([LINEAR, MACHINERY], 0),  # a module of torch
     ],
-    ids=["library", "its helper", "not what torch calls", "a module of torch", "the user's first"],
 )
-def test_the_line_of_a_librarys_model_is_in_that_library(trace, number):
-    line = user_line(frames(*trace))
+def test_the_line_of_a_trace_is_the_users_or_that_of_a_librarys_model(files, number):
+    line = user_line(frames(*files))
     assert line.number == number
-    assert told(line) is line
+    assert unless_internal(line) is line
 
 
-def test_torchs_own_machinery_is_no_line_of_a_model():
-    assert told(user_line(frames((f"{PYTORCH}/_ops.py", "__call__")))) is None
+def test_what_has_no_line_and_an_exception():
+    assert user_line("") is user_line(None) is unless_internal(user_line(frames(MACHINERY))) is None
+    # of libraries that have no model, the innermost
+    assert user_line(frames((STDLIB, "f"), (LINEAR, "f"))).place == "torch/nn/modules/linear.py:1"
+
+    def boom():
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError) as caught:
+        boom()
+    line = user_line(caught.value.__traceback__)
+    assert (line.function, line.text) == ("boom", "raise RuntimeError")
+
+
+def test_the_users_line_names_the_librarys_below_it():
+    line = user_line(frames(NET, VIT, LINEAR))
+    assert (line.place, line.library.place) == ("net.py:0", "timm/vit.py:1")
+    assert user_line(frames(NET)).library is None
+
+
+@pytest.mark.parametrize(
+    ("file", "users", "place"),
+    [
+        ("/tmp/ipykernel_71/33.py", True, "cell:4"),  # without its temporary path
+        (r"C:\Temp\ipykernel_9\1.py", True, "cell:4"),
+        ("<ipython-input-3-ab>", True, "cell:4"),
+        (PACKAGE / "lessons" / "models.py", True, "onnx_workbench/lessons/models.py:4"),
+        (PACKAGE / "graph.py", False, "onnx_workbench/graph.py:4"),
+        ("/home/ada/.local/lib/python3.11/site-packages/net/model.py", False, "net/model.py:4"),
+        ("C:\\py\\Lib\\site-packages\\net\\a.py", False, "net/a.py:4"),
+        (f"{SITE}/net.py", False, "net.py:4"),
+        (f"{SITE}/torchvision/models/resnet.py", False, "torchvision/models/resnet.py:4"),
+        ("/home/ada/my-site-packages/model.py", True, "model.py:4"),
+        ("D:\\ada\\a.py", True, "a.py:4"),
+    ],
+)
+def test_whose_a_file_is_and_the_place_of_a_line_in_it(file, users, place):
+    assert is_users(str(file)) is users
+    assert Line(str(file), 4, "f", "").place in (place, place.rpartition("/")[2])
+
+
+def test_what_pip_put_into_a_folder_is_a_package_and_what_lies_beside_it_is_the_users(
+    tmp_path, monkeypatch
+):
+    written(
+        tmp_path / "net-1.0.dist-info" / "RECORD", "net/a.py,sha256=x,3\nnet-1.0.dist-info/W,,\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert not is_users(str(tmp_path / "net" / "a.py"))
+    assert is_users(str(tmp_path / "app" / "a.py"))
+    assert Line(str(tmp_path / "net" / "a.py"), 3, "f", "").place == "net/a.py:3"
 
 
 # What may be shown around a line
-
 
 TEXT = "def forward(x):\n    return x.relu()\n"
 
@@ -133,15 +131,11 @@ def test_a_loaded_files_source_is_read_below_its_own_folder_the_working_folder_a
     sources = Sources.of(str(model / "model.onnx"), named)
     assert [bool(sources.read(quoted(file))) for file in files] == [True, True, True, False]
     assert not Sources.of(b"bytes").read(quoted(files[1]))
-
-
-def test_the_source_of_a_model_that_another_machine_exported_is_found_by_the_end_of_its_path(
-    tmp_path,
-):
-    written(tmp_path / "net" / "layer.py")
+    # of a model that another machine exported, by the end of its path
+    written(named / "net" / "layer.py")
     away = quoted("C:\\Users\\ada\\net\\layer.py")
-    assert Sources.of(b"", tmp_path).read(away) == TEXT.splitlines(keepends=True)
-    assert not Sources.of(b"", tmp_path).read(quoted("/home/ada/net/other.py"))
+    assert sources.read(away) == TEXT.splitlines(keepends=True)
+    assert not sources.read(quoted("/home/ada/net/other.py"))
 
 
 @pytest.mark.parametrize("working", ["/", "~"])
@@ -152,36 +146,24 @@ def test_no_working_folder_opens_what_is_hidden_or_no_python_or_reads_otherwise(
     monkeypatch.chdir(Path(working).expanduser())
     sources = Sources.of("model.onnx")
     hidden = written(tmp_path / ".aws" / "keys.py")
-    link = tmp_path / "link.py"
+    link, fifo, loop = (tmp_path / f"{name}.py" for name in ("link", "fifo", "loop"))
     link.symlink_to(hidden)
-    fifo = tmp_path / "fifo.py"
     os.mkfifo(fifo)
-    loop = tmp_path / "loop.py"
     loop.symlink_to(loop)
     for file in (
-        hidden,
+        *(hidden, link, loop, fifo, tmp_path, "/dev/zero", "a\0b.py", "x" * 5000 + ".py"),
         written(tmp_path / "credentials"),
         written(tmp_path / "notes.txt"),
         written(tmp_path / "changed.py", TEXT.replace("relu", "tanh")),
         written(tmp_path / "large.py", TEXT + "#" * LARGEST_SOURCE),
-        link,
-        loop,
-        fifo,
-        tmp_path,
-        "/dev/zero",
-        "a\0b.py",
-        "x" * 5000 + ".py",
         f"{tmp_path}/.aws/../net.py",
     ):
         assert sources.read(quoted(file)) == []
     assert sources.read(quoted(written(tmp_path / "net.py")))
     assert sources.read(quoted(tmp_path / "net.py", text="")) == []
-
-
-def test_a_hidden_folder_that_the_user_names_is_read(tmp_path):
-    file = written(tmp_path / ".work" / "net.py")
-    assert Sources.of(b"", file.parent).read(quoted(file))
-    assert not Sources.of(file.parent / "model.onnx").read(quoted(file))
+    named = written(tmp_path / ".work" / "named.py")  # a hidden folder that the user names is read
+    assert Sources.of(b"", named.parent).read(quoted(named))
+    assert not Sources.of(named.parent / "model.onnx").read(quoted(named))
 
 
 @pytest.mark.parametrize("source", ["no/such/folder", __file__, 3, "a\0b", "~nobody-of-this-name"])
@@ -193,19 +175,16 @@ def test_a_source_that_is_no_folder_is_refused(source):
 # Traces of any size and shape
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_what_is_no_frame_gives_no_line():
+    for text in (
         'File "x.py", line ' + "9" * 5000 + ", in f\n  a",
         'File "' * 50_000,
         'File "x.py", line 3\n' * 20_000,
         'File "x.py", line \u00b2, in f',
         'File "", line 3, in f',
         "",
-    ],
-)
-def test_what_is_no_frame_gives_no_line(text):
-    assert lines(text) == []
+    ):
+        assert lines(text) == []
 
 
 def test_of_a_long_trace_the_innermost_frames_are_read():
@@ -220,35 +199,3 @@ def test_a_frame_may_stand_within_a_sentence_and_without_a_text():
     text = 'at File "a b.py", line 3, in <lambda>\nFile "c.py", line 4, in f\n\tx = 1\n\ty\n'
     found = [(line.file, line.number, line.function, line.text) for line in lines(text)]
     assert found == [("a b.py", 3, "<lambda>", ""), ("c.py", 4, "f", "x = 1")]
-
-
-# Installed packages
-
-
-def test_a_line_of_a_package_has_its_path_within_the_packages():
-    assert Line(f"{SITE}/torchvision/models/resnet.py", 92, "f", "").place == (
-        "torchvision/models/resnet.py:92"
-    )
-    assert Line("C:\\py\\Lib\\site-packages\\net\\a.py", 3, "f", "").place == "net/a.py:3"
-    assert Line("D:\\ada\\a.py", 3, "f", "").place == "a.py:3"
-
-
-def test_what_pip_put_into_a_folder_is_a_package_and_what_lies_beside_it_is_the_users(
-    tmp_path, monkeypatch
-):
-    written(
-        tmp_path / "net-1.0.dist-info" / "RECORD", "net/a.py,sha256=x,3\nnet-1.0.dist-info/W,,\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    assert not is_users(str(tmp_path / "net" / "a.py"))
-    assert is_users(str(tmp_path / "app" / "a.py"))
-    assert Line(str(tmp_path / "net" / "a.py"), 3, "f", "").place == "net/a.py:3"
-
-
-def test_the_users_line_names_the_librarys_below_it():
-    text = frames(
-        ("/home/ada/net.py", "forward"), (VIT, "forward"), (f"{PYTORCH}/nn/x.py", "forward")
-    )
-    line = user_line(text)
-    assert (line.place, line.library.place) == ("net.py:0", "timm/vit.py:1")
-    assert user_line(frames(("/home/ada/net.py", "forward"))).library is None

@@ -8,13 +8,13 @@ import onnx
 import onnxscript
 import pytest
 import torch
-from models import Table
+from models import Table, module
 from torch import nn
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 import onnx_workbench as ow
 from onnx_workbench.errors import CaptureError
-from onnx_workbench.graph import torch_private
+from onnx_workbench.graph import guards, torch_private
 
 X = torch.ones(2)
 
@@ -65,43 +65,36 @@ def test_custom_operator_can_be_taken_apart():
 # Stack traces
 
 
-class Helps(nn.Module):
-    def forward(self, x):
-        return torch.cond(x.sum() > 0, self.grows, self.shrinks, (x,))
+def grows(x):
+    return x * 2
 
-    def grows(self, x):
-        return x * 2
 
-    def shrinks(self, x):
-        return x / 2
+def shrinks(x):
+    return x / 2
 
 
 def test_nodes_keep_the_lines_of_helper_functions_and_of_branches():
-    graph = ow.capture(Helps().eval(), X)
+    branches = module(lambda self, x: torch.cond(x.sum() > 0, grows, shrinks, (x,)))
+    graph = ow.capture(branches, X)
     for program in (graph, graph.polish()):
         lines = {node.line.text for node in program.nodes if node.line}
         assert {"return x * 2", "return x / 2"} <= lines
 
 
-def test_torchs_filter_of_frames_is_back_after_a_capture_that_failed():
+def test_torchs_filter_of_frames_is_back_after_a_capture_that_failed_and_may_be_gone(monkeypatch):
     before = torch.fx.proxy.TracerBase._filter_traceback_frames
     with pytest.raises(CaptureError):
         ow.capture(nn.Linear(2, 3).eval(), torch.ones(2, 3))
     assert torch.fx.proxy.TracerBase._filter_traceback_frames is before
-
-
-def test_torch_without_the_filter_of_frames_still_captures(monkeypatch):
     monkeypatch.delattr(torch.fx.proxy.TracerBase, "_filter_traceback_frames")
-    with torch_private.full_stack_traces():
+    with torch_private.full_stack_traces():  # a torch without it
         pass
 
 
 # Translations
 
 
-class Sine(nn.Module):
-    def forward(self, x):
-        return torch.sin(x)
+SINE = module(lambda self, x: torch.sin(x))
 
 
 def cosine(x):
@@ -123,7 +116,7 @@ def builds(monkeypatch):
 
 @pytest.mark.parametrize("opset", [None, 18, 21])
 def test_custom_translation_stays_in_its_own_export(opset, tmp_path):
-    graph, table = ow.capture(Sine().eval(), X), {torch.ops.aten.sin.default: cosine}
+    graph, table = ow.capture(SINE, X), {torch.ops.aten.sin.default: cosine}
     for translations, operator in ((table, "Cos"), (None, "Sin")):
         options = {"opset_version": opset, "custom_translation_table": translations}
         made = ow.export(graph, f=tmp_path / "m.onnx", **options)
@@ -131,15 +124,15 @@ def test_custom_translation_stays_in_its_own_export(opset, tmp_path):
 
 
 def test_exports_share_one_table_and_torch_keeps_its_own(builds):
-    graph = ow.capture(Sine().eval(), X)
+    graph = ow.capture(SINE, X)
     for _ in range(3):
         ow.export(graph)
     assert len(builds) == 1
-    torch.onnx.export(Sine().eval(), (X,), dynamo=True, verbose=False)
+    torch.onnx.export(SINE, (X,), dynamo=True, verbose=False)
     assert len(builds) == 2
 
 
-def test_operators_registered_later_get_their_translations(builds):
+def test_operators_registered_later_get_their_translations(builds, monkeypatch):
     """torch.onnx leaves out the translations of torchvision until that is imported."""
     with torch_private.shared_translations():
         ONNXRegistry.from_torchlib()
@@ -148,15 +141,16 @@ def test_operators_registered_later_get_their_translations(builds):
         ONNXRegistry.from_torchlib()
     library._destroy()
     assert len(builds) == 2
-
-
-def test_torch_with_its_table_elsewhere_is_left_alone(monkeypatch):
-    monkeypatch.delattr(ONNXRegistry, "from_torchlib")
+    monkeypatch.delattr(ONNXRegistry, "from_torchlib")  # a torch that has it elsewhere
     with torch_private.shared_translations():
         assert not hasattr(ONNXRegistry, "from_torchlib")
 
 
 # Guards
+
+
+def refused():
+    ow.capture(Table().eval(), torch.ones(2, 16, 8), dynamic_shapes={"x": {1: "length"}})
 
 
 @pytest.mark.parametrize("off", ["existing loggers", "one logger", "all levels"])
@@ -173,7 +167,7 @@ def test_line_of_a_guard_survives_the_users_logging_configuration(off):
         else:
             logging.disable(logging.CRITICAL)
         with pytest.raises(CaptureError) as caught:
-            ow.capture(Table().eval(), torch.ones(2, 16, 8), dynamic_shapes={"x": {1: "length"}})
+            refused()
     finally:
         logging.disable(logging.NOTSET)
         for name, was in disabled.items():
@@ -193,20 +187,28 @@ def test_handlers_of_the_structured_trace_still_hear_it():
     logger.addHandler(handler)
     try:
         with pytest.raises(CaptureError):
-            ow.capture(Table().eval(), torch.ones(2, 16, 8), dynamic_shapes={"x": {1: "length"}})
+            refused()
     finally:
         logger.removeHandler(handler)
     assert any("guard_added" in metadata for metadata in heard)
+    with guards.listening() as ours, pytest.raises(CaptureError):
+        refused()
+    count = len(ours)
+    freezes = next(guard for guard in ours if guard.freezes)
+    assert freezes.line.text == "return x + self.positions"
+    with pytest.raises(CaptureError):
+        refused()
+    assert len(ours) == count, "it has stopped listening"
 
 
-class Places(nn.Module):
-    def forward(self, tokens):
-        place = torch.arange(tokens.shape[1])[:, None] / 16
-        return torch.tanh(place.sin() + tokens[..., None]).mean(1)
+@module
+def places(self, tokens):
+    place = torch.arange(tokens.shape[1])[:, None] / 16
+    return torch.tanh(place.sin() + tokens[..., None]).mean(1)
 
 
 def test_recording_frames_keeps_no_tensor_alive():
     """A tensor that outlives its frame is a constant of the graph, and torch.export refuses it."""
     for _ in range(5):
         tokens = torch.ones(2, 16)
-        ow.capture(Places().eval(), tokens, dynamic_shapes={"tokens": {1: "words"}}, strict=False)
+        ow.capture(places, tokens, dynamic_shapes={"tokens": {1: "words"}}, strict=False)

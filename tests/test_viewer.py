@@ -12,7 +12,6 @@ import re
 import shutil
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
 from itertools import combinations, pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +22,7 @@ import onnx_ir
 import pytest
 import torch
 from ipywidgets.embed import dependency_state
+from matplotlib.colors import to_rgb
 from onnx import TensorProto, helper, numpy_helper, parser
 from PIL import Image
 
@@ -39,9 +39,14 @@ from onnx_workbench.viewer.model import LARGEST_TENSOR, Model, read
 from onnx_workbench.viewer.netron import LEFT, RIGHT
 from onnx_workbench.viewer.origin import without_folders
 
-TIMES = "\u00d7"
+SHAPE = "batch\u00d72"
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+def note(node: onnx.NodeProto, **notes: str) -> None:
+    for key, value in notes.items():
+        node.metadata_props.add(key=f"pkg.torch.onnx.{key}", value=value)
 
 
 def graph(body: str, name: str = "net", **sources: str) -> onnx.ModelProto:
@@ -52,25 +57,32 @@ def graph(body: str, name: str = "net", **sources: str) -> onnx.ModelProto:
     for node in (node for node in model.graph.node if node.name in sources):
         source = sources[node.name]
         trace = f'File "/home/ada/net.py", line {len(source)}, in forward\n    {source}'
-        said = {"fx_node": source, "name_scopes": "['', 'block', 'f']", "stack_trace": trace}
-        for key, value in said.items():
-            if source.startswith("%") is (key == "fx_node"):
-                node.metadata_props.add(key=f"pkg.torch.onnx.{key}", value=value)
+        if source.startswith("%"):
+            note(node, fx_node=source)
+        else:
+            note(node, name_scopes="['', 'block', 'f']", stack_trace=trace)
     return model
 
 
-def tiny() -> onnx.ModelProto:
-    return parser.parse_model(
+def tiny(*traces: str) -> onnx.ModelProto:
+    model = parser.parse_model(
         '<ir_version: 10, opset_import: ["": 20]> tiny (float[batch, 2] x) => (float[batch, 2] y)'
         " <float[2] w = {1, 2}> { h = Mul(x, w) y = Relu(h) }"
     )
+    for trace in traces:
+        note(model.graph.node[0], stack_trace=trace)
+    return model
+
+
+def model_of(nodes: list[onnx.NodeProto], inputs: list[str], output: str) -> onnx.ModelProto:
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2]) for n in (*inputs, output)]
+    return helper.make_model(helper.make_graph(nodes, "made", ends[:-1], ends[-1:]))
 
 
 def chain(nodes: int) -> onnx.ModelProto:
     names = [f"v{index}" for index in range(nodes + 1)]
     made = [helper.make_node("Relu", [a], [b]) for a, b in pairwise(names)]
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in names]
-    return helper.make_model(helper.make_graph(made, "chain", [ends[0]], [ends[-1]]))
+    return model_of(made, names[:1], names[-1])
 
 
 def layered(blocks: int) -> onnx.ModelProto:
@@ -79,22 +91,17 @@ def layered(blocks: int) -> onnx.ModelProto:
     for block in range(blocks):
         for step in range(4):
             made = f"b{block}.{step}"
-            node = helper.make_node("Add", [last, "mask"], [made], name=f"add_{made}")
-            scopes = str(["", f"blocks.{block}", "add"])
-            node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=scopes)
-            classes = "['a.M', 'a.B', 'add']"
-            node.metadata_props.add(key="pkg.torch.onnx.class_hierarchy", value=classes)
-            nodes.append(node)
+            nodes.append(helper.make_node("Add", [last, "mask"], [made], name=f"add_{made}"))
+            scopes, classes = str(["", f"blocks.{block}", "add"]), "['a.M', 'a.B', 'add']"
+            note(nodes[-1], name_scopes=scopes, class_hierarchy=classes)
             last = made
-    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2]) for n in ("x", "mask", last)]
-    return helper.make_model(helper.make_graph(nodes, "layered", ends[:2], ends[2:]))
+    return model_of(nodes, ["x", "mask"], last)
 
 
 def with_weights(values: np.ndarray) -> onnx.ModelProto:
-    weights = numpy_helper.from_array(values, "w")
-    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, values.shape) for n in "xy"]
-    node = helper.make_node("Add", ["x", "w"], ["y"])
-    return helper.make_model(helper.make_graph([node], "add", ends[:1], ends[1:], [weights]))
+    model = model_of([helper.make_node("Add", ["x", "w"], ["y"])], ["x"], "y")
+    model.graph.initializer.append(numpy_helper.from_array(values, "w"))
+    return model
 
 
 class Lines(torch.nn.Module):
@@ -154,16 +161,11 @@ def test_every_holder_of_a_model_gives_the_same_view(tmp_path, program):
     held = SimpleNamespace(model=onnx_ir.from_proto(tiny()))
     files = [path, str(path), SimpleNamespace(path=path)]
     for holder in [tiny(), onnx_ir.from_proto(tiny()), held, path.read_bytes(), *files]:
-        assert titles(view(holder).svg()) == ["x", "Mul", "Relu", "y"]
+        svg = view(holder).svg()
+        assert titles(svg) == ["x", "Mul", "Relu", "y"]
+        assert words(svg).count(SHAPE) == 2  # on the arrows
     assert (view(tiny()).name, view(path).name) == ("tiny", "digits.onnx")
     assert {"Gemm", "Relu"} <= set(titles(view(program).svg()))
-
-
-def test_the_model_is_left_as_it_was():
-    model = with_weights(np.ones(LARGEST_TENSOR, np.float32))
-    before = model.SerializeToString()
-    view(model)
-    assert model.SerializeToString() == before
 
 
 def closed() -> Netron:
@@ -173,22 +175,19 @@ def closed() -> Netron:
 
 
 @pytest.mark.parametrize(
-    ("call", "error", "said"),
+    ("call", "error", "noun"),
     [
         (lambda: view([1, 2]), InputError, "view was passed an object of class list"),
-        (lambda: view("no.onnx"), LoadError, "view was passed 'no.onnx', which cannot be read"),
-        (lambda: view(b"PK\x03\x04"), LoadError, "view was passed 4 bytes, which is no ONNX model"),
+        (lambda: view("no.onnx"), LoadError, "'no.onnx', which cannot be read"),
+        (lambda: view(b"PK\x03\x04"), LoadError, "4 bytes, which is no ONNX model"),
         (lambda: view(b""), LoadError, "holds no graph"),
         (lambda: view(tiny().SerializeToString()[:100]), LoadError, "truncated: it declares"),
-        (lambda: view(tiny(), height=3), InputError, "height"),
-        (lambda: view(tiny(), source="no/such"), InputError, "source"),
         (lambda: view(tiny()).png(), InputError, "no page has drawn this view yet"),
-        (lambda: view(tiny()).save("no/such/graph.html"), InputError, "'no/such'"),
         (lambda: view(tiny()).select(""), InputError, "matches no node of tiny"),
         (lambda: view(tiny()).select("elsewhere.py:3"), InputError, "'elsewhere.py:3'"),
         (lambda: view(tiny()).select(Line("a.py", 1, "f", "")), InputError, "a.py:1"),
-        (lambda: view(tiny()).heat({"nobody": 1.0}), InputError, "'nobody', and tiny has nodes"),
-        (lambda: view(tiny()).heat({}), InputError, "no values, and tiny has nodes such as 'h'"),
+        (lambda: view(tiny()).heat({"nobody": 1.0}), InputError, "'nobody', but tiny has nodes"),
+        (lambda: view(tiny()).heat({}), InputError, "no values, but tiny has nodes such as 'h'"),
         (lambda: view(tiny()).heat({"h": float("nan")}), InputError, "nan for 'h'"),
         (lambda: view(tiny()).compare(3), InputError, "compare was passed an object of class int"),
         (lambda: view(tiny()).compare(b"PK"), LoadError, "compare was passed 2 bytes"),
@@ -199,10 +198,10 @@ def closed() -> Netron:
         (lambda: closed().save("a"), InputError, "view of tiny was closed"),
     ],
 )
-def test_a_wrong_call_says_what_was_passed(call, error, said):
+def test_a_wrong_call_says_what_was_passed(call, error, noun):
     with pytest.raises(error) as caught:
         call()
-    assert said in str(caught.value)
+    assert noun in str(caught.value)
 
 
 def test_a_missing_data_file_stops_only_who_asks_for_its_weights(tmp_path):
@@ -210,10 +209,8 @@ def test_a_missing_data_file_stops_only_who_asks_for_its_weights(tmp_path):
     model = with_weights(np.ones((64, 64), np.float32))
     onnx.save(model, path, save_as_external_data=True, location="add.data", size_threshold=0)
     (tmp_path / "add.data").unlink()
-    netron = view(path)
-    assert "external data  add.data" in repr(netron)
-    assert f"64{TIMES}64" in netron.svg()
-    with pytest.raises(LoadError, match=r"needs 'add\.data' beside the model") as caught:
+    assert "external data  add.data" in repr(view(path))
+    with pytest.raises(LoadError, match=r"cannot read 'add\.data' beside the model") as caught:
         view(path, weights=True)
     assert caught.value.hint == "put the file there, or view the graph without weights."
 
@@ -221,24 +218,23 @@ def test_a_missing_data_file_stops_only_who_asks_for_its_weights(tmp_path):
 # What it sends
 
 
-def test_large_weights_stay_and_small_ones_travel():
-    for count, travels in ((LARGEST_TENSOR // 8, True), (LARGEST_TENSOR, False)):
-        weights = np.arange(count, dtype=np.float32)
-        (tensor,) = read(with_weights(weights)).proto.graph.initializer
-        assert (tensor.name, list(tensor.dims)) == ("w", [count])
-        assert len(tensor.raw_data) == 4 * count * travels
-        assert (tensor.data_location == TensorProto.EXTERNAL) is not travels
-
-
-def test_large_weights_travel_where_they_are_asked_for(tmp_path, monkeypatch):
+def test_small_weights_travel_and_large_ones_where_they_are_asked_for(tmp_path, monkeypatch):
+    (small,) = read(with_weights(np.ones(LARGEST_TENSOR // 8, np.float32))).proto.graph.initializer
+    assert len(small.raw_data) == LARGEST_TENSOR // 2
     model, apart = with_weights(np.arange(LARGEST_TENSOR, dtype=np.float32)), tmp_path / "a.onnx"
-    raw, whole = model.graph.initializer[0].raw_data, tmp_path / "whole.onnx"
+    before, raw = model.SerializeToString(), model.graph.initializer[0].raw_data
+    whole = tmp_path / "whole.onnx"
     onnx.save(model, whole)
     onnx.save(onnx.load(whole), apart, save_as_external_data=True, location="a.data")
     for source in (model, whole, apart):
-        (tensor,) = onnx.load_from_string(sent(view(source, weights=True))[0]).graph.initializer
-        assert tensor.raw_data == raw
-    monkeypatch.setattr("onnx_workbench.viewer.model.ASKED_FOR", len(raw) - 1)
+        for weights in (False, True):
+            proto = onnx.load_from_string(sent(view(source, weights=weights))[0])
+            (tensor,) = proto.graph.initializer
+            assert (tensor.name, list(tensor.dims)) == ("w", [LARGEST_TENSOR])
+            assert tensor.raw_data == raw * weights
+            assert (tensor.data_location == TensorProto.EXTERNAL) is not weights
+    assert model.SerializeToString() == before
+    monkeypatch.setattr("onnx_workbench.viewer.model.WITH_WEIGHTS", len(raw) - 1)
     for source in (whole, apart):
         assert not read(source, weights=True).proto.graph.initializer[0].raw_data
 
@@ -268,16 +264,7 @@ def test_weights_of_a_large_file_are_stepped_over(make, tmp_path, monkeypatch):
     assert len(protobuf_reader.without_values(whole, LARGEST_TENSOR)) < 500
 
 
-def test_all_that_is_drawn_comes_with_the_widget_so_that_a_busy_kernel_is_not_asked():
-    shown = state(view(tiny()))["_sent"]
-    assert (shown["name"], shown["nodes"], shown["folded"]) == ("tiny", 2, False)
-    model, manual, source = sent(view(tiny()))
-    assert [node.op_type for node in onnx.load_from_string(model).graph.node] == ["Mul", "Relu"]
-    assert {entry["name"] for entry in json.loads(manual)} == {"Mul", "Relu"}
-    assert set(json.loads(source)["nodes"]) == {"h", "y"}
-
-
-def test_the_front_end_is_one_widget_which_the_views_only_name_and_do_not_close():
+def test_the_front_end_is_one_widget_that_no_view_closes():
     one, other = view(tiny()), view(chain(3))
     page = frontend.shared()
     named = f"IPY_MODEL_{page.model_id}"
@@ -296,11 +283,10 @@ def test_the_front_end_is_one_widget_which_the_views_only_name_and_do_not_close(
 
 def test_the_page_asks_nobody_and_runs_one_script():
     html = frontend.assemble(frontend.installed())
-    assert "default-src 'none'" in html
     assert html.count("<script>") == 1
     assert "<link" not in html.split("<script>")[0]
+    assert "default-src 'none'; script-src 'sha256-" in html
     assert "'unsafe-inline'; img-src" in html  # styles only: no inline handler may run
-    assert "script-src 'sha256-" in html
 
 
 @pytest.fixture
@@ -318,9 +304,9 @@ def wheel(tmp_path, monkeypatch) -> Path:
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [
-        ("view.js", "export default class {}", "view.js has a line that was not expected: export"),
+        ("view.js", "export default class {}", "view.js has an unexpected line: export"),
         ("base.js", None, "base.js cannot be read"),
-        ("index.html", "<html></html>", "index.html holds nothing like <meta http-equiv="),
+        ("index.html", "<html></html>", "index.html does not match <meta http-equiv="),
         ("onnx-metadata.json", "{}{", "onnx-metadata.json is no list of operators"),
     ],
 )
@@ -334,7 +320,7 @@ def test_a_netron_of_another_shape_gives_one_sentence_and_the_picture(wheel, nam
     assert told.endswith("static picture; pip install 'netron>=9,<10' fixes it.")
     assert titles(netron.svg()) == ["x", "Mul", "Relu", "y"]
     for shown in (netron, netron.compare(tiny())):
-        with pytest.raises(InputError, match=r"^save\(\) writes Netron's front-end into the file"):
+        with pytest.raises(InputError, match=r"^save\(\) needs Netron's front-end for the file"):
             shown.save(wheel / "graph.html")
 
 
@@ -345,9 +331,8 @@ def test_private_names_of_netron_stand_in_one_file_and_are_still_there(wheel):
         for path in (folder / name for name in ("netron.js", "frame.js", "modules.js"))
     }
     assert used == {"netron.js": set(frontend.PRIVATE), "frame.js": set(), "modules.js": set()}
-    assert frontend.assemble(wheel).endswith("</html>"), "a copy is as good as the wheel"
     whole = {file: file.read_text("utf-8") for file in wheel.glob("*.js")}
-    for name in frontend.PRIVATE:
+    for name in (frontend.PRIVATE[0], frontend.PRIVATE[-1]):
         for file, text in whole.items():
             file.write_text(re.sub(rf"\.{name}\b", ".moved", text), "utf-8")
         with pytest.raises(frontend.UnfitError, match=f"no {name}$"):
@@ -364,34 +349,21 @@ def test_no_netron_at_all_gives_the_command(monkeypatch):
 
 
 def test_the_bundle_holds_a_text_and_a_picture_that_never_change(tmp_path):
-    onnx.save(tiny(), tmp_path / "tiny.onnx")
-    first, second = (view(tmp_path / "tiny.onnx")._repr_mimebundle_()[0] for _ in range(2))
-    for kind in ("text/plain", "image/svg+xml"):
-        assert first[kind] == second[kind]
-        assert str(tmp_path) not in first[kind]
-    assert "application/vnd.jupyter.widget-view+json" in first
-
-
-def test_the_text_says_what_is_in_the_file():
     model = tiny()
     model.opset_import.add(domain="my.ops", version=1)
     model.graph.node.add(op_type="Mine", domain="my.ops", input=["h"], output=["z"])
-    assert repr(view(model)).splitlines() == [
-        "tiny          opset 20, opset 1 of my.ops, IR 10",
+    onnx.save(model, tmp_path / "tiny.onnx")
+    first, second = (view(tmp_path / "tiny.onnx")._repr_mimebundle_()[0] for _ in range(2))
+    assert first["image/svg+xml"] == second["image/svg+xml"]
+    assert str(tmp_path) not in first["image/svg+xml"]
+    assert first["text/plain"].splitlines() == [
+        "tiny.onnx     opset 20, opset 1 of my.ops, IR 10",
         "input         x  float32[batch, 2]",
         "output        y  float32[batch, 2]",
         "nodes         3: Mine, Mul, Relu",
         "initializers  1, together 2 numbers, 8 B",
     ]
-
-
-def test_what_netron_drew_is_what_svg_and_png_give():
-    netron = view(tiny())
-    hear(netron, {"picture": "<svg>on the screen</svg>"}, b"png")
-    assert (netron.svg(), netron.png()) == ("<svg>on the screen</svg>", b"png")
-    assert titles(netron._repr_mimebundle_()[0]["image/svg+xml"]) == ["x", "Mul", "Relu", "y"]
-    netron.heat({"h": 1.0})
-    assert titles(netron.svg()) == ["x", "Mul", "Relu", "y"], "the old picture has no heat"
+    assert "application/vnd.jupyter.widget-view+json" in first
 
 
 def everywhere(model: onnx.ModelProto, text: str) -> onnx.ModelProto:
@@ -400,8 +372,8 @@ def everywhere(model: onnx.ModelProto, text: str) -> onnx.ModelProto:
     values = (*model.graph.input, *model.graph.output, *model.graph.initializer)
     for described in (model, model.graph, *nodes, *values):
         described.doc_string = text
-        for key in ("fx_node", "name_scopes", "class_hierarchy", "stack_trace", "namespace"):
-            described.metadata_props.add(key=f"pkg.torch.onnx.{key}", value=text)
+        keys = ("fx_node", "name_scopes", "class_hierarchy", "stack_trace", "namespace")
+        note(described, **dict.fromkeys(keys, text))
     for node in nodes:
         node.attribute.add(name="path", type=onnx.AttributeProto.STRING, s=text.encode())
         node.attribute[-1].doc_string = text
@@ -413,30 +385,27 @@ def hostile() -> onnx.ModelProto:
     model = everywhere(tiny(), f'File "{HOSTILE[3:]}.py", line 1, in {HOSTILE[3:]}\n    {HOSTILE}')
     model.graph.name = model.graph.input[0].name = model.graph.node[0].input[0] = HOSTILE
     for number, node in enumerate(model.graph.node):
-        node.name, node.op_type = f"{HOSTILE}{number}", HOSTILE
+        node.name, node.op_type = f"{HOSTILE}{number}", f"a\x00\x1b[31m\uffff\n{HOSTILE}"
     model.graph.node[0].output[0] = model.graph.node[1].input[0] = f"{HOSTILE}h"
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = HOSTILE[3:22]
     return model
 
 
-def test_a_saved_view_holds_all_it_needs_and_no_markup_of_the_model(tmp_path):
-    netron = view(hostile())
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such file names")
+def test_markup_stays_text_in_what_is_saved_and_in_what_is_shown_without_a_page(tmp_path):
+    path = tmp_path / "<img src=x onerror=alert(3)>\x1b[31m.onnx"
+    onnx.save(hostile(), path)
+    netron, pair = view(path), view(path).compare(hostile())
     netron.heat({f"{HOSTILE}1": 1.0}, unit=HOSTILE)
-    for saved in (netron, netron.compare(hostile())):
-        text = saved.save(tmp_path / "graph.html").read_text()
+    assert len(repr(netron).splitlines()) == 5
+    for shown, bundle in (
+        (netron, netron._repr_mimebundle_()[0]),
+        (pair, pair._repr_mimebundle_()),
+    ):
+        text = shown.save(tmp_path / "graph.html").read_text()
         assert text.count("<script") == text.count("</script") == 1
         assert "default-src 'none'" in text
         assert "<img" not in text.split("<script")[0]
-        assert [path.name for path in tmp_path.iterdir()] == ["graph.html"]
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such file names")
-def test_markup_stays_text_in_all_that_is_shown_without_a_page(tmp_path):
-    path = tmp_path / "<img src=x onerror=alert(3)>\x1b[31m.onnx"
-    onnx.save(hostile(), path)
-    netron, pair = view(path), view(path).compare(OLD)
-    netron.heat({f"{HOSTILE}1": 1.0}, unit=HOSTILE)
-    for bundle in (netron._repr_mimebundle_()[0], pair._repr_mimebundle_()):
         assert {kind for kind in bundle if "html" in kind or "javascript" in kind} == set()
         assert "\x1b" not in bundle["text/plain"]
         svg = bundle["image/svg+xml"]
@@ -446,23 +415,6 @@ def test_markup_stays_text_in_all_that_is_shown_without_a_page(tmp_path):
     for legend in (state(netron)["_heat"]["legend"], state(pair.left)["_heat"]["legend"]):
         ElementTree.fromstring(f"<svg>{legend[0]}</svg>")
         assert "<img" not in legend[0]
-
-
-def test_characters_that_xml_forbids_do_not_break_the_picture():
-    model = tiny()
-    model.graph.name = model.graph.node[1].op_type = "a\x00b\x1b[31m\uffff\n"
-    ElementTree.fromstring(view(model).svg())
-    assert len(repr(view(model)).splitlines()) == 5
-
-
-def test_shapes_stand_on_the_arrows_and_weights_in_the_boxes():
-    drawn = diagram(tiny())
-    assert drawn.arrows == [(0, 1), (1, 2), (2, 3)]
-    assert [box.label for box in drawn.boxes] == [f"batch{TIMES}2", "", f"batch{TIMES}2", ""]
-    assert drawn.boxes[1].lines == (("B", "2"),)
-    assert {"B", f"batch{TIMES}2"} <= {
-        text for each in ElementTree.fromstring(view(tiny()).svg()).iter() if (text := each.text)
-    }
 
 
 def test_what_a_branch_reads_from_outside_is_an_arrow():
@@ -481,13 +433,12 @@ def test_what_a_branch_reads_from_outside_is_an_arrow():
 
 
 def test_a_big_graph_is_cut_and_says_by_how_much():
-    short = cut(diagram(chain(5000)))
+    short = cut(diagram(chain(2000)))
     (gap,) = (box for box in short.boxes if box.kind == "gap")
     drawn = sum(box.kind == "op" for box in short.boxes)
-    assert gap.title == f"{5000 - drawn:,} nodes not drawn"
-    assert len(short.boxes) < 60
+    assert gap.title == f"{2000 - drawn:,} nodes not drawn"
     assert short.arrows == [*pairwise(range(len(short.boxes)))]
-    assert len(view(chain(5000)).svg()) < 40_000
+    assert len(view(chain(2000)).svg()) < 40_000
 
 
 def test_a_big_graph_is_drawn_by_its_modules_each_as_hot_as_its_hottest_node():
@@ -528,11 +479,8 @@ def test_boxes_of_a_layer_do_not_overlap_and_arrows_point_down():
     (across, _), *_ = spots.bends[-1]
     outer = max(abs(x) + wide[i] / 2 for i, (x, _) in enumerate(spots.centers))
     assert outer < across <= spots.reach, "a long edge passes beside the boxes"
-
-
-def test_two_chains_side_by_side_do_not_cross():
-    centers = layout([(10, 10)] * 4, [(0, 3), (1, 2)]).centers
-    assert [x for x, _ in centers] == [-19, 19, 19, -19]
+    crossed = layout([(10, 10)] * 4, [(0, 3), (1, 2)]).centers
+    assert [x for x, _ in crossed] == [-19, 19, 19, -19], "two chains do not cross"
 
 
 def test_a_graph_with_a_cycle_or_without_nodes_is_drawn_all_the_same():
@@ -547,7 +495,13 @@ def test_a_graph_with_a_cycle_or_without_nodes_is_drawn_all_the_same():
 
 
 def test_the_panel_gets_the_fx_node_the_module_and_the_line(program):
-    told = panel(view(program))
+    netron = view(program)
+    told, manual = panel(netron), json.loads(sent(netron)[1])
+    assert (
+        {"Gemm", "Relu"}
+        <= {entry["name"] for entry in manual}
+        == {node.op_type for node in program.model_proto.graph.node}
+    )
     by_op = {op: rest for op, *rest in told["nodes"].values()}
     assert by_op["Relu"][:3] == ["relu", "aten.relu.default", ""]
     assert by_op["Gemm"][2] == "first"
@@ -560,12 +514,9 @@ def test_the_panel_gets_the_fx_node_the_module_and_the_line(program):
 
 def test_a_long_function_is_cut_around_its_line(tmp_path):
     path = tmp_path / "model.py"
-    rows = ["def forward(x):", *(f"    x = x + {number}" for number in range(2, 1001))]
-    path.write_text("\n".join(rows))
-    model = graph("[a] y = Relu(x)")
+    path.write_text("\n".join(["def forward(x):", *(f"    x = x + {n}" for n in range(2, 1001))]))
     trace = f'File "{path}", line 700, in forward\n    x = x + 700'
-    model.graph.node[0].metadata_props.add(key="pkg.torch.onnx.stack_trace", value=trace)
-    (function,) = panel(view(model, source=tmp_path))["functions"]
+    (function,) = panel(view(tiny(trace), source=tmp_path))["functions"]
     assert len(function["lines"]) == 400
     assert function["lines"][700 - function["first"]] == "x = x + 700"
 
@@ -583,39 +534,31 @@ def all_that_is_in(html: Path) -> str:
 @pytest.mark.parametrize("folder", ["/home/ada", "C:\\Users\\ada", "/Volumes/a/b", "/opt/ada-1.2"])
 def test_no_folder_is_in_what_is_saved_or_committed(folder, tmp_path):
     shapes = (
-        'File "{}/net.py", line 3, in forward\n    x.relu()',
-        "written to {}/my net.onnx",
-        "'{}/my weights.bin'",
-        "{}/net.py(12): forward\n{}/torch/nn.py(4): call",
-        "({}/a.txt,{}/b.txt)",
+        'File "{}/net.py", line 3, in forward\n    x.relu()\n'
+        "written to {}/my net.onnx\n'{}/my weights.bin'\n"
+        "{}/net.py(12): forward\n{}/torch/nn.py(4): call\n({}/a.txt,{}/b.txt)"
     )
-    for shape in shapes:
-        text = shape.replace("{}", folder).replace("/", "\\" if "\\" in folder else "/")
-        model = everywhere(tiny(), text)
-        model.graph.initializer[0].data_location = TensorProto.EXTERNAL
-        model.graph.initializer[0].external_data.add(key="location", value="w.data")
-        netron = view(model)
-        netron.heat({"h": 1.0})
-        seen = all_that_is_in(netron.save(tmp_path / "graph.html"))
-        pair = netron.compare(tiny())
-        seen += all_that_is_in(pair.save(tmp_path / "pair.html"))
-        for shown in (seen, *netron._repr_mimebundle_()[0].values(), repr(pair), pair.svg()):
-            assert folder not in str(shown)
-        assert any(name in seen for name in ("net.py", ".bin", ".onnx", "a.txt"))
+    text = shapes.replace("{}", folder).replace("/", "\\" if "\\" in folder else "/")
+    model = everywhere(tiny(), text)
+    model.graph.initializer[0].data_location = TensorProto.EXTERNAL
+    model.graph.initializer[0].external_data.add(key="location", value="w.data")
+    netron = view(model)
+    netron.heat({"h": 1.0})
+    pair = netron.compare(tiny())
+    seen = [all_that_is_in(each.save(tmp_path / "graph.html")) for each in (netron, pair)]
+    for shown in (*seen, *netron._repr_mimebundle_()[0].values(), repr(pair), pair.svg()):
+        assert folder not in str(shown)
+    for name in ("net.py", "weights.bin", "net.onnx", "a.txt"):
+        assert name in seen[0]
 
 
-def test_a_folder_in_the_source_itself_is_cut_too(tmp_path):
-    path = tmp_path / "model.py"
-    path.write_text("def forward(x):\n    return x + load('/home/ada/bias.pt')\n")
-    trace = f"File \"{path}\", line 2, in forward\n    return x + load('/home/ada/bias.pt')"
-    model = graph("[a] y = Relu(x)")
-    model.graph.node[0].metadata_props.add(key="pkg.torch.onnx.stack_trace", value=trace)
-    seen = all_that_is_in(view(model, source=tmp_path).save(tmp_path / "graph.html"))
+def test_a_folder_in_the_source_itself_is_cut_and_what_is_no_path_stays(tmp_path):
+    path, call = tmp_path / "model.py", "return x + load('/home/ada/bias.pt')"
+    path.write_text(f"def forward(x):\n    {call}\n")
+    trace = f'File "{path}", line 2, in forward\n    {call}'
+    seen = all_that_is_in(view(tiny(trace), source=tmp_path).save(tmp_path / "graph.html"))
     assert "/home/ada" not in seen
     assert seen.count("return x + load('bias.pt')") == 3  # in the node, the panel, the function
-
-
-def test_what_is_no_path_of_a_machine_stays():
     web = ("https://host.org/a/b", "and/or", "a </b> c", "1/2", "torch.ops/aten/relu")
     for text in (*web, "4 / 2", "{a}/b/c"):
         assert without_folders(text) == text
@@ -626,19 +569,6 @@ def test_no_folder_leaves_the_kernel(program, tmp_path):
     assert folder in program.model_proto.graph.node[0].metadata_props[-1].value
     assert all(folder.encode() not in part for part in sent(netron))
     assert b"test_viewer.py" in sent(netron)[0]
-    assert folder not in all_that_is_in(netron.save(tmp_path / "graph.html"))
-
-
-def test_a_file_that_changed_since_the_export_is_not_shown(tmp_path):
-    path = tmp_path / "model.py"
-    path.write_text("def forward(x):\n    return x.relu()\n")
-    for written, shown in (("relu", 1), ("tanh", 0)):
-        model = tiny()
-        trace = f'File "{path}", line 2, in forward\n    return x.{written}()'
-        model.graph.node[0].metadata_props.add(key="pkg.torch.onnx.stack_trace", value=trace)
-        told = panel(view(model, source=tmp_path))
-        assert len(told["functions"]) == shown
-        assert told["lines"][told["nodes"]["h"][-1]]["text"] == f"return x.{written}()"
 
 
 def test_select_takes_a_node_a_module_a_place_and_a_line(program):
@@ -649,24 +579,22 @@ def test_select_takes_a_node_a_module_a_place_and_a_line(program):
     assert netron.select("first") == (names["Gemm"],)
     assert netron.select(f"test_viewer.py:{NUMBER}") == both
     assert netron.select(Line(__file__, NUMBER, "forward", "")) == both
-    assert netron.marked == list(both)
     with pytest.raises(InputError):
         netron.select("fir")  # no module, only the beginning of one
     assert netron.marked == list(both)
 
 
-@pytest.mark.parametrize("written", ["[", "3", "['', 1]", "[" * 9999, HOSTILE])
-def test_scopes_that_are_none_are_no_module(written):
+@pytest.mark.parametrize(
+    ("written", "modules"),
+    [
+        *((text, ()) for text in ("[", "3", "['', 1]", "[" * 9999, HOSTILE)),
+        ("['', '_guards_fn', '_body', 'relu']", ("_body",)),
+    ],
+)
+def test_scopes_that_are_none_are_no_module(written, modules):
     node = helper.make_node("Relu", ["x"], ["y"])
-    node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=written)
-    assert exporter_metadata.read(node) == exporter_metadata.Metadata()
-
-
-def test_a_module_whose_name_starts_with_an_underscore_keeps_its_nodes():
-    node = helper.make_node("Relu", ["x"], ["y"])
-    scopes = "['', '_guards_fn', '_body', 'relu']"
-    node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=scopes)
-    assert exporter_metadata.read(node).modules == ("_body",)
+    note(node, name_scopes=written)
+    assert exporter_metadata.read(node).modules == modules
 
 
 def test_two_nodes_of_one_name_are_told_apart_as_trace_does():
@@ -681,9 +609,10 @@ def test_two_nodes_of_one_name_are_told_apart_as_trace_does():
 # Heat
 
 
-def test_heat_colors_the_boxes_and_shows_the_values():
+def test_heat_colors_the_boxes_and_shows_the_values(monkeypatch):
     netron = view(tiny())
     cold = netron.svg()
+    monkeypatch.setattr(Model, "proto", property(lambda self: pytest.fail("unpacked")))
     netron.heat({"h": 1e-3, "y": 3e-3}, unit="s")
     assert palette()[0] in netron.svg()
     assert palette()[-1] in netron.svg()
@@ -693,13 +622,10 @@ def test_heat_colors_the_boxes_and_shows_the_values():
     assert (netron.svg(), state(netron)["_heat"]) == (cold, {})
 
 
-def contrast(one: str, other: str) -> float:
-    def light(color: str) -> float:
-        parts = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
-
-    dark, bright = sorted((light(one), light(other)))
+def contrast(*colors: str) -> float:
+    rgb = np.array([to_rgb(color) for color in colors])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    dark, bright = sorted(linear @ [0.2126, 0.7152, 0.0722])
     return (bright + 0.05) / (dark + 0.05)
 
 
@@ -726,52 +652,37 @@ def test_the_report_says_what_only_one_graph_has():
     pair = view(OLD).compare(NEW)
     assert (pair.both, pair.here, pair.there) == ((("a", "a"),), ("b", "c"), ("c",))
     assert (dict(pair.lost), dict(pair.gained)) == ({"Neg": 2}, {"Abs": 1})
-    assert repr(pair).splitlines() == [
-        "           old  new",
-        "---------  ---  ---",
-        "nodes        3    2",
-        "in both      1    1",
-        "only here    2    1",
-        "",
-        "lost         2 Neg",
-        "gained       Abs",
-        "only in old  b, c",
-        "only in new  c",
-    ]
+    assert repr(pair).endswith("only in old  b, c\nonly in new  c")
     assert pair._repr_mimebundle_()["text/plain"] == repr(pair)
-    assert repr(view(OLD).compare(OLD)).split("\n")[0].split() == [
-        "old",
-        "(left)",
-        "old",
-        "(right)",
-    ]
+    same = repr(view(OLD).compare(OLD)).split("\n")[0]
+    assert same.split() == ["old", "(left)", "old", "(right)"]
+
+
+TWICE = graph("[a] h = Relu(x) [b] y = Relu(h)", a="r(x)", b="r(x)")
 
 
 @pytest.mark.parametrize(
-    ("left", "right", "twin"),
+    ("left", "right", "both"),
     [
-        (graph("[a] h = Relu(x) [b] y = Relu(h)"), graph("[b] h = Relu(x) y = Relu(h)"), None),
-        (graph("[a] y = Relu(x)"), graph("[b] y = Relu(x)"), "b"),
-        (graph("[a] y = Relu(x)", a="%r"), graph("[b] g = Relu(x) y = Neg(g)", b="%r"), "b"),
-        (graph("[a] y = Relu(x)", a="r(x)"), graph("[b] g = Relu(x) y = Neg(g)", b="r(x)"), "b"),
-        (graph("[a] y = Relu(x)", a="r(x)"), graph("[b] g = Relu(x) y = Neg(g)", b="s(x)"), None),
-        (graph("[a] y = Relu(x)", a="%r"), graph("[a] y = Relu(x)", a="%other"), None),
-        (graph("[a] y = Relu(x)"), graph("[a] y = Neg(x)"), None),
+        (graph("[a] h = Relu(x) [b] y = Relu(h)"), graph("[b] h = Relu(x) y = Relu(h)"), "bb"),
+        (graph("[a] y = Relu(x)"), graph("[b] y = Relu(x)"), "ab"),
+        (graph("[a] y = Relu(x)", a="%r"), graph("[b] g = Relu(x) y = Neg(g)", b="%r"), "ab"),
+        (graph("[a] y = Relu(x)", a="r(x)"), graph("[b] g = Relu(x) y = Neg(g)", b="r(x)"), "ab"),
+        (graph("[a] y = Relu(x)", a="r(x)"), graph("[b] g = Relu(x) y = Neg(g)", b="s(x)"), ""),
+        (graph("[a] y = Relu(x)", a="%r"), graph("[a] y = Relu(x)", a="%other"), ""),
+        (graph("[a] y = Relu(x)"), graph("[a] y = Neg(x)"), ""),
+        (TWICE, graph("[c] z = Relu(x) [d] y = Neg(z)", c="r(x)"), "ac"),
     ],
-    ids=["name first", "value", "fx", "line", "other line", "other fx", "other operator"],
+    ids=["name", "value", "fx", "line", "other line", "other fx", "other operator", "once"],
 )
-def test_a_node_is_matched_by_the_first_sign_that_both_have(left, right, twin):
-    assert dict(view(left).compare(right).both).get("a") == twin
+def test_a_node_is_matched_once_by_the_first_sign_that_both_have(left, right, both):
+    assert ["".join(pair) for pair in view(left).compare(right).both] == [both] * bool(both)
 
 
-def test_each_node_is_taken_once():
-    twice = graph("[a] h = Relu(x) [b] y = Relu(h)", a="r(x)", b="r(x)")
-    once = graph("[c] z = Relu(x) [d] y = Neg(z)", c="r(x)")
-    assert view(twice).compare(once).both == (("a", "c"),)
-
-
-def test_a_choice_in_one_view_marks_its_counterpart_in_the_other():
-    pair = view(OLD).compare(NEW)
+def test_a_choice_marks_its_counterpart_and_leaves_the_compared_views_alone():
+    old, new = view(OLD, height=300), view(NEW)
+    pair = old.compare(new)
+    assert (pair.left.height, pair.right.height) == (300, 300)
     pair.left.selected = "a"
     assert (pair.left.marked, pair.right.marked) == ([], ["a"])
     pair.right.selected = "c"
@@ -780,15 +691,8 @@ def test_a_choice_in_one_view_marks_its_counterpart_in_the_other():
     assert (pair.left.marked, pair.right.marked) == (["b"], ["c"])
     pair.left.marked = []  # as a click does, also on the node that was clicked before
     assert (pair.left.selected, pair.right.marked) == ("a", ["a"])
-
-
-def test_the_views_that_are_compared_stay_as_they_were():
-    old, new = view(OLD, height=300), view(NEW)
-    pair = old.compare(new)
     assert state(old)["_heat"] == state(new)["_heat"] == {}
-    assert (pair.left.height, pair.right.height) == (300, 300)
-    pair.left.selected = "a"
-    assert new.marked == []
+    assert old.marked == new.marked == []
 
 
 def test_what_only_one_graph_has_is_seen_without_color_vision_and_explained():
@@ -798,7 +702,6 @@ def test_what_only_one_graph_has_is_seen_without_color_vision_and_explained():
     for said in ("2 nodes only in old", "1 node only in new", "1 node in both"):
         assert f">{said}<" in svg
     assert [svg.count(f'stroke="{color}"') for color in (LEFT, RIGHT)] == [2, 1]
-    assert view(OLD).compare(NEW).svg() == svg
 
 
 def test_what_the_two_pages_drew_is_what_svg_and_png_give():
@@ -815,6 +718,8 @@ def test_what_the_two_pages_drew_is_what_svg_and_png_give():
     places = [each.get("x") for each in ElementTree.fromstring(pair.svg()) if each.get("x")]
     assert places == ["0", "4"]
     assert pair._repr_mimebundle_()["image/svg+xml"] == still  # committed outputs never change
+    pair.left.heat({"a": 1.0})
+    assert titles(pair.left.svg()) == ["x", "Relu", "Neg", "Neg", "y"], "the old one has no heat"
 
 
 # Big graphs
@@ -850,10 +755,7 @@ def test_neighbors_of_no_module_are_folded_by_number_and_none_is_lost():
         ("nodes 1,483 to 1,500", "18 nodes"),
     ]
     assert [n for n in nested(folded.node) if n.op_type == "Relu"] == list(model.graph.node)
-
-
-def test_more_modules_than_can_be_seen_are_folded_once_more():
-    outer = boxes_of(fold(layered(1100)).proto.graph)
+    outer = boxes_of(fold(layered(1100)).proto.graph)  # more modules than can be seen
     assert {box.op_type for box in outer[:-1]} == {"132 nodes"}  # 33 modules of four
     inner = boxes_of(outer[0].attribute[0].g)
     assert [box.name for box in inner] == [f"blocks.{block}" for block in range(33)]
@@ -865,23 +767,6 @@ def test_a_path_in_a_name_is_a_module_where_the_file_tells_of_none():
         node.name = f"/encoder/{at // 4}/Relu_{at}"
     boxes = boxes_of(fold(model).proto.graph)
     assert [(box.name, box.op_type) for box in boxes] == [("encoder/0", "0"), ("encoder/1", "1")]
-
-
-def test_heat_is_drawn_without_the_model(monkeypatch):
-    netron = view(chain(1500))
-    monkeypatch.setattr(Model, "proto", property(lambda self: pytest.fail("unpacked")))
-    netron.heat({"v1": 1.0, "v2": 2.0}, "s")
-    assert "2.00 s" in netron.svg()
-
-
-def test_freed_memory_goes_back_only_where_the_system_takes_it(monkeypatch):
-    asked = []
-    glibc = SimpleNamespace(malloc_trim=asked.append)
-    for platform, library in (("linux", glibc), ("linux", object()), ("darwin", glibc)):
-        monkeypatch.setattr(sys, "platform", platform)
-        monkeypatch.setattr(ctypes, "CDLL", lambda _, library=library: library)
-        view(tiny())
-    assert asked == [0]
 
 
 def test_only_a_big_graph_is_folded_and_all_of_it_can_be_had(monkeypatch):
@@ -906,12 +791,20 @@ def test_a_small_graph_is_folded_where_this_is_asked_for():
             assert sides == [folded, like]
 
 
-# A cell that is run again
+# Memory
 
 
-@pytest.fixture
-def run_cell(monkeypatch) -> Callable[[str, str], Netron]:
-    """A kernel that runs a cell, as JupyterLab names it, which shows a view."""
+def test_freed_memory_goes_back_only_where_the_system_takes_it(monkeypatch):
+    asked = []
+    glibc = SimpleNamespace(malloc_trim=asked.append)
+    for platform, library in (("linux", glibc), ("linux", object()), ("darwin", glibc)):
+        monkeypatch.setattr(sys, "platform", platform)
+        monkeypatch.setattr(ctypes, "CDLL", lambda _, library=library: library)
+        view(tiny())
+    assert asked == [0]
+
+
+def test_a_second_run_of_a_cell_closes_what_the_first_has_shown_and_nothing_else(monkeypatch):
     shell = SimpleNamespace()
     monkeypatch.setattr("IPython.get_ipython", lambda: shell)
 
@@ -919,13 +812,8 @@ def run_cell(monkeypatch) -> Callable[[str, str], Netron]:
         shell.get_parent = lambda: {"metadata": {"cellId": cell}, "header": {"msg_id": run}}
         return view(tiny())
 
-    return run
-
-
-def test_a_second_run_closes_what_the_first_has_shown_and_nothing_else(run_cell):
-    first, beside = run_cell("a", "1"), run_cell("a", "1")
-    other, unnamed = run_cell("b", "2"), run_cell("", "3")
-    again, unnamed_again = run_cell("a", "4"), run_cell("", "5")
+    first, beside, other, unnamed = run("a", "1"), run("a", "1"), run("b", "2"), run("", "3")
+    again, unnamed_again = run("a", "4"), run("", "5")
     views = [first, beside, other, unnamed, again, unnamed_again]
     assert [one.comm is None for one in views] == [True, True, False, False, False, False]
 

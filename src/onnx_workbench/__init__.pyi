@@ -6,7 +6,7 @@ from .artifact import load as load
 from .bytecode import watch as watch
 from .graph import capture as capture
 from .hotspots import profile as profile
-from .ladder import opsets as opsets
+from .opset_table import opsets as opsets
 from .report import audit as audit
 from .shapes.contract import probe as probe
 from .shapes.observed import observe as observe

@@ -1,7 +1,7 @@
 """``python -m onnx_workbench audit package.module:factory``: the audit in a terminal, or in CI.
 
 The factory is called without arguments and returns ``model, args``, or ``model, args, options``: a
-dict of what audit() takes by name, such as ``kwargs``, ``dynamic_shapes`` or ``opset_version``.
+dict of audit()'s options, such as ``kwargs``, ``dynamic_shapes`` or ``opset_version``.
 Exit code: 0 nothing to fix, 1 findings, 2 the command was wrong.
 """
 
@@ -40,60 +40,60 @@ def main(words: list[str] | None = None) -> int:
         return 130
 
 
-def _audit(asked: argparse.Namespace) -> int:
+def _audit(command: argparse.Namespace) -> int:
     from . import files
     from .report import audit, bundle
 
-    if asked.report:
-        files.target(asked.report)
-    if asked.bundle:
-        bundle.target(asked.bundle)
-    model, args, options = _made(asked.factory)
+    if command.report:
+        files.target(command.report)
+    if command.bundle:
+        bundle.target(command.bundle)
+    model, args, options = _call_factory(command.factory)
     try:
         inspect.signature(audit).bind(model, args, **options)
     except TypeError as error:
-        raise InputError(f"The factory {asked.factory!r} returned options: {error}.") from error
-    report = audit(model, args, **{**options, "skip": {*options.get("skip", ()), *asked.skip}})
+        raise InputError(f"The factory {command.factory!r} returned options: {error}.") from error
+    report = audit(model, args, **{**options, "skip": {*options.get("skip", ()), *command.skip}})
     print(report)
-    if asked.report:
-        report.save(asked.report)
-    if asked.bundle:
-        report.bundle(asked.bundle)
+    if command.report:
+        report.save(command.report)
+    if command.bundle:
+        report.bundle(command.bundle)
     return 0 if report else 1
 
 
-def _made(name: str) -> Any:
-    """What the factory returns, or an InputError that says what is wrong with it."""
-    sys.path.insert(0, "")  # as `python -m` does: what lies in the current folder can be named
+def _call_factory(name: str) -> Any:
+    """Return what the factory returns, or raise an InputError that says what is wrong with it."""
+    sys.path.insert(0, "")  # as `python -m` does, so that modules in the current folder are found
     module, _, path = name.partition(":")
     if not (module and path):
         raise InputError(
             f"{name!r} names no function: audit takes package.module:function, such as "
-            "models.encoder:made for the function made() in models/encoder.py."
+            "models.encoder:build for the function build() in models/encoder.py."
         )
     try:
         factory: Any = reduce(getattr, path.split("."), importlib.import_module(module))
-        made = factory()
+        result = factory()
     except (Exception, SystemExit) as error:
         raise InputError(
             f"The factory {name!r} cannot be called: {type(error).__name__}: {error}. "
-            "Pass package.module:function, of a function that takes no argument."
+            "Pass package.module:function, of a function that takes no arguments."
         ) from error
-    match made:
+    match result:
         case (model, tuple(args)):
             return model, args, {}
         case (model, tuple(args), dict(options)):
             return model, args, options
     raise InputError(
-        f"The factory {name!r} returned {_outline(made)}, and it must return (model, args) or "
-        "(model, args, options), with args a tuple and options a dict of what audit() takes by "
-        "name: {'dynamic_shapes': {'x': {0: 'batch'}}}."
+        f"The factory {name!r} returned {_outline(result)}, but must return (model, args) or "
+        "(model, args, options), with args a tuple and options a dict of audit()'s options: "
+        "{'dynamic_shapes': {'x': {0: 'batch'}}}."
     )
 
 
-def _outline(made: Any) -> str:
-    inside = ", ".join(type(one).__name__ for one in made) if isinstance(made, tuple) else ""
-    return f"({inside})" if inside else f"a {type(made).__name__}"
+def _outline(value: Any) -> str:
+    inside = ", ".join(type(item).__name__ for item in value) if isinstance(value, tuple) else ""
+    return f"({inside})" if inside else f"a {type(value).__name__}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Two callables on the same call: do they give the same numbers?"""
+"""``verify``: do two callables give the same numbers for the same call?"""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from contextlib import suppress
 from itertools import zip_longest
 from typing import Any, Literal, overload
 
-from .calls import door
+from .calls import normalize_call
 from .comparison import Agreement, Grains, answer, checked, coarsest, compare
 from .divergence import Divergence, check_graph, compare_values
 from .errors import InputError, WorkbenchError
 from .formatting import kind_of
-from .source import told, user_line
+from .source import unless_internal, user_line
 
 
 @overload
@@ -35,7 +35,7 @@ def verify(
     values: Literal[True],
     tolerance: float | tuple[float, float] | None = None,
 ) -> Divergence: ...
-@door
+@normalize_call
 def verify(
     a: Callable[..., Any],
     b: Callable[..., Any],
@@ -45,36 +45,35 @@ def verify(
     values: bool = False,
     tolerance: float | tuple[float, float] | None = None,
 ) -> Agreement | Divergence:
-    """Call ``a`` and ``b`` with the same arguments and compare what they return.
+    """Call ``a`` and ``b`` with the same arguments and compare their results.
 
-    Structure, shapes and dtypes come first, and nothing is ever broadcast: (2, 3) and (1, 3) do not
-    agree. A number agrees where ``|a - b| <= relative * |a| + absolute * max |a|``, with ``a`` as
-    the reference: a number that is small beside its neighbors is not blamed for their rounding. NaN
-    agrees with NaN, and an infinity with itself. The tolerance is that of the coarsest dtype that a
-    result was computed in: float32 at the end of a float16 model is no more exact than float16.
+    Structure, shapes and dtypes must be equal; nothing is broadcast: (2, 3) and (1, 3) do not
+    agree. Two numbers agree if ``|a - b| <= relative * |a| + absolute * max |a|``, with ``a`` as
+    the reference, so that a small number is not blamed for the rounding of its large neighbors. NaN
+    agrees with NaN, and an infinity with itself. The tolerance is that of the coarsest dtype in the
+    computation: the float32 result of a float16 model is no more accurate than float16.
 
-    With ``values=True``, ``b`` is an artifact, and every value inside it is compared by the same
+    With ``values=True``, ``b`` is an Artifact, and every value inside it is compared by the same
     rule. The translated graph runs in PyTorch, node by node, beside a session of ONNX Runtime that
-    returns the values of the file (one session for each 256 MB of values). Names join the two, and
-    :func:`~onnx_workbench.trace` gives each value its node, module and line. The verdict is that of
-    the outputs, with and without ``values``: an error inside that reaches no output is shown, and
-    does not change it.
+    returns the values of the file (one session for each 256 MB of values). Values are matched by
+    name, and :func:`~onnx_workbench.trace` gives each its node, module and line. The verdict is
+    that of the outputs, with and without ``values``: an error inside that reaches no output is
+    shown but does not count.
 
-    The first divergence is a wrong value whose inputs all agree. An error ten times theirs or more
-    is a *jump*, made at this node; a smaller one is *drift*, which was inherited and grew. Its node
-    is computed again alone, from PyTorch's inputs, by ONNX Runtime and by PyTorch in float64. Where
-    ONNX Runtime is as near to float64 as PyTorch, the difference is rounding and no fault. Outputs
-    that differ by rounding alone agree, and say so.
+    The first divergence is a wrong value whose inputs all agree. If its error is at least ten times
+    theirs, it is a *jump*, made at this node; a smaller one is *drift*, inherited and grown. ONNX
+    Runtime, and PyTorch in float64, compute the node again, from PyTorch's inputs. If ONNX Runtime
+    is as near to float64 as PyTorch, the difference is rounding and not a fault. Outputs that
+    differ only by rounding agree, and the report says so.
 
     Args:
         a: the reference. Both run without gradients, modules in eval mode.
-        values: compare the values inside ``b`` too, not only its outputs.
-        tolerance: (relative, absolute) for every dtype of floating point, or the relative one
-            alone; the default goes by dtype and is printed. Whole numbers and booleans must be
-            equal.
+        values: compare the values inside ``b``, too.
+        tolerance: (relative, absolute) for every floating-point dtype, or only the relative one;
+            the default depends on the dtype and is printed. Integers and booleans must be equal.
 
     Returns:
-        an Agreement, or a Divergence; it is true where the outputs agree.
+        an Agreement, or a Divergence; it is true if the outputs agree.
 
     Raises:
         InputError: ``a`` or ``b`` cannot be called or refuses the arguments, ``tolerance`` is
@@ -102,8 +101,8 @@ def verify(
         return outputs
     if outputs or bounds or not any(leaf.worst for leaf in outputs.leaves):
         return outputs
-    found = [Grains.of_call(function, args, kwargs) for function in named.values()]
-    return compare(reference, other, None, [coarsest(*pair) for pair in zip_longest(*found)])
+    grains = [Grains.of_call(function, args, kwargs) for function in named.values()]
+    return compare(reference, other, None, [coarsest(*pair) for pair in zip_longest(*grains)])
 
 
 def _answer(name: str, function: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any]) -> Any:
@@ -119,8 +118,8 @@ def _answer(name: str, function: Callable[..., Any], args: tuple, kwargs: Mappin
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0]
         raise InputError(
-            f"verify() called {name!r}, a {type(function).__name__}, and it refuses these "
+            f"verify() called {name!r}, a {type(function).__name__}, which refuses these "
             f"arguments: {type(error).__name__}: {first}",
-            "pass arguments that both take, in the order in which both take them.",
-            told(user_line(error.__traceback__)),
+            "pass arguments that both take, in the same order.",
+            unless_internal(user_line(error.__traceback__)),
         ) from error

@@ -26,16 +26,16 @@ from torch.onnx import ONNXProgram
 from torch.utils._pytree import tree_map_only
 
 from . import exporter_metadata, files, ort, progress, protobuf_reader, reader
-from .calls import Mode, door
+from .calls import Mode, normalize_call
 from .comparison import answer, compare
 from .errors import ExportError, InputError, LoadError, WorkbenchError
 from .files import Stamp
 from .formatting import kind_of, plural, size, table
 from .graph import Graph, capture, check_module, exporter
-from .graph.dims import from_dynamic_axes, of_shapes
+from .graph.dims import from_dynamic_axes, parse_shapes
 from .graph.options import Options as Rare
 from .graph.options import checked
-from .graph.signature import Signature, arguments, parameters, rest_of
+from .graph.signature import Signature, arguments, kwargs_name, parameters
 from .isolated import TIMEOUT, File
 from .ort import LEVELS, Options, SessionCall, call_of
 from .proto import dtype_name, mislabeled, opset_of, strip, tensors_of, weight_bytes, weights
@@ -46,16 +46,16 @@ if TYPE_CHECKING:
     import onnxruntime
 
 MOST_SECONDS = threading.TIMEOUT_MAX
-"""The longest timeout that a timer takes."""
+"""The longest timeout that a timer accepts."""
 
 ONE_FILE_LIMIT = 2_000_000_000
-"""Bytes of weights above which a second file holds them: a protobuf message ends at 2 GiB."""
+"""Bytes of weights above which they go into a second file: protobuf's limit is 2 GiB."""
 
 _SMALL = 1024
-"""Bytes of a weight that stays in the graph: shapes, axes and scalars are read there."""
+"""Bytes of the largest weight that stays in the graph, such as shapes, axes and scalars."""
 
 
-@door
+@normalize_call
 def export(
     model: nn.Module | ExportedProgram | Graph,
     args: Any = (),
@@ -75,37 +75,37 @@ def export(
 ) -> Artifact:
     """Export a model with ``torch.onnx.export``'s own call, then check and load the file.
 
-    The file is done when its opset is the one asked for, ``onnx.checker`` accepts it and ONNX
-    Runtime has loaded it. Until then it stands in a hidden folder beside ``f``: whatever fails,
-    what was at ``f`` before is still there, and nothing half-written is left. Only a process that
-    is killed while it writes or checks the file leaves that folder behind.
+    The export succeeds if the file has the opset asked for, ``onnx.checker`` accepts it and ONNX
+    Runtime loads it. Until then the file is in a hidden folder beside ``f``: if anything fails, the
+    old file at ``f`` is still there, and nothing half-written is left. Only a process that is
+    killed while it writes or checks leaves the folder behind.
 
     Args:
-        model: a module, or one that is captured already: a Graph or an ExportedProgram.
+        model: a module, or a captured model: a Graph or an ExportedProgram.
         args: the inputs of one call, as torch.onnx.export reads them: a tuple, or one tensor. A
             dict at its end holds keyword arguments, unless ``kwargs`` does.
         f: the path of the file. None writes a temporary file, removed with the Artifact.
         kwargs: keyword arguments of the call.
         dynamic_shapes: as for :func:`~onnx_workbench.capture`.
         input_names, output_names: names for the inputs and outputs of the file, in order.
-        opset_version: the version of the ONNX operator set; the default is the exporter's own.
+        opset_version: the version of the ONNX operator set; None is the exporter's default.
         custom_translation_table: torch operator -> the onnxscript function that translates it:
-            ``{torch.ops.demo.swishy.default: swishy}``; they come before the exporter's own.
+            ``{torch.ops.demo.swishy.default: swishy}``. They take precedence over the exporter's.
         external_data: None writes one file up to 2 GB of weights, and above that torch's layout:
-            ``f`` with the weights in ``f.data`` beside it. True always takes that layout.
-        dynamo: False takes the old exporter, the TorchScript tracer. It records one run of the
-            model, so a branch or loop on data is frozen the way it went in that run.
-        dynamic_axes: dynamic dimensions by name of an input, as the old exporter takes them.
+            ``f`` with the weights in ``f.data`` beside it. True always uses that layout.
+        dynamo: False uses the old exporter, the TorchScript tracer. It records one run of the
+            model, so a branch or loop on data stays as it was in that run.
+        dynamic_axes: dynamic dimensions by input name, for the old exporter's call.
         provider: the execution provider that the artifact runs on.
         options: the other options of torch.onnx.export. ``verify=True`` compares the file's
-            outputs with the model's; an option for reports or profiles warns and names the function
-            that does it.
+            outputs with the model's; options for reports or profiles warn and name the function to
+            call instead.
 
     Raises:
         InputError: the arguments, the path, the provider or a translation do not fit.
         CaptureError: torch.export refused the model.
-        ExportError: no translation, another opset than asked for, a file that onnx or ONNX Runtime
-            rejects, or one that could not be written.
+        ExportError: there is no translation, the file has another opset than asked for, onnx or
+            ONNX Runtime rejects the file, or it could not be written.
 
     >>> folder = getfixture("tmp_path")
     >>> relu = export(nn.ReLU().eval(), torch.ones(2), folder / "relu.onnx")
@@ -129,27 +129,27 @@ def export(
             graph = capture(model, args, kwargs, dynamic_shapes=dynamic_shapes)
             step("translate")
             program = _translated(graph, call, custom_translation_table, rare)
-            made = Artifact(target, provider, graph.signature, graph, program.exported_program)
+            artifact = Artifact(target, provider, graph.signature, graph, program.exported_program)
             write = partial(_write, program, external_data, rare["keep_initializers_as_inputs"])
             del program  # its weights need not outlive the write
         else:
             step("trace")
             signature, write = _traced(call, rare)
-            made = Artifact(target, provider, signature)
+            artifact = Artifact(target, provider, signature)
         with _written(target) as draft:  # starts late: a killed process leaves the folder
             step("write")
             write(draft)
             del write
-            made = _checked(replace(made, path=draft), call, rare["verify"], step)
+            checked_draft = _checked(replace(artifact, path=draft), call, rare["verify"], step)
             drafts = list(draft.parent.iterdir())
             _check_foreign(target, [target.with_name(file.name) for file in drafts])
             stamp = Stamp.of(drafts).at(target.parent)  # not of a later export's files
-        made = _opened(replace(made, path=target, stamp=stamp), made)
+        artifact = _opened(replace(artifact, path=target, stamp=stamp), checked_draft)
     if f is None or isinstance(f, _Stream):
-        weakref.finalize(made, shutil.rmtree, target.parent, ignore_errors=True)
+        weakref.finalize(artifact, shutil.rmtree, target.parent, ignore_errors=True)
     if isinstance(f, _Stream):
         f.write(target.read_bytes())
-    return made
+    return artifact
 
 
 def load(
@@ -161,21 +161,21 @@ def load(
 ) -> Artifact:
     """Load any ``.onnx`` file as a callable that takes tensors in order or by input name.
 
-    It returns a tensor, or a tuple of tensors where the file has several outputs.
+    It returns a tensor, or a tuple of tensors if the file has several outputs.
 
     Args:
         path: of the file.
         provider: the execution provider that it runs on.
-        isolated: run it in a process of its own, as :func:`~onnx_workbench.audit` and
-            :func:`~onnx_workbench.probe` do. ONNX Runtime dies on some files: then the call raises
-            an error that names the node, and this process goes on.
-        timeout: seconds after which such a process is ended. To find the node that takes them, it
-            then runs parts of the model for up to a minute.
+        isolated: run it in its own process, as :func:`~onnx_workbench.audit` and
+            :func:`~onnx_workbench.probe` do. ONNX Runtime crashes on some files: the call then
+            raises an error that names the node, and this process goes on.
+        timeout: seconds after which that process is killed. The search for the node at fault then
+            runs parts of the model for up to a minute.
 
     Raises:
         InputError: there is no such file, or no such provider.
         LoadError: it is not a valid ONNX model, or its weights are not beside it. If ONNX Runtime
-            rejects it, the first call raises that, since it opens the session.
+            rejects the file, the first call raises, since it opens the session.
     """
     file = files.existing(path)
     ort.check_provider(provider)
@@ -184,7 +184,7 @@ def load(
     artifact = Artifact(file, provider, isolated=isolated, timeout=min(timeout, MOST_SECONDS))
     reader.check_weights(file, artifact.proto)
     stamped = replace(artifact, stamp=Stamp.of(artifact.files))
-    stamped.__dict__["_read"] = artifact._read  # so that it is read once
+    stamped.__dict__["_read"] = artifact._read  # do not read the file twice
     return stamped
 
 
@@ -192,11 +192,11 @@ def load(
 class Artifact:
     """A model on disk, called with the tensors and keyword arguments of the model it came from.
 
-    Made by :func:`export` and :func:`load`. It returns torch tensors in the structure that the
-    model returns. An ``isolated`` one is run in a process of its own, for at most ``timeout``
-    seconds a call. ``graph`` is None for a file that the tracer made or that was loaded, and so is
-    ``translated``: that graph as the exporter decomposed and translated it, node by node. The file
-    is the one of the ``stamp``: what is read of it later raises LoadError if it has changed since.
+    Made by :func:`export` and :func:`load`. It returns torch tensors, nested as the model returns
+    them. An ``isolated`` artifact runs in its own process, for at most ``timeout`` seconds a call.
+    ``graph`` is the captured graph, ``translated`` the decomposed graph that the exporter
+    translated node by node; both are None if the tracer made the file or it was loaded. If the file
+    has changed since its ``stamp``, reading it raises LoadError.
     """
 
     path: Path
@@ -229,7 +229,7 @@ class Artifact:
 
     @property
     def unchanged(self) -> Path:
-        """:attr:`path`, to be read.
+        """:attr:`path`, if its files are unchanged.
 
         Raises:
             LoadError: the file, or one of its weights, has changed since it was made or loaded.
@@ -239,12 +239,12 @@ class Artifact:
 
     @property
     def exported_program(self) -> ExportedProgram | None:
-        """:attr:`translated`, by the name that it has in ``torch.onnx.ONNXProgram``."""
+        """:attr:`translated`, under its name in ``torch.onnx.ONNXProgram``."""
         return self.translated
 
     @property
     def model_proto(self) -> onnx.ModelProto:
-        """The whole ``onnx.ModelProto``, weights included: a fresh copy, as ONNXProgram has it."""
+        """The whole ``onnx.ModelProto`` with its weights: a fresh copy, as in ONNXProgram."""
         return self._loaded(weights=True)
 
     def _loaded(self, weights: bool) -> onnx.ModelProto:
@@ -253,49 +253,49 @@ class Artifact:
         except (OSError, onnx.checker.ValidationError) as error:
             raise LoadError(
                 f"{self.path.name} could not be read with its weights: {error}",
-                "copy the files themselves into one folder: onnx follows no link to weights.",
+                "copy the files into one folder: onnx does not follow links to weights.",
             ) from error
 
     @property
     def file(self) -> File:
-        """The file as the worker process runs it."""
+        """The file, as the worker process takes it."""
         return File(self.unchanged, self.provider, self.timeout)
 
     @cached_property
     def session(self) -> onnxruntime.InferenceSession:
-        """The InferenceSession that calls run in, with ONNX Runtime's own defaults.
+        """The InferenceSession of the calls, with ONNX Runtime's defaults.
 
         Raises:
-            InputError: the file is ``isolated``: its session is not in this process.
+            InputError: the artifact is ``isolated``, so its session is in another process.
             LoadError: ONNX Runtime refuses the file, or it has changed.
         """
         if self.isolated:
             raise InputError(
-                f"{self.path.name} is run in a process of its own, and so it has no session here. "
-                "Call the Artifact itself, or load() a file that you trust without isolated=True."
+                f"{self.path.name} runs in its own process and has no session in this one. Call "
+                "the Artifact itself, or load() a file that you trust without isolated=True."
             )
         return ort.open_session(self.unchanged, self.provider)
 
     @cached_property
     def inputs(self) -> tuple[ort.Value, ...]:
-        """What the file takes, in order."""
+        """The inputs of the file, in order."""
         return _inputs(self.proto)
 
     @cached_property
     def outputs(self) -> tuple[ort.Value, ...]:
-        """What the file gives, in order."""
+        """The outputs of the file, in order."""
         return _outputs(self.proto)
 
     @cached_property
     def proto(self) -> onnx.ModelProto:
-        """The ``onnx.ModelProto`` without its weights where they lie in a file of their own, or the
-        file is larger than 16 MB: then each is external data, in the file itself.
-        :attr:`model_proto` has them."""
+        """The ``onnx.ModelProto``, without weights if they are in another file or the file is
+        larger than 16 MB: each is external data then, located in the file itself.
+        :attr:`model_proto` has all weights."""
         return self._read.model
 
     @property
     def cut(self) -> str:
-        """Which metadata of the file is cut because it is too long; empty if none is."""
+        """Which metadata of the file was too long and is cut; empty if none."""
         return self._read.cut
 
     @cached_property
@@ -307,23 +307,23 @@ class Artifact:
 
     @property
     def opset(self) -> int:
-        """The version of the ONNX operator set that the file asks a runtime for."""
+        """The version of the ONNX operator set that the file needs."""
         return opset_of(self.proto)
 
     @property
     def operations(self) -> Counter[str]:
-        """How many nodes of each operator the main graph has."""
+        """The number of nodes of each operator in the main graph."""
         return Counter(node.op_type for node in self.proto.graph.node)
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The ``.onnx`` file, and the files of weights that it cannot be loaded without."""
-        found = [self.path.parent / name for name in reader.weight_files(self.proto)]
-        return tuple(dict.fromkeys([self.path, *found]))
+        """The ``.onnx`` file, and the files with its external weights."""
+        weights = [self.path.parent / name for name in reader.weight_files(self.proto)]
+        return tuple(dict.fromkeys([self.path, *weights]))
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes that the initializers take, in this file or another."""
+        """Bytes of all initializers, in this file or another."""
         return weight_bytes(self.proto.graph)
 
     def save(
@@ -333,18 +333,18 @@ class Artifact:
         external_data: bool | None = None,
         metadata: bool = True,
     ) -> Path:
-        """Write a copy of the file, and of the files of its weights, and return its path.
+        """Write a copy of the file and of its external weights, and return its path.
 
         Args:
-            path: of the copy. Weights in one file of their own go to ``path`` and ``.data``.
+            path: of the copy. A single file of external weights becomes ``path`` plus ``.data``.
             external_data: True puts the weights into that file, False into the copy itself; None
                 leaves them as they are.
             metadata: False leaves out the metadata of nodes, which no runtime reads. torch writes
-                absolute paths and lines of source there; ``trace``, ``profile`` and ``view`` need
-                them to name a line.
+                absolute paths and source lines there; ``trace``, ``profile`` and ``view`` need them
+                to name a line.
 
         Raises:
-            InputError: the path does not fit, or the files cannot be copied there.
+            InputError: the path is not valid, or the files cannot be copied there.
             LoadError: the file has changed, or its weights are not beside it.
 
         >>> folder = getfixture("tmp_path")
@@ -379,9 +379,9 @@ class Artifact:
         return goal
 
     def feeds(self, *args: Any, **kwargs: Any) -> dict[str, np.ndarray]:
-        """One call as ``session.run`` takes it: NumPy arrays by input name, sharing the tensors'
-        memory where they can. Those of bfloat16 and float8 are of ml_dtypes, and
-        ``run_with_ort_values`` takes them.
+        """The feeds of one ``session.run``: NumPy arrays by input name, which share the tensors'
+        memory if they can. Arrays of bfloat16 and float8 have ml_dtypes' dtypes; they need
+        ``run_with_ort_values``.
 
         Raises:
             InputError: the call does not fit the model.
@@ -404,10 +404,10 @@ class Artifact:
         options: Options | None = None,
         provider: str = "",
     ) -> SessionCall:
-        """One call of this file, ready to be sent to a process of its own and raced there.
+        """One call of this file, to be raced in another process.
 
-        The session is a new one, so that its thread pool has the size asked for and no other call
-        shares it. Tensors may lie on any device: they are copied before anything is timed.
+        It gets a new session, so that its thread pool has the requested size and serves no other
+        call. Tensors may be on any device: they are copied before anything is timed.
         """
         args, kwargs = tree_map_only(torch.Tensor, torch.Tensor.cpu, (args, kwargs))
         return SessionCall(
@@ -424,7 +424,7 @@ class Artifact:
         """This file as another target of a race, with other session options.
 
         Args:
-            provider: the execution provider, such as ``CUDAExecutionProvider``; where it cannot be
+            provider: the execution provider, such as ``CUDAExecutionProvider``; if it cannot be
                 used, the race says so and goes on without this target.
             options: those of :class:`~onnx_workbench.ort.Options`: ``level``, ``spinning``,
                 ``arena``, ``parallel``, ``bound``.
@@ -437,11 +437,11 @@ class Artifact:
         return Variant(self, Options(**options), provider)
 
     def variants(self) -> dict[str, Variant]:
-        """This file with ONNX Runtime's defaults, and with one session option changed each time.
+        """This file with ONNX Runtime's defaults, and with each session option changed once.
 
-        ``race(onnx.variants(), x)`` says which change is faster here. A single win is in part
-        chance: race the winners again. With IOBinding the copies of a call are left out; here that
-        counts as a change like the others.
+        ``race(onnx.variants(), x)`` says which change is faster here. A single win is partly luck:
+        race the winners again. IOBinding avoids the copies of a call; here that counts as a change
+        like any other.
 
         >>> import onnx_workbench as ow
         >>> relu = ow.export(nn.ReLU().eval(), torch.ones(2), getfixture("tmp_path") / "relu.onnx")
@@ -482,9 +482,9 @@ class Artifact:
         if self.signature is None:
             return self._by_input_name(args, kwargs)
         tensors = self.signature.flatten(args, kwargs)
-        if len(tensors) == len(self.inputs):  # in order: the exporter renames an input that it must
+        if len(tensors) == len(self.inputs):  # by position: the exporter may rename an input
             return tensors
-        # The tracer drops an input that the model does not use, and keeps the names of the others.
+        # The tracer drops unused inputs and keeps the names of the others.
         named = dict(zip(self.signature.tensor_inputs, tensors, strict=True))
         return [named[value.name] for value in self.inputs]
 
@@ -493,7 +493,7 @@ class Artifact:
         given = dict(zip(names, args, strict=False)) | dict(kwargs)
         if len(args) > len(names) or set(given) != set(names):
             raise InputError(
-                f"{self.path.name} takes {', '.join(map(repr, names))}, and was called with "
+                f"{self.path.name} takes {', '.join(map(repr, names))}, but was called with "
                 f"{plural(len(args), 'positional argument')} and the names {sorted(kwargs)}. "
                 "Pass one tensor for each input, in that order or by name."
             )
@@ -523,7 +523,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class _Call:
-    """What is exported: a model and one call of it, as torch.onnx.export takes them."""
+    """The arguments of an export: a model and one call of it."""
 
     model: Any
     args: tuple
@@ -541,13 +541,13 @@ def _as_torch_reads(
         return args, kwargs
     *args_, last = args
     if isinstance(model, nn.Module):
-        takes = parameters(model)
+        forward = parameters(model)
         try:
-            takes.bind(*args_, **last)
-        except TypeError as error:  # of other arguments, or of keys that are no strings
+            forward.bind(*args_, **last)
+        except TypeError as error:  # for other arguments, or keys that are no strings
             raise InputError(
                 "export() reads a dict at the end of `args` as keyword arguments, as "
-                f"torch.onnx.export does, and forward{takes} does not take "
+                f"torch.onnx.export does, but forward{forward} does not take "
                 f"{', '.join(map(repr, last))}.",
                 "append an empty dict to pass it as an argument: args=(value, {}).",
             ) from error
@@ -563,14 +563,14 @@ def _arguments(model: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any
 
 @runtime_checkable
 class _Stream(Protocol):
-    """What torch.onnx.export still takes in place of a path, such as ``io.BytesIO``."""
+    """A binary stream, which torch.onnx.export also takes as ``f``, such as ``io.BytesIO``."""
 
     def write(self, data: bytes, /) -> Any: ...
 
 
 @contextmanager
 def _target(model: Any, f: Any) -> Iterator[Path]:
-    """Where to write the file; for None, in a folder that is removed if the export fails."""
+    """The path to write to; for None, in a temporary folder that is removed if the export fails."""
     if f is not None and not isinstance(f, _Stream):
         yield files.target(f)
         return
@@ -584,22 +584,22 @@ def _target(model: Any, f: Any) -> Iterator[Path]:
 
 
 def _opened(artifact: Artifact, other: Artifact) -> Artifact:
-    """The artifact with what a call of the other needs: no longer what is at the path then."""
+    """Give the artifact the other's session, so that a call does not depend on its path."""
     for name in ("session", "inputs", "outputs"):
         artifact.__dict__[name] = getattr(other, name)
     return artifact
 
 
 def _locate(model: onnx.ModelProto, path: Path) -> None:
-    """Give each skipped weight its place in the file, as for external data."""
+    """Make each skipped weight external data, located in the file itself."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for tensor, found in zip(
+        for tensor, field in zip(
             model.graph.initializer, protobuf_reader.initializers(data), strict=True
         ):
             if all(entry.value != protobuf_reader.NOT_SENT for entry in tensor.external_data):
                 continue
             parts = {
-                part.number: part for part in protobuf_reader.fields(data, found.value, found.end)
+                part.number: part for part in protobuf_reader.fields(data, field.value, field.end)
             }
             if raw := parts.get(onnx.TensorProto.RAW_DATA_FIELD_NUMBER):
                 place = {"location": path.name, "offset": raw.value, "length": raw.end - raw.value}
@@ -607,7 +607,7 @@ def _locate(model: onnx.ModelProto, path: Path) -> None:
                 for key, value in place.items():
                     tensor.external_data.add(key=key, value=str(value))
             else:
-                tensor.ParseFromString(data[found.value : found.end])
+                tensor.ParseFromString(data[field.value : field.end])
 
 
 def _inputs(proto: onnx.ModelProto) -> tuple[ort.Value, ...]:
@@ -620,33 +620,33 @@ def _outputs(proto: onnx.ModelProto) -> tuple[ort.Value, ...]:
 
 
 def _check_weights(model: Any, target: Path, external_data: bool | None) -> None:
-    """Raises InputError before the work if the weights cannot be written as asked."""
+    """Raises InputError, before any work, if the weights cannot be written as asked."""
     program = model.program if isinstance(model, Graph) else model
     module = isinstance(program, nn.Module)
     tensors = program.state_dict() if module else program.state_dict
     dense = (v for v in tensors.values() if isinstance(v, torch.Tensor) and not v.is_sparse)
-    held = sum(tensor.nbytes for tensor in dense)
-    if held > ONE_FILE_LIMIT and external_data is False:
+    total = sum(tensor.nbytes for tensor in dense)
+    if total > ONE_FILE_LIMIT and external_data is False:
         raise InputError(
-            f"The weights take {size(held)}, and one file holds {size(ONE_FILE_LIMIT)} at most. "
-            "Leave `external_data` out: the weights then lie beside the file."
+            f"The weights take {size(total)}, but one file holds {size(ONE_FILE_LIMIT)} at most. "
+            "Leave `external_data` out to get the weights in a second file."
         )
-    if external_data or held > ONE_FILE_LIMIT:
+    if external_data or total > ONE_FILE_LIMIT:
         _check_foreign(target, [target.with_name(f"{target.name}.data")])
 
 
-def _check_foreign(target: Path, made: Sequence[Path]) -> None:
-    """Raises InputError if a file is there that holds no weights of the model at ``target``."""
-    for file in made:
+def _check_foreign(target: Path, files: Sequence[Path]) -> None:
+    """Raises InputError if one of the files exists and holds no weights of ``target``'s model."""
+    for file in files:
         if file != target and file.exists() and file.name not in _weights_at(target):
             raise InputError(
-                f"{file.name!r} is in {str(file.parent)!r} already, and holds no weights of "
+                f"{file.name!r} is already in {str(file.parent)!r} and holds no weights of "
                 f"{target.name!r}. Move it away, or pass another path."
             )
 
 
 def _weights_at(target: Path) -> tuple[str, ...]:
-    """The files of weights of the model that is at a path now."""
+    """The files with external weights of the model that is now at a path."""
     try:
         return tuple(reader.weight_files(reader.read(target, "export").model))
     except (WorkbenchError, OSError):
@@ -656,7 +656,7 @@ def _weights_at(target: Path) -> tuple[str, ...]:
 def _check_model(model: Any, dynamo: bool) -> None:
     if isinstance(model, (Graph, ExportedProgram)):
         return
-    if dynamo or not isinstance(model, torch.jit.ScriptModule):  # which the tracer takes
+    if dynamo or not isinstance(model, torch.jit.ScriptModule):  # the tracer takes a ScriptModule
         check_module("export", model)
 
 
@@ -680,15 +680,15 @@ def _check_options(
 def _check_translations(table: object, dynamo: bool) -> None:
     message, hint = "", "write {torch.ops.demo.swishy.default: swishy}."
     if not isinstance(table, Mapping):
-        message = f"is {kind_of(table)}, and it takes a dict: torch operator -> onnxscript function"
+        message = f"is {kind_of(table)}, but must be a dict: torch operator -> onnxscript function"
     elif not dynamo:
-        message = "was given with dynamo=False, and the tracer takes none"
+        message = "was given with dynamo=False, but the tracer takes none"
         hint = "leave dynamo out, or use torch.onnx.register_custom_op_symbolic."
     else:
         for operator, function in table.items():
             packet = isinstance(operator, torch._ops.OpOverloadPacket)
             if packet or not callable(operator) or not callable(function):
-                message = f"has {operator!s}: {function!r}, and takes one operator -> one function"
+                message = f"has {operator!s}: {function!r}, but takes one operator -> one function"
             if packet:
                 hint = f"name the overload: torch.ops.{operator}.{operator.overloads()[0]}."
     if message:
@@ -697,21 +697,21 @@ def _check_translations(table: object, dynamo: bool) -> None:
 
 @contextmanager
 def _written(target: Path) -> Iterator[Path]:
-    """A path to write to, in a hidden folder; what is there at the end replaces ``target``."""
+    """Yield a path in a hidden folder; the file written there replaces ``target`` at the end."""
     try:
         with files.replacing(target) as folder:
             yield folder / target.name
     except OSError as error:
         raise ExportError(
             f"{target.name} could not be written to {str(target.parent)!r}: "
-            f"{error.strerror or error}. What was there before is still there.",
+            f"{error.strerror or error}. The old file is still there.",
             "free space or get write permission, or pass another path.",
         ) from error
 
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[str], None]]:
-    """A line that names the step, for exports that take longer than two seconds."""
+    """A progress bar with the name of the step, for exports that take more than two seconds."""
     with progress.bar(total=total, desc="export", delay=2) as bar:
 
         def step(name: str) -> None:
@@ -724,7 +724,7 @@ def _progress(total: int) -> Iterator[Callable[[str], None]]:
 def _write(
     program: ONNXProgram, external_data: bool | None, keep_as_inputs: bool, draft: Path
 ) -> None:
-    """Writes weight by weight: torch would copy all weights into a message, then into bytes."""
+    """Write weight by weight: torch would copy all weights into a message, then into bytes."""
     import onnx_ir
 
     graph = program.model.graph
@@ -768,19 +768,19 @@ def _translated(graph: Graph, call: _Call, translations: Any, rare: Rare) -> ONN
 
 
 def _traced(call: _Call, rare: Mapping[str, Any]) -> tuple[Signature, Callable[[Path], None]]:
-    """The call of the model as the tracer sees it, and what writes the file."""
+    """The signature of the call as the tracer sees it, and a function that writes the file."""
     model, args, kwargs = call.model, call.args, call.kwargs
-    found = of_shapes(call.dynamic_shapes, arguments(model, args, kwargs), rest_of(model))
+    shapes = parse_shapes(call.dynamic_shapes, arguments(model, args, kwargs), kwargs_name(model))
     with evaluating(model), torch.no_grad():
         signature = Signature.of_call(model, args, kwargs, model(*args, **kwargs))
-    given = iter(call.names[0] or ())
+    new_names = iter(call.names[0] or ())
     inputs = tuple(
-        name if i in signature.baked_inputs else next(given, name)
+        name if i in signature.baked_inputs else next(new_names, name)
         for i, name in enumerate(signature.inputs)
     )
     signature = replace(signature, inputs=inputs)
     names = signature.tensor_inputs
-    axes = {name: axis for name, axis in zip(names, signature.axes(found), strict=True) if axis}
+    axes = {name: axis for name, axis in zip(names, signature.axes(shapes), strict=True) if axis}
 
     def write(draft: Path) -> None:
         with evaluating(model, warn=False):
@@ -800,16 +800,16 @@ def _traced(call: _Call, rare: Mapping[str, Any]) -> tuple[Signature, Callable[[
 
 
 def _checked(draft: Artifact, call: _Call, numbers: bool, step: Callable[[str], None]) -> Artifact:
-    """The artifact, if its file is sound, loads and with ``numbers`` answers as the model."""
+    """Check and load the file; with ``numbers``, compare its outputs with the model's."""
     step("check")
     proto = _check_file(draft.path, call.opset)
     step("load")
     try:
         session = ort.open_session(draft.path, draft.provider)
     except LoadError as error:
-        said = error.message.replace(f"{draft.path.parent.name}{os.sep}", "")  # the draft's folder
-        line = _line_of_rejected(draft.path, said, draft.translated)
-        message = f"ONNX Runtime rejects what the exporter wrote. {said}"
+        reason = error.message.replace(f"{draft.path.parent.name}{os.sep}", "")  # draft's folder
+        line = _line_of_rejected(draft.path, reason, draft.translated)
+        message = f"ONNX Runtime rejects the exporter's file. {reason}"
         got = opset_of(proto)
         raise ExportError(message, error.hint, line, step="load", got=got) from error
     draft.__dict__.update(session=session, inputs=_inputs(proto), outputs=_outputs(proto))
@@ -825,8 +825,8 @@ def _check_numbers(draft: Artifact, call: _Call) -> None:
         args, kwargs = (args, kwargs) if args or kwargs else draft.graph.example
     if not (result := compare(answer(model, args, kwargs), draft(*args, **kwargs))):
         raise ExportError(
-            f"The file gives other results than the model: {result.worst.path} differs, "
-            f"{result.worst.said}.",
+            f"The file's results differ from the model's: {result.worst.path} differs, "
+            f"{result.worst.summary}.",
             "leave verify=True out, and look for the first value that differs: "
             "verify(model, onnx, args, values=True).",
             step="verify",
@@ -842,7 +842,7 @@ def _check_file(draft: Path, asked: int | None) -> onnx.ModelProto:
         raise ExportError(error.message, error.hint, step="check") from error
     got, foreign = opset_of(proto), mislabeled(proto)
     if not proto.graph.output:
-        message = "The model returns no tensor, so its file has no output."
+        message = "The model returns no tensor, so the file has no output."
         raise ExportError(message, "return a tensor from forward().", step="check", got=got)
     if asked is not None and asked != got:
         direction = "down" if asked < got else "up"
@@ -855,15 +855,15 @@ def _check_file(draft: Path, asked: int | None) -> onnx.ModelProto:
             got=got,
         )
     light = draft
-    if draft.stat().st_size > reader.STEP_OVER_ABOVE:  # onnx.checker would hold the weights twice
+    if draft.stat().st_size > reader.STEP_OVER_ABOVE:  # onnx.checker would copy the weights twice
         _locate(proto, draft)
         light = draft.with_name(".light")
         light.write_bytes(proto.SerializeToString())
     try:
         onnx.checker.check_model(os.fspath(light))
     except Exception as error:
-        said = foreign or str(error).splitlines()[0]
-        message = f"The exporter wrote a file that onnx.checker rejects: {said}"
+        reason = foreign or str(error).splitlines()[0]
+        message = f"The exporter wrote a file that onnx.checker rejects: {reason}"
         hint = "ask for another opset; check() shows which this stack writes and loads."
         raise ExportError(message, hint, step="check", got=got) from error
     if light != draft:
@@ -871,23 +871,21 @@ def _check_file(draft: Path, asked: int | None) -> onnx.ModelProto:
     return proto
 
 
-def _line_of_rejected(draft: Path, said: str, translated: ExportedProgram | None) -> Line | None:
-    """ONNX Runtime names the node that it has no kernel for, or that gets another dtype than it
-    takes: then the FX node whose value has this dtype only in the file is to blame."""
+def _line_of_rejected(draft: Path, reason: str, translated: ExportedProgram | None) -> Line | None:
+    """The line of the node that ONNX Runtime names in its ``reason``.
+
+    If dtypes clash there, the node at fault is an earlier one, whose dtype in the file differs from
+    the FX node's.
+    """
     proto = onnx.load(draft, load_external_data=False)
-    if translated and "bound to different types" in said:
+    if translated and "bound to different types" in reason:
         values = onnx.shape_inference.infer_shapes(proto).graph.value_info
-        made = {v.name: v.type.tensor_type.elem_type for v in values}
+        dtypes = {v.name: v.type.tensor_type.elem_type for v in values}
         for node in translated.graph.nodes:
-            dtype = getattr(node.meta.get("val"), "dtype", None)
-            if (
-                dtype
-                and made.get(node.name)
-                and f"torch.{dtype_name(made[node.name])}" != str(dtype)
-            ):
+            dtype, in_file = getattr(node.meta.get("val"), "dtype", None), dtypes.get(node.name)
+            if dtype and in_file and f"torch.{dtype_name(in_file)}" != str(dtype):
                 return user_line(node.meta.get("stack_trace"))
-    named = {
-        one for names in re.findall(r"name '([^']+)'|in node \(([^)]+)\)", said) for one in names
-    }
+    matches = re.findall(r"name '([^']+)'|in node \(([^)]+)\)", reason)
+    named = {name for groups in matches for name in groups}
     node = next((node for node in proto.graph.node if node.name in named), None)
     return exporter_metadata.read(node).line if node else None

@@ -1,4 +1,4 @@
-"""What Dynamo did to each Python frame: its bytecode before and after, its FX graph and guards."""
+"""``watch``: what Dynamo did to each Python frame: bytecode before and after, FX graph, guards."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-# What follows is private to torch; tests/test_bytecode.py fails where a release moved it.
+# These imports are private to torch; tests/test_bytecode.py fails if a release moves them.
 from torch._dynamo import utils  # its lists of graph breaks and of compilations, failed ones too
 from torch._dynamo.convert_frame import register_bytecode_hook  # the old and the new bytecode
 from torch._guards import CompileContext  # which frame a graph, a guard or bytecode belongs to
 
-from .calls import check_initialized, door
+from .calls import check_initialized, normalize_call
 from .errors import CaptureError, InputError
 from .formatting import html_table, kind_of, plural, shaped, table
 from .source import Line, line_at, lines, nearest, user_line
@@ -31,7 +31,7 @@ from .torch_state import silent_log
 _JUMPS = {*dis.hasjrel, *dis.hasjabs}
 _TELLING = ("LOAD_GLOBAL", "LOAD_FAST", "LOAD_ATTR", "LOAD_METHOD", "STORE_FAST", "CALL", "RETURN")
 _SCRATCH = ("tmp_", "graph_out_", "___stack")
-_FOLDED = 3  # this many instructions in a row that only move values share a line
+_FOLDED = 3  # from this many on, instructions that only move values share a line
 _CELL = "text-align:left;vertical-align:top"
 _GREEN, _RED = "background:rgba(46,160,67,.18)", "background:rgba(248,81,73,.18)"
 
@@ -42,32 +42,32 @@ _NUMBERED = re.compile(
 _ADDRESS = re.compile(r"(, file \"[^\"]*\", line \d+)| at 0x[0-9a-fA-F]+|_\d{9,}_c\d+")
 _NODES = ("node", "op", "target", "value", "line")
 _SUMMARY = ("frame", "place", "instructions", "FX nodes", "guards", "breaks")
-_REASONS = {  # replace torch's words where those describe torch's own source code
+_REASONS = {  # replace torch's words if they describe torch's own source code
     r"generic_jump|Data-dependent branching": (
-        "data-dependent branch: Python must choose a branch by the values of a tensor, and a graph "
+        "data-dependent branch: Python must choose a branch by the values of a tensor, but a graph "
         "has no values yet"
     ),
-    r"Tensor\.item\(\)": "a tensor becomes a Python number, and a graph has no values yet",
+    r"Tensor\.item\(\)": "a tensor becomes a Python number, but a graph has no values yet",
     r"builtin operator `print`": "print() is not a tensor operation",
 }
 
 
-@door
+@normalize_call
 def watch(f: Callable[..., Any], args: Any = (), kwargs: dict[str, Any] | None = None) -> Frames:
     """Let Dynamo compile ``f`` for the call ``f(*args, **kwargs)``, and report what it did.
 
     Dynamo (the front end of `torch.compile`, PEP 523) gets each Python frame before it runs. It
     follows the bytecode, collects the tensor operations in an FX graph, and writes new bytecode
-    that calls the graph. Where it cannot continue, the graph breaks: the new bytecode runs the rest
-    as a resume function, which is a frame of its own.
+    that calls the graph. If it cannot continue, the graph breaks: the new bytecode runs the rest
+    as a resume function, which is another frame.
 
-    The call is really made, in the caller's grad mode and with its effects on the arguments. Random
-    state and module buffers are restored. Functions that torch.compile has compiled before are
-    compiled again at their next call (``torch.compiler.reset``).
+    ``watch`` makes the call, in the caller's grad mode and with its effects on the arguments.
+    Random state and module buffers are restored. Functions that torch.compile has compiled before
+    are compiled again at their next call (``torch.compiler.reset``).
 
     Args:
         f: a Python function, a method, or a ``torch.nn.Module``.
-        args, kwargs: what it is called with; at least one tensor among them.
+        args, kwargs: the arguments of the call, with at least one tensor.
 
     Raises:
         InputError: ``f`` cannot be called, or Dynamo found no tensor operation in it.
@@ -93,7 +93,7 @@ def watch(f: Callable[..., Any], args: Any = (), kwargs: dict[str, Any] | None =
         )
     if isinstance(f, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
         raise InputError(
-            f"watch() got {kind_of(f)}, which TorchScript runs without Python bytecode.",
+            f"watch() got {kind_of(f)} of TorchScript, which has no Python bytecode.",
             "Pass the eager module or function that it was made from.",
         )
     if isinstance(f, nn.Module):
@@ -107,8 +107,8 @@ def watch(f: Callable[..., Any], args: Any = (), kwargs: dict[str, Any] | None =
     if not any(frame.graph or frame.breaks for frame in frames):
         raise InputError(
             f"Dynamo found nothing to compile in {name}: none of its frames computes with a tensor "
-            "that was passed.",
-            "Pass a function that does; Dynamo also leaves generator functions alone.",
+            "of the arguments.",
+            "Pass a function that does; Dynamo also ignores generator functions.",
         )
     return Frames(name, frames)
 
@@ -117,8 +117,7 @@ def watch(f: Callable[..., Any], args: Any = (), kwargs: dict[str, Any] | None =
 class Instruction:
     """One instruction. A jump and its target share a label instead of an offset.
 
-    ``place`` is the line and column of the source that it was compiled from, None where Dynamo
-    wrote it.
+    ``place`` is the line and column in the source, None if Dynamo wrote the instruction.
     """
 
     name: str
@@ -128,7 +127,7 @@ class Instruction:
 
     @property
     def moves(self) -> bool:
-        """Whether it only moves values about."""
+        """Whether it only moves values."""
         if self.label or self.place or "JUMP" in self.name:
             return False
         return not self.name.startswith(_TELLING) or self.argument.startswith(_SCRATCH)
@@ -145,8 +144,8 @@ Run = tuple[Instruction, ...]
 class Bytecode:
     """The instructions of one frame: as Python compiled them, and as Dynamo rewrote them.
 
-    An instruction is kept where Dynamo copied it together with its place in the source. ``after``
-    is empty where Dynamo left the frame alone. Each version of Python has its own instructions.
+    An instruction counts as kept if Dynamo copied it with its place in the source. ``after`` is
+    empty if Dynamo left the frame alone. Each version of Python has its own instructions.
 
     >>> removed, kept = Instruction("LOAD_FAST", "x"), Instruction("CALL", place=(2, 4))
     >>> added = Instruction("LOAD_GLOBAL", "__compiled_fn_1")
@@ -161,9 +160,9 @@ class Bytecode:
     after: Run
 
     def rows(self) -> Iterator[tuple[bool, Run, Run]]:
-        """Both side by side: whether an instruction was kept, the old one, and a run of new ones.
+        """Both side by side: whether an instruction was kept, the old one, and the new ones.
 
-        Runs of new instructions that only move values are one row.
+        New instructions in a row that only move values share one row.
         """
         matcher = SequenceMatcher(None, _keys(self.before, 0), _keys(self.after, 1), autojunk=False)
         for tag, a, b, c, d in matcher.get_opcodes():
@@ -176,7 +175,7 @@ class Bytecode:
         return table(rows, ("", *self._heads()))
 
     def _repr_html_(self) -> str:
-        """Green was added, red was removed; a folded run opens on a click."""
+        """Green is added, red is removed; a click opens a folded row."""
         heads = "".join(f"<th style='text-align:left'>{head}</th>" for head in self._heads())
         rows = "".join(
             f"<tr>{_html(old, '' if kept else _RED)}{_html(new, '' if kept else _GREEN)}</tr>"
@@ -191,7 +190,7 @@ class Bytecode:
 
 @dataclass(frozen=True, repr=False)
 class Break:
-    """Where a graph ended. ``words`` is torch's own explanation, hints included."""
+    """The line at which a graph ended. ``words`` is torch's own explanation, with its hints."""
 
     line: Line | None
     words: str
@@ -208,11 +207,11 @@ class Break:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Frame:
-    """One Python frame that Dynamo was given.
+    """One Python frame that Dynamo got.
 
-    ``graph`` is its FX graph, None where it has no tensor operation; ``guards`` are the conditions
-    under which the compiled code is used again; ``breaks`` is where the graph ended before the
-    frame did. ``skipped``: Dynamo gave up, and the frame runs as plain Python.
+    ``graph`` is its FX graph, None if it has no tensor operation; ``guards`` are the conditions
+    under which the compiled code is reused; ``breaks`` are the points at which the graph ended
+    before the frame did. ``skipped`` means that Dynamo gave up and the frame runs as plain Python.
     """
 
     name: str
@@ -271,7 +270,7 @@ class Frames:
     @property
     def breaks(self) -> tuple[Break, ...]:
         """Every graph break, in order."""
-        return tuple(found for frame in self.frames for found in frame.breaks)
+        return tuple(graph_break for frame in self.frames for graph_break in frame.breaks)
 
     def __repr__(self) -> str:
         headline, *breaks = self._sentences()
@@ -292,16 +291,16 @@ class Frames:
         counts = (len(self.frames), "frame"), (graphs, "graph"), (len(self.breaks), "graph break")
         yield f"{self.name}: {', '.join(plural(*count) for count in counts)}"
         for frame in self.frames:
-            for found in frame.breaks:
-                yield f"graph break in {frame.name} at {found.line}\n    {found.reason}"
+            for stop in frame.breaks:
+                yield f"graph break in {frame.name} at {stop.line}\n    {stop.reason}"
 
 
 @dataclass
 class _Compilation:
-    """What Dynamo reports of one frame while it compiles it.
+    """What Dynamo reports about one frame while it compiles it.
 
-    ``before`` and ``after`` stay None where Dynamo gave the frame up. ``tensors`` are the graph's
-    inputs, by their name in guards; they know which dimensions are dynamic.
+    ``before`` and ``after`` stay None if Dynamo gave up on the frame. ``tensors`` are the graph's
+    inputs by their names in guards, with their dynamic dimensions.
     """
 
     before: CodeType | None = None
@@ -361,36 +360,37 @@ class _Listener:
         return [True] * len(guards)
 
     def _frame(self, entry: utils.CompilationMetrics, names: dict[str, list[str]]) -> Frame:
-        """Dynamo's own list of compilations has each frame, those that it gave up too."""
-        found = self.compilations.get(str(entry.compile_id), _Compilation())
-        name = found.before.co_qualname if found.before else entry.co_name or ""
+        """The frame of an entry in Dynamo's list, which also has the frames it gave up on."""
+        compilation = self.compilations.get(str(entry.compile_id), _Compilation())
+        before, after = compilation.before, compilation.after
+        name = before.co_qualname if before else entry.co_name or ""
         file, number = entry.co_filename or "", entry.co_firstlineno or 0
-        breaks = found.breaks
+        breaks = compilation.breaks
         if entry.fail_reason:
             file_of_failure = entry.fail_user_frame_filename or file
             at = line_at(file_of_failure, entry.fail_user_frame_lineno or number, name)
             breaks += (Break(nearest([at]), entry.fail_reason),)
-        codes = (read(code, names) if code else () for code in (found.before, found.after))
+        codes = (read(code, names) if code else () for code in (before, after))
         return Frame(
             name=_RESUMED.sub(r"\1\2, resumed at line \3", name.rpartition("<locals>.")[2]),
             line=nearest([line_at(file, number, name)]),
             bytecode=Bytecode(*codes),
-            graph=found.graph,
-            guards=tuple(_stable(guard, names) for guard in found.guards),
+            graph=compilation.graph,
+            guards=tuple(_stable(guard, names) for guard in compilation.guards),
             breaks=breaks,
-            skipped=found.after is None,
+            skipped=after is None,
         )
 
 
 def read(code: CodeType, names: dict[str, list[str]] | None = None) -> Run:
-    """Disassemble.
+    """Disassemble code.
 
     >>> read((lambda x: x).__code__)[-1]
     RETURN_VALUE
     """
     names = {} if names is None else names
-    found = [raw for raw in dis.get_instructions(code) if raw.opname != "CACHE"]
-    targets = sorted({raw.argval for raw in found if raw.opcode in _JUMPS})
+    instructions = [raw for raw in dis.get_instructions(code) if raw.opname != "CACHE"]
+    targets = sorted({raw.argval for raw in instructions if raw.opcode in _JUMPS})
     labels = {offset: f"L{number}" for number, offset in enumerate(targets, start=1)}
     return tuple(
         Instruction(
@@ -399,12 +399,12 @@ def read(code: CodeType, names: dict[str, list[str]] | None = None) -> Run:
             labels.get(raw.offset, ""),
             _place(raw),
         )
-        for raw in found
+        for raw in instructions
     )
 
 
 def _place(raw: dis.Instruction) -> tuple[int, int] | None:
-    """Line and column; None where Dynamo wrote the instruction, which then has no column."""
+    """Line and column; None if Dynamo wrote the instruction, which then has no column."""
     where = raw.positions
     if where is None or where.lineno is None or where.col_offset is None:
         return None
@@ -412,7 +412,7 @@ def _place(raw: dis.Instruction) -> tuple[int, int] | None:
 
 
 def _stable(text: str, names: dict[str, list[str]]) -> str:
-    """The text without what differs between runs: counters start at 1, ids and addresses are cut.
+    """The text, the same on every run: counters start at 1, ids and addresses are cut.
 
     >>> names = {}
     >>> _stable("__compiled_fn_7_92c4bfdc_4964_4e3a_9988_09c94ad1dd99", names)
@@ -431,7 +431,7 @@ def _stable(text: str, names: dict[str, list[str]]) -> str:
 
 
 def _keys(code: Run, side: int) -> list[tuple[object, ...]]:
-    """Instructions with equal keys are the same; what Dynamo wrote has no match."""
+    """A key for each instruction: equal for copies, unique for instructions that Dynamo wrote."""
     return [
         (step.name, *step.place) if step.place else (step.name, side, index)
         for index, step in enumerate(code)
@@ -476,7 +476,7 @@ def _row(node: fx.Node) -> tuple[str, str, str, str, str]:
 
 
 def _words(guard: Any, tensors: dict[str, torch.Tensor]) -> Iterator[str]:
-    """What must hold for the compiled code to be used again."""
+    """The conditions of a guard under which the compiled code is reused."""
     kind, name, value = guard.guard_type, guard.name, guard.value
     if kind == "SHAPE_ENV":
         yield from guard.orig_guard.code_list or ()
@@ -495,7 +495,7 @@ def _words(guard: Any, tensors: dict[str, torch.Tensor]) -> Iterator[str]:
 
 
 def _line(trace: str) -> Line | None:
-    """The user's line in a trace of this process, which Dynamo may write without the text."""
+    """The user's line in a trace of this process; Dynamo's traces may lack the text."""
     return nearest([line_at(line.file, line.number, line.function) for line in lines(trace)])
 
 
@@ -512,12 +512,12 @@ def _explained(name: str, error: Exception) -> CaptureError:
 
 @contextlib.contextmanager
 def _clean(f: object, compilations: dict[str, _Compilation]) -> Iterator[None]:
-    """Dynamo starts empty, and nothing stays in it, in ``f``, or in the user's modules.
+    """Start with an empty Dynamo, and leave nothing in it, in ``f``, or in the user's modules.
 
     Rewritten code calls its helpers by names in the user's module. Torch removes them when the code
-    is destroyed, and never destroys that of a frame with a break.
+    is destroyed, but never destroys the code of a frame with a break.
     """
-    marked = hasattr(f, "_is_torch_compile")  # torch.compile marks the module that it is given
+    marked = hasattr(f, "_is_torch_compile")  # torch.compile sets it on a module
     torch.compiler.reset()
     utils.clear_compilation_metrics()
     try:
@@ -526,9 +526,9 @@ def _clean(f: object, compilations: dict[str, _Compilation]) -> Iterator[None]:
         torch.compiler.reset()
         utils.clear_compilation_metrics()
         manager = utils.CleanupManager.instance
-        for found in compilations.values():
-            manager.refs.pop(id(found.after), None)
-            for cleanup in manager.values.pop(id(found.after), ()):
+        for compilation in compilations.values():
+            manager.refs.pop(id(compilation.after), None)
+            for cleanup in manager.values.pop(id(compilation.after), ()):
                 cleanup()
         if not marked and hasattr(f, "_is_torch_compile"):
             del f._is_torch_compile
@@ -536,11 +536,11 @@ def _clean(f: object, compilations: dict[str, _Compilation]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _restored(f: Callable[..., Any]) -> Iterator[None]:
-    """Restore random state, and the buffers of the module that is called."""
+    """Restore random state and the buffers of the called module."""
     owner = f if isinstance(f, nn.Module) else getattr(f, "__self__", None)
     modules = list(owner.modules()) if isinstance(owner, nn.Module) else []
     buffers = [(module, dict(module._buffers)) for module in modules]
-    values = [(b, b.clone()) for _, own in buffers for b in own.values() if b is not None]
+    values = [(b, b.clone()) for _, named in buffers for b in named.values() if b is not None]
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         try:
             yield
@@ -548,5 +548,5 @@ def _restored(f: Callable[..., Any]) -> Iterator[None]:
             with torch.no_grad():
                 for buffer, value in values:
                     buffer.copy_(value)
-            for module, own in buffers:
-                module._buffers.update(own)
+            for module, named in buffers:
+                module._buffers.update(named)

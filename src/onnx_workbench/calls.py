@@ -1,4 +1,4 @@
-"""How a public function reads the model's ``args`` and ``kwargs``, as in torch, and its options."""
+"""How public functions read their arguments: the model's ``args`` and ``kwargs``, and options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 from .errors import InputError, UnknownOption, WorkbenchError
 from .formatting import kind_of
-from .source import told, user_line
+from .source import unless_internal, user_line
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,19 +25,18 @@ _OLD = {
 }
 """Options of version 0.1 -> torch's name for the same."""
 
+_THREADS_PER_CORE = 4
+"""A larger pool only slows the whole machine down."""
 
-_POOLS = 4
-"""The most threads for each core: a larger pool only takes the machine down with it."""
 
+def normalize_call(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a public function that takes a model's call as ``args`` and ``kwargs``.
 
-def door(function: Callable[P, R]) -> Callable[P, R]:
-    """A function that takes the call of a model as ``args`` and ``kwargs``.
+    The function always gets a tuple as ``args`` (a bare value is one argument) and a dict as
+    ``kwargs``. A call in the style of version 0.1 raises an InputError that shows the new call. An
+    error of torch, onnx or ONNX Runtime that no lower module explains becomes a WorkbenchError.
 
-    Inside, ``args`` is always a tuple (a bare value is one argument) and ``kwargs`` a dict. A call
-    that was right in version 0.1 raises an InputError that shows the new call; an error of torch,
-    onnx or ONNX Runtime that no lower module explains is raised again as a WorkbenchError.
-
-    >>> @door
+    >>> @normalize_call
     ... def count(model, args=(), kwargs=None):
     ...     return len(args), list(kwargs)
     >>> count(abs, 1), count(abs, (1, 2), {"k": 3})
@@ -49,7 +48,7 @@ def door(function: Callable[P, R]) -> Callable[P, R]:
     lead = ", ".join(leads[: list(signature.parameters).index("args")])
 
     @functools.wraps(function)
-    def opened(*given: Any, **options: Any) -> R:
+    def wrapper(*given: Any, **options: Any) -> R:
         for old in _OLD.keys() & options.keys():
             if (new := _OLD[old]) in signature.parameters:
                 raise InputError(
@@ -71,7 +70,7 @@ def door(function: Callable[P, R]) -> Callable[P, R]:
         except Exception as error:
             raise _unplanned(name, error) from error
 
-    return opened
+    return wrapper
 
 
 def _unplanned(name: str, error: Exception) -> WorkbenchError:
@@ -81,7 +80,7 @@ def _unplanned(name: str, error: Exception) -> WorkbenchError:
         f"{name}() got an error from a library that it has no explanation for",
         "call the model itself with these inputs; if that works, report this with the chained "
         "error below.",
-        told(user_line(error.__traceback__)),
+        unless_internal(user_line(error.__traceback__)),
         reason=f"{type(error).__name__}: {first}",
     )
 
@@ -118,7 +117,7 @@ def _check_export(args: object) -> None:
 def _check_options(
     name: str, lead: str, signature: inspect.Signature, options: Mapping[str, Any]
 ) -> None:
-    """Raises InputError for an input of the model that was passed by keyword."""
+    """Raises InputError if an input of the model was passed by keyword."""
     for key, value in options.items():
         if key not in signature.parameters and _is_tensor(value):
             raise InputError(
@@ -128,7 +127,7 @@ def _check_options(
 
 
 def _check_positions(name: str, lead: str, given: tuple, options: Mapping[str, Any]) -> None:
-    """Raises InputError for inputs of the model that were passed one by one."""
+    """Raises InputError if inputs of the model were passed one by one."""
     if len(given) > 2 and any(map(_is_tensor, given)) and not options.keys() - _OLD.keys():
         raise InputError(
             f"{name}() takes the inputs of the model as one tuple, and was given {len(given)} "
@@ -158,12 +157,12 @@ def threads(value: Any) -> int:
     Traceback (most recent call last):
     onnx_workbench.errors.InputError: threads is 100000; it must be a whole number of 1 or more, ...
     """
-    most = _POOLS * (os.cpu_count() or 1)
+    most = _THREADS_PER_CORE * (os.cpu_count() or 1)
     count = whole("threads", value)
     if count > most:
         raise InputError(
             f"threads is {count}; it must be a whole number of 1 or more, and at most {most} here: "
-            f"{_POOLS} for each core. Pass the number of cores or less."
+            f"{_THREADS_PER_CORE} for each core. Pass the number of cores or less."
         )
     return count
 
@@ -181,18 +180,18 @@ def number(name: str, value: Any, zero: bool = False) -> float:
     raise InputError(f"{name} is {value!r:.80}; it must be {least}.")
 
 
-def check_initialized(door: str, model: Any) -> None:
-    """Raises InputError for a torch.nn.Module whose ``__init__`` never called that of its base."""
+def check_initialized(caller: str, model: Any) -> None:
+    """Raises InputError if a module's ``__init__`` never called ``super().__init__()``."""
     if not hasattr(model, "_parameters"):
         raise InputError(
-            f"{door}() was given {kind_of(model)} whose __init__ does not call super().__init__(). "
-            "Call it first there: torch.nn.Module keeps its tensors in it."
+            f"{caller}() was given {kind_of(model)} whose __init__ does not call "
+            "super().__init__(). Call it first there: it sets up torch.nn.Module."
         )
 
 
 Mode = Literal["", "API", "compute"]
-"""How a call is timed: ``API`` takes and returns what a user holds, ``compute`` works on buffers
-that are bound once and used again. Empty where both are the same, as for a PyTorch model."""
+"""How a call is timed: ``API`` takes and returns the user's own objects, ``compute`` works on
+buffers that are bound once and reused. Empty if both are the same, as for a PyTorch model."""
 
 
 def _nothing() -> None:
@@ -204,16 +203,16 @@ class PreparedCall:
     """A call that is ready to be timed: inputs in place, threads set.
 
     A target of a race may have a method ``timed_call(args, kwargs, threads=1)``. It returns an
-    object that can be pickled, whose ``prepare()`` makes a PreparedCall in a process of its own,
-    and whose ``modules`` are the names of what that process imports first. Every other target is
-    timed as ``fn(*args, **kwargs)``.
+    object that can be pickled. In a worker process, the object's ``prepare()`` makes a
+    PreparedCall; the process first imports the object's ``modules``. Any other target is timed as
+    ``fn(*args, **kwargs)``.
 
     Args:
-        run: takes no argument and does the work of one call; only this is timed.
-        timed: what such a call covers and what it leaves out.
-        threads: intra-op threads as the runtime reads them back.
-        close: undoes what was prepared.
-        first: the first call, where it does more than ``run``.
+        run: takes no argument and makes one call; only this is timed.
+        timed: what the time covers and what it leaves out.
+        threads: intra-op threads, as the runtime reports them.
+        close: undoes the preparation.
+        first: the first call, if it does more than ``run``.
 
     >>> ready = PreparedCall(run=lambda: sum(range(10)), timed="call: nothing in, an int out")
     >>> ready.run()

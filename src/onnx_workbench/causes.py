@@ -1,4 +1,4 @@
-"""Why a value of a file differs: its node computed alone, in float64, and its numbers."""
+"""Why a value of a file differs: from its node, computed alone and in float64, and its numbers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .comparison import Tolerance, coarsest, distance, magnitude, plain, wide
 from .formatting import plural, shaped
 
 _AS_NEAR = 4.0
-"""The largest errors of two orders of summation may differ by this factor without a fault."""
+"""The factor by which the largest errors of two orders of summation may differ without a fault."""
 _BITS, _NUDGES = 8.0, 4
-"""Last bits of the inputs that a node may be off by, and how often they are moved at random."""
+"""The error that a node may have, in last bits of its inputs, and how often these are nudged."""
 _LARGEST = 1e3
-"""Largest error that counts as rounding, in steps of the dtype at the node's largest number."""
+"""The largest error that counts as rounding, in steps of the dtype at the node's largest number."""
 
 _DOUBLE = {
     torch.float16: torch.float64,
@@ -33,8 +33,8 @@ _DOUBLE = {
 
 @dataclass(frozen=True)
 class Cause:
-    """``reason`` says why a value differs, ``repair`` what usually helps. ``rounding`` is True
-    where ONNX Runtime computes the node as exactly as PyTorch, from the same inputs."""
+    """``reason`` says why a value differs, ``repair`` what usually helps. ``rounding`` is True if
+    ONNX Runtime computes the node as accurately as PyTorch, from the same inputs."""
 
     reason: str
     repair: str
@@ -44,7 +44,7 @@ class Cause:
 ROUNDING = Cause("from the same inputs ONNX Runtime is as near to float64 as PyTorch", "", True)
 UNKNOWN = Cause(
     "from the same inputs ONNX Runtime and PyTorch compute different numbers",
-    "Write the line with other operators, or hand export() an onnxscript function for its "
+    "Write the line with other operators, or pass export() an onnxscript function for its "
     "operator in `custom_translation_table`.",
 )
 
@@ -70,11 +70,11 @@ def of_numbers(
     alone: torch.Tensor,
     tolerance: Tolerance,
 ) -> Cause:
-    """Why a node differs that ONNX Runtime computed ``alone``, from PyTorch's own inputs.
+    """Why a node differs, if ``alone`` is ONNX Runtime's result for PyTorch's own inputs.
 
     Args:
-        given: the values in PyTorch that the node is computed from, directly or over other nodes.
-        constants: an attribute of the graph by name.
+        given: PyTorch's values that the node depends on, directly or through other nodes.
+        constants: returns an attribute of the graph by name.
     """
     if not distance(reference, alone, tolerance).wrong:
         return ROUNDING
@@ -92,8 +92,8 @@ def _as_near(
     reference: torch.Tensor,
     alone: torch.Tensor,
 ) -> bool:
-    """Whether ``alone`` is as near to the node in float64 as the reference is, or as the node is
-    when its inputs move by their last bit."""
+    """Whether ``alone`` is as near to the node's result in float64 as the reference is, or as near
+    as if the inputs had moved by their last bit."""
     dtype = coarsest(reference.dtype, *(tensor.dtype for tensor in inputs))
     if dtype is None:
         return False
@@ -101,16 +101,16 @@ def _as_near(
     casts: list[Callable[[Any], Any]] = [_double, *[nudged] * _NUDGES]
     try:
         exact, *near = [plain(recomputed(cast)) for cast in casts]
-    except Exception:  # an operator that has no float64
+    except Exception:  # the operator has no float64
         return False
     if any(tensor.shape != reference.shape for tensor in (exact, *near)):
         return False
     step = torch.finfo(dtype).eps * max(map(magnitude, (exact, *inputs)))
-    off, ours, *moved = (_far(exact, value) for value in (reference, alone, *near))
-    if off > _LARGEST * step:  # then float64 computes something else
+    torch_error, ort_error, *moved = (_error(exact, value) for value in (reference, alone, *near))
+    if torch_error > _LARGEST * step:  # float64 computes something else
         return False
-    most = max(moved) if max(moved) <= _LARGEST * step else 0.0  # a step, such as a rounding
-    return ours <= max(_AS_NEAR * off, _BITS * most)
+    most = max(moved) if max(moved) <= _LARGEST * step else 0.0  # a jump, as in round(), is none
+    return ort_error <= max(_AS_NEAR * torch_error, _BITS * most)
 
 
 def _recomputed(
@@ -119,25 +119,25 @@ def _recomputed(
     constants: Callable[[str], Any],
     cast: Callable[[Any], Any],
 ) -> Any:
-    """Compute the node from the given values, each cast, with its dtype arguments widened."""
-    done: dict[fx.Node, Any] = {}
+    """Compute the node from the given values, after ``cast``, with its dtype arguments widened."""
+    values: dict[fx.Node, Any] = {}
 
-    def of(one: fx.Node) -> Any:
-        if one not in done:
-            done[one] = cast(given[one]) if one in given else made(one)
-        return done[one]
+    def value_of(one: fx.Node) -> Any:
+        if one not in values:
+            values[one] = cast(given[one]) if one in given else compute(one)
+        return values[one]
 
-    def made(one: fx.Node) -> Any:
+    def compute(one: fx.Node) -> Any:
         if one.op == "get_attr":
             return cast(constants(str(one.target)))
-        args, kwargs = fx.map_arg((one.args, one.kwargs), of)
+        args, kwargs = fx.map_arg((one.args, one.kwargs), value_of)
         args, kwargs = pytree.tree_map_only(
             torch.dtype, lambda dtype: _DOUBLE.get(dtype, dtype), (args, kwargs)
         )
         return one.target(*args, **kwargs)  # type: ignore[operator]
 
     with torch.no_grad():
-        return made(node)
+        return compute(node)
 
 
 def _double(value: Any) -> Any:
@@ -147,14 +147,14 @@ def _double(value: Any) -> Any:
 
 
 def _nudged(source: torch.Generator, value: Any) -> Any:
-    """In float64, with each number a last bit of its own dtype up or down."""
+    """The value in float64, with each number moved up or down by a last bit of its own dtype."""
     if not isinstance(value, torch.Tensor) or not value.is_floating_point():
         return _double(value)
     signs = torch.randint(2, value.shape, generator=source) * 2 - 1
     return _double(value) * (1 + torch.finfo(value.dtype).eps * signs.to(value.device))
 
 
-def _far(exact: torch.Tensor, value: torch.Tensor) -> float:
+def _error(exact: torch.Tensor, value: torch.Tensor) -> float:
     return distance(wide(exact), wide(value), (0.0, 0.0)).worst
 
 
@@ -174,13 +174,13 @@ def _special(
     if any(_tied(tensor, a, b) for tensor in inputs):
         yield Cause(
             "ties: PyTorch and ONNX Runtime choose different ones of equal values",
-            "Do not rely on the order of equal values, or make it one: sort with stable=True, or "
-            "break ties by position, x - 1e-6 * torch.arange(x.shape[-1]).",
+            "Do not rely on the order of equal values, or fix it: sort with stable=True, or break "
+            "ties by position, x - 1e-6 * torch.arange(x.shape[-1]).",
         )
     if re.search(r"softmax|attention", operator) and any(map(_masks_a_row, inputs)):
         yield Cause(
-            "a row that is masked as a whole: a softmax over nothing is undefined, and each "
-            "runtime returns something else",
+            "a fully masked row: a softmax over nothing is undefined, and each runtime returns "
+            "something else",
             "Keep one position of each row, or set such rows with torch.where.",
         )
     odd = [int(wrong.logical_and(~part.isfinite()).sum()) for part in (a, b)]
@@ -195,7 +195,7 @@ def _special(
 
 
 def _tied(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether ``a`` and ``b`` are indices of equal values in ``x``, along some dimension."""
+    """Whether ``a`` and ``b`` are indices of equal values in ``x`` along some dimension."""
     if {a.dtype, b.dtype} != {torch.int64} or not x.numel() or not a.numel():
         return False
     for axis in range(-1, x.dim()):
@@ -223,17 +223,17 @@ def _masks_a_row(mask: torch.Tensor) -> bool:
 
 
 def _rounded(operator: str, inputs: Sequence[torch.Tensor], wrong: torch.Tensor) -> Iterator[Cause]:
-    """Division, remainder and rounding, where they differ by a convention."""
-    found = (_at(tensor, wrong) for tensor in inputs)
-    at = [part for part in found if part is not None and not part.is_complex()]
+    """Division, remainder and rounding, if they differ by a convention."""
+    parts = (_at(tensor, wrong) for tensor in inputs)
+    at = [part for part in parts if part is not None and not part.is_complex()]
     count = plural(int(wrong.sum()), "number")
-    halves = any(bool((found.double().frac().abs() == 0.5).all()) for found in at)
+    halves = any(bool((part.double().frac().abs() == 0.5).all()) for part in at)
     if halves and "round" in operator:
         yield Cause(
             f"halves: all {count} that differ end in .5, which PyTorch rounds to the even number",
             "Write the rounding out, torch.floor(x + 0.5), where halves matter.",
         )
-    if at and bool(torch.stack([found < 0 for found in at]).any(0).all()):
+    if at and bool(torch.stack([part < 0 for part in at]).any(0).all()):
         yield Cause(
             f"negative numbers: all {count} that differ have a negative operand, which "
             f"{operator} and the file round differently",

@@ -1,4 +1,4 @@
-"""Two results, compared number by number."""
+"""Compares two results number by number."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ TOLERANCES = {
     torch.complex64: (1e-4, 1e-5),
     torch.complex128: (1e-7, 1e-9),
 }
-"""(relative, absolute) by dtype; wider than torch.testing's, since two backends add in another
-order. Any other dtype must agree exactly."""
+"""(relative, absolute) by dtype; wider than torch.testing's, since two backends add in different
+orders. Any other dtype must agree exactly."""
 
 Tolerance = tuple[float, float]
-"""(relative, absolute); the absolute one counts in units of the largest number of the tensor."""
+"""(relative, absolute); the absolute one is in units of the tensor's largest number."""
 
 _SLICE = 1 << 15
 """Elements compared at a time, so that their double-precision copies stay in a core's cache."""
 _SAMPLE, _SEARCHED = 16, 100_000
-"""The most results of an operator that are looked up, and the most inputs searched."""
+"""The most results of an operator that are looked up, and the most inputs that are searched."""
 
 
 def checked(tolerance: Any) -> Tolerance | None:
-    """Check a user's ``tolerance`` and return it as a pair; one number is the relative tolerance,
-    and the absolute one is a tenth of it.
+    """Check a ``tolerance`` and return it as a pair. A single number is the relative tolerance; the
+    absolute one is then a tenth of it.
 
     >>> checked(1e-3), checked([0.1, 0])
     ((0.001, 0.0001), (0.1, 0.0))
@@ -54,7 +54,7 @@ def checked(tolerance: Any) -> Tolerance | None:
     if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(map(_is_size, pair)):
         raise InputError(
             f"`tolerance` is {tolerance!r:.100}, but must be (relative, absolute), two finite "
-            "numbers of 0 or more, or only the relative one.",
+            "numbers of 0 or more, or the relative one alone.",
             "write tolerance=1e-3 or tolerance=(1e-3, 1e-5).",
         )
     return float(pair[0]), float(pair[1])
@@ -68,7 +68,7 @@ def _is_size(value: object) -> bool:
 def tolerance_of(
     dtype: torch.dtype, asked: Tolerance | None = None, grain: torch.dtype | None = None
 ) -> Tolerance:
-    """The tolerance that was asked for, else the default of the dtype, or of the coarser ``grain``.
+    """The requested tolerance, else the default of the dtype or of the coarser ``grain``.
 
     >>> tolerance_of(torch.float16), tolerance_of(torch.int64, (0.1, 0.1))
     ((0.01, 0.001), (0.0, 0.0))
@@ -81,7 +81,7 @@ def tolerance_of(
 
 
 def coarsest(*dtypes: torch.dtype | None) -> torch.dtype | None:
-    """The floating-point dtype with the widest tolerance; None where there is none."""
+    """The floating-point dtype with the widest tolerance; None if there is none."""
     known = [dtype for dtype in dtypes if dtype in TOLERANCES]
     return max(known, key=lambda dtype: TOLERANCES[dtype], default=None)
 
@@ -110,11 +110,11 @@ def compare(
 class Leaf:
     """One leaf of the result: how large its error is, and where.
 
-    ``worst`` is the largest absolute error (of the wrong elements, if there are any), ``index`` its
-    position; it is None where no numbers were compared. ``relative`` is the largest
+    ``worst`` is the largest absolute error (of the wrong elements, if any) at position ``index``;
+    None if no numbers were compared. ``relative`` is the largest
     ``|a - b| / (|a| + f * max |a|)`` with f = absolute / relative; it is compared with the relative
-    ``tolerance``. ``reason`` is empty where the leaf agrees; ``note`` says why one agrees that is
-    beyond its tolerance.
+    ``tolerance``. ``reason`` is empty if the leaf agrees; ``note`` says why a leaf beyond its
+    tolerance agrees.
     """
 
     path: str
@@ -127,7 +127,7 @@ class Leaf:
     note: str = ""
 
     @property
-    def said(self) -> str:
+    def summary(self) -> str:
         """The reason and the size of the error."""
         if self.worst is None or not self.reason:
             return self.reason
@@ -142,7 +142,7 @@ class Leaf:
 
 @dataclass(frozen=True, repr=False)
 class Agreement:
-    """The verdict of :func:`~onnx_workbench.verify`, leaf by leaf."""
+    """The result of :func:`~onnx_workbench.verify`, leaf by leaf."""
 
     leaves: tuple[Leaf, ...]
 
@@ -151,7 +151,7 @@ class Agreement:
 
     @property
     def worst(self) -> Leaf:
-        """The leaf with a reason to differ, else the one with the largest absolute error."""
+        """The wrong leaf with the largest absolute error, else the leaf with the largest."""
         return max(self.leaves, key=lambda leaf: (bool(leaf.reason), leaf.worst or 0.0))
 
     def __repr__(self) -> str:
@@ -171,9 +171,8 @@ class Agreement:
 class Grains(TorchDispatchMode):
     """Tracks the coarsest dtype that each tensor was rounded to, while this mode is active.
 
-    A tensor that is float32 because the last step was ``.float()`` is as exact as the float16 that
-    it was computed in. An operator that only moves numbers, such as a lookup in a float16 table,
-    does not round.
+    A float32 tensor that ``.float()`` made from float16 is only as accurate as float16. An operator
+    that only moves numbers, such as a lookup in a float16 table, does not round.
     """
 
     supports_higher_order_operators = True
@@ -186,12 +185,12 @@ class Grains(TorchDispatchMode):
     def of_call(
         cls, function: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any]
     ) -> list[torch.dtype | None]:
-        """The grain of each leaf, from one more run; none where torch cannot watch it."""
+        """The grain of each leaf, from another run; empty if the mode cannot track the function."""
         mode = cls()
         try:
             with mode:
                 result = answer(function, args, kwargs)
-        except Exception:  # of a function that no mode can watch
+        except Exception:  # the function does not work under a dispatch mode
             return []
         return [mode.of(leaf) for leaf in pytree.tree_leaves(result)]
 
@@ -202,25 +201,25 @@ class Grains(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        given = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
-        inherited = coarsest(*map(self.of, given))
-        for made in pytree.tree_leaves(result):
-            if isinstance(made, torch.Tensor):
-                own = None if _moves(func, given, made) else made.dtype
-                if grain := coarsest(inherited, own):
-                    self._of[made] = grain
+        inputs = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+        inherited = coarsest(*map(self.of, inputs))
+        for output in pytree.tree_leaves(result):
+            if isinstance(output, torch.Tensor):
+                rounded_to = None if _moves(func, inputs, output) else output.dtype
+                if grain := coarsest(inherited, rounded_to):
+                    self._of[output] = grain
         return result
 
 
-def _moves(operator: Any, given: Sequence[torch.Tensor], made: torch.Tensor) -> bool:
-    """Whether an operator copies numbers from its inputs; tried on a sample, since no list of
-    operators stays complete."""
+def _moves(operator: Any, inputs: Sequence[torch.Tensor], output: torch.Tensor) -> bool:
+    """Whether an operator only copies numbers from its inputs. Checked on a sample, since no list
+    of operators stays complete."""
     if getattr(operator, "is_view", False):
         return True
-    alike = [tensor for tensor in given if tensor.dtype == made.dtype and tensor.numel()]
-    if not (alike and made.numel()) or sum(t.numel() for t in alike) > _SEARCHED:
+    alike = [tensor for tensor in inputs if tensor.dtype == output.dtype and tensor.numel()]
+    if not (alike and output.numel()) or sum(t.numel() for t in alike) > _SEARCHED:
         return False
-    flat = made.reshape(-1)
+    flat = output.reshape(-1)
     sample = flat[:: max(1, flat.numel() // _SAMPLE)][:_SAMPLE].double()
     return all(
         any(bool((tensor.double() == number).any()) for tensor in alike) for number in sample
@@ -229,7 +228,7 @@ def _moves(operator: Any, given: Sequence[torch.Tensor], made: torch.Tensor) -> 
 
 @dataclass(frozen=True)
 class Distance:
-    """The error between two tensors of one shape and dtype; ``at`` indexes the flat tensor."""
+    """The error between two tensors of equal shape and dtype; ``at`` indexes the flat tensor."""
 
     worst: float
     at: int
@@ -240,25 +239,27 @@ class Distance:
 def distance(a: torch.Tensor, b: torch.Tensor, tolerance: Tolerance) -> Distance:
     """Compare element by element; ``a`` is the reference.
 
-    One agrees where ``|a - b| <= relative * |a| + absolute * max |a|``, so that a number that is
-    small beside its neighbors is not blamed for their rounding. Where all of ``a`` is zero, the
-    largest number counts as 1.
+    An element agrees if ``|a - b| <= relative * |a| + absolute * max |a|``, so that a small number
+    is not blamed for the rounding of its large neighbors. If ``a`` is all zeros, ``max |a|`` counts
+    as 1.
     """
     if not a.numel():
         return Distance(0.0, 0, 0.0, 0)
     pairs = [*zip(*(plain(part).flatten().split(_SLICE) for part in (a, b)), strict=True)]
     peak = max(magnitude(x) for x, _ in pairs) or 1.0
-    found = [_apart(x, y, tolerance, peak) for x, y in pairs]
-    start, worst = max(enumerate(found), key=lambda part: (bool(part[1].wrong), part[1].worst))
+    parts = [_slice_distance(x, y, tolerance, peak) for x, y in pairs]
+    start, worst = max(enumerate(parts), key=lambda part: (bool(part[1].wrong), part[1].worst))
     return Distance(
         worst.worst,
         start * _SLICE + worst.at,
-        max(part.relative for part in found),
-        sum(part.wrong for part in found),
+        max(part.relative for part in parts),
+        sum(part.wrong for part in parts),
     )
 
 
-def _apart(a: torch.Tensor, b: torch.Tensor, tolerance: Tolerance, peak: float) -> Distance:
+def _slice_distance(
+    a: torch.Tensor, b: torch.Tensor, tolerance: Tolerance, peak: float
+) -> Distance:
     x, y = wide(a), wide(b)
     scale = x.abs().nan_to_num(nan=0.0, posinf=0.0)
     error = (x - y).abs().nan_to_num(nan=torch.inf, posinf=torch.inf)
@@ -266,7 +267,7 @@ def _apart(a: torch.Tensor, b: torch.Tensor, tolerance: Tolerance, peak: float) 
     if a.is_floating_point() or a.is_complex():
         same = (x == y) | ((x != x) & (y != y))  # equal infinities, NaN and NaN
         wrong = ~same & (~(error <= absolute * peak + relative * scale) | error.isinf())
-    else:  # a double does not hold every whole number
+    else:  # a double cannot represent every integer
         same = a == b
         wrong, error = ~same, error.clamp(min=1.0)
     error = torch.where(same, 0.0, error)
@@ -283,7 +284,7 @@ def wide(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def magnitude(tensor: torch.Tensor) -> float:
-    """The largest number that is finite; 0 where there is none."""
+    """The largest finite absolute value; 0 if there is none."""
     sizes = wide(tensor).abs().nan_to_num(nan=0.0, posinf=0.0)
     return float(sizes.max()) if sizes.numel() else 0.0
 
@@ -328,7 +329,7 @@ def _leaves(
 def compare_leaf(
     path: str, a: Any, b: Any, tolerance: Tolerance | None, grain: torch.dtype | None
 ) -> Leaf:
-    if isinstance(a, float) and isinstance(b, float):  # a float does not know its dtype
+    if isinstance(a, float) and isinstance(b, float):  # computed in an unknown dtype
         a, b, grain = torch.tensor(a).double(), torch.tensor(b).double(), torch.float32
     a, b = _tensor(a), _tensor(b)
     if not (isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)):
@@ -343,10 +344,10 @@ def compare_leaf(
     bounds = tolerance_of(a.dtype, tolerance, grain)
     if not a.numel():
         return Leaf(path, value)
-    found = distance(a, b, bounds)
-    index = tuple(int(i) for i in torch.unravel_index(torch.tensor(found.at), a.shape))
-    reason = f"{found.wrong:,} of {a.numel():,} differ" if found.wrong else ""
-    return Leaf(path, value, found.worst, found.relative, index, bounds, reason)
+    error = distance(a, b, bounds)
+    index = tuple(int(i) for i in torch.unravel_index(torch.tensor(error.at), a.shape))
+    reason = f"{error.wrong:,} of {a.numel():,} differ" if error.wrong else ""
+    return Leaf(path, value, error.worst, error.relative, index, bounds, reason)
 
 
 def _tensor(value: Any) -> Any:
@@ -355,12 +356,12 @@ def _tensor(value: Any) -> Any:
         return value
     try:
         return torch.from_numpy(np.array(value))
-    except TypeError:  # of a dtype that torch lacks
+    except TypeError:  # torch lacks the dtype
         return value
 
 
 def _equal(a: object, b: object) -> bool:
-    """A comparison may raise, or give an array."""
+    """Whether two values are equal; their comparison may raise, or return an array."""
     try:
         return bool(np.all(a == b))
     except Exception:

@@ -1,4 +1,4 @@
-"""The first value of a file that differs from the model's: its node, its module, its line."""
+"""The first value in a file that differs from the model's: its node, its module, its line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CHUNK = 256_000_000
-"""Bytes of values that are held at a time, in PyTorch and again in ONNX Runtime."""
+"""Bytes of values in memory at a time, in PyTorch and again in ONNX Runtime."""
 
 _MANY, _BATCH = 300, 32
 """Nodes from which the pictures of values are smaller, and values that are computed at a time where
@@ -44,12 +44,12 @@ PyTorch has none."""
 Look = Callable[[Mapping[str, Any]], None]
 
 _JUMP = 10.0
-"""An error this many times that of its inputs was made at the node; a smaller one came along."""
+"""A node adds error if its error is this many times its inputs' error; else it inherits it."""
 
-INNER = "a step inside one FX node, which PyTorch has no value for"
-BODY = "in the body of a node or function, which cannot be an output"
+INNER = "a step inside one FX node, for which PyTorch has no value"
+BODY = "in the body of a node or function, so it cannot be an output"
 GONE = "no value of that name in the file: folded, merged or a view"
-RANDOM = "follows from a random operator"
+RANDOM = "depends on a random operator"
 KIND = "another kind of value: a size, or a sequence"
 
 _WEIGHT = Origin("", "Initializer", "", "", None, NONE)
@@ -60,9 +60,9 @@ class Step:
     """One value, in PyTorch and in ONNX Runtime.
 
     ``node`` computes it in the file, ``fx`` in the graph. ``error`` is the relative error of
-    :func:`~onnx_workbench.verify`, ``inherited`` the largest among the nearest compared values
-    that it depends on. ``cause`` is known where its node was recomputed alone; ``weights`` are
-    those of its weights that differ from the model's.
+    :func:`~onnx_workbench.verify`, ``inherited`` the largest error among the nearest compared
+    values that it depends on. ``cause`` is known if the node was recomputed alone; ``weights`` are
+    its weights that differ from the model's.
     """
 
     name: str
@@ -86,22 +86,22 @@ class Step:
 
     @property
     def jump(self) -> bool:
-        """Whether the error was made here, not inherited."""
+        """Whether the node adds the error instead of inheriting it."""
         return self.error >= _JUMP * self.inherited
 
     @property
     def rounding(self) -> bool:
-        """Whether it is wrong although ONNX Runtime computes its node as exactly as PyTorch."""
+        """Whether it is wrong although ONNX Runtime computes the node as accurately as PyTorch."""
         return self.cause is not None and self.cause.rounding
 
     @property
     def blamed(self) -> bool:
-        """Whether the fault is here: the inputs agree, and it is no rounding."""
+        """Whether the fault is here: the inputs agree, and it is not rounding."""
         return self.cause is not None and not self.cause.rounding
 
     @property
     def reason(self) -> str:
-        """Why it differs; "" if that is not known."""
+        """Why it differs; "" if unknown."""
         return self.cause.reason if self.cause else ""
 
     @property
@@ -111,14 +111,14 @@ class Step:
 
     @property
     def place(self) -> str:
-        """That of the line, else the name of the node."""
+        """The place of the line, else the name of the node."""
         return self.line.place if self.line else self.node
 
     def __repr__(self) -> str:
-        way = "a jump" if self.jump else "drift"
+        kind = "a jump" if self.jump else "drift"
         head = (
             f"{self.node} ({self.operator}){' in ' if self.module else ''}{self.module}, "
-            f"{self.line.place if self.line else 'no line'}: error {self.error:.1e}, {way} from "
+            f"{self.line.place if self.line else 'no line'}: error {self.error:.1e}, {kind} from "
             f"inputs with error {self.inherited:.1e}"
         )
         weights = ", ".join(self.weights)
@@ -129,12 +129,12 @@ class Step:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Divergence:
-    """The verdict of ``verify(values=True)``.
+    """The result of ``verify(values=True)``.
 
-    ``outputs`` compares what ``a`` and ``b`` return, ``steps`` the values inside ``b`` in execution
-    order. ``captured`` compares what ``a`` and the captured graph return in PyTorch. ``apart`` has
-    the values that cannot be compared, by reason, and ``random`` the operators that draw new
-    numbers on every call, with their lines.
+    ``outputs`` compares the outputs of ``a`` and ``b``, ``steps`` the values inside ``b`` in
+    execution order. ``captured`` compares the outputs of ``a`` and of the captured graph, both in
+    PyTorch. ``apart`` has the values that cannot be compared, by reason, and ``random`` the
+    operators that draw new numbers on every call, with their lines.
     """
 
     outputs: Agreement
@@ -148,26 +148,26 @@ class Divergence:
 
     @property
     def first(self) -> Step | None:
-        """The first wrong value whose inputs agree, and whose error is not rounding."""
+        """The first wrong value whose inputs agree and whose error is not rounding."""
         return next(iter(self.blamed), None)
 
     @cached_property
     def rounding(self) -> tuple[Step, ...]:
-        """The values beyond tolerance that ONNX Runtime computes as exactly as PyTorch."""
+        """The values beyond tolerance that ONNX Runtime computes as accurately as PyTorch."""
         return tuple(step for step in self.steps if step.rounding)
 
     @cached_property
     def blamed(self) -> tuple[Step, ...]:
-        """Every wrong value whose inputs agree: one for each fault, unless one hides another."""
+        """Every wrong value whose inputs agree: one for each fault that no other fault hides."""
         return tuple(step for step in self.steps if step.blamed)
 
     @property
     def largest(self) -> Step | None:
-        """The value with the largest error, which is seldom where the fault is."""
+        """The value with the largest error, which is rarely at the fault."""
         return max(self.steps, key=lambda step: step.error, default=None)
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """The error of each value along the graph, beside its tolerance."""
+        """The error and the tolerance of each value, in the order of the graph."""
         return plots.growth(
             [step.error for step in self.steps],
             [step.tolerance for step in self.steps],
@@ -210,8 +210,8 @@ class Divergence:
         return f"{plural(len(self.steps), 'value')} compared, {missing:,} not comparable"
 
     def _table(self) -> Iterator[str]:
-        found = (*self.blamed[:8], *self.rounding[:4], self.largest)
-        shown = list(dict.fromkeys(filter(None, found)))
+        steps = (*self.blamed[:8], *self.rounding[:4], self.largest)
+        shown = list(dict.fromkeys(filter(None, steps)))
         rows = [
             (
                 step.node,
@@ -248,13 +248,13 @@ def check_graph(b: object) -> None:
     """Raise InputError unless ``b`` has values inside that can be compared."""
     if not isinstance(b, Artifact):
         raise InputError(
-            f"verify(values=True) was given {kind_of(b)} as 'b', but it compares inside an "
-            "artifact. Pass what export() returned: verify(model, artifact, x, values=True)."
+            f"verify(values=True) was given {kind_of(b)} as 'b', but it compares the values inside "
+            "an Artifact. Pass the result of export(): verify(model, artifact, x, values=True)."
         )
     if b.translated is None:
         raise InputError(
             f"{b.path.name} has no captured graph to compare its values with: it was loaded from "
-            "a file, or made with dynamo=False. Pass what export() returned, or leave values=True "
+            "a file, or made with dynamo=False. Pass the result of export(), or leave values=True "
             "out and compare the outputs."
         )
 
@@ -269,20 +269,20 @@ def compare_values(
     """Compare the values of a file with those of the graph that it was translated from.
 
     Args:
-        results: what the model and the artifact return for this call.
+        results: the outputs of the model and of the artifact for this call.
     """
-    found = _Comparison(artifact, artifact.feeds(*args, **kwargs), tolerance)
+    comparison = _Comparison(artifact, artifact.feeds(*args, **kwargs), tolerance)
     leaves = artifact.signature.flatten(args, dict(kwargs))
-    result = artifact.signature.unflatten(found.along(leaves))
-    grains = [found.grains.of(leaf) for leaf in pytree.tree_leaves(result)]
+    result = artifact.signature.unflatten(comparison.run(leaves))
+    grains = [comparison.grains.of(leaf) for leaf in pytree.tree_leaves(result)]
     reference, other = results
     outputs = compare(reference, other, tolerance, grains)
     captured = compare(reference, result, tolerance, grains)
-    steps = found.judged(leaves)
+    steps = comparison.judged(leaves)
     if captured and any(s.wrong for s in steps) and not any(s.blamed for s in steps):
         outputs = Agreement(tuple(leaf.excused() for leaf in outputs.leaves))
-    drawn = {str(node.target): call_site(node).line for node in found.drawn}
-    return Divergence(outputs, captured, steps, found.not_comparable(), drawn)
+    random = {str(node.target): call_site(node).line for node in comparison.random}
+    return Divergence(outputs, captured, steps, comparison.not_comparable(), random)
 
 
 def summaries(artifact: Any, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Summary]:
@@ -319,7 +319,7 @@ def _look_at_rest(file: Intermediates, look: Look) -> None:
 
 
 class _Comparison:
-    """Runs the graph that was translated, and compares what its nodes make, a chunk at a time."""
+    """Runs the translated graph and compares the values of its nodes, a chunk at a time."""
 
     def __init__(
         self,
@@ -343,13 +343,13 @@ class _Comparison:
         self.bytes = 0
         self.steps: dict[fx.Node, Step] = {}
         self.names: dict[fx.Node, str] = {}
-        self.drawn: list[fx.Node] = []
-        self.tainted: set[fx.Node] = set()
+        self.random: list[fx.Node] = []
+        self.tainted: set[fx.Node] = set()  # depends on a random operator
         self.apart: dict[str, list[str]] = {}
 
-    def along(self, leaves: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Run the whole graph and return the tensors of its result. The state of the random number
-        generator is restored."""
+    def run(self, leaves: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Run the whole graph, compare its values and return its outputs. The state of the random
+        number generator is restored."""
         run = ProgramRun(self.program, self.grains)
         total = len(self.program.graph.nodes)
         with (
@@ -365,24 +365,24 @@ class _Comparison:
         specs = self.program.graph_signature.output_specs
         return [
             one if isinstance(one, torch.Tensor) else torch.tensor(one)
-            for one, spec in zip(value, specs, strict=True)  # of the output node, which is the last
+            for one, spec in zip(value, specs, strict=True)  # value: of the output node, the last
             if spec.kind is OutputKind.USER_OUTPUT and not isinstance(spec.arg, ConstantArgument)
         ]
 
     def _take(self, run: ProgramRun, node: fx.Node, value: Any) -> None:
-        """Keep a value for the next comparison, or note why there is none."""
+        """Keep a value for the next comparison, or record why it is not comparable."""
         draws = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
         if self.tainted.intersection(node.all_input_nodes):
             self.tainted.add(node)
         elif draws and not _same(value, run.run_node(node)):
             self.tainted.add(node)
-            self.drawn.append(node)
+            self.random.append(node)
         is_size = isinstance(value, (bool, int))
         if not isinstance(value, torch.Tensor) and not is_size:
-            return  # each item of a tuple has a node of its own
+            return  # each item of a tuple has its own node
         tensor = torch.tensor(value) if is_size else value
         name = next((name for name in _names(node) if name in self.file.names), "")
-        if node not in self.tainted and not name:  # maybe computed at export, and now a weight
+        if node not in self.tainted and not name:  # it may be computed at export, as a weight
             self._compare(node, tensor, self.file.weight(node.name), node.name)
             if node in self.steps:
                 return
@@ -399,12 +399,12 @@ class _Comparison:
 
     def _flush(self) -> None:
         names = list(dict.fromkeys(self.names[node] for node in self.pending))
-        made = self.file.run(names, every=self.look is not None)
+        values = self.file.run(names, every=self.look is not None)
         if self.look:
-            self.look(made)
+            self.look(values)
         for node, (reference, is_size) in self.pending.items():
             name = self.names[node]
-            self._compare(node, reference, made[name], name, is_size)
+            self._compare(node, reference, values[name], name, is_size)
             if node not in self.steps:
                 self.apart.setdefault(KIND, []).append(name)
         self.pending.clear()
@@ -413,16 +413,16 @@ class _Comparison:
     def _compare(
         self, node: fx.Node, reference: torch.Tensor, value: Any, name: str, is_size: bool = True
     ) -> None:
-        """Note the error of a value. A tensor of another shape or dtype is wrong; a size may have
-        another dtype in a file, and is then not compared."""
+        """Record the error of a value. A tensor of another shape or dtype is wrong; a size of
+        another dtype is not compared."""
         if not isinstance(value, torch.Tensor):
             return
-        own = reference if value.is_complex() else _in_file(reference)
-        fits = own.shape == value.shape and own.dtype == value.dtype
+        expected = reference if value.is_complex() else _in_file(reference)
+        fits = expected.shape == value.shape and expected.dtype == value.dtype
         if not fits and is_size:
             return
         site, origin = call_site(node), self.origins.get(name, _WEIGHT)
-        leaf = compare_leaf(name, own, value, self.tolerance, self.grains.of(reference))
+        leaf = compare_leaf(name, expected, value, self.tolerance, self.grains.of(reference))
         self.names[node] = name
         self.steps[node] = Step(
             name=name,
@@ -442,30 +442,30 @@ class _Comparison:
     def before(self) -> dict[fx.Node, frozenset[fx.Node]]:
         """Each compared node -> the nearest compared nodes and inputs that it depends on."""
         near: dict[fx.Node, frozenset[fx.Node]] = {}
-        found = {}
+        before = {}
         for node in self.program.graph.nodes:
             near[node] = frozenset().union(*(near[m] for m in node.all_input_nodes))
             if node in self.steps:
-                found[node] = near[node]
+                before[node] = near[node]
             if node.op == "placeholder" or node in self.steps:
                 near[node] = frozenset([node])
-        return found
+        return before
 
     def judged(self, leaves: Sequence[torch.Tensor]) -> tuple[Step, ...]:
         """The steps in execution order, with the causes of those that no fault precedes."""
-        judged = self._causes(leaves) if any(s.wrong for s in self.steps.values()) else {}
-        found = []
+        known = self._causes(leaves) if any(s.wrong for s in self.steps.values()) else {}
+        steps = []
         for node, before in self.before.items():
             errors = (self.steps[m].error for m in before if m in self.steps)
-            inherited, cause = max(errors, default=0.0), judged.get(node)
+            inherited, cause = max(errors, default=0.0), known.get(node)
             step = replace(self.steps[node], inherited=inherited, cause=cause)
             weights = tuple(self._changed_weights(before)) if step.blamed else ()
-            found.append(replace(step, weights=weights))
-        return tuple(found)
+            steps.append(replace(step, weights=weights))
+        return tuple(steps)
 
     def _causes(self, leaves: Sequence[torch.Tensor]) -> dict[fx.Node, Cause]:
-        """Run the graph again and recompute each wrong value that no fault precedes. Behind a value
-        that is rounding, the next wrong one may be a fault, or rounding again."""
+        """Run the graph again and recompute each wrong value that no fault precedes. After a value
+        that is only rounding, the next wrong one may be a fault or rounding again."""
         wrong = {node for node, step in self.steps.items() if step.wrong}
         readers = Counter(m for node in wrong for m in self.before[node])
         values: dict[fx.Node, Any] = {}
@@ -506,22 +506,24 @@ class _Comparison:
         names = {node.name for node in before if node.op == "placeholder"}
         for spec in self.program.graph_signature.input_specs:
             if spec.arg.name in names and spec.kind is not InputKind.USER_INPUT:
-                ours = stored(self.program, spec.target)
-                theirs = self.file.weight(str(spec.target))
-                alike = theirs is None or theirs.shape != ours.shape or torch.equal(ours, theirs)
-                if not alike:
+                weight = stored(self.program, spec.target)
+                in_file = self.file.weight(str(spec.target))
+                if not (
+                    in_file is None or in_file.shape != weight.shape or torch.equal(weight, in_file)
+                ):
                     yield str(spec.target)
 
     def not_comparable(self) -> dict[str, tuple[str, ...]]:
         """Reason -> the values without a counterpart."""
         inner = sorted(self.file.names - set(self.names.values()))
-        found = self.apart | {INNER: inner, BODY: self.file.hidden}
-        return {reason: tuple(names) for reason, names in found.items() if names}
+        apart = self.apart | {INNER: inner, BODY: self.file.hidden}
+        return {reason: tuple(names) for reason, names in apart.items() if names}
 
 
 def _names(node: fx.Node) -> list[str]:
-    """The exporter's names for the value of a node. It numbers the items of a tuple; onnxscript's
-    optimizer renames them where it makes a Split of a sequence (``_constant_folding.py``)."""
+    """The exporter's possible names for the value of a node. It numbers the items of a tuple;
+    onnxscript's optimizer renames them if it turns a sequence into a Split
+    (``_constant_folding.py``)."""
     if getattr(node.target, "__name__", "") == "getitem":
         whole, item = node.args
         return [f"{whole}__{item}", f"{whole}_split_{item}", node.name]
@@ -537,6 +539,6 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _in_file(value: Any) -> torch.Tensor:
-    """A value as a file stores it: a size as a tensor, a complex number as a pair."""
+    """The value as a file represents it: a size as a tensor, a complex number as a pair."""
     tensor = value if isinstance(value, torch.Tensor) else torch.tensor(value)
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor

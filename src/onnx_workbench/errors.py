@@ -1,17 +1,17 @@
-"""What can go wrong, one class for each step that can fail.
+"""The errors of this package, one class for each step that can fail.
 
 ::
 
     WorkbenchError
-    ├── InputError (ValueError)   what was passed does not fit what is asked for
+    ├── InputError (ValueError)   an argument does not fit
     ├── CaptureError              torch.export could not turn the model into a graph
     ├── ExportError               the graph did not become a file that ONNX Runtime loads
     ├── LoadError                 the file is not an ONNX model that ONNX Runtime can load
     └── RunError                  ONNX Runtime loaded the model and failed while running it
 
 Every error says what was passed, what was expected and what to do next. ``reason``, ``hint`` and
-``line`` are fields, so that no caller parses the text. The error of torch, onnx or ONNX Runtime
-that led to it is chained as ``__cause__``.
+``line`` are fields, so that no caller has to parse the text. If an error of torch, onnx or ONNX
+Runtime led to it, that error is the ``__cause__``.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from typing import Any
 _MACHINE = (
     (
         r"can't start new thread|pthread_create|PosixThread|Resource temporarily unavailable",
-        "The machine starts no more threads or processes.",
-        "Ask for fewer threads, end what else runs, or raise the limit (ulimit -u).",
+        "The machine cannot start more threads or processes.",
+        "Ask for fewer threads, close other programs, or raise the limit (ulimit -u).",
     ),
     (
         r"^MemoryError|OutOfMemoryError|bad_alloc|bad allocation|can't allocate memory|"
         r"Cannot allocate memory|Failed to allocate memory|CUDA out of memory",
-        "The machine has no more memory.",
-        "Close what else holds memory, or take a smaller model, batch or data type.",
+        "The machine is out of memory.",
+        "Close other programs, or use a smaller model, batch or data type.",
     ),
     (
         r"No space left on device|Disk quota exceeded",
@@ -39,20 +39,20 @@ _MACHINE = (
     ),
     (
         r"Permission denied|Read-only file system|Operation not permitted",
-        "The operating system does not let this process write or read there.",
+        "This process has no permission to read or write there.",
         "Get permission, or pass another path.",
     ),
     (
         r"Too many open files",
-        "This process has as many files open as it may.",
+        "This process has too many open files.",
         "Close some, or raise the limit (ulimit -n).",
     ),
 )
-"""What an error of the operating system says -> reason and hint."""
+"""Pattern in an error of the operating system -> reason and hint."""
 
 
 def chained(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, then what led to it."""
+    """The error, then its causes."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         yield error
@@ -61,17 +61,17 @@ def chained(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def refused_by_machine(error: BaseException) -> tuple[str, str] | None:
-    """Reason and hint where the machine refused: threads, memory, disk, rights, open files.
+    """Reason and hint if the machine lacks something: threads, memory, disk, permission, files.
 
     >>> refused_by_machine(RuntimeError("can't start new thread"))[0]
-    "The machine starts no more threads or processes. It says: can't start new thread"
+    "The machine cannot start more threads or processes. It says: can't start new thread"
     >>> refused_by_machine(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     """
     for one in chained(error):
-        said = "" if isinstance(one, WorkbenchError) else f"{type(one).__name__}: {one}"
+        text = "" if isinstance(one, WorkbenchError) else f"{type(one).__name__}: {one}"
         for key, reason, hint in _MACHINE:
-            if re.search(key, said):
-                return f"{reason} It says: {(str(one).splitlines() or [said])[0]}", hint
+            if re.search(key, text):
+                return f"{reason} It says: {(str(one).splitlines() or [text])[0]}", hint
     return None
 
 
@@ -81,8 +81,7 @@ class WorkbenchError(Exception):
     Args:
         message: what failed, in one sentence.
         hint: what usually helps.
-        line: the :class:`~onnx_workbench.source.Line` of the user's code that it is about, if
-            known.
+        line: the :class:`~onnx_workbench.source.Line` of the user's code at fault, if known.
         reason: why it failed; the default is ``message``.
 
     ``partial`` is set where a model did not become a file: it returns what there is of its graph
@@ -103,18 +102,18 @@ class WorkbenchError(Exception):
         self.partial: Callable[[], tuple[Any, str]] | None = None
 
     def __str__(self) -> str:
-        said = self.message
+        text = self.message
         if self.line:
-            said = f"{said.rstrip('.')} at {self.line.place}\n    {self.line.text}"
+            text = f"{text.rstrip('.')} at {self.line.place}\n    {self.line.text}"
             if library := self.line.library:
-                said = f"{said}\n  in {library.place}\n    {library.text}"
+                text = f"{text}\n  in {library.place}\n    {library.text}"
         why = f"\nWhy: {self.reason}" if self.reason != self.message else ""
         helps = f"\nWhat helps: {self.hint}" if self.hint else ""
-        return f"{said}{why}{helps}"
+        return f"{text}{why}{helps}"
 
 
 class InputError(WorkbenchError, ValueError):
-    """What was passed does not fit what is asked for."""
+    """An argument does not fit."""
 
 
 class CaptureError(WorkbenchError):
@@ -124,8 +123,8 @@ class CaptureError(WorkbenchError):
 class ExportError(WorkbenchError):
     """The graph did not become an ``.onnx`` file that ONNX Runtime loads.
 
-    ``step`` is what failed: translate, opset, check or load. ``got`` is the opset that a file
-    was labeled with before it was refused.
+    ``step`` is the one that failed: translate, opset, check or load. ``got`` is the opset of the
+    refused file, if one was written.
     """
 
     def __init__(
@@ -155,4 +154,4 @@ class UnknownOption(TypeError):
 
 
 class TrainingModeWarning(UserWarning):
-    """The model was in training mode; it runs in eval mode and gets its mode back."""
+    """The model was in training mode. It runs in eval mode, then gets its mode back."""

@@ -1,4 +1,4 @@
-"""What torch's exporter writes into an ONNX node about its origin."""
+"""The metadata in which torch's exporter records the origin of an ONNX node."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from .reader import DEEPEST
-from .source import Line, lines, told, user_line
+from .source import Line, lines, unless_internal, user_line
 
 if TYPE_CHECKING:
     from torch import fx
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 _PREFIX = "pkg.torch.onnx."
 STACK = f"{_PREFIX}stack_trace"
 _FX = re.compile(r"%(\w+)")
-_OWN = {"", "_guards_fn"}  # the model itself, and the checks that torch puts into it
+_NO_MODULE = {"", "_guards_fn"}  # the model itself, and the checks that torch inserts
 
 
 @dataclass(frozen=True)
 class CallSite:
-    """The stack trace as torch keeps it, and the path of the innermost module.
+    """A stack trace as torch records it, and the path of the innermost module.
 
-    An FX node and the ONNX nodes made from it share both: they survive decomposition, names do not.
+    An FX node and its ONNX nodes share both: they survive decomposition, while names do not.
     """
 
     trace: str = ""
@@ -51,7 +51,7 @@ def call_site(node: fx.Node) -> CallSite:
 
 @dataclass(frozen=True)
 class Metadata:
-    """A field is empty if the file does not have it.
+    """The metadata of one node. A field is empty if the file does not have it.
 
     ``fx`` and ``target`` are the name and the operator of the FX node, ``trace`` its stack trace.
     ``modules`` are the paths of the modules around it, outermost first, ``classes`` their classes.
@@ -73,11 +73,11 @@ class Metadata:
         return line_of(self.trace)
 
 
-_SILENT = Metadata()
+_EMPTY = Metadata()
 
 
 def of_values(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
-    """Values with a stack trace of their own: a quantizer may replace the nodes that make them."""
+    """Values with a stack trace of their own, for nodes that a quantizer replaced."""
     values = (*model.graph.value_info, *model.graph.output)
     return {value.name: value for value in values if has_trace(value)}
 
@@ -87,10 +87,10 @@ def has_trace(part: onnx.NodeProto | onnx.ValueInfoProto) -> bool:
 
 
 def read(node: onnx.NodeProto, values: Mapping[str, onnx.ValueInfoProto] | None = None) -> Metadata:
-    """Read the metadata of a node, by torch's keys (``pkg.torch.onnx.stack_trace``).
+    """Read the metadata of a node under torch's keys (``pkg.torch.onnx.stack_trace``).
 
-    A node that has none gets that of its result in ``values``. ONNX Runtime's quantizer keeps the
-    name of the result, or renames ``conv`` to ``conv_quantized``.
+    A node without metadata gets that of its result in ``values``. ONNX Runtime's quantizer keeps
+    the name of the result, or renames ``conv`` to ``conv_quantized``.
 
     >>> node = onnx.helper.make_node("Relu", ["x"], ["y"])
     >>> scopes = "['', 'block', 'relu']"
@@ -103,7 +103,7 @@ def read(node: onnx.NodeProto, values: Mapping[str, onnx.ValueInfoProto] | None 
         names = (n for out in node.output for n in (out, out.removesuffix("_quantized")))
         part = next((values[name] for name in names if name in values), node)
     if not part.metadata_props:
-        return _SILENT
+        return _EMPTY
     entries = {p.key.removeprefix(_PREFIX): p.value for p in part.metadata_props}
     fx = entries.get("fx_node", "")
     name = _FX.match(fx)
@@ -122,11 +122,11 @@ def read(node: onnx.NodeProto, values: Mapping[str, onnx.ValueInfoProto] | None 
 
 @lru_cache(maxsize=4096)
 def line_of(trace: str) -> Line | None:
-    """The user's own line, else the innermost that is not torch's, else that of a torch module.
+    """The user's line, else the innermost line outside torch, else that of a torch module.
 
-    None where there is only torch's own machinery, such as the checks that it inserts.
+    None if the trace has only torch's internals, such as the checks that it inserts.
     """
-    return told(user_line(trace))
+    return unless_internal(user_line(trace))
 
 
 @lru_cache(maxsize=4096)
@@ -136,22 +136,21 @@ def _scopes(names: str, classes: str) -> tuple[tuple[str, ...], tuple[str, ...]]
     inside = [
         (scope, kind.rpartition(".")[2])
         for scope, kind in zip(scopes, kinds, strict=False)
-        if scope not in _OWN
+        if scope not in _NO_MODULE
     ]
     del inside[DEEPEST:]
     return tuple(scope for scope, _ in inside), tuple(kind for _, kind in inside)
 
 
 def _all_but_last(written: str) -> str:
-    """Drop the FX node, which is last: then all nodes of a module have the same list, and the cache
-    holds it."""
+    """Drop the FX node, which is last, so that all nodes of a module share one cached list."""
     return f"{written.rpartition(', ')[0]}]"
 
 
 def _listed(written: str) -> list[str]:
     try:
-        found = ast.literal_eval(written)
+        parsed = ast.literal_eval(written)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return []
-    whole = isinstance(found, list) and all(isinstance(part, str) for part in found)
-    return found if whole else []
+    valid = isinstance(parsed, list) and all(isinstance(part, str) for part in parsed)
+    return parsed if valid else []

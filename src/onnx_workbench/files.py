@@ -1,4 +1,4 @@
-"""Write beside the target, then rename: whatever fails, the old file stands and nothing is left."""
+"""Write beside the target, then rename: if anything fails, the old file is still there."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .errors import InputError, LoadError
 
 
 def target(path: str | os.PathLike[str], suffix: str = "") -> Path:
-    """The path of a file to be written, checked before any work is done for it.
+    """Check the path of a file to write, before any work is done for it.
 
     Raises:
-        InputError: no path, another suffix, a folder in its place, or a parent that is not there or
-            cannot be written to.
+        InputError: it is no path, has another suffix, or is a folder, or its parent does not exist
+            or cannot be written to.
 
     >>> target("no/such/folder/report.html")
     Traceback (most recent call last):
@@ -32,7 +32,7 @@ Make it first, or pass a path in a folder that exists.
         name, exists, is_folder = file.name, file.parent.is_dir(), file.is_dir()
         special = file.exists() and not file.is_file()
         with suppress(FileNotFoundError, NotADirectoryError):
-            os.lstat(file)  # raises if no file name may look so
+            os.lstat(file)  # raises if the name is not a valid file name
     except (TypeError, ValueError, OSError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path!r:.200} is not a file path: {why}. Pass another one.") from error
@@ -48,26 +48,26 @@ Make it first, or pass a path in a folder that exists.
         )
     if not os.access(file.parent, os.W_OK | os.X_OK):
         raise InputError(
-            f"{name!r} cannot be written to {str(file.parent)!r}: the system does not let this "
-            "process write there. Get permission, or pass a path in another folder."
+            f"{name!r} cannot be written to {str(file.parent)!r}: this process has no permission "
+            "to write there. Get permission, or pass a path in another folder."
         )
     if is_folder:
         raise InputError(
-            f"{str(file)!r} is a folder, and a file is to be written there. Pass another name."
+            f"{str(file)!r} is a folder, so no file can be written there. Pass another name."
         )
     if special:
         raise InputError(
-            f"{str(file)!r} is a device, pipe or socket, and no file can take its place. Pass "
+            f"{str(file)!r} is a device, pipe or socket, so no file can be written there. Pass "
             "another name."
         )
     return file
 
 
 def existing(path: str | os.PathLike[str]) -> Path:
-    """The path of a file to be read.
+    """Check the path of a file to read.
 
     Raises:
-        InputError: no path, or no file there.
+        InputError: it is no path, or there is no file.
 
     >>> existing(None)
     Traceback (most recent call last):
@@ -75,15 +75,15 @@ def existing(path: str | os.PathLike[str]) -> Path:
     """
     try:
         file = Path(path)
-        there = file.is_file()
+        exists = file.is_file()
     except (TypeError, ValueError, OSError) as error:
         raise InputError(
             f"{path!r:.200} is not a file path. Pass one as a string or a Path."
         ) from error
-    if not there:
+    if not exists:
         raise InputError(
             f"There is no file {file.name!r:.200} in {str(file.parent)!r:.200}. "
-            "Pass the path of one that exists."
+            "Pass the path of a file that exists."
         )
     return file
 
@@ -95,7 +95,7 @@ def write(path: str | os.PathLike[str], content: str | bytes) -> Path:
     'hello'
 
     Raises:
-        InputError: as for :func:`target`, or the system refuses to write there.
+        InputError: as for :func:`target`, or the file cannot be written.
     """
     file = target(path)
     try:
@@ -112,12 +112,12 @@ def write(path: str | os.PathLike[str], content: str | bytes) -> Path:
 
 
 Mark = tuple[str, tuple[int, ...], bytes]
-"""Of a file: its path; size, inode and time of change; digest."""
+"""A file's path; size, inode and modification time; digest."""
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """The state of files when they were read or written, to notice a later change.
+    """The state of files when they were read or written, to detect later changes.
 
     >>> path = write(getfixture("tmp_path") / "a.txt", "hello")
     >>> stamp = Stamp.of([path])
@@ -138,19 +138,18 @@ class Stamp:
         return cls(tuple((str(p.absolute()), _identity(p), _digest(p)) for p in paths))
 
     def at(self, folder: Path) -> Stamp:
-        """The stamp of the same files after they move to another folder."""
-        home = folder.absolute()
-        return Stamp(tuple((str(home / Path(path).name), *rest) for path, *rest in self.marks))
+        """The stamp of the same files after they have moved to ``folder``."""
+        new = folder.absolute()
+        return Stamp(tuple((str(new / Path(path).name), *rest) for path, *rest in self.marks))
 
     def check(self) -> None:
-        """Raises LoadError if a file holds something else now, or is gone."""
+        """Raises LoadError if a file has changed or is gone."""
         for path, identity, digest in self.marks:
             try:
                 same = _identity(path) == identity or _digest(path) == digest
             except OSError as error:
                 raise LoadError(
-                    f"{Path(path).name!r} is no longer there, or cannot be read: "
-                    f"{error.strerror or error}.",
+                    f"{Path(path).name!r} is gone or cannot be read: {error.strerror or error}.",
                     "put it back, or export the model again.",
                 ) from error
             if not same:
@@ -172,8 +171,8 @@ def _digest(path: str | Path) -> bytes:
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """A new folder beside ``file``. When the block ends, the files that it holds move to where
-    ``file`` is: all of them, or none. The folder is gone afterwards in either case.
+    """Yield a new folder beside ``file``. At the end of the block its files move next to it: all of
+    them, or none. The folder is removed in either case.
 
     Its name is random, so nobody can place a link there; a rename replaces a link and does not
     follow it.
@@ -186,14 +185,14 @@ def replacing(file: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _publish(folder: Path, home: Path) -> None:
-    made = sorted(entry for entry in folder.iterdir())
+def _publish(folder: Path, destination: Path) -> None:
+    drafts = sorted(entry for entry in folder.iterdir())
     old = folder / ".old"
     old.mkdir()
     moved: list[Path] = []
     try:
-        for draft in made:
-            goal = home / draft.name
+        for draft in drafts:
+            goal = destination / draft.name
             if os.path.lexists(goal):
                 os.link(goal, old / draft.name, follow_symlinks=False)
             moved.append(goal)

@@ -1,4 +1,4 @@
-"""Aligned tables, sizes and durations: the repr of every result ends here."""
+"""Aligned tables, sizes and durations, for the repr of every result."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def size(value: int) -> str:
 
 
 def about(value: float) -> str:
-    """Two significant digits, and no exponent.
+    """A number with two significant digits, without an exponent.
 
     >>> about(398.1), about(4.84)
     ('400', '4.8')
@@ -48,7 +48,8 @@ def kind_of(value: object) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """
+    """A count with its noun.
+
     >>> plural(1, "node"), plural(1200, "node")
     ('1 node', '1,200 nodes')
     """
@@ -67,7 +68,7 @@ def shaped(dtype: object, shape: Iterable[object]) -> str:
 def table(
     rows: Iterable[Sequence[object]], header: Sequence[str] = (), right: Iterable[int] = ()
 ) -> str:
-    """Rows as aligned columns; the columns whose index is in ``right`` are flushed right.
+    """Rows as aligned columns; the columns with an index in ``right`` are right-aligned.
 
     >>> print(table([("relu", 1), ("conv2d", 12)], header=("op", "count"), right=[1]))
     op      count
@@ -94,7 +95,7 @@ def html_table(
 ) -> str:
     """The same rows as an HTML table; every cell is escaped.
 
-    Alignment is spelled out, since notebooks flush cells right by default.
+    Alignment is explicit, since notebooks right-align cells by default.
 
     >>> html_table([("<b>",)])
     '<table><tr><td style=text-align:left>&lt;b&gt;</td></tr></table>'
@@ -164,7 +165,7 @@ class ToFrame:
         raise NotImplementedError
 
     def to_frame(self) -> Any:
-        """The records as a ``pandas.DataFrame``, or as they are where pandas is not installed."""
+        """The records as a ``pandas.DataFrame``, or as a list if pandas is not installed."""
         try:
             import pandas
         except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""From a kernel's microseconds back to the line of PyTorch that it runs."""
+"""``profile``: from a kernel's microseconds back to the line of PyTorch that it runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 
 from . import calls, formatting, ort, plots
 from .artifact import Artifact
-from .calls import door
+from .calls import normalize_call
 from .lineage.annotated_source import annotated
 from .lineage.attribution import Share, attributed
 from .lineage.folding import Operation
@@ -36,18 +36,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NOISY = 0.1
-"""Interquartile range over median of a run, above which the repr warns of noise."""
+"""Interquartile range over median of the runs, above which the repr warns of noise."""
 
 _COVERS = "the captured graph, node by node"
 _HEADER = ("ORT", "quartiles", "share", "kernels", "by", "PyTorch")
 _BY = _HEADER.index("by")
 _SHOWN = 20
-"""Nodes without a line that the repr shows."""
+"""The most nodes without a line that the repr shows."""
 _LABEL = 30
-"""Letters of a line's text beside the plot."""
+"""The most characters of a line's text beside the plot."""
 
 
-@door
+@normalize_call
 def profile(
     artifact: Artifact,
     args: Any = (),
@@ -58,24 +58,24 @@ def profile(
     seconds: float = 2.0,
     depth: int | None = None,
 ) -> Hotspots:
-    """Where the time of an artifact goes in ONNX Runtime, by line of the model's source.
+    """Measure where an artifact spends its time in ONNX Runtime, by line of the model's source.
 
-    ONNX Runtime's own profiler says what each kernel of its optimized graph took
-    (``SessionOptions.enable_profiling``); the rules of ``lineage.kernels.RULES`` lead back to the
+    ONNX Runtime's profiler times each kernel of its optimized graph
+    (``SessionOptions.enable_profiling``). The rules of ``lineage.kernels.RULES`` lead back to the
     exported nodes, and :func:`~onnx_workbench.trace` to the lines. These runs alternate with runs
-    without the profiler, and of the captured graph in PyTorch, node by node. The profiler's own
-    cost is subtracted from each kernel, so that kernels and run agree.
+    without the profiler, and with runs of the captured graph in PyTorch, node by node. The
+    profiler's cost is subtracted from each kernel, so that the kernels add up to a plain run.
 
     Args:
         args, kwargs: the call to profile, as for the model itself.
         level: how far the graph is optimized: ``"off"``, ``"basic"``, ``"extended"``, ``"all"``.
         threads: intra-op threads, of torch too.
-        seconds: how long the runs may go on. At least 6 runs of each count, and at most 75.
-        depth: where a line of yours calls a library's model, how many calls below it the time is
-            split; None is the innermost line, 0 your line alone.
+        seconds: the budget for the runs. At least 6 runs of each kind count, and at most 75.
+        depth: if your line calls a library's model, how many calls below it the time is split;
+            None is the innermost line, 0 only your line.
 
     Raises:
-        InputError: no Artifact, no such level, or a call that does not fit the model.
+        InputError: ``artifact`` is no Artifact, there is no such level, or the call does not fit.
         LoadError: ONNX Runtime cannot load the model at this level.
 
     >>> from onnx_workbench import export, lessons
@@ -98,7 +98,7 @@ def profile(
         lap = lambda: laps.append(_lap(run, leaves))  # noqa: E731
     file = replace(artifact.file, timeout=min(artifact.timeout + seconds, TIMEOUT_MAX))
 
-    def here(function: Callable, *rest: Any) -> Any:
+    def measure(function: Callable, *rest: Any) -> Any:
         """Call it in this process, or in that of an isolated file, which has no ``lap``."""
         if artifact.isolated:
             work = lambda: file.call(function, artifact.proto, feeds, *rest)  # noqa: E731
@@ -107,14 +107,14 @@ def profile(
         return ort.run(work, feeds, artifact.path.name)
 
     with thread_budget(threads):
-        recording, plain = here(profiler.record, level, threads, seconds, lap)
-        found = matches(recording.kernels, node_refs(artifact.proto))
-        fused = any(len(match.nodes) > 1 for match in found.values())
-        alone = here(profiler.unfused, threads, recording.cost) if fused else {}
+        recording, plain = measure(profiler.record, level, threads, seconds, lap)
+        matched = matches(recording.kernels, node_refs(artifact.proto))
+        fused = any(len(match.nodes) > 1 for match in matched.values())
+        alone = measure(profiler.unfused, threads, recording.cost) if fused else {}
     kept = tuple(lap for index, lap in enumerate(laps) if profiler.counts(index))
     eager = {fx: statistics.median(lap[fx] for lap in kept) for fx in (kept or ({},))[0]}
-    shares = attributed(found, lineage.origins, lineage.operations, alone, eager)
-    return Hotspots(lineage, recording, found, shares, tuple(plain), kept, level, threads)
+    shares = attributed(matched, lineage.origins, lineage.operations, alone, eager)
+    return Hotspots(lineage, recording, matched, shares, tuple(plain), kept, level, threads)
 
 
 def _lap(run: ProgramRun, leaves: Sequence[torch.Tensor]) -> dict[str, float]:
@@ -133,10 +133,10 @@ def _lap(run: ProgramRun, leaves: Sequence[torch.Tensor]) -> dict[str, float]:
 class Spot:
     """A line, or a node without one, and the time of its kernels.
 
-    ``runs`` has the seconds of each run, ``seconds`` their mean over the fastest quarter.
-    ``kernels`` were added up, ``rules`` attributed them; a ``fused`` one runs other lines too, and
-    only its share counts. ``eager`` has the runs of the line in PyTorch, ``torch`` their typical
-    seconds; None where it was not measured. ``below`` has the library's lines that it calls, each
+    ``runs`` has the seconds of each run, ``seconds`` their mean over the fastest quarter. They are
+    the sum over ``kernels``, which ``rules`` attributed. If one is ``fused``, it also runs other
+    lines, and only its share counts. ``eager`` has the seconds of each run in PyTorch, ``torch``
+    their typical value, None if not measured. ``below`` has the library lines that it calls, each
     with its ``module``.
     """
 
@@ -154,17 +154,17 @@ class Spot:
 
     @property
     def saved(self) -> float:
-        """Seconds that the move to ONNX Runtime saved on this line; negative where it cost."""
+        """Seconds that ONNX Runtime saves on this line; negative if it is slower."""
         return (self.torch or 0.0) - self.seconds
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Hotspots:
-    """The answer of :func:`profile`.
+    """The result of :func:`profile`.
 
     ``recording`` has the kernels with every run, ``matches`` the rule and the exported nodes of
-    each, ``shares`` its attribution, ``plain`` the seconds of whole runs without the profiler,
-    ``laps`` the seconds of each FX node in PyTorch, one dict a run.
+    each kernel, ``shares`` its attribution, ``plain`` the seconds of whole runs without the
+    profiler, ``laps`` the seconds of each FX node in PyTorch, one dict a run.
     """
 
     lineage: Lineage
@@ -178,26 +178,26 @@ class Hotspots:
 
     @cached_property
     def spots(self) -> tuple[Spot, ...]:
-        """Every line that a kernel runs and every node without a line, the slowest first."""
+        """Every line with kernels and every node without a line, the slowest first."""
         parts: dict[tuple[Line | None, str], list[Share | Operation]] = {}
         for share in chain.from_iterable(self.shares.values()):
             name = share.line.place if share.line else share.node or share.kernel
             parts.setdefault((share.line, name), []).append(share)
         for timed in self._timed:
             parts.setdefault((timed.line, timed.line.place), []).append(timed)  # type: ignore
-        found = []
+        spots = []
         for (line, name), items in parts.items():
             inner = groups(items, self.lineage.depth)
             below = tuple(self._spot(g.line, g.line.place, g.items, g.module) for g in inner)
-            found.append(replace(self._spot(line, name, items), below=below))
-        return tuple(sorted(found, key=lambda spot: -spot.seconds))
+            spots.append(replace(self._spot(line, name, items), below=below))
+        return tuple(sorted(spots, key=lambda spot: -spot.seconds))
 
     def _spot(
         self, line: Line | None, name: str, items: Sequence[Share | Operation], module: str = ""
     ) -> Spot:
         shares = [item for item in items if isinstance(item, Share)]
         nodes = [item.fx for item in items if isinstance(item, Operation)]
-        owned = tuple(dict.fromkeys(share.kernel for share in shares))
+        kernels = tuple(dict.fromkeys(share.kernel for share in shares))
         runs = [[s.fraction * run for run in self._kernels[s.kernel].seconds] for s in shares]
         summed = tuple(map(sum, zip(*runs, strict=True)))
         eager = tuple(sum(lap[node] for node in nodes) for lap in self.laps) if nodes else ()
@@ -206,9 +206,9 @@ class Hotspots:
             line=line,
             runs=summed,
             seconds=self.recording.typical(summed) if summed else 0.0,
-            kernels=owned,
-            rules=tuple(rule for rule in RULES if rule in {self.matches[k].rule for k in owned}),
-            fused=any(len({share.line for share in self.shares[k]}) > 1 for k in owned),
+            kernels=kernels,
+            rules=tuple(rule for rule in RULES if rule in {self.matches[k].rule for k in kernels}),
+            fused=any(len({share.line for share in self.shares[k]}) > 1 for k in kernels),
             eager=eager,
             torch=typical(eager, by=[sum(lap.values()) for lap in self.laps]) if eager else None,
             module=module,
@@ -236,7 +236,7 @@ class Hotspots:
 
     @property
     def counted(self) -> float:
-        """The same, uncorrected."""
+        """:attr:`covered` without the correction."""
         spent = self.recording.typical(self.recording.sums)
         return (spent + sum(map(self.recording.cost.of, self.recording.kernels))) / self.whole
 
@@ -247,7 +247,7 @@ class Hotspots:
 
     @cached_property
     def rules(self) -> dict[str, float]:
-        """Each rule of ``lineage.kernels.RULES`` -> the share of kernel time that it joined."""
+        """Each rule of ``lineage.kernels.RULES`` -> the share of kernel time that it matched."""
         spent = dict.fromkeys(RULES, 0.0)
         for kernel in self.recording.kernels:
             spent[self.matches[kernel.name].rule] += self.recording.typical(kernel.seconds)
@@ -263,7 +263,7 @@ class Hotspots:
         return seconds / self.total if self.total else 0.0
 
     def heat(self) -> dict[str, float]:
-        """Exported node -> seconds a run, for ``view(artifact).heat(...)``, without nodes that no
+        """Exported node -> seconds a run, for ``view(artifact).heat(...)``; only nodes that a
         kernel runs."""
         spent: dict[str, float] = {}
         for share in chain.from_iterable(self.shares.values()):
@@ -273,7 +273,7 @@ class Hotspots:
         return spent
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """PyTorch against ONNX Runtime for every line, the line that saved most first."""
+        """PyTorch against ONNX Runtime for every line, the one that saves most first."""
         leaves = [leaf for spot in self.spots for leaf in spot.below or (spot,)]
         rows = sorted(leaves, key=lambda spot: -spot.saved)
         times = {}
@@ -306,7 +306,7 @@ class Hotspots:
         )
 
     def _body(self) -> Iterator[str]:
-        """Lines in the order in which the file runs them, then nodes without a line."""
+        """Lines in execution order, then nodes without a line."""
         order = {line: index for index, line in enumerate(self.lineage.lines)}
         spots = [spot for spot in self.spots if spot.line]
         spots.sort(key=lambda spot: order.get(spot.line, len(order)))  # type: ignore[arg-type]
@@ -314,16 +314,16 @@ class Hotspots:
             cells = {spot.line: self._cells(spot) for spot in spots if spot.line}
             below = {spot.line: self._below(spot) for spot in spots if spot.line}
             yield annotated(cells, _HEADER, {_BY}, self.lineage.sources, below)
-        lost = [spot for spot in self.spots if spot.line is None]
-        if lost:
-            rows = [(*self._cells(spot), spot.name) for spot in lost[:_SHOWN]]
+        no_line = [spot for spot in self.spots if spot.line is None]
+        if no_line:
+            rows = [(*self._cells(spot), spot.name) for spot in no_line[:_SHOWN]]
             right = {*range(len(_HEADER))} - {_BY}
             yield formatting.table(rows, (*_HEADER, "no line"), right=right)
-        if len(lost) > _SHOWN:
-            yield f"and {formatting.plural(len(lost) - _SHOWN, 'more node')}: see .spots"
+        if len(no_line) > _SHOWN:
+            yield f"and {formatting.plural(len(no_line) - _SHOWN, 'more node')}: see .spots"
 
     def _below(self, spot: Spot) -> list[Row]:
-        """The slowest lines of the library, in the order in which the file runs them."""
+        """The slowest library lines, in execution order."""
         ran = [inner for inner in spot.below if inner.runs]
         slowest = sorted(ran, key=lambda inner: -inner.seconds)[:MOST]
         shown = [(self._cells(inner), inner) for inner in ran if inner in slowest]
@@ -354,17 +354,17 @@ class Hotspots:
         yield "", "times are means over the fastest quarter of the runs, quartiles over all runs"
         if self.laps:
             spent = sum(sum(lap.values()) for lap in self.laps)
-            lost = 1 - sum(lap[op.fx] for lap in self.laps for op in self._timed) / spent
+            no_line = 1 - sum(lap[op.fx] for lap in self.laps for op in self._timed) / spent
             yield "PyTorch", f"{_COVERS} (torch.fx.Interpreter, inference mode):"
             yield "", "the call of each operator, without the Python code between them;"
-            yield "", f"{_percent(lost)} of it in nodes without a line"
+            yield "", f"{_percent(no_line)} of it in nodes without a line"
         for doubt in self._doubts():
             yield "doubt", doubt
 
     def _reasons(self) -> str:
         known = {origin.node: origin.why for origin in self.lineage.without}
-        lost = [spot.name for spot in self.spots if spot.line is None]
-        whys = dict.fromkeys(known.get(name, "no rule matches the kernel's name") for name in lost)
+        names = [spot.name for spot in self.spots if spot.line is None]
+        whys = dict.fromkeys(known.get(name, "no rule matches the kernel's name") for name in names)
         return f": {'; '.join(whys)}" if whys else ""
 
     def _doubts(self) -> Iterator[str]:
@@ -373,11 +373,11 @@ class Hotspots:
             apart = _percent((high - low) / median)
             yield f"runs differ: the quartiles are {apart} apart; stop other programs and repeat"
         if self.covered < 1 - NOISY:
-            yield "part of a run is outside kernels: for so small a model, trust shares, not times"
+            yield "part of a run is outside kernels: in a model this small, trust shares, not times"
         if self.covered > 1 + NOISY:
             yield "runs differ: profiled runs took longer than the overhead explains; repeat"
         if self.counted > 2 * self.covered:
-            yield "most of what was counted is the profiler's own: trust the order, not the digits"
+            yield "most of the measured time is the profiler's: trust the order, not the digits"
 
     def _how(self) -> str:
         return (
@@ -400,7 +400,7 @@ def _label(spot: Spot) -> str:
 
 
 def _time(seconds: float) -> str:
-    """Padded, so that the columns of two runs have the same width."""
+    """A duration, padded so that the columns of two runs have the same width."""
     return f"{formatting.seconds(seconds):>7}"
 
 

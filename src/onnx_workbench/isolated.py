@@ -1,6 +1,7 @@
-"""Files run in one worker process, which ONNX Runtime may crash without harm to this one.
+"""Runs files in one worker process, so that a crash of ONNX Runtime does not harm this one.
 
-It starts with the first call, never imports torch, keeps its sessions, and ends with this process.
+The worker starts with the first call, never imports torch, keeps its sessions, and ends with this
+process.
 """
 
 from __future__ import annotations
@@ -28,19 +29,19 @@ if TYPE_CHECKING:
     import onnxruntime
 
 TIMEOUT = 60.0
-"""Seconds that a call may take in the worker, unless the caller says otherwise."""
+"""Seconds that a call may take in the worker by default."""
 
 _SESSIONS = 4
 """The most sessions that the worker keeps open."""
 
 _TRIAL, _SEARCH = (1.0, 5.0), 60.0
-"""The search for the node that ends the worker: seconds that a part of the model may take, at
-least and at most, and that the whole search may take."""
+"""Seconds for the search for the node that kills the worker: the least and most that a part of the
+model may take, and the most for the whole search."""
 
 
 @dataclass(frozen=True)
 class File:
-    """A file to be run in the worker."""
+    """A file that runs in the worker."""
 
     path: Path
     provider: str
@@ -52,18 +53,18 @@ class File:
         return (str(self.path.resolve()), at.st_mtime_ns, at.st_size, at.st_ino, self.provider)
 
     def run(self, model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> list[Any]:
-        """What the model gives. ONNX Runtime's own errors arrive as they are.
+        """The outputs of the model. ONNX Runtime's own errors are raised unchanged.
 
         Raises:
-            LoadError, RunError: ONNX Runtime was killed, or did not answer in time.
+            LoadError, RunError: the worker crashed, or did not answer in time.
         """
         self.open(model)
-        with self._told(RunError, "running", model, feeds):
+        with self._explained(RunError, "running", model, feeds):
             return ask(_run, self._key, dict(feeds), timeout=self.timeout)
 
     def open(self, model: onnx.ModelProto) -> None:
-        """Make the session, unless the worker has it."""
-        with self._told(LoadError, "loading", model, None):
+        """Open the session in the worker, unless it is open."""
+        with self._explained(LoadError, "loading", model, None):
             ask(_session, self._key, timeout=self.timeout)
 
     def call(
@@ -73,64 +74,64 @@ class File:
         feeds: Mapping[str, np.ndarray],
         *rest: Any,
     ) -> Any:
-        """``function(path, model, provider, feeds, *rest)``, of a module without torch."""
-        with self._told(RunError, "running", model, feeds):
+        """Call ``function(path, model, provider, feeds, *rest)`` of a module without torch."""
+        with self._explained(RunError, "running", model, feeds):
             return ask(
                 function, self.path, model, self.provider, dict(feeds), *rest, timeout=self.timeout
             )
 
     @contextmanager
-    def _told(
+    def _explained(
         self,
         kind: type[LoadError | RunError],
         doing: str,
         model: onnx.ModelProto,
         feeds: Mapping[str, np.ndarray] | None,
     ) -> Iterator[None]:
-        """Turns the end of the worker into an error that names the node."""
+        """Turn the end of the worker into an error that names the node."""
         try:
             yield
         except Ended as error:
             name, ref = self.path.name, _culprit(self, model, feeds, error)
             node = f"the node {ref.name!r} ({ref.node.op_type})" if ref else ""
             if error.late:
-                found = f" The model answers without {node} and the nodes after it." if node else ""
-                said = (
+                works = f" The model answers without {node} and the nodes after it." if node else ""
+                message = (
                     f"{name} did not answer within {self.timeout:g} s while ONNX Runtime was "
-                    f"{doing} it, and its process was ended.{found}"
+                    f"{doing} it, and its process was stopped.{works}"
                 )
                 hint = (
-                    "if the model takes that long, pass load() a longer `timeout`; else look for a "
-                    f"loop without end{' there' if node else ''}."
+                    "if the model takes that long, pass load() a longer `timeout`; else look for "
+                    f"an endless loop{' there' if node else ''}."
                 )
             else:
                 at = f", at {node}" if node else ""
-                said = (
-                    f"ONNX Runtime was {error} while {doing} {name}{at}. It ran in a process of "
-                    "its own, and this one goes on."
+                message = (
+                    f"ONNX Runtime {error} while {doing} {name}{at}. It ran in its own process, "
+                    "so this one goes on."
                 )
                 hint = (
                     f"{'fix that node or its inputs, or ' if node else ''}try another version of "
                     "onnxruntime, and report it there with the file."
                 )
             line = exporter_metadata.read(ref.node).line if ref else None
-            raise kind(said, hint, line) from error
+            raise kind(message, hint, line) from error
 
 
 class Ended(Exception):
-    """The worker ended before it answered: it was ``late``, or killed."""
+    """The worker ended before it answered: it was ``late``, or a signal killed it."""
 
     def __init__(self, code: int | None = None, late: bool = False) -> None:
         self.late, self.died = late, code is not None and code < 0
-        said = f"ended with code {code}"
+        message = f"exited with code {code}"
         if self.died:
             with suppress(ValueError):
-                said = f"was killed by {signal.Signals(-code).name}"  # type: ignore[operator]
-        super().__init__(said)
+                message = f"was killed by {signal.Signals(-code).name}"  # type: ignore[operator]
+        super().__init__(message)
 
 
 def ask(function: Callable[..., Any], *rest: Any, timeout: float) -> Any:
-    """What the function returns in the worker; its errors are raised here.
+    """Call a function in the worker and return its result; its errors are raised here.
 
     Raises:
         Ended: the worker has ended; the next call starts another.
@@ -155,7 +156,7 @@ def ask(function: Callable[..., Any], *rest: Any, timeout: float) -> Any:
             return answer
         except WorkerError as error:
             raise Ended(error.code, late.is_set()) from error
-        except Exception:  # of the function; not Ctrl-C, after which the worker still runs it
+        except Exception:  # from the function; not Ctrl-C, after which the worker still runs it
             alive = True
             raise
         finally:
@@ -179,8 +180,8 @@ _ONE_AT_A_TIME = threading.RLock()
 def _culprit(
     file: File, model: onnx.ModelProto, feeds: Mapping[str, np.ndarray] | None, end: Ended
 ) -> NodeRef | None:
-    """The first node of the main graph with which the model ends the worker in this way; None
-    where it is not found in time."""
+    """The first node of the main graph that ends the worker in this way; None if the search runs
+    out of time."""
     outer = [ref for ref in node_refs(model) if not ref.inside]
     folder = str(file.path.resolve().parent)
     least, most = _TRIAL
@@ -209,16 +210,17 @@ def _culprit(
 
 
 def _beginning(model: onnx.ModelProto, count: int) -> bytes:
-    """The first nodes of a model with their weights; values that no node reads are outputs."""
+    """The first ``count`` nodes of a model, with their weights; values that no node reads become
+    outputs."""
     part = onnx.ModelProto()
     part.CopyFrom(model)
     graph = part.graph
     del graph.node[count:]
     read = {name for ref in node_refs(part) for name in ref.inputs}
-    made = [name for node in graph.node for name in node.output if name and name not in read]
+    unread = [name for node in graph.node for name in node.output if name and name not in read]
     known = {value.name: value for value in model.graph.output}
     del graph.output[:], graph.initializer[:]
-    graph.output.extend(known.get(name) or onnx.ValueInfoProto(name=name) for name in made)
+    graph.output.extend(known.get(name) or onnx.ValueInfoProto(name=name) for name in unread)
     graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in read)
     return part.SerializeToString()
 
@@ -227,8 +229,8 @@ def _beginning(model: onnx.ModelProto, count: int) -> bytes:
 
 
 def _start() -> None:
-    """Import slow modules before a file's timeout starts. A file that asks for more memory than
-    there is gets an error, and does not take other files down."""
+    """Import slow modules before a file's timeout starts, and limit memory: a file that needs too
+    much gets an error and does not take other files down."""
     import onnxruntime  # noqa: F401
 
     with suppress(ImportError, OSError, ValueError):  # Windows, or a limit that is lower already
@@ -259,11 +261,11 @@ def _opened(model: str | bytes, provider: str, options: Any) -> onnxruntime.Infe
 
 
 def _run(key: tuple[Any, ...], feeds: Mapping[str, np.ndarray]) -> list[Any]:
-    _session(key)  # if a call has ended the worker that held it
+    _session(key)  # opens it again if an earlier call ended the worker
     try:
         return [plain(result) for result in call_of(_OPEN[key], feeds)()]
     except Exception:
-        del _OPEN[key]  # once out of memory, a session stays so
+        del _OPEN[key]  # a session that ran out of memory stays broken
         raise
 
 

@@ -1,7 +1,7 @@
-"""ONNX Runtime: session options, sessions, providers and dtypes, and its errors in plain words.
+"""ONNX Runtime: session options, sessions, providers, dtypes, and its errors in plain words.
 
-torch is imported where a tensor comes in, and onnxruntime where a session is made: a process that
-races a file never imports torch.
+torch is imported only where a tensor comes in, and onnxruntime only where a session is made: a
+process that races a file never imports torch.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ LEVELS = {
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
 }
-"""How far ONNX Runtime optimizes a graph before it runs it -> ONNX Runtime's own word."""
+"""Level of graph optimization -> ONNX Runtime's name for it."""
 
-_LEAST_READ = 1024
-"""Largest weight in bytes that is read when only the graph is asked for; names are shorter."""
+_LARGEST_READ = 1024
+"""Bytes of the largest weight that is read with a graph; names are shorter."""
 _FOREIGN = 2
 """``dtype.isbuiltin`` of a dtype that another library registered with NumPy, such as ml_dtypes."""
 _TIMED = {
@@ -60,8 +60,8 @@ def check_level(level: object) -> None:
     """Raises InputError unless ``level`` is one of :data:`LEVELS`."""
     if not isinstance(level, str) or level not in LEVELS:
         raise InputError(
-            f"`level` is {level!r:.80}, but it must be one of {', '.join(map(repr, LEVELS))}: how "
-            "far ONNX Runtime may optimize the graph before it runs."
+            f"`level` is {level!r:.80}, but must be one of {', '.join(map(repr, LEVELS))}: how far "
+            "ONNX Runtime may optimize the graph."
         )
 
 
@@ -90,10 +90,10 @@ class Options:
 
     Args:
         level: graph optimization.
-        spinning: idle threads of the pool wait for work in a loop instead of sleeping.
-        arena: memory of the CPU is kept for the next call.
+        spinning: idle threads of the pool spin instead of sleeping.
+        arena: CPU memory is kept for the next call.
         parallel: independent nodes may run at the same time (execution mode ORT_PARALLEL).
-        bound: IOBinding: inputs and outputs are bound once, and their buffers used again.
+        bound: IOBinding: inputs and outputs are bound once, and their buffers reused.
 
     >>> Options()
     ONNX Runtime's defaults
@@ -111,7 +111,7 @@ class Options:
         check_level(self.level)
         for name in ("spinning", "arena", "parallel", "bound"):
             if not isinstance(given := getattr(self, name), bool):
-                raise InputError(f"`{name}` is {given!r:.80}, but it must be True or False.")
+                raise InputError(f"`{name}` is {given!r:.80}, but must be True or False.")
 
     def __repr__(self) -> str:
         words = {
@@ -121,7 +121,8 @@ class Options:
             "parallel nodes": self.parallel,
             "IOBinding": self.bound,
         }
-        return ", ".join(word for word, said in words.items() if said) or "ONNX Runtime's defaults"
+        changed = [word for word, is_changed in words.items() if is_changed]
+        return ", ".join(changed) or "ONNX Runtime's defaults"
 
     def for_session(self, threads: int = 0) -> onnxruntime.SessionOptions:
         """The SessionOptions of a quiet session; 0 threads leaves their number to ONNX Runtime."""
@@ -144,10 +145,10 @@ class Options:
 
 
 def open_session(path: str | os.PathLike[str], provider: str = CPU) -> onnxruntime.InferenceSession:
-    """A quiet InferenceSession with ONNX Runtime's own defaults.
+    """A quiet InferenceSession with ONNX Runtime's defaults.
 
     Raises:
-        LoadError: the file is no model, lacks its weights, or asks for what this version lacks.
+        LoadError: the file is no model, lacks its weights, or needs a newer ONNX Runtime.
     """
     import onnxruntime
 
@@ -159,10 +160,10 @@ def open_session(path: str | os.PathLike[str], provider: str = CPU) -> onnxrunti
 
 
 def model_bytes(model: onnx.ModelProto, path: Path, options: onnxruntime.SessionOptions) -> bytes:
-    """A model that was read from ``path`` and changed, as a session takes it.
+    """The bytes of a model that was read from ``path`` and then changed, for a session.
 
-    Tells ``options`` where the external data lies, with links resolved: ONNX Runtime refuses those
-    that lead out of that folder.
+    Sets the folder of the external data in ``options``, with links resolved: ONNX Runtime refuses
+    links that lead out of that folder.
     """
     moved = onnx.ModelProto()
     moved.CopyFrom(model)
@@ -181,8 +182,8 @@ def model_bytes(model: onnx.ModelProto, path: Path, options: onnxruntime.Session
 
 @dataclass(frozen=True)
 class Value:
-    """An input or output of a model: ``shape`` has a name where a dimension is dynamic, and is None
-    where the file promises none. A non-tensor has no shape, and ``dtype`` says what it is.
+    """An input or output of a model. ``shape`` has a name for each dynamic dimension; it is None if
+    the file declares no shape. A non-tensor has no shape, and ``dtype`` has its type.
 
     >>> Value("images", "float32", ("batch", 1, 8, 8)), Value("boxes", "sequence(float32)")
     (images float32[batch, 1, 8, 8], boxes sequence(float32))
@@ -232,31 +233,31 @@ def _shape(info: onnx.ValueInfoProto) -> tuple[int | str, ...] | None:
 
 
 def check_input(value: Value, tensor: object) -> None:
-    """Raises InputError unless ONNX Runtime would take ``tensor`` for ``value`` as it is."""
+    """Raises InputError unless ONNX Runtime accepts ``tensor`` as ``value``."""
     import torch
 
     if not isinstance(tensor, torch.Tensor):
         raise InputError(
-            f"The input {value.name!r} is {kind_of(tensor)}, and the file takes {value!r}. "
+            f"The input {value.name!r} is {kind_of(tensor)}, but the file takes {value!r}. "
             "Pass a torch.Tensor."
         )
     have, dtype = shaped(tensor.dtype, tensor.shape), str(tensor.dtype).removeprefix("torch.")
     if tensor.layout is not torch.strided:
         have, advice = f"a sparse tensor ({tensor.layout})", "Pass it with .to_dense()."
     elif tensor.device.type != "cpu":
-        have, advice = f"on {tensor.device}", "A NumPy array lies on the CPU: pass it with .cpu()."
+        have, advice = f"on {tensor.device}", "NumPy arrays are on the CPU: pass it with .cpu()."
     elif tensor.is_complex():
         advice = (
-            "ONNX has no complex numbers, and torch.onnx writes each as two real ones: pass "
-            "torch.view_as_real(z). The call torch.view_as_complex(z) as the first line of "
-            "forward() makes the model take the same."
+            "ONNX has no complex numbers, so torch.onnx writes each as two real ones: pass "
+            "torch.view_as_real(z). With torch.view_as_complex(z) as the first line of forward(), "
+            "the model takes the same."
         )
     elif not value.is_tensor:
         have, advice = (
             "a tensor",
             (
-                "An Artifact does not accept such a value. Run the session itself, with NumPy "
-                f"arrays: artifact.session.run(None, {{{value.name!r}: [array, ...]}})."
+                "An Artifact accepts only tensors. Run the session itself, with NumPy arrays: "
+                f"artifact.session.run(None, {{{value.name!r}: [array, ...]}})."
             ),
         )
     elif not value.fits(tensor.shape):
@@ -265,11 +266,11 @@ def check_input(value: Value, tensor: object) -> None:
         advice = f"Pass it with .to(torch.{value.dtype})."
     else:
         return
-    raise InputError(f"The input {value.name!r} is {have}, and the file takes {value!r}", advice)
+    raise InputError(f"The input {value.name!r} is {have}, but the file takes {value!r}", advice)
 
 
 def check_names(values: Sequence[Value], tensors: Sequence[torch.Tensor]) -> None:
-    """Raises InputError unless each name of a dimension stands for one size in this call."""
+    """Raises InputError unless each named dimension has one size in this call."""
     known: dict[str, tuple[int, str]] = {}
     for value, tensor in zip(values, tensors, strict=True):
         for axis, (name, size) in enumerate(zip(value.shape or (), tensor.shape, strict=True)):
@@ -277,14 +278,14 @@ def check_names(values: Sequence[Value], tensors: Sequence[torch.Tensor]) -> Non
             other, first = known.setdefault(str(name), (size, place))
             if isinstance(name, str) and name.isidentifier() and other != size:
                 raise InputError(
-                    f"{first} is {other} and {place} is {size}, and both are {name!r} in the file: "
-                    "one name is one size. Pass tensors of one size there, or export with two "
+                    f"{first} is {other} and {place} is {size}, but both are {name!r} in the file: "
+                    "one name means one size. Pass tensors of one size there, or export with two "
                     "names."
                 )
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """The same numbers in the same memory; bfloat16 and float8 are dtypes of ml_dtypes."""
+    """The tensor as an array in the same memory; bfloat16 and float8 become ml_dtypes' dtypes."""
     plain = tensor.detach()
     name = str(plain.dtype).removeprefix("torch.")
     if not _is_foreign(name):
@@ -296,8 +297,8 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray:
 
 
 def to_torch(result: Any) -> Any:
-    """What a session returned, as tensors; a sequence is a list, an empty optional None, and
-    strings stay a NumPy array."""
+    """A session's result as tensors. A sequence becomes a list, an empty optional None; strings
+    stay a NumPy array."""
     import torch
 
     result = plain(result)
@@ -313,7 +314,7 @@ def to_torch(result: Any) -> Any:
 
 
 def plain(result: Any) -> Any:
-    """What a session returned, as NumPy arrays; those of bfloat16 and float8 are of ml_dtypes."""
+    """A session's result as NumPy arrays; bfloat16 and float8 become ml_dtypes' dtypes."""
     if isinstance(result, Sequence) and not isinstance(result, (str, bytes)):
         return [plain(item) for item in result]
     if not hasattr(result, "data_ptr"):  # no OrtValue
@@ -329,7 +330,7 @@ def plain(result: Any) -> Any:
 
 
 def tensor_view(value: onnxruntime.OrtValue) -> torch.Tensor:
-    """A tensor in ONNX Runtime's own memory, of any dtype that both have."""
+    """A tensor in ONNX Runtime's memory, of any dtype that torch has, too."""
     import torch
 
     public = getattr(value, "__dlpack__", None)  # since ONNX Runtime 1.27
@@ -337,7 +338,7 @@ def tensor_view(value: onnxruntime.OrtValue) -> torch.Tensor:
 
 
 def ort_value(array: np.ndarray, device: str = "cpu") -> onnxruntime.OrtValue:
-    """An array as an OrtValue; arrays of ml_dtypes work too."""
+    """An array as an OrtValue, also with one of ml_dtypes' dtypes."""
     from onnxruntime import OrtValue
 
     array = np.asarray(array, order="C")  # ONNX Runtime assumes it
@@ -359,17 +360,16 @@ def _is_foreign(name: str) -> bool:
 def call_of(
     session: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]
 ) -> partial[list[Any]]:
-    """One ``session.run``; where NumPy lacks a dtype that goes in or out, ``run_with_ort_values``
-    over values that are made here."""
-    taken = any(array.dtype.isbuiltin == _FOREIGN for array in feeds.values())
-    if taken or any(re.search("bfloat16|float8", out.type) for out in session.get_outputs()):
+    """One ``session.run``, or ``run_with_ort_values`` if NumPy lacks a dtype of the call."""
+    needed = any(array.dtype.isbuiltin == _FOREIGN for array in feeds.values())
+    if needed or any(re.search("bfloat16|float8", out.type) for out in session.get_outputs()):
         values = {name: ort_value(array) for name, array in feeds.items()}
         return partial(session.run_with_ort_values, None, values)
     return partial(session.run, None, dict(feeds))
 
 
 def run(call: Callable[[], T], feeds: Mapping[str, np.ndarray], name: str) -> T:
-    """What a call of a session returns, with an error that says on what it failed."""
+    """Run a call of a session; an error says what the call was given."""
     try:
         return call()
     except WorkbenchError:
@@ -377,19 +377,17 @@ def run(call: Callable[[], T], feeds: Mapping[str, np.ndarray], name: str) -> T:
     except Exception as error:
         given = ", ".join(f"{key} {shaped(a.dtype, a.shape)}" for key, a in feeds.items())
         if machine := refused_by_machine(error):
-            said = f"The machine refuses to run {name} on {given}."
-            raise RunError(said, machine[1], reason=machine[0]) from error
-        reason, hint = (
-            "",
-            (
-                "try the sizes of the export. If those run, a dimension that the file "
-                "calls dynamic is not: export with other sizes, or name it in `dynamic_shapes`."
-            ),
+            message = f"The machine refuses to run {name} on {given}."
+            raise RunError(message, machine[1], reason=machine[0]) from error
+        reason = ""
+        hint = (
+            "try the sizes of the export. If they work, a dimension is dynamic in the file but "
+            "not in the model: export with other sizes, or name it in `dynamic_shapes`."
         )
         if "ConcatFromSequence" in str(error) and "1 or more inputs" in str(error):
-            reason = "A loop ran zero times, and ONNX cannot join the results of no run."
+            reason = "A loop ran zero times, and ONNX cannot concatenate zero results."
             hint = (
-                "pass sizes with which it runs at least once: nn.EmbeddingBag with "
+                "pass sizes for which it runs at least once: nn.EmbeddingBag with "
                 "include_last_offset=True takes two offsets or more."
             )
         message = f"ONNX Runtime failed while running {name} on {given}: {_short(error)}"
@@ -397,40 +395,40 @@ def run(call: Callable[[], T], feeds: Mapping[str, np.ndarray], name: str) -> T:
 
 
 def refused(path: Path, error: Exception) -> LoadError:
-    """What ONNX Runtime raised when it was to load a file, in plain words."""
+    """The LoadError for what ONNX Runtime raised when it loaded a file."""
     why, hint = _why(path, error)
     return LoadError(f"{path.name} could not be loaded: {why}", hint)
 
 
 def _why(path: Path, error: Exception) -> tuple[str, str]:
-    """Read off the file itself where possible: ONNX Runtime's words change with its version."""
+    """Reason and hint, from the file itself if possible: ONNX Runtime's words vary by version."""
     if machine := refused_by_machine(error):
         return machine
-    proto = reader.read(path, "load", largest=_LEAST_READ).model
+    proto = reader.read(path, "load", largest=_LARGEST_READ).model
     reader.check_weights(path, proto)
     if foreign := mislabeled(proto):
         return (
             f"{foreign[0].lower()}{foreign[1:]}",
             "export it again with export(), which refuses such a file.",
         )
-    said = _short(error)
+    reason = _short(error)
     if re.search(r"opset|IR version", str(error), re.IGNORECASE):
         return (
-            f"it asks for more than this onnxruntime knows: {said}",
+            f"it needs a newer onnxruntime: {reason}",
             "export with a lower `opset_version` (check() shows the highest that loads), or "
             "upgrade onnxruntime.",
         )
     if re.search(r"NOT_IMPLEMENTED|Could not find an implementation", str(error)):
         return (
-            said,
+            reason,
             "the operator exists, but the provider has no kernel for its dtypes: "
-            "compute that step in float32, export model.float(), or take another `provider`.",
+            "compute that step in float32, export model.float(), or use another `provider`.",
         )
-    return said, "check the file with onnx.checker.check_model."
+    return reason, "check the file with onnx.checker.check_model."
 
 
 def _short(error: Exception) -> str:
-    """The first line of what ONNX Runtime says, without its code and without paths."""
+    """The first line of ONNX Runtime's error, without its code and without folders."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     line = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)
     return re.sub(r"/[^\s:\"']*/([^\s/:\"']+)", r"\1", line)
@@ -441,17 +439,16 @@ def _short(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class SessionCall:
-    """One call of an ``.onnx`` file, ready to be sent to a process of its own.
+    """One call of an ``.onnx`` file, to be sent to another process.
 
-    ``prepare()`` opens the session there, and gives ``session.run`` to be timed, or with
-    ``options.bound`` ``run_with_iobinding`` over buffers that are used again. ``mode`` is "" where
-    the copies are what is compared, so that both count as one. With CUDA's provider both return
-    when the GPU is done, and the bound buffers lie there. An ``isolated`` file is for a process of
-    its own only.
+    ``prepare()`` opens the session there. It times ``session.run``, or with ``options.bound``
+    ``run_with_iobinding`` over buffers that are reused. ``mode`` is "" if the race compares both,
+    so that they count as one mode. With the CUDA provider both return when the GPU is done, and the
+    bound buffers are on the GPU. An ``isolated`` file must not run in this process.
 
     Raises:
-        LoadError: the provider is missing, or finds no device; or the file is another than that
-            of the ``stamp``.
+        LoadError: the provider is missing or finds no device, or the file has changed since its
+            ``stamp``.
     """
 
     path: str
@@ -481,14 +478,14 @@ class SessionCall:
         binding = _binding(session, self.feeds)
         return PreparedCall(
             partial(session.run_with_iobinding, binding),  # which waits for its device
-            f"run_with_iobinding: buffers bound once and used again, no copies{words}",
+            f"run_with_iobinding: buffers bound once and reused, no copies{words}",
             threads,
             mode,
             first=partial(_allocate, session, binding),
         )
 
     def _session(self) -> onnxruntime.InferenceSession:
-        """A session on the provider; where that is missing, onnxruntime silently takes the CPU."""
+        """A session on the provider, checked: without it, onnxruntime silently uses the CPU."""
         import onnxruntime
 
         if self.provider in onnxruntime.get_available_providers():
@@ -498,11 +495,11 @@ class SessionCall:
                 return session
         raise LoadError(
             f"{self.provider} cannot be used here.",
-            "install the onnxruntime package that has it, with its device, or race without it.",
+            "install its onnxruntime package and its device, or race without it.",
         )
 
     def is_bound_form_of(self, other: object) -> bool:
-        """Whether the other is the same call without IOBinding."""
+        """Whether ``other`` is the same call without IOBinding."""
         if not isinstance(other, SessionCall) or not self.options.bound:
             return False
         unbound = replace(self.options, bound=False)
@@ -513,7 +510,7 @@ class SessionCall:
 def _binding(
     session: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]
 ) -> onnxruntime.IOBinding:
-    """Inputs bound to buffers on the session's own device, outputs to that device."""
+    """Bind inputs to buffers on the session's device, and outputs to that device."""
     device = "cuda" if session.get_providers()[0] == CUDA else "cpu"
     binding = session.io_binding()
     for name, array in feeds.items():
@@ -524,8 +521,7 @@ def _binding(
 
 
 def _allocate(session: onnxruntime.InferenceSession, binding: onnxruntime.IOBinding) -> None:
-    """The first run: ONNX Runtime allocates the outputs, whatever their shapes; then those buffers
-    stay bound."""
+    """The first run, in which ONNX Runtime allocates the outputs; their buffers then stay bound."""
     session.run_with_iobinding(binding)
     for output, value in zip(session.get_outputs(), binding.get_outputs(), strict=True):
         binding.bind_ortvalue_output(output.name, value)

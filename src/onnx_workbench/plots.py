@@ -1,4 +1,4 @@
-"""Plain numbers as matplotlib Axes: callers decide what they mean, this module how they look."""
+"""Plain numbers as matplotlib Axes: callers know what they mean, this module how they look."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ MARKERS = "osD^vPX*"  # never color alone
 _GREY, _PALE = "#5A5A5A", "#E4E4E4"
 _HATCHES = ("", "", "///", "...")
 _WIDTH = 7.2  # inches; a notebook's column at matplotlib's 100 dpi
-_LINE = 86  # letters of a title that fit into it, less what stands left of the axes
-_LINES = 6  # of a title
-_WIDE = 8.0  # ratio of slowest to fastest from which a linear axis hides the fast ones
+_LINE = 86  # characters of a title that fit, minus those left of the axes
+_LINES = 6  # the most lines of a title
+_WIDE = 8.0  # ratio of slowest to fastest above which a linear axis hides the fast ones
 
 
 def blocks(
     times: Mapping[str, Sequence[float]], title: str = "", note: str = "", ax: Axes | None = None
 ) -> Axes:
-    """Every measurement as a dot, one row per target, with its median and quartiles.
+    """Every measurement as a dot, one row per target, with median and quartiles.
 
     Args:
         times: name -> seconds per call, one for each block.
         title: the finding.
         note: small print below the plot.
-        ax: where to draw; a new figure without it.
+        ax: where to draw; a new figure by default.
 
     >>> ax = blocks({"eager": [4e-3, 5e-3], "fast": [2e-3, 3e-3]}, title="fast is faster")
     >>> [label.get_text() for label in ax.get_yticklabels()]
@@ -111,10 +111,10 @@ def sweep(
 
     Args:
         rates: name -> size -> rates in 1/s, one for each block.
-        crossovers: name -> the size at which it overtakes the first, or falls behind it.
-        hollow: sizes at which cores were contended.
+        crossovers: name -> the size at which it overtakes the first target, or falls behind it.
+        hollow: sizes at which cores were contended, drawn hollow.
         ideal: draw proportional growth from the first point of each curve.
-        over, per: what the sizes and the rates are.
+        over, per: names of the sizes and of the rates.
         title, note, ax: as for :func:`blocks`.
 
     >>> ax = sweep({"eager": {1: [4e3, 5e3], 16: [9e3, 9e3]}}, title="alone")
@@ -154,11 +154,11 @@ def stacked(
     ax: Axes | None = None,
     over: str = "time from the start of the process",
 ) -> Axes:
-    """Where the time goes until the work is done: one bar per target, its parts end to end.
+    """Parts of a time: one bar per target, its parts end to end.
 
     Args:
-        parts: name -> part -> seconds, in the order in which they pass.
-        over: what the seconds are.
+        parts: name -> part -> seconds, in order.
+        over: the label of the seconds.
         title, note, ax: as for :func:`blocks`.
 
     >>> ax = stacked({"eager": {"load": 1.1, "first call": 0.01}}, title="loading dominates")
@@ -195,11 +195,11 @@ def moves(
     ax: Axes | None = None,
     most: int = 24,
 ) -> Axes:
-    """From one time to the other, one row per line of source, in the order of ``times``.
+    """The times of two targets, one row per source line, in the order of ``times``.
 
     Args:
         times: row -> target -> seconds; a row may lack a target.
-        most: rows that are drawn; of more, those in the middle are left out and counted.
+        most: the most rows that are drawn; if there are more, the middle is left out and counted.
         title, note, ax: as for :func:`blocks`.
 
     >>> ax = moves({"model.py:3": {"eager": 4e-3, "fast": 2e-3}, "model.py:4": {"fast": 1e-3}})
@@ -235,8 +235,8 @@ def growth(
     """Relative errors in the order of the graph, logarithmic, with the tolerance as a line.
 
     Args:
-        errors, tolerances: one for every value; 0 and infinity are drawn at the edges.
-        marked: index -> the word beside it, for the values that the finding is about.
+        errors, tolerances: one for each value; 0 and infinity are drawn at the edges.
+        marked: index -> a label, for the values that the finding is about.
         title, note, ax: as for :func:`blocks`.
 
     >>> ax = growth([0.0, 1e-7, 1e-2], [1e-4] * 3, {2: "model.py:12"})
@@ -263,14 +263,14 @@ def growth(
 
 
 def _wrapped(names: Iterable[str]) -> list[str]:
-    """Names that leave the plot its room, however long they are."""
+    """Names on several lines, so that long ones leave room for the plot."""
     return [textwrap.fill(name, 28) for name in names]
 
 
 def _axes(
     ax: Axes | None, height: float, title: str, note: str, names: Sequence[str] = ("",)
 ) -> Axes:
-    """Axes with a title that fits beside the names on their left, and room for both."""
+    """Axes with a title, wrapped so that it fits beside the row names."""
     left = max([8, *(len(line) for name in names for line in name.splitlines())])
     lines: list[str] = []
     for sentence in title.splitlines():
@@ -303,7 +303,7 @@ def _quartiles(values: Sequence[float]) -> np.ndarray:
 
 
 def _rows(ax: Axes, names: Sequence[str], top: float, **font: Any) -> None:
-    """One row per name, from the top down; ``top`` leaves room for words above the first."""
+    """One row per name, from top to bottom; ``top`` leaves room for labels above the first."""
     ax.set_yticks(range(len(names)), names, **font)
     ax.set_ylim(len(names) - 0.5, top)
     ax.tick_params(axis="y", length=0)
@@ -316,7 +316,7 @@ def _quantity_axis(
     unit: str = "s",
     log: bool | None = None,
 ) -> None:
-    """Ticks that carry their unit; logarithmic where the slowest would squeeze the fastest."""
+    """Ticks with units; a logarithmic axis if a linear one would squeeze the fastest."""
     from matplotlib.ticker import EngFormatter
 
     values = np.concatenate([np.asarray(row) for row in rows])
@@ -329,7 +329,7 @@ def _quantity_axis(
 
 
 def _log_axis(ax: Axes, side: str, spread: float, steps: Sequence[float] = ()) -> None:
-    """A decade has fewer ticks where more decades stand side by side."""
+    """A logarithmic axis, with fewer ticks per decade if there are more decades."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     axis, scale = (ax.xaxis, ax.set_xscale) if side == "x" else (ax.yaxis, ax.set_yscale)

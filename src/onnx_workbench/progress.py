@@ -10,8 +10,8 @@ from typing import Any
 def bar(*args: Any, **options: Any) -> Any:
     """``tqdm.auto.tqdm(*args, **options)`` that leaves nothing behind when it is done.
 
-    It shows in a notebook and where stderr is a terminal, not in a log. ``TQDM_DISABLE=1``
-    silences it everywhere; tqdm's own notebook bar ignores that.
+    It shows in a notebook or a terminal, not in a log. ``TQDM_DISABLE=1`` silences it everywhere;
+    tqdm's own notebook bar ignores that variable.
 
     >>> sum(bar([1, 2, 3], desc="adding", disable=True))
     6

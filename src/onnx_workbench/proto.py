@@ -1,4 +1,4 @@
-"""The nodes of a ModelProto, also those in bodies and functions, each under a unique name."""
+"""The nodes of a ModelProto, in bodies and functions too, each under a unique name."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ MAIN = ("", "ai.onnx")
 _TORCH = {"float": "float32", "double": "float64"} | {
     f"float8{kind}": f"float8_{kind}" for kind in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz")
 }
-"""Names that ONNX gives a dtype where torch has another; the rest agree."""
+"""ONNX's name of a dtype -> torch's, if they differ."""
 
 _PACKED = {"int4": 4, "uint4": 4, "float4e2m1": 4, "int2": 2, "uint2": 2}  # bits
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class NodeRef:
-    """A node under a unique name: its own, unless it has none or another node has it too.
+    """A node under a unique name: its own, unless it has none or shares it with another node.
 
-    ``inside`` names the node or function whose body holds it.
+    ``inside`` names the node or function whose body contains it.
     """
 
     name: str
@@ -38,9 +38,9 @@ class NodeRef:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What it reads; for a node with a body, also what the body reads from outside.
+        """The values that it reads, including those that its bodies read from outside.
 
-        A value of a function is called ``function/value``: it is not the one outside.
+        A value in a function is called ``function/value``, to tell it from one outside.
         """
         return self._values((*self.node.input, *captured(self.node)))
 
@@ -54,7 +54,7 @@ class NodeRef:
 
 
 def node_refs(model: onnx.ModelProto) -> tuple[NodeRef, ...]:
-    """Every node, those of ``If``, ``Loop`` and ``Scan`` behind their owner, functions last.
+    """Every node: those of ``If``, ``Loop`` and ``Scan`` follow their owner, functions are last.
 
     >>> from onnx import parser
     >>> model = parser.parse_model('<ir_version: 10, opset_import: ["": 20]> half (float[2] x) '
@@ -66,7 +66,7 @@ def node_refs(model: onnx.ModelProto) -> tuple[NodeRef, ...]:
 
 
 def walk(model: onnx.ModelProto) -> Iterator[NodeRef]:
-    """Yield the same one by one: twenty thousand at once take more memory than their file."""
+    """Yield :func:`node_refs` one by one: all at once may take more memory than the file."""
     taken: dict[str, int] = {}
     yield from _walk(model.graph.node, taken)
     for function in model.functions:
@@ -74,7 +74,7 @@ def walk(model: onnx.ModelProto) -> Iterator[NodeRef]:
 
 
 def named(model: onnx.ModelProto) -> onnx.ModelProto | None:
-    """A copy in which each node has the name of its ref; None where each has it already."""
+    """A copy in which each node has the name of its ref; None if each already has it."""
     if all(ref.name == ref.node.name for ref in node_refs(model) if not ref.function):
         return None
     copy = onnx.ModelProto()
@@ -86,7 +86,7 @@ def named(model: onnx.ModelProto) -> onnx.ModelProto | None:
 
 
 def opset_of(model: onnx.ModelProto) -> int:
-    """The version of the ONNX operator set that a file asks a runtime for."""
+    """The version of the ONNX operator set that a file needs."""
     return next((entry.version for entry in model.opset_import if entry.domain in MAIN), 0)
 
 
@@ -102,7 +102,7 @@ def dtype_name(number: int) -> str:
 
 
 def dims_of(value: onnx.ValueInfoProto) -> list[str | int] | None:
-    """Names and sizes; None where the model promises no shape.
+    """Names and sizes; None if the model declares no shape.
 
     >>> dims_of(onnx.helper.make_tensor_value_info("x", 1, ["batch", 8, None]))
     ['batch', 8, '?']
@@ -117,8 +117,7 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> str | int:
 
 
 def weights(graph: onnx.GraphProto) -> Iterator[tuple[str, list[int], onnx.TensorProto]]:
-    """Each initializer: its name, its shape, and the tensor of numbers that the file holds of it;
-    of a sparse one those that are not zero."""
+    """Each initializer's name, shape and tensor; for a sparse one, the tensor of its nonzeros."""
     for tensor in graph.initializer:
         yield tensor.name, list(tensor.dims), tensor
     for sparse in graph.sparse_initializer:
@@ -126,7 +125,7 @@ def weights(graph: onnx.GraphProto) -> Iterator[tuple[str, list[int], onnx.Tenso
 
 
 def weight_bytes(graph: onnx.GraphProto) -> int:
-    """Bytes of all initializers, in the file or beside it; of sparse ones the indices, too."""
+    """Bytes of all initializers, in the file or beside it, including the indices of sparse ones."""
     stored = [tensor for _, _, tensor in weights(graph)]
     stored += [sparse.indices for sparse in graph.sparse_initializer]
     return sum(math.prod(tensor.dims) * _bits(tensor.data_type) // 8 for tensor in stored)
@@ -139,19 +138,19 @@ def _bits(number: int) -> int:
     return _PACKED.get(dtype_name(number), 8 * kind.itemsize)
 
 
-def tensors_of(model: onnx.ModelProto, found: Iterable[NodeRef] = ()) -> Iterator[onnx.TensorProto]:
-    """Every tensor of a model: initializers and attributes, those of bodies and functions too.
+def tensors_of(model: onnx.ModelProto, refs: Iterable[NodeRef] = ()) -> Iterator[onnx.TensorProto]:
+    """Every tensor of a model: initializers and attributes, in bodies and functions too.
 
-    ``found`` are its nodes, where they are at hand.
+    ``refs`` are its nodes, if known.
     """
     yield from _tensors_in(model.graph)
-    for ref in found or walk(model):
+    for ref in refs or walk(model):
         for attribute in ref.node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-            held = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
-            for sparse in (*held, *attribute.sparse_tensors):
+            single = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+            for sparse in (*single, *attribute.sparse_tensors):
                 yield from (sparse.values, sparse.indices)
         for body in ref.bodies:
             yield from _tensors_in(body)
@@ -164,7 +163,7 @@ def _tensors_in(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 
 def mislabeled(model: onnx.ModelProto) -> str:
-    """Name the operators that the opset of a file's label does not have; "" where there are none.
+    """Name the operators that the opset of a file's label lacks; "" if there are none.
 
     >>> from onnx import parser
     >>> mislabeled(parser.parse_model('<ir_version: 10, opset_import: ["": 18]> g (float[2] x) '
@@ -172,19 +171,19 @@ def mislabeled(model: onnx.ModelProto) -> str:
     'It is labeled opset 18 and holds Gelu, which came with opset 20.'
     """
     label = opset_of(model)
-    found: dict[str, int] = {}
+    newer: dict[str, int] = {}
     for ref in node_refs(model):
         name = ref.node.op_type
-        if ref.node.domain in MAIN and not ref.function and name not in found:
+        if ref.node.domain in MAIN and not ref.function and name not in newer:
             since = _since(name, label)
             if since:
-                found[name] = since
-    held = ", ".join(f"{name}, which came with opset {since}" for name, since in found.items())
-    return f"It is labeled opset {label} and holds {held}." if held else ""
+                newer[name] = since
+    names = ", ".join(f"{name}, which came with opset {since}" for name, since in newer.items())
+    return f"It is labeled opset {label} and holds {names}." if names else ""
 
 
 def _since(operator: str, label: int) -> int:
-    """The opset that brought an operator, where that is above ``label``; else 0."""
+    """The opset that introduced an operator if it is above ``label``, else 0."""
     for version in range(label, onnx.defs.onnx_opset_version() + 1):
         if onnx.defs.has(operator, version):
             return version if version > label else 0
@@ -200,13 +199,13 @@ def nested(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 
 
 def bodies(node: onnx.NodeProto) -> Sequence[onnx.GraphProto]:
-    """The graphs that a control-flow node holds."""
-    found: list[onnx.GraphProto] = []
+    """The graphs inside a control-flow node."""
+    graphs: list[onnx.GraphProto] = []
     for attribute in node.attribute:
         if attribute.HasField("g"):
-            found.append(attribute.g)
-        found += attribute.graphs
-    return found
+            graphs.append(attribute.g)
+        graphs += attribute.graphs
+    return graphs
 
 
 def captured(node: onnx.NodeProto) -> list[str]:
@@ -224,7 +223,7 @@ def captured(node: onnx.NodeProto) -> list[str]:
 
 
 def described(model: onnx.ModelProto) -> Iterator[Any]:
-    """Whatever has a doc string: models, functions, graphs, their values, nodes, attributes."""
+    """Everything with a doc string: models, functions, graphs, their values, nodes, attributes."""
     yield from (model, *model.functions, *_described(model.graph))
     for ref in walk(model):
         yield ref.node
@@ -240,7 +239,7 @@ def _described(graph: onnx.GraphProto) -> Iterator[Any]:
 
 
 def strip(model: onnx.ModelProto) -> None:
-    """Remove what no runtime reads: metadata and doc strings."""
+    """Remove metadata and doc strings, which no runtime reads."""
     for part in described(model):
         part.ClearField("doc_string")
         if not isinstance(part, onnx.AttributeProto):
@@ -251,28 +250,28 @@ def strip(model: onnx.ModelProto) -> None:
             value.ClearField("doc_string")
 
 
-W = TypeVar("W", bound=Any)  # with inputs and outputs: a NodeRef, a Kernel
+W = TypeVar("W", bound=Any)  # has inputs and outputs: a NodeRef, a Kernel
 
 
-def producers(found: Iterable[W]) -> dict[str, W]:
-    """Value -> its producer; a name that two bodies use has none."""
-    made: dict[str, W] = {}
+def producers(nodes: Iterable[W]) -> dict[str, W]:
+    """Value -> its producer; names that two bodies use are left out."""
+    makers: dict[str, W] = {}
     twice: set[str] = set()
-    for one in found:
-        for value in one.outputs:
-            if value in made:
+    for node in nodes:
+        for value in node.outputs:
+            if value in makers:
                 twice.add(value)
-            made[value] = one
-    return {value: one for value, one in made.items() if value not in twice}
+            makers[value] = node
+    return {value: node for value, node in makers.items() if value not in twice}
 
 
-def consumers(found: Iterable[W]) -> dict[str, list[W]]:
+def consumers(nodes: Iterable[W]) -> dict[str, list[W]]:
     """Value -> its consumers, in order."""
-    used: dict[str, list[W]] = {}
-    for one in found:
-        for value in one.inputs:
-            used.setdefault(value, []).append(one)
-    return used
+    readers: dict[str, list[W]] = {}
+    for node in nodes:
+        for value in node.inputs:
+            readers.setdefault(value, []).append(node)
+    return readers
 
 
 def _walk(
@@ -287,7 +286,7 @@ def _walk(
 
 
 def _free(name: str, taken: dict[str, int]) -> str:
-    """``taken`` counts each name, so that twenty thousand nodes of one name are named at once."""
+    """A name not in ``taken``, which counts each name, so that many equal names stay fast."""
     unique = name
     while unique in taken:
         taken[name] += 1

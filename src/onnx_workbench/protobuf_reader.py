@@ -1,4 +1,4 @@
-"""The bytes of an ``.onnx`` file, read field by field: weights are stepped over, never loaded.
+"""The bytes of an ``.onnx`` file, read field by field: weights are skipped, never loaded.
 
 Wire format: https://protobuf.dev/programming-guides/encoding/
 """
@@ -25,7 +25,7 @@ ELSEWHERE = onnx.TensorProto(
     data_location=onnx.TensorProto.EXTERNAL,
     external_data=[onnx.StringStringEntryProto(key="location", value=NOT_SENT)],
 ).SerializeToString()
-"""What a tensor without its values holds in their place."""
+"""The fields that replace a tensor's values."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Field:
 
 
 def fields(data: Data, at: int, end: int) -> Iterator[Field]:
-    """The fields of the message in ``data[at:end]``; the last may declare too many bytes."""
+    """The fields of the message in ``data[at:end]``. The last one may declare too many bytes."""
     while at < end:
         tag, after = varint(data, at)
         wire = tag & 7
@@ -79,9 +79,9 @@ class Weight(Protocol):
 
 
 def write(file: BinaryIO, model: onnx.ModelProto, weights: Mapping[str, Weight]) -> None:
-    """Write a model whose initializers of these names are external data, with the values in place.
+    """Write a model with the values of ``weights`` in place of external data.
 
-    No more than one weight is held in memory. The graph is taken out of ``model``.
+    At most one weight is in memory at a time. ``model`` loses its graph.
     """
     heads = []
     for tensor in model.graph.initializer:
@@ -105,7 +105,7 @@ def write(file: BinaryIO, model: onnx.ModelProto, weights: Mapping[str, Weight])
 
 
 def without_values(data: Data, largest: int) -> bytes:
-    """The same model, in which larger weights have a name, a type and a shape, and no values."""
+    """The same model, in which larger weights have a name, a type and a shape, but no values."""
     return b"".join(_thin(data, largest))
 
 
@@ -118,13 +118,13 @@ def _thin(data: Data, largest: int) -> Iterator[bytes]:
 
 
 def _thin_graph(data: Data, graph: Field, largest: int) -> Iterator[bytes]:
-    """Neighbors are copied in one piece: a graph has many more small fields than weights."""
+    """Small fields are copied in runs: a graph has many more of them than weights."""
     start = graph.value
     for field in fields(data, start, graph.end):
         if field.number == _INITIALIZER and field.end - field.value > largest:
             parts = list(fields(data, field.value, field.end))
             kept = [part for part in parts if part.end - part.value <= largest]
-            if len(kept) == len(parts):  # it is a name or a shape that makes it larger
+            if len(kept) == len(parts):  # only its name or shape makes it large
                 continue
             yield data[start : field.start]
             yield _tagged(_INITIALIZER, b"".join(data[f.start : f.end] for f in kept) + ELSEWHERE)

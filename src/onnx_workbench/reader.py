@@ -1,5 +1,6 @@
-"""Reads ``.onnx`` files: bytes become a checked model, or one LoadError that says what is
-wrong and where. All other modules rely on these checks.
+"""Reads ``.onnx`` files: bytes become a checked model, or one LoadError that says what is wrong.
+
+All other modules rely on these checks.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from .proto import MAIN, NodeRef, nested, node_refs, tensors_of
 from .source import LONGEST_TEXT, MOST_FRAMES
 
 STEP_OVER_ABOVE = 16 * 1024 * 1024
-"""Bytes of a file above which its weights are skipped unless they are asked for."""
+"""Bytes of a file above which weights are skipped unless the caller asks for them."""
 
 LONGEST_NAME = 4096
 """Characters of a name; no tool writes longer ones, and a table pads each row to the longest."""
 
 LONGEST_NOTE = 16 * 1024
-"""Letters of one metadata entry of a node. A longer one keeps its head and its tail."""
+"""Characters of one metadata entry of a node. A longer one keeps its head and its tail."""
 
 DEEPEST = 64
 """The deepest nesting of modules that is read."""
@@ -50,38 +51,37 @@ _BIG = 18  # digits of a number that fits 64 bits
 
 @dataclass(frozen=True)
 class Checked:
-    """``cut`` says what of the metadata was too long to be kept; it is empty where nothing was."""
+    """A checked model. ``cut`` says which metadata was too long and is cut; empty if none."""
 
     model: onnx.ModelProto
     cut: str = ""
 
 
-def read(path: str | os.PathLike[str], door: str, largest: int | None = None) -> Checked:
-    """The model in a file, without the weights that lie in a file of their own.
+def read(path: str | os.PathLike[str], caller: str, largest: int | None = None) -> Checked:
+    """The model in a file, without its external weights.
 
     Args:
         path: of a regular file.
-        door: the function that was called, for the message.
-        largest: bytes of a weight whose values are still read from a large file; all by default.
+        caller: the public function that was called, for the message.
+        largest: bytes of the largest weight that is still read from a large file; all by default.
 
     Raises:
         LoadError: it cannot be read, or it is not a complete, valid ONNX model.
     """
-    name = os.path.basename(os.fspath(path))  # noqa: PTH119  # also of a path that is none
+    name = os.path.basename(os.fspath(path))  # noqa: PTH119  # also of an invalid path
     try:
         with _opened(Path(path)) as file, _bytes_of(file, largest) as data:
-            said = f"{door} was passed {name!r} ({len(data):,} bytes)"
-            return parse(data, said, largest)
+            return parse(data, f"{caller} was passed {name!r} ({len(data):,} bytes)", largest)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise LoadError(
-            f"{door} was passed {name!r:.200}, which cannot be read: {why}. It expected the path "
+            f"{caller} was passed {name!r:.200}, which cannot be read: {why}. It expected the path "
             f"of an .onnx file. Write one first: export(model, {name!r:.200}, x)."
         ) from error
 
 
-def parse(data: protobuf_reader.Data, said: str, largest: int | None = None) -> Checked:
-    """The same for bytes; ``said`` begins the message: "view was passed 12 bytes"."""
+def parse(data: protobuf_reader.Data, passed: str, largest: int | None = None) -> Checked:
+    """The same for bytes. An error message begins with ``passed``: "view was passed 12 bytes"."""
     large = largest is not None and len(data) > STEP_OVER_ABOVE
     proto, cause = onnx.ModelProto(), None
     try:
@@ -91,14 +91,12 @@ def parse(data: protobuf_reader.Data, said: str, largest: int | None = None) -> 
     except Exception as error:  # protobuf's DecodeError, or a file above its 2 GB
         cause = error
     if cause is None and proto.HasField("graph"):
-        return check(proto, said, data)
-    raise _refused(said, _what_is_wrong(data)) from cause
+        return check(proto, passed, data)
+    raise _refused(passed, _what_is_wrong(data)) from cause
 
 
-def check(model: onnx.ModelProto, said: str, data: protobuf_reader.Data | None = None) -> Checked:
-    """Check a model that is already in memory. Metadata that is too long is cut in place.
-
-    ``data`` are its bytes, where they are at hand.
+def check(model: onnx.ModelProto, passed: str, data: protobuf_reader.Data | None = None) -> Checked:
+    """Check a model in memory, and cut metadata that is too long. ``data`` are its bytes, if known.
 
     >>> from onnx import parser
     >>> model = parser.parse_model('<ir_version: 10, opset_import: ["": 20]> '
@@ -112,12 +110,12 @@ It expected a whole .onnx file.
     What helps: copy the file again, or export the model again.
     """
     if bad := _bad_text(model, model.SerializeToString() if data is None else data):
-        raise _refused(said, f"which holds text that is not UTF-8 at {bad}")
-    found = node_refs(model)
-    for wrong in _wrong(model, found):
-        raise _refused(said, f"which {wrong}")
-    values = (*model.graph.value_info, *model.graph.output)  # a quantizer keeps notes in them
-    cut = sum(_shorten(part) for part in (*(ref.node for ref in found), *values))
+        raise _refused(passed, f"which holds text that is not UTF-8 at {bad}")
+    refs = node_refs(model)
+    for wrong in _wrong(model, refs):
+        raise _refused(passed, f"which {wrong}")
+    values = (*model.graph.value_info, *model.graph.output)  # a quantizer keeps their metadata
+    cut = sum(_shorten(part) for part in (*(ref.node for ref in refs), *values))
     limits = (
         f"{LONGEST_NOTE:,} characters, {LONGEST_TEXT:,} in a line of source, {MOST_FRAMES} frames "
         f"or {DEEPEST} modules"
@@ -127,24 +125,24 @@ It expected a whole .onnx file.
 
 
 def weight_files(proto: onnx.ModelProto) -> list[str]:
-    """The files, relative to the model's, that hold initializers which are not in it."""
+    """The files that hold external initializers, relative to the model's file."""
     entries = [entry for tensor in tensors_of(proto) for entry in tensor.external_data]
     return list(dict.fromkeys(entry.value for entry in entries if entry.key == "location"))
 
 
 def check_weights(path: Path, proto: onnx.ModelProto) -> None:
-    """Raises LoadError unless the files of weights lie beside a model."""
+    """Raises LoadError unless the files with the external weights are beside the model."""
     for name in weight_files(proto):
         if not (path.parent / name).is_file():
             raise LoadError(
-                f"{path.name} could not be loaded: its weights are in a file of their own, "
-                f"{name!r}, which is not beside it.",
+                f"{path.name} could not be loaded: its weights are in {name!r}, which is not "
+                "beside it.",
                 "copy both files, or export again into one.",
             )
 
 
-def _refused(said: str, wrong: str) -> LoadError:
-    return LoadError(f"{said}, {wrong}. It expected a whole .onnx file.", _HINT)
+def _refused(passed: str, wrong: str) -> LoadError:
+    return LoadError(f"{passed}, {wrong}. It expected a whole .onnx file.", _HINT)
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -154,27 +152,27 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _bytes_of(file: BinaryIO, largest: int | None) -> AbstractContextManager[protobuf_reader.Data]:
-    """A large file is mapped, so that weights which are stepped over are not read at all."""
+    """A large file is mapped, so that skipped weights are never read."""
     if largest is not None and os.fstat(file.fileno()).st_size > STEP_OVER_ABOVE:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return nullcontext(file.read())
 
 
-def _wrong(model: onnx.ModelProto, found: Sequence[NodeRef]) -> Iterator[str]:
-    """What is wrong with a model, one sentence each; the first is enough."""
+def _wrong(model: onnx.ModelProto, refs: Sequence[NodeRef]) -> Iterator[str]:
+    """Yield a clause for each fault of a model: "asks for opset 0 of 'ai.onnx'"."""
     for entry in model.opset_import:
         if not 1 <= entry.version < 2**31:
             yield f"asks for opset {entry.version} of {entry.domain!r:.80}"
     main = any(entry.domain in MAIN for entry in model.opset_import)
-    for ref in found:
+    for ref in refs:
         if not main and not ref.function and ref.node.domain in MAIN:
             yield f"asks for no opset, and the node {ref.name!r:.80} needs one"
         yield from _wrong_node(ref)
-    for graph in (model.graph, *(body for ref in found for body in ref.bodies)):
+    for graph in (model.graph, *(body for ref in refs for body in ref.bodies)):
         ends = (*graph.input, *graph.output, *graph.value_info)
         if (longest := max((len(value.name) for value in ends), default=0)) > LONGEST_NAME:
             yield f"has a value whose name has {longest:,} characters"
-    for tensor in tensors_of(model, found):
+    for tensor in tensors_of(model, refs):
         yield from _wrong_tensor(tensor)
     yield from _wrong_functions(model)
 
@@ -183,7 +181,7 @@ def _wrong_node(ref: NodeRef) -> Iterator[str]:
     node, at = ref.node, f"the node {ref.name!r:.80}"
     names = (node.name, node.op_type, node.domain, *node.input, *node.output)
     if (longest := max(map(len, names))) > LONGEST_NAME:
-        yield f"has a name of {longest:,} letters at {at}"
+        yield f"has a name of {longest:,} characters at {at}"
     for attribute in node.attribute:
         named = f"the attribute {attribute.name!r:.80} of {at}"
         if attribute.type not in _ATTRIBUTES:
@@ -201,20 +199,20 @@ def _wrong_tensor(tensor: onnx.TensorProto) -> Iterator[str]:
             yield f"gives {at} the shape {list(tensor.dims)!s:.80}"
             return
     if len(tensor.name) > LONGEST_NAME:
-        yield f"has a tensor whose name has {len(tensor.name):,} letters"
+        yield f"has a tensor whose name has {len(tensor.name):,} characters"
     if tensor.data_location != onnx.TensorProto.EXTERNAL:
         return
-    said = {entry.key: entry.value for entry in tensor.external_data}
-    for key in said:
+    external = {entry.key: entry.value for entry in tensor.external_data}
+    for key in external:
         if key not in _KEYS and not key.startswith("prepacked"):
             yield f"gives {at} external data with the key {key!r:.80}"
     for key in ("offset", "length"):
-        number = said.get(key, "0")
+        number = external.get(key, "0")
         if not (number.isascii() and number.isdigit() and len(number) <= _BIG):
             yield f"gives {at} external data whose {key} is {number!r:.80}"
-    if not _stays_inside(said.get("location", "")):
-        yield f"gives {at} external data in {said.get('location', '')!r:.80}, which names no file \
-in the model's folder"
+    if not _stays_inside(location := external.get("location", "")):
+        yield f"gives {at} external data in {location!r:.80}, which names no file in the model's \
+folder"
 
 
 def _stays_inside(location: str) -> bool:
@@ -250,11 +248,11 @@ def _wrong_functions(model: onnx.ModelProto) -> Iterator[str]:
         nodes = sum(count * size.get(callee, 1) for callee, count in calls[caller].items())
         size[caller] = min(nodes, MOST_NODES + 1)
     if size[None] > MOST_NODES:
-        yield f"has functions that become more than {MOST_NODES:,} nodes where they are inlined"
+        yield f"has functions that become more than {MOST_NODES:,} nodes when they are inlined"
 
 
 def _shorten(part: onnx.NodeProto | onnx.ValueInfoProto) -> int:
-    """How many entries are not read to the end."""
+    """Cut entries that are too long, and count the entries that are not read in full."""
     count = 0
     for note in part.metadata_props:
         text, half = note.value, LONGEST_NOTE // 2
@@ -276,8 +274,8 @@ def _read_in_part(note: onnx.StringStringEntryProto) -> bool:
 
 @lru_cache(maxsize=1)
 def _strict() -> Any:
-    """ONNX's message with the rule that text is UTF-8, which protobuf then checks while it parses;
-    None before protobuf 5.27. ONNX's own definition does not have it."""
+    """ONNX's message in a syntax that makes protobuf check UTF-8 while it parses, which ONNX's own
+    syntax does not; None before protobuf 5.27."""
     if not hasattr(descriptor_pb2, "EDITION_2023"):
         return None
     file = descriptor_pb2.FileDescriptorProto()
@@ -291,7 +289,7 @@ def _strict() -> Any:
 
 
 def _bad_text(model: onnx.ModelProto, data: protobuf_reader.Data) -> str:
-    """Where text is not UTF-8: ``graph.node[3].name``; nothing where all is."""
+    """Where text is not UTF-8: ``graph.node[3].name``; empty if all text is."""
     if strict := _strict():
         with suppress(Exception):
             strict.FromString(protobuf_reader.without_values(data, STEP_OVER_ABOVE // 256))
@@ -325,7 +323,7 @@ def _what_is_wrong(data: protobuf_reader.Data) -> str:
 
 
 def _damages(data: protobuf_reader.Data, at: int, end: int, kind: Any, path: str) -> Iterator[str]:
-    """The fields that are damaged, from the inside out."""
+    """Yield the damaged fields, innermost first."""
     seen: Counter[str] = Counter()
     for field in protobuf_reader.fields(data, at, end):
         known = kind.fields_by_number.get(field.number)

@@ -1,4 +1,4 @@
-"""Where in a person's source code something came from."""
+"""Lines of source: where something came from, and whose line it is."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from typing import Any
 from .errors import InputError
 
 LONGEST_TRACE, MOST_FRAMES, LONGEST_TEXT = 100_000, 200, 1_000
-"""Characters of a trace, frames, and characters of a line that are read. The rest is cut: a
-trace is text from a file, which may come from anyone."""
+"""The most characters of a trace, frames, and characters of a line that are read. The rest is cut:
+a trace is text from a file, which may come from anyone."""
 LARGEST_SOURCE = 4_000_000
-"""Bytes of a file that is read as source code."""
+"""Bytes of the largest file that is read as source code."""
 
 GENERATED = "<eval_with_key>"
 """Prefix of the file names under which torch runs its graphs as code."""
@@ -34,12 +34,12 @@ GENERATED = "<eval_with_key>"
 _CELL = re.compile(r"ipykernel_\d+|<ipython-input|<doctest|<stdin>")
 _INSTALLED = re.compile(r"[\\/](?:site|dist)-packages[\\/]")  # pip --user, Debian, too
 _LAYERS = re.compile(r"(?:^|[\\/])torch[\\/]nn[\\/](?!modules[\\/]module\.py)")
-"""Files of torch that hold layers, as opposed to the one that calls them."""
+"""Files of torch that define layers, except the one that calls them."""
 
 _PATHS = sysconfig.get_paths()
 _LIBRARIES = (
     "<",
-    "torch/",  # how torch shortens its own files in the traces that it keeps
+    "torch/",  # torch shortens the names of its own files in traces
     "torch\\",
     *(f"{_PATHS[key]}{os.sep}" for key in ("stdlib", "platstdlib", "purelib", "platlib")),
 )
@@ -61,11 +61,11 @@ class Line:
     function: str
     text: str
     library: Line | None = field(default=None, compare=False, repr=False)
-    """The innermost line of the installed package that this line of the user's calls."""
+    """The innermost line of an installed package that this line calls."""
 
     @property
     def place(self) -> str:
-        """Short and the same on every machine: ``model.py:12``, ``cell:12`` in a notebook, and
+        """A short name, the same on every machine: ``model.py:12``, ``cell:12`` in a notebook,
         ``torchvision/models/resnet.py:92`` in an installed package."""
         if is_cell(self.file):
             return f"cell:{self.number}"
@@ -73,7 +73,7 @@ class Line:
 
     @property
     def where(self) -> str:
-        """The place, and that of the library's line which it calls."""
+        """The place, and the place of the library's line that it calls."""
         return f"{self.place}, in {self.library.place}" if self.library else self.place
 
     def __repr__(self) -> str:
@@ -83,8 +83,8 @@ class Line:
 def lines(stack_trace: str) -> list[Line]:
     """The frames of a stack trace as torch and Python print it, outermost first.
 
-    Their text is that of the trace; no file is opened. Of a trace that is longer than
-    ``LONGEST_TRACE`` or ``MOST_FRAMES``, the innermost frames are read.
+    Their text comes from the trace; no file is opened. If a trace is longer than ``LONGEST_TRACE``
+    or ``MOST_FRAMES``, only its innermost frames are read.
     """
     return list(_lines(stack_trace))
 
@@ -92,12 +92,12 @@ def lines(stack_trace: str) -> list[Line]:
 @lru_cache(maxsize=4096)
 def _lines(stack_trace: str) -> tuple[Line, ...]:
     rows = stack_trace[-LONGEST_TRACE:].split("\n")
-    found = [
+    frames = [
         Line(*frame, _text_below(rows[index + 1 : index + 2]))
         for index, row in enumerate(rows)
         if (frame := _frame(row))
     ]
-    return tuple(found[-MOST_FRAMES:])
+    return tuple(frames[-MOST_FRAMES:])
 
 
 def _frame(row: str) -> tuple[str, int, str] | None:
@@ -116,11 +116,11 @@ def _text_below(rows: Sequence[str]) -> str:
 
 
 def user_line(trace: str | TracebackType | None) -> Line | None:
-    """The innermost frame of the user's own code; where there is none, that of the library which
-    the model comes from; else the innermost at all.
+    """The innermost line of the user's own code; else of the library that the model is from; else
+    the innermost line.
 
     ``trace`` is a stack trace as text (``node.meta["stack_trace"]``) or the traceback of an
-    exception. The user's own code is what lies outside the standard library and site-packages.
+    exception. The user's own code is outside the standard library and site-packages.
 
     >>> user_line('File "/home/ada/model.py", line 12, in forward').place
     'model.py:12'
@@ -128,21 +128,21 @@ def user_line(trace: str | TracebackType | None) -> Line | None:
     return nearest(lines(trace) if isinstance(trace, str) else list(_walk(trace)))
 
 
-def nearest(found: Sequence[Line]) -> Line | None:
+def nearest(frames: Sequence[Line]) -> Line | None:
     """The line that :func:`user_line` picks from these frames, outermost first."""
-    found = [line for line in found if not line.file.startswith(GENERATED)]
-    own = [index for index, line in enumerate(found) if is_users(line.file)]
-    if not own:
-        return _librarys(found) or next(reversed(found), None)
-    called = [line for line in found[own[-1] + 1 :] if _package(line.file)]
-    return replace(found[own[-1]], library=next(reversed(called), None))
+    frames = [line for line in frames if not line.file.startswith(GENERATED)]
+    users = [index for index, line in enumerate(frames) if is_users(line.file)]
+    if not users:
+        return _librarys(frames) or next(reversed(frames), None)
+    called = [line for line in frames[users[-1] + 1 :] if _package(line.file)]
+    return replace(frames[users[-1]], library=next(reversed(called), None))
 
 
-def below(found: Sequence[Line]) -> tuple[Line, ...]:
-    """The lines of installed packages that the user's line calls, outermost first; where there are
-    none of others, those of torch's layers. Without a line of the user's there is nothing below."""
-    own = [index for index, line in enumerate(found) if is_users(line.file)]
-    called = found[own[-1] + 1 :] if own else ()
+def below(frames: Sequence[Line]) -> tuple[Line, ...]:
+    """The lines of installed packages that the user's line calls, outermost first; if there are
+    none, those of torch's layers. Empty if no frame is the user's."""
+    users = [index for index, line in enumerate(frames) if is_users(line.file)]
+    called = frames[users[-1] + 1 :] if users else ()
     packages = tuple(line for line in called if _package(line.file))
     return packages or tuple(line for line in called if is_layer(line.file))
 
@@ -153,32 +153,32 @@ def is_library(file: str) -> bool:
 
 
 def is_layer(file: str) -> bool:
-    """Whether a file is one of torch's own that define layers (``torch/nn/modules/linear.py``)."""
+    """Whether a file of torch defines layers (``torch/nn/modules/linear.py``)."""
     return bool(_LAYERS.search(file)) and file.startswith(_torch())
 
 
-def told(line: Line | None) -> Line | None:
-    """The line if it belongs to a model; None inside torch, except in a torch module."""
+def unless_internal(line: Line | None) -> Line | None:
+    """The line if it belongs to a model; None if it is internal to torch."""
     if line is None or is_users(line.file) or _package(line.file) or line.function == "forward":
         return line
     return None
 
 
-def _librarys(found: Sequence[Line]) -> Line | None:
-    """The innermost line of the package whose forward() is the innermost; torch comes last, since
-    the libraries it calls (sympy) hold no model."""
-    outside = [line for line in found if _package(line.file)]
-    modules = [line for line in found if line.function == "forward"]
+def _librarys(frames: Sequence[Line]) -> Line | None:
+    """The innermost line of the package that has the innermost forward(), so that libraries which
+    torch calls (sympy) do not count; else the innermost forward() of torch."""
+    outside = [line for line in frames if _package(line.file)]
+    modules = [line for line in frames if line.function == "forward"]
     calls = [line for line in outside if line.function == "forward"]
-    home = _package(calls[-1].file) if calls else ""
-    inside = [line for line in outside if not home or _package(line.file) == home]
+    package = _package(calls[-1].file) if calls else ""
+    inside = [line for line in outside if not package or _package(line.file) == package]
     return next(reversed(inside or modules), None)
 
 
 def _package(file: str) -> str:
     """The installed package that a file belongs to; empty for torch, ours and the user's."""
-    own = file.startswith((*_torch(), _PACKAGE))
-    return "" if own else _installed(file).partition("/")[0]
+    excluded = file.startswith((*_torch(), _PACKAGE))
+    return "" if excluded else _installed(file).partition("/")[0]
 
 
 @lru_cache(maxsize=4096)
@@ -186,9 +186,8 @@ def _installed(file: str) -> str:
     """The path of a file within the folder of installed packages, with ``/``; else empty."""
     if file.startswith(("torch/", "torch\\")):
         return file.replace("\\", "/")
-    found = _INSTALLED.search(file)
-    if found:
-        return file[found.end() :].replace("\\", "/")
+    if match := _INSTALLED.search(file):
+        return file[match.end() :].replace("\\", "/")
     for folder in sys.path:
         prefix = f"{folder}{os.sep}"
         name = file[len(prefix) :].replace(os.sep, "/") if file.startswith(prefix) else ""
@@ -199,7 +198,7 @@ def _installed(file: str) -> str:
 
 @lru_cache(maxsize=64)
 def _pip_targets(folder: str) -> frozenset[str]:
-    """What ``pip install --target`` put into a folder; an editable install puts nothing there."""
+    """The top-level names that ``pip install --target`` put into a folder."""
     records = Path(folder).glob("*.dist-info/RECORD")
     rows = (row for record in records for row in record.read_text("utf-8", "replace").splitlines())
     return frozenset(row.partition(",")[0].partition("/")[0] for row in rows)
@@ -207,13 +206,13 @@ def _pip_targets(folder: str) -> frozenset[str]:
 
 @lru_cache(maxsize=1)
 def _torch() -> tuple[str, ...]:
-    found = find_spec("torch")
-    folders = [f"{Path(found.origin).parent}{os.sep}"] if found and found.origin else []
+    spec = find_spec("torch")
+    folders = [f"{Path(spec.origin).parent}{os.sep}"] if spec and spec.origin else []
     return ("torch/", "torch\\", "<", *folders)
 
 
 def method_lines(method: object) -> list[Line]:
-    """The source of a function, line by line; none where it cannot be read."""
+    """The source of a function, line by line; empty if it cannot be read."""
     code = getattr(method, "__code__", None)
     try:
         texts, first = inspect.getsourcelines(code)  # type: ignore[arg-type]
@@ -226,14 +225,14 @@ def method_lines(method: object) -> list[Line]:
 
 
 def is_cell(file: str) -> bool:
-    """Whether Python's name of a file is that of a notebook's cell, or of typed input."""
+    """Whether a file name of Python stands for a notebook cell or typed input."""
     return bool(_CELL.search(file))
 
 
 def is_users(file: str) -> bool:
-    """Whether a file is the user's own: not the standard library's, nor an installed package's.
+    """Whether a file is the user's own: not in the standard library or an installed package.
 
-    The models of this package's lessons count as the user's, wherever they are installed.
+    The models of this package's lessons count as the user's.
     """
     if _CELL.search(file) or file.startswith(_LESSONS):
         return True
@@ -256,19 +255,19 @@ def line_at(file: str, number: int, function: str) -> Line:
 class Sources:
     """The files whose text may be shown around a line.
 
-    A stack trace in a foreign file can name any file of this machine, and a saved page is passed
-    on. So a file is read only if this process made the model from it (``own``), or if it is a
-    regular ``.py`` file below the folder of the model, the working folder (``near``) or a folder
-    that the user names (``named``); and only if it holds the line that the trace quotes.
+    A stack trace in someone else's model can name any file of this machine, and people share saved
+    pages. So a file is read only if this process made the model from it (``executed``), or if it is
+    a regular ``.py`` file below the folder of the model or the working folder (``near``), or below
+    a folder that the user names (``named``); and only if it has the line that the trace quotes.
     """
 
-    own: frozenset[str] = frozenset()
+    executed: frozenset[str] = frozenset()
     near: tuple[Path, ...] = ()
     named: tuple[Path, ...] = ()
 
     @classmethod
     def of(cls, model: Any, source: str | os.PathLike[str] | None = None) -> Sources:
-        """For anything that holds a model: an Artifact, a path, a torch.onnx.ONNXProgram."""
+        """The files for a model: an Artifact, a path, a torch.onnx.ONNXProgram."""
         program = getattr(model, "exported_program", None)
         program = program or getattr(getattr(model, "graph", None), "program", None)
         path = model if isinstance(model, str | os.PathLike) else getattr(model, "path", None)
@@ -281,34 +280,34 @@ class Sources:
         return cls(_files_of(program) & _running(), tuple(near), named)
 
     def read(self, known: Sequence[Line]) -> list[str]:
-        """The text of the file that all of ``known`` stand in, line by line; empty where it may
-        not be shown, cannot be read, or does not have these lines."""
+        """The lines of the file that all of ``known`` are in; empty if it may not be shown, cannot
+        be read, or does not have these lines."""
         file = known[0].file
         texts = {line.number: line.text for line in known}
-        for candidate in [file] if file in self.own else self._candidates(file):
-            found = linecache.getlines(candidate)
+        for candidate in [file] if file in self.executed else self._candidates(file):
+            source = linecache.getlines(candidate)
             if all(
                 text
-                and 0 < number <= len(found)
-                and found[number - 1].strip()[:LONGEST_TEXT] == text
+                and 0 < number <= len(source)
+                and source[number - 1].strip()[:LONGEST_TEXT] == text
                 for number, text in texts.items()
             ):
-                return found
+                return source
         return []
 
     def _candidates(self, file: str) -> Iterator[str]:
-        """The file by its own path, then by the end of its path below each folder: the model may
-        have been exported elsewhere."""
+        """The file itself, then files below each folder whose paths end like its path: the model
+        may have been exported elsewhere."""
         parts = [part for part in re.split(_SEPARATOR, file) if part not in ("", ".", "..")]
         ends = [Path(*parts[-count:]) for count in range(min(len(parts), 6), 0, -1)]
         for folder in (*self.named, *self.near):
             for path in (Path(file), *(folder / end for end in ends)):
-                if found := _regular(path, folder, hidden_above=folder in self.named):
-                    yield found
+                if real := _regular(path, folder, hidden_above=folder in self.named):
+                    yield real
 
 
-NOTHING_MORE = Sources()
-"""Shows the lines alone."""
+NO_SOURCES = Sources()
+"""No file: only the quoted lines are shown."""
 
 
 def _folder(path: str | os.PathLike[str]) -> Path:
@@ -319,23 +318,23 @@ def _folder(path: str | os.PathLike[str]) -> Path:
     except (TypeError, ValueError, RuntimeError):  # not a path, or an unknown home
         pass
     raise InputError(
-        f"`source` is {path!r:.200}, and there is no such folder. "
-        "Pass the folder that the model's .py files lie in."
+        f"`source` is {path!r:.200}, but there is no such folder. "
+        "Pass the folder with the model's .py files."
     )
 
 
 def _regular(path: Path, folder: Path, hidden_above: bool) -> str:
-    """The real path of a regular ``.py`` file below a folder and in no hidden one; else empty."""
+    """The real path of a regular ``.py`` file below a folder, not in a hidden one; else empty."""
     try:
-        real, home = path.resolve(strict=True), folder.resolve()
-        inside = real.relative_to(home)
-        kind = real.stat()
+        real = path.resolve(strict=True)
+        inside = real.relative_to(folder.resolve())
+        status = real.stat()
     except (OSError, ValueError, RuntimeError):  # not there, not below, a NUL, a loop of links
         return ""
     parts = inside.parts if hidden_above else real.parts
-    plain = stat.S_ISREG(kind.st_mode) and kind.st_size <= LARGEST_SOURCE
+    regular = stat.S_ISREG(status.st_mode) and status.st_size <= LARGEST_SOURCE
     hidden = any(part.startswith(".") for part in parts)
-    return str(real) if plain and real.suffix == ".py" and not hidden else ""
+    return str(real) if regular and real.suffix == ".py" and not hidden else ""
 
 
 def _files_of(program: Any) -> frozenset[str]:
@@ -356,7 +355,7 @@ def _running() -> frozenset[str]:
 
 
 def depth_of_caller() -> int:
-    """How many frames up the caller of this package is."""
+    """How many frames up the stack the caller of this package is."""
     ours = (_PACKAGE, contextlib.__file__)
     frames = itertools.takewhile(
         lambda frame: frame.filename.startswith(ours),

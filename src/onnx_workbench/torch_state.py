@@ -1,4 +1,4 @@
-"""State of torch that is changed for a while and put back: a model's mode, the log, warnings."""
+"""Torch state that is changed for a while and restored: a model's mode, the log, warnings."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _LOCK = threading.RLock()
 
 @contextmanager
 def evaluating(model: Any, warn: bool = True) -> Iterator[None]:
-    """Put a model into eval mode for a while; each submodule gets its own mode back.
+    """Put a model into eval mode for a while; each submodule then gets its own mode back.
 
-    Warns of a model in training mode, unless ``warn`` is False: dropout and batch normalization in
-    training mode would answer differently on every call. What is no module is left alone.
+    Warns about a model in training mode, unless ``warn`` is False: dropout and batch normalization
+    in training mode give different results on every call. Anything but a module is left alone.
     """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     modes = [(module, module.training) for module in modules]
     if warn and modules and trains(model):
         name = type(model).__name__
         warnings.warn(
-            f"{name} is in training mode. It is used in eval mode here and put back as it was; "
+            f"{name} is in training mode. It runs in eval mode here and then gets its mode back; "
             f"call {name.lower()}.eval() yourself to silence this warning.",
             TrainingModeWarning,
             stacklevel=depth_of_caller(),
@@ -45,15 +45,15 @@ def evaluating(model: Any, warn: bool = True) -> Iterator[None]:
 
 
 def trains(model: nn.Module) -> bool:
-    """Whether it is in training mode. An exported module has none: its graph was captured in one,
-    and its ``eval()`` raises."""
+    """Whether the model is in training mode. An exported module has a fixed mode, and its
+    ``eval()`` raises."""
     return model.training and not (isinstance(model, fx.GraphModule) and "eval" in vars(model))
 
 
 @contextmanager
 def silent_log() -> Iterator[None]:
-    """Silence torch's log, one thread at a time: a level read while another thread has lowered it
-    would be put back for good."""
+    """Silence torch's log, one thread at a time: otherwise a thread could restore the level that
+    another thread has set."""
     logger = logging.getLogger("torch")
     with _LOCK:
         level = logger.level
@@ -68,19 +68,19 @@ def silent_log() -> Iterator[None]:
 def quiet() -> Iterator[None]:
     """Silence the exporter's output; exceptions still propagate.
 
-    torch.onnx prints its progress, logs a line for each torchvision operator that is absent and
-    warns about its own internals; torch.export prints the graph of a failed capture to stderr.
-    A warning about a line of the user's comes through, and so does the one about tensors that
-    ``forward`` assigns to attributes. Other threads wait meanwhile: the log, the warnings and the
-    state of torch's exporters belong to the process.
+    torch.onnx prints its progress, logs a line for each missing torchvision operator and warns
+    about its own internals; torch.export prints the graph of a failed capture to stderr. Warnings
+    about the user's lines still appear, and so does the one about tensors that ``forward`` assigns
+    to attributes. Other threads wait, since the log, the warnings and the state of torch's
+    exporters belong to the process.
     """
-    with silent_log(), warnings.catch_warnings(record=True) as heard:
+    with silent_log(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         with redirect_stderr(io.StringIO()):
             yield
-    for warning in heard:
-        said = str(warning.message)
-        if "assigned during export" in said and "_flat_weights" not in said:  # torch.nn's own
+    for warning in caught:
+        text = str(warning.message)
+        if "assigned during export" in text and "_flat_weights" not in text:  # torch.nn's own
             warnings.warn(warning.message, warning.category, stacklevel=depth_of_caller())
         elif is_users(warning.filename):
             warnings.warn_explicit(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from .artifact import Artifact
-from .calls import door
+from .calls import normalize_call
 from .divergence import summaries
 from .errors import WorkbenchError
 from .hotspots import profile
@@ -16,7 +16,7 @@ from .lineage.stopped import Stopped, stopped
 from .lineage.table import Lineage, join
 
 
-@door
+@normalize_call
 def trace(
     artifact: Artifact | WorkbenchError,
     args: Any = None,

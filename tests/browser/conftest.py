@@ -200,7 +200,7 @@ def serving(base_url: str, home: Path) -> Iterator[Lab]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def wait_for(url: str, server: subprocess.Popen, log: Path, seconds: float = 60) -> None:
+def wait_for(url: str, server: subprocess.Popen, log: Path, seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end and server.poll() is None:
         try:

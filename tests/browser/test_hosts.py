@@ -54,7 +54,7 @@ def shown_by(browser):
 
     def open_(policy="", sandbox="", script="", patience=20_000):
         netron = view(parser.parse_model(HALF))
-        html = document("half", [netron._kept()], netron._esm, frontend.shared().packed)
+        html = document("half", [netron._saved()], netron._esm, frontend.shared().packed)
         meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">' if policy else ""
         html = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', meta + script, html)
         html = html.replace("PATIENCE = 20000", f"PATIENCE = {patience}")
@@ -97,7 +97,7 @@ def test_a_graph_is_drawn_and_answers_a_click(shown_by, host):
 
     Colab: each output stands in a sandboxed frame of another origin, by its own notebook
     snippets/advanced_outputs.ipynb and googlecolab/colabtools issue 6. Which policy that frame
-    has is not published; the tests below say what happens when it is too strict.
+    has is not published; the test below says what happens when it is too strict.
     """
     output, asked = shown_by(**host)
     output.locator(".ow-netron.drawn").wait_for()
@@ -107,57 +107,48 @@ def test_a_graph_is_drawn_and_answers_a_click(shown_by, host):
     assert asked == [HOST, OUTPUT]
 
 
+TRUSTED = "Failed to set the 'srcdoc' property on 'HTMLIFrameElement': This document requires "
+NO_WAY = "throw new Error('no way');"
+
+
 @pytest.mark.parametrize(
-    ("host", "told"),
+    ("host", "added", "told"),
     [
-        ({"policy": "script-src 'nonce-host'", "patience": 500}, "Netron did not start here, so"),
+        ({"policy": "script-src 'nonce-host'", "patience": 500}, {}, "did not start here"),
         (
             {"policy": "worker-src 'none'"},
-            "Netron could not draw this model (Unknown worker error type 'error'), so",
+            {},
+            "could not draw this model (Unknown worker error type 'error')",
         ),
         (
             {"policy": "require-trusted-types-for 'script'"},
-            "Netron did not start here (Failed to set the 'srcdoc' property on "
-            "'HTMLIFrameElement': This document requires 'TrustedHTML' assignment), so",
+            {},
+            f"did not start here ({TRUSTED}'TrustedHTML' assignment)",
+        ),
+        ({"patience": 500}, {"browser.js": NO_WAY}, "did not start here"),
+        (
+            {},
+            {"view.js": f"view.View.prototype.open = async () => {{ {NO_WAY} }};"},
+            "could not draw this model (no way)",
         ),
     ],
-    ids=["no script", "no worker", "no frame"],
+    ids=["no script", "no worker", "no frame", "another netron", "another view"],
 )
-def test_a_page_that_forbids_netron_shows_the_static_picture_and_says_so(shown_by, host, told):
+def test_a_page_or_a_netron_that_cannot_draw_shows_the_static_picture_and_says_so(
+    shown_by, monkeypatch, tmp_path, host, added, told
+):
+    """A netron whose files are of another shape is refused by the kernel: tests/test_viewer.py."""
+    for file, code in added.items():
+        folder = tmp_path / "netron"
+        left_out = shutil.ignore_patterns("*.py", "*.ico")
+        shutil.copytree(frontend.installed(), folder, ignore=left_out)
+        with (folder / file).open("a", encoding="utf-8") as netron:
+            netron.write(f"\n{code}\n")
+        monkeypatch.setattr(frontend, "installed", lambda folder=folder: folder)
     output, asked = shown_by(**host)
-    the_picture_is_shown(output, f"{told} this is a static picture.")
-    assert asked == [HOST, OUTPUT]
-
-
-def the_picture_is_shown(output, told):
     output.locator(".ow-netron.still").wait_for()
-    assert output.locator(".ow-note").inner_text() == told
+    assert output.locator(".ow-note").inner_text() == f"Netron {told}, so this is a static picture."
     still = output.locator(".ow-still")
     assert still.is_visible()
     assert still.evaluate("(image) => image.decode().then(() => image.naturalHeight > 100)")
-
-
-@pytest.mark.parametrize(
-    ("file", "added", "told"),
-    [
-        ("browser.js", "throw new Error('no way');", "Netron did not start here"),
-        (
-            "view.js",
-            "view.View.prototype.open = async () => { throw new Error('no way'); };",
-            "Netron could not draw this model (no way)",
-        ),
-    ],
-    ids=["another host", "another view"],
-)
-def test_a_netron_that_runs_otherwise_gives_the_picture_and_a_sentence(
-    shown_by, monkeypatch, tmp_path, file, added, told
-):
-    """One whose files are of another shape is refused by the kernel: tests/test_viewer.py."""
-    folder = tmp_path / "netron"
-    shutil.copytree(frontend.installed(), folder, ignore=shutil.ignore_patterns("*.py", "*.ico"))
-    with (folder / file).open("a", encoding="utf-8") as netron:
-        netron.write(f"\n{added}\n")
-    monkeypatch.setattr(frontend, "installed", lambda: folder)
-    output, asked = shown_by(patience=500 if file == "browser.js" else 20_000)
-    the_picture_is_shown(output, f"{told}, so this is a static picture.")
     assert asked == [HOST, OUTPUT]

@@ -156,9 +156,9 @@ def test_a_message_of_another_frame_is_not_heard(notebook):
 
 
 def test_a_click_shows_the_line_in_its_function(notebook):
-    graph = notebook.graph(2)
+    graph, panel = notebook.graph(2), notebook.page.locator(".ow-source").nth(2)
+    assert "does not say which line" not in panel.inner_text(), "marked from a cell below"
     graph.locator("#node-name-node_relu").click()
-    panel = notebook.page.locator(".ow-source").nth(2)
     panel.get_by_text("relu = aten.relu.default").wait_for()
     assert panel.locator(".place").text_content() == "cell \u00b7 Small.forward"
     assert panel.locator(".code .here").text_content().endswith("first = torch.relu(x + 1)")

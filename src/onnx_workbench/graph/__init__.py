@@ -1,4 +1,4 @@
-"""nn.Module -> FX graph: what torch.export captures, as a table that a person reads."""
+"""nn.Module -> FX graph: what torch.export captures, as a readable table."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ import torch.utils._pytree as pytree
 from torch import fx, nn
 from torch.export import Dim, ExportedProgram
 
-from ..calls import check_initialized, door
+from ..calls import check_initialized, normalize_call
 from ..errors import CaptureError, InputError
 from ..formatting import html_table, kind_of, plural, shaped, table
-from ..source import Line, told, user_line
+from ..source import Line, unless_internal, user_line
 from ..torch_state import evaluating
 from . import exporter
-from .dims import Axes, demanded, for_torch, name_of, of_shapes, opened, relaxed
+from .dims import Axes, dynamic_dims, for_torch, must_stay_dynamic, name_of, parse_shapes, relaxed
 from .exporter import is_dynamic
-from .guards import Guard, listening
-from .reasons import why
-from .signature import Signature, rest_of
+from .guards import Guard, recorded_guards
+from .reasons import explain
+from .signature import Signature, kwargs_name
 from .signature import arguments as named_arguments
 
 _SHOWN = 60
@@ -34,7 +34,7 @@ _SHOWN = 60
 _HEADER = ("node", "op", "target", "value", "line")
 
 
-@door
+@normalize_call
 def capture(
     model: nn.Module | ExportedProgram | Graph,
     args: Any = (),
@@ -46,19 +46,19 @@ def capture(
     """Capture the computation graph of ``model`` for one call ``model(*args, **kwargs)``.
 
     Args:
-        model: captured in eval mode, and left as it was found. An ExportedProgram or a Graph is
+        model: captured in eval mode, then put back as it was. An ExportedProgram or a Graph is
             captured already: it is returned as a Graph.
         args, kwargs: tensors of the shapes and dtypes that the model takes, on its device.
             An argument that is no tensor is baked into the graph.
         dynamic_shapes: the dimensions that may change, in any form that ``torch.export`` takes:
             ``{"x": {0: "batch"}}``, or a tuple in the order of the arguments, with names, Dims or
-            hints. A name, a Dim and ``Dim.DYNAMIC`` demand that the dimension stays dynamic;
-            ``Dim.AUTO`` may be specialized, and the repr says so. Equal names are one size.
+            hints. A dimension with a name, a Dim or ``Dim.DYNAMIC`` must stay dynamic;
+            ``Dim.AUTO`` may be specialized, and the repr says so. Equal names mean one size.
         strict: False runs the Python code of ``forward`` with fake tensors, True lets TorchDynamo
             read its bytecode. None tries the first, then the second, as torch.onnx does.
 
     Raises:
-        InputError: the arguments do not fit ``forward``, or lie on another device.
+        InputError: the arguments do not fit ``forward``, or are on another device.
         CaptureError: torch.export refused; the message has the line, the reason and a repair.
 
     >>> class Double(nn.Module):
@@ -77,14 +77,14 @@ def capture(
         return _captured(model, args, kwargs, dynamic_shapes)
     check_module("capture", model)
     arguments = named_arguments(model, args, kwargs)
-    found = of_shapes(dynamic_shapes, arguments, rest_of(model))
+    parsed = parse_shapes(dynamic_shapes, arguments, kwargs_name(model))
     _check_devices(model, (args, kwargs))
-    shapes = for_torch(found, arguments)
+    shapes = for_torch(parsed, arguments)
     with evaluating(model):
-        program, way = _program(model, args, kwargs, shapes, strict)
+        program, was_strict = _program(model, args, kwargs, shapes, strict)
     signature = Signature.of_program(program, model, args, kwargs)
-    axes = tuple(signature.axes(found))
-    graph = Graph(type(model).__name__, program, signature, axes, model, way)
+    axes = tuple(signature.axes(parsed))
+    graph = Graph(type(model).__name__, program, signature, axes, model, was_strict)
     _check_names_apart(graph, shapes)
     return graph
 
@@ -92,15 +92,16 @@ def capture(
 def axes_of(
     graph: Graph, args: tuple, kwargs: Mapping[str, Any], dynamic_shapes: Any
 ) -> tuple[Axes | None, ...]:
-    """The axes of each tensor input of a graph that ``dynamic_shapes`` asks for."""
+    """The axes that ``dynamic_shapes`` names, for each tensor input of a graph."""
     arguments = named_arguments(graph.model, args, kwargs)
-    return tuple(graph.signature.axes(of_shapes(dynamic_shapes, arguments, rest_of(graph.model))))
+    shapes = parse_shapes(dynamic_shapes, arguments, kwargs_name(graph.model))
+    return tuple(graph.signature.axes(shapes))
 
 
-def opened_up(
+def module_and_call(
     model: Any, args: tuple, kwargs: dict[str, Any], dynamic_shapes: Any
 ) -> tuple[Any, tuple, dict[str, Any], Any]:
-    """The module in a Graph or ExportedProgram, with its own example call if none is given."""
+    """Unpack a Graph or ExportedProgram into its module and, without a call, its example."""
     if not isinstance(model, (ExportedProgram, Graph)):
         return model, args, kwargs, dynamic_shapes
     graph = _captured(model, args, kwargs, dynamic_shapes)
@@ -113,8 +114,8 @@ def check_module(name: str, model: object) -> None:
     """Raises InputError unless torch.export could capture ``model``."""
     if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
         raise InputError(
-            f"{name}() was given {kind_of(model)}, whose Python code torch.jit has "
-            "replaced: it is a ScriptModule or ScriptFunction.",
+            f"{name}() was given {kind_of(model)}, a ScriptModule or ScriptFunction, which has no "
+            "Python code.",
             "Pass the eager module that it was made from.",
         )
     if not isinstance(model, nn.Module):
@@ -126,20 +127,20 @@ def check_module(name: str, model: object) -> None:
 
 
 _CONSTRAINED = "Constraints violated"
-"""How torch.export says that a dimension which must stay dynamic cannot."""
+"""torch.export's words if a dimension that must stay dynamic cannot."""
 
 
 def _program(
     model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any, strict: bool | None
 ) -> tuple[ExportedProgram, bool]:
-    """What torch.export returns, and whether strict mode was needed."""
+    """What torch.export returns, and whether that took strict mode."""
     errors: list[Exception] = []
-    for way in (False, True) if strict is None else (strict,):
+    for mode in (False, True) if strict is None else (strict,):
         try:
-            return exporter.capture_program(model, args, kwargs, shapes, way), way
+            return exporter.capture_program(model, args, kwargs, shapes, mode), mode
         except Exception as error:
             errors.append(error)
-            if _CONSTRAINED in str(error):  # no second way saves a dimension that was demanded
+            if _CONSTRAINED in str(error):  # strict mode cannot keep the dimension dynamic either
                 break
     raise _explained(model, args, kwargs, shapes, errors) from errors[0]
 
@@ -147,17 +148,17 @@ def _program(
 def _captured(
     model: ExportedProgram | Graph, args: tuple, kwargs: dict[str, Any], dynamic_shapes: Any
 ) -> Graph:
-    """A Graph of what is captured already; its axes get the names of ``dynamic_shapes``."""
+    """A Graph of a captured model; its axes get the names of ``dynamic_shapes``."""
     graph = model if isinstance(model, Graph) else _of_program(model)
     if args or kwargs:
         graph.signature.flatten(args, kwargs)
     if dynamic_shapes is None:
         return graph
     axes = axes_of(graph, *graph.example, dynamic_shapes)
-    for name, asked, kept in zip(graph.signature.tensor_inputs, axes, graph.symbolic, strict=True):
-        fixed = [
-            axis for axis, label in opened(asked).items() if demanded(label) and axis not in kept
-        ]
+    inputs = zip(graph.signature.tensor_inputs, axes, graph.symbolic, strict=True)
+    for name, requested, kept in inputs:
+        labels = dynamic_dims(requested).items()
+        fixed = [axis for axis, label in labels if must_stay_dynamic(label) and axis not in kept]
         if fixed:
             raise InputError(
                 f"`dynamic_shapes` names axis {fixed[0]} of {name!r}, which was captured with "
@@ -170,8 +171,8 @@ def _captured(
 def _of_program(program: ExportedProgram) -> Graph:
     if program.example_inputs is None:
         raise InputError(
-            "The ExportedProgram has no example inputs, and its call cannot be known without.",
-            "capture the model again, or save the program with them.",
+            "The ExportedProgram has no example inputs, so its call is unknown.",
+            "capture the model again, or save the program with its inputs.",
         )
     args, kwargs = program.example_inputs
     model = program.module()
@@ -182,26 +183,27 @@ def _of_program(program: ExportedProgram) -> Graph:
 
 
 def _check_names_apart(graph: Graph, shapes: Any) -> None:
-    """Raises CaptureError if two names stand for one size of the graph."""
+    """Raises CaptureError if one size of the graph has two names."""
     known: dict[str, str] = {}
     for axes, sizes in zip(graph.axes, graph.symbolic, strict=True):
         for axis, label in (axes or {}).items():
             name = name_of(label) if axis in sizes else ""
             other = known.setdefault(str(sizes[axis]), name) if name else ""
             if other != name:
-                heard = _guards(graph.model, *graph.example, shapes, graph.strict)
-                met = next((guard for guard in heard if guard.equates), None)
+                guards = _guards(graph.model, *graph.example, shapes, graph.strict)
+                guard = next((guard for guard in guards if guard.equates), None)
+                words = f": {guard.words}" if guard else ""
                 raise CaptureError(
                     f"{graph.name} needs {other!r} and {name!r} to be one size",
                     "Give both one name in `dynamic_shapes`, or change the line that needs it.",
-                    met.line if met else None,
-                    reason=f"torch.export gave them one symbol{f': {met.words}' if met else ''}",
+                    guard.line if guard else None,
+                    reason=f"torch.export gave them one symbol{words}",
                 )
 
 
 @dataclass(frozen=True)
 class Node:
-    """One FX node: ``value`` is dtype and shape of what it makes, ``line`` where it was made."""
+    """One FX node: ``value`` is the dtype and shape of its result, ``line`` the source line."""
 
     name: str
     op: str
@@ -215,8 +217,8 @@ class Graph:
     """An FX graph with the call that it was captured from. Made by :func:`capture`.
 
     ``program`` is the ``torch.export.ExportedProgram``; ``axes`` has the names of the dynamic
-    dimensions of each tensor input; ``model`` is the module itself; ``strict`` says which way
-    torch.export took; ``before`` is set on what :meth:`polish` returns.
+    dimensions of each tensor input; ``model`` is the module itself; ``strict`` says which mode
+    torch.export used; ``before`` is the graph that :meth:`polish` was called on.
     """
 
     name: str
@@ -229,12 +231,12 @@ class Graph:
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
-        """The nodes without the parameters; those of a branch of ``torch.cond`` come indented."""
+        """The nodes except parameters; those in a branch of ``torch.cond`` are indented."""
         return tuple(_rows(self.program.graph_module, self._named_sizes))
 
     @property
     def operations(self) -> Counter[str]:
-        """How many nodes call each operator, branches included."""
+        """How many nodes call each operator, including the nodes in branches."""
         return Counter(node.target for node in self.nodes if node.op == "call_function")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -243,14 +245,14 @@ class Graph:
 
     @property
     def example(self) -> tuple[tuple, dict[str, Any]]:
-        """The ``args`` and ``kwargs`` that it was captured with."""
+        """The ``args`` and ``kwargs`` of the capture."""
         args, kwargs = self.program.example_inputs  # type: ignore[misc]
         return args, kwargs
 
     @property
     def symbolic(self) -> list[dict[int, Any]]:
-        """The dynamic dimensions of each tensor input, as torch.export's expressions, without those
-        that torch.export fixed to a number."""
+        """The dynamic dimensions of each tensor input, as torch.export's expressions. Dimensions
+        that torch.export fixed to a number are left out."""
         return [
             {axis: size.node.expr for axis, size in enumerate(shape) if is_dynamic(size)}
             for shape in self._shapes
@@ -270,7 +272,7 @@ class Graph:
         return [
             f"{name}.shape[{axis}] = {shape[axis]}"
             for name, axes, shape in zip(names, self.axes, self._shapes, strict=True)
-            for axis in opened(axes)
+            for axis in dynamic_dims(axes)
             if not is_dynamic(shape[axis])
         ]
 
@@ -286,8 +288,8 @@ class Graph:
 
     @property
     def labels(self) -> list[dict[int, str]]:
-        """What a file calls the dynamic dimensions of each tensor input: the user's name for that
-        size; where there is none, the input's and the axis, ``x_1``."""
+        """The names of each tensor input's dynamic dimensions in a file: the user's name for that
+        size, else the input and the axis, ``x_1``."""
         known = self._named_sizes
         inputs = zip(self.signature.tensor_inputs, self.symbolic, strict=True)
         return [
@@ -296,17 +298,17 @@ class Graph:
         ]
 
     def polish(self) -> Graph:
-        """The graph that the exporter translates: decomposed into operators that it has a
-        translation for, with dtype promotion spelled out and assertions removed.
+        """The graph that the exporter translates: decomposed into operators that it can translate,
+        with explicit dtype promotion and without assertions.
 
-        It is read off a translation, so it is what ``torch.onnx.export`` really used.
+        It comes from a real translation, so it is the graph that ``torch.onnx.export`` uses.
         """
         program = exporter.translate(self.program, optimize=False).exported_program
         assert program is not None
         return replace(self, program=program, before=self)
 
     def changes(self) -> list[tuple[str, int, int]]:
-        """Each operator whose count differs from the graph before polishing: (target, was, is)."""
+        """Each operator whose count polishing changed: (target, before, after)."""
         was, now = self.before.operations if self.before else self.operations, self.operations
         return [(op, was[op], now[op]) for op in sorted(was | now) if was[op] != now[op]]
 
@@ -331,11 +333,11 @@ class Graph:
     def _headline(self) -> str:
         weights = list(self.program.parameters())
         values = sum(p.numel() for p in weights)
-        way = ", captured with strict=True" if self.strict else ""
+        mode = ", captured with strict=True" if self.strict else ""
         lost = f", specialized: {', '.join(self.specialized)}" if self.specialized else ""
         return (
             f"{self.name}: {plural(self.operations.total(), 'operation')}, "
-            f"{plural(len(weights), 'parameter')} ({plural(values, 'value')}){way}{lost}"
+            f"{plural(len(weights), 'parameter')} ({plural(values, 'value')}){mode}{lost}"
         )
 
     def _polish_report(self) -> list[str]:
@@ -361,13 +363,12 @@ def _rows(module: fx.GraphModule, sizes: Mapping[str, str], indent: str = "") ->
             target = target.__name__
         results = f"({', '.join(map(str, pytree.tree_leaves(node.args)))})"
         value = results if node.op == "output" else _described(node.meta.get("val"), sizes)
-        # torch's own lines, of what it put in between, are not worth showing
-        line = told(user_line(node.meta.get("stack_trace") or ""))
+        line = unless_internal(user_line(node.meta.get("stack_trace") or ""))
         yield Node(name, node.op, str(target), value, line)
 
 
 def _described(value: object, sizes: Mapping[str, str]) -> str:
-    """Shape and dtype, with the user's names of sizes."""
+    """Dtype and shape, with the user's names for sizes."""
     if isinstance(value, (tuple, list)):
         return f"({', '.join(_described(item, sizes) for item in value)})"
     if isinstance(value, torch.Tensor):
@@ -376,36 +377,36 @@ def _described(value: object, sizes: Mapping[str, str]) -> str:
 
 
 def _check_devices(model: nn.Module, arguments: object) -> None:
-    homes = {tensor.device for tensor in [*model.parameters(), *model.buffers()]}
+    devices = {tensor.device for tensor in [*model.parameters(), *model.buffers()]}
     for tensor in pytree.tree_leaves(arguments):
-        if homes and isinstance(tensor, torch.Tensor) and tensor.device not in homes:
-            home = ", ".join(sorted(map(str, homes)))
+        if devices and isinstance(tensor, torch.Tensor) and tensor.device not in devices:
+            device = ", ".join(sorted(map(str, devices)))
             raise InputError(
-                f"An input lies on {tensor.device} and the model on {home}; both must be on one "
-                f"device. Pass the input with .to('{home}'), or move the model."
+                f"An input is on {tensor.device} and the model on {device}; both must be on one "
+                f"device. Pass the input with .to('{device}'), or move the model."
             )
 
 
 def _guards(
     model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any, strict: bool = False
 ) -> list[Guard]:
-    """What torch.export assumes about sizes, found by a capture that need not keep any dynamic."""
-    with listening() as heard, suppress(Exception), evaluating(model, warn=False):
+    """What torch.export assumes about sizes, from a capture in which any may be specialized."""
+    with recorded_guards() as guards, suppress(Exception), evaluating(model, warn=False):
         exporter.capture_program(model, args, kwargs, relaxed(shapes), strict)
-    return heard
+    return guards
 
 
 def _explained(
     model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any, errors: list[Exception]
 ) -> CaptureError:
-    """Why torch.export refused, in plain words; ``errors`` are those of each way that was tried."""
+    """The CaptureError that explains torch.export's errors, one for each mode that was tried."""
     first, *others = (_reason(error) for error in errors)
     (reason, repair), line = first, user_line(errors[0].__traceback__)
-    if "take apart" in reason:
+    if "flatten" in reason:
         words = set(re.findall(r"\w+", reason))
         for name, value in named_arguments(model, args, kwargs).items():
             for kind in {type(leaf).__name__ for leaf in pytree.tree_leaves(value)} & words:
-                reason += f" The argument {name!r} is or holds one of {kind}."
+                reason += f" The argument {name!r} is or contains a {kind}."
     guards = _guards(model, args, kwargs, shapes) if _CONSTRAINED in str(errors[0]) else []
     if guard := min(guards, key=lambda guard: not guard.freezes, default=None):
         line, where = guard.line, ", ".join(f"{n} = {v}" for n, v in guard.locals.items())
@@ -415,7 +416,7 @@ def _explained(
     refused = CaptureError(
         f"{type(model).__name__} could not be captured",
         hint=repair,
-        line=told(line),
+        line=unless_internal(line),
         reason=reason,
     )
     relax = relaxed(shapes)
@@ -425,8 +426,8 @@ def _explained(
 
 def _reason(error: Exception) -> tuple[str, str]:
     first = (str(error).strip().splitlines() or [""])[0]
-    return why(error) or (
+    return explain(error) or (
         f"{type(error).__name__}: {first}",
-        "Run the model itself with these arguments: if it fails there too, fix that first. If it "
-        "does not, torch.export cannot follow that line: write it with other operations.",
+        "Run the model itself with these arguments. If it fails too, fix that first; if not, "
+        "torch.export cannot follow that line: write it with other operations.",
     )

@@ -1,4 +1,4 @@
-"""``dynamic_shapes`` in every form that torch.export takes, as one dict of axes for each tensor."""
+"""``dynamic_shapes`` in every form that torch.export takes -> one dict of axes for each tensor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..formatting import kind_of
 
 Axes = dict[int, Any]
-"""The dynamic dimensions of a tensor: ``{0: "batch"}``, a Dim or one of its hints for a name."""
+"""The dynamic dimensions of a tensor by axis, as names, Dims or hints: ``{0: "batch"}``."""
 
 Shapes = dict[str, list[Axes | None]]
 """The axes of each tensor of each argument."""
@@ -21,25 +21,25 @@ Shapes = dict[str, list[Axes | None]]
 _LABELS = (str, Dim, type(Dim.DYNAMIC))
 
 
-def of_shapes(dynamic_shapes: Any, arguments: Mapping[str, Any], rest: str = "") -> Shapes:
-    """The axes of each leaf of each argument, checked: negative ones count from the end.
+def parse_shapes(dynamic_shapes: Any, arguments: Mapping[str, Any], rest: str = "") -> Shapes:
+    """The axes of each leaf of each argument. Negative axes count from the end.
 
     Args:
         dynamic_shapes: a dict by input, or a tuple or list in the order of the inputs.
-        arguments: of the call, by the name that ``forward`` gives them.
-        rest: the name of ``forward``'s ``**kwargs``, whose entries are arguments here.
+        arguments: of the call, by their names in ``forward``.
+        rest: the name of ``forward``'s ``**kwargs``, whose entries are arguments, too.
 
     Raises:
-        InputError: an input or axis that is not there, a size of 0, another structure than the
-            argument has, or one name for two sizes.
+        InputError: there is no such input or axis, a dynamic dimension has size 0, the structure
+            differs from the argument's, or one name has two sizes.
 
-    >>> of_shapes(({-1: "words"},), {"x": torch.ones(2, 5)})
+    >>> parse_shapes(({-1: "words"},), {"x": torch.ones(2, 5)})
     {'x': [{1: 'words'}]}
     """
-    given = _by_name(dynamic_shapes, arguments, rest)
-    found = {name: list(_of_leaves(given.get(name), x, name)) for name, x in arguments.items()}
-    _check_sizes(found, arguments)
-    return found
+    entries = _by_name(dynamic_shapes, arguments, rest)
+    shapes = {name: list(_of_leaves(entries.get(name), x, name)) for name, x in arguments.items()}
+    _check_sizes(shapes, arguments)
+    return shapes
 
 
 def from_dynamic_axes(
@@ -48,18 +48,18 @@ def from_dynamic_axes(
     input_names: Sequence[str] = (),
     output_names: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """``dynamic_axes``, keyed by the file's input names, converted to ``dynamic_shapes``.
+    """Convert ``dynamic_axes``, by the file's input names, to ``dynamic_shapes``.
 
     >>> from_dynamic_axes({"in": {0: "n"}, "out": [0]}, {"x": torch.ones(2)}, ["in"], ["out"])
     {'x': {0: 'n'}}
     """
     if not isinstance(dynamic_axes, Mapping):
         raise InputError(
-            f"`dynamic_axes` is {dynamic_axes!r}, and it takes a dict by name of an input.",
+            f"`dynamic_axes` is {dynamic_axes!r}, but must be a dict by input name.",
             "write {'x': {0: 'batch'}}.",
         )
     rest = {name: entry for name, entry in dynamic_axes.items() if name not in output_names}
-    names, found = iter(input_names), {}
+    names, shapes = iter(input_names), {}
     for argument, value in arguments.items():
         leaves, spec = pytree.tree_flatten(value)
         entries: list[Any] = []
@@ -68,35 +68,35 @@ def from_dynamic_axes(
             entry = rest.pop(next(names, argument + path), None) if tensor else None
             listed = isinstance(entry, (list, tuple))
             entries.append(dict.fromkeys(entry, Dim.DYNAMIC) if listed else entry)
-        found[argument] = nested(spec, iter(entries))
+        shapes[argument] = nested(spec, iter(entries))
     if rest:
         inputs = ", ".join(map(repr, input_names or arguments))
         raise InputError(
-            f"`dynamic_axes` names {', '.join(map(repr, rest))}, and the inputs are {inputs}.",
-            "name one of those; name an output in `output_names`, too.",
+            f"`dynamic_axes` names {', '.join(map(repr, rest))}, but the inputs are {inputs}.",
+            "name one of those; an output must be in `output_names`.",
         )
-    return found
+    return shapes
 
 
-def for_torch(found: Shapes, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What torch.export takes: names as ``Dim.DYNAMIC``, in the structure of the arguments."""
-    if not any(axes for leaves in found.values() for axes in leaves):
+def for_torch(shapes: Shapes, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The shapes as torch.export takes them: nested like the arguments, with ``Dim.DYNAMIC`` for
+    each name."""
+    if not any(axes for leaves in shapes.values() for axes in leaves):
         return None
 
     def plain(axes: Axes | None) -> Axes | None:
         return axes and {a: Dim.DYNAMIC if isinstance(x, str) else x for a, x in axes.items()}
 
     return {
-        name: nested(pytree.tree_structure(value), map(plain, found[name]))
+        name: nested(pytree.tree_structure(value), map(plain, shapes[name]))
         for name, value in arguments.items()
     }
 
 
 def nested(spec: pytree.TreeSpec, leaves: Iterator[Any]) -> Any:
-    """The leaves in the structure of ``spec``; a user's class becomes a list of its contents.
+    """Nest the leaves like ``spec``, with a list in place of each user-defined class.
 
-    Its constructor may look at what it is given, as that of a KV cache does, and these leaves are
-    no tensors.
+    Such a class may look at the tensors it is given, as a KV cache does, but these leaves are none.
     """
     if spec.is_leaf():
         return next(leaves)
@@ -107,10 +107,10 @@ def nested(spec: pytree.TreeSpec, leaves: Iterator[Any]) -> Any:
 
 
 def paths(value: Any) -> list[str]:
-    """The path of each leaf in a value: ``['mask']``, ``[0].k``, or "" for a leaf alone."""
+    """The path of each leaf in a value: ``['mask']``, ``[0].k``, or "" if the value is a leaf."""
     try:
         return [pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(value)[0]]
-    except ValueError:  # a class that was registered without names for what it holds
+    except ValueError:  # a class that was registered without names for its parts
         return [f"[{i}]" for i in range(len(pytree.tree_leaves(value)))]
 
 
@@ -124,25 +124,25 @@ def _by_name(given: Any, arguments: Mapping[str, Any], rest: str) -> dict[str, A
         several = [name for name, value in arguments.items() if isinstance(value, tuple)]
         nest = f" Those of *{several[-1]} are one tuple: (..., (a, b))." if several else ""
         raise InputError(
-            f"`dynamic_shapes` has {len(given)} entries, and this call has {len(names)} "
+            f"`dynamic_shapes` has {len(given)} entries, but this call has {len(names)} "
             f"argument{'s' * (len(names) != 1)}: {listed}.",
-            f"give one entry for each, None where nothing is dynamic.{nest}",
+            f"give one entry for each, None if nothing in it is dynamic.{nest}",
         )
     if not isinstance(given, Mapping):
         raise InputError(
-            f"`dynamic_shapes` is {given!r}, and it takes a dict by argument of forward().",
+            f"`dynamic_shapes` is {given!r}, but must be a dict by argument of forward().",
             f"write for example {{{names[0] if names else 'x'!r}: {{0: 'batch'}}}}.",
         )
-    found = dict(given)
-    if rest and rest not in arguments and isinstance(found.get(rest), Mapping):
-        found |= found.pop(rest)
-    if unknown := [name for name in found if name not in names]:
+    entries = dict(given)
+    if rest and rest not in arguments and isinstance(entries.get(rest), Mapping):
+        entries |= entries.pop(rest)
+    if unknown := [name for name in entries if name not in names]:
         raise InputError(
-            f"`dynamic_shapes` names {', '.join(map(repr, unknown))}, and this call has the "
+            f"`dynamic_shapes` names {', '.join(map(repr, unknown))}, but this call has the "
             f"arguments {listed}.",
-            "use the names that forward() gives them.",
+            "use the names of forward()'s parameters.",
         )
-    return found
+    return entries
 
 
 def _of_leaves(entry: Any, value: Any, path: str) -> Iterator[Axes | None]:
@@ -161,7 +161,7 @@ def _of_leaves(entry: Any, value: Any, path: str) -> Iterator[Axes | None]:
         raise InputError(
             f"`dynamic_shapes` has {entry!r} for {path!r}, which is {kind_of(value)} of "
             f"{len(children)}.",
-            f"give it {form}, each entry such as {{0: 'batch'}}, or None.",
+            f"give it {form}, with entries such as {{0: 'batch'}} or None.",
         )
     for key, child in zip(keys, children, strict=True):
         yield from _of_leaves(entry.get(key), child, f"{path}[{key!r}]")
@@ -173,8 +173,8 @@ def _axes(entry: Any, value: Any, path: str) -> Axes | None:
     if not isinstance(value, torch.Tensor):
         raise InputError(
             f"`dynamic_shapes` has {entry!r} for {path!r}, which is {value!r:.60} and no tensor.",
-            "make it a tensor, or leave it out; register a class that torch does not know, such as "
-            "a cache, before the call (torch.utils._pytree.register_pytree_node).",
+            "make it a tensor, or leave it out; if it is a class of yours, such as a cache, "
+            "register it before the call (torch.utils._pytree.register_pytree_node).",
         )
     count = value.dim()
     if isinstance(entry, (list, tuple)) and len(entry) == count:
@@ -184,17 +184,17 @@ def _axes(entry: Any, value: Any, path: str) -> Axes | None:
             f"`dynamic_shapes` has {entry!r} for the tensor {path!r} of {count} dimensions.",
             "give it a dict by axis, such as {0: 'batch'}, or one entry for each dimension.",
         )
-    found: Axes = {}
+    axes: Axes = {}
     for axis, label in entry.items():
-        if type(axis) is not int or not -count <= axis < count or axis % count in found:
+        if type(axis) is not int or not -count <= axis < count or axis % count in axes:
             raise InputError(
                 f"`dynamic_shapes` names axis {axis!r} of {path!r}, which has {count} dimensions, "
                 f"{list(value.shape)}.",
                 f"name an axis from 0 to {count - 1}, each once.",
             )
         _check_label(label, axis % count, value.shape[axis], path)
-        found[axis % count] = label
-    return {axis: label for axis, label in found.items() if label is not None} or None
+        axes[axis % count] = label
+    return {axis: label for axis, label in axes.items() if label is not None} or None
 
 
 def _check_label(label: Any, axis: int, size: int, path: str) -> None:
@@ -202,7 +202,7 @@ def _check_label(label: Any, axis: int, size: int, path: str) -> None:
     named = isinstance(label, _LABELS) and not (isinstance(label, str) and label.isdigit())
     if whole and label != size:
         raise InputError(
-            f"`dynamic_shapes` says {label} for axis {axis} of {path!r}, and the example has "
+            f"`dynamic_shapes` has {label} for axis {axis} of {path!r}, but the example has "
             f"{size}.",
             "pass an example of that size, or a name for a dimension that changes.",
         )
@@ -211,17 +211,17 @@ def _check_label(label: Any, axis: int, size: int, path: str) -> None:
             f"`dynamic_shapes` has {label!r} for axis {axis} of {path!r}.",
             "write a name such as 'batch', a torch.export.Dim, or Dim.DYNAMIC.",
         )
-    if size == 0 and opened({axis: label}):
+    if size == 0 and dynamic_dims({axis: label}):
         raise InputError(
-            f"Axis {axis} of {path!r} is dynamic, and its size is 0 in the example.",
+            f"Axis {axis} of {path!r} is dynamic, but its size is 0 in the example.",
             "pass an example with at least one row.",
         )
 
 
-def _check_sizes(found: Shapes, arguments: Mapping[str, Any]) -> None:
-    """Raises InputError unless each name stands for one size."""
+def _check_sizes(shapes: Shapes, arguments: Mapping[str, Any]) -> None:
+    """Raises InputError unless each name has one size."""
     sizes: dict[str, dict[int, str]] = {}
-    for argument, leaves in found.items():
+    for argument, leaves in shapes.items():
         value = arguments[argument]
         for path, leaf, axes in zip(paths(value), pytree.tree_leaves(value), leaves, strict=True):
             for axis, label in (axes or {}).items():
@@ -230,24 +230,24 @@ def _check_sizes(found: Shapes, arguments: Mapping[str, Any]) -> None:
     for name, places in sizes.items():
         if name and len(places) > 1:
             raise InputError(
-                f"`dynamic_shapes` calls {' and '.join(places.values())} both {name!r}, and one "
-                "name is one size.",
+                f"`dynamic_shapes` calls {' and '.join(places.values())} both {name!r}, but one "
+                "name means one size.",
                 "give them two names, or pass examples of one size.",
             )
 
 
-def demanded(label: Any) -> bool:
-    """Whether torch.export raises where it cannot keep it dynamic: all but ``Dim.AUTO``."""
-    return bool(opened({0: label})) and getattr(label, "type", None) != Dim.AUTO.type
+def must_stay_dynamic(label: Any) -> bool:
+    """Whether torch.export raises if it cannot keep the dimension dynamic: all but ``Dim.AUTO``."""
+    return bool(dynamic_dims({0: label})) and getattr(label, "type", None) != Dim.AUTO.type
 
 
 def limits(label: Any) -> tuple[int | None, int | None]:
-    """Least and greatest size that a hint or Dim of torch allows, where it says so."""
+    """The least and greatest size that a hint or Dim allows, None for no limit."""
     return finite(getattr(label, "min", None)), finite(getattr(label, "max", None))
 
 
-def opened(axes: Mapping[int, Any] | None) -> dict[int, Any]:
-    """The dimensions asked to be dynamic; those given as a number are left out."""
+def dynamic_dims(axes: Mapping[int, Any] | None) -> dict[int, Any]:
+    """The dimensions that are to be dynamic; those with a number are left out."""
     return {
         axis: label
         for axis, label in (axes or {}).items()
@@ -262,7 +262,7 @@ def name_of(label: Any) -> str:
 
 
 def finite(bound: Any) -> int | None:
-    """A bound of torch, which has infinities of its own, as a number."""
+    """A bound of torch as a number; None for one of torch's infinities."""
     try:
         return int(bound) if bound is not None and bound < 2**31 else None
     except (TypeError, ValueError, OverflowError):
@@ -270,10 +270,11 @@ def finite(bound: Any) -> int | None:
 
 
 def relaxed(dynamic_shapes: Any) -> Any:
-    """Each name, Dim or ``Dim.DYNAMIC`` as a ``Dim.AUTO``, for which torch.export never raises."""
+    """Replace each name, Dim and ``Dim.DYNAMIC`` by ``Dim.AUTO``, so that torch.export never
+    raises."""
 
     def auto(label: Any) -> Any:
         low, high = limits(label)
-        return Dim.AUTO(min=low, max=high) if demanded(label) else label
+        return Dim.AUTO(min=low, max=high) if must_stay_dynamic(label) else label
 
     return pytree.tree_map(auto, dynamic_shapes)

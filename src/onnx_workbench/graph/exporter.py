@@ -1,9 +1,9 @@
-"""The only callers of torch.export and torch.onnx: quiet, and with every default stated.
+"""The only callers of torch.export and torch.onnx: quiet, and with explicit defaults.
 
 ``torch.onnx`` has two flavors of exporter. ``dynamo=True``, the default since torch 2.9, captures
 the model with ``torch.export`` and translates the FX graph node by node; :func:`capture_program`
-and :func:`translate` are its two halves. ``dynamo=False`` runs the model once, records what the
-TorchScript tracer saw, and translates that; it is :func:`trace`.
+and :func:`translate` are its two halves. ``dynamo=False`` runs the model once, records it with the
+TorchScript tracer, and translates that; it is :func:`trace`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.onnx import ONNXProgram
 
 from ..torch_state import evaluating, quiet
-from .reasons import untranslated
+from .reasons import translation_error
 from .torch_private import (
     dynamic_recurrence,
     full_stack_traces,
@@ -37,7 +37,7 @@ Axes = dict[int, str]
 """The names of an input's dynamic dimensions: ``{0: "batch"}``."""
 
 Names = tuple[Sequence[str] | None, Sequence[str] | None]
-"""Those of the inputs and of the outputs."""
+"""The names of the inputs, and of the outputs."""
 
 Translations = Mapping[Any, Callable[..., Any]]
 """torch operator -> the onnxscript function that translates it."""
@@ -51,11 +51,11 @@ _METADATA = tuple(
 def capture_program(
     model: nn.Module, args: tuple, kwargs: dict[str, Any], dynamic_shapes: Any, strict: bool
 ) -> ExportedProgram:
-    """torch.export, with the settings under which torch.onnx calls it.
+    """Call torch.export with torch.onnx's settings.
 
-    Nothing needs a gradient: with them, torch refuses to write into views and to decompose some
-    graphs. A failed torch.export leaves its marks of dynamic dimensions on the tensors (torch
-    2.13), and would refuse them from then on: it gets views.
+    No tensor requires a gradient: torch would refuse to write into views and to decompose some
+    graphs. The tensors are detached views, because a failed torch.export marks them as dynamic and
+    refuses them from then on (torch 2.13).
     """
     args, kwargs = pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, (args, kwargs))
     with (
@@ -70,7 +70,7 @@ def capture_program(
             model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=strict
         )
     for name, weight in program.state_dict.items():
-        if weight.requires_grad:  # the model's own, which needs it again by now
+        if weight.requires_grad:  # the model's own parameter, restored by now
             program.state_dict[name] = nn.Parameter(weight.detach(), requires_grad=False)
     _bake_enums(program)
     return program
@@ -78,7 +78,7 @@ def capture_program(
 
 @contextlib.contextmanager
 def _without_gradients(model: nn.Module) -> Iterator[None]:
-    """The model in no_grad mode, its weights without gradients; afterwards they are as before."""
+    """Turn gradients off, in torch and in the model's weights, for a while."""
     weights = [
         tensor
         for tensor in (*model.parameters(), *model.buffers())
@@ -96,11 +96,11 @@ def _without_gradients(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _named_keywords(model: nn.Module, kwargs: Mapping[str, Any]) -> Iterator[None]:
-    """While this lasts, ``forward`` has a named parameter for each entry of ``kwargs`` that its
-    ``**kwargs`` would take: torch.export makes dimensions dynamic only in named parameters."""
+    """Give ``forward`` a named parameter for each entry of its ``**kwargs``, for a while:
+    torch.export makes dimensions dynamic only in named parameters."""
     forward = model.forward
-    takes = inspect.signature(forward)
-    more = [n for n in kwargs if n not in takes.parameters]
+    signature = inspect.signature(forward)
+    more = [n for n in kwargs if n not in signature.parameters]
     if not more:
         yield
         return
@@ -108,24 +108,24 @@ def _named_keywords(model: nn.Module, kwargs: Mapping[str, Any]) -> Iterator[Non
     def by_name(*args: Any, **kwargs: Any) -> Any:
         return forward(*args, **kwargs)
 
-    named = [p for p in takes.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    named = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     named += [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in more]
-    by_name.__signature__ = takes.replace(parameters=named)  # type: ignore[attr-defined]
-    own = vars(model).get("forward")
+    by_name.__signature__ = signature.replace(parameters=named)  # type: ignore[attr-defined]
+    of_instance = vars(model).get("forward")
     model.forward = by_name
     try:
         yield
     finally:
         del model.forward
-        if own is not None:
-            model.forward = own
+        if of_instance is not None:
+            model.forward = of_instance
 
 
 def _bake_enums(program: ExportedProgram) -> None:
-    """Make an Enum argument a constant of the graph, as a number or a string is.
+    """Make an Enum argument a constant of the graph, like a number or a string.
 
-    torch.export takes it for a custom object; torch.onnx turns that into an untyped input,
-    or it stops at the IntEnum that is no ``int`` (torch 2.13).
+    torch.export treats it as a custom object, which torch.onnx turns into an untyped input; at an
+    IntEnum, torch.onnx fails (torch 2.13).
     """
     values = pytree.tree_leaves(program.example_inputs)
     specs = program.graph_signature.input_specs
@@ -144,7 +144,7 @@ def _decomposing(program: ExportedProgram) -> Iterator[None]:
 
 
 def decomposed(program: ExportedProgram, *table: Any) -> ExportedProgram:
-    """``program.run_decompositions(*table)``, as often as one likes."""
+    """``program.run_decompositions(*table)``, which may be repeated."""
     with _decomposing(program):
         return program.run_decompositions(*table)
 
@@ -161,9 +161,9 @@ def translate(
 ) -> ONNXProgram:
     """The translating half of ``torch.onnx.export(dynamo=True)``.
 
-    ``axes`` names the dynamic dimensions of the graph's tensor inputs, one entry an input;
-    ``translations`` has an onnxscript function for an operator, before torch.onnx's own. The graph
-    that was translated, decomposed, is the ``exported_program`` of what comes back.
+    ``axes`` has one entry for each tensor input: the names of its dynamic dimensions.
+    ``translations`` come before torch.onnx's own. The result's ``exported_program`` is the
+    decomposed graph that was translated.
     """
     try:
         with shared_translations(), _decomposing(program):
@@ -179,7 +179,7 @@ def translate(
                 custom_translation_table=dict(translations or {}),
             )
     except Exception as error:
-        refused = untranslated(error, program)
+        refused = translation_error(error, program)
         refused.partial = lambda: (program, "torch.export")
         raise refused from error
     assert onnx_program is not None  # only dynamo=False returns None
@@ -189,7 +189,7 @@ def translate(
 
 
 def _without_constants(program: ExportedProgram) -> ExportedProgram:
-    """The program without outputs that are constants: the translation stops at an ``int`` there."""
+    """The program without constant outputs: the translation fails at an ``int`` output."""
     specs = program.graph_signature.output_specs
     kept = [i for i, spec in enumerate(specs) if not isinstance(spec.arg, ConstantArgument)]
     if len(kept) == len(specs):
@@ -208,13 +208,13 @@ def _without_constants(program: ExportedProgram) -> ExportedProgram:
 
 
 def _correct_shapes(onnx_program: ONNXProgram, program: ExportedProgram) -> None:
-    """Write a size that became a number as one, and no number for an output's dynamic size.
+    """Write specialized sizes as numbers, and keep dynamic sizes of outputs dynamic.
 
-    torch.export leaves the first a symbolic integer whose expression is 16, and torch.onnx writes
-    it as a dynamic dimension named "16" (torch 2.13, ``_set_shape_type`` in
-    ``torch/onnx/_internal/exporter/_core.py``). The second is lost in the loop that a recurrent
-    layer decomposes into (torch 2.13): the file would declare the example's length, and answer with
-    another.
+    torch.export keeps a specialized size as a symbolic integer with the expression 16, and
+    torch.onnx writes it as a dynamic dimension named "16" (torch 2.13, ``_set_shape_type`` in
+    ``torch/onnx/_internal/exporter/_core.py``). A dynamic size of an output is lost in the loop
+    that a recurrent layer decomposes into (torch 2.13): the file would declare the length of the
+    example, and return another.
     """
     graph = onnx_program.model.graph
     for value in (*graph.inputs, *(output for node in graph for output in node.outputs)):
@@ -222,9 +222,9 @@ def _correct_shapes(onnx_program: ONNXProgram, program: ExportedProgram) -> None
         if shape and any(str(size).isdigit() and not isinstance(size, int) for size in shape):
             value.shape = type(shape)(int(str(s)) if str(s).isdigit() else s for s in shape)
     specs = program.graph_signature.output_specs
-    made = [spec.arg.name for spec in specs if spec.kind is OutputKind.USER_OUTPUT]
+    names = [spec.arg.name for spec in specs if spec.kind is OutputKind.USER_OUTPUT]
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
-    tensors = [values[name] for name in made if isinstance(values.get(name), torch.Tensor)]
+    tensors = [values[name] for name in names if isinstance(values.get(name), torch.Tensor)]
     if len(tensors) != len(graph.outputs):
         return
     for value, tensor in zip(graph.outputs, tensors, strict=True):
@@ -236,19 +236,19 @@ def _correct_shapes(onnx_program: ONNXProgram, program: ExportedProgram) -> None
 
 
 def is_dynamic(size: int | torch.SymInt) -> bool:
-    """Whether torch.export kept a size open. One that became a number is a SymInt, too."""
+    """Whether torch.export kept a size dynamic. A specialized size may be a SymInt, too."""
     return isinstance(size, torch.SymInt) and not size.node.expr.is_Integer
 
 
 def _copy_metadata(program: ONNXProgram) -> None:
-    """Give what a node with weights makes the node's metadata too: a quantizer replaces such a node
-    by others that have none, and keeps the value."""
+    """Copy the metadata of each node with weights to its outputs, too: a quantizer replaces the
+    node by others without metadata, but keeps the output."""
     for node in program.model.graph:
         weights = [v for v in node.inputs if v is not None and v.is_initializer()]
         if any(len(weight.shape or ()) > 1 for weight in weights):
-            notes = {key: text for key, text in node.metadata_props.items() if key in _METADATA}
+            metadata = {key: text for key, text in node.metadata_props.items() if key in _METADATA}
             for value in node.outputs:
-                value.metadata_props.update(notes)
+                value.metadata_props.update(metadata)
 
 
 def partial_program(
@@ -283,4 +283,4 @@ def trace(
     except OSError:
         raise
     except Exception as error:
-        raise untranslated(error) from error
+        raise translation_error(error) from error

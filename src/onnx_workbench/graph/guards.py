@@ -1,7 +1,7 @@
-"""What torch.export assumed about sizes while it captured, and on which line it did so.
+"""What torch.export assumed about sizes during capture, and on which line.
 
-Each time a model asks a symbolic size for a number, or compares two, torch's shape environment adds
-a guard: ``Eq(s27, 16)`` is how a dimension gets frozen.
+Each time a model needs a symbolic size as a number, or compares two sizes, torch's shape
+environment adds a guard: ``Eq(s27, 16)`` freezes a dimension.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ _REPAIRS = (
         "int(), float() and len() turn a size into a number. Use x.shape directly.",
     ),
 )
-"""Pattern in a line that freezes a size -> what usually helps."""
+"""Pattern of a line that freezes a size -> what usually helps."""
 
 _UNBINDS = {"unbind", "split", "chunk", "tensor_split"}
 _UNROLLED = (
-    "This line takes the dimension apart row by row: it unpacks it, or it calls an operator that "
-    "is a loop in torch itself, such as nn.RNN. Take an nn.LSTM or nn.GRU, whose length stays "
-    "dynamic, pad to one size and leave the dimension out of `dynamic_shapes`, or try dynamo=False."
+    "This line splits the dimension row by row: it unpacks it, or calls an operator that is a loop "
+    "in torch, such as nn.RNN. Use an nn.LSTM or nn.GRU, whose length stays dynamic, pad to one "
+    "size and leave the dimension out of `dynamic_shapes`, or try dynamo=False."
 )
 _DECISION = (
-    "A Python decision on a size is taken once, at capture. Keep both branches with torch.cond, or "
-    "say where it holds: torch.export.Dim('n', min=...)."
+    "A Python decision on a size is made once, at capture. Keep both branches with torch.cond, or "
+    "state the sizes for which it holds: torch.export.Dim('n', min=...)."
 )
 _FIXED = (
     "A tensor of fixed size meets this dimension. Slice it to the input's size, "
@@ -57,12 +57,11 @@ _FIXED = (
 
 @dataclass(frozen=True)
 class Guard:
-    """One assumption: ``expression`` in torch's symbols, and the inputs that these stand for.
+    """One assumption, as an ``expression`` in torch's symbols.
 
-    ``sources`` has for each symbol what it is the size of: ``{"s27": "L['x'].size()[1]"}``.
-    ``locals`` are the tensors and sizes that the line works with, by name, as torch saw them, and
-    the attributes that it reads, such as ``self.positions``.
-    ``unrolled`` says that torch took the dimension apart row by row.
+    ``sources`` maps each symbol to the size it stands for: ``{"s27": "L['x'].size()[1]"}``.
+    ``locals`` are the tensors and sizes on the line, by name, and the attributes that it reads,
+    such as ``self.positions``. ``unrolled`` says that torch split the dimension row by row.
     """
 
     expression: str
@@ -84,12 +83,12 @@ class Guard:
     @property
     def words(self) -> str:
         """The assumption in terms of the inputs: ``x.shape[1] == 16``."""
-        said = _in_words(self.expression, self.sources)
-        return _RELATION.sub(lambda m: f"{m[2]} {_SIGNS[m[1]]} {m[3]}", said)
+        words = _in_words(self.expression, self.sources)
+        return _RELATION.sub(lambda m: f"{m[2]} {_SIGNS[m[1]]} {m[3]}", words)
 
     @property
     def repair(self) -> str:
-        """What usually helps, judging by the text of the line."""
+        """What usually helps, according to the text of the line."""
         if self.equates:
             return "These sizes are one: give them one name, or the same Dim."
         if not self.freezes:
@@ -105,90 +104,89 @@ class Guard:
         return f"{self.words}, assumed at {self.line}{library}"
 
 
-def culprit(heard: Sequence[Guard], size: str) -> Guard | None:
-    """The guard that decided a size such as ``L['x'].size()[1]``: the one that froze it, or a
-    size that it was found equal to; else the first that compares it."""
+def culprit(guards: Sequence[Guard], size: str) -> Guard | None:
+    """The guard that decided a size such as ``L['x'].size()[1]``: the one that froze it, or an
+    equal size; else the first that compares it."""
     linked = {size}
-    for guard in heard:
+    for guard in guards:
         if linked & set(guard.sources.values()):
             linked |= set(guard.sources.values())
-    about = [guard for guard in heard if linked & set(guard.sources.values())]
+    about = [guard for guard in guards if linked & set(guard.sources.values())]
     direct = [guard for guard in about if size in guard.sources.values()]
     ranked = [g for g in (*direct, *about) if g.freezes] + [g for g in direct if not g.freezes]
     return next(iter(ranked), None)
 
 
 @contextmanager
-def listening() -> Iterator[list[Guard]]:
-    """A list that receives every guard that torch.export adds while this lasts."""
-    heard: list[Guard] = []
+def recorded_guards() -> Iterator[list[Guard]]:
+    """Yield a list that collects every guard that torch.export adds in the block."""
+    guards: list[Guard] = []
 
     def add(event: Mapping[str, Any]) -> None:
         sources = event["symbol_to_sources"]
-        # "__closure__": of the body of a loop or branch, which torch compiles apart
+        # "__closure__": from the body of a loop or branch, which torch compiles separately
         if sources and "__closure__" not in str(sources):
-            heard.append(_guard(event))
+            guards.append(_guard(event))
 
     with guard_events(add):
-        yield heard
+        yield guards
 
 
 def _guard(event: Mapping[str, Any]) -> Guard:
     running = list(_running())
     line = nearest(_with_outer([_line(frame) for frame in event["user_stack"]], running))
-    seen = event["frame_locals"]
-    sizes = {**seen["symbols"], **event["symbol_to_sources"]}
-    found = {
-        name: ", ".join(_short(v) for v in known if v) for name, known in seen["locals"].items()
+    frame = event["frame_locals"]
+    sizes = {**frame["symbols"], **event["symbol_to_sources"]}
+    values = {
+        name: ", ".join(_short(v) for v in known if v) for name, known in frame["locals"].items()
     }
-    found |= _attributes(line and (line.library or line), running)
-    said = {name: _in_words(value, sizes) for name, value in found.items() if value}
+    values |= _attributes(line and (line.library or line), running)
+    named = {name: _in_words(value, sizes) for name, value in values.items() if value}
     unrolled = any(frame["name"] in _UNBINDS for frame in event.get("stack", ()))
-    return Guard(event["expr"], event["symbol_to_sources"], line, said, unrolled)
+    return Guard(event["expr"], event["symbol_to_sources"], line, named, unrolled)
 
 
 def _running() -> Iterator[FrameType]:
-    """The frames that run now, innermost first. In non-strict mode the model's are among them."""
+    """The running frames, innermost first. In non-strict mode the model's are among them."""
     frame: FrameType | None = sys._getframe()
     while frame:
         yield frame
         frame = frame.f_back
 
 
-def _with_outer(found: list[Line], running: Sequence[FrameType]) -> list[Line]:
-    """With the model's frames around them: torch leaves out those of the outermost forward()."""
-    around = dropwhile(lambda frame: frame.f_code.co_name != "forward", reversed(running))
-    calls = [(f.f_code.co_filename, f.f_lineno, f.f_code.co_name) for f in around]
-    last = (found[-1].file, found[-1].number) if found else None
+def _with_outer(lines: list[Line], running: Sequence[FrameType]) -> list[Line]:
+    """Add the model's outer frames: torch leaves out those of the outermost forward()."""
+    outer = dropwhile(lambda frame: frame.f_code.co_name != "forward", reversed(running))
+    calls = [(f.f_code.co_filename, f.f_lineno, f.f_code.co_name) for f in outer]
+    last = (lines[-1].file, lines[-1].number) if lines else None
     inner = [index for index, call in enumerate(calls) if call[:2] == last]
-    return [line_at(*call) for call in calls[: inner[-1] + 1]] if inner else found
+    return [line_at(*call) for call in calls[: inner[-1] + 1]] if inner else lines
 
 
 def _attributes(line: Line | None, running: Sequence[FrameType]) -> dict[str, str]:
-    """What the line reads of an object: torch tells of local variables alone. No property is
-    called."""
+    """The attributes that the line reads; torch reports only local variables. Calls no property."""
     at = (line.file, line.number) if line else None
     frame = next((f for f in running if (f.f_code.co_filename, f.f_lineno) == at), None)
-    found: dict[str, str] = {}
+    attributes: dict[str, str] = {}
     for path in _PATH.findall(line.text) if line and frame else ():
         root, *names = path.split(".")
-        value = reduce(_held, names, frame.f_locals.get(root))  # type: ignore[union-attr]
+        value = reduce(_attribute, names, frame.f_locals.get(root))  # type: ignore[union-attr]
         if isinstance(value, torch.Tensor):
-            found[path] = f"Tensor[{', '.join(map(str, value.shape))}]"
+            attributes[path] = f"Tensor[{', '.join(map(str, value.shape))}]"
         elif isinstance(value, (bool, int, float, str, torch.SymInt)):
-            found[path] = repr(value) if isinstance(value, str) else str(value)
-    return found
+            attributes[path] = repr(value) if isinstance(value, str) else str(value)
+    return attributes
 
 
-def _held(owner: Any, name: str) -> Any:
-    """An attribute that an object or module holds, found without running any code of its own."""
-    own = getattr(owner, "__dict__", {})
-    places = (own, *(own.get(kind, {}) for kind in ("_parameters", "_buffers", "_modules")))
-    return next((place[name] for place in places if name in place), None)
+def _attribute(owner: Any, name: str) -> Any:
+    """An attribute of an object or module, read without running its code."""
+    direct = getattr(owner, "__dict__", {})
+    dicts = (direct, *(direct.get(kind, {}) for kind in ("_parameters", "_buffers", "_modules")))
+    return next((found[name] for found in dicts if name in found), None)
 
 
 def _in_words(text: str, sources: Mapping[str, str]) -> str:
-    """Replace torch's symbols by the sizes they stand for, such as ``x.shape[1]``."""
+    """Replace torch's symbols by sizes such as ``x.shape[1]``."""
     for symbol, source in sources.items():
         text = re.sub(rf"\b{symbol}\b", _SIZE.sub(r"\1\2.shape[\3]", source), text)
     return text

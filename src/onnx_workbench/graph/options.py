@@ -17,20 +17,20 @@ _DEFAULTS = {
     name: parameter.default
     for name, parameter in inspect.signature(torch.onnx.export).parameters.items()
 }
-_DOORS = {
+_INSTEAD = {
     "report": "audit(model, args).save('report.html')",
     "profile": "profile(onnx, args)",
     "dump_exported_program": "torch.export.save(capture(model, args).program, 'model.pt2')",
     "artifacts_dir": "audit(model, args).bundle('folder')",
 }
-"""What torch.onnx writes beside the file, and what to call instead."""
+"""Options for which torch.onnx writes something beside the file -> what to call instead."""
 
 _IMPOSSIBLE = {
     "export_params": "a file without weights does not run",
     "operator_export_type": "torch.onnx writes only ONNX operators",
     "export_modules_as_functions": "torch.onnx no longer does it",
-    "training": "it writes a model in eval mode: dropout and batch normalization answer otherwise "
-    "in training",
+    "training": "it writes a model in eval mode: dropout and batch normalization compute something "
+    "else in training",
 }
 
 
@@ -55,11 +55,11 @@ class Options(TypedDict, total=False):
 
 
 def checked(options: Mapping[str, Any], training: bool = False) -> Options:
-    """The options, those that were not given with torch's default; ``training`` is the model's.
+    """Check the options and fill in torch's defaults. ``training`` is the model's mode.
 
     Raises:
         UnknownOption: a TypeError; torch.onnx.export has no option of that name.
-        InputError: a value for which no file would run.
+        InputError: no file could have such a value.
 
     >>> checked({"optimize": False})["optimize"], checked({})["optimize"]
     (False, True)
@@ -67,20 +67,20 @@ def checked(options: Mapping[str, Any], training: bool = False) -> Options:
     names = Options.__annotations__
     if unknown := [name for name in options if name not in names]:
         raise UnknownOption(f"export() got an unexpected keyword argument {unknown[0]!r}")
-    asked = {name: value for name, value in options.items() if value != _DEFAULTS.get(name)}
-    mode = asked.get("training")
+    changed = {name: value for name, value in options.items() if value != _DEFAULTS.get(name)}
+    mode = changed.get("training")
     if mode is None or (mode == torch.onnx.TrainingMode.PRESERVE and not training):
-        asked.pop("training", None)
-    for name in _IMPOSSIBLE.keys() & asked.keys():
+        changed.pop("training", None)
+    for name in _IMPOSSIBLE.keys() & changed.keys():
         raise InputError(
-            f"export() was given {name}={asked[name]!r}, and {_IMPOSSIBLE[name]}.",
+            f"export() was given {name}={changed[name]!r}, but {_IMPOSSIBLE[name]}.",
             f"leave `{name}` out.",
         )
-    for name in _DOORS.keys() & asked.keys():
+    for name in _INSTEAD.keys() & changed.keys():
         warnings.warn(
-            f"export() writes only the model and ignores {name}={asked[name]!r}: call "
-            f"onnx_workbench.{_DOORS[name]}.",
+            f"export() writes only the model and ignores {name}={changed[name]!r}: call "
+            f"onnx_workbench.{_INSTEAD[name]}.",
             UserWarning,
             stacklevel=depth_of_caller(),
         )
-    return Options(**{name: _DEFAULTS.get(name) for name in names} | asked)  # type: ignore[typeddict-item]
+    return Options(**{name: _DEFAULTS.get(name) for name in names} | changed)  # type: ignore[typeddict-item]

@@ -1,7 +1,7 @@
 """Why torch could not capture or translate a model, and what usually helps.
 
-What torch raises is a sentence about its insides. :func:`why` looks it up in one table;
-:func:`untranslated` also finds the FX node at which torch.onnx stopped, and with it the line.
+torch's errors describe its internals. :func:`explain` looks them up in one table;
+:func:`translation_error` also finds the FX node at which torch.onnx stopped, and its line.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from ..errors import ExportError, chained, refused_by_machine
-from ..source import Line, told, user_line
+from ..source import Line, unless_internal, user_line
 
 _REASONS = (
     (
@@ -26,14 +26,14 @@ _REASONS = (
     ),
     (
         r"__obj_flatten__|PackedParams|torch[/\\]ao[/\\](nn[/\\])?quantiz|'quantized::|quantized\.",
-        "A quantized module has weights that only its own kernels read, or changes its state.",
+        "A quantized module has weights that only its own kernels can read, or changes its state.",
         "Export the float model and quantize the file with onnxruntime.quantization, or quantize "
         "with torchao's PT2E flow, which gives an exported module.",
     ),
     (
         r"[Ss]parse(?! initializer)",
-        "A tensor is sparse, and torch.onnx writes only dense tensors.",
-        "Call .to_dense() on the input, or on the buffer of the model, before the export.",
+        "A tensor is sparse, but torch.onnx writes only dense tensors.",
+        "Call .to_dense() on the input, or on the model's buffer, before the export.",
     ),
     (
         r"doesn't have storage|_unwrap_for_grad|GradTrackingTensor",
@@ -43,7 +43,7 @@ _REASONS = (
     ),
     (
         r"no fake impl|fake kernel",
-        "A custom operator has no fake implementation, which says its result's shape and dtype.",
+        "A custom operator has no fake implementation, which gives its result's shape and dtype.",
         "Register one with torch.library.register_fake: a function that returns an empty tensor "
         "of the right shape and dtype.",
     ),
@@ -51,26 +51,25 @@ _REASONS = (
         r"UnsupportedOperatorException",
         "An operator on this line cannot work on tensors without values, which is how torch.export "
         "runs a model.",
-        "Write that step with other operators, or try without `dynamic_shapes`.",
+        "Write that step with other operators, or leave `dynamic_shapes` out.",
     ),
     (
         r"but got FakeTensor",
-        "Python needs a number that a tensor holds, which is unknown during capture: lengths of a "
-        "packed sequence, sizes or counts.",
-        "Pass a Python number, which is baked in, or do without: pad the sequences and use a mask.",
+        "Python needs a number from a tensor, which is unknown during capture: lengths of a packed "
+        "sequence, sizes or counts.",
+        "Pass a Python number, which is baked in, or pad the sequences and use a mask.",
     ),
     (
         r"data-dependent expression",
         "Python needs a value that the graph only has when it runs: an `if`, `while`, `int()`, "
-        "`.item()` or a slice on what a tensor holds.",
-        "Choose with torch.where, keep both branches with torch.cond, or take the decision out of "
-        "the model.",
+        "`.item()` or slice depends on the values of a tensor.",
+        "Choose with torch.where, keep both branches with torch.cond, or decide outside the model.",
     ),
     (
         r"specialized it to be a constant|Constraints violated|conflicts between user-specified",
-        "A dimension that was asked to stay dynamic is fixed by the model.",
-        "Take the size from x.shape where the model has a number or a table of fixed length, or "
-        "leave that dimension out of `dynamic_shapes`.",
+        "The model fixes a dimension that must stay dynamic.",
+        "Replace the number, or the table of fixed length, by a size from x.shape, or leave that "
+        "dimension out of `dynamic_shapes`.",
     ),
     (
         r"same device|on device",
@@ -79,7 +78,7 @@ _REASONS = (
     ),
     (
         r"not a known type|Unsupported input type|register a pytree",
-        "An argument or a result is of a class that torch cannot take apart into tensors{classes}.",
+        "An argument or a result is of a class that torch cannot flatten into tensors{classes}.",
         "Use tensors, tuples, lists and dicts, or register the class before the call: "
         "torch.export.register_dataclass({name}) for a dataclass; for any other, "
         "torch.utils._pytree.register_pytree_node({name}, lambda c: ([c.a, c.b], None), "
@@ -87,19 +86,19 @@ _REASONS = (
     ),
     (
         r"Cannot detect fake_mode",
-        "Nothing in the graph is a tensor: all numbers of the call are baked in.",
+        "The graph has no tensors: all numbers of the call are baked in.",
         "Make an argument a tensor, such as torch.tensor(2.0).",
     ),
     (
         r"in_onnx_export must be True|slot already occupied|empty mode stack|"
         r"_EXPORT_MODULE_HIERARCHY must not be None",
-        "Another thread exports with torch at the same time, and torch keeps one state for all.",
+        "Another thread exports with torch at the same time, and torch's state is global.",
         "Export in one thread at a time. Exports by this package wait for each other.",
     ),
     (
         r"torch\.nn\.DataParallel is not supported",
-        "torch.nn.DataParallel copies a model to several devices, and a file holds it once.",
-        "Export the model in it: pass model.module.",
+        "torch.nn.DataParallel copies a model to several devices, but a file contains it once.",
+        "Export the wrapped model: pass model.module.",
     ),
     (
         r"numpy",
@@ -107,36 +106,36 @@ _REASONS = (
         "Write that step with torch operations.",
     ),
 )
-"""Text of torch's error, or path of the quantization file that raised it -> reason and repair."""
+"""Pattern in torch's error, or in the path of a quantization file -> reason and repair."""
 
 _LACKING = re.compile(r"Required parameter '(\w+)' is not provided\. Signature: pkg\.onnxscript")
 _CLASS = re.compile(r"<class '([^']+)'>")
 _OWN = "in `custom_translation_table`"
 
 
-def why(error: BaseException) -> tuple[str, str] | None:
-    """Reason and repair of what torch raised, where they are known."""
+def explain(error: BaseException) -> tuple[str, str] | None:
+    """Reason and repair for torch's error, if they are known."""
     if machine := refused_by_machine(error):
         return machine
-    said = "\n".join(f"{type(one).__name__}: {one}" for one in chained(error))
+    text = "\n".join(f"{type(one).__name__}: {one}" for one in chained(error))
     files = {frame.f_code.co_filename for frame in _frames(error)}
-    said += "\n".join(file for file in files if "quantiz" in file)
+    text += "\n".join(file for file in files if "quantiz" in file)
     for key, reason, repair in _REASONS:
-        if re.search(key, said):
-            paths = [path for path in _CLASS.findall(said) if "." in path]
+        if re.search(key, text):
+            paths = [path for path in _CLASS.findall(text) if "." in path]
             names = [p.rpartition(".")[2] for p in paths if not p.startswith("torch.")] or ["Class"]
             classes = f": {', '.join(dict.fromkeys(names))}" * bool(paths)
             return reason.format(classes=classes), repair.format(name=names[0])
     return None
 
 
-def untranslated(error: Exception, program: ExportedProgram | None = None) -> ExportError:
-    """What torch.onnx raised while it decomposed or translated a graph, with its node's line."""
+def translation_error(error: Exception, program: ExportedProgram | None = None) -> ExportError:
+    """The ExportError for an error of torch.onnx, with the line of the node that it stopped at."""
     for node in program.graph.nodes if program else ():
         if node.kwargs.get("generator") is not None:
             return ExportError(
-                f"{node.target} draws random numbers from a torch.Generator, and a file cannot "
-                "hold one.",
+                f"{node.target} draws random numbers from a torch.Generator, which a file cannot "
+                "contain.",
                 "draw them once, in __init__, and keep them in a buffer; or take them as an input.",
                 user_line(node.meta.get("stack_trace")),
             )
@@ -151,13 +150,13 @@ def untranslated(error: Exception, program: ExportedProgram | None = None) -> Ex
         hint = (
             f"write that step with other operators, or pass an onnxscript function for it {_OWN}."
         )
-    elif known := why(error):
+    elif known := explain(error):
         message = "torch.onnx could not translate the graph."
         reason, hint = known
     elif operator and (lacking := _LACKING.search(raw)):
         message = (
-            f"The translation of {operator} needs the argument {lacking[1]!r}, and the call leaves "
-            "it out: torch has a default for it, and torch.onnx has none."
+            f"The translation of {operator} needs the argument {lacking[1]!r}, which the call "
+            "leaves out: torch has a default for it, torch.onnx has none."
         )
         whole = ", or reduce x.flatten() along dim=0 for the whole tensor" * (lacking[1] == "dim")
         hint = f"pass {lacking[1]} in the call{whole}."
@@ -177,24 +176,24 @@ def _frames(error: BaseException) -> Iterator[FrameType]:
 
 def _node(error: BaseException) -> fx.Node | None:
     """The FX node that torch worked on: a local variable of the innermost frame that has one."""
-    found = None
+    innermost = None
     for frame in _frames(error):
         if "torch" in frame.f_code.co_filename:
             nodes = (value for value in frame.f_locals.values() if isinstance(value, fx.Node))
-            found = next(nodes, found)
-    return found
+            innermost = next(nodes, innermost)
+    return innermost
 
 
 def _line(node: fx.Node) -> Line | None:
-    """Its own line, or that of a neighbor where torch made the node itself."""
+    """The node's line, or a neighbor's if torch inserted the node."""
     for one in (node, *node.users, *node.all_input_nodes):
-        if line := told(user_line(one.meta.get("stack_trace"))):
+        if line := unless_internal(user_line(one.meta.get("stack_trace"))):
             return line
     return None
 
 
 def _operator(node: fx.Node) -> str:
-    """The operator as the model calls it: one that torch decomposed is named with its part."""
+    """The operator as the model calls it, and the part that torch decomposed it into, if any."""
     if node.op != "call_function":
         return ""
     part, whole = str(node.target), str(node.meta.get("original_aten") or node.target)

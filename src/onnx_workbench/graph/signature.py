@@ -1,4 +1,4 @@
-"""How a call of the model maps on the flat inputs and outputs of its graph."""
+"""How a call of the model maps to the flat inputs and outputs of its graph."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _ARGS, _KWARGS = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 
 @dataclass(frozen=True)
 class Signature:
-    """One call of a model, taken apart into tensors and put together again.
+    """One call of a model, to flatten arguments into tensors and unflatten results.
 
-    ``inputs`` names the leaves of the arguments, ``sources`` has what torch.export calls them, such
-    as ``L['batch']['mask']``. A leaf that is no tensor was baked into the graph: it stands under
-    its index in ``baked_inputs`` (for a result, in ``baked_outputs``).
+    ``inputs`` names the leaves of the arguments, ``sources`` has torch.export's names for them,
+    such as ``L['batch']['mask']``. A leaf that is no tensor was baked into the graph:
+    ``baked_inputs`` (for a result, ``baked_outputs``) has it by its index.
 
     >>> class Scale(torch.nn.Module):
     ...     def forward(self, x, factor=2):
@@ -57,15 +57,15 @@ class Signature:
         inputs = [spec.arg for spec in graph.input_specs if spec.kind is InputKind.USER_INPUT]
         outputs = [spec.arg for spec in graph.output_specs if spec.kind is OutputKind.USER_OUTPUT]
         in_spec = program.call_spec.in_spec
-        takes = parameters(model)
+        forward = parameters(model)
         names = tuple(in_spec.child(1).context)
         return cls(
-            parameters=takes,
-            args=tuple(takes.bind_partial(*args).arguments),
+            parameters=forward,
+            args=tuple(forward.bind_partial(*args).arguments),
             kwargs=names,
             in_spec=in_spec,
             inputs=tuple(argument.name for argument in inputs),
-            sources=_sources(takes, args, {name: kwargs[name] for name in names}),
+            sources=_sources(forward, args, {name: kwargs[name] for name in names}),
             baked_inputs=_constants(inputs),
             out_spec=program.call_spec.out_spec,
             baked_outputs=_constants(outputs),
@@ -75,20 +75,20 @@ class Signature:
     def of_call(
         cls, model: Callable, args: tuple, kwargs: Mapping[str, Any], result: object
     ) -> Signature:
-        """The call ``model(*args, **kwargs) == result`` of a model that is traced, not captured."""
+        """The call ``model(*args, **kwargs) == result``, for a model that is traced."""
         leaves, in_spec = pytree.tree_flatten((args, dict(kwargs)))
         results, out_spec = pytree.tree_flatten(result)
-        takes = parameters(model)
-        positional = tuple(takes.bind_partial(*args).arguments)
+        forward = parameters(model)
+        positional = tuple(forward.bind_partial(*args).arguments)
         names = (*positional, *kwargs)
         numbered = tuple(f"input_{i}" for i in range(len(leaves)))
         return cls(
-            parameters=takes,
+            parameters=forward,
             args=positional,
             kwargs=tuple(kwargs),
             in_spec=in_spec,
             inputs=numbered if len(leaves) > len(names) else names,
-            sources=_sources(takes, args, kwargs),
+            sources=_sources(forward, args, kwargs),
             baked_inputs=_not_tensors(leaves),
             out_spec=out_spec,
             baked_outputs=_not_tensors(results),
@@ -103,20 +103,20 @@ class Signature:
         """The tensors of a call, in the order of the graph's inputs.
 
         Raises:
-            InputError: the call has another structure than the captured one, or another value
-                where one was baked in.
+            InputError: the call has another structure than the captured one, or another value for
+                an argument that was baked in.
         """
         leaves, spec = pytree.tree_flatten(self._as_captured(args, kwargs))
         if spec != self.in_spec:
             raise InputError(
-                f"The arguments have the structure {_structure(spec)}, and the model was captured "
+                f"The arguments have the structure {_structure(spec)}, but the model was captured "
                 f"with {_structure(self.in_spec)}.",
                 "pass the same nesting, or capture the model again with these arguments.",
             )
         for index, value in self.baked_inputs.items():
             if not _same(leaves[index], value):
                 raise InputError(
-                    f"The argument {self.inputs[index]!r} is {leaves[index]!r}, and {value!r} was "
+                    f"The argument {self.inputs[index]!r} is {leaves[index]!r}, but {value!r} was "
                     "baked into the graph when it was captured.",
                     "pass that value, capture the model again with this one, or make the argument "
                     "a tensor.",
@@ -130,13 +130,13 @@ class Signature:
         return pytree.tree_unflatten(leaves, self.in_spec)
 
     def unflatten(self, tensors: Sequence[torch.Tensor]) -> Any:
-        """The tensors of the graph's outputs, in the structure that the model returns."""
+        """The graph's outputs, nested as the model returns them."""
         leaves = _filled(self.out_spec, self.baked_outputs, tensors)
         return pytree.tree_unflatten(leaves, self.out_spec)
 
-    def axes(self, found: Shapes) -> list[Axes | None]:
-        """The dynamic dimensions of each tensor input, from those of each leaf of an argument."""
-        leaves = [axes for name in (*self.args, *self.kwargs) for axes in found[name]]
+    def axes(self, shapes: Shapes) -> list[Axes | None]:
+        """The dynamic dimensions of each tensor input, from those of each argument's leaves."""
+        leaves = [axes for name in (*self.args, *self.kwargs) for axes in shapes[name]]
         return [axes for i, axes in enumerate(leaves) if i not in self.baked_inputs]
 
     def dynamic_shapes(self, axes: Sequence[Any]) -> dict[str, Any]:
@@ -149,20 +149,20 @@ class Signature:
         return dict(zip(self.args, args, strict=True)) | kwargs
 
     def _as_captured(self, args: tuple, kwargs: Mapping[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        """The same call with each argument where it stood when the model was captured."""
-        takes = self.parameters.parameters
-        if any(p.kind in (_ARGS, _KWARGS) for p in takes.values()):
+        """The same call, with the same arguments by position as the captured call."""
+        forward = self.parameters.parameters
+        if any(p.kind in (_ARGS, _KWARGS) for p in forward.values()):
             return args, {name: kwargs[name] for name in (*self.kwargs, *kwargs) if name in kwargs}
         given, known = _bound(self.parameters, args, kwargs).arguments, (*self.args, *self.kwargs)
         wrong = [f"lacks {name!r}" for name in known if name not in given]
         wrong += [
             f"has {name!r}"
             for name in given
-            if name not in known and not _same(given[name], takes[name].default)
+            if name not in known and not _same(given[name], forward[name].default)
         ]
         if wrong:
             raise InputError(
-                f"This call {' and '.join(wrong)}, unlike the one that was captured, which had "
+                f"This call {' and '.join(wrong)}; the captured call had "
                 f"{', '.join(map(repr, known))}.",
                 "pass the same arguments, or capture the model again with these.",
             )
@@ -170,7 +170,7 @@ class Signature:
 
 
 def parameters(model: Callable) -> inspect.Signature:
-    """The parameters of ``forward`` for a module, of the function itself for a function."""
+    """The parameters of a function, or of a module's ``forward``."""
     function = model.forward if isinstance(model, torch.nn.Module) else model
     if not isinstance(function, torch.ScriptMethod):
         return inspect.signature(function)
@@ -181,13 +181,13 @@ def parameters(model: Callable) -> inspect.Signature:
 
 def arguments(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments by name, the entries of ``**kwargs`` by their own names."""
-    found = dict(bind(model, args, kwargs).arguments)
-    rest = found.pop(rest_of(model), {})
-    return {**found, **rest}
+    bound = dict(bind(model, args, kwargs).arguments)
+    rest = bound.pop(kwargs_name(model), {})
+    return {**bound, **rest}
 
 
-def rest_of(model: Callable) -> str:
-    """The name of ``**kwargs`` among the parameters; empty where there is none."""
+def kwargs_name(model: Callable) -> str:
+    """The name of the ``**kwargs`` parameter; empty if there is none."""
     return next((p.name for p in parameters(model).parameters.values() if p.kind is _KWARGS), "")
 
 
@@ -204,13 +204,13 @@ def _bound(
     except TypeError as error:
         names = ", ".join([type(arg).__name__ for arg in args] + [f"{name}=" for name in kwargs])
         raise InputError(
-            f"The model was called with ({names}) and takes {signature}: {error}.",
+            f"The model was called with ({names}), but takes {signature}: {error}.",
             "pass the arguments as you would to the model itself.",
         ) from error
 
 
 def _filled(spec: pytree.TreeSpec, baked: Mapping[int, Any], rest: Sequence[Any]) -> list[Any]:
-    """One value for each leaf: the baked ones by their index, the rest in order."""
+    """One value for each leaf: the baked ones by index, the rest in order."""
     others = iter(rest)
     return [baked[i] if i in baked else next(others) for i in range(spec.num_leaves)]
 
@@ -227,8 +227,8 @@ def _same(a: object, b: object) -> bool:
     return a is b or (type(a) is type(b) and not isinstance(a, torch.Tensor) and a == b)
 
 
-def _sources(takes: inspect.Signature, args: tuple, kwargs: Mapping[str, Any]) -> tuple[str, ...]:
-    named = (*takes.bind_partial(*args).arguments.items(), *kwargs.items())
+def _sources(forward: inspect.Signature, args: tuple, kwargs: Mapping[str, Any]) -> tuple[str, ...]:
+    named = (*forward.bind_partial(*args).arguments.items(), *kwargs.items())
     return tuple(f"L[{name!r}]{path}" for name, value in named for path in paths(value))
 
 
@@ -244,6 +244,6 @@ def _as_tensor(leaf: Any, name: str) -> torch.Tensor:
     if isinstance(leaf, (bool, int, float, complex)):
         return torch.tensor(leaf)
     raise InputError(
-        f"The argument {name!r} is {kind_of(leaf)}; the model takes a tensor or a number there.",
-        "pass torch.from_numpy(array)." if hasattr(leaf, "__array__") else "pass that.",
+        f"The argument {name!r} is {kind_of(leaf)}, but the model takes a tensor or a number.",
+        "pass torch.from_numpy(array)." if hasattr(leaf, "__array__") else "pass one of these.",
     )

@@ -1,7 +1,7 @@
 """The private names of torch that capture and export rely on (torch 2.13), each in one function.
 
-Each function says what it is for and falls back to torch's own way where the name has moved;
-``tests/test_torch_private.py`` fails then.
+If a name has moved, its function falls back to torch's default behavior, and
+``tests/test_torch_private.py`` fails.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from torch.library import CustomOpDef
 
 from ..source import GENERATED, is_layer, is_library, is_users, lines
 
-_HANDED_ON = ("*args, **kwargs", "handle_torch_function(")
+_FORWARDS = ("*args, **kwargs", "handle_torch_function(")
 _PATCHES = "torch.export._patches"
 
 
@@ -48,59 +48,59 @@ def size_one_stays_dynamic() -> AbstractContextManager[Any]:
 
 @contextmanager
 def full_stack_traces() -> Iterator[None]:
-    """While this lasts, FX nodes keep the frames of all functions of the user's and of libraries.
+    """Let FX nodes keep the frames of all functions of the user's and of libraries, for a while.
 
-    torch.export keeps those of functions called ``forward`` alone, so that all of ``def attend()``
-    stands on the line of ``forward`` that calls it. A frame of generated code
+    torch.export keeps only the frames of functions called ``forward``, so that all of ``def
+    attend()`` gets the line of ``forward`` that calls it. A frame of generated code
     (``<eval_with_key>.7``), such as the body of ``torch.cond`` or of a ``torch.no_grad`` region, is
     replaced by the frames of its FX node.
 
     Private: ``TracerBase._filter_traceback_frames``, ``GraphModule._lineno_map``,
     ``GraphModule._prologue_start``.
     """
-    theirs = getattr(TracerBase, "_filter_traceback_frames", None)
-    if theirs is None:
+    original = getattr(TracerBase, "_filter_traceback_frames", None)
+    if original is None:
         yield
         return
 
-    def ours(tracer: Any, frames: traceback.StackSummary) -> traceback.StackSummary:
-        kept = {id(frame) for frame in theirs(tracer, frames)}
+    def filtered(tracer: Any, frames: traceback.StackSummary) -> traceback.StackSummary:
+        by_default = {id(frame) for frame in original(tracer, frames)}
         running = _running()
-        found: list[traceback.FrameSummary] = []
+        kept: list[traceback.FrameSummary] = []
         for frame in dropwhile(lambda frame: frame.name != "forward", frames):
             if frame.filename in running:
-                seen = {(frame.filename, frame.lineno) for frame in found}
+                seen = {(frame.filename, frame.lineno) for frame in kept}
                 inner = _frames_of_node(running[frame.filename], frame.lineno or 0)
-                found += [f for f in inner if _counts(f) and (f.filename, f.lineno) not in seen]
-            elif id(frame) in kept or _counts(frame):
-                found.append(frame)
-        return traceback.StackSummary.from_list(found)
+                kept += [f for f in inner if _counts(f) and (f.filename, f.lineno) not in seen]
+            elif id(frame) in by_default or _counts(frame):
+                kept.append(frame)
+        return traceback.StackSummary.from_list(kept)
 
-    with patch.object(TracerBase, "_filter_traceback_frames", ours):
+    with patch.object(TracerBase, "_filter_traceback_frames", filtered):
         yield
 
 
 def _counts(frame: traceback.FrameSummary) -> bool:
-    """Frames of the user's, of libraries and of torch's layers, except decorators and functions
-    that torch calls a second time: these hand on whatever they are given."""
+    """Whether a frame is the user's, a library's or of one of torch's layers, and not a decorator
+    or a function that torch calls a second time: these only forward their arguments."""
     if is_users(frame.filename):
         return True
-    hands_on = any(words in (frame.line or "") for words in _HANDED_ON)
-    return not hands_on and (is_library(frame.filename) or is_layer(frame.filename))
+    forwards = any(words in (frame.line or "") for words in _FORWARDS)
+    return not forwards and (is_library(frame.filename) or is_layer(frame.filename))
 
 
 def _running() -> dict[str, fx.GraphModule]:
-    """The name of generated code -> its graph, for all that runs now."""
-    found: dict[str, fx.GraphModule] = {}
+    """The file name of all running generated code -> its graph."""
+    graphs: dict[str, fx.GraphModule] = {}
     frame: FrameType | None = sys._getframe()
     while frame:
         name = frame.f_code.co_filename
-        if name.startswith(GENERATED):  # reading f_locals keeps every tensor of a frame alive
+        if name.startswith(GENERATED):  # no other: reading f_locals keeps a frame's tensors alive
             owner = frame.f_locals.get("self")
             if isinstance(owner, fx.GraphModule):
-                found.setdefault(name, owner)
+                graphs.setdefault(name, owner)
         frame = frame.f_back
-    return found
+    return graphs
 
 
 def _frames_of_node(module: fx.GraphModule, number: int) -> list[traceback.FrameSummary]:
@@ -121,11 +121,11 @@ def _frames_of_node(module: fx.GraphModule, number: int) -> list[traceback.Frame
 
 @contextmanager
 def dynamic_recurrence(dynamic_shapes: Any) -> Iterator[None]:
-    """Keep the length of an LSTM or GRU dynamic, as torch.onnx does where any dimension is:
+    """Keep the length of an LSTM or GRU dynamic, as torch.onnx does if any dimension is:
     torch.export alone unrolls the layer.
 
-    What torch chose for the operator in an earlier capture is forgotten: an implementation, and a
-    compiled loop whose guards would fix the sizes of this capture.
+    Clears two caches of earlier captures: the operator's implementation, and a compiled loop whose
+    guards would fix the sizes of this capture.
 
     Private: ``torch.export._patches``, ``OpOverload._dispatch_cache``, the code of
     ``torch._higher_order_ops.while_loop``, ``torch._dynamo.eval_frame.remove_from_cache``.
@@ -154,10 +154,10 @@ def _forget(operator: str) -> None:
 
 @contextmanager
 def sizes_unchanged(program: ExportedProgram) -> Iterator[None]:
-    """Discard what a decomposition finds out about sizes when it ends.
+    """Undo what a decomposition does to the program's shape environment.
 
-    All decompositions of a program share its shape environment. That of an LSTM fixes its length
-    there, and sizes that depend on data stay pending: the next one would refuse them.
+    All decompositions of a program share that environment. The decomposition of an LSTM fixes its
+    length there, and data-dependent sizes stay pending, so that the next one would fail.
 
     Private: the fields of ``ShapeEnv``; it is found by ``FakeTensor.fake_mode``.
     """
@@ -169,17 +169,17 @@ def sizes_unchanged(program: ExportedProgram) -> Iterator[None]:
     }
     for environment in environments:
         environment.pending_fresh_unbacked_symbols.clear()
-    kept = [
-        (environment, name, copy.copy(held))
+    saved = [
+        (environment, name, copy.copy(value))
         for environment in environments
-        for name, held in vars(environment).items()
-        if isinstance(held, (dict, list, set))
+        for name, value in vars(environment).items()
+        if isinstance(value, (dict, list, set))
     ]
     try:
         yield
     finally:
-        for environment, name, held in kept:
-            setattr(environment, name, held)
+        for environment, name, value in saved:
+            setattr(environment, name, value)
         for environment in environments:
             for counter in ("_version_counter", "_replacements_version_counter"):  # of its caches
                 setattr(environment, counter, getattr(environment, counter, 0) + 1)
@@ -190,10 +190,10 @@ def sizes_unchanged(program: ExportedProgram) -> Iterator[None]:
 
 @contextmanager
 def shared_translations() -> Iterator[None]:
-    """While this lasts, torch.onnx gets a copy of one table; custom translations enter the copy.
+    """Give torch.onnx a copy of one cached translation table, for a while.
 
-    ``torch.onnx.export`` builds the table for every export, which takes most of a small one: it
-    parses 500 functions of onnxscript.
+    ``torch.onnx.export`` builds the table for every export, which takes most of the time of a small
+    export: it parses 500 functions of onnxscript. Custom translations go into the copy.
 
     Private: ``ONNXRegistry.from_torchlib`` and its ``functions``.
     """
@@ -209,9 +209,9 @@ def shared_translations() -> Iterator[None]:
     def copied(*opset: int, **options: int) -> Any:
         operators = len(torch._C._dispatch_get_all_op_names())  # torchvision registers its own
         table = _built(build, operators, *opset, **options)
-        own = copy.copy(table)
-        own.functions = {operator: list(found) for operator, found in table.functions.items()}
-        return own
+        shared = copy.copy(table)
+        shared.functions = {op: list(functions) for op, functions in table.functions.items()}
+        return shared
 
     with patch.object(ONNXRegistry, "from_torchlib", staticmethod(copied)):
         yield
@@ -226,42 +226,41 @@ def _built(build: Callable[..., Any], operators: int, *opset: int, **options: in
 
 
 @contextmanager
-def guard_events(heard: Callable[[Mapping[str, Any]], None]) -> Iterator[None]:
-    """Call ``heard`` with each guard that torch's shape environment adds while this lasts.
+def guard_events(callback: Callable[[Mapping[str, Any]], None]) -> Iterator[None]:
+    """Call ``callback`` with each guard that torch's shape environment adds in the block.
 
-    The guards are written into torch's structured trace alone (``ShapeEnv._log_guard``), which is
-    where ``torch.export.draft_export`` reads them too. That costs no second capture, runs no real
-    tensors and writes no file. The logger itself is replaced: the user's logging configuration may
-    have disabled it.
+    torch writes guards only into its structured trace (``ShapeEnv._log_guard``), where
+    ``torch.export.draft_export`` reads them, too. This needs no second capture, no real tensors and
+    no file. It replaces the logger, because the user's logging configuration may have disabled it.
 
     Private: ``torch._logging._internal.trace_log`` and ``GET_DTRACE_STRUCTURED``, the event
     ``guard_added``.
     """
     with (
-        patch.object(_internal, "trace_log", _TraceLog(heard, _internal.trace_log)),
+        patch.object(_internal, "trace_log", _TraceLog(callback, _internal.trace_log)),
         patch.object(_internal, "GET_DTRACE_STRUCTURED", True),
     ):
         yield
 
 
 class _TraceLog:
-    """Stands in for the logger of torch's structured trace."""
+    """Replaces the logger of torch's structured trace."""
 
-    def __init__(self, heard: Callable[[Mapping[str, Any]], None], theirs: Any) -> None:
-        self.handlers, self._heard, self._theirs = [heard], heard, theirs
+    def __init__(self, callback: Callable[[Mapping[str, Any]], None], logger: Any) -> None:
+        self.handlers, self._callback, self._logger = [callback], callback, logger
 
     def debug(self, message: str, *, extra: Mapping[str, Any], **options: Any) -> None:
         if event := extra["metadata"].get("guard_added"):
-            self._heard(event)
-        if self._theirs.handlers:
-            self._theirs.debug(message, extra=extra, **options)
+            self._callback(event)
+        if self._logger.handlers:
+            self._logger.debug(message, extra=extra, **options)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._theirs, name)
+        return getattr(self._logger, name)
 
 
 def frame_file(number: int) -> str:
-    """The file of a frame in an event: torch writes its name once, and from then on a number.
+    """The file of a frame in an event, which has the number of its interned name.
 
     Private: ``torch._logging.structured.INTERN_TABLE``.
     """
@@ -273,8 +272,8 @@ def frame_file(number: int) -> str:
 
 
 def custom_operator(op: CustomOpDef) -> tuple[str, str, tuple[str, ...], Any, Any]:
-    """Of an operator that ``torch.library.custom_op`` made: its name, schema, the arguments that it
-    writes into, its function and its fake function, from which a bundle makes it again.
+    """The parts from which a bundle makes a ``torch.library.custom_op`` operator again: its name,
+    schema, arguments that it writes into, function and fake function.
 
     Private: ``CustomOpDef._qualname``, ``_schema``, ``_init_fn``, ``_abstract_fn``,
     ``_opoverload``.

@@ -155,7 +155,7 @@ def _file() -> Path:
 
 
 def _shown() -> str:
-    """The path as ``~/...`` where it can be, so that a notebook's output does not name the user."""
+    """The path, as ``~/...`` if possible, so that a notebook's output does not name the user."""
     if not _file().is_relative_to(Path.home()):
         return str(_file())
     return f"~/{_file().relative_to(Path.home()).as_posix()}"

@@ -1,4 +1,4 @@
-"""A choice to turn, and what a function makes of it."""
+"""``explore``: controls that call a function, and its result."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def explore(function: Callable[..., Any], **choices: Sequence[Any]) -> Explorer:
     """Controls that call ``function`` again whenever one is moved: ``ipywidgets.interactive``.
 
     Args:
-        function: called with one value of each choice by keyword. What it returns is shown, and
-            what it prints and plots; an exception is shown in one line.
-        choices: the values of each parameter, the first one first: a slider for numbers, buttons
-            for anything else.
+        function: called with one value of each choice, by keyword. Its result, its printed output
+            and its plots are shown; an exception is shown in one line.
+        choices: the values of each parameter, starting with the default: a slider for numbers,
+            buttons for anything else.
 
     Raises:
         InputError: there is nothing to choose from.
@@ -40,7 +40,7 @@ def explore(function: Callable[..., Any], **choices: Sequence[Any]) -> Explorer:
 
 
 class Explorer(ipywidgets.interactive):
-    """The widget of :func:`explore`: the controls, above what the function returned."""
+    """The widget of :func:`explore`: the controls above the function's result."""
 
     def __init__(self, function: Callable[..., Any], choices: dict[str, Sequence[Any]]) -> None:
         self._function, self._choices = function, choices
@@ -48,7 +48,7 @@ class Explorer(ipywidgets.interactive):
         super().__init__(self._call, clear_output=False, **controls)
 
     def _call(self, **chosen: Any) -> Any:
-        with capture_output(stderr=False) as said:
+        with capture_output(stderr=False) as captured:
             try:
                 result = self._function(**chosen)
             except (Exception, KeyboardInterrupt) as error:  # its traceback would end in a log
@@ -58,9 +58,9 @@ class Explorer(ipywidgets.interactive):
             elif result is not None and not hasattr(getattr(result, "figure", result), "savefig"):
                 display(result)
             show_inline_matplotlib_plots()
-        shown = [{"text/plain": said.stdout}] if said.stdout else []
-        shown += [output.data for output in said.outputs]
-        # As state of the widget: messages would be taken for outputs of the cell that is running.
+        shown = [{"text/plain": captured.stdout}] if captured.stdout else []
+        shown += [output.data for output in captured.outputs]
+        # As widget state, since messages would become outputs of the running cell.
         self.out.outputs = tuple(
             {"output_type": "display_data", "data": data, "metadata": {}} for data in shown
         )
@@ -76,7 +76,7 @@ class Explorer(ipywidgets.interactive):
         return "\n".join([*heads, *texts])
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        """The widget, and for a page without a kernel its text and its plot."""
+        """The widget, with its text and its plot for a page without a kernel."""
         bundle = {**super()._repr_mimebundle_(**kwargs), "text/plain": repr(self)}
         for output in self.out.outputs:
             bundle |= {_PNG: output["data"][_PNG]} if _PNG in output["data"] else {}

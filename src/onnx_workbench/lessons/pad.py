@@ -1,4 +1,4 @@
-"""A pad to draw a digit on with mouse, finger or keys, read by a model while it is drawn."""
+"""A pad to draw a digit on with mouse, finger or keys, while a model reads it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HERE = Path(__file__).parent
 
 
 def draw_digit(reader: Callable[[torch.Tensor], Any]) -> Pad:
-    """A pad whose drawing ``reader`` reads while it is drawn.
+    """A pad to draw a digit on, while ``reader`` reads it.
 
     Args:
         reader: a callable from images ``float32[1, 1, 8, 8]`` in [0, 1] to logits
@@ -41,9 +41,9 @@ def draw_digit(reader: Callable[[torch.Tensor], Any]) -> Pad:
 class Pad(anywidget.AnyWidget):
     """The widget of :func:`draw_digit`.
 
-    ``pixels`` is what the reader gets, 64 gray values in [0, 1], row by row; ``probabilities`` are
-    the ten that it answers with, empty where it failed, and ``error`` says why then. ``samples``
-    are real digits for the front-end, one of each.
+    ``pixels`` are the reader's input, 64 gray values in [0, 1], row by row; ``probabilities`` are
+    its ten outputs, empty if it failed, and ``error`` says why. ``samples`` are real digits for the
+    front-end, one of each.
     """
 
     _esm = _HERE / "pad.js"
@@ -67,7 +67,7 @@ class Pad(anywidget.AnyWidget):
             with torch.no_grad():
                 logits = torch.as_tensor(self._reader(self._image()))
             answer, failure = logits.reshape(10).softmax(0).tolist(), ""
-        except Exception as error:  # shown where the answer would be: a pad has no traceback
+        except Exception as error:  # shown in place of the answer, since a pad has no traceback
             answer, failure = [], f"{type(error).__name__}: {error}"
         with self.hold_sync():
             self.probabilities, self.error = answer, failure
@@ -77,7 +77,7 @@ class Pad(anywidget.AnyWidget):
 
     @property
     def digit(self) -> int | None:
-        """The digit that the reader says, None where it failed."""
+        """The digit that the reader sees, None if it failed."""
         return max(range(10), key=self.probabilities.__getitem__) if self.probabilities else None
 
     def __repr__(self) -> str:
@@ -87,7 +87,7 @@ class Pad(anywidget.AnyWidget):
         return f"A pad to draw a digit on. {says[0].upper()}{says[1:]}."
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """The widget, and for a page without a kernel the drawing as text and picture."""
+        """The widget, with the drawing as text and picture for a page without a kernel."""
         data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
         fallback = {"text/plain": repr(self), "image/svg+xml": svg(self._image(), cell=16)}
         return data | fallback, metadata

@@ -1,8 +1,8 @@
-"""Small models, each one way in which PyTorch -> ONNX goes wrong in the field.
+"""Small models, each with one way in which PyTorch -> ONNX goes wrong in practice.
 
-Each names the thread in which somebody met it, what :func:`~onnx_workbench.audit` must say about it
-and on which line, and a fixed twin that must pass. A torch that fixes one of them, or breaks it in
-another way, fails ``tests/test_traps.py``, which knows more of them.
+Each trap names a thread in which somebody reported it, what :func:`~onnx_workbench.audit` must say
+about it and on which line, and has a fixed twin that must pass. If a torch release fixes one, or
+breaks it in another way, ``tests/test_traps.py`` fails. The tests have more traps.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Trap:
     """``broken`` and ``fixed`` make a fresh call each.
 
     The audit must find ``broken`` at ``stage``, with a sentence that begins with ``sentence``, at
-    ``place``, None where no line is to blame. ``thread`` is where it was met.
+    ``place``, which is None if no line is to blame. ``thread`` is a report of the problem.
     """
 
     name: str
@@ -64,13 +64,13 @@ def trap(
     traps: list[Trap] = TRAPS,
     **call: Any,
 ) -> Callable[[type], type]:
-    """Put a class into ``traps``; its twin is the class ``Fixed`` inside it.
+    """Add a class to ``traps``; its twin is the class ``Fixed`` inside it.
 
     The line that the audit must name ends in ``# trap``. ``args`` and ``call`` are the broken call;
-    ``fixed`` are the twin's arguments where they differ. The twin asks for no opset.
+    ``fixed`` are the twin's arguments if they differ. The twin uses the default opset.
     """
 
-    def put(cls: Any) -> Any:
+    def add(cls: Any) -> Any:
         source, first = inspect.getsourcelines(cls)
         marked = [number for number, line in enumerate(source, first) if line.endswith("# trap\n")]
         place = f"{Path(inspect.getfile(cls)).name}:{marked[0]}" if marked else None
@@ -81,7 +81,7 @@ def trap(
         )
         return cls
 
-    return put
+    return add
 
 
 def _call(make: Callable[[], Any], args: tuple, *rest: Any, **call: Any) -> Call:
@@ -207,7 +207,7 @@ class BranchOnSize(nn.Module):
 # ---------------------------------------------------------------- numbers, and missing kernels
 
 TRAINING, RANDOM = "The model is in training mode", "The model is random"
-REJECTED = "ONNX Runtime rejects what the exporter wrote"
+REJECTED = "ONNX Runtime rejects the exporter's file"
 
 
 class Drops(nn.Module):

@@ -30,8 +30,8 @@ class Exercise:
     """One exercise: ``text`` is the task in Markdown, ``hint`` says how to begin.
 
     ``judge`` yields the names and values of the ``hints`` that fit a wrong answer, the most helpful
-    first, and nothing for a right one. ``material`` makes what the task hands out; ``source`` is
-    Python that sets ``answer``.
+    first, and nothing for a right one. ``material`` makes the task's material; ``source`` is the
+    solution, Python that sets ``answer``.
     """
 
     number: str
@@ -45,23 +45,23 @@ class Exercise:
 
     @property
     def given(self) -> Any:
-        """What the task hands out, None where it hands out nothing."""
+        """The material of the task, None if there is none."""
         return self.material()
 
     def check(self, answer: Any) -> Verdict:
         """Check an answer: a right one is recorded, a wrong one gets a hint.
 
-        ``...``, None and "" get the hint how to begin. An exception that the answer raises is
-        caught and becomes the hint.
+        ``...``, None and "" get the hint how to begin. An exception that the answer raises becomes
+        the hint.
         """
         if answer is None or answer is ... or (isinstance(answer, str) and not answer.strip()):
             return Verdict(False, self.hint)
         try:
-            found = next(self.judge(answer), None)
+            fitting = next(self.judge(answer), None)
         except Exception as error:
             return Verdict(False, _described(error))
-        if found:
-            name, values = found
+        if fitting:
+            name, values = fitting
             return Verdict(False, Template(self.hints[name]).substitute(values))
         return Verdict(True, after(self.number), record(self.number))
 
@@ -99,7 +99,7 @@ class Verdict:
 
 
 class Solution(str):
-    """Python that sets ``answer``; ``value`` runs it in the current folder and returns that."""
+    """Python that sets ``answer``; ``value`` runs it in the current folder and returns it."""
 
     @property
     def value(self) -> Any:
@@ -114,7 +114,7 @@ class Solution(str):
 
 
 def exercise(number: str) -> Exercise:
-    """The exercise ``number``: that of its lesson, with a letter for a further one.
+    """The exercise ``number``: the lesson's number, with a letter if the lesson has several.
 
     Raises:
         InputError: there is no exercise of this number.

@@ -1,4 +1,4 @@
-"""Source code with columns in its margin, as readers of line_profiler know it."""
+"""Source code with columns in the margin, like the output of line_profiler."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from ..formatting import table
-from ..source import NOTHING_MORE, Line, Sources
+from ..source import NO_SOURCES, Line, Sources
 
 _GAP = 4
-"""Lines without anything in the margin that are still shown between two that have something."""
+"""The most lines with an empty margin that are shown between two lines with cells."""
 
 
 def annotated(
     cells: Mapping[Line, Sequence[str]],
     header: Sequence[str],
     left: Collection[int] = (),
-    sources: Sources = NOTHING_MORE,
+    sources: Sources = NO_SOURCES,
     below: Mapping[Line, Sequence[tuple[Sequence[str], str]]] | None = None,
 ) -> str:
     """Each line's cells, its number and its text, function by function.
 
-    The lines between them and the ``def`` are shown too; long gaps are cut. Where ``sources`` has
-    no such file, or it has changed since, only the lines themselves are shown. ``left`` has the
-    indices of columns that are flushed left, ``below`` more rows for a line: cells and text.
+    The lines between them and the ``def`` are shown too; long gaps are cut. If ``sources`` does not
+    have the file, or it has changed, only the lines themselves are shown. ``left`` has the indices
+    of left-aligned columns, ``below`` more rows for a line: cells and text.
 
     >>> line = Line("/home/ada/model.py", 12, "forward", "return x.relu()")
     >>> print(annotated({line: ("3",)}, ("nodes",)))
@@ -46,21 +46,21 @@ def annotated(
 def stretches(
     lines: Iterable[Line], sources: Sources
 ) -> Iterator[tuple[str, list[tuple[int, str, Line | None]]]]:
-    """Yield the title of each function, and (number, text, the line if it was passed) for its rows.
+    """Yield the title of each function, and its rows: (number, text, the line if it was passed).
 
-    Functions are in the order of their first line as passed, lines by number.
+    Functions are in the order in which their lines were passed, rows in the order of the file.
     """
     functions: dict[tuple[str, str], list[Line]] = {}
     for line in lines:
         functions.setdefault((line.file, line.function), []).append(line)
-    for (_, function), found in functions.items():
-        at = {line.number: line for line in sorted(found, key=lambda line: line.number)}
+    for (_, function), passed in functions.items():
+        at = {line.number: line for line in sorted(passed, key=lambda line: line.number)}
         shown = [(n, text, at.get(n)) for n, text in _stretch(function, at, sources)]
-        yield f"{found[0].place.rpartition(':')[0]}, in {function}", shown
+        yield f"{passed[0].place.rpartition(':')[0]}, in {function}", shown
 
 
 def _stretch(function: str, at: Mapping[int, Line], sources: Sources) -> list[tuple[int, str]]:
-    """(number, text) from the ``def`` to the last line; a cut is (0, "...")."""
+    """(number, text) of each line from the ``def`` to the last; a gap is (0, "...")."""
     source = sources.read([*at.values()])
     if not source:
         return [(number, line.text) for number, line in at.items()]
@@ -76,7 +76,7 @@ def _stretch(function: str, at: Mapping[int, Line], sources: Sources) -> list[tu
 
 
 def _definition(source: Sequence[str], function: str, number: int) -> int:
-    """The number of the nearest ``def function`` above; 0 where there is none."""
+    """The number of the nearest ``def function`` above; 0 if there is none."""
     pattern = re.compile(rf"\s*(async\s+)?def\s+{re.escape(function)}\b")
     above = range(number - 1, 0, -1)
     return next((n for n in above if pattern.match(source[n - 1])), 0)

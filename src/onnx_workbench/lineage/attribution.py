@@ -13,14 +13,14 @@ from .kernels import Match
 from .origins import Origin
 
 _LEAST = 1e-9
-"""Least seconds that a node counts for, so that a node too short to measure gets a share."""
+"""The least seconds of a node, so that a node too short to measure gets a share."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """``fraction`` of a kernel belongs to ``node``, and in it to ``line``; "" and None if unknown.
+    """A ``fraction`` of a kernel's time, for one ``line`` of one ``node``; "" and None if unknown.
 
-    ``stack`` has the calls that led to it, ``module`` its module.
+    ``stack`` has the calls that led to the line, ``module`` its module.
     """
 
     kernel: str
@@ -38,18 +38,18 @@ def attributed(
     alone: Mapping[str, float],
     eager: Mapping[str, float],
 ) -> dict[str, tuple[Share, ...]]:
-    """Attribute each kernel to lines: its shares add up to 1.
+    """Attribute each kernel to lines. The shares of a kernel add up to 1.
 
     Args:
         matches: kernel -> exported nodes.
         origins, operations: the exported nodes and the FX nodes.
-        alone: exported node -> seconds without fusion; nodes without get equal parts.
-        eager: FX node -> seconds in PyTorch, which split what export merged into one node.
+        alone: exported node -> seconds without fusion. If one is missing, all get equal parts.
+        eager: FX node -> seconds in PyTorch, by which nodes that export merged are split.
     """
     by_name = {origin.node: origin for origin in origins}
-    own: dict[CallSite, float] = defaultdict(float)
+    eager_of_site: dict[CallSite, float] = defaultdict(float)
     for operation in operations:
-        own[operation.site] += eager.get(operation.fx, 0.0)
+        eager_of_site[operation.site] += eager.get(operation.fx, 0.0)
 
     def shares(kernel: str, nodes: tuple[str, ...]) -> Iterator[Share]:
         if not nodes:
@@ -59,7 +59,7 @@ def attributed(
         weights = {node: max(alone[node], _LEAST) if known else 1.0 for node in nodes}
         for node, weight in weights.items():
             origin = by_name[node]
-            parts = _parts(origin, own[origin.site], eager)
+            parts = _parts(origin, eager_of_site[origin.site], eager)
             whole = sum(weights.values()) * sum(parts.values())
             for (line, stack, module), part in parts.items():
                 yield Share(kernel, node, line, weight * part / whole, stack, module)
@@ -70,12 +70,12 @@ def attributed(
 Part = tuple[Line | None, tuple[Line, ...], str]
 
 
-def _parts(origin: Origin, own: float, eager: Mapping[str, float]) -> dict[Part, float]:
-    """(line, stack, module) of an exported node -> weight."""
-    own = max(own, _LEAST)
+def _parts(origin: Origin, seconds: float, eager: Mapping[str, float]) -> dict[Part, float]:
+    """(line, stack, module) of an exported node and of those merged into it -> weight."""
+    seconds = max(seconds, _LEAST)
     parts: dict[Part, float] = defaultdict(float)
-    parts[origin.line, origin.stack, origin.module] = own
-    for gone in origin.merged:
-        spent = own if gone.twin else eager.get(gone.fx, 0.0) / len(gone.into)
-        parts[gone.line, gone.stack, gone.module] += max(spent, _LEAST)
+    parts[origin.line, origin.stack, origin.module] = seconds
+    for merged in origin.merged:
+        spent = seconds if merged.twin else eager.get(merged.fx, 0.0) / len(merged.into)
+        parts[merged.line, merged.stack, merged.module] += max(spent, _LEAST)
     return parts

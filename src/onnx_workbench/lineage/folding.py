@@ -13,7 +13,7 @@ from ..exporter_metadata import CallSite, call_site
 from ..source import Line
 
 _LARGEST = 10_000_000
-"""Numbers in a tensor that :func:`_returns_its_input` still tries an operator on."""
+"""Numbers in the largest tensor on which :func:`_returns_its_input` tries an operator."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Operation:
 
 @dataclass(frozen=True)
 class Folded(Operation):
-    """An FX node without an ONNX node. ``into`` are the call sites that do its work, and ``nodes``
-    their ONNX nodes. A ``twin`` computes the same as they do; a ``view`` moves no data."""
+    """An FX node without an ONNX node. ``into`` are the call sites that do its work, ``nodes``
+    their ONNX nodes. A ``twin`` repeats an equal operation; a ``view`` moves no data."""
 
     why: str
     into: tuple[CallSite, ...] = ()
@@ -55,9 +55,9 @@ def operations(graph: fx.Graph) -> tuple[Operation, ...]:
 def folded(graph: fx.Graph, exported: Collection[CallSite]) -> Iterator[Folded]:
     """Yield the operations of a captured graph whose call site is not in the ONNX graph.
 
-    The first reason that fits counts: no node uses it; it is a size and no tensor; it depends on
-    weights and constants alone; an equal operation on equal inputs exists; it returns its input
-    (tried on random numbers); else the operations that use it do its work.
+    The first reason that fits counts: no node uses the result; it is a size, not a tensor; it
+    depends only on weights and constants; an equal operation has the same inputs; the operation
+    returns its input (tried on random numbers); else the nodes that use the result do its work.
     """
     constant, first = _constants(graph), _twins(graph)
     for node in _computing(graph):
@@ -72,12 +72,12 @@ def folded(graph: fx.Graph, exported: Collection[CallSite]) -> Iterator[Folded]:
         elif node in constant:
             yield Folded(node.name, site, "computed at export: it depends on no input")
         elif first[node] is not node and twin in exported:
-            why = "computed once for this and for an equal operation on the same input"
+            why = "computed once, together with an equal operation on the same input"
             yield Folded(node.name, site, why, (twin,), twin=True)
         elif _returns_its_input(node):
             yield Folded(node.name, site, "it returns its input unchanged")
         else:
-            into, view = _heirs(node, exported), getattr(node.target, "is_view", False)
+            into, view = _exported_users(node, exported), getattr(node.target, "is_view", False)
             yield Folded(node.name, site, "merged into what uses it", into, view=view)
 
 
@@ -89,14 +89,14 @@ def _computing(graph: fx.Graph) -> Iterator[fx.Node]:
 
 
 def _constants(graph: fx.Graph) -> set[fx.Node]:
-    """Nodes that depend on parameters, buffers and constants alone."""
-    found: set[fx.Node] = set()
+    """Nodes that depend only on parameters, buffers and constants."""
+    constants: set[fx.Node] = set()
     for node in graph.nodes:
         weight = node.op == "placeholder" and node.name.startswith(("p_", "b_", "c_"))
-        inner = node.op == "call_function" and found.issuperset(node.all_input_nodes)
+        inner = node.op == "call_function" and constants.issuperset(node.all_input_nodes)
         if weight or node.op == "get_attr" or inner:
-            found.add(node)
-    return found
+            constants.add(node)
+    return constants
 
 
 def _twins(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
@@ -112,9 +112,9 @@ def _twins(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
 
 
 def _returns_its_input(node: fx.Node) -> bool:
-    """Dropout in eval mode, a cast to the same dtype. Tried, since no list of operators stays
-    complete."""
-    if not isinstance(node.target, torch._ops.OpOverload):  # functorch's change torch's own state
+    """Whether it returns its input, like dropout in eval mode or a cast to the same dtype. Found by
+    a trial, since no list of operators stays complete."""
+    if not isinstance(node.target, torch._ops.OpOverload):  # functorch's operators change state
         return False
     values: list[Any] = [one.meta.get("val") for one in (node, *node.all_input_nodes)]
     if len(values) != 2 or not all(isinstance(value, torch.Tensor) for value in values):
@@ -132,9 +132,9 @@ def _returns_its_input(node: fx.Node) -> bool:
     return isinstance(result, torch.Tensor) and torch.equal(result, sample)
 
 
-def _heirs(node: fx.Node, exported: Collection[CallSite]) -> tuple[CallSite, ...]:
+def _exported_users(node: fx.Node, exported: Collection[CallSite]) -> tuple[CallSite, ...]:
     """The nearest users that are in the ONNX graph."""
-    heirs: dict[CallSite, None] = {}
+    sites: dict[CallSite, None] = {}
     seen, waiting = {node}, list(node.users)
     while waiting:
         user = waiting.pop()
@@ -142,7 +142,7 @@ def _heirs(node: fx.Node, exported: Collection[CallSite]) -> tuple[CallSite, ...
             continue
         seen.add(user)
         if user.op == "call_function" and call_site(user) in exported:
-            heirs[call_site(user)] = None
+            sites[call_site(user)] = None
         else:
             waiting += user.users
-    return tuple(heirs)
+    return tuple(sites)

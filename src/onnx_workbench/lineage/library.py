@@ -11,15 +11,15 @@ from ..formatting import plural
 from ..source import Line, below, is_layer, is_library
 
 MOST = 40
-"""Lines of libraries that a repr shows below one line of the user's."""
+"""The most library lines that a repr shows below one of the user's lines."""
 
 
-C = TypeVar("C", bound=Any)  # with a stack and a module: a node, a part of a kernel
+C = TypeVar("C", bound=Any)  # has a stack and a module: a node, a part of a kernel
 
 
 @dataclass(frozen=True)
 class Group(Generic[C]):
-    """What one line of a library made. In ``module`` an asterisk stands for what differs."""
+    """The items of one library line. An asterisk in ``module`` stands for parts that differ."""
 
     line: Line
     module: str
@@ -41,19 +41,19 @@ def groups(items: Iterable[C], depth: int | None) -> list[Group[C]]:
     A line that calls only single layers of torch, such as ``self.norm(self.conv(x))``, is not
     split; one that calls a container or a layer made of others has a row for each layer.
     """
-    found = [(calls, item) for item in items if (calls := below(item.stack)[:depth])]
-    library = any(is_library(calls[-1].file) for calls, _ in found)
-    if not library and not _composed([calls for calls, _ in found]):
+    deeper = [(calls, item) for item in items if (calls := below(item.stack)[:depth])]
+    library = any(is_library(calls[-1].file) for calls, _ in deeper)
+    if not library and not _composed([calls for calls, _ in deeper]):
         return []
-    made: dict[tuple[Line, str], list[C]] = {}
-    for calls, item in found:
+    grouped: dict[tuple[Line, str], list[C]] = {}
+    for calls, item in deeper:
         inside = item.stack[item.stack.index(calls[-1]) :]
         whole = is_library(calls[-1].file) and not any(map(_is_container, inside))
-        own = "" if whole else _repeated(item.module)
-        made.setdefault((calls[-1], own), []).append(item)
+        module = "" if whole else _repeated(item.module)
+        grouped.setdefault((calls[-1], module), []).append(item)
     return [
-        Group(line, common([item.module for item in same]), tuple(same))
-        for (line, _), same in made.items()
+        Group(line, common([item.module for item in group]), tuple(group))
+        for (line, _), group in grouped.items()
     ]
 
 
@@ -65,7 +65,7 @@ def _composed(stacks: Sequence[Sequence[Line]]) -> bool:
 
 
 def _is_container(line: Line) -> bool:
-    """Whether it is the line of torch.nn.Sequential that calls each of its layers."""
+    """Whether the line is torch.nn.Sequential's, which calls each of its layers."""
     return line.file.endswith("container.py") and is_layer(line.file)
 
 
@@ -76,7 +76,7 @@ def _repeated(module: str) -> str:
 
 
 def common(modules: Iterable[str]) -> str:
-    """Join paths into one; what differs becomes an asterisk.
+    """Join paths into one; parts that differ become an asterisk.
 
     >>> common(["net.layer.0.query", "net.layer.1.query"]), common(["a.b", "a.b.c"])
     ('net.layer.*.query', 'a.b.*')
@@ -94,11 +94,11 @@ Row = tuple[Sequence[str], str]
 
 
 def rows_below(shown: Sequence[tuple[Sequence[str], Any]], count: int) -> list[Row]:
-    """Cells and a text for each line of a library, places and modules aligned.
+    """Cells and a text for each library line, with places and modules aligned.
 
     Args:
-        shown: pairs of cells and of what has a ``line`` and a ``module``.
-        count: how many there are; a last row counts those that are not shown.
+        shown: pairs of cells and an object with a ``line`` and a ``module``.
+        count: how many lines there are; a last row counts those that are not shown.
     """
     names = [(one.line.place, one.module) for _, one in shown]
     widths = [max(map(len, column)) for column in zip(*names, strict=True)]

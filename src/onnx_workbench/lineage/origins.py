@@ -22,8 +22,8 @@ NONE = "none"
 _FOREIGN = "the file has no torch metadata: made by another tool, or with dynamo=False"
 _LOST = "no torch metadata on it, and no neighbor with a line"
 _QUANTIZED = (
-    "made by a quantizer that keeps no metadata of nodes: quantize a file of export(), which "
-    "also has the lines of its values"
+    "made by a quantizer that drops the metadata of nodes: quantize a file of export(), which "
+    "also has metadata of values"
 )
 
 
@@ -31,12 +31,12 @@ _QUANTIZED = (
 class Origin:
     """Where one ONNX node came from.
 
-    ``rule`` says what the line is known by: the node's own ``metadata``, a ``neighbor``, or
-    ``none``; ``why`` explains the last two. ``also`` are lines whose work export merged into this
-    node (a batch normalization folded into a convolution), ``merged`` their FX nodes. ``inside`` is
-    the node or function whose body holds it. ``stack`` has all calls that led to the node,
-    outermost first: your line, and what it calls in libraries. ``site`` is the node's own call
-    site, or that of the FX node that it replaces.
+    ``rule`` says where the line is from: the node's own ``metadata``, a ``neighbor``, or ``none``;
+    ``why`` explains the last two. ``also`` are lines whose work export merged into this node, such
+    as a batch normalization folded into a convolution; ``merged`` are their FX nodes. ``inside`` is
+    the node or function whose body contains it. ``stack`` has all calls that led to the node,
+    outermost first: your line, then the library lines it calls. ``site`` is the node's call site,
+    or that of the FX node that it replaces.
     """
 
     node: str
@@ -59,37 +59,37 @@ Known = dict[str, Origin]
 def origins_of(
     artifact: Artifact, refs: Sequence[NodeRef]
 ) -> tuple[tuple[Origin, ...], tuple[Folded, ...]]:
-    """The origin of each node, and the FX nodes that left none."""
+    """The origin of each node, and the FX nodes without an ONNX node."""
     values = exporter_metadata.of_values(artifact.proto)
     known = {ref.name: _by_metadata(ref, values) for ref in refs}
     if artifact.graph is None:
         _from_neighbors(known, refs)
         return tuple(known.values()), ()
     exported = {origin.site for origin in known.values() if origin.site.trace}
-    gone = list(folded(artifact.graph.program.graph_module.graph, exported))
-    _in_place_of(known, refs, gone)
-    made: dict[CallSite, list[str]] = {}
+    absent = list(folded(artifact.graph.program.graph_module.graph, exported))
+    _in_place_of(known, refs, absent)
+    nodes_at: dict[CallSite, list[str]] = {}
     for origin in known.values():
-        made.setdefault(origin.site, []).append(origin.node)
-    gone = [
-        replace(item, nodes=tuple(node for site in item.into for node in made.get(site, ())))
-        for item in gone
-        if item.site not in made
+        nodes_at.setdefault(origin.site, []).append(origin.node)
+    absent = [
+        replace(item, nodes=tuple(node for site in item.into for node in nodes_at.get(site, ())))
+        for item in absent
+        if item.site not in nodes_at
     ]
     _from_neighbors(known, refs)
     _returned_inputs(known, artifact.proto.graph, artifact.graph.model)
-    _merge(known, gone)
-    return tuple(known.values()), tuple(gone)
+    _merge(known, absent)
+    return tuple(known.values()), tuple(absent)
 
 
 def _by_metadata(ref: NodeRef, values: Mapping[str, onnx.ValueInfoProto]) -> Origin:
-    found = exporter_metadata.read(ref.node, values)
-    site, line = CallSite(found.trace, found.module), found.line
+    metadata = exporter_metadata.read(ref.node, values)
+    site, line = CallSite(metadata.trace, metadata.module), metadata.line
     return Origin(
         node=ref.name,
         operator=ref.node.op_type,
-        fx=found.fx,
-        module=found.module,
+        fx=metadata.fx,
+        module=metadata.module,
         line=line,
         rule=METADATA if line else NONE,
         inside=ref.inside,
@@ -98,58 +98,58 @@ def _by_metadata(ref: NodeRef, values: Mapping[str, onnx.ValueInfoProto]) -> Ori
     )
 
 
-def _in_place_of(known: Known, refs: Sequence[NodeRef], gone: Sequence[Folded]) -> None:
-    """A node without metadata replaces the FX node without an ONNX node whose users are the same:
-    it takes its line."""
+def _in_place_of(known: Known, refs: Sequence[NodeRef], absent: Sequence[Folded]) -> None:
+    """Give each node without metadata the line of the FX node that it replaces: the absent one with
+    the same users."""
     before: dict[CallSite, list[Folded]] = {}
-    for item in gone:
+    for item in absent:
         for site in item.into if not item.twin else ():
             before.setdefault(site, []).append(item)
-    used, sites = consumers(refs), {name: origin.site for name, origin in known.items()}
+    readers_of, sites = consumers(refs), {name: origin.site for name, origin in known.items()}
     for ref in refs:
         if sites[ref.name].trace:
             continue
-        readers = (sites[reader.name] for value in ref.outputs for reader in used.get(value, ()))
+        readers = (sites[r.name] for value in ref.outputs for r in readers_of.get(value, ()))
         users = {site for site in readers if site.trace}
         replaced = before.get(next(iter(users)), []) if users else []
         fits = {item.site: item for item in replaced if users.issubset(item.into)}
         if len(fits) == 1:
             (item,) = fits.values()
-            why = f"put in place of the FX node {item.fx}"
-            taken = _borrowed(known[ref.name], item, why, module=item.module)
-            known[ref.name] = replace(taken, fx=item.fx, site=item.site)
+            why = f"replaces the FX node {item.fx}"
+            origin = _with_line_of(item, known[ref.name], why, module=item.module)
+            known[ref.name] = replace(origin, fx=item.fx, site=item.site)
 
 
-def _borrowed(mine: Origin, other: Any, why: str, **more: Any) -> Origin:
-    """``mine`` with the line and the stack of another."""
+def _with_line_of(other: Any, origin: Origin, why: str, **more: Any) -> Origin:
+    """The origin with the line and the stack of another node."""
     rule = NEIGHBOR if other.line else NONE
-    return replace(mine, line=other.line, stack=other.stack, rule=rule, why=why, **more)
+    return replace(origin, line=other.line, stack=other.stack, rule=rule, why=why, **more)
 
 
 def _from_neighbors(known: Known, refs: Sequence[NodeRef]) -> None:
-    """A node without a line takes that of a consumer, else of a producer, else of the node whose
-    body holds it: three passes, so that the time is linear."""
+    """Give each node without a line that of a consumer, else of a producer, else of the node whose
+    body contains it: three passes, so that the time is linear."""
     if not any(origin.line for origin in known.values()):
         known.update({name: replace(origin, why=_FOREIGN) for name, origin in known.items()})
         return
     quantized = _quantized(known, refs)
-    used, made = consumers(refs), producers(refs)
+    readers, makers = consumers(refs), producers(refs)
     callers: dict[str, list[str]] = {}
     for ref in refs:
         callers.setdefault(ref.node.op_type if ref.node.domain else "", []).append(ref.name)
 
-    def take(ref: NodeRef, way: str, neighbors: Sequence[str]) -> None:
+    def take(ref: NodeRef, kind: str, neighbors: Sequence[str]) -> None:
         near = next((known[name] for name in neighbors if known[name].line), None)
         if near and not known[ref.name].line:
             module = known[ref.name].module or near.module
-            why = f"line of its {way} {near.node}"
-            known[ref.name] = _borrowed(known[ref.name], near, why, module=module)
+            why = f"line of its {kind} {near.node}"
+            known[ref.name] = _with_line_of(near, known[ref.name], why, module=module)
 
-    own = [ref for ref in refs if ref.name not in quantized]
-    for ref in reversed(own):
-        take(ref, "consumer", [one.name for v in ref.outputs for one in used.get(v, ())])
-    for ref in own:
-        take(ref, "producer", [made[v].name for v in ref.inputs if v in made])
+    remaining = [ref for ref in refs if ref.name not in quantized]
+    for ref in reversed(remaining):
+        take(ref, "consumer", [r.name for value in ref.outputs for r in readers.get(value, ())])
+    for ref in remaining:
+        take(ref, "producer", [makers[value].name for value in ref.inputs if value in makers])
     for ref in refs:
         owners = callers.get(ref.function, []) if ref.function else [ref.inside] * bool(ref.inside)
         take(ref, "enclosing node", owners)
@@ -160,46 +160,48 @@ def _from_neighbors(known: Known, refs: Sequence[NodeRef]) -> None:
 
 
 def _module_of_owner(known: Known, ref: NodeRef) -> None:
-    """A node of a body without a module of its own belongs to the module of the body's owner."""
-    mine, owner = known[ref.name], known.get(ref.inside)
-    if owner and owner.module and not mine.module:
-        why = "; ".join(filter(None, (mine.why, f"module of its enclosing node {owner.node}")))
-        known[ref.name] = replace(mine, module=owner.module, why=why)
+    """Give a node without a module the module of its enclosing node."""
+    origin, owner = known[ref.name], known.get(ref.inside)
+    if owner and owner.module and not origin.module:
+        why = "; ".join(filter(None, (origin.why, f"module of its enclosing node {owner.node}")))
+        known[ref.name] = replace(origin, module=owner.module, why=why)
 
 
 def _quantized(known: Known, refs: Sequence[NodeRef]) -> set[str]:
-    """The nodes that ONNX Runtime's quantizer made, which it names after those they replace, and
-    those behind them. They do the work of their own line, not of a neighbor's; it is lost unless
-    the file has metadata of values, as the files of export() have."""
+    """The nodes that ONNX Runtime's quantizer made, by their names, and those after them.
+
+    They do the work of their own line, not of a neighbor's. That line is lost unless the file has
+    metadata of values, as the files of export() do.
+    """
     if any(known[ref.name].line and not exporter_metadata.has_trace(ref.node) for ref in refs):
         return set()
     lost: set[str] = set()
     values: set[str] = set()
     for ref in refs:
-        behind = ref.name.endswith("_quant") or not values.isdisjoint(ref.inputs)
-        if behind and not known[ref.name].line:
+        after = ref.name.endswith("_quant") or not values.isdisjoint(ref.inputs)
+        if after and not known[ref.name].line:
             lost.add(ref.name)
             values.update(ref.outputs)
     return lost
 
 
-def _returned_inputs(known: Known, file: onnx.GraphProto, model: object) -> None:
-    """A node from an input to an output comes from no operator: it has the line of the return."""
-    inputs, outputs = ({value.name for value in ends} for ends in (file.input, file.output))
-    between = {node.name for node in file.node if inputs >= {*node.input}}
-    between &= {node.name for node in file.node if outputs >= {*node.output}}
+def _returned_inputs(known: Known, graph: onnx.GraphProto, model: object) -> None:
+    """Give nodes that only pass an input to an output the line of the ``return``."""
+    inputs, outputs = ({value.name for value in ends} for ends in (graph.input, graph.output))
+    between = {node.name for node in graph.node if inputs >= {*node.input}}
+    between &= {node.name for node in graph.node if outputs >= {*node.output}}
     source = method_lines(getattr(type(model), "forward", None)) if between else []
-    line = next((one for one in reversed(source) if one.text.startswith("return")), None)
+    line = next((line for line in reversed(source) if line.text.startswith("return")), None)
     for name in between & known.keys():
         if line and known[name].line is None:
-            why = "an input that is returned as it is"
+            why = "an input that is returned unchanged"
             known[name] = replace(known[name], line=line, rule=NEIGHBOR, why=why)
 
 
-def _merge(known: Known, gone: Sequence[Folded]) -> None:
+def _merge(known: Known, absent: Sequence[Folded]) -> None:
     """Give each node the FX nodes whose work was merged into it."""
     into: dict[CallSite, list[Folded]] = {}
-    for item in gone:
+    for item in absent:
         if item.line and not item.view:
             for site in item.into:
                 into.setdefault(site, []).append(item)

@@ -14,7 +14,7 @@ from ..artifact import Artifact
 from ..errors import InputError
 from ..formatting import ToFrame, kind_of, plural, table
 from ..proto import node_refs
-from ..source import NOTHING_MORE, Line, Sources, below
+from ..source import NO_SOURCES, Line, Sources, below
 from .annotated_source import annotated
 from .call import Call
 from .folding import Folded, Operation, operations
@@ -24,7 +24,7 @@ from .rows import Chain, chains, records
 from .sheet import sheet
 from .widget import Shown
 
-_WAYS = ((METADATA, "by their metadata"), (NEIGHBOR, "by a neighbor"), (NONE, "without a line"))
+_RULES = ((METADATA, "by their metadata"), (NEIGHBOR, "by a neighbor"), (NONE, "without a line"))
 
 
 def join(
@@ -37,8 +37,8 @@ def join(
 
     The line is the innermost one of the user's own code, else the innermost outside torch, else
     that of a torch module. The exporter writes it into the metadata of each node
-    (``pkg.torch.onnx.stack_trace``). A node without metadata takes the line of the FX node that it
-    replaces, else of a consumer, of a producer, or of the node whose body holds it; ``why`` says
+    (``pkg.torch.onnx.stack_trace``). A node without metadata gets the line of the FX node that it
+    replaces, else of a consumer, of a producer, or of the node whose body contains it; ``why`` says
     which.
 
     Raises:
@@ -59,18 +59,18 @@ def join(
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Lineage(Shown, ToFrame):
-    """The answer of :func:`~onnx_workbench.trace`.
+    """The result of :func:`~onnx_workbench.trace`.
 
     ``origins`` has every ONNX node in the order of the file, ``folded`` every FX node without one,
-    ``operations`` all FX nodes, ``sources`` the files whose text is shown, ``depth`` how many calls
-    below a user's line nodes are grouped, ``call`` what a call of the model showed.
+    ``operations`` all FX nodes, ``sources`` the files whose text is shown. Nodes are grouped by the
+    library line ``depth`` calls below a user's line. ``call`` has what a call of the model showed.
     """
 
     artifact: Artifact
     origins: tuple[Origin, ...]
     folded: tuple[Folded, ...] = ()
     operations: tuple[Operation, ...] = ()
-    sources: Sources = NOTHING_MORE
+    sources: Sources = NO_SOURCES
     depth: int | None = None
     call: Call | None = None
 
@@ -91,7 +91,7 @@ class Lineage(Shown, ToFrame):
 
     @cached_property
     def lines(self) -> tuple[Line, ...]:
-        """The lines that have nodes, in the order in which the file runs them."""
+        """The lines that have nodes, in execution order."""
         return tuple(self._at)
 
     def of(self, node: str) -> Origin:
@@ -111,18 +111,18 @@ class Lineage(Shown, ToFrame):
         return self.of(node).line
 
     def at(self, line: Line | int | str) -> tuple[Origin, ...]:
-        """The nodes of a line: a Line, its number, or its place such as ``"model.py:12"`` or, in a
-        library that it calls, ``"torchvision/models/resnet.py:92"``."""
+        """The nodes of a line: a Line, its number, or its place: ``"model.py:12"``, or in a library
+        that it calls, ``"torchvision/models/resnet.py:92"``."""
 
-        def made(origin: Origin) -> bool:
-            own = origin.line
-            called = any(line in (one, one.place) for one in below(origin.stack))
-            return called or (own is not None and line in (own, own.number, own.place))
+        def matches(origin: Origin) -> bool:
+            users = origin.line
+            called = any(line in (deeper, deeper.place) for deeper in below(origin.stack))
+            return called or (users is not None and line in (users, users.number, users.place))
 
-        return tuple(filter(made, self.origins))
+        return tuple(filter(matches, self.origins))
 
     def below(self, line: Line) -> list[Group[Origin]]:
-        """The nodes of a line, grouped by the lines of a library that it calls; else none."""
+        """The nodes of a line, grouped by the library lines that it calls; empty if none."""
         return groups(self._at.get(line, ()), self.depth)
 
     def inside(self, module: str) -> tuple[Origin, ...]:
@@ -130,34 +130,34 @@ class Lineage(Shown, ToFrame):
         return tuple(o for o in self.origins if f"{o.module}.".startswith(f"{module}."))
 
     def made_from(self, fx: str) -> tuple[Origin, ...]:
-        """The ONNX nodes that one FX node of the decomposed graph became."""
+        """The ONNX nodes of one FX node of the decomposed graph."""
         return tuple(origin for origin in self.origins if origin.fx == fx)
 
     @cached_property
     def decomposed(self) -> dict[str, tuple[str, ...]]:
         """FX nodes that became more than one ONNX node: name -> ONNX operators."""
-        made: dict[tuple[str, str], list[str]] = {}
+        by_fx: dict[tuple[str, str], list[str]] = {}
         for origin in self.origins:
             if origin.fx:
-                made.setdefault((origin.inside, origin.fx), []).append(origin.operator)
-        return {fx: tuple(operators) for (_, fx), operators in made.items() if len(operators) > 1}
+                by_fx.setdefault((origin.inside, origin.fx), []).append(origin.operator)
+        return {fx: tuple(operators) for (_, fx), operators in by_fx.items() if len(operators) > 1}
 
     @cached_property
     def silent(self) -> dict[Line, str]:
         """Lines that compute something in PyTorch and have no ONNX node, with the reason."""
         reasons: dict[Line, dict[str, dict[str, None]]] = {}
-        for gone in self.folded:
-            if gone.line and gone.line not in self._at:
-                heirs = reasons.setdefault(gone.line, {}).setdefault(gone.why, {})
-                heirs.update(dict.fromkeys(gone.nodes))
+        for operation in self.folded:
+            if operation.line and operation.line not in self._at:
+                nodes = reasons.setdefault(operation.line, {}).setdefault(operation.why, {})
+                nodes.update(dict.fromkeys(operation.nodes))
         return {
-            line: "; ".join(_reason(why, [*heirs]) for why, heirs in found.items())
-            for line, found in reasons.items()
+            line: "; ".join(_reason(why, [*nodes]) for why, nodes in whys.items())
+            for line, whys in reasons.items()
         }
 
     @property
     def without(self) -> tuple[Origin, ...]:
-        """The nodes that have no line; ``why`` has the reason."""
+        """The nodes without a line; their ``why`` has the reason."""
         return tuple(origin for origin in self.origins if origin.line is None)
 
     def __repr__(self) -> str:
@@ -176,8 +176,8 @@ class Lineage(Shown, ToFrame):
         return at
 
     def _headline(self) -> str:
-        ways = Counter(origin.rule for origin in self.origins)
-        parts = [f"{ways[rule]:,} {words}" for rule, words in _WAYS if ways[rule]]
+        rules = Counter(origin.rule for origin in self.origins)
+        parts = [f"{rules[rule]:,} {words}" for rule, words in _RULES if rules[rule]]
         return (
             f"{self.artifact.path.name}: {plural(len(self.origins), 'node')} from "
             f"{plural(len(self.lines), 'line')} ({', '.join(parts)})"
@@ -185,12 +185,12 @@ class Lineage(Shown, ToFrame):
 
     def _body(self) -> Iterator[str]:
         header = ("nodes", *["kernels"] * bool(self.call), "operators")
-        cells = {line: self._cells(made) for line, made in self._at.items()}
+        cells = {line: self._cells(origins) for line, origins in self._at.items()}
         cells |= dict.fromkeys(self.silent, ("0", *[""] * (len(header) - 1)))
-        found = {line: self.below(line) for line in cells}
+        below = {line: self.below(line) for line in cells}
         inner = {
             line: rows_below([(self._cells(g.items), g) for g in library[:MOST]], len(library))
-            for line, library in found.items()
+            for line, library in below.items()
         }
         if cells:
             yield annotated(cells, header, {len(header) - 1}, self.sources, inner)
@@ -224,6 +224,6 @@ class Lineage(Shown, ToFrame):
             yield table(rows)
 
 
-def _reason(why: str, heirs: Sequence[str]) -> str:
-    shown = [*heirs[:2], *([f"{len(heirs) - 2} more"] if len(heirs) > 2 else [])]
+def _reason(why: str, nodes: Sequence[str]) -> str:
+    shown = [*nodes[:2], *([f"{len(nodes) - 2} more"] if len(nodes) > 2 else [])]
     return f"{why}: {', '.join(shown)}" if shown else why

@@ -1,4 +1,4 @@
-"""Everything that this package can find out about a model, in one report: ``audit``."""
+"""``audit``: everything that this package can find out about a model, in one report."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from torch.export import ExportedProgram
 
 from .. import calls, files, progress
 from ..artifact import Artifact
-from ..calls import door
+from ..calls import normalize_call
 from ..comparison import checked
 from ..errors import InputError, TrainingModeWarning
 from ..formatting import TableReport, kind_of, plural
-from ..graph import Graph, opened_up
+from ..graph import Graph, module_and_call
 from ..graph.exporter import Translations
 from ..viewer.origin import without_folders
 from . import bundle
@@ -32,7 +32,7 @@ __all__ = ["Audit", "Finding", "audit"]
 _STYLE = "body{font:15px system-ui;margin:2em}td,th{padding:.2em .8em;vertical-align:top}"
 
 
-@door
+@normalize_call
 def audit(
     model: nn.Module | Artifact | ExportedProgram | Graph,
     args: Any = (),
@@ -44,34 +44,35 @@ def audit(
     skip: Collection[str] = (),
     tolerance: float | tuple[float, float] | None = None,
 ) -> Audit:
-    """Capture, export, run, compare and time a model: each stage with its verdict, line and repair.
+    """Capture, export, run, compare and time a model: each stage with a verdict and a repair.
 
-    A stage that fails does not end the audit: whatever can still be tried is tried, and the rest is
+    A stage that fails does not end the audit: stages that can still run do, and the others are
     listed with the reason. The stages capture, export, contract and numbers always count: one that
     could not run is a fault, unless ``skip`` names it. The audit leaves no files behind.
 
     Args:
-        model: a module in any mode, or an Artifact. A file does not hold its model, so its
-            audit is true only where ``skip`` names the four stages that count.
+        model: a module in any mode, or an Artifact. A loaded file does not contain its model, so
+            its audit is true only if ``skip`` names the four stages that count.
         args, kwargs: the call, as for the model itself.
         dynamic_shapes: the dimensions that stay dynamic, as for :func:`~onnx_workbench.export`.
-        opset_version: the opset that is wanted; None is the exporter's own.
-        custom_translation_table: of custom operators, as for export.
+        opset_version: the opset to export; None is the exporter's default.
+        custom_translation_table: for custom operators, as for export.
         skip: stages to leave out, such as ``{"latency", "hot lines"}``.
-        tolerance: of all comparisons, as for :func:`~onnx_workbench.verify`.
+        tolerance: for all comparisons, as for :func:`~onnx_workbench.verify`.
 
     Returns:
         an Audit; it is true if nothing is broken, wrong or at risk and the stages that count ran.
 
     Raises:
-        InputError: no module or Artifact, ``skip`` names no stage, or ``tolerance`` is not valid.
+        InputError: ``model`` is no module or Artifact, ``skip`` has a name that is no stage, or
+            ``tolerance`` is not valid.
 
     >>> import torch
     >>> report = audit(nn.ReLU().eval(), torch.ones(2, 3), skip={"latency", "hot lines"})
     >>> bool(report), report.findings[-1].stage
     (True, 'size')
     """
-    model, args, kwargs, dynamic_shapes = opened_up(model, args, kwargs or {}, dynamic_shapes)
+    model, args, kwargs, dynamic_shapes = module_and_call(model, args, kwargs or {}, dynamic_shapes)
     if not isinstance(model, (nn.Module, Artifact)):
         raise InputError(
             f"audit() takes a torch.nn.Module or an Artifact, and was given {kind_of(model)}. "
@@ -91,9 +92,9 @@ def audit(
         warnings.simplefilter("ignore", TrainingModeWarning)  # the audit reports it as a finding
         options = dynamic_shapes, opset_version, custom_translation_table, bounds
         case = Case(model, args, kwargs, *options, Path(folder))
-        found = list(_run(case, skip))
-        case.artifact = None  # type: ignore[assignment]  # its file goes with the folder
-    return Audit(case, tuple(sorted(found, key=lambda finding: VERDICTS.index(finding.verdict))))
+        findings = list(_run(case, skip))
+        case.artifact = None  # type: ignore[assignment]  # its file is removed with the folder
+    return Audit(case, tuple(sorted(findings, key=lambda one: VERDICTS.index(one.verdict))))
 
 
 def _run(case: Case, skip: Collection[str]) -> Iterator[Finding]:
@@ -131,20 +132,20 @@ class Audit(TableReport):
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the report as one self-contained HTML file, and return its path.
 
-        Paths of folders on this machine are cut out.
+        Folders of this machine are left out.
         """
         title = f"<title>{escape(f'Audit of {self.case.name}')}</title><style>{_STYLE}</style>"
         body = without_folders(self._repr_html_())
         return files.write(path, f"<!doctype html><meta charset=utf-8>{title}{body}")
 
     def bundle(self, path: str | PathLike[str]) -> Path:
-        """Write what a bug report needs into a new folder, or into a .zip file, without weights.
+        """Write what a bug report needs into a new folder or .zip file, without weights.
 
-        Its ``repro.py`` runs by itself (torch, onnxscript, onnxruntime and cloudpickle are enough,
-        and the same version of Python where the model is from a notebook). Beside it lie the call,
-        the source and structure of the model, the versions and this report. What the model holds
-        besides tensors, such as a configuration, is in the structure: look before you publish. A
-        custom operator comes along where ``torch.library.custom_op`` made it, or a module did.
+        Its ``repro.py`` runs by itself. It needs torch, onnxscript, onnxruntime and cloudpickle,
+        and the same version of Python if the model is from a notebook. Beside it are the call, the
+        source and structure of the model, the versions and this report. The structure contains
+        everything in the model but its tensors, such as a configuration: look before you publish.
+        A custom operator is included if ``torch.library.custom_op`` or a module made it.
 
         Raises:
             InputError: ``path`` exists or its folder does not, or the model cannot be pickled.
@@ -155,10 +156,10 @@ class Audit(TableReport):
         return (finding.row() for finding in self.findings)
 
     def _headline(self) -> str:
-        found = sum(finding.verdict in FAULTS for finding in self.findings)
+        faults = sum(finding.verdict in FAULTS for finding in self.findings)
         ran = {finding.stage for finding in self.findings if finding.verdict != "not tried"}
         sound = self.case.model is not None and not self.faults
-        parts = [plural(found, "finding")] if found else ["nothing to fix"] if sound else []
+        parts = [plural(faults, "finding")] if faults else ["nothing to fix"] if sound else []
         if len(ran) < len(STAGES):
             parts += [f"{len(ran)} of {len(STAGES)} stages ran"]
         return f"{self.case.name}: {', '.join(parts)}"

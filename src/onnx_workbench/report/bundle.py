@@ -1,4 +1,4 @@
-"""What a bug report needs, in a folder or a .zip file: it runs by itself and holds no weights."""
+"""A bug report as a folder or a .zip file: it runs by itself and holds no weights."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ if TYPE_CHECKING:
 _VERSIONS = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy", "cloudpickle")
 _INDICES = (torch.bool, torch.int32, torch.int64)
 _KEPT = 4096
-"""Bytes up to which an input goes into the bundle as it was."""
+"""Bytes of the largest input that goes into the bundle unchanged."""
 
 
 def target(path: str | PathLike[str]) -> Path:
-    """The path of a bundle to be written, checked before any work is done for it."""
+    """Check the path of a bundle, before any work is done for it."""
     if os.path.lexists(path):
         raise InputError(f"{fspath(path)!r} exists. Pass the name of a new folder or .zip file.")
     return files.target(path)
 
 
 def write(audit: Audit, path: str | PathLike[str]) -> Path:
-    """The bundle at ``path``, whole or not at all."""
+    """Write the bundle at ``path``, whole or not at all."""
     goal = target(path)
     with tempfile.TemporaryDirectory() as work, files.replacing(goal) as draft:
         zipped = goal.suffix == ".zip"
@@ -70,18 +70,16 @@ def write(audit: Audit, path: str | PathLike[str]) -> Path:
 def _fill(folder: Path, audit: Audit) -> None:
     case = audit.case
     if case.model is None:
-        raise InputError(
-            f"This is the audit of a file, and the file is its own repro: attach {case.name}."
-        )
+        raise InputError(f"A file needs no bundle, since it is its own repro: attach {case.name}.")
     call = _call(case)
     try:
         with (folder / "call.pkl").open("wb") as stream:
             pickler = _Weightless(stream, case.model)
             pickler.dump(call)
-    except Exception as error:  # whatever the objects in a model raise when they are pickled
+    except Exception as error:  # an object in the model may raise anything when it is pickled
         raise InputError(
-            f"{case.name} cannot be taken apart: {type(error).__name__}: {error}\n"
-            "Take out of the model, or out of its globals, what cannot be pickled."
+            f"{case.name} cannot be pickled: {type(error).__name__}: {error}\n"
+            "Remove what cannot be pickled from the model, or from its globals."
         ) from error
     (folder / "versions.json").write_text(json.dumps(_versions(), indent=1), "utf-8")
     (folder / "report.txt").write_text(f"{audit!r}\n", "utf-8")
@@ -97,8 +95,8 @@ def _fill(folder: Path, audit: Audit) -> None:
 
 
 def _call(case: Case) -> dict[str, Any]:
-    """What repro.py loads. The operators come first, since what follows refers to them."""
-    main, dynamic = sys.modules["__main__"], case.dynamic or None
+    """The dict that repro.py loads. The operators come first, since the model refers to them."""
+    main, dynamic = sys.modules["__main__"], case.dynamic_shapes or None
     if isinstance(dynamic, Mapping):
         names = bind(case.model, case.args, case.kwargs).arguments
         dynamic = {name: dynamic.get(name) for name in names}
@@ -108,15 +106,15 @@ def _call(case: Case) -> dict[str, Any]:
         "args": case.args,
         "kwargs": case.kwargs,
         "dynamic_shapes": dynamic,
-        "opset": case.opset,
-        "translations": [(made, op) for op, made in (case.translations or {}).items()],
-        "others": case.others,
+        "opset": case.opset_version,
+        "translations": [(function, op) for op, function in (case.translations or {}).items()],
+        "failing_calls": case.failing_calls,
         "tolerances": list(_tolerances(case)),
     }
 
 
 def _tolerances(case: Case) -> Iterator[tuple[float, float]]:
-    """One for each output of the model; none where the model itself fails."""
+    """One for each output of the model; none if the model itself fails."""
     with suppress(Exception):
         result = answer(case.model, case.args, case.kwargs)
         grains = Grains.of_call(case.model, case.args, case.kwargs)
@@ -126,16 +124,16 @@ def _tolerances(case: Case) -> Iterator[tuple[float, float]]:
 
 
 class _Weightless(cloudpickle.Pickler):
-    """Pickles a model without its weights: of each, only the shape, the dtype and a seed.
+    """Pickles a model without its weights: only the shape, dtype and seed of each.
 
-    The classes and functions of the cells, or of the script that runs, are pickled by value: their
-    code is in ``codes``. Those of files are pickled by name: their modules are in ``modules``.
+    Classes and functions of a notebook, or of the running script, are pickled by value: ``codes``
+    has their code. Those of imported modules are pickled by name: ``modules`` has these modules.
     """
 
     def __init__(self, stream: BinaryIO, model: nn.Module) -> None:
         super().__init__(stream)
         self._seeds = {id(t): n for n, t in enumerate(model.state_dict(keep_vars=True).values())}
-        self._made: list[Any] = []  # keeps them alive: pickle knows objects by their ids
+        self._alive: list[Any] = []  # pickle identifies objects by id, so keep the new ones alive
         self.modules: set[str] = set()
         self.codes: set[CodeType] = set()
 
@@ -157,10 +155,10 @@ class _Weightless(cloudpickle.Pickler):
         if isinstance(obj, torch.Tensor):
             kept = _kept(obj.detach(), is_weight=id(obj) in self._seeds)
             kept = nn.Parameter(kept, False) if isinstance(obj, nn.Parameter) else kept
-            self._made.append(kept)
+            self._alive.append(kept)
             return kept.__reduce_ex__(2)
         if isinstance(obj, nn.Module) and parametrize.is_parametrized(obj):
-            # torch refuses to pickle these; a hook that reads old checkpoints is a local function
+            # torch refuses to pickle these; their hook for old checkpoints is a local function
             state = vars(obj) | {"_load_state_dict_pre_hooks": OrderedDict()}
             return copyreg.__newobj__, (type(obj),), state  # type: ignore[attr-defined]
         return super().reducer_override(obj)
@@ -173,10 +171,10 @@ class _Weightless(cloudpickle.Pickler):
 
 
 def _kept(tensor: torch.Tensor, is_weight: bool) -> torch.Tensor:
-    """A copy of a tensor that is not secret, or a random one with similar numbers.
+    """A copy of the tensor, or a random one with similar numbers.
 
-    Index and mask weights are kept, since a model cannot do without them; other tensors only if
-    small.
+    Indices and masks among the weights are copied, since the model needs them; other tensors only
+    if they are small.
     """
     small = tensor.numel() == 1 if is_weight else tensor.nbytes <= _KEPT
     indices = tensor.dtype in _INDICES if is_weight else tensor.dtype is torch.bool
@@ -197,23 +195,23 @@ def _kept(tensor: torch.Tensor, is_weight: bool) -> torch.Tensor:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
     for name in _VERSIONS:
         with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def _sources(used: set[str]) -> Iterator[tuple[str, str]]:
-    """The user's files that define these modules, whole packages, and those that they import."""
+    """The user's files that define these modules: their whole packages, and what these import."""
     files = {name: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()}
     users = {name for name, file in files.items() if is_users(file) and Path(file).is_file()}
     users = {name for name in users if files[name].endswith(".py")} - {"__main__"}
-    found: set[str] = set()
-    while new := {name for name in users - found if _root(name) in map(_root, used)}:
-        found |= new
+    needed: set[str] = set()
+    while new := {name for name in users - needed if _root(name) in map(_root, used)}:
+        needed |= new
         used = {_home(value) for name in new for value in [*vars(sys.modules[name]).values()]}
-    for name in found:
+    for name in needed:
         package = "/__init__" if hasattr(sys.modules[name], "__path__") else ""
         yield f"{name.replace('.', '/')}{package}.py", Path(files[name]).read_text("utf-8")
 
@@ -228,7 +226,7 @@ def _home(value: Any) -> str:
 
 
 def _statements(codes: set[CodeType]) -> Iterator[str]:
-    """The statements of the cells, or of the script, that define these functions: to be read."""
+    """The statements of the notebook or script that define these functions, for a reader."""
     for file in sorted({code.co_filename for code in codes}):
         firsts = {code.co_firstlineno for code in codes if code.co_filename == file}
         lines = linecache.getlines(file)

@@ -1,4 +1,4 @@
-"""Rules about a model, its captured graph and its file, one function each."""
+"""Checks of a model, its captured graph and its file, one function each."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from ..viewer.origin import without_folders
 from .finding import Finding
 
 SLACK = 4_000
-"""Bytes of constants that a file may hold beyond 1.2x of the model's own weights."""
+"""Bytes of constants that a file may hold beyond 1.2 times the model's own weights."""
 
 Snapshot = dict[tuple[nn.Module, str], list[tuple[Any, int]]]
-"""Module and attribute -> what it holds, each tensor with its version."""
+"""Module and attribute -> its leaves, each tensor with its version."""
 
 _WATCHED = frozenset(vars(nn.Module()))
 """Parameters, buffers and modules: torch.export reports writes into these itself."""
@@ -35,17 +35,17 @@ _WRITES = (
     r"^[^=()]*\.{name}\b\s*(?:\[.*\]\s*)?(?:,[^=()]*)?(?:[-+*/@%&|^<>]|//|\*\*|<<|>>)?=(?!=)",
     r"\.{name}\b.*\.(?:\w+_|append|extend|insert|update|setdefault|appendleft|add)\(",
 )
-"""How a line looks that writes into the attribute ``name``."""
+"""Patterns of a line that writes into the attribute ``name``."""
 
 
 def forward_line(model: nn.Module) -> Line | None:
-    """Where the model's ``forward`` begins."""
-    found = method_lines(getattr(type(model), "forward", None))  # TorchScript has none here
-    return next((line for line in found if line.text.startswith("def ")), None)
+    """The ``def`` line of the model's ``forward``."""
+    lines = method_lines(getattr(type(model), "forward", None))  # a ScriptModule has none
+    return next((line for line in lines if line.text.startswith("def ")), None)
 
 
 def snapshot(model: nn.Module) -> Snapshot:
-    """What the attributes of the modules hold."""
+    """The values of the modules' attributes."""
     return {
         (module, name): [(leaf, _version(leaf)) for leaf in pytree.tree_leaves(value)]
         for module in model.modules()
@@ -59,10 +59,10 @@ def _version(leaf: Any) -> int:
 
 
 def stored(before: Snapshot, after: Snapshot) -> Iterator[Finding]:
-    """The attributes that the call between two snapshots wrote, tensors first.
+    """The attributes that a call between two snapshots wrote, tensors first.
 
-    An attribute that no method of the user writes comes from a hook, such as weight_norm's, which
-    computes it in every call.
+    An attribute that none of the user's methods writes belongs to a hook, such as weight_norm's,
+    and is left out.
     """
     changed = [key for key, leaves in after.items() if not _same(before.get(key, []), leaves)]
     for module, name in sorted(changed, key=lambda key: not _tensors(after[key])):
@@ -75,7 +75,7 @@ def stored(before: Snapshot, after: Snapshot) -> Iterator[Finding]:
                 f"The model stores {what} in its attribute {name!r} in each call, and the file "
                 "does not",
                 line,
-                "Return it as an output; where a later call reads it, take it as an input too.",
+                "Return it as an output; if a later call reads it, take it as an input too.",
             )
 
 
@@ -91,7 +91,7 @@ def _tensors(leaves: list[tuple[Any, int]]) -> bool:
 
 
 def _writing_line(kind: type, name: str) -> Line | None:
-    """The first line of the user's that writes the attribute after ``__init__``."""
+    """The user's first line outside ``__init__`` that writes the attribute."""
     methods = {key: method for cls in kind.__mro__[::-1] for key, method in vars(cls).items()}
     methods.pop("__init__", None)
     lines = [x for method in methods.values() for x in method_lines(method) if is_users(x.file)]
@@ -100,12 +100,12 @@ def _writing_line(kind: type, name: str) -> Line | None:
 
 
 def random_line(graph: Graph) -> Line | None:
-    """The line of the first operator that draws numbers."""
+    """The line of the first operator that draws random numbers."""
     return next((user_line(node.meta.get("stack_trace")) for node in draws(graph)), None)
 
 
 def draws(graph: Graph) -> Iterator[fx.Node]:
-    """The operators that draw random numbers; dropout outside of training draws none."""
+    """The operators that draw random numbers; dropout in eval mode draws none."""
     seeded = torch.Tag.nondeterministic_seeded
     for node in graph.program.graph.nodes:
         if seeded in getattr(node.target, "tags", ()):
@@ -116,7 +116,7 @@ def draws(graph: Graph) -> Iterator[fx.Node]:
 
 
 def mutations(graph: Graph) -> Iterator[Finding]:
-    """Writes into an input or a buffer: a file has neither memory nor the caller's tensors."""
+    """Writes into an input or a buffer, which a file cannot do."""
     program = exporter.decomposed(graph.program, {})
     nodes = {node.name: node for node in program.graph.nodes}
     for spec in program.graph_signature.output_specs:
@@ -130,14 +130,14 @@ def mutations(graph: Graph) -> Iterator[Finding]:
         if spec.kind is OutputKind.BUFFER_MUTATION:
             yield _risk(
                 f"The model keeps state in its buffer {spec.target!r}, and the file forgets it: "
-                "each call begins with the value of the export",
+                "each call starts from the value at export",
                 line,
                 "Take the state as an input and return the new one.",
             )
 
 
 def side_effects(graph: Graph, model: nn.Module) -> Iterator[Finding]:
-    """What the model does and the captured graph does not, or no longer does."""
+    """What the model does and the captured graph does not."""
     yield from mutations(graph)
     signature, forward = graph.signature, forward_line(model)
     specs = graph.program.graph_signature.input_specs
@@ -146,17 +146,17 @@ def side_effects(graph: Graph, model: nn.Module) -> Iterator[Finding]:
         is_tensor = isinstance(node.meta.get("val"), torch.Tensor)
         if node.name in inputs and is_tensor and not node.users:
             yield _risk(
-                f"Nothing is computed from the input {node.name!r}",
+                f"The input {node.name!r} is unused",
                 forward,
-                "Leave it out of forward(), or use it. One exporter keeps such an input and "
-                "another drops it, so callers disagree.",
+                "Leave it out of forward(), or use it. One exporter keeps such an input, the other "
+                "drops it.",
             )
     for index, value in signature.baked_inputs.items():
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             yield _risk(
                 f"The argument {signature.inputs[index]!r} is baked in as {value!r}",
                 forward,
-                "Make it a tensor if it changes from call to call, else a part of the model.",
+                "Make it a tensor if it changes from call to call, else part of the model.",
             )
     if signature.baked_outputs:
         values = ", ".join(map(repr, signature.baked_outputs.values()))
@@ -172,22 +172,22 @@ def _risk(sentence: str, line: Line | None, repair: str) -> Finding:
 
 
 def output_line(artifact: Artifact, index: int) -> Line | None:
-    """The line of the node that makes an output of the file."""
+    """The line of the node that computes an output of the file."""
     name = artifact.outputs[index].name
     makers = [node.name for node in artifact.proto.graph.node if name in node.output]
     return join(artifact).line_of(makers[0]) if makers else None
 
 
 def weights(artifact: Artifact, model: nn.Module | None) -> Finding:
-    """How much the file weighs beside the model, and which constant makes the difference."""
-    held, graph = artifact.weight_bytes, artifact.proto.graph
+    """The size of the file's weights beside the model's, and the largest constant added."""
+    in_file, graph = artifact.weight_bytes, artifact.proto.graph
     files = ", ".join(f"{file.name} {size(file.stat().st_size)}" for file in artifact.files)
     if model is None:
-        return Finding("size", "ok", f"{size(held)} of weights: {files}")
+        return Finding("size", "ok", f"{size(in_file)} of weights: {files}")
     tensors = [*model.parameters(), *model.buffers()]
-    own = sum({t.untyped_storage().data_ptr(): t.nbytes for t in tensors}.values())
-    if held <= 1.2 * own + SLACK:
-        return Finding("size", "ok", f"{size(held)} of weights, as in the model: {files}")
+    in_model = sum({t.untyped_storage().data_ptr(): t.nbytes for t in tensors}.values())
+    if in_file <= 1.2 * in_model + SLACK:
+        return Finding("size", "ok", f"{size(in_file)} of weights, as in the model: {files}")
     known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     known |= {name for name, _ in model.named_buffers()}
     added = [tensor for tensor in graph.initializer if tensor.name not in known]
@@ -200,19 +200,19 @@ def weights(artifact: Artifact, model: nn.Module | None) -> Finding:
     return Finding(
         "size",
         "risk",
-        f"The file holds {size(held)} of weights, the model {size(own)}{what}",
+        f"The file holds {size(in_file)} of weights, the model {size(in_model)}{what}",
         line,
-        "A tied weight (an embedding that is also the head) is stored again where one use needs "
-        "it transposed: keep one table and index it. A constant table: compute it in forward().",
+        "A tied weight, such as an embedding that is also the head, is stored twice if one use "
+        "needs it transposed: keep one table and index it. Compute a constant table in forward().",
     )
 
 
 def private(model: onnx.ModelProto) -> str:
     """What a file reveals about the machine that made it; empty if nothing."""
-    parts = [*described(model)]
-    notes = [note for part in parts for note in getattr(part, "metadata_props", ())]
+    protos = [*described(model)]
+    notes = [note for proto in protos for note in getattr(proto, "metadata_props", ())]
     sources = sum(note.key.endswith("stack_trace") for note in notes)
-    texts = (*(part.doc_string for part in parts), *(note.value for note in notes))
-    said = [f"{plural(sources, 'node')} with lines of source"] * bool(sources)
-    said += ["paths of the machine that made it"] * any(without_folders(t) != t for t in texts)
-    return f"it holds {' and '.join(said)}" if said else ""
+    texts = (*(proto.doc_string for proto in protos), *(note.value for note in notes))
+    parts = [f"{plural(sources, 'node')} with source lines"] * bool(sources)
+    parts += ["paths of the machine that made it"] * any(without_folders(t) != t for t in texts)
+    return f"it holds {' and '.join(parts)}" if parts else ""

@@ -1,4 +1,4 @@
-"""What one stage of an audit found."""
+"""One finding of an audit."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from ..source import Line
 
 FAULTS = ("broken", "wrong", "risk")
 VERDICTS = (*FAULTS, "not tried", "ok")
-"""Worst first: no file runs; the file answers differently; it will, on another call."""
+"""Worst first. "broken": no file runs; "wrong": the file gives other results; "risk": it will on
+another call."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """``sentence`` says what is the matter, ``line`` where, ``repair`` what usually helps.
+    """What a stage found, as a sentence, with the line it is about and what usually helps.
 
     >>> Finding("size", "ok", "12 B of weights").row()
     ('size', 'ok', '12 B of weights', '')

@@ -1,11 +1,11 @@
-"""Reproduces what an audit found: `python repro.py`. Exit code: 0 where all agrees, else 1.
+"""Reproduces what an audit found: `python repro.py`. Exit code 0 if everything agrees, else 1.
 
-It needs torch, onnxscript, onnxruntime and cloudpickle; with a source/notebook.py, the Python of
-versions.json, too.
-The model has its own source and structure; its weights are random numbers of a fixed seed. An
-input of more than 4 kB, or such a tensor that the model makes for itself, was drawn anew with the
-same shape, dtype, mean, deviation, range, and as many zeros, infinities and NaN. The model is
-exported, run and compared, at the sizes of the call and at those that the audit found wrong.
+It needs torch, onnxscript, onnxruntime and cloudpickle; if there is a source/notebook.py, also the
+Python of versions.json.
+The model has its own source and structure; its weights are random numbers with a fixed seed. Inputs
+and constants of more than 4 kB are random, too, with the original's shape, dtype, mean, deviation
+and range, and as many zeros, infinities and NaNs. The script exports the model, runs it and
+compares, at the sizes of the call and at those that the audit found wrong.
 """
 
 import functools
@@ -36,19 +36,19 @@ def weight(seed, shape, dtype, is_parameter):
 
 @functools.cache
 def operator(name, schema, mutated, function, fake):
-    made = torch.library.custom_op(name, function, schema=schema, mutates_args=mutated)
+    op = torch.library.custom_op(name, function, schema=schema, mutates_args=mutated)
     if fake:
-        made.register_fake(fake)
-    return made
+        op.register_fake(fake)
+    return op
 
 
 def load():
-    made_with = json.loads((HERE / "versions.json").read_text())
-    print("made with", made_with)
+    versions = json.loads((HERE / "versions.json").read_text())
+    print("made with", versions)
     python = ".".join(map(str, sys.version_info[:2]))
     by_value = (HERE / "source" / "notebook.py").exists()
-    if by_value and not made_with["python"].startswith(f"{python}."):
-        sys.exit(f"The classes of its notebook are code of Python {made_with['python']}: run that.")
+    if by_value and not versions["python"].startswith(f"{python}."):
+        sys.exit(f"The notebook's classes are bytecode: run Python {versions['python']}.")
     with (HERE / "call.pkl").open("rb") as stream:
         return Unpickler(stream).load()
 
@@ -62,33 +62,33 @@ def main():
         kwargs=case["kwargs"],
         dynamic_shapes=case["dynamic_shapes"],
         opset_version=asked,
-        custom_translation_table={operator: made for made, operator in case["translations"]},
+        custom_translation_table={op: function for function, op in case["translations"]},
         dynamo=True,
     )
     assert program is not None
     got = program.model.opset_imports[""]
-    print(f"asked for opset {asked or 'by default'}, and the file has {got}")
+    print(f"opset asked for: {asked or 'the default'}; opset of the file: {got}")
     print("the file takes", [str(value.shape) for value in program.model.graph.inputs])
-    calls = [(case["args"], case["kwargs"]), *case["others"]]
+    calls = [(case["args"], case["kwargs"]), *case["failing_calls"]]
     agrees = [compare(model, program, call, case["tolerances"]) for call in calls]
     return 0 if all(agrees) and asked in (None, got) else 1
 
 
 def compare(model, program, call, tolerances):
-    given = [x for x in tree_leaves(call) if isinstance(x, torch.Tensor)]
-    print("called with", [list(x.shape) for x in given])
+    inputs = [x for x in tree_leaves(call) if isinstance(x, torch.Tensor)]
+    print("called with", [list(x.shape) for x in inputs])
     args, kwargs = tree_map_only(torch.Tensor, torch.clone, call)
     with torch.no_grad():
         result = model(*args, **kwargs)
     expected = [x for x in tree_leaves(result) if isinstance(x, torch.Tensor)]
-    said = list(map(difference, expected, program(*given), tolerances))
-    print(*(f"    output {i}: {one or 'agrees'}" for i, one in enumerate(said)), sep="\n")
-    return not any(said)
+    reasons = list(map(difference, expected, program(*inputs), tolerances))
+    print(*(f"    output {i}: {reason or 'agrees'}" for i, reason in enumerate(reasons)), sep="\n")
+    return not any(reasons)
 
 
 def difference(x, y, tolerance):
     if x.shape != y.shape or x.dtype != y.dtype:
-        return f"{x.dtype} {list(x.shape)}, and the file gives {y.dtype} {list(y.shape)}"
+        return f"{x.dtype} {list(x.shape)}, but the file gives {y.dtype} {list(y.shape)}"
     relative, absolute = tolerance
     if x.is_floating_point():
         x, y = x.double(), y.double()

@@ -21,28 +21,28 @@ from ..formatting import plural, seconds
 from ..graph import Graph, capture
 from ..graph.exporter import Translations
 from ..hotspots import profile
-from ..ladder import opsets
+from ..opset_table import opsets
 from ..shapes.contract import misdeclared, probe
 from ..shapes.trials import REFUSED, UNTRIED, Call
-from ..source import Line, is_users, told, user_line
+from ..source import Line, is_users, unless_internal, user_line
 from ..timing.rounds import race
 from ..torch_state import evaluating, trains
 from . import facts
 from .finding import Finding
 
 QUICK = 0.2
-"""Seconds that the latency and the hot lines may take each; both have a least number of runs."""
+"""Seconds that latency and hot lines may take each; both have a minimum number of runs."""
 
 _OTHER_PATH = (
     "torch.export already gives other numbers, before any translation: the code takes another path "
-    "when it is captured, as by torch.compiler.is_exporting() or a fast path of a layer. Compute "
-    "the same on both; torch.backends.mha.set_fastpath_enabled(False) turns off the fast path of "
-    "nn.TransformerEncoder and nn.MultiheadAttention."
+    "during capture, through torch.compiler.is_exporting() or a layer's fast path. Compute the "
+    "same on both paths; torch.backends.mha.set_fastpath_enabled(False) turns off the fast path "
+    "of nn.TransformerEncoder and nn.MultiheadAttention."
 )
 _RANDOM = (
-    "Draw nothing in eval mode (F.dropout takes training=self.training), or take the noise as an "
-    "input. A seed does not reach the file: numbers that are always the same belong in a buffer, "
-    "drawn once in __init__."
+    "Draw no random numbers in eval mode (F.dropout takes training=self.training), or take the "
+    "noise as an input. A seed does not reach the file: numbers that never change belong in a "
+    "buffer, drawn once in __init__."
 )
 _COMPLEX = (
     "ONNX has no complex numbers, and the file returns real and imaginary parts. Return "
@@ -50,7 +50,7 @@ _COMPLEX = (
 )
 
 OLDEST = 18
-"""The opset that torch.onnx's own translations are written for: below it, files are converted."""
+"""The opset that torch.onnx's own translations target; lower opsets are converted from it."""
 
 RELEASES = (
     ("1.17", 9, 20),
@@ -60,38 +60,38 @@ RELEASES = (
     ("1.24", 13, 25),
     ("1.27", 13, 26),
 )
-"""ONNX Runtime, and the highest IR version and opset that it loads. Measured with one-node models
-of each version; see also https://onnxruntime.ai/docs/reference/compatibility.html."""
+"""A release of ONNX Runtime, with the highest IR version and opset that it loads. Measured with
+one-node models; see also https://onnxruntime.ai/docs/reference/compatibility.html."""
 
 
 @dataclass
 class Case:
-    """What is audited, and what the stages have made of it so far.
+    """What is audited, and what the stages know about it so far.
 
-    A stage runs only where what it needs is not None. ``runs`` is None for a foreign file that
-    fails, ``others`` are calls of other sizes that went wrong, ``stored`` the attributes that a
-    call writes.
+    A stage runs only if no attribute that it needs is None. ``working_file`` is None if a loaded
+    file fails. ``failing_calls`` are calls of other sizes that went wrong; ``attribute_writes``
+    are findings about attributes that a call of the model writes.
     """
 
     subject: nn.Module | Artifact
     args: tuple
     kwargs: dict[str, Any]
-    dynamic: Any
-    opset: int | None
+    dynamic_shapes: Any
+    opset_version: int | None
     translations: Translations | None
     tolerance: Tolerance | None
     folder: Path
     graph: Graph = None  # type: ignore[assignment]
     artifact: Artifact = None  # type: ignore[assignment]
-    others: tuple[Call | None, ...] = ()
-    stored: tuple[Finding, ...] = ()
-    random: bool = False
-    runs: bool | None = True
+    failing_calls: tuple[Call | None, ...] = ()
+    attribute_writes: tuple[Finding, ...] = ()
+    is_random: bool = False
+    working_file: bool | None = True
 
     def __post_init__(self) -> None:
         if isinstance(self.subject, Artifact):
-            foreign = self.subject.graph is None
-            self.artifact = replace(self.subject, isolated=True) if foreign else self.subject
+            loaded = self.subject.graph is None
+            self.artifact = replace(self.subject, isolated=True) if loaded else self.subject
 
     @property
     def name(self) -> str:
@@ -101,15 +101,15 @@ class Case:
 
     @property
     def model(self) -> nn.Module:
-        """None where a file is audited."""
+        """None if the audit is of a file."""
         return self.subject if isinstance(self.subject, nn.Module) else None  # type: ignore
 
 
 class Stage(NamedTuple):
-    """``needs`` are the attributes of the case without which it cannot run.
+    """One stage. It runs only if the case has the attributes that it ``needs``.
 
-    A stage with ``counts`` checks that there is a file that does what the model does; without
-    it, an audit is not sound.
+    The stages that ``count`` check together that a file exists and does what the model does. An
+    audit is true only if they ran.
     """
 
     name: str
@@ -120,12 +120,13 @@ class Stage(NamedTuple):
     def __call__(self, case: Case) -> Iterator[Finding]:
         missing = [name for name in self.needs if getattr(case, name) is None]
         if missing:
-            yield Finding(self.name, "not tried", f"it needs the {missing[0]}, which is missing")
+            noun = missing[0].replace("_", " ")
+            yield Finding(self.name, "not tried", f"it needs the {noun}, which is missing")
             return
-        found = None
+        finding = None
         try:
-            for found in self.run(case):
-                yield found
+            for finding in self.run(case):
+                yield finding
         except WorkbenchError as error:
             yield _broken(self.name, error)
         except Exception as error:  # a stage that fails must not hide the others
@@ -136,7 +137,7 @@ class Stage(NamedTuple):
             verdict = "broken" if self.counts else "not tried"
             yield Finding(self.name, verdict, _first_words(error), line)
         else:
-            if found is None:
+            if finding is None:
                 yield Finding(self.name, "not tried", "it found nothing to look at")
 
 
@@ -145,7 +146,7 @@ def _broken(stage: str, error: WorkbenchError) -> Finding:
 
 
 def _first_words(error: BaseException) -> str:
-    """The class and the first line of the error that led to this one."""
+    """The class and the first line of the root cause."""
     while error.__cause__ is not None:
         error = error.__cause__
     first = (str(error).strip().splitlines() or [""])[0]
@@ -153,16 +154,16 @@ def _first_words(error: BaseException) -> str:
 
 
 def _file(case: Case) -> Iterator[Finding]:
-    """A foreign file runs once in a process of its own, before anything else runs it."""
+    """Run the file before any other stage does; a loaded file runs in its own process."""
     artifact = case.artifact
     try:
         result = artifact(*case.args, **case.kwargs)
     except WorkbenchError as error:
-        case.runs = None
+        case.working_file = None
         yield _broken("model", error)
         return
     outputs = plural(len(pytree.tree_leaves(result)), "output")
-    where = f" in a process of its own, within {artifact.timeout:g} s"
+    where = f" in its own process, within {artifact.timeout:g} s"
     yield Finding("model", "ok", f"runs{where if artifact.isolated else ''}; {outputs}")
 
 
@@ -176,13 +177,13 @@ def _model(case: Case) -> Iterator[Finding]:
         yield Finding(
             "model",
             "risk",
-            "The model is in training mode: torch.onnx.export would keep that, with dropout and "
-            "batch statistics; it is audited in eval mode",
+            "The model is in training mode, and torch.onnx.export would keep dropout and batch "
+            "statistics; the audit runs it in eval mode",
             repair="Call model.eval() before every export.",
         )
     try:
         with evaluating(model), torch.no_grad():
-            for _ in range(2):  # a table that the first call makes stays the same in the second
+            for _ in range(2):  # the first call may fill a cache, which the second leaves alone
                 before = facts.snapshot(model)
                 call = pytree.tree_map_only(torch.Tensor, torch.clone, (case.args, case.kwargs))
                 result = model(*call[0], **call[1])
@@ -191,32 +192,32 @@ def _model(case: Case) -> Iterator[Finding]:
             "model",
             "broken",
             f"The model itself fails on this call: {_first_words(error)}",
-            told(user_line(error.__traceback__)),
-            "Fix the call or the model first: until then the other stages mean nothing.",
+            unless_internal(user_line(error.__traceback__)),
+            "Fix the call or the model first; until then the other stages mean nothing.",
         )
         return
-    case.stored = tuple(facts.stored(before, facts.snapshot(model)))
-    yield from (stored for stored in case.stored if stored.verdict != "ok")
+    case.attribute_writes = tuple(facts.stored(before, facts.snapshot(model)))
+    yield from (stored for stored in case.attribute_writes if stored.verdict != "ok")
     outputs = sum(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(result))
     returns = f", and returns {plural(outputs, 'tensor')}" if outputs else ""
     yield Finding("model", "ok", f"runs{returns}")
 
 
 def _capture(case: Case) -> Iterator[Finding]:
-    found = []
+    findings = []
     try:
-        case.graph = capture(case.model, case.args, case.kwargs, dynamic_shapes=case.dynamic)
+        case.graph = capture(case.model, case.args, case.kwargs, dynamic_shapes=case.dynamic_shapes)
     except CaptureError as error:
-        if case.dynamic:
-            with suppress(CaptureError):  # for fixed sizes, so that the rest can be tried
+        if case.dynamic_shapes:
+            with suppress(CaptureError):  # with fixed sizes, for the stages that follow
                 case.graph = capture(case.model, case.args, case.kwargs)
         finding = _broken("capture", error)
         line = finding.line or (None if case.graph else facts.forward_line(case.model))
-        found = [replace(finding, line=line)]
+        findings = [replace(finding, line=line)]
     if case.graph:
-        found += facts.side_effects(case.graph, case.model)
-    yield from found
-    if not found:
+        findings += facts.side_effects(case.graph, case.model)
+    yield from findings
+    if not findings:
         count = plural(case.graph.operations.total(), "operation")
         yield Finding("capture", "ok", f"{count}, no side effects, nothing baked in")
 
@@ -227,10 +228,10 @@ def _export(case: Case) -> Iterator[Finding]:
         return export(case.graph, f=path, opset_version=opset, custom_translation_table=table)
 
     try:
-        case.artifact = write(case.opset)
+        case.artifact = write(case.opset_version)
     except ExportError as error:
         yield _broken("export", error)
-        if case.opset is not None:
+        if case.opset_version is not None:
             case.artifact = write(None)
         return
     nodes = plural(case.artifact.operations.total(), "node")
@@ -238,7 +239,7 @@ def _export(case: Case) -> Iterator[Finding]:
 
 
 def _contract(case: Case) -> Iterator[Finding]:
-    if not case.dynamic:
+    if not case.dynamic_shapes:
         if fault := misdeclared(case.artifact, case.args, case.kwargs):
             yield Finding("contract", "wrong", fault.reason, fault.line, fault.repair)
         else:
@@ -248,7 +249,7 @@ def _contract(case: Case) -> Iterator[Finding]:
         case.model,
         case.args,
         case.kwargs,
-        dynamic_shapes=case.dynamic,
+        dynamic_shapes=case.dynamic_shapes,
         custom_translation_table=case.translations,
         tolerance=case.tolerance,
     )
@@ -257,19 +258,19 @@ def _contract(case: Case) -> Iterator[Finding]:
         verdict = "ok" if dimension else verdicts.get(dimension.verdict, "wrong")
         sentence = f"{dimension.place} is {dimension.verdict}"
         if first := dimension.first_bad:
-            sentence += f"; at size {first.size} {first.outcome}: {first.said}"
-            case.others += (first.call,)
+            sentence += f"; at size {first.size} {first.outcome}: {first.reason}"
+            case.failing_calls += (first.call,)
         if dimension.fault:
             sentence += f": {dimension.fault.reason}"
         yield Finding("contract", verdict, sentence, dimension.line, dimension.repair)
     for clash in contract.clashes:
-        case.others += (clash.call,)
+        case.failing_calls += (clash.call,)
         yield Finding("contract", "wrong", f"Moved together, {clash}")
 
 
 def _numbers(case: Case) -> Iterator[Finding]:
     if not verify(case.model, case.model, case.args, case.kwargs):
-        case.random = True
+        case.is_random = True
         yield _unsteady(case)
         return
     agreement = verify(case.model, case.artifact, case.args, case.kwargs, tolerance=case.tolerance)
@@ -277,14 +278,14 @@ def _numbers(case: Case) -> Iterator[Finding]:
     for index, leaf in enumerate(agreement.leaves):
         if leaf.reason:
             at = line or facts.output_line(case.artifact, index)
-            said = f"{leaf.path} differs: {leaf.said}{why}"
-            yield Finding("numbers", "wrong", said, at, repair)
+            sentence = f"{leaf.path} differs: {leaf.summary}{why}"
+            yield Finding("numbers", "wrong", sentence, at, repair)
     if agreement:
         yield Finding("numbers", "ok", _agreeing(agreement))
 
 
 def _agreeing(agreement: Agreement) -> str:
-    """How many outputs agree, and those whose error is rounding alone."""
+    """How many outputs agree, and how many of them only up to rounding."""
     count = plural(len(agreement.leaves), "output")
     rounded = [leaf.relative for leaf in agreement.leaves if leaf.note]
     if not rounded:
@@ -297,42 +298,43 @@ def _agreeing(agreement: Agreement) -> str:
 
 def _unsteady(case: Case) -> Finding:
     """Why two runs of the model differ: it keeps state, or it draws random numbers."""
-    written = next(chain(facts.mutations(case.graph), case.stored), None)
+    written = next(chain(facts.mutations(case.graph), case.attribute_writes), None)
     if written and not any(facts.draws(case.graph)):
-        said = "The model keeps state: two runs of it on the same inputs differ"
-        return Finding("numbers", "wrong", said, written.line, written.repair)
-    said = "The model is random: two runs of it on the same inputs differ"
-    return Finding("numbers", "wrong", said, facts.random_line(case.graph), _RANDOM)
+        sentence = "The model keeps state: two runs on the same inputs differ"
+        return Finding("numbers", "wrong", sentence, written.line, written.repair)
+    sentence = "The model is random: two runs on the same inputs differ"
+    return Finding("numbers", "wrong", sentence, facts.random_line(case.graph), _RANDOM)
 
 
 def _first_line(case: Case) -> tuple[Line | None, str, str]:
     """Where the values first differ, why, and what usually helps."""
     if case.artifact.translated is None:
-        return None, "", "The line makes the output; the fault may be earlier."
+        return None, "", "This line makes the output; the fault may be earlier."
     model, artifact, bounds = case.model, case.artifact, case.tolerance
     inside = verify(model, artifact, case.args, case.kwargs, values=True, tolerance=bounds)
     if first := inside.first:
         name = first.node or first.name
-        return first.line, f". {name} is the first that is wrong: {first.reason}", first.repair
+        return first.line, f". {name} is the first wrong node: {first.reason}", first.repair
     if inside.random:
         operator, line = next(iter(inside.random.items()))
-        return line, f". {operator} draws random numbers, which the file draws anew", _RANDOM
+        return line, f". {operator} draws random numbers, and the file draws its own", _RANDOM
     if not inside.captured:
         return None, "", _OTHER_PATH
     if any(leaf.value.startswith("complex") for leaf in inside.outputs.leaves):
         return None, "", _COMPLEX
-    return None, "", "Every value that can be compared agrees: look at what cannot."
+    return None, "", "Every comparable value agrees: look at the values that are not comparable."
 
 
 def _opsets(case: Case) -> Iterator[Finding]:
     ours = case.artifact.opset
     asked = sorted({OLDEST, ours + 1} - {ours})
-    table, bounds = case.translations, case.tolerance
-    ladder = opsets(case.graph, asked=asked, custom_translation_table=table, tolerance=bounds)
-    for rung in ladder.rungs:
-        if rung.differs and not case.random:
-            yield Finding("opsets", "wrong", f"opset {rung.asked} gives other numbers: {rung.said}")
-    tried = ", ".join(f"{r.asked} {'is refused' if r.refused else 'loads'}" for r in ladder.rungs)
+    options: Any = {"custom_translation_table": case.translations, "tolerance": case.tolerance}
+    results = opsets(case.graph, asked=asked, **options).results
+    for result in results:
+        if result.differs and not case.is_random:
+            sentence = f"opset {result.asked} gives other numbers: {result.reason}"
+            yield Finding("opsets", "wrong", sentence)
+    tried = ", ".join(f"{r.asked} {'is refused' if r.refused else 'loads'}" for r in results)
     yield Finding("opsets", "ok", f"opset {ours} written; also tried: {tried}")
 
 
@@ -350,11 +352,12 @@ def _portability(case: Case) -> Iterator[Finding]:
         )
     opset, ir = artifact.opset, artifact.proto.ir_version
     old = next((r for r, most, highest in RELEASES if ir <= most and opset <= highest), None)
-    since = f"loads in ONNX Runtime {old} and newer" if old else "newer than the releases we know"
+    since = f"loads in ONNX Runtime {old} and newer" if old else "newer than every release we know"
     files = "one file" if not others else plural(1 + len(others), "file")
     yield Finding("portability", "ok", f"opset {opset}, IR {ir}: {since}; {files}")
-    if isinstance(case.subject, Artifact) and (held := facts.private(artifact.proto)):
-        yield Finding("portability", "ok", f"{held}; save(path, metadata=False) leaves them out")
+    if isinstance(case.subject, Artifact) and (revealed := facts.private(artifact.proto)):
+        leave_out = "save(path, metadata=False) leaves them out"
+        yield Finding("portability", "ok", f"{revealed}; {leave_out}")
 
 
 def _size(case: Case) -> Iterator[Finding]:
@@ -376,10 +379,10 @@ def _latency(case: Case) -> Iterator[Finding]:
 
 
 def _hot(case: Case) -> Iterator[Finding]:
-    case.artifact = replace(case.artifact)  # without its session: two are opened here
+    case.artifact = replace(case.artifact)  # without its session, since profile opens two
     spots = profile(case.artifact, case.args, case.kwargs, seconds=QUICK)
     if not spots.recording.kernels:
-        yield Finding("hot lines", "ok", "no kernel runs: the file holds its result")
+        yield Finding("hot lines", "ok", "no kernel runs: the result is a constant in the file")
         return
     hottest, total = spots.hottest, spots.total or 1.0
     share = f"{hottest.seconds / total:.0%} of kernel time"
@@ -397,6 +400,6 @@ STAGES = (
     Stage("opsets", _opsets, ("graph", "artifact")),
     Stage("portability", _portability, ("artifact",)),
     Stage("size", _size, ("artifact",)),
-    Stage("latency", _latency, ("artifact", "runs")),
-    Stage("hot lines", _hot, ("artifact", "runs")),
+    Stage("latency", _latency, ("artifact", "working_file")),
+    Stage("hot lines", _hot, ("artifact", "working_file")),
 )

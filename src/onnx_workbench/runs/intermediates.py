@@ -1,4 +1,4 @@
-"""Any value of an ONNX graph on demand: the nodes that make it, in a session of their own."""
+"""Any value of an ONNX graph on demand, from a session over the nodes that compute it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ..proto import NodeRef, node_refs, producers
 class Intermediates:
     """Computes values inside a model by name, for one call of it.
 
-    Each :meth:`run` opens a session over the nodes between the known values and the values asked
-    for. A value stays known while a later node reads it, so runs in the order of the graph compute
-    each node once and hold no more than the model itself would. ONNX Runtime maps weights from
-    their file. The graph runs as written, without the optimizer (a model with functions needs its
-    basic level).
+    Each :meth:`run` opens a session over the nodes between the known values and the requested
+    values. A value stays known while a later node reads it, so runs in the order of the graph
+    compute each node once and need no more memory than the model itself. ONNX Runtime maps weights
+    from their file. The graph runs as written, without the optimizer (a model with functions needs
+    its basic level).
 
     Attributes:
-        names: the values that :meth:`run` takes, those of the main graph.
+        names: the values that :meth:`run` takes: all values of the main graph.
         hidden: the values in bodies of nodes and functions, which cannot be outputs.
 
     >>> from onnx import parser
@@ -42,7 +42,7 @@ class Intermediates:
     ) -> None:
         self._path, self._model, self._provider = path, model, provider
         self._feeds = {name: ort_value(array) for name, array in feeds.items()}
-        self._there = self._feeds
+        self._known = self._feeds
         refs = node_refs(model)
         self._nodes = [ref for ref in refs if not ref.inside]
         self._makers = producers(self._nodes)
@@ -52,12 +52,13 @@ class Intermediates:
         self.hidden = tuple(value for ref in refs if ref.inside for value in ref.outputs)
 
     def weight(self, name: str) -> torch.Tensor | None:
-        """An initializer; None where there is none of that name, or none that torch has."""
+        """An initializer; None if there is none of that name, or torch lacks its dtype."""
         if name not in self._weights:
             return None
         weight = self._weights[name]
         if weight.data_location == onnx.TensorProto.EXTERNAL:
-            weight = onnx.TensorProto.FromString(weight.SerializeToString())  # to_array() fills it
+            # a copy, since to_array() loads the values into the message
+            weight = onnx.TensorProto.FromString(weight.SerializeToString())
         array = onnx.numpy_helper.to_array(weight, os.fspath(self._path.parent))
         tensor = to_torch(np.array(array))
         return tensor if isinstance(tensor, torch.Tensor) else None
@@ -70,17 +71,17 @@ class Intermediates:
         Raises:
             LoadError, RunError: ONNX Runtime refused.
         """
-        part = self._part(names, self._there)
+        part = self._part(names, self._known)
         if every:
             names = list(dict.fromkeys([*names, *(v for ref in part for v in ref.outputs)]))
         self._done |= {ref.name for ref in part}
         later = {v for ref in self._nodes if ref.name not in self._done for v in ref.inputs}
         needed = sorted(later & {value for ref in part for value in ref.outputs})
-        wanted = [v for v in dict.fromkeys([*names, *needed]) if v not in self._there]
-        found = self._there | self._made(part, wanted, self._there)
-        kept = {v: x for v, x in found.items() if v in later and x.is_tensor()}
-        self._there = self._feeds | kept
-        return {name: _tensor(found[name]) for name in names}
+        wanted = [v for v in dict.fromkeys([*names, *needed]) if v not in self._known]
+        values = self._known | self._compute(part, wanted, self._known)
+        kept = {v: x for v, x in values.items() if v in later and x.is_tensor()}
+        self._known = self._feeds | kept
+        return {name: _tensor(values[name]) for name in names}
 
     def rest(self) -> list[str]:
         """The results of the nodes that no run has computed, in the order of the graph."""
@@ -92,23 +93,23 @@ class Intermediates:
         Raises:
             LoadError, RunError: ONNX Runtime refused.
         """
-        there = self._feeds | {key: ort_value(to_numpy(value)) for key, value in given.items()}
-        return _tensor(self._made(self._part([name], there), [name], there)[name])
+        known = self._feeds | {key: ort_value(to_numpy(value)) for key, value in given.items()}
+        return _tensor(self._compute(self._part([name], known), [name], known)[name])
 
-    def _part(self, names: Sequence[str], there: Mapping[str, Any]) -> list[NodeRef]:
-        """The nodes between what is there and these values."""
+    def _part(self, names: Sequence[str], known: Mapping[str, Any]) -> list[NodeRef]:
+        """The nodes between the known values and these."""
         needed: set[str] = set()
         waiting = list(names)
         while waiting:
             name = waiting.pop()
             ref = self._makers.get(name)
-            if ref and name not in there and ref.name not in needed:
+            if ref and name not in known and ref.name not in needed:
                 needed.add(ref.name)
                 waiting += ref.inputs
         return [ref for ref in self._nodes if ref.name in needed]
 
-    def _made(
-        self, part: Sequence[NodeRef], names: Sequence[str], there: Mapping[str, Any]
+    def _compute(
+        self, part: Sequence[NodeRef], names: Sequence[str], known: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Run these nodes in a session that ends with this call."""
         from onnxruntime import InferenceSession
@@ -116,8 +117,8 @@ class Intermediates:
         if not names:
             return {}
         read = {value for ref in part for value in ref.inputs}
-        feeds = {name: value for name, value in there.items() if name in read}
-        # an arena grows by doubling, and prepacking copies each weight: both for one run
+        feeds = {name: value for name, value in known.items() if name in read}
+        # an arena grows by doubling and prepacking copies each weight: too much for one run
         functions = bool(self._model.functions)
         options = Options("basic" if functions else "off", arena=False).for_session()
         options.add_session_config_entry("session.disable_prepacking", "1")

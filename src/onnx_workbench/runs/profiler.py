@@ -31,10 +31,9 @@ if TYPE_CHECKING:
     import onnxruntime
 
 BLOCK = 4
-"""Runs in a row. The first of them finds caches full of the others' data, and does not count."""
+"""Runs in a row. The first one does not count, since the caches hold data of other work."""
 LEAST, MOST = 2, 25
-"""The fewest blocks that count, however long, and the most, however short; one more runs
-before them to warm up."""
+"""The fewest and the most blocks that count, after one block to warm up."""
 
 EXECUTOR = "SequentialExecutor::Execute"
 _SUFFIX = "_kernel_time"
@@ -48,10 +47,10 @@ Event = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Kernel:
-    """One node of the optimized graph and its time, without that of its body.
+    """One node of the optimized graph and its time, without the time of its body.
 
-    ``seconds`` has one entry a run, the sum over all iterations of a loop; ``calls`` counts the
-    profiler's events a run, ``inner`` those directly in its body. ``inputs`` has no initializers.
+    ``seconds`` has one entry a run: the sum over the iterations of a loop. ``calls`` counts the
+    profiler's events per run, ``inner`` those directly in its body. ``inputs`` has no initializers.
     """
 
     name: str
@@ -65,7 +64,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds that the profiler adds for each event, ``inside`` the event and ``outside`` it."""
+    """Seconds that the profiler adds for each event, ``inside`` and ``outside`` the event."""
 
     inside: float = 0.0
     outside: float = 0.0
@@ -80,8 +79,8 @@ FREE = Cost()
 
 @dataclass(frozen=True)
 class Recording:
-    """``whole`` has the profiler's time of each run, ``executed`` that from the first kernel to the
-    last; ``cost`` was subtracted from the kernels' seconds."""
+    """``whole`` has the profiler's time of each run, ``executed`` the time from the first kernel to
+    the last; ``cost`` is already subtracted from the kernels' seconds."""
 
     kernels: tuple[Kernel, ...]
     whole: tuple[float, ...]
@@ -94,18 +93,18 @@ class Recording:
         return tuple(map(sum, zip(*(kernel.seconds for kernel in self.kernels), strict=True)))
 
     def typical(self, runs: Sequence[float]) -> float:
-        """The mean of ``runs`` over the quarter of the runs whose kernels were fastest, 0 or more.
+        """The mean of ``runs`` over the quarter of the runs with the fastest kernels, at least 0.
 
-        It is as robust as a median and finer than the profiler's whole microseconds, and the
-        values of the parts add up to that of the whole.
+        It is as robust as a median and finer than the profiler's whole microseconds, and the means
+        of parts add up to the mean of the whole.
         """
         return max(0.0, typical(runs, by=self.sums)) if self.sums else 0.0
 
     def cost_beside(self, alone: float) -> Cost:
-        """Estimate what the profiler costs, if the kernels take ``alone`` seconds without it.
+        """Estimate the profiler's cost, if the kernels take ``alone`` seconds without it.
 
-        Its bookkeeping makes each event longer by about the same time. The estimate is at most the
-        time between two events, so that noise does not count as cost.
+        Its bookkeeping adds about the same time to each event. The estimate is at most the time
+        between two events, so that noise does not count as cost.
         """
         if not self.kernels:
             return FREE
@@ -148,7 +147,7 @@ def record(
     Blocks with the profiler, without it, and of ``lap`` alternate, so that drift affects all.
     """
     plain: list[float] = []
-    with _profiled(path, model, provider, level, threads) as profile:  # which takes the most memory
+    with _profiled(path, model, provider, level, threads) as profile:
         others: list[Callable[[], object]] = [call_of(profile.session, feeds)]
         others += [lap] if lap else []
         alone = call_of(profile.open(level, threads), feeds)
@@ -174,16 +173,16 @@ def unfused(
     threads: int,
     cost: Cost,
 ) -> dict[str, float]:
-    """Exported node -> seconds a run without fusion; empty where the model needs the optimizer."""
+    """Exported node -> seconds a run without fusion; empty if the model needs the optimizer."""
     try:
         with _profiled(path, model, provider, "off", threads) as profile:
             call = call_of(profile.session, feeds)
             for _ in range(2 * BLOCK):
                 call()
-            found = profile.read().less(cost)
+            recording = profile.read().less(cost)
     except LoadError:
         return {}
-    return {kernel.name: found.typical(kernel.seconds) for kernel in found.kernels}
+    return {kernel.name: recording.typical(kernel.seconds) for kernel in recording.kernels}
 
 
 def counts(run: int) -> bool:
@@ -196,7 +195,7 @@ def enough(blocks: int, end: float) -> bool:
 
 
 class _Profile:
-    """A session with the profiler on, whose files lie in ``folder``, and others of its model."""
+    """A session with the profiler on, which writes into ``folder``, and others of its model."""
 
     def __init__(
         self,
@@ -207,15 +206,16 @@ class _Profile:
         level: str,
         threads: int,
     ) -> None:
-        # A kernel without a name of its own cannot be told from others.
+        # The profiler identifies kernels by name, so each node needs its own.
         self.path, self.renamed = path, named(model)
         self.provider, self.folder = provider, folder
         self.session = self.open(level, threads, profiled=True)
 
     def open(self, level: str, threads: int, profiled: bool = False) -> Any:
-        """
+        """Open a session.
+
         Raises:
-            LoadError: this level cannot run the model (a function needs the basic one).
+            LoadError: this level cannot run the model (a function needs the basic level).
         """
         from onnxruntime import InferenceSession
 
@@ -237,11 +237,11 @@ class _Profile:
             ) from error
 
     def _write_graph(self, options: onnxruntime.SessionOptions, model: bytes | str) -> None:
-        """Write the optimized graph. Such a session keeps each weight twice, so it ends here."""
+        """Write the optimized graph, from a temporary session, which holds each weight twice."""
         from onnxruntime import InferenceSession
 
         options.optimized_model_filepath = os.fspath(self.folder / "optimized.onnx")
-        # the weights beside the graph, so that only the graph need be read
+        # weights go into another file, so that only the graph is read back
         options.add_session_config_entry(f"{_OPTIMIZED}file_name", "optimized.weights")
         options.add_session_config_entry(f"{_OPTIMIZED}min_size_in_bytes", "128")
         InferenceSession(model, options, providers=[self.provider])
@@ -297,7 +297,7 @@ class _Spent:
 def recording_of(
     events: Sequence[Event], graph: onnx.ModelProto, kept: Callable[[int], bool]
 ) -> Recording:
-    """Read the profiler's events; ``kept`` says which runs count, by number from 0.
+    """Read the profiler's events. ``kept`` says which runs count, by their number from 0.
 
     >>> graph = onnx.parser.parse_model('<ir_version: 10, opset_import: ["": 20]> '
     ...     'g (float[2] x) => (float[2] y) { [one] y = Relu(x) }')
@@ -344,32 +344,32 @@ def _kernel(name: str, spent: _Spent, ref: NodeRef | None, fixed: Collection[str
 def _nameless(spent: Mapping[str, _Spent], refs: Mapping[str, NodeRef]) -> dict[str, NodeRef]:
     """Find the nodes of kernels without a name, such as those of an inlined function.
 
-    The profiler calls them by operator and a number that the graph does not have; both lists are in
-    execution order. Where their lengths differ, none is known.
+    The profiler names them by operator and a number that the graph does not have. Events and nodes
+    are both in execution order; if their numbers differ, none is matched.
     """
     events: dict[str, list[str]] = {}
     for name, part in spent.items():
         if name not in refs and re.fullmatch(rf"{re.escape(part.operator)}_\d+", name):
             events.setdefault(part.operator, []).append(name)
-    found: dict[str, NodeRef] = {}
+    matched: dict[str, NodeRef] = {}
     for operator, names in events.items():
         nodes = [r for r in refs.values() if not r.node.name and r.node.op_type == operator]
         if len(nodes) == len(names):
-            found |= zip(names, nodes, strict=True)
-    return found
+            matched |= zip(names, nodes, strict=True)
+    return matched
 
 
 def _exclusive(
     events: Sequence[Event], owners: Collection[str]
 ) -> Iterator[tuple[Event, float, int]]:
-    """Yield each event with its own seconds and the number of events directly in it: that of an
-    ``If`` or ``Loop`` covers the kernels of its body.
+    """Yield each event with its exclusive seconds and the number of events directly inside it: the
+    event of an ``If`` or ``Loop`` includes the kernels of its body.
 
-    The profiler writes an event when it ends, so of two that began in the same microsecond the one
-    that comes later in the file is the outer one.
+    The profiler writes an event when it ends, so if two began in the same microsecond, the later
+    one in the file is the outer one.
     """
     order = sorted(range(len(events)), key=lambda i: (events[i]["ts"], -events[i]["dur"], -i))
-    own = {i: events[i]["dur"] / _SECOND for i in order}
+    exclusive = {i: events[i]["dur"] / _SECOND for i in order}
     ends = {i: events[i]["ts"] + events[i]["dur"] for i in order}
     inner = dict.fromkeys(order, 0)
     around: list[int] = []
@@ -377,8 +377,8 @@ def _exclusive(
         while around and ends[around[-1]] < max(ends[i], events[i]["ts"] + 1):
             around.pop()
         if around:
-            own[around[-1]] -= events[i]["dur"] / _SECOND
+            exclusive[around[-1]] -= events[i]["dur"] / _SECOND
             inner[around[-1]] += 1
         if events[i]["name"].removesuffix(_SUFFIX) in owners:
             around.append(i)
-    return ((events[i], own[i], inner[i]) for i in order)
+    return ((events[i], exclusive[i], inner[i]) for i in order)

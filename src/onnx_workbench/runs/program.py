@@ -17,14 +17,14 @@ from ..exporter_metadata import call_site
 _NO_MODE: AbstractContextManager = nullcontext()
 
 ANY_SIZE = (
-    "This line keeps a number of the example's sizes: take it from x.shape, write the step with "
+    "This line depends on a size of the example: take it from x.shape, write the step with "
     "operators that take any size (for an adaptive pool: a mean, or a pool to size 1), or leave "
     "the dimension out of `dynamic_shapes`."
 )
 
 
 class ProgramRun(fx.Interpreter):
-    """Runs the graph of a program, whose weights are inputs of the graph too.
+    """Runs the graph of a program, in which the weights are inputs, too.
 
     >>> program = torch.export.export(torch.nn.ReLU().eval(), (torch.ones(2),))
     >>> [node.name for node, _ in ProgramRun(program).steps([-torch.ones(2)])]
@@ -32,12 +32,12 @@ class ProgramRun(fx.Interpreter):
     """
 
     def __init__(self, program: ExportedProgram, mode: AbstractContextManager = _NO_MODE) -> None:
-        """``mode`` is active while a node runs, and not while the caller looks at its value."""
+        """``mode`` is active while a node runs, but not while the caller looks at its value."""
         super().__init__(program.graph_module, garbage_collect_values=True)
         self.program, self.mode = program, mode
 
     def steps(self, leaves: Sequence[torch.Tensor]) -> Iterator[tuple[fx.Node, Any]]:
-        """Yield each node with its value, right after it ran; the output node has the whole result.
+        """Yield each node with its value, right after it ran; the output node has the result.
 
         Args:
             leaves: the tensors of a call. They are not modified.

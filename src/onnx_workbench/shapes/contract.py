@@ -1,4 +1,4 @@
-"""Shapes promised, shapes kept: each dynamic dimension of a file, tried at many sizes."""
+"""``probe``: each dynamic dimension of a file, tried at many sizes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from ..artifact import Artifact, export
-from ..calls import door
+from ..calls import normalize_call
 from ..comparison import answer, checked
 from ..errors import CaptureError, InputError
 from ..formatting import TableReport, plural
-from ..graph import Graph, axes_of, capture, opened_up
+from ..graph import Graph, axes_of, capture, module_and_call
 from ..graph.dims import relaxed
 from ..graph.exporter import Translations
-from ..graph.guards import culprit, listening
+from ..graph.guards import culprit, recorded_guards
 from ..torch_state import evaluating
 from .declared import mismatch
 from .located import located
@@ -42,7 +42,7 @@ from .trials import (
 )
 
 
-@door
+@normalize_call
 def probe(
     model: nn.Module | Artifact,
     args: Any = (),
@@ -55,28 +55,27 @@ def probe(
     """Try each dynamic dimension of a model's ONNX file at many sizes, against the model itself.
 
     The sizes are 1 and 2, the size of the example and its neighbors, primes, and the bounds, edges
-    first. The larger and smaller inputs are made of the example's own rows, so that an index stays
-    in range. Dimensions that stand for the same size vary together: those that torch.export found
-    to be one, or that share a name in a file which was loaded. Then all dimensions move at once, to
-    sizes that differ, so that two which are kept only while they are equal are found, whatever
-    torch.export made of them; dimensions of one name stay equal. Numbers are compared as
-    :func:`~onnx_workbench.verify` does it, and a size that the model itself refuses is no fault of
-    the file.
+    first. Larger and smaller inputs repeat or drop rows of the example, so that indices stay in
+    range. Dimensions of the same size vary together: those that torch.export found equal, or that
+    share a name in a loaded file. Then all dimensions change at once, to different sizes, which
+    finds dimensions that work only while they are equal; dimensions with one name stay equal.
+    Numbers are compared as in :func:`~onnx_workbench.verify`. A size that the model itself refuses
+    is no fault of the file.
 
     Args:
         model: a module, which is captured and exported to a temporary file; an Artifact of
             :func:`~onnx_workbench.export`, which knows its model; or one of
-            :func:`~onnx_workbench.load`, for which probe finds what it declares and where it runs,
-            but not whether its numbers are right.
+            :func:`~onnx_workbench.load`, for which probe tells which sizes run, but not whether the
+            numbers are right.
         args, kwargs: the arguments of one call. An exported Artifact knows them.
-        dynamic_shapes: the dimensions asked for, as :func:`~onnx_workbench.capture` takes them; by
-            name of the input for a loaded file. The default is what an Artifact was exported with,
-            or declares.
+        dynamic_shapes: the dimensions to try, as :func:`~onnx_workbench.capture` takes them; by
+            input name for a loaded file. The default is what an Artifact was exported with, or
+            declares.
         custom_translation_table: as for :func:`~onnx_workbench.export`, for a module.
         tolerance: as for :func:`~onnx_workbench.verify`.
 
     Raises:
-        InputError: nothing is asked for, or the arguments do not fit.
+        InputError: no dimension is dynamic, or the arguments do not fit.
         CaptureError, ExportError: there is no file to try.
 
     >>> import torch
@@ -87,7 +86,7 @@ def probe(
     input.shape[0]  batch     batch      any size           kept     agrees: 1 2 3 4 5 6 7 10 11 13
     """
     bounds = checked(tolerance)
-    model, args, kwargs, dynamic_shapes = opened_up(model, args, kwargs or {}, dynamic_shapes)
+    model, args, kwargs, dynamic_shapes = module_and_call(model, args, kwargs or {}, dynamic_shapes)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         if isinstance(model, Artifact):
             subject = _of_artifact(model, args, kwargs, dynamic_shapes)
@@ -96,10 +95,10 @@ def probe(
             call, table = (args, kwargs), custom_translation_table
             subject = _of_module(model, call, dynamic_shapes or {}, path, table)
         subject = replace(subject, tolerance=bounds)
-        if not subject.asked:
+        if not subject.dimensions:
             raise InputError(
-                "probe() was asked for no dynamic dimension. Name what may change, for example "
-                "dynamic_shapes={'x': {0: 'batch'}}."
+                "probe() has no dynamic dimension to try. Name the dimensions that may change, for "
+                "example dynamic_shapes={'x': {0: 'batch'}}."
             )
         with evaluating(subject.graph.model) if subject.graph else nullcontext():
             dimensions = sweep(subject)
@@ -113,31 +112,31 @@ def probe(
 
 @dataclass(frozen=True)
 class Joint:
-    """What happened with these dimensions at these sizes, the others at the example's.
+    """What happened with these dimensions at these sizes, and the others as in the example.
 
-    ``alike``: two that fail together are kept where both have the same size.
+    ``alike`` is True if two dimensions fail together but work if their sizes are equal.
     """
 
     dimensions: tuple[str, ...]
     sizes: tuple[int, ...]
     outcome: str
-    said: str
+    reason: str
     call: Call | None = field(default=None, compare=False, repr=False)
     alike: bool = False
 
     def __str__(self) -> str:
         at = " and ".join(f"{d} = {n}" for d, n in zip(self.dimensions, self.sizes, strict=True))
         only = ", and it agrees only where both are equal" if self.alike else ""
-        return f"at {at}: {self.outcome}{': ' * bool(self.said)}{self.said}{only}"
+        return f"at {at}: {self.outcome}{': ' * bool(self.reason)}{self.reason}{only}"
 
 
 @dataclass(frozen=True, repr=False)
 class Contract(TableReport):
-    """The result of :func:`probe`; true where every dimension asked for is kept.
+    """The result of :func:`probe`; true if every dimension tried is kept.
 
-    A dimension kept within bounds counts as kept where the model itself refuses what lies outside.
-    ``compared`` is False where there was no model to compare numbers with; ``joints`` are the
-    trials in which several dimensions had other sizes than the example's, and all of them differed.
+    A dimension kept within bounds counts as kept if the model itself refuses all other sizes.
+    ``compared`` is False if there was no model to compare numbers with; ``joints`` are the trials
+    in which several dimensions changed at once.
     """
 
     _HEADER = ("dimension", "asked as", "file says", "torch.export says", "verdict", "sizes tried")
@@ -151,10 +150,10 @@ class Contract(TableReport):
 
     @property
     def clashes(self) -> tuple[Joint, ...]:
-        """The fewest dimensions that are not kept when they are moved together."""
-        bad = [one for one in self.joints if one.outcome in BAD]
-        pairs = [one for one in bad if len(one.dimensions) == 2]
-        return tuple({one.dimensions: one for one in (pairs or bad)[::-1]}.values())[::-1]
+        """The trials that failed with several dimensions changed: with two, if any."""
+        bad = [joint for joint in self.joints if joint.outcome in BAD]
+        pairs = [joint for joint in bad if len(joint.dimensions) == 2]
+        return tuple({joint.dimensions: joint for joint in (pairs or bad)[::-1]}.values())[::-1]
 
     def _rows(self) -> Iterator[tuple[str, ...]]:
         return map(_row, self.dimensions)
@@ -182,8 +181,8 @@ def _row(d: Dimension) -> tuple[str, ...]:
     sizes: dict[str, list[str]] = {}
     for trial in sorted(d.trials, key=lambda trial: trial.size):
         sizes.setdefault(trial.outcome, []).append(str(trial.size))
-    tried = "; ".join(f"{outcome}: {' '.join(found)}" for outcome, found in sizes.items())
-    says = repr(d.promised) if str(d.promised).isdigit() else d.promised
+    tried = "; ".join(f"{outcome}: {' '.join(numbers)}" for outcome, numbers in sizes.items())
+    says = repr(d.declared) if str(d.declared).isdigit() else d.declared
     return (d.place, d.name, str(says), d.constraint, d.verdict, tried)
 
 
@@ -193,8 +192,8 @@ def _notes(dimension: Dimension) -> Iterator[str]:
         yield f"{dimension.place}: {guard}"
         yield from (f"    {name} = {value}" for name, value in guard.locals.items())
     elif not dimension and not dimension.verdict.startswith(TIED):
-        said = dimension.first_bad.said.partition(". ")[0] if dimension.first_bad else ""
-        yield f"{dimension.place}: {said or dimension.verdict}"
+        reason = dimension.first_bad.reason.partition(". ")[0] if dimension.first_bad else ""
+        yield f"{dimension.place}: {reason or dimension.verdict}"
         if fault:
             yield f"    {fault.reason}{f' at {fault.line}' if fault.line else ''}"
     if dimension.repair:
@@ -204,7 +203,7 @@ def _notes(dimension: Dimension) -> Iterator[str]:
 def _of_module(
     model: nn.Module, call: Call, dynamic: Any, path: Path, table: Translations | None
 ) -> Subject:
-    """A graph of what was asked for, whether it can be kept or not, and its file."""
+    """Capture with the requested dimensions, whether they can be kept or not, and export."""
     graph = capture(model, *call, dynamic_shapes=relaxed(dynamic))
     graph = replace(graph, axes=axes_of(graph, *call, dynamic))
     file = export(graph, f=path, custom_translation_table=table)
@@ -223,8 +222,7 @@ def _of_artifact(artifact: Artifact, args: tuple, kwargs: dict[str, Any], dynami
 
 
 class _Group(NamedTuple):
-    """The dimensions of one name, their size in the example, and the sizes at which they are
-    fine."""
+    """The dimensions with one name, their size in the example, and the sizes that work."""
 
     dimensions: list[Dimension]
     usual: int
@@ -232,11 +230,10 @@ class _Group(NamedTuple):
 
 
 def _joints(subject: Subject, dimensions: Sequence[Dimension]) -> Iterator[Joint]:
-    """All dimensions moved at once, upwards and downwards; and where that fails, each two of them.
+    """Change all dimensions at once, upwards and downwards; if that fails, each pair of them.
 
-    A dimension moves by the name that the user gave it, also where torch.export took two names for
-    one size: that may be its own assumption, which the model does not make. Sizes are those at
-    which the dimension alone is fine.
+    Dimensions change together only if the user gave them one name: torch.export may assume that two
+    sizes are equal while the model does not need it. All sizes work for the dimension alone.
     """
     groups = _groups(subject, dimensions)
     if len(groups) < 2:
@@ -244,7 +241,7 @@ def _joints(subject: Subject, dimensions: Sequence[Dimension]) -> Iterator[Joint
     upwards, downwards = _different(groups), _different(groups[::-1])[::-1]
     first = [_joint(subject, groups, sizes) for sizes in (upwards, downwards)]
     yield from first
-    if len(groups) > 2 and any(one.outcome not in FINE for one in first):
+    if len(groups) > 2 and any(joint.outcome not in FINE for joint in first):
         for pair in combinations(groups, 2):
             yield _joint(subject, pair, _different(pair))
 
@@ -260,7 +257,7 @@ def _groups(subject: Subject, dimensions: Sequence[Dimension]) -> list[_Group]:
 
 
 def _different(groups: Sequence[_Group]) -> list[int]:
-    """For each the smallest size that no other has, and not the example's, where there is one."""
+    """For each group the smallest size that no other has and that is not the example's, if any."""
     chosen: list[int] = []
     for group in groups:
         free = (n for n in group.fine if n not in chosen and n != group.usual)
@@ -272,11 +269,11 @@ def _joint(subject: Subject, groups: Sequence[_Group], sizes: Sequence[int]) -> 
     done = _trial(subject, groups, sizes)
     alike = len(groups) == 2 and done.outcome in BAD and _alike(subject, *groups)
     places = tuple(group.dimensions[0].place for group in groups)
-    return Joint(places, tuple(sizes), done.outcome, done.said, done.call, alike)
+    return Joint(places, tuple(sizes), done.outcome, done.reason, done.call, alike)
 
 
 def _alike(subject: Subject, one: _Group, other: _Group) -> bool:
-    """Whether both, which are equal in the example, are fine at one other size."""
+    """Whether both groups have one size in the example and also work at another common size."""
     both = sorted(set(one.fine) & set(other.fine) - {one.usual})[:1]
     same = (_trial(subject, (one, other), (size, size)).outcome in FINE for size in both)
     return one.usual == other.usual and any(same)
@@ -288,33 +285,35 @@ def _trial(subject: Subject, groups: Sequence[_Group], sizes: Sequence[int]) -> 
     return try_call(subject, max(sizes), moved | {d.at: size for d, size in pairs})
 
 
-def _tied(dimension: Dimension, found: Sequence[Joint]) -> Dimension:
-    """The dimension, and which others it must be equal to."""
-    pairs = {one.dimensions for one in found if one.alike and dimension.place in one.dimensions}
+def _tied(dimension: Dimension, joints: Sequence[Joint]) -> Dimension:
+    """The dimension, with the others that it must be equal to in its verdict."""
+    tied = (joint.dimensions for joint in joints if joint.alike)
+    pairs = {places for places in tied if dimension.place in places}
     others = ", ".join(sorted({place for pair in pairs for place in pair} - {dimension.place}))
     return replace(dimension, verdict=f"{TIED} {others}") if others else dimension
 
 
 def _blamed(dimensions: Sequence[Dimension], graph: Graph, call: Call) -> list[Dimension]:
-    """The dimensions that are not kept, with the guard that torch.export made for them."""
-    asked = graph.signature.dynamic_shapes(graph.axes)
-    with listening() as heard, suppress(CaptureError):
-        capture(graph.model, *call, dynamic_shapes=relaxed(asked))
+    """Give each dimension that is not kept the guard of torch.export that explains it."""
+    requested = graph.signature.dynamic_shapes(graph.axes)
+    with recorded_guards() as guards, suppress(CaptureError):
+        capture(graph.model, *call, dynamic_shapes=relaxed(requested))
     sources = dict(zip(graph.signature.inputs, graph.signature.sources, strict=True))
-    own = [culprit(heard, f"{sources[d.input]}.size()[{d.axis}]") for d in dimensions]
+    culprits = [culprit(guards, f"{sources[d.input]}.size()[{d.axis}]") for d in dimensions]
     blamed = []
-    for dimension, guard in zip(dimensions, own, strict=True):
+    for dimension, guard in zip(dimensions, culprits, strict=True):
         if not dimension and dimension.verdict != WRONG:
-            # of one name, the first that froze it: the others had to follow
-            same = [g for d, g in zip(dimensions, own, strict=True) if d.name == dimension.name]
+            # of the guards for one name, the first: it froze the other dimensions, too
+            pairs = zip(dimensions, culprits, strict=True)
+            same = [g for d, g in pairs if d.name == dimension.name]
             froze = [g for g in same if g and g.freezes] if dimension.name else []
-            dimension = replace(dimension, guard=min(froze, key=heard.index, default=guard))
+            dimension = replace(dimension, guard=min(froze, key=guards.index, default=guard))
         blamed.append(dimension)
     return blamed
 
 
 def _located(dimension: Dimension, subject: Subject) -> Dimension:
-    """A dimension without a guard, with what goes wrong at the first size that fails."""
+    """Give a dimension without a guard the fault at the first size that fails."""
     first, graph = dimension.first_bad, subject.graph
     if dimension or dimension.guard or first is None or first.call is None or graph is None:
         return dimension
@@ -323,10 +322,10 @@ def _located(dimension: Dimension, subject: Subject) -> Dimension:
 
 
 def misdeclared(artifact: Artifact, args: tuple, kwargs: dict[str, Any]) -> Fault | None:
-    """What an exported file declares of its outputs and does not keep at the example's sizes."""
+    """The fault if an output of an exported file differs from its declared shape."""
     result = artifact(*args, **kwargs)
-    said = mismatch(artifact, args, kwargs, result)
-    if not said or artifact.graph is None:
+    reason = mismatch(artifact, args, kwargs, result)
+    if not reason or artifact.graph is None:
         return None
     fault = located(artifact.graph, artifact, result, args, kwargs) or Fault(None, "", "")
-    return replace(fault, reason=f"{said}{': ' * bool(fault.reason)}{fault.reason}")
+    return replace(fault, reason=f"{reason}{': ' * bool(fault.reason)}{fault.reason}")

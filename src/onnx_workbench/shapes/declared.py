@@ -1,4 +1,4 @@
-"""What a file declares of the shapes of its outputs, against what comes out."""
+"""The output shapes that a file declares, against its actual outputs."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _ARITHMETIC = (
 
 
 def mismatch(artifact: Artifact, args: tuple, kwargs: Mapping[str, Any], result: Any) -> str:
-    """The first output whose shape differs from the declared one; empty if there is none.
+    """Describe the first output whose shape differs from the declared one; empty if there is none.
 
-    A dimension such as ``2*batch + 1`` is computed from the sizes of the inputs; one of a name that
-    no input has may have any size.
+    A dimension such as ``2*batch + 1`` is computed from the sizes of the inputs. If no input has
+    its name, it may have any size.
     """
-    given = artifact.tensors(args, kwargs)
+    tensors = artifact.tensors(args, kwargs)
     sizes = {
         name: size
-        for value, tensor in zip(artifact.inputs, given, strict=False)
+        for value, tensor in zip(artifact.inputs, tensors, strict=False)
         for name, size in zip(value.shape or (), tensor.shape, strict=False)
         if isinstance(name, str)
     }
@@ -37,19 +37,19 @@ def mismatch(artifact: Artifact, args: tuple, kwargs: Mapping[str, Any], result:
             continue
         if not fits([computed(size, sizes) for size in value.shape], tensor.shape):
             declared = f"{value!r}".replace(" ", " is declared ", 1)
-            return f"{declared} and comes out as {shaped(tensor.dtype, tensor.shape)}"
+            return f"{declared}, but is {shaped(tensor.dtype, tensor.shape)}"
     return ""
 
 
 def fits(declared: list[int | None], shape: torch.Size) -> bool:
-    """Whether a tensor has the declared sizes; None is any size."""
+    """Whether a shape has the declared sizes; None is any size."""
     return len(declared) == len(shape) and all(
         size in (None, actual) for size, actual in zip(declared, shape, strict=True)
     )
 
 
 def computed(size: int | str, sizes: Mapping[str, int]) -> int | None:
-    """A declared dimension as a number; None where it cannot be known.
+    """A declared dimension as a number; None if it is unknown.
 
     >>> computed("(h//4) + Max(1, w)", {"h": 9, "w": 5}), computed("u0", {}), computed(3, {})
     (7, None, 3)
@@ -58,7 +58,7 @@ def computed(size: int | str, sizes: Mapping[str, int]) -> int | None:
         return size
     if size in sizes:
         return sizes[size]
-    try:  # arithmetic alone: the text comes from a file
+    try:  # only arithmetic, since the text comes from a file
         tree = ast.parse(size[:1000], mode="eval")
         for node in ast.walk(tree):
             number = isinstance(node, ast.Constant) and isinstance(node.value, int)

@@ -1,4 +1,4 @@
-"""Where a file goes wrong at a size that no guard of torch.export mentions."""
+"""The step at which a file goes wrong, if no guard of torch.export explains it."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from .declared import fits
 from .trials import Fault
 
 _FAKE = (
-    "Let the function under torch.library.register_fake return the shape that the operator makes, "
+    "Let the function under torch.library.register_fake return the operator's real shape, computed "
     "from the shapes of its inputs: torch.empty_like(x), or x.new_empty(x.shape[0], 3)."
 )
 _OTHER_PATH = (
     "The model takes another path at this size, and no guard of torch.export shows it: look for a "
-    "number that it takes from an input outside of torch."
+    "number that it computes from an input outside torch."
 )
 
 
 def located(
     graph: Graph, artifact: Artifact, result: Any, args: tuple, kwargs: Mapping[str, Any]
 ) -> Fault | None:
-    """The first step that goes wrong on the way from the captured graph to the file, for a call
-    that the model answers with ``result``."""
+    """The first step that goes wrong between the captured graph and the file, for a call with the
+    model's ``result``."""
     call = graph.signature.flatten(args, dict(kwargs))
     example = graph.signature.flatten(*graph.program.example_inputs)
     try:
@@ -44,9 +44,9 @@ def located(
         if captured.fault or artifact.translated is None:
             return captured.fault
         decomposed = _Run(artifact.translated, call)
-        usual = _differing(_Run(graph.program, example), _Run(artifact.translated, example))
-        found = _differing(captured, decomposed)
-        if new := next((fault for site, fault in found.items() if site not in usual), None):
+        expected = _differing(_Run(graph.program, example), _Run(artifact.translated, example))
+        faults = _differing(captured, decomposed)
+        if new := next((fault for site, fault in faults.items() if site not in expected), None):
             return new
         inside = verify(lambda *_, **__: result, artifact, args, dict(kwargs), values=True)
     except RunError as error:
@@ -60,24 +60,24 @@ def located(
 
 
 class _Run:
-    """One run of a graph. ``made`` has the last node and tensor of each call site, ``fault`` the
-    first tensor whose shape is not the one that torch.export noted."""
+    """One run of a graph. ``results`` has the last node and tensor of each call site, ``fault`` the
+    first tensor whose shape differs from the one that torch.export recorded."""
 
     def __init__(self, program: ExportedProgram, call: Sequence[torch.Tensor]) -> None:
-        self.made: dict[CallSite, tuple[fx.Node, torch.Tensor]] = {}
+        self.results: dict[CallSite, tuple[fx.Node, torch.Tensor]] = {}
         self.fault: Fault | None = None
         sizes: dict[sympy.Expr, int] = {}
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             for node, value in ProgramRun(program).steps(call):
-                noted = node.meta.get("val")
-                if not (isinstance(value, torch.Tensor) and isinstance(noted, torch.Tensor)):
+                recorded = node.meta.get("val")
+                if not (isinstance(value, torch.Tensor) and isinstance(recorded, torch.Tensor)):
                     continue
                 if node.op == "placeholder":
-                    named = zip(map(_expression, noted.shape), value.shape, strict=True)
+                    named = zip(map(_expression, recorded.shape), value.shape, strict=True)
                     sizes |= {size: actual for size, actual in named if size.is_Symbol}
                     continue
-                self.made[call_site(node)] = node, value
-                declared = [_number(_expression(size).subs(sizes)) for size in noted.shape]
+                self.results[call_site(node)] = node, value
+                declared = [_number(_expression(size).subs(sizes)) for size in recorded.shape]
                 if not (self.fault or fits(declared, value.shape)):
                     self.fault = _false_shape(node, declared, value)
 
@@ -92,25 +92,25 @@ def _number(size: sympy.Expr) -> int | None:
 
 def _false_shape(node: fx.Node, declared: Sequence[int | None], value: torch.Tensor) -> Fault:
     want, got = (shaped(value.dtype, shape) for shape in (declared, value.shape))
-    made_by = node.args[0].target if node.target is operator.getitem else node.target  # type: ignore
-    name = getattr(made_by, "name", lambda: str(made_by))()
-    of_torch = getattr(made_by, "namespace", "") in ("aten", "prims")
+    op = node.args[0].target if node.target is operator.getitem else node.target  # type: ignore
+    name = getattr(op, "name", lambda: str(op))()
+    of_torch = getattr(op, "namespace", "") in ("aten", "prims")
     return Fault(
         call_site(node).line,
-        f"the fake implementation of {name} says {want}, and the operator makes {got}",
+        f"the fake implementation of {name} returns {want}, but the operator returns {got}",
         ANY_SIZE if of_torch else _FAKE,
     )
 
 
 def _differing(captured: _Run, decomposed: _Run) -> dict[CallSite, Fault]:
-    """The call sites at which the decomposed graph makes something else than the captured one."""
-    found = {}
-    for site, (node, tensor) in captured.made.items():
-        other = decomposed.made.get(site, (node, tensor))[1]
+    """The call sites at which the results of the decomposed and the captured graph differ."""
+    faults = {}
+    for site, (node, tensor) in captured.results.items():
+        other = decomposed.results.get(site, (node, tensor))[1]
         if not site.trace or other.dtype != tensor.dtype or compare(tensor, other):
             continue
         want, got = (shaped(t.dtype, t.shape) for t in (tensor, other))
-        does = f"makes {got} instead of {want}" if want != got else "gives other numbers"
-        reason = f"{node.target} is decomposed for the example's sizes alone: here it {does}"
-        found[site] = Fault(site.line, reason, ANY_SIZE)
-    return found
+        does = f"returns {got} instead of {want}" if want != got else "gives other numbers"
+        reason = f"{node.target} is decomposed only for the example's sizes: here it {does}"
+        faults[site] = Fault(site.line, reason, ANY_SIZE)
+    return faults

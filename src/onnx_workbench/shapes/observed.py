@@ -1,4 +1,4 @@
-"""Dynamic shapes read off real calls of a model."""
+"""``observe``: dynamic shapes from real calls of a model."""
 
 from __future__ import annotations
 
@@ -27,13 +27,12 @@ from .trials import Call
 def observe(model: nn.Module, calls: int = 8) -> Iterator[Observed]:
     """Watch the calls of ``model`` and infer which dimensions change.
 
-    A dimension that had two sizes is dynamic; one that was always the same is not. Dimensions that
-    had the same sizes in every call get one name. Copies of the first ``calls`` calls are kept. The
-    result feeds ``dynamic_shapes`` of capture, export and probe.
+    A dimension that had different sizes is dynamic; one that was always the same is not. Dimensions
+    that had equal sizes in every call get one name. Copies of the first ``calls`` calls are kept.
+    Pass the result as ``dynamic_shapes`` to capture, export or probe.
 
     Raises:
-        InputError: when the result is asked for, and there was no call, or the calls do not fit
-            together.
+        InputError: raised by the result, if there was no call or the calls do not fit together.
 
     >>> model = nn.Linear(8, 2).eval()
     >>> with observe(model) as seen:
@@ -76,12 +75,12 @@ class Observed:
 
     @property
     def args(self) -> tuple:
-        """The arguments of one call that have no name: an example to capture with."""
+        """The positional arguments of an example call to capture with."""
         return self._example_call[0]
 
     @property
     def kwargs(self) -> dict[str, Any]:
-        """The arguments of the same call by name."""
+        """The keyword arguments of the same call."""
         return self._example_call[1]
 
     @property
@@ -101,13 +100,13 @@ class Observed:
 
     @cached_property
     def _axes(self) -> dict[str, dict[int, str]]:
-        """Where an argument stands -> the name of each axis that changed."""
+        """The path of an argument -> the name of each axis that changed."""
         example = _leaves(self.model, self._example)
         calls = [_leaves(self.model, call) for call in self.calls]
-        if strange := next((path for call in calls for path in call if path not in example), None):
-            raise self._error(f"{strange} is only in some calls, other arguments only in others")
+        if extra := next((path for call in calls for path in call if path not in example), None):
+            raise self._error(f"{extra} is only in some calls, other arguments only in others")
         names: dict[tuple[int | None, ...], str] = {}
-        found: dict[str, dict[int, str]] = {}
+        axes: dict[str, dict[int, str]] = {}
         for path in (path for path, leaf in example.items() if isinstance(leaf, torch.Tensor)):
             shapes = [getattr(call.get(path), "shape", None) for call in calls]
             if len({len(shape) for shape in shapes if shape is not None}) > 1:
@@ -116,15 +115,15 @@ class Observed:
                 sizes = tuple(None if shape is None else shape[axis] for shape in shapes)
                 if len(set(sizes) - {None}) > 1:
                     name = "_".join(re.findall(r"\w+", f"{path}[{axis}]"))
-                    found.setdefault(path, {})[axis] = names.setdefault(sizes, name)
-        return found
+                    axes.setdefault(path, {})[axis] = names.setdefault(sizes, name)
+        return axes
 
     def _error(self, why: str) -> InputError:
         return InputError(
-            f"No dynamic shapes can be inferred from the calls of {type(self.model).__name__}: "
+            f"observe() cannot infer dynamic shapes from the calls of {type(self.model).__name__}: "
             f"{why}.",
-            "Call it inside `with observe(model) as seen:` at least twice, with other sizes and "
-            "otherwise the same arguments.",
+            "Call it inside `with observe(model) as seen:` at least twice, with different sizes "
+            "but otherwise the same arguments.",
         )
 
     def __repr__(self) -> str:
@@ -141,7 +140,7 @@ class Observed:
 
 
 def _leaves(model: nn.Module, call: Call) -> dict[str, Any]:
-    """The leaves of a call by their place: ``x``, ``batch['ids'][0]``."""
+    """The leaves of a call by path: ``x``, ``batch['ids'][0]``."""
     named = arguments(model, *call)
     return {
         f"{name}{path}": leaf

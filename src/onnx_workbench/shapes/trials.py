@@ -1,4 +1,4 @@
-"""One call of a model and of its file, made anew at many sizes of its dynamic dimensions."""
+"""Calls of a model and of its file at many sizes of the dynamic dimensions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..artifact import Artifact
 from ..comparison import Tolerance, answer
 from ..errors import WorkbenchError
 from ..graph import Graph
-from ..graph.dims import demanded, finite, limits, name_of, opened
+from ..graph.dims import dynamic_dims, finite, limits, must_stay_dynamic, name_of
 from ..graph.guards import Guard
 from ..source import Line
 from .declared import mismatch
@@ -30,7 +30,7 @@ ALONE = "the model refuses, the file answers"
 RUNS = "runs"
 ANSWERS = "the model answers"
 MISDECLARED = "declares another shape"
-"""The outcomes of one size. A file without its model RUNS, a model without a file ANSWERS."""
+"""The outcomes at one size. A file without its model RUNS, a model without a file ANSWERS."""
 
 FINE = (AGREES, RUNS)
 BAD = (DIFFERS, FAILS, MISDECLARED)
@@ -44,24 +44,24 @@ WRONG = "wrong at the example's own size"
 UNKNOWN = "runs, numbers unknown"
 TIED = "kept as equal to"
 UNTRIED = "not tried: the model refuses all other sizes"
-"""The verdicts on a dimension; "kept within" is followed by bounds, such as "[1, 32]", and "kept as
-equal to" by another dimension. UNKNOWN is all that can be said of a file without its model."""
+"""The verdicts on a dimension. "kept within" is followed by bounds, such as "[1, 32]", and "kept as
+equal to" by another dimension. UNKNOWN is the best verdict on a file without its model."""
 
 _REPAIRS = {
-    STATIC: "Name it in `dynamic_shapes`: then export() raises where the model freezes it.",
+    STATIC: "Name it in `dynamic_shapes`, so that export() raises if the model freezes it.",
     WRONG: "It is not the size: verify() the call of the example itself, and fix that first.",
     UNTRIED: "Take the dimension out of `dynamic_shapes` if it never changes. If it does, an input "
-    "holds numbers that depend on it, such as offsets or lengths, and probe() cannot make them up: "
+    "has numbers that depend on it, such as offsets or lengths, which probe() cannot make up: "
     "verify() calls of your own with other sizes.",
-    UNKNOWN: "Give probe() the model: a file alone does not know the right numbers.",
+    UNKNOWN: "Give probe() the model: from the file alone, the right numbers are unknown.",
 }
 _EQUAL = "Give both one name, or the same Dim. If they may differ, let them differ in the example."
-_LOOK = "Call verify() with one of these sizes: nothing in the graph says which line it is."
-_BRING = "Give probe() the model that this file came from: it finds the line."
+_LOOK = "Call verify() with one of these sizes: the graph does not show the line at fault."
+_BRING = "Give probe() the model that this file came from, so that it can find the line."
 
 _PRIMES = (3, 7, 13)
 _SMALL = 64
-"""A bound up to here is always tried; a higher one up to four times the example's size."""
+"""Bounds up to this one are always tried; higher ones only up to four times the example's size."""
 _HALVINGS = 8
 
 Call = tuple[tuple, dict[str, Any]]
@@ -73,12 +73,12 @@ Axis = tuple[int, int]
 
 @dataclass(frozen=True)
 class Trial:
-    """What happened at one size. ``said`` has the words of what failed or differs, ``call`` the
-    arguments of a trial that went wrong."""
+    """What happened at one size. ``reason`` says what failed or differs; ``call`` has the arguments
+    of a trial that went wrong."""
 
     size: int
     outcome: str
-    said: str = ""
+    reason: str = ""
     call: Call | None = field(default=None, compare=False, repr=False)
 
 
@@ -93,13 +93,13 @@ class Fault:
 
 @dataclass(frozen=True)
 class Dimension:
-    """One dimension that was asked to be dynamic, by a name or by a hint or Dim of torch.
+    """One dimension that is to be dynamic, with a name, a hint or a Dim as its ``label``.
 
     ``size`` is an expression in the symbols that vary; ``frozen`` says that torch.export made it a
-    number. ``promised`` is what the input of the file says, ``constraint`` what torch.export's
-    range constraints say. ``guard`` is the assumption of the capture that froze or bounded it; it
-    is None where the dimension is kept, or torch made none: then ``fault`` is what goes wrong at
-    the first size that fails.
+    number. ``declared`` is the size that the file declares, ``constraint`` is torch.export's range
+    constraint in words. ``guard`` is the assumption of the capture that froze or bounded it; it is
+    None if the dimension is kept or torch made no guard. In the second case, ``fault`` says what
+    goes wrong at the first size that fails.
     """
 
     input: str
@@ -107,7 +107,7 @@ class Dimension:
     label: Any
     size: sympy.Expr
     frozen: bool
-    promised: int | str
+    declared: int | str
     constraint: str = ""
     verdict: str = ""
     trials: tuple[Trial, ...] = ()
@@ -124,7 +124,7 @@ class Dimension:
 
     @property
     def name(self) -> str:
-        """The user's name for it, if it has one."""
+        """The user's name for it, if any."""
         return name_of(self.label)
 
     @property
@@ -133,9 +133,9 @@ class Dimension:
         return f"{self.input}.shape[{self.axis}]"
 
     @property
-    def demanded(self) -> bool:
-        """Whether capture raises where it cannot keep the dimension dynamic."""
-        return demanded(self.label)
+    def must_stay_dynamic(self) -> bool:
+        """Whether capture raises if it cannot keep the dimension dynamic."""
+        return must_stay_dynamic(self.label)
 
     @property
     def first_bad(self) -> Trial | None:
@@ -150,12 +150,12 @@ class Dimension:
 
     @property
     def locals(self) -> Mapping[str, str]:
-        """The tensors and sizes that this line works with."""
+        """The tensors and sizes on that line."""
         return self.guard.locals if self.guard else {}
 
     @property
     def repair(self) -> str:
-        """What usually helps; empty where nothing needs a fix."""
+        """What usually helps; empty if nothing needs a fix."""
         if self.verdict.startswith(TIED):
             return _EQUAL
         if blamed := self.guard or self.fault:
@@ -166,11 +166,11 @@ class Dimension:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What is tried: a file, the graph and with it the model that it came from, and one call.
+    """What is tried: a file, the graph of its model, and one call.
 
-    ``call`` makes arguments of the tensors. ``graph`` is None for a file that was loaded. ``sizes``
-    has an expression for each dimension that varies, asked for or not. Where ``exported`` is False,
-    the file was made for the trial, and capture refuses to keep what is frozen.
+    ``call`` turns tensors into arguments. ``graph`` is None for a loaded file. ``sizes`` has an
+    expression for each dimension that varies, requested or not. If ``exported`` is False, probe
+    made the file, and the user's own capture would refuse to freeze a dimension.
     """
 
     artifact: Artifact
@@ -178,13 +178,13 @@ class Subject:
     tensors: Sequence[torch.Tensor]
     call: Callable[[Sequence[torch.Tensor]], Call]
     sizes: Mapping[Axis, sympy.Expr]
-    asked: Sequence[Dimension]
+    dimensions: Sequence[Dimension]
     exported: bool = True
     tolerance: Tolerance | None = None
 
-    def refuses(self, asked: Dimension) -> bool:
-        """Whether capture raises instead of keeping this dimension dynamic."""
-        return asked.frozen and asked.demanded and not self.exported
+    def refuses(self, dimension: Dimension) -> bool:
+        """Whether capture raises because it cannot keep this dimension dynamic."""
+        return dimension.frozen and dimension.must_stay_dynamic and not self.exported
 
     def usual(self, at: Axis) -> int:
         """The size of a dimension in the example."""
@@ -198,30 +198,30 @@ class Subject:
     @cached_property
     def ranges(self) -> dict[sympy.Expr, tuple[int | None, int | None]]:
         """The least and greatest size of each symbol, by torch.export's range constraints."""
-        said = self.graph.program.range_constraints if self.graph else {}
-        return {symbol: (finite(r.lower), finite(r.upper)) for symbol, r in said.items()}
+        ranges = self.graph.program.range_constraints if self.graph else {}
+        return {symbol: (finite(r.lower), finite(r.upper)) for symbol, r in ranges.items()}
 
-    def constraint(self, asked: Dimension) -> str:
-        """What torch.export says of a dimension, in words."""
+    def constraint(self, dimension: Dimension) -> str:
+        """torch.export's constraint on a dimension, in words."""
         if self.graph is None:
             return "unknown"
-        if asked.frozen:
-            return f"only {self.usual(asked.at)}"
-        if not asked.size.is_Symbol:
-            return str(asked.size)
-        low, high = self.ranges.get(asked.size, (0, None))
+        if dimension.frozen:
+            return f"only {self.usual(dimension.at)}"
+        if not dimension.size.is_Symbol:
+            return str(dimension.size)
+        low, high = self.ranges.get(dimension.size, (0, None))
         return f"{low or 0} to {high}" if high else f"{low} or more" if low else "any size"
 
     def moved(self, sizes: Mapping[sympy.Symbol, int]) -> dict[Axis, int]:
-        """Every dimension that varies, where these symbols have other sizes than the example's."""
+        """The size of every dimension that varies, with these sizes for some symbols."""
         values = {**self.example, **sizes}
         return {at: int(size.subs(values)) for at, size in self.sizes.items()}
 
     def at(self, moved: Mapping[Axis, int], largest: int | None = None) -> Call:
-        """The arguments of a call of these sizes, made of the example's own rows.
+        """The arguments of a call of these sizes, from the rows of the example.
 
-        Where these ascend, as offsets and boundaries do, they still ascend. ``largest`` is the
-        greatest whole number that a tensor may hold.
+        Rows that ascend, such as offsets and boundaries, still ascend. Integers above ``largest``
+        are clamped to it.
         """
         tensors = [tensor.clone() for tensor in self.tensors]
         for (index, axis), size in moved.items():
@@ -234,8 +234,8 @@ class Subject:
         return self.call(tensors)
 
     def largest_index(self, moved: Mapping[Axis, int]) -> int | None:
-        """The largest valid index into each dimension that shrank; None where every
-        whole number of the call is valid."""
+        """The largest valid index into each dimension that shrank; None if all integers of the call
+        are valid."""
         shrunk = [size for at, size in moved.items() if size < self.usual(at)]
         most = min(shrunk, default=1) - 1
         beyond = any(_is_whole(t) and bool((t > most).any()) for t in self.tensors)
@@ -254,29 +254,29 @@ def _is_whole(tensor: torch.Tensor) -> bool:
 
 
 def of_graph(artifact: Artifact, graph: Graph, args: tuple, kwargs: Mapping[str, Any]) -> Subject:
-    """An artifact that knows its model: dimensions vary together that torch.export found equal,
-    or that the user gave one name."""
+    """The subject for an artifact with its model. Dimensions vary together if torch.export found
+    them equal, or the user gave them one name."""
     sizes = {
         (i, axis): size for i, axes in enumerate(graph.symbolic) for axis, size in axes.items()
     }
     named: dict[str, sympy.Expr] = {}
     for tensor, axes in enumerate(graph.axes):
-        for axis, label in opened(axes).items():
+        for axis, label in dynamic_dims(axes).items():
             size = sizes.get((tensor, axis))
             if size is not None and size.is_Symbol and name_of(label):
                 one = named.setdefault(name_of(label), size)
                 sizes = {at: other.subs(size, one) for at, other in sizes.items()}
     signature = graph.signature
     labels = dict(zip(signature.tensor_inputs, graph.axes, strict=True))
-    asked = list(_asked(artifact, labels, sizes, known=True))
+    dimensions = list(_dimensions(artifact, labels, sizes, known=True))
     tensors = signature.flatten(args, kwargs)
-    return Subject(artifact, graph, tensors, signature.call, sizes, asked)
+    return Subject(artifact, graph, tensors, signature.call, sizes, dimensions)
 
 
 def of_file(
     artifact: Artifact, args: tuple, kwargs: Mapping[str, Any], dynamic: Mapping[str, Any] | None
 ) -> Subject:
-    """A file alone: dimensions vary together that have one name in it."""
+    """The subject for a file alone. Dimensions with one name in the file vary together."""
     declared = {
         value.name: {i: n for i, n in enumerate(value.shape or ()) if isinstance(n, str)}
         for value in artifact.inputs
@@ -287,18 +287,18 @@ def of_file(
         for axis, size in axes.items()
     }
     labels = declared if dynamic is None else {name: dynamic.get(name) for name in declared}
-    asked = list(_asked(artifact, labels, sizes, known=False))
+    dimensions = list(_dimensions(artifact, labels, sizes, known=False))
     tensors = artifact.tensors(args, kwargs)
-    return Subject(artifact, None, tensors, lambda given: (tuple(given), {}), sizes, asked)
+    return Subject(artifact, None, tensors, lambda tensors: (tuple(tensors), {}), sizes, dimensions)
 
 
-def _asked(
+def _dimensions(
     artifact: Artifact, labels: Mapping[str, Any], sizes: dict[Axis, sympy.Expr], known: bool
 ) -> Iterator[Dimension]:
-    """The dimensions that have a label; ``sizes`` gets a symbol for those that lack one. ``known``
-    says that a dimension without a size is frozen."""
+    """The dimensions with a label; ``sizes`` gets a symbol for those that lack one. ``known`` says
+    that a dimension without a size is frozen."""
     for tensor, (name, axes) in enumerate(labels.items()):
-        for axis, label in opened(axes).items():
+        for axis, label in dynamic_dims(axes).items():
             at, shape = (tensor, axis), artifact.inputs[tensor].shape
             frozen = known and at not in sizes
             size = sizes.setdefault(at, sympy.Symbol(f"{name}.{axis}"))
@@ -306,29 +306,29 @@ def _asked(
 
 
 def sweep(subject: Subject) -> list[Dimension]:
-    """Each dimension asked for with its verdict, tried at many sizes, the others at the example's.
+    """Try each requested dimension at many sizes, with the others as in the example.
 
     A dimension that depends on others (their sum) takes part in the trials of each of these.
     """
-    symbols = dict.fromkeys(s for asked in subject.asked for s in asked.size.free_symbols)
+    symbols = dict.fromkeys(symbol for d in subject.dimensions for symbol in d.size.free_symbols)
     with progress.bar(desc="probe", unit=" sizes", delay=2) as bar:
-        found = {symbol: [*_trials(subject, symbol, bar.update)] for symbol in symbols}
+        trials = {symbol: [*_trials(subject, symbol, bar.update)] for symbol in symbols}
     return [
         _judged(
-            asked,
+            d,
             [
-                replace(trial, size=int(asked.size.subs({**subject.example, symbol: trial.size})))
-                for symbol in asked.size.free_symbols
-                for trial in found[symbol]
+                replace(trial, size=int(d.size.subs({**subject.example, symbol: trial.size})))
+                for symbol in d.size.free_symbols
+                for trial in trials[symbol]
             ],
             subject,
         )
-        for asked in subject.asked
+        for d in subject.dimensions
     ]
 
 
 def _trials(subject: Subject, symbol: sympy.Symbol, step: Callable[[], Any]) -> Iterable[Trial]:
-    refused = any(subject.refuses(asked) for asked in subject.asked if asked.size == symbol)
+    refused = any(subject.refuses(d) for d in subject.dimensions if d.size == symbol)
     trials: dict[int, Trial] = {}
     waiting = _candidates(subject, symbol)
     for _ in range(1 + _HALVINGS):
@@ -342,12 +342,11 @@ def _trials(subject: Subject, symbol: sympy.Symbol, step: Callable[[], Any]) -> 
 def _candidates(subject: Subject, symbol: sympy.Symbol) -> list[int]:
     """The sizes to try first: edges, the example's neighbors, primes, bounds and their neighbors.
 
-    Those outside of what the user's Dim allows are left out.
+    Sizes that the user's Dim does not allow are left out.
     """
     usual = subject.example[symbol]
-    low, high = {asked.size: limits(asked.label) for asked in subject.asked}.get(
-        symbol, (None,) * 2
-    )
+    allowed = {d.size: limits(d.label) for d in subject.dimensions}
+    low, high = allowed.get(symbol, (None, None))
     least, most = subject.ranges.get(symbol, (None, None))
     low, least = low or 1, least or 1
     sizes = [1, 2, low, least - 1, least, usual - 1, usual, usual + 1, *_PRIMES]
@@ -358,7 +357,7 @@ def _candidates(subject: Subject, symbol: sympy.Symbol) -> list[int]:
 
 
 def _undecided(trials: Mapping[int, Trial], usual: int) -> list[int]:
-    """The midpoint between the last size that is fine and the first that is not, on either side."""
+    """The midpoint between the last size that works and the first that does not, on each side."""
     fine = [size for size, trial in trials.items() if trial.outcome in FINE]
     if usual not in fine or len(fine) == 1:
         return []
@@ -375,11 +374,11 @@ def try_call(
     refused: bool = False,
     largest: int | None = None,
 ) -> Trial:
-    """The outcome of a call with the dimensions ``moved``. ``refused`` runs only the model, since
-    there is no file of such sizes.
+    """Make a call with the dimensions ``moved``. ``refused`` runs only the model, since capture
+    refuses to make such a file.
 
-    Where the model refuses the call, whole numbers may be offsets or indices into what shrank: it
-    is tried again with smaller ones.
+    If the model refuses the call, integers in it may be offsets or indices into a dimension that
+    shrank, so the call is repeated with smaller ones.
     """
     artifact, call = subject.artifact, subject.at(moved, largest)
     if subject.graph is None:
@@ -395,22 +394,22 @@ def try_call(
             again = try_call(subject, size, moved, refused, most)
             if again.outcome not in (REFUSES, ALONE):
                 return again
-        said = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-        return Trial(size, ALONE if not refused and _answers(artifact, call) else REFUSES, said)
+        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        return Trial(size, ALONE if not refused and _answers(artifact, call) else REFUSES, reason)
     if refused:
         return Trial(size, ANSWERS)
     try:
-        found = verify(lambda *_, **__: result, artifact, *call, tolerance=subject.tolerance)
+        agreement = verify(lambda *_, **__: result, artifact, *call, tolerance=subject.tolerance)
     except WorkbenchError as error:
         return Trial(size, FAILS, str(error).splitlines()[0], call)
-    if not found:
-        return Trial(size, DIFFERS, found.worst.said, call)
+    if not agreement:
+        return Trial(size, DIFFERS, agreement.worst.summary, call)
     return _declared(artifact, size, call, result, AGREES)
 
 
 def _declared(artifact: Artifact, size: int, call: Call, result: Any, outcome: str) -> Trial:
-    said = mismatch(artifact, *call, result)
-    return Trial(size, MISDECLARED, said, call) if said else Trial(size, outcome)
+    reason = mismatch(artifact, *call, result)
+    return Trial(size, MISDECLARED, reason, call) if reason else Trial(size, outcome)
 
 
 def _answers(artifact: Artifact, call: Call) -> bool:
@@ -421,29 +420,31 @@ def _answers(artifact: Artifact, call: Call) -> bool:
     return True
 
 
-def _judged(asked: Dimension, trials: Sequence[Trial], subject: Subject) -> Dimension:
-    """The dimension with its verdict; who is to blame comes later."""
-    usual = subject.usual(asked.at)
-    if subject.refuses(asked):
+def _judged(dimension: Dimension, trials: Sequence[Trial], subject: Subject) -> Dimension:
+    """The dimension with its verdict, but without guard and fault."""
+    usual = subject.usual(dimension.at)
+    if subject.refuses(dimension):
         verdict = REFUSED
-    elif isinstance(asked.promised, int):
+    elif isinstance(dimension.declared, int):
         verdict = STATIC
     elif any(trial.size == usual and trial.outcome == DIFFERS for trial in trials):
         verdict = WRONG
     else:
-        verdict = BROKEN if asked.frozen else _moving(asked, trials, usual, subject)
-    promised = "" if verdict == REFUSED else asked.promised
-    said = subject.constraint(asked)
-    return replace(asked, verdict=verdict, promised=promised, constraint=said, trials=tuple(trials))
+        verdict = BROKEN if dimension.frozen else _moving(dimension, trials, usual, subject)
+    declared = "" if verdict == REFUSED else dimension.declared
+    constraint, tried = subject.constraint(dimension), tuple(trials)
+    return replace(
+        dimension, verdict=verdict, declared=declared, constraint=constraint, trials=tried
+    )
 
 
-def _moving(asked: Dimension, trials: Sequence[Trial], usual: int, subject: Subject) -> str:
+def _moving(dimension: Dimension, trials: Sequence[Trial], usual: int, subject: Subject) -> str:
     """The verdict on a dimension that the file says is dynamic."""
     tried = sorted(trials, key=lambda trial: trial.size)
     run = _run([trial for trial in tried if trial.outcome in (*FINE, *BAD)], usual)
     if len(run) < 2:
         return BROKEN if any(trial.outcome in BAD for trial in tried) else UNTRIED
-    low, high = limits(asked.label)
+    low, high = limits(dimension.label)
     gaps = any(run[0] < trial.size < run[-1] and trial.size not in run for trial in tried)
     first = run[0] if (low or 0) > 1 or (tried[0].size < run[0] and not gaps) else 1
     last = run[-1] if high or (tried[-1].size > run[-1] and not gaps) else "..."
@@ -453,7 +454,7 @@ def _moving(asked: Dimension, trials: Sequence[Trial], usual: int, subject: Subj
 
 
 def _run(trials: Sequence[Trial], usual: int) -> list[int]:
-    """The sizes around the example's, up to the first on either side that is not fine."""
+    """The sizes around the example's, up to the first on each side that does not work."""
 
     def fine(trial: Trial) -> bool:
         return trial.outcome in FINE

@@ -1,6 +1,6 @@
 """One call, warmed up and then timed block by block.
 
-Standard library only: this also runs in a worker, which must not import more than its target does.
+Standard library only: this also runs in a worker, which must import no more than its target.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import Any
 from ..calls import Mode, PreparedCall
 
 BLOCK = 4e-3
-"""Seconds. Below 3 ms the clock and the caches show, above 37 ms the drift of the machine does."""
+"""Seconds. Blocks below 3 ms show the clock and the caches, blocks above 37 ms the machine's drift.
+"""
 WARM_CALLS = 50
 WARM_SECONDS = 0.4
 LAPS = 1000
 LAP_SECONDS = 0.1
 SCHEDULER = "/proc/thread-self/schedstat"
-"""Linux: the second number is how long a thread was ready without a core, in nanoseconds."""
+"""Linux: the second number is how long the thread waited for a core, in nanoseconds."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,15 @@ class Started:
     """What a target reports once it is warm.
 
     Args:
-        timed: what one call covers.
-        threads: intra-op threads as the runtime read them back, None where it has none.
-        mode: ``API`` or ``compute``; empty where a call counts for both.
+        timed: what the time of one call covers.
+        threads: intra-op threads as the runtime reports them, None if it has none.
+        mode: ``API`` or ``compute``; empty if a call counts for both.
         calls: calls in a block.
-        pace: seconds of a warm call, from which the length of the rounds is estimated.
-        imported: seconds of importing torch or onnxruntime.
-        load: seconds until the call is prepared: data received, session opened, model compiled.
+        pace: seconds of a warm call, to estimate the length of the rounds.
+        imported: seconds to import torch or onnxruntime.
+        load: seconds to prepare the call: receive data, open the session, compile the model.
         first: seconds of the very first call, which no statistic includes.
-        peak: the most bytes that the process held until then, None where the system does not say.
+        peak: peak memory of the process until then in bytes, None if the system does not report it.
     """
 
     timed: str = ""
@@ -54,10 +55,10 @@ class Started:
 
 @dataclass
 class Bench:
-    """Times one call in the process that it is in.
+    """Times one call in this process.
 
     Args:
-        imported, received: seconds that a worker needed before it had the call.
+        imported, received: seconds that a worker took for imports and to receive the call.
         core: the only core on which the call may run, or None.
     """
 
@@ -70,10 +71,10 @@ class Bench:
     _prepared: PreparedCall | None = None
 
     def opened(self) -> None:
-        """Nothing to wait for in this process; see RemoteBench."""
+        """Return at once; a RemoteBench waits here."""
 
     def start(self) -> Started:
-        """Prepare the call, and call it until it is warm."""
+        """Prepare the call, and repeat it until it is warm."""
         if self.core is not None:
             os.sched_setaffinity(0, {self.core})
         begin = perf_counter_ns()
@@ -95,9 +96,9 @@ class Bench:
         )
 
     def block(self, calls: int) -> tuple[int, int]:
-        """Nanoseconds of this many calls, and of the part when other processes had the core.
+        """Nanoseconds of this many calls, and of the part in which other processes had the core.
 
-        One call before is discarded: the caches still hold the data of the target before it.
+        A first call is discarded, since the caches hold the data of the previous target.
         """
         self._run()
         waited, busy = queued(), thread_time_ns()
@@ -127,9 +128,9 @@ def _timed(run: Callable[[], object], calls: int) -> int:
 
 
 def queued() -> int:
-    """Nanoseconds that this thread was ready to run while others had the core, since it began.
+    """Nanoseconds that this thread waited for a core since it began; 0 if the system does not say.
 
-    0 where the system does not say. Waiting for a lock, a device or another thread is not counted.
+    Waiting for a lock, a device or another thread is not counted.
     """
     try:
         with open(SCHEDULER, encoding="ascii") as counts:  # noqa: PTH123
@@ -139,7 +140,7 @@ def queued() -> int:
 
 
 def peak_bytes() -> int | None:
-    """The most memory that this process held, in bytes; None where the system does not say."""
+    """Peak memory of this process in bytes; None if the system does not report it."""
     try:
         with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123
             line = next(line for line in status if line.startswith("VmHWM"))

@@ -1,4 +1,4 @@
-"""Imports torch once, in the process from which workers are forked, and keeps the time it took."""
+"""Imports torch once, in the process from which workers are forked, and times the import."""
 
 import gc
 import os
@@ -11,4 +11,4 @@ _start = perf_counter()
 import torch  # noqa: E402, F401
 
 SECONDS = perf_counter() - _start
-gc.freeze()  # so that no collection in a worker copies the pages that it shares
+gc.freeze()  # so that garbage collection in a worker does not copy shared pages

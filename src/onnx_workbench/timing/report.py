@@ -24,14 +24,14 @@ HEADER = (
     *("ratio", "interval", "verdict"),
 )
 _MODES: dict[Mode, str] = {
-    "API": "API: a call takes and returns what its user holds",
-    "compute": "compute: buffers bound once and used again",
+    "API": "API: a call takes and returns the user's own objects",
+    "compute": "compute: buffers bound once and reused",
 }
 
 
 @dataclass(frozen=True, repr=False)
 class Race(Saved, ToFrame):
-    """What was measured, and under which conditions; the repr is the report.
+    """The results of a race and its conditions; the repr is the report.
 
     >>> from onnx_workbench.timing.results import Replicate
     >>> def result(name, *blocks, **more):
@@ -54,25 +54,25 @@ class Race(Saved, ToFrame):
 
     @property
     def replicates(self) -> int:
-        """How many times every target was started anew."""
+        """How many times every target was started."""
         return max(len(one.replicates) for one in self.results)
 
     def result(self, name: str) -> Result:
-        """What one target did.
+        """The result of one target.
 
         Raises:
             InputError: it is not part of the race.
         """
-        found = {one.name: one for one in self.results}
-        if name not in found:
-            names = ", ".join(map(repr, found))
+        results = {one.name: one for one in self.results}
+        if name not in results:
+            names = ", ".join(map(repr, results))
             raise InputError(f"There is no target {name!r} in this race. It has {names}.")
-        return found[name]
+        return results[name]
 
     def ratio(self, name: str) -> Ratio | None:
         """How many times as fast as the first target of its timing mode that ran.
 
-        None for that one itself, and where one of the two did not run.
+        None for that first target, or if one of the two did not run.
         """
         return self._ratios.get(self.result(name).name)
 
@@ -84,32 +84,32 @@ class Race(Saved, ToFrame):
 
     @property
     def trusted(self) -> bool:
-        """False where the baseline was found to differ from its copy."""
+        """False if the baseline differs from its own copy."""
         return not (self.control and self.control.verdict in ("faster", "slower"))
 
     @cached_property
     def copies(self) -> dict[str, Ratio]:
-        """How many times as fast a call with IOBinding is as the same call that copies, where both
-        are in the race. The share of the copies is 1 - 1 / ratio."""
-        found: dict[str, Ratio] = {}
+        """How many times as fast a call with IOBinding is as the same call with copies, if both are
+        in the race. The share of the copies is 1 - 1 / ratio."""
+        ratios: dict[str, Ratio] = {}
         for one in self._ran:
             if one.unbound and (plain := self.result(one.unbound)).ran:
                 pair = plain.rounds, {one.name: one.rounds}
-                found |= statistics.ratios(*pair, self.conditions.matters)
-        return found
+                ratios |= statistics.ratios(*pair, self.conditions.matters)
+        return ratios
 
     @property
     def finding(self) -> str:
         """One sentence for each target but the baseline."""
-        said = [
+        sentences = [
             ratio.sentence(name, self._first(self.result(name)).name)
             for name, ratio in self._ratios.items()
         ]
-        return "\n".join(said) or f"{self.baseline} raced alone"
+        return "\n".join(sentences) or f"{self.baseline} raced alone"
 
     def records(self) -> list[dict[str, Any]]:
-        """One flat dict a target. Times are in seconds per call, memory in bytes. What was not
-        measured is None."""
+        """One flat dict for each target. Times are in seconds per call, memory in bytes; None if
+        not measured."""
         return list(map(self._record, self.results))
 
     def plot(
@@ -117,13 +117,13 @@ class Race(Saved, ToFrame):
         what: Literal["times", "ratios", "startup", "copies"] = "times",
         ax: Axes | None = None,
     ) -> Axes:
-        """What was measured, or what follows from it.
+        """Plot the race.
 
         Args:
-            what: every block of every target; the ratios with their intervals; what passes before
-                the first answer; or the part of a call that :attr:`copies` takes, for which a file
-                has to race with IOBinding and without.
-            ax: where to draw; a new figure without it.
+            what: every block of every target; the ratios with their intervals; the time before the
+                first answer; or the part of a call that :attr:`copies` take, if a file races with
+                and without IOBinding.
+            ax: where to draw; a new figure by default.
 
         Raises:
             InputError: there is no such plot of this race.
@@ -147,31 +147,31 @@ class Race(Saved, ToFrame):
             title = "\n".join(self._copied())
             return plots.stacked(parts, title, over="time per call, median", **look)
         raise InputError(
-            f"There is no plot {what!r} of this race: it takes 'times', 'ratios' where two or more "
-            "raced, 'startup' where they raced in fresh processes, or 'copies' where a file raced "
-            "with .using(bound=True) and without."
+            f"There is no plot {what!r} of this race: pass 'times'; 'ratios' if two or more raced; "
+            "'startup' if they raced in fresh processes; or 'copies' if a file raced with and "
+            "without .using(bound=True)."
         )
 
     def since(self, earlier: Race) -> dict[str, Ratio]:
         """How many times as fast each target is now as in an earlier race, by name.
 
-        The processes of the two races have nothing in common, so the interval is Welch's.
+        The two races have different processes, so the interval is Welch's.
 
         Raises:
-            InputError: the races ran in different environments; it says what differs.
+            InputError: the races ran in different environments; the message says what differs.
         """
         one, other = self._where(), earlier._where()
         apart = [key for key in one | other if one.get(key) != other.get(key)]
         if apart:
-            said = "; ".join(f"{key}: {one.get(key)} now, {other.get(key)} then" for key in apart)
+            diff = "; ".join(f"{key}: {one.get(key)} now, {other.get(key)} then" for key in apart)
             raise InputError(
-                f"The two races ran in different environments ({said}), so that their times say "
-                "nothing about the targets. Race both in one environment, or in one race."
+                f"The two races ran in different environments ({diff}), so their times cannot be "
+                "compared. Race both in one environment, or in one race."
             )
         if min(self.replicates, earlier.replicates) < 2:
             raise InputError(
-                "One of the races has a single process for each target, and nothing to take an "
-                "interval from. Race again without quick=True."
+                "One of the races has a single process for each target, which gives no interval. "
+                "Race again without quick=True."
             )
         then = {one.name: one for one in earlier._ran}
         return {
@@ -183,12 +183,12 @@ class Race(Saved, ToFrame):
     def __repr__(self) -> str:
         at = self.conditions
         head = f"Race against {self.baseline}"
-        head += ", interrupted: what was measured until then" * at.interrupted
+        head += ", interrupted: the results until then" * at.interrupted
         if at.took > 1.5 * at.seconds and at.workers:
-            asked = f"{at.took:.0f} s where {at.seconds:g} s were asked for"
-            head = f"It took {asked}: a race has two replicates or more\n{head}"
-        met = {one.started.mode for one in self._ran}
-        tables = map(self._table, _MODES if met >= _MODES.keys() else ("",))
+            took = f"{at.took:.0f} s instead of {at.seconds:g} s"
+            head = f"It took {took}: a race has at least two replicates\n{head}"
+        modes = {one.started.mode for one in self._ran}
+        tables = map(self._table, _MODES if modes >= _MODES.keys() else ("",))
         return "\n".join([head, *tables, "", formatting.table(self.facts())])
 
     @property
@@ -201,23 +201,23 @@ class Race(Saved, ToFrame):
         bar: Any = "" if self.trusted else "untrusted"
         if self.conditions.contended:
             bar = "contended"
-        found = self._against_first(self._ran[1:])
-        return {name: replace(ratio, bar=bar) for name, ratio in found.items()}
+        ratios = self._against_first(self._ran[1:])
+        return {name: replace(ratio, bar=bar) for name, ratio in ratios.items()}
 
     def _first(self, result: Result) -> Result:
-        """The baseline of a result: the first that ran and counts for its timing mode."""
+        """The baseline of a result: the first target of its timing mode that ran."""
         mode = result.started.mode
         modes = {"", mode} if mode else {"", *_MODES}
         return next(one for one in self._ran if one.started.mode in modes)
 
     def _against_first(self, results: list[Result]) -> dict[str, Ratio]:
-        """The ratio of each to the first of its timing mode; Holm's correction for each first."""
-        found: dict[str, Ratio] = {}
+        """The ratio of each to the first of its timing mode, with Holm's correction per mode."""
+        ratios: dict[str, Ratio] = {}
         for first in self._ran:
             rivals = [one for one in results if one is not first and self._first(one) is first]
             rounds = {one.name: one.rounds for one in rivals}
-            found |= statistics.ratios(first.rounds, rounds, self.conditions.matters)
-        return {one.name: found[one.name] for one in results if one.name in found}
+            ratios |= statistics.ratios(first.rounds, rounds, self.conditions.matters)
+        return {one.name: ratios[one.name] for one in results if one.name in ratios}
 
     def _table(self, mode: Mode) -> str:
         modes = ("", mode) if mode else ("", *_MODES)
@@ -252,20 +252,20 @@ class Race(Saved, ToFrame):
         """One line of the table, in the order of its header."""
         if not result.ran:
             return result.name, *"-" * (len(HEADER) - 2), "did not run"
-        said = self._record(result)
-        seconds = (said[key] for key in ("p50", "p90", "p99", "import", "load", "first_call"))
+        record = self._record(result)
+        seconds = (record[key] for key in ("p50", "p90", "p99", "import", "load", "first_call"))
         cells = ["" if one is None else f"{formatting.seconds(one):>7}" for one in seconds]
-        memory = formatting.size(said["peak_bytes"]) if said["peak_bytes"] else ""
+        memory = formatting.size(record["peak_bytes"]) if record["peak_bytes"] else ""
         ratio = span = ""
-        if said["ratio"]:
-            ratio = f"{times(said['ratio']):>5}"
-            span = f"{times(said['ratio_low']):>5} to {times(said['ratio_high']):>5}"
-        verdict = said["verdict"] or ""
+        if record["ratio"]:
+            ratio = f"{times(record['ratio']):>5}"
+            span = f"{times(record['ratio_low']):>5} to {times(record['ratio_high']):>5}"
+        verdict = record["verdict"] or ""
         return (result.name, *cells, f"{memory:>7}", ratio, f"{span:14}", f"{verdict:9}")
 
     def facts(self) -> list[tuple[str, str]]:
-        """What stands below the table, as a label and a line each."""
-        at, told = self.conditions, [(one.name, one.started) for one in self._ran]
+        """The rows below the table: a label and a line each."""
+        at, started = self.conditions, [(one.name, one.started) for one in self._ran]
         matters, over = (
             f"{100 * at.matters:g} %",
             f"rounds, widened by {100 * statistics.ALONE:g} %",
@@ -274,9 +274,9 @@ class Race(Saved, ToFrame):
             over = f"{plural(self.replicates, 'replicate')} of fresh processes"
         agrees = "as it must be" if self.trusted else "UNTRUSTED: it differs from itself"
         control = self.control and times(self.control.value)
-        said: dict[str, Iterable[str]] = {
+        rows: dict[str, Iterable[str]] = {
             "did not run": [f"{one.name}: {one.error}" for one in self.results if one.error],
-            "timed": _grouped((one.timed, name) for name, one in told),
+            "timed": _grouped((one.timed, name) for name, one in started),
             "clock": [self._clock()],
             "startup": [
                 "import: torch or onnxruntime; load: data, session, compilation; memory: the peak "
@@ -294,7 +294,7 @@ class Race(Saved, ToFrame):
             "copies": self._copied(),
             "threads": _grouped(
                 (f"{one.threads}, as reported" if one.threads else f"{at.threads} asked", name)
-                for name, one in told
+                for name, one in started
             ),
             "rounds": [self._rounds()],
             "stopped": [at.stopped],
@@ -303,7 +303,7 @@ class Race(Saved, ToFrame):
         }
         return [
             (label * (not index), line)
-            for label, lines in said.items()
+            for label, lines in rows.items()
             for index, line in enumerate(lines)
         ]
 
@@ -329,19 +329,18 @@ class Race(Saved, ToFrame):
         return f"wall time less the {share:.1f} % in which other processes had the core{whose}"
 
     def _first_answers(self) -> str:
-        said = []
+        parts = []
         for one in sorted(self._ran, key=lambda one: sum(one.startup.values())):
             memory = f" and with {formatting.size(one.peak)}" if one.peak else ""
-            said.append(f"{one.name} after {formatting.seconds(sum(one.startup.values()))}{memory}")
-        return f"first answer: {'; '.join(said)}"
+            seconds = formatting.seconds(sum(one.startup.values()))
+            parts.append(f"{one.name} after {seconds}{memory}")
+        return f"first answer: {'; '.join(parts)}"
 
-    def _copied(self) -> list[str]:
-        said = []
+    def _copied(self) -> Iterator[str]:
         for name, ratio in self.copies.items():
             share, low, high = (100 * (1 - 1 / one) for one in (ratio.value, ratio.low, ratio.high))
             part = f"{share:.0f} % of {self.result(name).unbound}"
-            said.append(f"{part} (95 % interval {low:.0f} to {high:.0f}) is what {name} leaves out")
-        return said
+            yield f"{part} (95 % interval {low:.0f} to {high:.0f}) is what {name} leaves out"
 
     def _rounds(self) -> str:
         rounds = min((len(run.blocks) for one in self.results for run in one.replicates), default=0)
@@ -361,17 +360,17 @@ class Race(Saved, ToFrame):
             if at.threads > 1:
                 yield "thread pools in one process disturb each other"
         if at.contended:
-            busy = f", of which others kept {at.load:.1f} busy" if at.load else ""
+            busy = f", of which other processes kept {at.load:.1f} busy" if at.load else ""
             yield f"contended: {at.threads} threads on {plural(at.cores, 'core')}{busy}: no verdict"
 
     def _where(self) -> dict[str, Any]:
         at = self.conditions
-        told = {"cores": at.cores, "threads": at.threads, "one core": at.one_core}
-        return {**at.environment, **told, "fresh processes": at.workers}
+        settings = {"cores": at.cores, "threads": at.threads, "one core": at.one_core}
+        return {**at.environment, **settings, "fresh processes": at.workers}
 
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    """What is said of several targets once, with their names."""
+    """One line for each text, with the names of the targets that share it."""
     groups: dict[str, list[str]] = {}
     for words, name in pairs:
         groups.setdefault(words, []).append(name)

@@ -1,4 +1,4 @@
-"""What was measured: raw nanoseconds by process, under which conditions, and the file of it."""
+"""Raw results of a race: nanoseconds by process, the conditions, and how they are saved."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ _FORMAT = "onnx-workbench {} 4"
 
 
 class Saved:
-    """Mixin for a dataclass that can be kept in a file."""
+    """Mixin for a dataclass that can be saved in a file."""
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write it as JSON, with every block and its environment, and return the path."""
+        """Write it as JSON, with every block and the environment, and return the path."""
         content = asdict(self)  # type: ignore[call-overload]
         head = {"format": _FORMAT.format(type(self).__name__), "digest": _digest(content)}
         return files.write(path, json.dumps(head | content))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """What :meth:`save` wrote.
+        """Load a file that :meth:`save` wrote.
 
         Raises:
             InputError: there is no such file.
-            LoadError: the file holds something else, or was cut short or changed.
+            LoadError: the file is of another kind, truncated or changed.
         """
         file, wanted = files.existing(path), _FORMAT.format(cls.__name__)
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
             if (given := content.pop("format")) != wanted:
-                raise ValueError(f"its format is {given!r:.80}, and {wanted!r} is expected")
+                raise ValueError(f"its format is {given!r:.80}, but {wanted!r} is expected")
             if content.pop("digest") != _digest(content):
                 raise ValueError("it was changed after it was saved")
             return _built(cls, content)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
             raise LoadError(
-                f"{file.name} is no {cls.__name__.lower()}: {type(error).__name__}: {error}.",
+                f"{file.name} is not a saved {cls.__name__}: {type(error).__name__}: {error}.",
                 f"pass a file that {cls.__name__}.save() wrote.",
             ) from error
 
@@ -58,7 +58,7 @@ def _digest(content: dict[str, Any]) -> str:
 
 
 def _built(kind: Any, value: Any) -> Any:
-    """A value of JSON as what a type annotation says.
+    """Convert a value of JSON to the type of an annotation.
 
     >>> _built(tuple[int, ...], [1, 2]), _built(dict[int, str], {"1": "a"})
     ((1, 2), {1: 'a'})
@@ -80,7 +80,7 @@ class Replicate:
 
     Args:
         blocks: nanoseconds of each block; block ``i`` ran in round ``i`` of this replicate.
-        queued: those of them in which other processes had the core, where the system says.
+        queued: the part of each in which other processes had the core, if the system reports it.
         laps: nanoseconds of calls timed one by one, after the rounds.
 
     >>> Replicate((4000, 6000), started=Started(calls=2)).times.tolist()
@@ -94,18 +94,18 @@ class Replicate:
 
     @cached_property
     def times(self) -> np.ndarray:
-        """Seconds per call while it had the core, ``float64[rounds]``."""
+        """Seconds per call, without the time that it waited for the core: ``float64[rounds]``."""
         return np.subtract(self.blocks, self.queued or 0) / self.started.calls / 1e9
 
 
 @dataclass(frozen=True)
 class Result:
-    """One target, with a Replicate for each time that it was started anew.
+    """One target, with a Replicate for each fresh start.
 
     Args:
-        unbound: the target that makes the same call without IOBinding, where the race has one.
+        unbound: the target that makes the same call without IOBinding, if the race has one.
         control: True for the copy of the baseline, which checks the race itself.
-        error: what stopped this target, or empty.
+        error: why this target failed, or empty.
     """
 
     name: str
@@ -120,7 +120,7 @@ class Result:
 
     @property
     def started(self) -> Started:
-        """What is timed, with how many threads, in which mode: the same in every process."""
+        """What is timed, the threads and the mode, which are the same in every process."""
         return self.replicates[0].started if self.ran else Started()
 
     @property
@@ -143,7 +143,7 @@ class Result:
         return self.quartiles[1]
 
     def percentile(self, percent: float) -> float:
-        """Seconds that so many percent of the single calls did not exceed."""
+        """A percentile of the seconds of single calls."""
         laps = [lap / 1e9 for one in self.replicates for lap in one.laps]
         return float(np.percentile(laps or self.times, percent))
 
@@ -159,22 +159,22 @@ class Result:
 
     @property
     def peak(self) -> int | None:
-        """The most bytes that a process held until it was warm: the median over replicates."""
+        """Peak memory until a process was warm, in bytes: the median over replicates."""
         peaks = [one.started.peak for one in self.replicates if one.started.peak is not None]
         return int(median(peaks)) if peaks else None
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under which a race ran.
+    """The conditions of a race.
 
     Args:
-        environment: the machine and the versions; races are only compared where it is the same.
-        load: how many cores others kept busy at the start; None for one thread.
-        seconds, took: asked for, and needed.
-        workers: each target ran in fresh processes; else in this one, because of ``why``.
-        one_core: all workers of a replicate were kept to the same core.
-        stopped: what ended the race.
+        environment: the machine and the versions; only races with equal ones are compared.
+        load: how many cores other processes kept busy at the start; None for one thread.
+        seconds, took: the budget, and the time that the race took.
+        workers: each target ran in fresh processes; else in this process, because of ``why``.
+        one_core: all workers of a replicate were pinned to the same core.
+        stopped: why the race ended.
     """
 
     environment: dict[str, str] = field(default_factory=dict)
@@ -193,8 +193,8 @@ class Conditions:
 
     @property
     def contended(self) -> bool:
-        """Several threads each, and fewer cores free than that when the race began.
+        """Whether several threads raced on too few free cores.
 
-        One thread needs no free core: all targets miss the one that is taken away alike.
+        With one thread, a busy core slows all targets alike.
         """
         return self.threads > 1 and self.threads + (self.load or 0.0) > self.cores + 0.5

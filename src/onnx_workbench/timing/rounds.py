@@ -1,13 +1,13 @@
-"""How long do targets take, raced side by side under the same conditions?
+"""``race``: how long targets take, side by side under the same conditions.
 
-* Targets run in rounds, each one short block, in a new random order, and ratios are taken within a
-  round: runs one after the other would drift apart.
-* Every target is started several times in a fresh process, and the interval counts these
-  replicates, not calls: two processes of one program differ for as long as they live.
-* With one thread all processes of a replicate are kept to one core, drawn anew for each, where the
-  system allows that: cores differ, since each has its own neighbors.
-* Time in which other processes had the core is taken off, where the system says.
-* Thread budgets are equal and read back. First calls are kept apart.
+* Targets run in rounds: one short block each, in a new random order. Ratios are taken within a
+  round, since separate runs would drift apart.
+* Every target is started several times in a fresh process. The interval counts these replicates,
+  not calls: two processes of one program differ as long as they live.
+* With one thread, all processes of a replicate are pinned to one random core, if the system allows
+  it: cores differ.
+* Time in which other processes had the core is subtracted, if the system reports it.
+* Thread budgets are equal and read back. First calls are reported separately.
 * The baseline races against a copy of itself. A race that finds a difference there is not trusted.
 """
 
@@ -41,19 +41,19 @@ from .targets import call_of
 from .worker import PINS, NotSendable, RemoteBench, pack
 
 LEAST, ENOUGH, MOST = 2, 3, 20
-"""Replicates: at least; even if over the budget, by up to a quarter; at most."""
+"""Replicates: the fewest; the fewest within 1.25 times the budget; the most."""
 WIDTH = 0.025
 """The half-width at which a race ends."""
 LEAST_ROUNDS, MOST_ROUNDS = 5, 40
 QUICK, CAREFUL = 2.0, 25.0
 SETTLE = 0.05
-"""Seconds before a block in which the pool of threads that ran before falls asleep: an idle one of
-ONNX Runtime spins for about 40 ms, one of OpenMP for 9."""
+"""Seconds before a block in which the previous thread pool falls asleep: an idle pool of ONNX
+Runtime spins for about 40 ms, one of OpenMP for 9."""
 LOOK = 0.3
-"""Seconds for which the cores are watched before several threads race."""
+"""Seconds for which the load of the cores is measured before several threads race."""
 
 
-@calls.door
+@calls.normalize_call
 def race(
     targets: Mapping[str, Callable[..., object]],
     args: Any = (),
@@ -68,28 +68,29 @@ def race(
     """Race callables on the same inputs; the first is the baseline of the others.
 
     A target with a method ``timed_call``, such as an Artifact, defines what is timed
-    (:class:`~onnx_workbench.calls.PreparedCall`). Every other is timed as ``fn(*args, **kwargs)``
+    (:class:`~onnx_workbench.calls.PreparedCall`). Any other is timed as ``fn(*args, **kwargs)``
     under ``torch.inference_mode``, a model in eval mode.
 
-    Each replicate starts every target in a fresh process. Five replicates are raced, and more until
-    the 95 % intervals reach 2.5 % to each side, twenty replicates or the seconds are over: never
-    until something is significant. If a target cannot be sent to another process, all targets race
-    in this one, with wider intervals, and the report says so. A target that fails stays in the
-    table with its reason. Ctrl-C returns what was measured until then, and ends every process.
+    Each replicate starts every target in a fresh process. The race has at least five replicates. It
+    ends when all 95 % intervals are within 2.5 % to each side, after twenty replicates, or when the
+    seconds are over; it never waits for significance. If a target cannot be sent to another
+    process, all targets race in this one, with wider intervals, and the report says so. A target
+    that fails stays in the table with its reason. Ctrl-C returns the results so far, and ends every
+    process.
 
     Args:
         targets: name -> callable.
         args, kwargs: the inputs of every target.
         threads: intra-op threads of every target.
-        seconds: the budget, 25 by default. A race takes at most half as much again, unless two
-            replicates need more: then the report begins with that.
-        quick: race in this process, for 2 seconds by default: for a slider, and for a first look.
+        seconds: the budget, 25 by default. A race takes at most 1.5 times as long, unless two
+            replicates need more; then the report begins with that.
+        quick: race in this process, for 2 seconds by default, as for a slider or a first look.
         matters: the least difference that counts, as a fraction.
         seed: of every random order.
 
     Raises:
-        InputError: nothing to race, something that cannot be called, a budget that is not
-            positive, an isolated file in this process, or no target that runs.
+        InputError: there is nothing to race, a target cannot be called, the budget is not positive,
+            an isolated file would race in this process, or no target runs.
 
     >>> relu = race({"eager": torch.relu, "clamp": lambda x: x.clamp(min=0)},
     ...             torch.ones(4, 8), quick=True, seconds=0.02)
@@ -117,7 +118,7 @@ def race(
 
 
 class _Rounds:
-    """The targets of a race, and what was measured until now."""
+    """The targets of a race, and the results so far."""
 
     def __init__(
         self, timed: Mapping[str, Any], conditions: Conditions, tick: Callable[[], object]
@@ -140,22 +141,22 @@ class _Rounds:
         return perf_counter() - self.begin
 
     def replicate(
-        self, made: Mapping[str, Callable[[], Bench | RemoteBench]], seconds: float, most: float
+        self, starts: Mapping[str, Callable[[], Bench | RemoteBench]], seconds: float, most: float
     ) -> None:
-        """Start every target anew, race for so many seconds or rounds, and end them.
+        """Start every target, race for ``seconds`` but at most ``most`` rounds, and end them.
 
         Args:
-            made: what starts each, in the order in which they start and warm up.
+            starts: functions that start the targets, in the order of their start.
         """
         rounds: list[dict[str, tuple[int, int]]] = []
         laps: dict[str, tuple[int, ...]] = {}
         try:
             with ExitStack() as stack:
                 benches = {}
-                for name, make in made.items():
-                    benches[name] = make()
+                for name, start in starts.items():
+                    benches[name] = start()
                     stack.callback(benches[name].close)
-                for name, bench in benches.items():  # imports are over before anyone is timed
+                for name, bench in benches.items():  # imports end before anything is timed
                     self._try(name, bench.opened)
                 for name in self.racing(benches):
                     self.started[name] = self._try(name, benches[name].start)
@@ -166,16 +167,16 @@ class _Rounds:
         except KeyboardInterrupt:
             self.interrupted = True
         self.count += 1
-        for name in self.racing(made) if rounds else ():
-            took, queued = zip(*(one[name] for one in rounds), strict=True)
-            one = Replicate(took, queued, laps.get(name, ()), self.started[name])
-            self.replicates.setdefault(name, []).append(one)
+        for name in self.racing(starts) if rounds else ():
+            took, queued = zip(*(blocks[name] for blocks in rounds), strict=True)
+            replicate = Replicate(took, queued, laps.get(name, ()), self.started[name])
+            self.replicates.setdefault(name, []).append(replicate)
 
     def racing(self, names: Iterable[str]) -> list[str]:
         return [name for name in names if name not in self.errors]
 
     def _try(self, name: str, step: Callable[..., Any], *rest: Any) -> Any:
-        """What the step returns; a target that fails leaves the race, and the others go on."""
+        """Run a step of one target. A target that fails leaves the race; the others go on."""
         try:
             return step(*rest)
         except NotSendable:
@@ -186,8 +187,8 @@ class _Rounds:
 
     def _affordable(self, names: list[str], seconds: float, most: float) -> int:
         """How many rounds fit into the seconds."""
-        told = [self.started[name] for name in names]
-        lap = sum(one.pace * (one.calls + 1) + self.rest for one in told)
+        started = [self.started[name] for name in names]
+        lap = sum(one.pace * (one.calls + 1) + self.rest for one in started)
         return max(LEAST_ROUNDS, round(min(seconds / lap, most))) if lap else 0
 
     def _round(self, benches: Mapping[str, Bench | RemoteBench]) -> dict[str, tuple[int, int]]:
@@ -199,7 +200,7 @@ class _Rounds:
         return done
 
     def race(self, stopped: str = "", **more: Any) -> Race:
-        """What was measured: the copy after its original, and failed targets with their reason."""
+        """The results so far: the copy after the baseline, and failed targets with their reason."""
         if self.interrupted and not self.replicates:
             raise KeyboardInterrupt
         if not self.replicates:
@@ -208,7 +209,7 @@ class _Rounds:
             ]
             raise InputError(
                 f"No target ran. {'; '.join(failed)}. "
-                "Call one by hand with the same inputs to see it fail."
+                "Call one yourself with the same inputs to see it fail."
             ) from self.errors[self.first]
         at: dict[str, Any] = {"took": self.took, "interrupted": self.interrupted, **more}
         names = dict.fromkeys((self.first, self.copy, *self.timed))
@@ -226,31 +227,31 @@ class _Rounds:
 
 
 def _in_workers(rounds: _Rounds) -> Race:
-    """Replicates in fresh processes, until the intervals are narrow or the seconds are over."""
+    """Race replicates in fresh processes until the intervals are narrow or the seconds over."""
     at, stopped = rounds.conditions, ""
     one_core = PINS and at.threads == 1
-    parcels = {
+    packed = {
         name: (tuple(getattr(call, "modules", ())), pack(call))
         for name, call in rounds.timed.items()
         if name != rounds.copy
     }
-    parcels[rounds.copy] = parcels[rounds.first]
+    packed[rounds.copy] = packed[rounds.first]
     share = at.seconds / REPLICATES / 3  # the rest is for starting and warming up
     while not stopped:
         begin = rounds.took
         core = rounds.rng.choice(sorted(os.sched_getaffinity(0))) if one_core else None
-        names = rounds.racing(parcels)
-        made = {
-            name: partial(RemoteBench, at.threads, *parcels[name], core)
+        names = rounds.racing(packed)
+        starts = {
+            name: partial(RemoteBench, at.threads, *packed[name], core)
             for name in rounds.rng.sample(names, len(names))
         }
-        rounds.replicate(made, share, MOST_ROUNDS)
+        rounds.replicate(starts, share, MOST_ROUNDS)
         stopped = _stopped(rounds, rounds.took - begin)
     return rounds.race(stopped, one_core=one_core)
 
 
 def _stopped(rounds: _Rounds, last: float) -> str:
-    """What ends the race after a replicate that took ``last`` seconds, or nothing."""
+    """Why the race ends after a replicate that took ``last`` seconds; empty if it goes on."""
     count, budget = rounds.count, rounds.conditions.seconds
     if rounds.interrupted or not rounds.replicates:
         return "interrupted"
@@ -261,8 +262,8 @@ def _stopped(rounds: _Rounds, last: float) -> str:
         return f"after {count} replicates: the budget of {budget:g} s allows no more"
     if count >= REPLICATES:
         race = rounds.race()
-        found = [race.control, *(race.ratio(one.name) for one in race.results)]
-        if all(ratio.half <= WIDTH for ratio in found if ratio):
+        ratios = [race.control, *(race.ratio(result.name) for result in race.results)]
+        if all(ratio.half <= WIDTH for ratio in ratios if ratio):
             return (
                 f"after {count} replicates: all intervals are within {100 * WIDTH:g} % to each side"
             )
@@ -270,25 +271,25 @@ def _stopped(rounds: _Rounds, last: float) -> str:
 
 
 def _in_process(rounds: _Rounds, why: str) -> Race:
-    """One replicate of all targets in this process, for as many rounds as the budget allows."""
+    """Race one replicate in this process, for as many rounds as the budget allows."""
     for name, call in rounds.timed.items():
         if getattr(call, "isolated", False):
             raise InputError(
-                f"The target {name!r} is an isolated file, and this race would run it in this "
+                f"The target {name!r} is an isolated file, but this race would run it in this "
                 f"process, because it is {why}.",
-                "leave out quick=True and what cannot be sent, or load() a file that you trust "
-                "without isolated=True.",
+                "leave out quick=True and targets that cannot be sent, or load() a file that you "
+                "trust without isolated=True.",
             )
     seconds, collecting = rounds.conditions.seconds, gc.isenabled()
     warm = seconds / 5 / len(rounds.timed)
-    made = {
+    starts = {
         name: partial(Bench, call, warm, min(LAP_SECONDS, warm))
         for name, call in rounds.timed.items()
     }
     gc.collect()
     gc.disable()
     try:
-        rounds.replicate(made, 0.8 * seconds, float("inf"))
+        rounds.replicate(starts, 0.8 * seconds, float("inf"))
     finally:
         if collecting:
             gc.enable()
@@ -297,9 +298,9 @@ def _in_process(rounds: _Rounds, why: str) -> Race:
 
 
 def _check(targets: Any) -> None:
-    """Raises InputError unless this is a dict of name -> callable, and not empty."""
+    """Raises InputError unless ``targets`` is a non-empty dict of name -> callable."""
     if not isinstance(targets, Mapping) or not targets:
-        given = "nothing to race" if isinstance(targets, Mapping) else type(targets).__name__
+        given = "an empty one" if isinstance(targets, Mapping) else type(targets).__name__
         raise InputError(
             f"race() takes a dict of name -> callable, and got {given}.",
             'write race({"PyTorch": model, "ONNX Runtime": artifact}, x).',
@@ -316,11 +317,11 @@ def _check(targets: Any) -> None:
 
 
 def _cores(threads: int) -> tuple[int, float | None]:
-    """The cores that this process may use, and how many of them others keep busy.
+    """The number of cores for this process, and how many of them other processes keep busy.
 
-    The load average would still count the race before this one; with one thread it is not needed.
+    The load average would still count the previous race. One thread does not need it.
     """
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    affinity = getattr(os, "sched_getaffinity", None)  # only on Linux
     mine = affinity(0) if affinity else range(os.cpu_count() or 1)
     if threads == 1:
         return len(mine), None
@@ -329,7 +330,7 @@ def _cores(threads: int) -> tuple[int, float | None]:
 
 
 def _environment() -> dict[str, str]:
-    """The machine, the Python, and the version of what is loaded."""
+    """The machine, and the versions of Python and of the loaded packages."""
     loaded = [name for name in ("torch", "onnxruntime", "numpy") if name in sys.modules]
     return {
         "chip": f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}",
@@ -340,12 +341,12 @@ def _environment() -> dict[str, str]:
 
 
 def _reason(error: Exception) -> str:
-    """The class and what it says first, short enough for a table.
+    """The class and the first line of an error, short enough for a table.
 
     >>> _reason(RuntimeError("backend='inductor' raised:\\nCppCompileError: C++ compile error"))
     "RuntimeError: backend='inductor' raised: CppCompileError: C++ compile error"
     """
     first, *rest = str(error).strip().splitlines() or [""]
-    said = " ".join([first, *rest[:1]]) if first.endswith(":") else first
-    said = said if len(said) <= 80 else f"{said[:77]}..."
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    text = " ".join([first, *rest[:1]]) if first.endswith(":") else first
+    text = text if len(text) <= 80 else f"{text[:77]}..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

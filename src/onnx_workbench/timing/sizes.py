@@ -1,4 +1,4 @@
-"""A race at each of several sizes, or numbers of threads: what a single ratio hides."""
+"""``sweep``: a race at each of several sizes, or numbers of threads."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Sweep(Saved, ToFrame):
     """A race for each size; the repr is the report.
 
     Args:
-        over: what the sizes are: a name of the caller's, or ``threads``.
+        over: the caller's name for the sizes, or ``threads``.
         races: size -> the race, in ascending order.
 
     >>> from onnx_workbench.timing.results import Replicate
@@ -55,16 +55,16 @@ class Sweep(Saved, ToFrame):
         return tuple(one.name for one in first.results if not one.control)
 
     def throughput(self, name: str, size: int) -> float | None:
-        """Size times calls a second, for threads calls a second, at the median block; None where
-        it did not run."""
+        """Size times calls a second (for threads, calls a second) at the median block; None if the
+        target did not run."""
         one = self.races[size].result(name)
         return self._per_call(size) / one.median if one.ran else None
 
     def gain(self, name: str, size: int) -> Ratio | None:
-        """The throughput over that at the first size: for threads, how they scale.
+        """The throughput over that at the first size; for threads, the scaling.
 
-        The two were measured in different races, so the interval is Welch's over processes. None at
-        the first size, and where it did not run.
+        The two are from different races, so the interval is Welch's over processes. None at the
+        first size, or if the target did not run.
         """
         ran, at = self._ran(name), self.races[size].conditions
         if size not in ran or size == (least := min(ran)):
@@ -76,40 +76,40 @@ class Sweep(Saved, ToFrame):
 
     @cached_property
     def crossovers(self) -> dict[str, float]:
-        """Where a target and the baseline change places, by name.
+        """The size at which a target and the baseline change places, by name.
 
-        A change counts between two sizes with a verdict, one faster and the other slower; between
-        them the logarithm of the ratio is interpolated. Of several changes, the first.
+        They do between two sizes with a verdict, one faster and the other slower. The logarithm of
+        the ratio is interpolated between them. If there are several such sizes, the first counts.
         """
-        found: dict[str, float] = {}
+        crossovers: dict[str, float] = {}
         for name in self.names[1:]:
             sure = [(size, r) for size, r in self._ratios(name) if r.verdict in _SURE]
             for (low, before), (high, after) in pairwise(sure):
                 if before.verdict != after.verdict:
                     one, other = math.log(before.value), math.log(after.value)
-                    found.setdefault(name, low * (high / low) ** (one / (one - other)))
-        return found
+                    crossovers.setdefault(name, low * (high / low) ** (one / (one - other)))
+        return crossovers
 
     @property
     def finding(self) -> str:
-        """One sentence a target: how it scales with threads, or against the baseline."""
-        said = map(self._scaled if self.over == THREADS else self._compared, self.names)
-        return "\n".join(filter(None, said)) or f"{self.names[0]} over {self.over}"
+        """One sentence for each target: how it scales, or compares with the baseline."""
+        sentences = map(self._scaled if self.over == THREADS else self._compared, self.names)
+        return "\n".join(filter(None, sentences)) or f"{self.names[0]} over {self.over}"
 
     def records(self) -> list[dict[str, Any]]:
-        """Those of each race, with its size, the throughput and the gain."""
-        found = []
+        """The records of each race, with its size, the throughput and the gain."""
+        records = []
         for size, each in self.races.items():
             for record in each.records():
                 rate = self.throughput(record["target"], size)
                 gain = self.gain(record["target"], size)
                 more = {"throughput": rate, "gain": gain and gain.value}
                 contended = each.conditions.contended
-                found.append({self.over: size, **record, **more, "contended": contended})
-        return found
+                records.append({self.over: size, **record, **more, "contended": contended})
+        return records
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Throughput over size, with the crossovers, and for threads with the ideal."""
+        """Plot the throughput over the size, with crossovers; for threads, with ideal scaling."""
         threads, note = self.over == THREADS, self.races[max(self.races)].note()
         rates = {
             name: {at: (self._per_call(at) / one.times).tolist() for at, one in curve.items()}
@@ -124,18 +124,18 @@ class Sweep(Saved, ToFrame):
             over=self.over,
             per=self._unit(),
             title=self.finding,
-            note=note.partition(", ")[2] if threads else note,  # their number is on the axis
+            note=note.partition(", ")[2] if threads else note,  # the axis has their number
             ax=ax,
         )
 
     def __repr__(self) -> str:
-        state = ", interrupted: what was measured until then" * self.interrupted
+        state = ", interrupted: the results until then" * self.interrupted
         head = f"Sweep over {self.over} against {self.names[0]}{state}"
         header = ("target", self.over, "a second", *HEADER[1:])
         rows = [self._row(name, size) for name in self.names for size in self.races]
         table = formatting.table(rows, header, right=range(1, len(header) - 1))
         last = max(self.races)
-        below = f"What follows is that of sweep.races[{last}]:"
+        below = f"The rows below are from sweep.races[{last}]:"
         facts = formatting.table(self.races[last].facts())
         return "\n".join([head, table, "", self.finding, "", below, facts])
 
@@ -145,13 +145,13 @@ class Sweep(Saved, ToFrame):
         return name, size, f"{rate:,.0f}" if rate else "-", *row[1:]
 
     def _ran(self, name: str) -> dict[int, Result]:
-        """What this target ran, by size."""
-        found = {size: each.result(name) for size, each in self.races.items()}
-        return {size: one for size, one in found.items() if one.ran}
+        """The results of a target, by the sizes at which it ran."""
+        results = {size: race.result(name) for size, race in self.races.items()}
+        return {size: result for size, result in results.items() if result.ran}
 
     def _ratios(self, name: str) -> list[tuple[int, Ratio]]:
-        found = ((size, each.ratio(name)) for size, each in self.races.items())
-        return [(size, ratio) for size, ratio in found if ratio]
+        ratios = ((size, race.ratio(name)) for size, race in self.races.items())
+        return [(size, ratio) for size, ratio in ratios if ratio]
 
     def _per_call(self, size: int) -> int:
         return 1 if self.over == THREADS else size
@@ -160,15 +160,15 @@ class Sweep(Saved, ToFrame):
         return "calls a second" if self.over == THREADS else f"{self.over} x calls a second"
 
     def _compared(self, name: str) -> str:
-        said = []
+        parts = []
         for size, ratio in self._ratios(name):
             word = "the same" if ratio.verdict == "same" else f"no verdict ({ratio.verdict})"
             word = times(ratio.value) if ratio.verdict in _SURE else word
-            said.append(f"{word} at {self.over} {size}")
-        ends = ", ".join(said[:1] + said[1:][-1:])
+            parts.append(f"{word} at {self.over} {size}")
+        ends = ", ".join(parts[:1] + parts[1:][-1:])
         if place := self.crossovers.get(name):
             ends += f"; they change places at about {self.over} {formatting.about(place)}"
-        return f"{name} against {self.names[0]}: {ends}" if said else ""
+        return f"{name} against {self.names[0]}: {ends}" if parts else ""
 
     def _scaled(self, name: str) -> str:
         most, least = (end(self._ran(name), default=1) for end in (max, min))
@@ -194,25 +194,25 @@ def sweep(
 
     Args:
         targets: name -> callable, as :func:`~onnx_workbench.race` takes them.
-        inputs: of one call: a tensor, a tuple of arguments, or a dict of keywords. For sizes, a
-            function that makes them from the size, so that any dimension of any input can change.
+        inputs: of one call: a tensor, a tuple of arguments, or a dict of keywords. To sweep over
+            sizes, a function that makes them from the size.
         threads: intra-op threads of every target, or several numbers to sweep over.
-        seconds: the budget of each size, as race() has it.
+        seconds: the budget for each size, as for race().
         quick: race in this process.
         matters: the least difference that counts, as a fraction.
         seed: of every random order.
         sizes: one name with its sizes, such as ``batch=(1, 4, 16)``.
 
-    Ctrl-C keeps the races that were finished, and says so.
+    Ctrl-C keeps the finished races, and the report says so.
 
     Raises:
-        InputError: not one thing to sweep over, a size that is no whole number, or no target that
-            runs.
+        InputError: there is not exactly one thing to sweep over, a size is no whole number, or no
+            target runs.
 
     >>> sums = {"sum": sum, "max": max}
-    >>> found = sweep(sums, lambda length: list(range(length)), length=(1, 9), quick=True,
-    ...               seconds=0.02)
-    >>> found.over, list(found.races), found.names
+    >>> lengths = sweep(sums, lambda length: list(range(length)), length=(1, 9), quick=True,
+    ...                 seconds=0.02)
+    >>> lengths.over, list(lengths.races), lengths.names
     ('length', [1, 9], ('sum', 'max'))
     """
     over, points = _axis(inputs, threads, sizes)
@@ -236,12 +236,12 @@ def sweep(
 
 
 def _axis(inputs: Any, threads: Any, sizes: Mapping[str, Any]) -> tuple[str, list[int]]:
-    """What is swept, and its sizes in ascending order."""
+    """The name of the axis, and its sizes in ascending order."""
     axes = {**sizes, **({} if isinstance(threads, int) else {THREADS: threads})}
     if len(axes) != 1 or callable(inputs) != bool(sizes):
         given = ", ".join(f"{name}={axis!r}" for name, axis in axes.items()) or "nothing"
         raise InputError(
-            f"sweep() takes one thing to sweep over, and was given {given} and inputs of type "
+            f"sweep() takes one thing to sweep over, but was given {given} and inputs of type "
             f"{type(inputs).__name__}.",
             "write sweep(targets, lambda batch: x[:batch], batch=(1, 4, 16)) or "
             "sweep(targets, x, threads=(1, 2)).",

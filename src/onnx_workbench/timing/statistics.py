@@ -1,4 +1,4 @@
-"""How many times as fast, with an interval that counts processes, and the verdict it allows."""
+"""How many times as fast: a ratio, an interval over processes, and a verdict."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ LEVEL = 0.95
 REPLICATES = 5
 """Replicates that run before a narrow interval may end a race."""
 NOISY = 0.10
-"""From this half-width of the interval on, the machine is too noisy for a verdict."""
+"""The half-width of an interval above which the machine is too noisy for a verdict."""
 ALONE = 0.03
-"""By how much a ratio is widened where a single process raced: between fresh processes the same
-target differed by a standard deviation of 0.1 to 2.1 %."""
+"""How much an interval is widened if a single process raced: between fresh processes, the same
+target differed with a standard deviation of 0.1 to 2.1 %."""
 
 Verdict = Literal["faster", "slower", "same", "undecided", "noisy", "contended", "untrusted"]
 
@@ -28,8 +28,8 @@ class Ratio:
     Args:
         value, low, high: the ratio of times, baseline over target, and its interval.
         matters: the least difference that counts, as a fraction.
-        differs: the interval, corrected for the number of targets, excludes 1.
-        bar: why there is no verdict whatever the numbers say, or empty.
+        differs: whether the interval, corrected for the number of targets, excludes 1.
+        bar: why the numbers allow no verdict, or empty.
 
     >>> Ratio(1.38, 1.31, 1.44).verdict
     'faster'
@@ -51,8 +51,8 @@ class Ratio:
 
     @property
     def verdict(self) -> Verdict:
-        """``faster`` or ``slower`` where the interval excludes 1 and the ratio is further from 1
-        than what matters; ``same`` where the whole interval lies within what matters."""
+        """``faster`` or ``slower`` if the interval excludes 1 and the ratio differs from 1 by more
+        than ``matters``; ``same`` if the whole interval is within ``matters``."""
         if self.bar:
             return self.bar
         if self.low >= 1 / (1 + self.matters) and self.high <= 1 + self.matters:
@@ -101,31 +101,30 @@ Times = Sequence[np.ndarray]
 
 
 def ratios(baseline: Times, targets: Mapping[str, Times], matters: float) -> dict[str, Ratio]:
-    """Each target against the baseline; significance is corrected by Holm's method.
+    """Each target against the baseline, with Holm's correction for significance.
 
-    Within a replicate both ran in the same rounds, so each replicate gives one paired difference:
-    the median over rounds of the log-ratio, which is free of what a round did to both. The interval
-    is Student's over replicates, each of which has fresh processes. A single replicate has the
-    distribution-free interval of its median instead, widened by what processes differ by.
+    Each replicate gives one paired difference: the median log-ratio over rounds, in which effects
+    of a round on both targets cancel. The interval is Student's over replicates. A single replicate
+    has the distribution-free interval of its median, widened by the difference between processes.
 
     >>> slow, fast = [np.full(9, 2e-3)] * 3, [np.full(9, 1e-3)] * 3
     >>> ratios(slow, {"fast": fast}, matters=0.03)["fast"].value
     2.0
     """
-    found: dict[str, Ratio] = {}
+    uncorrected: dict[str, Ratio] = {}
     p_values: dict[str, float] = {}
     for name, target in targets.items():
         logs = [np.log(one / other) for one, other in zip(baseline, target, strict=True)]
         interval, p_values[name] = _of_rounds(logs[0]) if len(logs) == 1 else _of_replicates(logs)
-        found[name] = _ratio(interval, matters)
+        uncorrected[name] = _ratio(interval, matters)
     differing = holm(p_values)
-    return {name: replace(ratio, differs=name in differing) for name, ratio in found.items()}
+    return {name: replace(ratio, differs=name in differing) for name, ratio in uncorrected.items()}
 
 
 def welch(then: Times, now: Times, matters: float) -> Ratio:
-    """The time of then over the time of now, where their processes have nothing in common.
+    """The time of ``then`` over the time of ``now``, for processes of different races.
 
-    Where one of the two has a single process, the ratio of medians, widened as for one process.
+    If one of the two has a single process, the ratio of medians, widened as for one process.
     """
     from scipy import stats
 
@@ -167,14 +166,14 @@ def _ratio(interval: Interval, matters: float, differs: bool = True) -> Ratio:
 def _of_replicates(logs: Sequence[np.ndarray]) -> tuple[Interval, float]:
     """Mean, Student's interval and p over the medians of replicates.
 
-    From REPLICATES on a narrow interval ends the race, which favors intervals that are narrow by
-    chance: one degree of freedom is given up for that.
+    From REPLICATES on, a narrow interval ends the race. That favors intervals that are narrow by
+    chance, so one degree of freedom is dropped.
     """
     from scipy import stats
 
     medians = np.array([np.median(rounds) for rounds in logs])
     middle, count = float(medians.mean()), len(medians)
-    if not medians.std():  # a clock that does not vary: nothing to test
+    if not medians.std():  # all equal: nothing to test
         return (middle, middle, middle), float(middle == 0)
     freedom = count - 1 if count < REPLICATES else count - 2
     student = stats.t(freedom, middle, stats.sem(medians))
@@ -186,6 +185,6 @@ def _of_rounds(rounds: np.ndarray) -> tuple[Interval, float]:
     from scipy import stats
 
     ends = stats.quantile_test(rounds, q=0, p=0.5).confidence_interval(LEVEL)
-    low = float(np.fmax(ends.low, rounds.min())) - math.log1p(ALONE)  # a few rounds have no ends
+    low = float(np.fmax(ends.low, rounds.min())) - math.log1p(ALONE)  # NaN for a few rounds
     high = float(np.fmin(ends.high, rounds.max())) + math.log1p(ALONE)
     return (float(np.median(rounds)), low, high), float(low <= 0 <= high)

@@ -1,4 +1,4 @@
-"""Models and functions as targets: called as they are, and put back as they were."""
+"""Models and functions as targets of a race; models get their mode back."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Make: TypeAlias = Callable[[Any, tuple, dict], tuple[Any, tuple, dict]]
 
 @dataclass(frozen=True)
 class ModelCall:
-    """``fn(*args, **kwargs)`` in eval mode, under ``torch.inference_mode``, with so many threads.
+    """``fn(*args, **kwargs)`` in eval mode, under ``torch.inference_mode``, with ``threads``.
 
     Args:
-        make: turns function, args and kwargs into those that are timed, in the process that races.
+        make: replaces function, args and kwargs in the process that races, before they are timed.
     """
 
     fn: Any
@@ -37,8 +37,8 @@ class ModelCall:
         """What a worker imports before the call arrives: torch, unless no tensor is involved."""
         import torch
 
-        with_torch = isinstance(self.fn, torch.nn.Module) or any(_devices(self.args, self.kwargs))
-        return ("torch",) if with_torch or self.make else ()
+        needs_torch = isinstance(self.fn, torch.nn.Module) or any(_devices(self.args, self.kwargs))
+        return ("torch",) if needs_torch or self.make else ()
 
     def prepare(self) -> PreparedCall:
         torch = sys.modules.get("torch")
@@ -62,7 +62,7 @@ class ModelCall:
 
 
 def compiled(model: Callable[..., object], **options: Any) -> Derived:
-    """A model as ``torch.compile`` makes it: compiled anew in each process that races it.
+    """A model under ``torch.compile``: each process that races it compiles it.
 
     Args:
         options: those of ``torch.compile``.
@@ -71,17 +71,17 @@ def compiled(model: Callable[..., object], **options: Any) -> Derived:
     compiled(abs, dynamic=True)
     """
     name = getattr(model, "__name__", type(model).__name__)
-    said = [f"{key}={value!r}" for key, value in options.items()]
-    timed = f"{PLAIN}, of torch.compile({', '.join(['model', *said])})"
-    words = f"compiled({', '.join([name, *said])})"
+    keywords = [f"{key}={value!r}" for key, value in options.items()]
+    timed = f"{PLAIN}, of torch.compile({', '.join(['model', *keywords])})"
+    words = f"compiled({', '.join([name, *keywords])})"
     return Derived(model, partial(_compile, options), words, timed)
 
 
 def placed(model: Any, device: str = "cuda") -> Derived:
-    """A model on a device: it and its inputs are there before anything is timed.
+    """A model on a device. It and its inputs are moved there before anything is timed.
 
-    A call ends when the device is done. Where there is no such device, the race says so and goes
-    on without this target.
+    A call ends when the device is done. If there is no such device, the race says so and goes on
+    without this target.
 
     >>> import torch
     >>> placed(torch.nn.ReLU(), "cuda:1")
@@ -92,7 +92,7 @@ def placed(model: Any, device: str = "cuda") -> Derived:
 
 @dataclass(frozen=True)
 class Derived:
-    """A model, and how each process that races it makes the target of it."""
+    """A model that each process of a race turns into the target with ``make``."""
 
     model: Any
     make: Make
@@ -111,9 +111,10 @@ class Derived:
 
 
 def call_of(fn: Callable, args: tuple, kwargs: dict[str, Any], threads: int) -> Any:
-    """What a worker receives: the target's own ``timed_call``, or a plain call.
+    """The call that a worker receives: the target's own ``timed_call``, or a plain call.
 
-    What keeps the target from making one is raised when it is prepared, as an error of this target.
+    If ``timed_call`` raises, the error is raised again when the call is prepared, so that only this
+    target fails.
     """
     import torch
 
@@ -139,7 +140,7 @@ class Refused:
 
 @contextmanager
 def thread_budget(wanted: int) -> Iterator[int]:
-    """Set torch's intra-op threads for a while; yields what torch says it got."""
+    """Set torch's intra-op threads for a while, and yield the number that torch reports."""
     import torch
 
     before = torch.get_num_threads()
@@ -163,7 +164,7 @@ def _place(device: str, model: Any, args: tuple, kwargs: dict) -> tuple[Any, tup
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise InputError(
             f"torch {torch.__version__} finds no CUDA device.",
-            "use a PyTorch with CUDA where there is one, or race without this target.",
+            "install a PyTorch with CUDA, or race without this target.",
         )
     args, kwargs = tree_map_only(torch.Tensor, lambda x: x.to(device), (args, kwargs))
     return copy.deepcopy(model).to(device), args, kwargs
@@ -177,7 +178,7 @@ def _synchronized(run: Callable[[], object]) -> None:
 
 
 def _devices(*arguments: Any) -> set[str]:
-    """The types of the devices on which the tensors in the arguments lie."""
+    """The device types of the tensors in the arguments."""
     import torch
     from torch.utils._pytree import tree_leaves
 

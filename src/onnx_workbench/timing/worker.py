@@ -1,7 +1,7 @@
 """A fresh process that calls functions, and one that times a call. Standard library only.
 
-On Linux a process that needs torch is forked from `multiprocessing`'s server, which has imported it
-once. Every other process is a new Python, so that ONNX Runtime's never imports torch.
+On Linux, a process that needs torch is forked from `multiprocessing`'s server, which imports it
+once. Any other process is a new Python, so that a process for ONNX Runtime never imports torch.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from .bench import Bench, Started
 
 POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 FORKS = sys.platform == "linux"
-"""macOS has libraries that do not survive a fork, and Windows has no fork."""
+"""Some libraries of macOS do not survive a fork, and Windows has no fork."""
 PINS = hasattr(os, "sched_setaffinity")
 """macOS and Windows choose the core themselves."""
 _PRELOAD = f"{__package__}.preload"
 
 
 class WorkerError(RuntimeError):
-    """The process ended before it answered, with the exit ``code``."""
+    """The process ended with exit ``code`` before it answered."""
 
     def __init__(self, message: str, code: int | None = None) -> None:
         super().__init__(message)
@@ -41,15 +41,15 @@ class WorkerError(RuntimeError):
 
 
 class NotSendable(RuntimeError):
-    """A target holds what no other process can receive, such as an open file or a lock."""
+    """A target has something that cannot be sent, such as an open file or a lock."""
 
 
 class Worker:
-    """A process that calls functions of modules. ``close`` ends it, whatever it is doing.
+    """A process that calls functions of modules. ``close`` kills it.
 
     Args:
-        threads: of the pools of torch and NumPy; torch and ONNX Runtime are told again.
-        modules: with torch among them, the process is forked where that works.
+        threads: for the thread pools of torch and NumPy.
+        modules: if torch is among them, the process is forked, where that works.
     """
 
     def __init__(self, threads: int = 1, modules: tuple[str, ...] = ()) -> None:
@@ -57,17 +57,17 @@ class Worker:
         context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
         if forks:
             context.set_forkserver_preload([_PRELOAD])
-        self._connection, theirs = context.Pipe()
+        self._connection, child_end = context.Pipe()
         environment = {**os.environ, **dict.fromkeys(POOLS, str(threads))}
         self._process = context.Process(
-            target=_serve, args=(theirs, environment, Path.cwd()), daemon=True
+            target=_serve, args=(child_end, environment, Path.cwd()), daemon=True
         )
         with _without_main(), _without_interrupts():
             self._process.start()
-        theirs.close()
+        child_end.close()
 
     def call(self, function: Callable[..., Any], *rest: Any) -> Any:
-        """What the function returns there; what it raises is raised here.
+        """Call a function there and return its result; its errors are raised here.
 
         Raises:
             WorkerError: the process ended before it answered.
@@ -76,8 +76,8 @@ class Worker:
         return self.answer()
 
     def send(self, function: Callable[..., Any], *rest: Any) -> None:
-        """Begin a call whose :meth:`answer` is read later."""
-        with suppress(BrokenPipeError):  # the missing answer says that it ended
+        """Begin a call; :meth:`answer` waits for its result."""
+        with suppress(BrokenPipeError):  # answer() reports that the process ended
             self._connection.send((function, rest))
 
     def answer(self) -> Any:
@@ -101,7 +101,7 @@ class Worker:
 
 
 def pack(call: Any) -> bytes:
-    """A call for another process; closures and classes of a notebook travel by value.
+    """Pickle a call for another process; closures and classes of a notebook by value.
 
     Raises:
         NotSendable: something in it cannot be pickled.
@@ -119,7 +119,7 @@ class RemoteBench(Worker):
 
     Args:
         modules: what the worker imports before it unpacks the call.
-        call: as :func:`pack` gives it.
+        call: as :func:`pack` returns it.
         core: the only core on which the call may run, or None.
     """
 
@@ -129,7 +129,7 @@ class RemoteBench(Worker):
         super().__init__(threads, modules)
         try:
             self.send(_open, modules, call, core)
-        except BaseException:  # Ctrl-C while a large model is on its way
+        except BaseException:  # Ctrl-C while a large model is being sent
             self.close()
             raise
 
@@ -137,7 +137,7 @@ class RemoteBench(Worker):
         """Wait until the call has arrived.
 
         Raises:
-            NotSendable: it cannot be unpacked there, because a module is missing for example.
+            NotSendable: it cannot be unpacked there, for example because a module is missing.
         """
         self.answer()
 
@@ -153,7 +153,7 @@ class RemoteBench(Worker):
 
 @contextmanager
 def _without_main() -> Iterator[None]:
-    """Else multiprocessing would run the caller's script again in the new process."""
+    """Hide ``__main__``: multiprocessing would run the caller's script again in the new process."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -164,7 +164,7 @@ def _without_main() -> Iterator[None]:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """A process that starts here never sees Ctrl-C; the parent sees it when this ends."""
+    """Block Ctrl-C: a process that starts here never sees it, the parent sees it afterwards."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -182,14 +182,14 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def _serve(connection: Connection, environment: dict[str, str], folder: Path) -> None:
-    """Answer calls until the parent ends. What a target prints is dropped."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Windows, where none is blocked
+    """Answer calls until the parent ends. Output of targets is dropped."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for Windows, which cannot block it
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     os.environ.clear()
     os.environ.update(environment)
     with suppress(OSError):
         os.chdir(folder)
-    multiprocessing.current_process().daemon = False  # a target may start processes of its own
+    multiprocessing.current_process().daemon = False  # a target may start processes, too
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)
@@ -208,7 +208,7 @@ def _end_with_the_parent() -> None:
 
 
 def _reply(function: Callable[..., Any], rest: tuple) -> bytes:
-    """What the function returns or raises; an error that cannot be pickled goes as its words."""
+    """The pickled result or error of the function; an error that cannot be pickled as its text."""
     try:
         return pickle.dumps((function(*rest), None))
     except Exception as error:

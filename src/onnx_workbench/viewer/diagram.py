@@ -1,4 +1,4 @@
-"""An ONNX graph as boxes and arrows: what a picture of it shows, before anything is drawn."""
+"""An ONNX graph as boxes and arrows, before anything is drawn."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from .origin import key
 from .summary import plain
 
 MOST_BOXES = 60
-"""A larger graph is drawn with its head and its tail, and one box for what lies between."""
+"""Of a larger graph only the head and the tail are drawn, with one box for the nodes between."""
 
 MOST_LAYERS = 28
-"""So is a deeper one."""
+"""The same limit for the depth of a graph."""
 
 _MOST_LINES = 5
 
 
 @dataclass(frozen=True)
 class Box:
-    """``kind`` "op", "end" (an input or output of the graph) or "gap" (what is not drawn).
+    """A box of ``kind`` "op", "end" (an input or output of the graph) or "gap" (nodes not drawn).
 
-    ``lines`` are a role and a text each, ``label`` has the shapes of the values it makes.
-    ``nodes`` are the ONNX nodes that it stands for: its own, and those of bodies inside.
+    ``lines`` are a role and a text each, ``label`` has the shapes of its outputs. ``nodes`` are the
+    ONNX nodes that it stands for, including those in bodies.
     """
 
     title: str
@@ -50,8 +50,8 @@ class Diagram:
 def diagram(model: onnx.ModelProto, added: Container[str] = ()) -> Diagram:
     """The boxes of the inputs, operators and outputs, and the arrows of the values.
 
-    Initializers and constants are lines inside the box that reads them. ``added`` are the names
-    of what stands for no node of the file: the modules and stubs of a folded graph.
+    Initializers and constants are lines inside the box that reads them. ``added`` has the names of
+    nodes that are not in the file: the modules and stubs of a folded graph.
 
     >>> from onnx import parser
     >>> graph = diagram(parser.parse_model(
@@ -88,8 +88,8 @@ def diagram(model: onnx.ModelProto, added: Container[str] = ()) -> Diagram:
         if key(node) in added:
             words = plain(key(node), 32), plural(len(nodes), "node")
             lines = tuple(("", line) for line in words if line != title) if nodes else ()
-        made = dict.fromkeys(shapes[name] for name in node.output if name in shapes)
-        box = Box(title, lines, nodes=nodes, label=plain(", ".join(made), 40))
+        outputs = dict.fromkeys(shapes[name] for name in node.output if name in shapes)
+        box = Box(title, lines, nodes=nodes, label=plain(", ".join(outputs), 40))
         add(box, [*node.input, *captured(node)])
         maker.update(dict.fromkeys(filter(None, node.output), len(boxes) - 1))
     for value in graph.output:
@@ -134,7 +134,7 @@ def layers(count: int, edges: Iterable[tuple[int, int]]) -> list[int]:
         waiting[head] += 1
     sources = [index for index in range(count) if not waiting[index]]
     layer, ready = [0] * count, list(sources)
-    for index in ready:  # grows while it is walked; what lies on a cycle stays in layer 0
+    for index in ready:  # grows during the loop; boxes on a cycle stay in layer 0
         for head in below[index]:
             layer[head] = max(layer[head], layer[index] + 1)
             waiting[head] -= 1
@@ -146,7 +146,7 @@ def layers(count: int, edges: Iterable[tuple[int, int]]) -> list[int]:
 
 
 def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
-    """Names of what is known before the model runs, and how it reads: a value or a shape."""
+    """Names of initializers and constants, with a value or a shape to show."""
     for tensor in graph.initializer:
         yield tensor.name, _shown(tensor)
     for sparse in graph.sparse_initializer:
@@ -161,8 +161,8 @@ def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
 def _shown(tensor: onnx.TensorProto) -> str:
     """A single number or a short list of integers as its value, any other tensor as its shape."""
     integers = tensor.data_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
-    here = tensor.data_location != onnx.TensorProto.EXTERNAL
-    if here and len(tensor.dims) < 2 and math.prod(tensor.dims) <= (4 if integers else 1):
+    in_file = tensor.data_location != onnx.TensorProto.EXTERNAL
+    if in_file and len(tensor.dims) < 2 and math.prod(tensor.dims) <= (4 if integers else 1):
         try:
             values = numpy_helper.to_array(tensor).ravel().tolist()
             shown = ", ".join(f"{value:.4g}" for value in values)
@@ -180,7 +180,7 @@ def _product(dims: Iterable[object]) -> str:
 def _lines(
     node: onnx.NodeProto, constants: dict[str, str], opsets: dict[str, int]
 ) -> Iterator[tuple[str, str]]:
-    """The weights, by what the operator's standard calls the input, and the size of bodies."""
+    """The weights, by the name of the input in the operator's schema, and the sizes of bodies."""
     roles: Sequence[str] = [""]
     if onnx.defs.has(node.op_type, opsets.get(node.domain, 1), node.domain):
         schema = onnx.defs.get_schema(node.op_type, opsets.get(node.domain, 1), node.domain)
@@ -194,5 +194,5 @@ def _lines(
     if len(weights) > _MOST_LINES:
         yield "", f"and {len(weights) - _MOST_LINES} more"
     for attribute in node.attribute:
-        if held := sum(len(graph.node) for graph in (attribute.g, *attribute.graphs)):
-            yield plain(attribute.name, 16), plural(held, "node")
+        if count := sum(len(graph.node) for graph in (attribute.g, *attribute.graphs)):
+            yield plain(attribute.name, 16), plural(count, "node")

@@ -1,7 +1,7 @@
 """A diagram as an SVG picture, for places that cannot run a page.
 
-GitHub, nbconvert and a notebook that is not running show it. It holds no script and no link,
-every name is escaped, and the same model gives the same bytes.
+GitHub, nbconvert and a notebook without a kernel show it. It has no scripts and no links, every
+name is escaped, and the same model gives the same bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MARGIN, _HEADER, _LINE, _RAIL = 20, 24, 16, 12
 _FONT = "-apple-system,BlinkMacSystemFont,'Segoe UI',Ubuntu,'Noto Sans',Helvetica,Arial,sans-serif"
 _INK, _SOFT, _PAPER = "#24292f", "#57606a", "#ffffff"
 
-# Netron's colors (grapher.css) by what is in an operator's name; the first that fits counts.
+# Netron's colors (grapher.css) by pattern in the operator's name; the first match counts.
 _COLORS = {
     r"Attention": "#783c00",
     r"uantizeLinear": "#502800",
@@ -41,8 +41,8 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Layout:
-    """``centers`` of the boxes, around an axis at x = 0; ``bends`` are the points that each arrow
-    passes on its way. Nothing is further than ``reach`` from the axis."""
+    """``centers`` of the boxes, around an axis at x = 0, and ``bends``, the points that each arrow
+    passes. Nothing is further than ``reach`` from the axis."""
 
     centers: list[Point]
     bends: list[list[Point]]
@@ -51,9 +51,9 @@ class Layout:
 
 
 def draw(name: str, picture: Diagram, heat: Heat | None = None) -> str:
-    """An SVG document: layered from top to bottom, shapes on the arrows, weights in the boxes.
+    """An SVG document, layered from top to bottom, with shapes on the arrows and weights in boxes.
 
-    With ``heat`` each box has the color of its value, and the value inside.
+    With ``heat``, each box has the color of its value, and the value inside.
 
     >>> svg = draw("half", Diagram([Box("Relu")], []))
     >>> svg[:4], "Relu" in svg
@@ -102,8 +102,8 @@ def layout(
 ) -> Layout:
     """Place boxes of ``sizes`` (width, height in pixels) in centered rows, one for each layer.
 
-    A row is ordered by the mean place of what its boxes read. An edge over several layers runs down
-    beside the rows that it passes. ``gap`` is the space between two boxes and between two rows.
+    The boxes of a row are ordered by the mean position of the boxes they read. An edge over several
+    layers runs beside the rows that it passes. ``gap`` is the space between boxes and between rows.
 
     >>> chain = layout([(60, 20), (80, 20)], [(0, 1)])
     >>> chain.centers, chain.reach, chain.height
@@ -160,7 +160,7 @@ def legend(heat: Heat) -> tuple[str, float, float]:
 
 
 def _wide(text: str, size: float) -> float:
-    """Width of a line in a sans-serif font of ``size`` pixels, on the generous side."""
+    """A generous width of a line in a sans-serif font of ``size`` pixels."""
     return 0.6 * size * (len(text) + text.count("\u00d7") / 2)
 
 
@@ -217,16 +217,16 @@ def _label(box: Box, center: Point) -> str:
 def _arrows(
     boxes: Sequence[Box], arrows: Sequence[tuple[int, int]], spots: Layout
 ) -> Iterator[str]:
-    """Those into one box end side by side, in the order in which they come."""
+    """The arrows. Those into one box end side by side, ordered by where they come from."""
     into = defaultdict(list)
     for (tail, head), bends in zip(arrows, spots.bends, strict=True):
         into[head].append(((bends or [spots.centers[tail]])[-1][0], tail, bends))
-    for head, comes in into.items():
+    for head, incoming in into.items():
         (to_x, to_y), box = spots.centers[head], boxes[head]
-        step = min(16.0, _width(box) / (len(comes) + 1))
-        for port, (_, tail, bends) in enumerate(sorted(comes)):
+        step = min(16.0, _width(box) / (len(incoming) + 1))
+        for port, (_, tail, bends) in enumerate(sorted(incoming)):
             (x, y), under = spots.centers[tail], _height(boxes[tail]) / 2
-            end = to_x + (port - (len(comes) - 1) / 2) * step, to_y - _height(box) / 2 - 6
+            end = to_x + (port - (len(incoming) - 1) / 2) * step, to_y - _height(box) / 2 - 6
             yield _curve((x, y + under), [*bends, end])
 
 

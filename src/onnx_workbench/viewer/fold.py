@@ -1,9 +1,9 @@
 """A big graph -> one that Netron can draw in seconds: modules folded into boxes, long edges cut.
 
 Netron spends its time on edges that pass many layers. A module becomes one node with a body, which
-Netron expands in place; what is left of a value that is read far below is a stub with its name.
-If a file has no module metadata, the paths in its node names are used ("/encoder/0/MatMul"), and
-without those too, neighbors are folded by number.
+Netron expands in place. A value that is read many layers below becomes a stub with its name. If a
+file has no module metadata, the paths in its node names are used ("/encoder/0/MatMul"); without
+paths, neighbors are folded by number.
 """
 
 from __future__ import annotations
@@ -26,21 +26,19 @@ from .diagram import layers
 from .model import LARGEST_TENSOR, header, stub
 
 FOLD_ABOVE = 1000
-"""Nodes up to which a graph is shown as it is."""
+"""The most nodes of a graph that is not folded."""
 
 LONGEST_EDGE = 16
-"""Layers that an edge of a big graph may pass."""
+"""The most layers that an edge of a folded graph may pass."""
 
-_FEW = 3  # a module of fewer nodes is no box
+_FEW = 3  # a module with fewer nodes gets no box
 _ARROW = "\u2191"
 
 
 @dataclass
 class Folded:
-    """``proto`` is what is drawn; ``stubs`` name the value that each cut edge carried.
-
-    ``modules`` is what each box holds: the class of a module, or how many nodes.
-    """
+    """The graph to draw. ``stubs`` has the value of each cut edge, ``modules`` a description of
+    each box: the class of a module, or how many nodes."""
 
     proto: onnx.ModelProto
     stubs: dict[str, str] = field(default_factory=dict)
@@ -49,7 +47,7 @@ class Folded:
 
 @dataclass(frozen=True)
 class _Box:
-    """``items`` are its ``nodes``, in boxes where there are modules inside."""
+    """``items`` are its ``nodes``, with inner modules as boxes."""
 
     name: str
     kind: str
@@ -61,10 +59,10 @@ _Items = Sequence[onnx.NodeProto | _Box]
 
 
 def fold(model: onnx.ModelProto) -> Folded:
-    """A graph of the same nodes, in the same order, that Netron draws fast.
+    """Fold a graph so that Netron draws it fast: the same nodes in the same order.
 
-    Nodes belong to the module that ``name_scopes`` of torch's exporter tells, else to the path of
-    their name. Only neighbors are folded together, so that no fold makes a cycle.
+    A node belongs to the module in torch's ``name_scopes``, else to the path in its name. Only
+    neighbors are folded together, so that no fold makes a cycle.
     """
     return _Folder(model).folded
 
@@ -73,7 +71,7 @@ class _Folder:
     def __init__(self, model: onnx.ModelProto) -> None:
         graph = model.graph
         self._boxes: Counter[str] = Counter()
-        self._nodes = list(graph.node)  # kept: their id() is the key
+        self._nodes = list(graph.node)  # kept alive, since their id() is the key
         self._number = {id(node): at for at, node in enumerate(self._nodes, 1)}
         self._scopes = dict(_scopes(self._nodes))
         self._weights = {tensor.name: tensor for tensor in graph.initializer}
@@ -90,13 +88,13 @@ class _Folder:
         self.folded.proto.graph.CopyFrom(drawn)
 
     def _level(self, nodes: Sequence[onnx.NodeProto], depth: int) -> _Items:
-        """The nodes of one level, with each run of one module as one box."""
+        """The items of one level: each run of nodes of one module becomes a box."""
         items: list[onnx.NodeProto | _Box] = []
         for path, run in groupby(nodes, lambda node: self._path(node, depth)):
             members = list(run)
             if not path or len(members) < _FEW:
                 items += members
-            elif 2 * len(members) > len(nodes):  # one box around nearly all would hide the graph
+            elif 2 * len(members) > len(nodes):  # a box around most nodes would hide the graph
                 items += self._level(members, depth + 1)
             else:
                 self._boxes[path] += 1
@@ -125,8 +123,8 @@ class _Folder:
         graph = onnx.GraphProto(name=name.replace(".", "/"), node=nodes, input=inputs)
         read = dict.fromkeys(name for node in nodes for name in _reads(node))
         graph.initializer.extend(self._weight(name) for name in read if name in self._weights)
-        wrote = [name for node in nodes for name in node.output]
-        graph.value_info.extend(self._infos[name] for name in wrote if name in self._infos)
+        outputs = [name for node in nodes for name in node.output]
+        graph.value_info.extend(self._infos[name] for name in outputs if name in self._infos)
         return graph
 
     def _weight(self, name: str) -> onnx.TensorProto:
@@ -135,22 +133,22 @@ class _Folder:
         return stub(tensor) if shared else tensor
 
     def _box(self, box: _Box) -> onnx.NodeProto:
-        """The node that stands for a box, with its nodes in a body."""
+        """The node that replaces a box, with the box's nodes in its body."""
         inside = {id(node) for node in box.nodes}
-        wrote = dict.fromkeys(name for node in box.nodes for name in node.output if name)
+        made = dict.fromkeys(name for node in box.nodes for name in node.output if name)
         read = dict.fromkeys(name for node in box.nodes for name in _reads(node))
-        takes = [name for name in read if name not in wrote and name not in self._weights]
-        gives = [n for n in wrote if any(r not in inside for r in self._readers[n])]
+        inputs = [name for name in read if name not in made and name not in self._weights]
+        outputs = [n for n in made if any(r not in inside for r in self._readers[n])]
         self.folded.modules[box.name] = box.kind
-        body = self._graph(box.name, box.items, [self._info(value) for value in takes])
-        body.output.extend(self._info(value) for value in gives)
-        return helper.make_node(box.kind, takes, gives, name=box.name, body=body)
+        body = self._graph(box.name, box.items, [self._info(value) for value in inputs])
+        body.output.extend(self._info(value) for value in outputs)
+        return helper.make_node(box.kind, inputs, outputs, name=box.name, body=body)
 
     def _info(self, name: str) -> onnx.ValueInfoProto:
         return self._infos.get(name) or onnx.ValueInfoProto(name=name)
 
     def _cut(self, nodes: list[onnx.NodeProto], inputs: Sequence[str]) -> None:
-        """Give values that are read many layers below a stub there, in front of their reader."""
+        """Replace edges over many layers by stubs in front of the reader."""
         maker = {name: at for at, name in enumerate(inputs)}
         maker |= {n: at for at, node in enumerate(nodes, len(inputs)) for n in node.output if n}
         reads = [
@@ -172,15 +170,15 @@ class _Folder:
 
 
 def _scopes(nodes: Sequence[onnx.NodeProto]) -> Iterator[tuple[int, tuple[tuple, tuple]]]:
-    """Module paths and classes by node; one without any (a constant) takes the next node's."""
-    found: tuple[tuple, tuple] = ((), ())
+    """Module paths and classes by node; a node without any (a constant) gets the next node's."""
+    scopes: tuple[tuple, tuple] = ((), ())
     for node in reversed(nodes):
-        said = exporter_metadata.read(node)
-        if said.fx or said.modules:
-            found = said.modules, said.classes
+        metadata = exporter_metadata.read(node)
+        if metadata.fx or metadata.modules:
+            scopes = metadata.modules, metadata.classes
         elif folders := tuple(node.name.strip("/").split("/")[:-1][:DEEPEST]):
-            found = tuple(accumulate(folders, "{}/{}".format)), folders
-        yield id(node), found
+            scopes = tuple(accumulate(folders, "{}/{}".format)), folders
+        yield id(node), scopes
 
 
 def _reads(node: onnx.NodeProto) -> Iterator[str]:

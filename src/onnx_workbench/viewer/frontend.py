@@ -1,9 +1,9 @@
-"""The installed netron wheel -> one HTML page that needs nothing else.
+"""The installed netron wheel -> one self-contained HTML page.
 
 Netron's front-end is a dozen ES modules. They are read from the wheel at run time, wrapped into one
 inline script with ``modules.js``, ``netron.js`` and ``frame.js``, and put into netron's own
-``index.html``. The page forbids itself every connection (Content-Security-Policy), so neither
-netron nor a hostile model can ask a host for anything.
+``index.html``. The page's Content-Security-Policy forbids every connection, so neither netron nor a
+hostile model can contact a host.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PRIVATE = (
     *("_view", "_table", "_selection", "_scrollLeft", "_scrollTop", "_sidebar", "_stack"),
     "_updatePath",
 )
-"""Names that netron keeps to itself and ``netron.js`` uses."""
+"""Private names of netron that ``netron.js`` uses."""
 
 _HERE = Path(__file__).parent
 
@@ -45,15 +45,15 @@ def assemble(folder: Path) -> str:
     """The page that shows one model, from the folder of a netron package: about 1 MB.
 
     Raises:
-        UnfitError: its files are not as they were in netron 9.
+        UnfitError: its files differ from those of netron 9.
     """
     html = re.sub(r"<link [^>]*>", "", _read(folder, "index.html"))
     sheet = _read(folder, "grapher.css").replace("</", "<\\/")
-    theirs = [_module(folder, name) for name in MODULES]
+    modules = [_module(folder, name) for name in MODULES]
     for name in PRIVATE:
-        if not re.search(rf"\.{name}\b", "\n".join(theirs)):
+        if not re.search(rf"\.{name}\b", "\n".join(modules)):
             raise UnfitError(f"view.js has no {name}")
-    parts = [_own("modules.js"), *theirs, _own("netron.js"), _own("frame.js")]
+    parts = [_own("modules.js"), *modules, _own("netron.js"), _own("frame.js")]
     script = re.sub(r"<(?=/script|script|!--)", r"\\x3C", "\n".join(parts), flags=re.IGNORECASE)
     html = _once(html, r'<meta http-equiv="Content-Security-Policy"[^>]*>', "")
     html = _once(html, r'<script [^>]*src="index\.js"[^>]*></script>', "")
@@ -63,21 +63,21 @@ def assemble(folder: Path) -> str:
 
 
 class FrontendWidget(anywidget.AnyWidget):
-    """Netron's front-end as one widget, to which every view of a kernel refers.
+    """Netron's front-end as one widget, shared by all views of a kernel.
 
-    It travels to a notebook's page once, and a notebook saved with its widgets holds it once.
-    ``packed`` is what :func:`assemble` gives, compressed.
+    A notebook's page gets it once, and a notebook saved with its widgets contains it once.
+    ``packed`` is the compressed page of :func:`assemble`.
     """
 
-    _esm = "export default {}"  # nothing to show: the views ask the widget manager for it
+    _esm = "export default {}"  # shows nothing: the views get it from the widget manager
     packed = traitlets.Bytes().tag(sync=True)
 
 
 def shared() -> FrontendWidget:
-    """The widget of this kernel. It stays open when a view closes: others may use it.
+    """The widget of this kernel. It stays open when a view closes, since others may use it.
 
     Raises:
-        UnfitError: netron is missing, or its files are not as they were in netron 9.
+        UnfitError: netron is missing, or its files differ from those of netron 9.
     """
     folder = installed()
     if _made(folder).comm is None:  # after Widget.close_all()
@@ -91,7 +91,7 @@ def _made(folder: Path) -> FrontendWidget:
 
 
 def _policy(script: str) -> str:
-    """Only this script runs, and the page sends no request to any host."""
+    """Let only this script run, and forbid requests to any host."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     rules = (
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
@@ -101,7 +101,7 @@ def _policy(script: str) -> str:
 
 
 def operators(model: onnx.ModelProto) -> str:
-    """Netron's manual of the operators that a model uses, as JSON; the whole one has 5.6 MB.
+    """Netron's manual for the operators of a model, as JSON; the whole manual has 5.6 MB.
 
     Raises:
         UnfitError: the manual is missing or not a list of named entries.
@@ -109,7 +109,7 @@ def operators(model: onnx.ModelProto) -> str:
     return _manual(installed(), frozenset(ref.node.op_type for ref in walk(model)))
 
 
-@lru_cache(maxsize=4)  # reading it is most of the time for a small graph
+@lru_cache(maxsize=4)  # reading it takes most of the time for a small graph
 def _manual(folder: Path, used: frozenset[str]) -> str:
     try:
         entries = json.loads(_read(folder, "onnx-metadata.json"))
@@ -145,7 +145,7 @@ def _module(folder: Path, name: str) -> str:
         flags=re.M,
     )
     if left := re.search(r"^(?:import|export)\b.*", code, flags=re.M):
-        raise UnfitError(f"{name}.js has a line that was not expected: {left[0][:60]}")
+        raise UnfitError(f"{name}.js has an unexpected line: {left[0][:60]}")
     return f'modules.define("{name}", (exports) => {{\n"use strict";\n{code}\n}});'
 
 
@@ -163,5 +163,5 @@ def _own(name: str) -> str:
 def _once(html: str, pattern: str, new: str) -> str:
     html, count = re.subn(pattern, lambda _: new, html, count=1)
     if not count:
-        raise UnfitError(f"index.html holds nothing like {pattern}")
+        raise UnfitError(f"index.html does not match {pattern}")
     return html

@@ -16,7 +16,8 @@ COLD = "#d8dee4"
 
 @cache
 def palette() -> tuple[str, ...]:
-    """Viridis from least to greatest value: perceptually even, for most color-blind readers too."""
+    """Viridis, from least to greatest value: perceptually uniform, also for most color-blind
+    readers."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
@@ -52,12 +53,12 @@ class Heat:
     swatches: tuple[tuple[str, str], ...] = ()
 
     def hottest(self, nodes: Sequence[str]) -> str:
-        """The node of the greatest value, "" where none has one."""
+        """The node with the greatest value; "" if none has one."""
         hot = [node for node in nodes if node in self.values]
         return max(hot, key=self.values.__getitem__, default="")
 
     def label(self, nodes: Sequence[str]) -> str:
-        """The words of one node; of several those of the hottest, or how many have any."""
+        """The words of one node; for several nodes, of the hottest, or how many have a value."""
         hot = [node for node in nodes if node in self.values]
         if not hot:
             return ""
@@ -70,7 +71,7 @@ class Heat:
         return self.colors[self.levels[node]] if node in self.levels else COLD
 
     def sheet(self) -> dict[str, Any]:
-        """What the page needs, as JSON."""
+        """The data for the page, as JSON."""
         return {
             "levels": self.levels,
             "shown": self.words,

@@ -1,4 +1,4 @@
-"""Which node of one graph is which node of another."""
+"""Matches the nodes of two graphs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Origins = Mapping[str, Origin]
 
 
 def _line(origin: Origin) -> list[Hashable]:
-    line = origin.line  # its text: numbers move when something is written above
+    line = origin.line  # by its text, since numbers change with edits above
     return [(origin.module, line.function, line.text or line.place)] if line else []
 
 
@@ -28,8 +28,8 @@ def _values(origin: Origin) -> Sequence[Hashable]:
 
 
 def pairs(here: Origins, there: Origins) -> dict[str, str]:
-    """Nodes of the same operator by the first sign they share, each node once, in the order of
-    ``here``. A name or a value does not count between two different FX nodes."""
+    """Pair nodes with equal operators by the first sign that they share, each node once, in the
+    order of ``here``. A name or a value does not count between two different FX nodes."""
     twins: dict[str, str] = {}
     taken: set[str] = set()
     for sign in (_name, _values, _fx, _line):
@@ -37,26 +37,26 @@ def pairs(here: Origins, there: Origins) -> dict[str, str]:
         for other in there.values():
             for key in sign(other) if other.node not in taken else ():
                 free[other.op, key].append(other)
-        for mine in here.values():
-            for key in sign(mine) if mine.node not in twins else ():
-                group = free[mine.op, key]
+        for node in here.values():
+            for key in sign(node) if node.node not in twins else ():
+                group = free[node.op, key]
                 while group and group[0].node in taken:
-                    group.popleft()  # a thousand nodes may be of one line
+                    group.popleft()  # keeps it fast if a thousand nodes share one line
                 fits = (o for o in group if o.node not in taken)
-                theirs = next((o for o in fits if sign in (_fx, _line) or _same(mine, o)), None)
-                if theirs:
-                    twins[mine.node] = theirs.node
-                    taken.add(theirs.node)
+                twin = next((o for o in fits if sign in (_fx, _line) or _same_fx(node, o)), None)
+                if twin:
+                    twins[node.node] = twin.node
+                    taken.add(twin.node)
                     break
     return {name: twins[name] for name in here if name in twins}
 
 
-def _same(mine: Origin, theirs: Origin) -> bool:
-    return not (mine.fx and theirs.fx and mine.fx != theirs.fx)
+def _same_fx(one: Origin, other: Origin) -> bool:
+    return not (one.fx and other.fx and one.fx != other.fx)
 
 
 def related(here: Origins, there: Origins, twins: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """The twin of each node; of one that has none, all nodes of the same source."""
+    """The twin of each node; if it has none, all nodes with the same source."""
     signs: list[Callable[[Origin], Sequence[Hashable]]] = [_fx, _line, _name, _values]
     by_sign = []
     for sign in signs:
@@ -66,9 +66,9 @@ def related(here: Origins, there: Origins, twins: Mapping[str, str]) -> dict[str
                 groups[key].append(other.node)
         by_sign.append({key: tuple(names) for key, names in groups.items()})  # shared, not copied
     found = {}
-    for name, mine in here.items():
+    for name, node in here.items():
         of_sign = (
-            sum((groups.get(key, ()) for key in sign(mine)), ())
+            sum((groups.get(key, ()) for key in sign(node)), ())
             for sign, groups in zip(signs, by_sign, strict=True)
         )
         found[name] = (twins[name],) if name in twins else next(filter(None, of_sign), ())

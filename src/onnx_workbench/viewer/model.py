@@ -1,4 +1,4 @@
-"""Anything that holds an ONNX model -> its graph without the weights, and a name to show."""
+"""An ONNX model in any form -> its graph without the weights, and a name to show."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from .. import protobuf_reader, reader
 from ..errors import InputError, LoadError
 from ..proto import node_refs, tensors_of
 from ..reader import Checked
-from ..source import NOTHING_MORE, Sources
+from ..source import NO_SOURCES, Sources
 from .origin import Origin, key, origins, scrub
 
 LARGEST_TENSOR = 64 * 1024
-"""Bytes of the largest tensor whose values travel to the page unasked."""
+"""Bytes of the largest tensor whose values the page gets by default."""
 
 ALL_TENSORS = 1024 * 1024
-"""Bytes of all tensors whose values travel to the page unasked."""
+"""Bytes of all tensors whose values the page gets by default."""
 
-ASKED_FOR = 256 * 1024 * 1024
-"""Bytes of both that travel with ``weights=True``: a page holds each more than once."""
+WITH_WEIGHTS = 256 * 1024 * 1024
+"""Both limits with ``weights=True``; a page has each value more than once."""
 
 _EXPECTED = (
     "an Artifact, the path of an .onnx file, its bytes, an onnx.ModelProto, an onnx_ir.Model or a "
@@ -40,11 +40,11 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class Model:
-    """What a view keeps of a model.
+    """The part of a model that a view keeps.
 
-    ``packed`` is its graph, compressed, without large weights and without folders: parsed, it takes
-    five times the bytes of its file. ``external`` names the files that hold the other weights,
-    ``cut`` says which metadata was too long, ``sources`` are the files of source that may be shown.
+    ``packed`` is its graph without large weights and folders, compressed, since a parsed graph
+    takes five times the bytes of its file. ``external`` names the files with external weights,
+    ``cut`` says which metadata was too long, ``sources`` are the source files that may be shown.
     """
 
     name: str
@@ -52,25 +52,25 @@ class Model:
     origins: Mapping[str, Origin]
     external: tuple[str, ...] = ()
     cut: str = ""
-    sources: Sources = NOTHING_MORE
+    sources: Sources = NO_SOURCES
 
     @property
     def proto(self) -> onnx.ModelProto:
-        """Returns a fresh copy; callers may change it."""
+        """A fresh copy; callers may change it."""
         return onnx.ModelProto.FromString(gzip.decompress(self.packed))
 
 
 def read(
     model: Any,
-    door: str = "view",
+    caller: str = "view",
     weights: bool = False,
     source: str | os.PathLike[str] | None = None,
 ) -> Model:
-    """Read the graph of ``model``, which stays as it is.
+    """Read the graph of ``model``, which is not changed.
 
-    ``door`` is the function that messages name, ``source`` a folder of source code that may be
-    shown. With ``weights``, values travel up to ``ASKED_FOR`` bytes, those of external data too;
-    without, no file of external data is opened.
+    Messages name ``caller``; ``source`` is a folder of source code that may be shown. With
+    ``weights``, values up to ``WITH_WEIGHTS`` bytes are included, also from external data; without,
+    no file of external data is opened.
 
     >>> from onnx import parser
     >>> read(parser.parse_model('<ir_version: 10, opset_import: ["": 20]> '
@@ -78,62 +78,60 @@ def read(
     'half'
 
     Raises:
-        InputError: ``model`` is none of the things that hold a model.
+        InputError: ``model`` is no ONNX model in any form.
         LoadError: the file cannot be read, is truncated, or is no ONNX model.
     """
     sources = Sources.of(model, source)
-    each, most = (ASKED_FOR, ASKED_FOR) if weights else (LARGEST_TENSOR, ALL_TENSORS)
-    checked, name, folder = _checked(model, door, each)
-    light, found = checked.model, node_refs(checked.model)
+    each, most = (WITH_WEIGHTS, WITH_WEIGHTS) if weights else (LARGEST_TENSOR, ALL_TENSORS)
+    checked, name, folder = _checked(model, caller, each)
+    light, refs = checked.model, node_refs(checked.model)
     external = {
         PurePath(entry.value).name
-        for tensor in tensors_of(light, found)
+        for tensor in tensors_of(light, refs)
         for entry in tensor.external_data
         if entry.key == "location" and entry.value != protobuf_reader.NOT_SENT
     }
     if weights and folder:
         _fetch(light, folder, most)
-    for tensor in sorted(
-        tensors_of(light, found), key=onnx.TensorProto.ByteSize
-    ):  # small ones first
+    for tensor in sorted(tensors_of(light, refs), key=onnx.TensorProto.ByteSize):  # small first
         bytes_, outside = tensor.ByteSize(), tensor.data_location == onnx.TensorProto.EXTERNAL
         if outside or bytes_ > min(each, most):
             tensor.CopyFrom(stub(tensor))
         else:
             most -= bytes_
-    for ref in found:
+    for ref in refs:
         if not ref.function and ref.name != key(ref.node):  # another node has that name
             ref.node.name = ref.name
-    made = origins(light, found)
-    del found  # scrub() needs memory, too
+    nodes = origins(light, refs)
+    del refs  # scrub() needs memory, too
     scrub(light)
-    return Model(name, packed(light), made, tuple(sorted(external)), checked.cut, sources)
+    return Model(name, packed(light), nodes, tuple(sorted(external)), checked.cut, sources)
 
 
-def _checked(holder: Any, door: str, largest: int) -> tuple[Checked, str, Path | None]:
-    """The model, free to be changed, its name, and the folder of its file if it has one."""
-    program = getattr(holder, "model", holder)
+def _checked(model: Any, caller: str, largest: int) -> tuple[Checked, str, Path | None]:
+    """A copy of the model, its name, and the folder of its file, if any."""
+    program = getattr(model, "model", model)
     if isinstance(program, onnx_ir.Model):
-        holder = onnx_ir.to_proto(program)
-    if isinstance(holder, onnx.ModelProto):
-        checked = reader.check(_light(holder, largest), f"{door} was passed an onnx.ModelProto")
-        return checked, holder.graph.name or "model", None
-    if isinstance(holder, bytes | bytearray | memoryview):
-        said = f"{door} was passed {len(holder):,} bytes"
-        return reader.parse(bytes(holder), said, largest), "model", None
-    path = holder
-    if not isinstance(holder, str | os.PathLike):
-        path = getattr(holder, "unchanged", getattr(holder, "path", None))
+        model = onnx_ir.to_proto(program)
+    if isinstance(model, onnx.ModelProto):
+        checked = reader.check(_light(model, largest), f"{caller} was passed an onnx.ModelProto")
+        return checked, model.graph.name or "model", None
+    if isinstance(model, bytes | bytearray | memoryview):
+        passed = f"{caller} was passed {len(model):,} bytes"
+        return reader.parse(bytes(model), passed, largest), "model", None
+    path = model
+    if not isinstance(model, str | os.PathLike):
+        path = getattr(model, "unchanged", getattr(model, "path", None))
     if not isinstance(path, str | os.PathLike):
         raise InputError(
-            f"{door} was passed an object of class {type(holder).__name__}. It expected "
-            f"{_EXPECTED}. Export a model first: {door}(export(model, 'model.onnx', x))."
+            f"{caller} was passed an object of class {type(model).__name__}. It expected "
+            f"{_EXPECTED}. Export a model first: {caller}(export(model, x))."
         )
-    return reader.read(path, door, largest), Path(path).name, Path(path).parent
+    return reader.read(path, caller, largest), Path(path).name, Path(path).parent
 
 
 def _light(model: onnx.ModelProto, largest: int) -> onnx.ModelProto:
-    """A copy in which large weights are stubs; they are not copied on the way."""
+    """A copy with stubs in place of large weights, which are never copied."""
     tensors = (t if t.ByteSize() <= largest else stub(t) for t in model.graph.initializer)
     light = header(model)
     light.graph.CopyFrom(
@@ -152,7 +150,7 @@ def _fields(message: Any, without: str) -> dict[str, Any]:
 
 
 def _fetch(model: onnx.ModelProto, folder: Path, left: int) -> None:
-    """Load external data, as long as it fits into ``left`` bytes."""
+    """Load external data that fits into ``left`` bytes."""
     for tensor in model.graph.initializer:
         outside = tensor.data_location == onnx.TensorProto.EXTERNAL
         info = ExternalDataInfo(tensor)
@@ -160,10 +158,10 @@ def _fetch(model: onnx.ModelProto, folder: Path, left: int) -> None:
             continue
         try:
             load_external_data_for_tensor(tensor, str(folder))
-        except Exception as error:  # onnx gives no common class
+        except Exception as error:  # onnx's errors have no common class
             raise LoadError(
-                f"view(weights=True) needs {PurePath(info.location).name!r} beside the model, and "
-                f"it cannot be read: {str(error).splitlines()[0]}",
+                f"view(weights=True) cannot read {PurePath(info.location).name!r} beside the "
+                f"model: {str(error).splitlines()[0]}",
                 "put the file there, or view the graph without weights.",
             ) from error
         tensor.ClearField("external_data")
@@ -183,13 +181,13 @@ def packed(proto: onnx.ModelProto) -> bytes:
 
 
 def compressed(data: bytes) -> bytes:
-    """The same bytes every time."""
+    """Compress; the same data gives the same bytes."""
     return gzip.compress(data, compresslevel=6, mtime=0)
 
 
 def trim_memory() -> None:
-    """Return freed memory to the system: a parsed model takes several times its file, and Linux's
-    allocator keeps it.
+    """Return freed memory to the system: a parsed model takes several times the size of its file,
+    and Linux's allocator keeps that memory.
 
     See https://man7.org/linux/man-pages/man3/malloc_trim.3.html; elsewhere this does nothing.
     """

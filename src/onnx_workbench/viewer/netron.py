@@ -35,12 +35,12 @@ from .summary import counted, listed, plain, summary
 _HERE = Path(__file__).parent
 
 LEFT, RIGHT = "#c44e00", "#0072b2"
-"""Vermilion and blue, told apart by most color-blind readers and, against gray, by all: after
+"""Vermilion and blue, which most color-blind readers can distinguish, and all against gray: after
 Okabe and Ito (2008), https://jfly.uni-koeln.de/color/."""
 
 
 def _reference(page: FrontendWidget | None, _: Any) -> str:
-    """As ipywidgets refers to a widget, which its widget managers know."""
+    """The reference that ipywidgets' widget managers resolve to the widget."""
     return f"IPY_MODEL_{page.model_id}" if page else ""
 
 
@@ -48,12 +48,12 @@ class Netron(anywidget.AnyWidget):
     """A graph in a notebook cell: Netron if the page is live, else a picture and a text.
 
     A click on a node shows its FX node, module and line beside the graph. A node is identified by
-    its name, or where it has none by its first output.
+    its name, else by its first output.
 
     Traits:
-        selected: the node that was clicked last in the page, ``""`` before the first. Watch it with
+        selected: the node that was last clicked in the page, at first ``""``. Observe it with
             ``view.observe(function, "selected")``; ``view.origins[view.selected]`` has its line.
-        marked: the nodes that are marked, by :meth:`select` or by a line chosen in the page.
+        marked: the marked nodes: by :meth:`select`, or by a click on a line in the page.
         height: pixels of the frame; a smaller graph gets a smaller frame.
     """
 
@@ -85,9 +85,9 @@ class Netron(anywidget.AnyWidget):
         return self._model.origins
 
     def close(self) -> None:
-        """Take the view off every page and let the model go; the text and the picture stay.
+        """Remove the view from every page and free the model; the text and the picture stay.
 
-        Called when the cell that made the view is run again.
+        Called when the cell that made the view runs again.
         """
         super().close()
         self._model = replace(self._model, packed=b"", origins={})
@@ -98,29 +98,29 @@ class Netron(anywidget.AnyWidget):
         """Mark nodes, scroll to the first of them, and return their names.
 
         Args:
-            what: the name of a node, the path of a module (``"blocks.0.attention"``) or a line of
-                source, as a :class:`~onnx_workbench.source.Line` or as ``"model.py:12"``; one of a
-                library that yours calls is ``"torchvision/models/resnet.py:92"``.
+            what: the name of a node, the path of a module (``"blocks.0.attention"``) or a source
+                line, as a :class:`~onnx_workbench.source.Line` or as ``"model.py:12"``; for a
+                library line, ``"torchvision/models/resnet.py:92"``.
 
         Raises:
             InputError: no node matches.
         """
         self._must_be_open()
-        found = origin.find(what, self.origins)
-        if not found:
+        names = origin.find(what, self.origins)
+        if not names:
             raise InputError(
                 f"select() was given {what!r}, which matches no node of {self.name}. It "
                 "expected the name of a node, the path of a module, or a line such as "
                 "'model.py:12'. Click a node to see its name."
             )
-        self.marked = list(found)
-        return found
+        self.marked = list(names)
+        return names
 
     def heat(self, values: Mapping[str, float] | None, unit: str = "") -> None:
-        """Color nodes by a number each (latency, error, bytes); None takes the colors away.
+        """Color nodes by a number each (latency, error, bytes); None removes the colors.
 
         Args:
-            values: a number for each node, by name; nodes that are left out stay gray.
+            values: a number for each node, by name; other nodes are gray.
             unit: ``"s"`` and ``"B"`` are scaled (``4.20 ms``), any other follows the number.
 
         Raises:
@@ -136,17 +136,17 @@ class Netron(anywidget.AnyWidget):
         self._screen = None
 
     def compare(self, other: Any) -> Comparison:
-        """Two views side by side, of this graph and of another; this view stays as it is.
+        """Compare this graph with another in two new views, side by side.
 
-        A node is in both graphs where the other has one of the same operator and the same name,
-        else an output value of the same name, else the same FX node, else the same line of the
-        same module; each node is taken once, and a name or a value does not count between two
-        different FX nodes. What only one graph has is colored. A choice in one view marks its
-        counterpart in the other: its twin, or where it has none all nodes of its FX node, else of
-        its line, else of its name, else of its values.
+        A node is in both graphs if the other has a node with the same operator and the same name,
+        else an output of the same name, else the same FX node, else the same line of the same
+        module. Each node has at most one twin, and a name or an output does not count between two
+        different FX nodes. Nodes that only one graph has are colored. A click in one view marks the
+        node's twin in the other; if it has none, all nodes of its FX node, else of its line, else
+        of its name, else of its outputs.
 
         Args:
-            other: a view, or anything that :func:`view` takes, which opens folded where this does.
+            other: a view, or anything that :func:`view` takes; it opens folded if this view does.
 
         Raises:
             InputError: ``other`` is none of these.
@@ -183,8 +183,8 @@ class Netron(anywidget.AnyWidget):
     def _must_be_open(self) -> None:
         if not self._model.packed:
             raise InputError(
-                f"This view of {self.name} was closed: the cell that made it has been run "
-                "again. Use the new view, or call view() again."
+                f"This view of {self.name} was closed: the cell that made it ran again. Use the "
+                "new view, or call view() again."
             )
 
     def _numbers(self, values: Mapping[str, float]) -> dict[str, float]:
@@ -193,7 +193,7 @@ class Netron(anywidget.AnyWidget):
         if wrong or not numbers:
             given = f"the name {wrong[0]!r}" if wrong else "no values"
             raise InputError(
-                f"heat() was given {given}, and {self.name} has nodes such as "
+                f"heat() was given {given}, but {self.name} has nodes such as "
                 f"{next(iter(self.origins), '')!r}. Pass a number for each node, by its name."
             )
         for name, value in numbers.items():
@@ -205,10 +205,10 @@ class Netron(anywidget.AnyWidget):
         return numbers
 
     def svg(self) -> str:
-        """The graph as an SVG document, heat included.
+        """The graph as an SVG document, with its heat.
 
-        As Netron drew it, once a page has shown it (in a later cell than the one that shows the
-        view, and up to 1,000 nodes); until then, and where no page lives, the static picture.
+        It is Netron's drawing once a page has shown the view (in a later cell, and up to 1,000
+        nodes); until then, or without a page, it is the static picture.
         """
         return self._screen[0] if self._screen else self._picture
 
@@ -216,12 +216,12 @@ class Netron(anywidget.AnyWidget):
         """The picture on the screen as a PNG file, at twice its resolution.
 
         Raises:
-            InputError: no page has drawn this view: Python has nothing here that renders SVG.
+            InputError: no page has drawn this view, and Python cannot render SVG here.
         """
         if self._screen is None or self._screen[1] is None:
             raise InputError(
-                "png() takes the picture from the page, and no page has drawn this view yet. Show "
-                "the view, call png() in a later cell; svg() gives a picture anywhere."
+                "png() takes the picture from the page, but no page has drawn this view yet. Show "
+                "the view and call png() in a later cell; svg() works anywhere."
             )
         return self._screen[1]
 
@@ -229,21 +229,21 @@ class Netron(anywidget.AnyWidget):
         """Write one HTML file that opens offline: the view as it is now, with source and heat.
 
         Returns:
-            The path. The file holds no weights above 64 KB and no path of this machine.
+            The path. The file has no weights above 64 KB and no paths of this machine.
 
         Raises:
             InputError: the folder does not exist, or the installed netron cannot be shown.
         """
         goal = files.target(path)
-        views = [self._kept()]  # says why, where there is no page
+        views = [self._saved()]  # raises with a reason if there is no page
         text = saved.document(self.name, views, self._esm, frontend.shared().packed)
         return files.write(goal, text)
 
-    def _kept(self) -> dict[str, Any]:
-        """What a saved file holds of this view."""
+    def _saved(self) -> dict[str, Any]:
+        """The data of this view in a saved file."""
         self._must_be_open()
         if why := self._sent.get("why"):
-            raise InputError(f"save() writes Netron's front-end into the file. {why}")
+            raise InputError(f"save() needs Netron's front-end for the file. {why}")
         graphs = {"_sent": self._sent}
         if self._sent["folded"]:
             graphs["whole"] = self._whole()
@@ -258,7 +258,7 @@ class Netron(anywidget.AnyWidget):
         return {**data, "text/plain": self._summary, "image/svg+xml": self._picture}, metadata
 
     def _answer(self, _: object, message: dict[str, Any], buffers: list[Any]) -> None:
-        """One message of the page: a question, or the picture that Netron drew."""
+        """Handle a message from the page: a request, or Netron's drawing."""
         if isinstance(picture := message.get("picture"), str):
             self._screen = picture, bytes(buffers[0]) if buffers else None
         if message.get("ask") == "whole":
@@ -267,7 +267,7 @@ class Netron(anywidget.AnyWidget):
             self.send({**answer, "id": message.get("id")}, parts)
 
     def _first(self, folded: bool) -> dict[str, Any]:
-        """What a page draws before it asks for anything: the graph, folded where it is big."""
+        """The first state of the page: the graph, folded if it is big."""
         model, proto = self._model, self._model.proto
         big = folded or len(proto.graph.node) > FOLD_ABOVE
         drawn = fold(proto) if big else Folded(proto)
@@ -289,10 +289,10 @@ class Netron(anywidget.AnyWidget):
 
     def _drawn(self, proto: onnx.ModelProto, folded: Folded) -> dict[str, Any]:
         """One graph; ``parts`` are its bytes, the operators' manual and the source, compressed."""
-        made = {name: origin.key(node) for node in proto.graph.node for name in node.output}
+        makers = {name: origin.key(node) for node in proto.graph.node for name in node.output}
         source = {
             **origin.sheet(self.origins, self._model.sources),
-            "stubs": {label: made.get(value, "") for label, value in folded.stubs.items()},
+            "stubs": {label: makers.get(value, "") for label, value in folded.stubs.items()},
             "modules": folded.modules,
         }
         whole = folded.proto is proto
@@ -310,8 +310,8 @@ class Netron(anywidget.AnyWidget):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Comparison:
-    """Two views of two graphs, colored by what only one has and linked, so that a choice in one
-    marks its counterpart in the other."""
+    """Two views, in which nodes that only one graph has are colored. A click in one marks the
+    node's twin in the other."""
 
     left: Netron
     right: Netron
@@ -336,25 +336,25 @@ class Comparison:
     @cached_property
     def there(self) -> tuple[str, ...]:
         """The nodes that only the right graph has."""
-        paired = {theirs for _, theirs in self.both}
+        paired = {right for _, right in self.both}
         return tuple(name for name in self.right.origins if name not in paired)
 
     @cached_property
     def lost(self) -> Counter[str]:
-        """Operators that the left graph has more of, and by how many."""
+        """Operators that the left graph has more often, and how many more."""
         return _operators(self.left) - _operators(self.right)
 
     @cached_property
     def gained(self) -> Counter[str]:
-        """Operators that the right graph has more of, and by how many."""
+        """Operators that the right graph has more often, and how many more."""
         return _operators(self.right) - _operators(self.left)
 
     def svg(self) -> str:
-        """Both graphs as one SVG document, each as its view's :meth:`Netron.svg` gives it."""
+        """Both graphs as one SVG document, from each view's :meth:`Netron.svg`."""
         return beside([side.svg() for side in self._sides])
 
     def png(self) -> bytes:
-        """What is on the screen of both views as one PNG file.
+        """Both pictures on the screen as one PNG file.
 
         Raises:
             InputError: no page has drawn them, as for :meth:`Netron.png`.
@@ -365,20 +365,20 @@ class Comparison:
         height = max(map(len, sides))
         below = [((0, height - len(side)), (0, 0), (0, 0)) for side in sides]
         level = [np.pad(*each, constant_values=1) for each in zip(sides, below, strict=True)]
-        imsave(made := io.BytesIO(), np.concatenate(level, axis=1), format="png")
-        return made.getvalue()
+        imsave(stream := io.BytesIO(), np.concatenate(level, axis=1), format="png")
+        return stream.getvalue()
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write one HTML file that opens offline: both views, linked as they are here.
 
         Returns:
-            The path. What is in the file, and what is not, is as for :meth:`Netron.save`.
+            The path. The contents are as for :meth:`Netron.save`.
 
         Raises:
             InputError: the folder does not exist, or the installed netron cannot be shown.
         """
         goal, pairs = files.target(path), zip(self._sides, self._related, strict=True)
-        views = [{**side._kept(), "related": related} for side, related in pairs]
+        views = [{**side._saved(), "related": related} for side, related in pairs]
         page = frontend.shared().packed
         return files.write(goal, saved.document(" | ".join(self._names), views, Netron._esm, page))
 
@@ -413,15 +413,15 @@ class Comparison:
 
     @cached_property
     def _related(self) -> tuple[Mapping[str, tuple[str, ...]], ...]:
-        """The nodes that a choice marks on the other side, by the node chosen."""
+        """Each node -> the nodes that a click on it marks on the other side."""
         left, right = (side.origins for side in self._sides)
-        ahead, back = dict(self.both), {theirs: mine for mine, theirs in self.both}
+        ahead, back = dict(self.both), {theirs: ours for ours, theirs in self.both}
         return matching.related(left, right, ahead), matching.related(right, left, back)
 
     @cached_property
     def _names(self) -> tuple[str, str]:
-        mine, theirs = (plain(side.name, 30) for side in self._sides)
-        return (mine, theirs) if mine != theirs else (f"{mine} (left)", f"{theirs} (right)")
+        left, right = (plain(side.name, 30) for side in self._sides)
+        return (left, right) if left != right else (f"{left} (left)", f"{right} (right)")
 
 
 def _operators(view: Netron) -> Counter[str]:
@@ -429,8 +429,8 @@ def _operators(view: Netron) -> Counter[str]:
 
 
 def _link(views: tuple[Netron, Netron], related: tuple[Mapping[str, tuple[str, ...]], ...]) -> None:
-    """A change of ``selected`` or ``marked`` in one view marks the related nodes in the other."""
-    busy: list[Netron] = []  # the view that is being marked, which is not the reader's choice
+    """Let a change of ``selected`` or ``marked`` mark the related nodes in the other view."""
+    busy: list[Netron] = []  # the view that is being marked, whose changes are ignored
 
     def follow(change: Any) -> None:
         at = views.index(change.owner)

@@ -1,4 +1,4 @@
-"""Where each ONNX node came from: FX node, module and line, as torch's exporter wrote them down."""
+"""Where each ONNX node came from: FX node, module and line, from torch's metadata."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..proto import NodeRef, described
 from ..source import Line, Sources
 
 LONGEST_FUNCTION = 400
-"""Lines of a function that are shown; a longer one is cut around the lines that made nodes."""
+"""The most lines of a function that are shown; a longer one is cut around the node's line."""
 
 _ROOT = r"(?:[A-Za-z]:[\\/]|/|\\\\)"
 _PATH = re.compile(
@@ -25,12 +25,12 @@ _PATH = re.compile(
     rf"""|(?<=(["']))(?P<quoted>{_ROOT}[^"'\n]+)(?=\2)"""
     rf"""|(?<![\w:/\\.<>)\]}}-])(?:file://)?(?P<bare>{_ROOT}[^\s"'<>:,;()]+)"""
 )
-"""What a trace names as a file; an absolute path in quotes; one that stands alone. No repetition
-stands inside or beside another, so that the time is linear in the text."""
+"""A file in a stack trace; a quoted absolute path; a bare absolute path. No repetition is inside or
+beside another, so that the time is linear in the text."""
 
 
 class Origin(NamedTuple):
-    """Of one ONNX node; ``fx``, ``target`` and ``module`` are empty where the file is silent."""
+    """The origin of one ONNX node. Fields that the file does not have are empty."""
 
     node: str
     op: str
@@ -47,7 +47,7 @@ class Origin(NamedTuple):
 
 
 def key(node: onnx.NodeProto) -> str:
-    """The key of a node: its name, or if it has none its first output.
+    """The key of a node: its name, else its first output.
 
     >>> key(onnx.helper.make_node("Relu", ["x"], ["y"]))
     'y'
@@ -55,31 +55,28 @@ def key(node: onnx.NodeProto) -> str:
     return node.name or next(iter(node.output), "")
 
 
-def origins(model: onnx.ModelProto, found: Iterable[NodeRef]) -> dict[str, Origin]:
-    """Of every node of a model, also inside the bodies of If, Loop and Scan, by :func:`key`.
-
-    ``found`` are its nodes.
-    """
+def origins(model: onnx.ModelProto, refs: Iterable[NodeRef]) -> dict[str, Origin]:
+    """The origin of every node ``refs`` of a model, except those in functions, by :func:`key`."""
     values = exporter_metadata.of_values(model)
-    made = {}
-    for ref in found:
+    by_name = {}
+    for ref in refs:
         if not ref.function:
-            said = exporter_metadata.read(ref.node, values)
-            at = said.fx, said.target, said.module, said.line
-            made[ref.name] = Origin(ref.name, ref.node.op_type, ref.outputs, *at)
-    return made
+            metadata = exporter_metadata.read(ref.node, values)
+            fields = metadata.fx, metadata.target, metadata.module, metadata.line
+            by_name[ref.name] = Origin(ref.name, ref.node.op_type, ref.outputs, *fields)
+    return by_name
 
 
-def find(what: Line | str, made: Mapping[str, Origin]) -> tuple[str, ...]:
-    """The nodes of a name, a module path, a line, or a place such as ``model.py:12`` or, in a
-    library, ``torchvision/models/resnet.py:92``."""
-    if what in made:
+def find(what: Line | str, nodes: Mapping[str, Origin]) -> tuple[str, ...]:
+    """The nodes that match a name, a module path, a line, or a place such as ``model.py:12`` or, in
+    a library, ``torchvision/models/resnet.py:92``."""
+    if what in nodes:
         return (str(what),)
     where = (what.file, what.number) if isinstance(what, Line) else what
-    inside = (n for n, o in made.items() if what and f"{o.module}.".startswith(f"{what}."))
+    inside = (n for n, o in nodes.items() if what and f"{o.module}.".startswith(f"{what}."))
     return tuple(inside) or tuple(
         name
-        for name, origin in made.items()
+        for name, origin in nodes.items()
         if any(where in ((line.file, line.number), line.place) for line in _lines(origin))
     )
 
@@ -89,21 +86,21 @@ def _lines(origin: Origin) -> list[Line]:
     return [line for line in (origin.line, origin.library) if line]
 
 
-def sheet(made: Mapping[str, Origin], sources: Sources) -> dict[str, Any]:
-    """What the panel beside the graph needs, as JSON: no absolute path is in it.
+def sheet(nodes: Mapping[str, Origin], sources: Sources) -> dict[str, Any]:
+    """The data of the panel beside the graph, as JSON without absolute paths.
 
     Each of ``nodes`` has its operator, FX node, target, module, and two indices into ``lines``: the
-    library's line that its own line calls, or -1, and its own line. ``functions`` has the source of
-    the functions that made nodes, except of files that ``sources`` does not show.
+    library line that its own line calls, or -1, and its own line. ``functions`` has the source of
+    the functions around these lines, except in files that ``sources`` does not show.
     """
-    called = filter(None, (origin.library for origin in made.values()))
-    lines = dict.fromkeys((*(origin.line for origin in made.values()), *called))
+    called = filter(None, (origin.library for origin in nodes.values()))
+    lines = dict.fromkeys((*(origin.line for origin in nodes.values()), *called))
     at = {line: index for index, line in enumerate(lines)}
     functions: dict[tuple[str, int], dict[str, Any]] = {}
     return {
         "nodes": {
             name: (o.op, o.fx, o.target, o.module, at[o.library] if o.library else -1, at[o.line])
-            for name, o in made.items()
+            for name, o in nodes.items()
         },
         "lines": [_shown(line, sources, functions) for line in lines],
         "functions": list(functions.values()),
@@ -113,7 +110,7 @@ def sheet(made: Mapping[str, Origin], sources: Sources) -> dict[str, Any]:
 def _shown(
     line: Line | None, sources: Sources, functions: dict[tuple[str, int], dict[str, Any]]
 ) -> dict[str, Any]:
-    """The line, and the index of its function, which is added where it is new; -1 for none."""
+    """The line with the index of its function, or -1. A new function is added to ``functions``."""
     if line is None:
         return {"place": "", "text": "", "line": 0, "function": -1}
     index = -1
@@ -144,7 +141,7 @@ def _spans(source: str) -> tuple[tuple[int, int, str], ...]:
     """First line, last line and qualified name of each function."""
     try:
         return tuple(_defined(ast.parse(source), ""))
-    except (SyntaxError, ValueError, RecursionError):  # a cell with a magic in it
+    except (SyntaxError, ValueError, RecursionError):  # such as a cell with a magic
         return ()
 
 
@@ -172,14 +169,14 @@ def _without_folders(text: str) -> str:
     return _PATH.sub(_file_name, text)
 
 
-def _file_name(found: re.Match[str]) -> str:
-    path = found["file"] or found["quoted"] or found["bare"]
+def _file_name(match: re.Match[str]) -> str:
+    path = match["file"] or match["quoted"] or match["bare"]
     parts = [part for part in re.split(r"[\\/]+", path) if part]
-    return parts[-1] if found["file"] or len(parts) > 1 else found[0]
+    return parts[-1] if match["file"] or len(parts) > 1 else match[0]
 
 
 def scrub(model: onnx.ModelProto) -> None:
-    """Takes the folders of the author's machine out of everything that describes the model."""
+    """Remove the folders of the author's machine from metadata, doc strings and attributes."""
     for part in described(model):
         if part.doc_string:
             part.doc_string = without_folders(part.doc_string)

@@ -32,9 +32,9 @@ _STYLE = """
 def document(title: str, views: Sequence[Mapping[str, Any]], script: str, page: bytes) -> str:
     """One HTML page.
 
-    Of each view it takes ``traits``, ``graphs`` (what is drawn first, and what can be asked for)
-    and ``related``, what a choice in it marks in the other. ``script`` defines ``render``, ``page``
-    is the frame's.
+    Each view has ``traits``, ``graphs`` (the first drawn, and the whole if that one is folded) and
+    ``related``, the nodes that a click marks in the other view. ``script`` defines ``render``;
+    ``page`` is shown in the frame.
     """
     data = json.dumps({"page": page, "views": views}, default=_coded)
     tail = (Path(__file__).parent / "saved.js").read_text(encoding="utf-8")
@@ -57,5 +57,5 @@ def _coded(data: bytes) -> str:
 
 
 def _inline(script: str) -> str:
-    """No text of a model may end the script; inside a string ``\\x3C`` is the same as ``<``."""
+    """Escape ``<`` so that no text of a model can end the script; in a string it means the same."""
     return re.sub(r"<(?=/script|script|!--)", r"\\u003C", script, flags=re.IGNORECASE)

@@ -1,6 +1,6 @@
-"""Close the views of an earlier run of a cell, so that ten runs hold as much memory as one.
+"""Close the views of earlier runs of a cell, so that ten runs need as much memory as one.
 
-Both ipywidgets and IPython's ``Out`` keep every widget that was ever made.
+Both ipywidgets and IPython's ``Out`` keep every widget.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _shown: dict[str, tuple[str, WeakSet[Widget]]] = {}
 
 
 def close_stale_views(widget: Widget) -> None:
-    """Close the widgets of earlier runs of the current cell, and remember this one."""
+    """Close the widgets of earlier runs of the current cell, and register this one."""
     cell, run = _running()
     if not cell:
         return
@@ -30,7 +30,7 @@ def close_stale_views(widget: Widget) -> None:
 
 
 def _running() -> tuple[str, str]:
-    """The cell and this run of it, as JupyterLab names them; "" where no cell is named."""
+    """JupyterLab's ids of the current cell and of this run; "" if there is none."""
     ipython = sys.modules.get("IPython")
     shell = ipython and ipython.get_ipython()
     message: dict[str, Any] = getattr(shell, "get_parent", dict)() or {}

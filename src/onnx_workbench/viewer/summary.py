@@ -1,4 +1,4 @@
-"""A model as a few lines of text: the same on every run, and free of paths."""
+"""A model as a few lines of text: the same on every run, and without paths."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ _MOST = 6  # inputs, outputs, kinds of operator
 
 
 def summary(name: str, proto: onnx.ModelProto, external: Iterable[str] = (), cut: str = "") -> str:
-    """
+    """A few lines about a model.
+
     >>> from onnx import parser
     >>> print(summary("half.onnx", parser.parse_model(
     ...     '<ir_version: 10, opset_import: ["": 20]> '
@@ -27,28 +28,28 @@ def summary(name: str, proto: onnx.ModelProto, external: Iterable[str] = (), cut
     initializers  none
     """
     graph = proto.graph
-    held = [(name, math.prod(dims)) for name, dims, _ in weights(graph)]
-    known = {name for name, _ in held}
+    initializers = [(name, math.prod(dims)) for name, dims, _ in weights(graph)]
+    known = {name for name, _ in initializers}
     opsets = (
         f"opset {entry.version}" + (f" of {plain(entry.domain)}" if entry.domain else "")
         for entry in proto.opset_import
     )
     ops = Counter(plain(node.op_type) for node in graph.node)
-    numbers = sum(count for _, count in held)
-    stored = f"{len(held):,}, together {numbers:,} numbers, {size(weight_bytes(graph))}"
+    count, numbers = len(initializers), sum(count for _, count in initializers)
+    stored = f"{count:,}, together {numbers:,} numbers, {size(weight_bytes(graph))}"
     rows = [
         (plain(name), ", ".join([*opsets, f"IR {proto.ir_version}"])),
         *_ends("input", [value for value in graph.input if value.name not in known]),
         *_ends("output", graph.output),
         ("nodes", f"{ops.total():,}: {counted(ops)}" if ops else "none"),
-        ("initializers", stored if held else "none"),
+        ("initializers", stored if initializers else "none"),
         *(("external data", plain(file)) for file in external),
     ]
     return table([*rows, ("metadata", cut)] if cut else rows)
 
 
 def plain(name: str, longest: int = 60) -> str:
-    """On one line, and cut in the middle where it is long.
+    """A name on one line, cut in the middle if it is long.
 
     >>> plain("a\\nb"), plain("abcdefghij", longest=7)
     ('a b', 'abc…hij')

@@ -1,7 +1,7 @@
-"""One judge a module; its task, hints and solution are the Markdown file of the same name.
+"""The judges, one in each module; a Markdown file of the same name has task, hints and solution.
 
-``judge(answer)`` yields the hints that fit a wrong answer; the learner sees the first. ``given()``,
-where there is one, makes what the task hands out.
+``judge(answer)`` yields the hints that fit a wrong answer; the learner sees the first. An optional
+``given()`` makes the material of the task.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def judge(answer: Any) -> Iterator[Hint]:
         yield hint("faults", count=count, first=first)
     if COUNTED - {finding.stage for finding in answer.findings}:
         yield hint("skipped")
-    if not (answer.case.dynamic or {}).get("x"):
+    if not (answer.case.dynamic_shapes or {}).get("x"):
         yield hint("static")
     for size in (1, 5):
         x = torch.linspace(-1, 1, 8 * size).reshape(size, 4, 2)

@@ -35,23 +35,23 @@ def shares(spots: Sequence[Spot]) -> np.ndarray:
 
 
 def judge(answer: Any) -> Iterator[Hint]:
-    asked = getattr(answer, "line", answer)
-    if isinstance(asked, bool) or not isinstance(asked, Line | int | str):
+    line = getattr(answer, "line", answer)
+    if isinstance(line, bool) or not isinstance(line, Line | int | str):
         yield hint("kind", kind=kind_of(answer))
     spots = measured()
-    own = next((i for i, spot in enumerate(spots) if spot.line and names(asked, spot.line)), None)
-    if own is None:
-        yield hint("silent", asked=repr(asked))
+    index = next((i for i, spot in enumerate(spots) if spot.line and names(line, spot.line)), None)
+    if index is None:
+        yield hint("silent", asked=repr(line))
         return
-    found = shares(spots)
-    _, share, high = found[own]
-    first_low, first, _ = found[found[:, 1].argmax()]
+    quartiles = shares(spots)
+    _, share, high = quartiles[index]
+    first_low, first, _ = quartiles[quartiles[:, 1].argmax()]
     if high >= first_low or first - share < ALIKE:
         return
-    told = f"{share:.0%} of the time in kernels, and another line takes more"
-    if spots[own].torch == max(spot.torch or 0.0 for spot in spots):
-        yield hint("torch", told=told)
-    kernels = len(spots[own].kernels)
+    text = f"{share:.0%} of the time in kernels, and another line takes more"
+    if spots[index].torch == max(spot.torch or 0.0 for spot in spots):
+        yield hint("torch", text=text)
+    kernels = len(spots[index].kernels)
     if kernels == max(len(spot.kernels) for spot in spots):
-        yield hint("kernels", kernels=kernels, told=told)
-    yield hint("less", told=told)
+        yield hint("kernels", kernels=kernels, text=text)
+    yield hint("less", text=text)

@@ -19,7 +19,7 @@ BLOCK = "blocks.1"
 
 @cache
 def origins() -> dict[str, Origin]:
-    """ONNX node name -> where it came from, in an encoder exported for the purpose."""
+    """ONNX node name -> its origin, in a freshly exported encoder."""
     small = encoder()
     return {origin.node: origin for origin in join(export(small.model, small.inputs)).origins}
 
@@ -35,10 +35,10 @@ def judge(answer: Any) -> Iterator[Hint]:
         yield hint("operator", name=name, count=operators.count(answer))
     if answer not in known:
         yield hint("unknown", name=name)
-    found = known[answer]
-    if found.line is None or found.line.text != LINE:
-        yield hint("line", name=name, line=repr(found.line), asked=LINE)
-    if found.operator != OPERATOR:
-        yield hint("several", name=name, operator=found.operator, asked=OPERATOR)
-    if not f"{found.module}.".startswith(f"{BLOCK}."):
-        yield hint("block", name=name, module=repr(found.module), asked=repr(BLOCK))
+    origin = known[answer]
+    if origin.line is None or origin.line.text != LINE:
+        yield hint("line", name=name, line=repr(origin.line), asked=LINE)
+    if origin.operator != OPERATOR:
+        yield hint("several", name=name, operator=origin.operator, asked=OPERATOR)
+    if not f"{origin.module}.".startswith(f"{BLOCK}."):
+        yield hint("block", name=name, module=repr(origin.module), asked=repr(BLOCK))

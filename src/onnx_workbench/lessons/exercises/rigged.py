@@ -45,13 +45,13 @@ def benchmark(model, open_session, x, clock):
 
 @dataclass(frozen=True, repr=False)
 class Rigged:
-    """The benchmark, the words for what may be wrong with it, and a machine to try one on."""
+    """The benchmark, words for its possible flaws, and a machine to try a fixed one on."""
 
     benchmark: simulated.Benchmark = benchmark
     truth: float = TRUTH
 
     def run(self, benchmark: simulated.Benchmark) -> Any:
-        """What a benchmark says on a simulated machine on which the truth is known.
+        """The result of a benchmark on a simulated machine on which the true ratio is known.
 
         >>> rigged = Rigged()
         >>> print(f"{rigged.run(rigged.benchmark):.1f}")
@@ -79,15 +79,15 @@ def judge(answer: Any) -> Iterator[Hint]:
     missing = [word for word in FLAWS if word not in named]
     if missing:
         yield hint(f"missing {missing[0]}", count=len(missing))
-    said, machine = simulated.run(fixed)
-    if not isinstance(said, int | float):
-        yield hint("number", kind=kind_of(said))
+    ratio, machine = simulated.run(fixed)
+    if not isinstance(ratio, int | float):
+        yield hint("number", kind=kind_of(ratio))
     yield from unequal(machine)
     yield from off(fixed)
 
 
 def unequal(machine: Machine) -> Iterator[Hint]:
-    """The terms on which a benchmark favors one side."""
+    """The ways in which a benchmark favors one side."""
     for side in SIDES:
         if not machine.of(side):
             yield hint("silent", side=side)
@@ -110,20 +110,20 @@ def unequal(machine: Machine) -> Iterator[Hint]:
 
 
 def off(fixed: simulated.Benchmark) -> Iterator[Hint]:
-    """What a benchmark says on a machine without pitfalls, then with each of two."""
+    """The wrong results of a benchmark on a machine without pitfalls, then with each of two."""
     quiet, begun, drifted = (
         simulated.run(fixed, first, drift)[0]
         for first, drift in ((False, False), (True, False), (True, True))
     )
-    said = {"quiet": f"{quiet:.2f}", "begun": f"{begun:.2f}", "drifted": f"{drifted:.2f}"}
+    ratios = {"quiet": f"{quiet:.2f}", "begun": f"{begun:.2f}", "drifted": f"{drifted:.2f}"}
     if near(quiet, 1 / TRUTH):
         yield hint("upside down")
     if not near(quiet, TRUTH):
-        yield hint("untrue", truth=TRUTH, **said)
+        yield hint("untrue", truth=TRUTH, **ratios)
     if not near(begun, TRUTH):
-        yield hint("first counted", **said)
+        yield hint("first counted", **ratios)
     if not near(drifted, TRUTH):
-        yield hint("drift", **said)
+        yield hint("drift", **ratios)
 
 
 def near(number: float, other: float) -> bool:

@@ -1,7 +1,7 @@
-"""A simulated machine, on which it is known how many times as fast one target is.
+"""A simulated machine, on which the true ratio of two targets is known.
 
-Time passes only when a target is called, by chosen amounts. Whatever else a benchmark says, the
-benchmark made.
+Time passes only when a target is called, by chosen amounts. Any other difference comes from the
+benchmark.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import numpy as np
 import torch
 
 TRUTH = 1.25
-"""How many times as fast the session is as the model, on equal terms."""
+"""How many times as fast the session is as the model, under equal conditions."""
 SIDES = PYTORCH, ORT = "PyTorch", "ONNX Runtime"
 CORES = 4
 TRAINING, GRADIENTS = 1.3, 1.1  # factors
-FIRST = {PYTORCH: 200.0, ORT: 20.0}  # what the first call takes on top
+FIRST = {PYTORCH: 200.0, ORT: 20.0}  # extra seconds of the first call
 COPY = 0.5
-DRIFT = 0.002  # by how much the machine slows down after each call
+DRIFT = 0.002  # the fraction by which the machine slows down with each call
 
 Benchmark = Callable[[torch.nn.Module, Callable[..., Any], torch.Tensor, Callable[[], float]], Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One call of a target: ``pointer`` is where its input lies in memory."""
+    """One call of a target: ``pointer`` is the address of its input."""
 
     side: str
     threads: int
@@ -38,10 +38,10 @@ class Call:
 
 
 class Machine:
-    """What a benchmark is handed: a ``model``, ``open_session``, an input ``x`` and a ``clock``.
+    """The arguments of a benchmark: a ``model``, ``open_session``, an input ``x`` and a ``clock``.
 
-    ``calls`` is what it did with them, ``reads`` how often it read the clock. With ``first``, first
-    calls take longer; with ``drift``, the machine slows down from call to call.
+    ``calls`` are the calls that it made, ``reads`` how often it read the clock. With ``first``,
+    first calls take longer; with ``drift``, the machine slows down from call to call.
 
     >>> machine = Machine()
     >>> session = machine.open_session(threads=1)
@@ -58,7 +58,7 @@ class Machine:
         self.x = torch.ones(1, 8)
         self.first, self.drift, self.now = first, drift, 0.0
         self.inputs: dict[str, dict[int, object]] = {side: {} for side in SIDES}
-        """By pointer; kept alive, so that no pointer is used twice."""
+        """By pointer; kept alive, so that no pointer is reused."""
         self._warm: set[object] = set()
 
     def clock(self) -> float:
@@ -69,7 +69,7 @@ class Machine:
         return _Session(self, threads or CORES)
 
     def spend(self, target: object, call: Call, value: object, work: float) -> None:
-        """Let the time of one call pass."""
+        """Advance the clock by the time of one call."""
         seconds = work / call.threads
         seconds *= (TRAINING if call.training else 1) * (GRADIENTS if call.gradients else 1)
         inputs = self.inputs[call.side]
@@ -89,12 +89,12 @@ class Machine:
 
     @property
     def turns(self) -> int:
-        """How often the turn changed from one side to the other."""
+        """How often the benchmark switched from one side to the other."""
         return sum(one.side != other.side for one, other in pairwise(self.calls))
 
 
 class _Model(torch.nn.Module):
-    """PyTorch's side. Like every module it begins in training mode."""
+    """PyTorch's side. Like every module, it starts in training mode."""
 
     def __init__(self, machine: Machine) -> None:
         super().__init__()
@@ -117,16 +117,16 @@ class _Session:
     def run(self, names: object, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         (array,) = feeds.values()
         if not isinstance(array, np.ndarray):
-            raise TypeError(f"session.run takes NumPy arrays, and got a {type(array).__name__}")
+            raise TypeError(f"session.run takes NumPy arrays, but got a {type(array).__name__}")
         call = Call(ORT, self.threads, array.__array_interface__["data"][0])
         self.machine.spend(self, call, array, work=1.0)
         return [array]
 
 
 def run(benchmark: Benchmark, first: bool = True, drift: bool = True) -> tuple[Any, Machine]:
-    """What a benchmark says on a new machine, and the machine.
+    """Run a benchmark on a new machine; return its result and the machine.
 
-    It runs with gradients on, as in a notebook, and torch's number of threads is put back.
+    Gradients are on, as in a notebook, and torch's number of threads is restored.
     """
     machine, threads = Machine(first, drift), torch.get_num_threads()
     try:

@@ -38,7 +38,7 @@ def wrong() -> Divergence:
 
 
 def compared(translations: Table, seed: int = 0) -> Divergence:
-    """The encoder with these translations, on words that the learner has not seen."""
+    """The encoder with these translations, compared on words that the learner has not seen."""
     small = encoder()
     words = torch.randint(0, 64, (2, 12), generator=torch.Generator().manual_seed(seed))
     file = export(small.model, small.inputs, custom_translation_table=translations)
@@ -48,16 +48,16 @@ def compared(translations: Table, seed: int = 0) -> Divergence:
 def judge(answer: Any) -> Iterator[Hint]:
     if not isinstance(answer, tuple) or len(answer) != 2:
         yield hint("kind", kind=kind_of(answer))
-    found, asked, function = wrong(), getattr(answer[0], "line", answer[0]), answer[1]
-    here = [step for step in found.steps if step.line and names(asked, step.line)]
-    if not here:
-        yield hint("elsewhere", asked=repr(asked))
-    if found.first not in here:
-        if found.largest in here:
-            yield hint("largest", asked=asked)
-        if any(step.wrong for step in here):
-            yield hint("passed on", asked=asked)
-        yield hint("agrees", asked=asked)
+    divergence, line, function = wrong(), getattr(answer[0], "line", answer[0]), answer[1]
+    steps = [step for step in divergence.steps if step.line and names(line, step.line)]
+    if not steps:
+        yield hint("elsewhere", asked=repr(line))
+    if divergence.first not in steps:
+        if divergence.largest in steps:
+            yield hint("largest", asked=line)
+        if any(step.wrong for step in steps):
+            yield hint("passed on", asked=line)
+        yield hint("agrees", asked=line)
     yield from mistranslated(function)
 
 

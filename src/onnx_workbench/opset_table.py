@@ -1,11 +1,11 @@
-"""One graph exported at each of several opsets: the nodes and the numbers of each file."""
+"""One graph exported at several opsets: what each file contains and whether it agrees."""
 
 from __future__ import annotations
 
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import nn
 from . import progress
 from .agreement import verify
 from .artifact import Artifact, export
-from .calls import door
+from .calls import normalize_call
 from .comparison import Tolerance, checked
 from .errors import ExportError, InputError, WorkbenchError
 from .formatting import TableReport
@@ -23,12 +23,12 @@ from .graph import Graph, capture
 from .graph.exporter import Translations
 
 FIRST = 13
-"""The oldest opset that is asked for by default; torch.onnx itself was written for 18."""
+"""The oldest opset tried by default; torch.onnx itself targets 18."""
 
 _REACHED = {"check": ("no", "-", "-"), "load": ("ok", "no", "-")}
 
 
-@door
+@normalize_call
 def opsets(
     model: nn.Module | Graph,
     args: Any = (),
@@ -38,12 +38,12 @@ def opsets(
     dynamic_shapes: Any = None,
     custom_translation_table: Translations | None = None,
     tolerance: float | tuple[float, float] | None = None,
-) -> Ladder:
+) -> OpsetTable:
     """Export at each opset and check each file: captured once, translated each time.
 
-    Every file goes through :func:`~onnx_workbench.export`: one that is labeled with another opset
-    than asked for, or holds operators that its opset does not have, is refused. What it accepts is
-    run beside the model. Nothing is left on disk.
+    Every file goes through :func:`~onnx_workbench.export`, which refuses a file with another opset
+    than asked for, or with operators that its opset lacks. The files it accepts run beside the
+    model. No file stays on disk.
 
     Args:
         model: a Graph, or a module with the ``args``, ``kwargs`` and ``dynamic_shapes`` of
@@ -67,17 +67,17 @@ def opsets(
     graph = capture(model, args, kwargs, dynamic_shapes=dynamic_shapes)
     wanted = range(FIRST, onnx.defs.onnx_opset_version() + 1) if asked is None else asked
     steps = progress.bar([*wanted], delay=2)
-    rungs = (_rung(graph, opset, custom_translation_table, bounds) for opset in steps)
-    return Ladder(graph.name, tuple(rungs))
+    results = (_result(graph, opset, custom_translation_table, bounds) for opset in steps)
+    return OpsetTable(graph.name, tuple(results))
 
 
 @dataclass(frozen=True)
-class Rung:
-    """One opset. ``got`` is the opset of the file, None if no file was written.
+class OpsetResult:
+    """What happened at one opset. ``got`` is the opset of the file, None if none was written.
 
-    ``refused`` is the step at which export gave up (translate, opset, check or load), ``differs``
-    how the numbers differ, and ``compared`` is False where the file does not take the
-    model's inputs; ``said`` has the reason.
+    ``refused`` is the step at which export gave up (translate, opset, check or load); ``differs``
+    is True if the numbers differ; ``compared`` is False if the file does not take the model's
+    inputs; ``reason`` explains each of these.
     """
 
     asked: int
@@ -86,13 +86,13 @@ class Rung:
     refused: str = ""
     differs: bool = False
     compared: bool = True
-    said: str = ""
+    reason: str = ""
 
     def __bool__(self) -> bool:
         return not self.refused and not self.differs and self.compared
 
     def steps(self) -> tuple[str, str, str]:
-        """The verdicts of checker, loader and comparison; a dash where it was not reached."""
+        """The verdicts of checker, loader and comparison; a dash for a step not reached."""
         if not self.refused:
             numbers = "differ" if self.differs else "same" if self.compared else "-"
             return "ok", "ok", numbers
@@ -100,57 +100,57 @@ class Rung:
 
 
 @dataclass(frozen=True, repr=False)
-class Ladder(TableReport):
-    """The result of :func:`opsets`, in the order asked."""
+class OpsetTable(TableReport):
+    """The result of :func:`opsets`, in the order of the opsets asked for."""
 
     _HEADER = ("asked", "got", "checker", "loads", "numbers", "nodes", "against the one above")
     _RIGHT = (0, 1, 5)
 
     name: str
-    rungs: tuple[Rung, ...]
+    results: tuple[OpsetResult, ...]
 
     @property
     def good(self) -> tuple[int, ...]:
         """The opsets whose file was accepted and gives the model's numbers."""
-        return tuple(rung.asked for rung in self.rungs if rung)
+        return tuple(result.asked for result in self.results if result)
 
     def changes(self) -> list[Counter[str]]:
-        """For each rung the operators gained (above 0) and lost against the last file before it."""
-        found, before = [], None
-        for rung in self.rungs:
-            now = Counter(rung.operations)
-            if before is not None and not rung.refused:
+        """For each opset, operators gained (above 0) and lost since the last file before it."""
+        changes, before = [], None
+        for result in self.results:
+            now = Counter(result.operations)
+            if before is not None and not result.refused:
                 now.subtract(before)
-            found.append(Counter({op: n for op, n in now.items() if n and before}))
-            before = rung.operations if not rung.refused else before
-        return found
+            changes.append(Counter({op: n for op, n in now.items() if n and before}))
+            before = result.operations if not result.refused else before
+        return changes
 
     def _headline(self) -> str:
         return f"opsets of {self.name}"
 
     def _notes(self) -> Iterable[str]:
-        """Why a file was refused or differs; a reason that only names another opset, once."""
-        bad = (rung for rung in self.rungs if not rung)
-        said = {r.said.replace(f" {r.asked} ", " N "): f"{r.asked}: {r.said}" for r in bad}
-        return said.values()
+        """Why a file was refused or differs. Reasons that differ only in the opset appear once."""
+        bad = (result for result in self.results if not result)
+        notes = {r.reason.replace(f" {r.asked} ", " N "): f"{r.asked}: {r.reason}" for r in bad}
+        return notes.values()
 
     def _rows(self) -> list[tuple[str, ...]]:
         return [
             (
-                str(rung.asked),
-                str(rung.got or "-"),
-                *rung.steps(),
-                str(rung.operations.total() or "-"),
+                str(result.asked),
+                str(result.got or "-"),
+                *result.steps(),
+                str(result.operations.total() or "-"),
                 " ".join(f"{count:+d} {op}" for op, count in sorted(change.items())),
             )
-            for rung, change in zip(self.rungs, self.changes(), strict=True)
+            for result, change in zip(self.results, self.changes(), strict=True)
         ]
 
 
-def _rung(
+def _result(
     graph: Graph, opset: int, translations: Translations | None, tolerance: Tolerance | None
-) -> Rung:
-    """One export, in a folder that is gone before the next: the files of a model may be large."""
+) -> OpsetResult:
+    """Export once. The folder is removed before the next export, since files may be large."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         path = Path(folder) / f"{opset}.onnx"
         try:
@@ -158,13 +158,14 @@ def _rung(
                 graph, f=path, opset_version=opset, custom_translation_table=translations
             )
         except ExportError as error:
-            return Rung(opset, error.got, Counter(), error.step, said=str(error).splitlines()[0])
+            reason = str(error).splitlines()[0]
+            return OpsetResult(opset, error.got, Counter(), error.step, reason=reason)
+        result = OpsetResult(opset, artifact.opset, artifact.operations)
         try:
-            said = _difference(graph, artifact, tolerance)
+            reason = _difference(graph, artifact, tolerance)
         except InputError as error:  # such as complex numbers, which no file takes
-            said = str(error).splitlines()[0]
-            return Rung(opset, artifact.opset, artifact.operations, compared=False, said=said)
-        return Rung(opset, artifact.opset, artifact.operations, differs=bool(said), said=said)
+            return replace(result, compared=False, reason=str(error).splitlines()[0])
+        return replace(result, differs=bool(reason), reason=reason)
 
 
 def _difference(graph: Graph, artifact: Artifact, tolerance: Tolerance | None) -> str:
@@ -175,4 +176,4 @@ def _difference(graph: Graph, artifact: Artifact, tolerance: Tolerance | None) -
         raise
     except WorkbenchError as error:
         return str(error).splitlines()[0]
-    return "" if agreement else agreement.worst.said
+    return "" if agreement else agreement.worst.summary

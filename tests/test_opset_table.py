@@ -3,6 +3,7 @@
 import onnx
 import pytest
 import torch
+from models import parsed
 from torch import nn
 
 from onnx_workbench import capture, export, load, opsets
@@ -18,16 +19,10 @@ def gelu():
 
 
 def test_each_opset_has_a_row_and_those_that_were_not_written_are_refused(gelu):
-    assert [(r.asked, r.got, r.refused) for r in gelu.rungs] == [
-        (9, 18, "opset"),
-        (18, 18, ""),
-        (20, 20, ""),
-        (99, 18, "opset"),
-    ]
+    written = [(r.asked, r.got, r.refused) for r in gelu.results]
+    assert written == [(9, 18, "opset"), (18, 18, ""), (20, 20, ""), (99, 18, "opset")]
     assert gelu.good == (18, 20)
-
-
-def test_operators_are_compared_with_the_last_file_before(gelu):
+    # operators are compared with the last file before
     assert gelu.changes() == [{}, {}, {"Gelu": 1, "Add": -1, "Div": -1, "Erf": -1, "Mul": -2}, {}]
 
 
@@ -56,7 +51,7 @@ def test_a_graph_is_captured_once_and_a_file_is_gone_before_the_next_is_written(
         written.append(artifact.path)
         return artifact
 
-    monkeypatch.setattr("onnx_workbench.ladder.export", watched)
+    monkeypatch.setattr("onnx_workbench.opset_table.export", watched)
     assert opsets(graph, asked=[18, 20]).good == (18, 20)
     assert (len(written), standing) == (2, [])
     assert not any(path.parent.exists() for path in written)
@@ -65,33 +60,26 @@ def test_a_graph_is_captured_once_and_a_file_is_gone_before_the_next_is_written(
 def test_other_numbers_than_the_models_are_told(monkeypatch):
     graph = capture(nn.ReLU().eval(), X)
     monkeypatch.setattr(graph.model, "forward", lambda x: x + 1)
-    (rung,) = opsets(graph, asked=[18]).rungs
-    assert (bool(rung), rung.differs) == (False, True)
-    assert rung.said.startswith("2 of 2 differ, by up to ")
-    assert rung.steps() == ("ok", "ok", "differ")
+    (result,) = opsets(graph, asked=[18]).results
+    assert (bool(result), result.differs) == (False, True)
+    assert result.reason.startswith("2 of 2 differ, by up to ")
+    assert result.steps() == ("ok", "ok", "differ")
 
 
 def test_a_file_that_onnx_runtime_rejects_passed_the_checker():
-    (rung,) = opsets(nn.Linear(2, 2).eval(), X.double(), asked=[18]).rungs
-    assert (rung.refused, rung.got, rung.steps()) == ("load", 18, ("ok", "no", "-"))
+    (result,) = opsets(nn.Linear(2, 2).eval(), X.double(), asked=[18]).results
+    assert (result.refused, result.got, result.steps()) == ("load", 18, ("ok", "no", "-"))
 
 
 def test_the_range_by_default_ends_with_what_onnx_knows(monkeypatch):
     monkeypatch.setattr(onnx.defs, "onnx_opset_version", lambda: 14)
-    assert [r.asked for r in opsets(nn.ReLU().eval(), X).rungs] == [13, 14]
-
-
-def wrong(version):
-    node = onnx.helper.make_node("Gelu", ["x"], ["y"])
-    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2]) for name in "xy"]
-    graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:])
-    opset = onnx.helper.make_opsetid("", version)
-    return onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10)
+    assert [r.asked for r in opsets(nn.ReLU().eval(), X).results] == [13, 14]
 
 
 def test_a_file_labeled_one_opset_with_operators_of_another_is_found(tmp_path):
-    assert mislabeled(wrong(20)) == ""
-    onnx.save(wrong(18), tmp_path / "wrong.onnx")
+    right, wrong = (parsed("(float[2] x) => (float[2] y) { y = Gelu(x) }", n) for n in (20, 18))
+    assert mislabeled(right) == ""
+    onnx.save(wrong, tmp_path / "wrong.onnx")
     with pytest.raises(LoadError) as caught:
         load(tmp_path / "wrong.onnx")(torch.ones(2))
     assert str(caught.value) == (

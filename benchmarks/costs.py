@@ -1,0 +1,172 @@
+"""What a call costs beside the bare way to do the same: time, memory, and time that finds no line.
+
+Each function is a figure of `python benchmarks`.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import models
+import onnx
+import torch
+from onnx import helper
+from side_by_side import Pair, peak_of, quiet, take_turns, timed
+from torch.onnx.verification import verify_onnx_program
+
+import onnx_workbench as ow
+from onnx_workbench.divergence import CHUNK
+from onnx_workbench.formatting import seconds, size, table
+from onnx_workbench.graph import exporter
+from onnx_workbench.lineage.kernels import NEIGHBOR
+
+
+def imports() -> Iterator[Pair]:
+    """`import onnx_workbench` promises milliseconds: the rooms are opened when they are used."""
+
+    def python(code: str) -> None:
+        subprocess.run([sys.executable, "-c", code], check=True)
+
+    ours, bare = (partial(python, code) for code in ("import onnx_workbench", ""))
+    yield take_turns("import onnx_workbench / bare python", ours, bare, turns=15)
+
+
+def export() -> Iterator[Pair]:
+    """`capture` + `export` check and load what they write: what does that cost on top?"""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    for name in ("residual CNN", "BERT-like"):
+        model, inputs, _ = models.case(name)
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            ours, bare = Path(folder) / "ours.onnx", Path(folder) / "bare.onnx"
+            yield take_turns(
+                f"capture + export / torch.onnx.export, {name}",
+                lambda model=model, x=inputs, f=ours: ow.export(ow.capture(model, x), f=f),
+                partial(torch.onnx.export, model, inputs, bare, dynamo=True),
+                turns=5,
+            )
+
+
+def lines() -> Iterator[str]:
+    """How much of ONNX Runtime's time finds its line, and what finding it costs."""
+    header = "model|nodes|kernels|with a line|joined, no neighbor|kernels / run"
+    header += "|as the profiler counts|unprofiled run|profile() beyond its runs"
+    cases = {name: models.case(name) for name in models.MAKERS}
+    cases["500 nodes"] = models.Case(models.Deep(500).eval(), (torch.ones(8),), {})
+    rows = [_joined(name, case) for name, case in cases.items()]
+    yield table(rows, header.split("|"), right=range(1, 9))
+
+
+def _joined(name: str, case: models.Case, budget: float = 2.0) -> tuple[str, ...]:
+    found = []
+    with quiet():
+        artifact = ow.export(case.model, case.inputs, dynamic_shapes=case.dynamic or None)
+        spent = timed(lambda: found.append(ow.profile(artifact, case.inputs, seconds=budget)))
+    spots = found[0]
+    unexplained = sum(not origin.why for origin in spots.lineage.without)
+    return (
+        name,
+        f"{len(spots.lineage.origins)}{f' ({unexplained} unexplained)' if unexplained else ''}",
+        str(len(spots.recording.kernels)),
+        f"{1 - spots.unattributed:.1%}",
+        f"{1 - spots.rules[NEIGHBOR] - spots.rules['unattributed']:.1%}",
+        f"{spots.covered:.1%}",
+        f"{spots.counted:.1%}",
+        seconds(spots.whole),
+        seconds(spent - budget) if spent > budget else "none",
+    )
+
+
+def trace(turns: int = 3) -> Iterator[Pair]:
+    """`trace` of files of a known size, beside onnx.load of the same."""
+    for count in (1_000, 5_000, 20_000):
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "deep.onnx"
+            onnx.save(_chain(count), file)
+            fresh = [ow.load(file) for _ in range(1 + turns)]
+            name, bare = f"trace of {count:,} nodes / onnx.load", partial(onnx.load, file)
+            yield take_turns(name, lambda fresh=fresh: ow.trace(fresh.pop()), bare, turns)
+
+
+def _chain(count: int) -> onnx.ModelProto:
+    """Two nodes in three have the metadata that the exporter writes."""
+    nodes = [helper.make_node("Sin", [f"v{i}"], [f"v{i + 1}"], name=f"n{i}") for i in range(count)]
+    for index, node in enumerate(nodes):
+        if index % 3:
+            line = f'File "/home/ada/net.py", line {index}, in forward'
+            metadata = {"stack_trace": line, "name_scopes": f"['', 'b.{index}', 's']"}
+            for key, value in metadata.items():
+                node.metadata_props.add(key=f"pkg.torch.onnx.{key}", value=value)
+    ends = [helper.make_tensor_value_info(name, 1, [1]) for name in ("v0", f"v{count}")]
+    graph = helper.make_graph(nodes, "deep", ends[:1], ends[1:])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+NODES, WIDTH = 200, 4_000_000
+"""A value of the large model takes 16 MB."""
+LARGE = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import models, torch, onnx_workbench as ow
+model, x = models.Deep({NODES}).eval(), torch.ones({WIDTH})
+ow.verify(model, ow.export(model, x), x, values=%s)
+"""
+
+
+def values() -> Iterator[Pair | str]:
+    """Every value of a model against PyTorch's, beside torch's own way to do so, in one run; and
+    the memory where the values are large."""
+    model, x = models.Deep(NODES).eval(), torch.ones(8)
+    found = []
+    with quiet():
+        graph = ow.capture(model, x)
+        file, program = ow.export(graph), exporter.translate(graph.program)
+        ours = timed(lambda: found.append(len(ow.verify(model, file, x, values=True).steps)))
+    logging.getLogger("torch").setLevel(logging.ERROR)  # it logs each value that differs
+    print("torch.onnx.verification, one session a value ...", file=sys.stderr)
+    bare = partial(verify_onnx_program, program, (x,), compare_intermediates=True)
+    beside = timed(lambda: found.append(len(bare())))
+    yield Pair("verify(values=True) / verify_onnx_program", [ours], [beside])
+    yield f"values compared: {found[0]}, beside {found[1]}"
+    with_values, without = (peak_of([sys.executable, "-c", LARGE % way]) for way in (True, False))
+    more, every = size(max(0, with_values - without)), size(NODES * WIDTH * 4)
+    yield f"values=True adds {more} for more than {every} of values; chunks: 2 x {size(CHUNK)}"
+
+
+LAYERS, BREADTH = 28, 3072
+WEIGHTS = LAYERS * (BREADTH + 1) * BREADTH * 4
+"""Bytes: 1.06 GB."""
+HEAVY = f"""
+import tempfile, torch
+from torch import nn
+import onnx_workbench as ow
+import onnxruntime, torch.onnx
+model = nn.Sequential(*[nn.Linear({BREADTH}, {BREADTH}) for _ in range({LAYERS})]).eval()
+x = torch.randn(2, {BREADTH})
+folder = tempfile.TemporaryDirectory()
+path = folder.name + "/model.onnx"
+"""
+BARE = "torch.onnx.export(model, (x,), path, dynamo=True"
+DOORS = {
+    "torch.onnx.export": f"{BARE})",
+    "torch.onnx.export, one file": f"{BARE}, external_data=False)",
+    "export": "ow.export(model, x, path)",
+    "verify(values=True)": "ow.verify(model, ow.export(model, x, path), x, values=True)",
+    "audit": "ow.audit(model, x)",
+}
+
+
+def memory() -> Iterator[str]:
+    """One line a door: its peak less that of the model alone, children included, in weights of the
+    model and beside a bare export."""
+    alone = peak_of([sys.executable, "-c", HEAVY])
+    bare = 0.0
+    for name, call in DOORS.items():
+        ratio = (peak_of([sys.executable, "-c", HEAVY + call]) - alone) / WEIGHTS
+        bare = bare or ratio
+        yield f"{name:28} {ratio:.2f} x {WEIGHTS / 1e9:.2f} GB of weights, {ratio / bare:.2f}x"
