@@ -116,7 +116,7 @@ def test_an_inserted_node_and_a_folded_constant_say_so(opened):
 
 def test_a_value_shows_its_numbers_its_picture_and_how_far_it_is_off(opened):
     page = opened(sheets.small(), chosen=[ONNX, 0])
-    shown = page.page.locator(".details").inner_text()
+    shown = page.page.locator(".details").inner_text().replace("\u00a0", " ")
     for words in ("float32[1, 1, 8, 8]", "0 to 3.1, mean 0.2", "agrees: 1e-7 of 1e-5 allowed"):
         assert words in shown
     says = "Heat map of conv2d, 8 by 8, from 0 (dark) to 3.1 (bright)"

@@ -119,7 +119,7 @@ const STYLE = `
     @container (max-width: 130px) { .head small { display: none; } }
     @container (max-width: 150px) { .cell, .units { display: none; } }
 
-    .details { display: flex; gap: 8px 18px; padding: 10px 14px; height: 150px; overflow: auto;
+    .details { display: flex; gap: 8px 18px; padding: 10px 14px; height: 166px; overflow: auto;
       border-top: 1px solid var(--edge); color: var(--quiet); }
     .details:not(:has(article)) { height: auto; }
     article { display: flex; min-width: min-content; gap: 12px; max-width: 400px; color: var(--ink); }
@@ -413,7 +413,8 @@ class Floor {
     const className = `cell ${spare}`; // what is spare is narrow where there is little room
     if (!value) return make("span", { className: `${className} none` });
     const style = { "--color": `var(${color})`, "--share": `${(100 * value) / most}%` };
-    return say("span", figures(value / size), { className, title: amount(value, units), style });
+    const shown = value / size < 1 ? Number((value / size).toPrecision(2)) : value / size;
+    return say("span", figures(shown), { className, title: amount(value, units), style });
   }
 
   // A function from a row to the height of its middle in the page, held inside the list, and whether
@@ -463,7 +464,7 @@ const agreement = ({ error, tolerance }) => {
 const valueFacts = (value) => {
   const { name, shape, dtype, least, mean, greatest } = value;
   return [
-    ["value", [name, shape && `${dtype ?? ""}[${shape.join(", ")}]`].filter(Boolean).join("  ")],
+    ["value", [name, shape && `${dtype ?? ""}[${shape.join(",\u00a0")}]`].filter(Boolean).join("  ")],
     ["range", least != null && `${figures(least)} to ${figures(greatest)}, mean ${figures(mean)}`],
     ["vs PyTorch", agreement(value)],
   ];
