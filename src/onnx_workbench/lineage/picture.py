@@ -118,7 +118,7 @@ def text(sheet: Sheet) -> str:
     for row in sorted(made)[:_MOST_LINES]:
         line = sheet["floors"][_SOURCE]["rows"][row]
         cells = [_listed(sheet, of, made[row]) for of in (_FX, _ONNX, _KERNEL)]
-        rows.append((line.get("m", ""), plain(line["t"].strip(), 33), *cells))
+        rows.append((line.get("m", ""), _cut(line["t"].strip(), 33), *cells))
     shown = table(rows, ("line", "source", "FX", "ONNX", "kernel"), right=[0])
     more = len(made) - _MOST_LINES
     return "\n".join(
@@ -156,8 +156,15 @@ def _name(row: Mapping[str, Any]) -> str:
 def _listed(sheet: Sheet, of: int, links: Sequence[Sequence[int]]) -> str:
     rows = sheet["floors"][of]["rows"]
     names = [rows[at]["t"].strip() if of == _FX else _name(rows[at]) for at in _lit(links, of)]
-    shown = names if len(names) <= 2 else [names[0], f"{len(names) - 1} more"]
-    return plain(", ".join(shown), 17)
+    if len(names) <= 2:
+        return _cut(", ".join(names), 17)
+    rest = f", +{len(names) - 1}"
+    return _cut(names[0], 17 - len(rest)) + rest
+
+
+def _cut(words: str, most: int) -> str:
+    words = plain(words, 1000)
+    return words if len(words) <= most else f"{words[: most - 1]}…"
 
 
 def _counts(links: Sequence[Sequence[int]]) -> str:
@@ -183,14 +190,15 @@ def _stacked(boxes: Sequence[_Box]) -> float:
 
 def _source(rows: Sequence[Mapping[str, Any]], lit: int) -> Iterator[str]:
     """The line between its neighbors."""
-    near = [at for at in range(max(0, lit - 1), min(len(rows), lit + 2)) if lit >= 0]
-    near = [at for at in near if at == lit or rows[at].get("m")]
+    own = [at for at, row in enumerate(rows) if at == lit or (row.get("m") and not row.get("d"))]
+    place = own.index(lit) if lit >= 0 else -2
+    near = own[max(0, place - 1) : max(0, place + 2)]
     yield _rect(_MARGIN, 72, _WIDTH - 2 * _MARGIN, 22 * len(near) + 6, _SHADE, "none")
-    for place, at in enumerate(near):
-        y = 75 + 22 * place
+    for turn, at in enumerate(near):
+        y = 75 + 22 * turn
         if at == lit:
             yield _rect(_MARGIN, y, _WIDTH - 2 * _MARGIN, 22, _LIT, _LIT_EDGE)
-        number, shown = rows[at].get("m", ""), plain(rows[at]["t"].rstrip(), 115)
+        number, shown = rows[at].get("m", ""), _cut(rows[at]["t"].rstrip(), 115)
         yield _text(_MARGIN + 38, y + 15.5, number, 12, _QUIET, mono=True, anchor="end")
         yield _text(_MARGIN + 52, y + 15.5, shown, 12, mono=True, weight=600 if at == lit else 400)
 
@@ -204,7 +212,7 @@ def _column(of: int, boxes: Sequence[_Box], left: float, wide: float) -> Iterato
         for place, line in enumerate(box.lines):
             bold = len(box.lines) == 2 and place == 0 and of != _BYTECODE
             y = box.top + _PAD + 12 + _LINE * place
-            yield _text(left + 10, y, plain(line, fits), 12, mono=True, weight=700 if bold else 400)
+            yield _text(left + 10, y, _cut(line, fits), 12, mono=True, weight=700 if bold else 400)
 
 
 def _arrows(
