@@ -102,6 +102,7 @@ const STYLE = `
       &.marked { border-left-color: var(--lit); background: var(--some); }
       &.chosen { border-left-width: 6px; padding-left: calc(3px + 14px * var(--depth)); font-weight: 700;
         background: var(--much); }
+      &.chosen > * { color: var(--ink); }
       &.stopped { border-left-color: var(--bad); font-weight: 700;
         text-decoration: underline wavy var(--bad); }
     }
