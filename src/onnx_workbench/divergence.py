@@ -304,7 +304,7 @@ def summaries(artifact: Any, args: tuple, kwargs: Mapping[str, Any]) -> dict[str
         _look_at_rest(file, look)
         return found
     comparison = _Comparison(artifact, feeds, None, look)
-    comparison.along(artifact.signature.flatten(args, dict(kwargs)))
+    comparison.run(artifact.signature.flatten(args, dict(kwargs)))
     _look_at_rest(comparison.file, look)
     for step in comparison.steps.values():
         if step.name in found:

@@ -55,7 +55,7 @@ class Stopped(Shown):
 
     @property
     def sources(self) -> Sources:
-        return Sources(own=frozenset(line.file for line in self.lines))
+        return Sources(executed=frozenset(line.file for line in self.lines))
 
     @cached_property
     def sheet(self) -> dict[str, Any]:
