@@ -302,6 +302,50 @@ def test_nothing_is_wider_than_the_page(width, opened):
     assert below == [width < 620] * 3
 
 
+# The least contrast of any text with what is behind it, as in https://www.w3.org/TR/WCAG22/.
+CONTRAST = """() => {
+  const brush = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const pixel = (color) => {
+    brush.fillStyle = color;
+    brush.fillRect(0, 0, 1, 1);
+    return [...brush.getImageData(0, 0, 1, 1).data];
+  };
+  const light = ([r, g, b]) => {
+    const linear = (part) =>
+      part <= 0.04045 * 255 ? part / 255 / 12.92 : ((part / 255 + 0.055) / 1.055) ** 2.4;
+    return 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  };
+  const behind = (element) => {
+    if (!element) return;
+    behind(element.parentElement);
+    pixel(getComputedStyle(element).backgroundColor);
+  };
+  const widget = document.querySelector(".ow-floors");
+  const texts = document.createTreeWalker(widget, NodeFilter.SHOW_TEXT);
+  const found = [];
+  while (texts.nextNode()) {
+    const element = texts.currentNode.parentElement;
+    if (!texts.currentNode.data.trim() || !element.getClientRects().length) continue;
+    behind(element);
+    const paper = light(pixel("transparent"));
+    const ink = light(pixel(getComputedStyle(element).color));
+    found.push((Math.max(paper, ink) + 0.05) / (Math.min(paper, ink) + 0.05));
+  }
+  return Math.min(...found);
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_has_enough_contrast(scheme, opened):
+    made = sheets.small()
+    made["stop"] = {"row": 6, "reason": "No rule for softmax.", "hint": "Teach one: lesson 08."}
+    page = opened(made, chosen=[SOURCE, 3])
+    page.page.emulate_media(color_scheme=scheme)
+    page.page.locator("summary").click()
+    page.page.get_by_role("searchbox").fill("mul")
+    assert page.page.evaluate(CONTRAST) >= 4.5
+
+
 LAB = """\
 import json
 from itertools import pairwise

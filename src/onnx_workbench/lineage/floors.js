@@ -11,7 +11,7 @@ const [SOURCE, ONNX, KERNEL] = [0, 4, 6];
 const NOUNS = [
   "line", "instruction", "FX node", "decomposed FX node", "ONNX node", "optimized node", "kernel",
 ];
-const SHARES = [42, 19, 14, 16, 21, 22, 21]; // of the width, among the open floors
+const SHARES = [41, 19, 16, 16, 21, 22, 20]; // of the width, among the open floors
 const TIME = [[1, "s"], [1e-3, "ms"], [1e-6, "µs"], [1e-9, "ns"]];
 const BYTES = [[1e9, "GB"], [1e6, "MB"], [1e3, "kB"], [1, "B"]];
 const KEYS = "Choose a row to light its chain. ↑ ↓ step through the lines, ← → go to the next " +
@@ -102,7 +102,7 @@ const STYLE = `
       &.marked { border-left-color: var(--lit); background: var(--some); }
       &.chosen { border-left-width: 6px; padding-left: calc(3px + 14px * var(--depth)); font-weight: 700;
         background: var(--much); }
-      &.chosen > * { color: var(--ink); }
+      &.chosen > i, &.chosen small { color: var(--ink); }
       &.stopped { border-left-color: var(--bad); font-weight: 700;
         text-decoration: underline wavy var(--bad); }
     }
@@ -117,7 +117,7 @@ const STYLE = `
       i.spare { display: none; }
       .units:has(.spare) { padding-right: 20px; }
     }
-    @container (max-width: 130px) { .head small { display: none; } }
+    @container (max-width: 140px) { .head small { display: none; } }
     @container (max-width: 150px) { .cell, .units { display: none; } }
 
     .details { display: flex; gap: 8px 18px; padding: 10px 14px; height: 166px; overflow: auto;
@@ -187,7 +187,7 @@ const amount = (value, units) => {
   const [size, unit] = unitFor(value, units);
   return `${figures(value / size)} ${unit}`;
 };
-const SHORT = new Intl.NumberFormat("en", { notation: "compact" });
+const SHORT = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 0 });
 const plural = (count, noun, nouns = `${noun}s`) =>
   `${count.toLocaleString("en")} ${count === 1 ? noun : nouns}`;
 
@@ -704,10 +704,12 @@ class Widget {
     const from = left.element.getBoundingClientRect().right - corner.left;
     const to = right.element.getBoundingClientRect().left - corner.left;
     const [middle, paths] = [(from + to) / 2, new Map()];
-    const [start, end] = [left.heights(), right.heights()];
+    const [start, end, seen] = [left.heights(), right.heights(), new Set()];
     for (const link of this.hits) {
       const [a, b] = [link[left.number], link[right.number]];
-      if (a < 0 || b < 0) continue;
+      const pair = left.stands[a] * right.entries.length + right.stands[b];
+      if (a < 0 || b < 0 || seen.has(pair)) continue;
+      seen.add(pair);
       const [[y1, away1], [y2, away2]] = [start(a), end(b)];
       const [y, toY] = [y1 - corner.top, y2 - corner.top];
       paths.set(`M${from} ${y}C${middle} ${y} ${middle} ${toY} ${to} ${toY}`, away1 || away2);
