@@ -19,6 +19,9 @@ These take minutes, and run only when asked for:
 
     audit       the traps and their fixed twins, ten sound models, 500 nodes
     memory      the peak of export, verify and audit with 1 GB of weights, beside torch.onnx.export
+    memory-lines
+                the peak of activations that profile().memory computes, beside the growth of a
+                process that runs the file; Linux only
     fuzz        a thousand damaged files at every door that reads one; exit code 1 for a raw
                 exception, a crash or a hang
     race        how often a race is wrong where the truth is known: against itself, and against
@@ -44,6 +47,7 @@ FIGURES = {
     "notebooks": "notebook_cost.report",
     "audit": "audit_report.report",
     "memory": "costs.memory",
+    "memory-lines": "line_memory.report",
     "fuzz": "fuzz.report",
     "race": "race_honesty.report",
     "viewer": "viewer_time.report",

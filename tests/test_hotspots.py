@@ -177,10 +177,28 @@ def test_kernels_of_nodes_without_a_name_are_told_by_the_order_they_run_in(event
     assert {k.name: "".join(k.outputs) for k in found.kernels} == outputs
 
 
+def test_nodes_that_each_session_numbers_anew_are_told_by_the_order_they_run_in():
+    graph = parsed(
+        "(float[2] x) => (float[2] c) { [R] a = ReorderOutput(x) b = Sin(a) "
+        "[R_token_2] c = ReorderOutput(b) }"
+    )
+    events = [("R_token_2", 1, 1, "ReorderOutput"), ("R", 5, 1, "ReorderOutput")]
+    first, second = read(events, graph).kernels
+    assert (first.outputs, second.outputs) == (("a",), ("c",))
+
+
 def test_a_kernel_reads_what_is_not_known_before_the_run():
     weight = "(float[2] x) => (float[2] y) <float[2] w = {1.0, 2.0}> { [add] y = Add(x, w) }"
     [add] = read([("add", 10, 5)], parsed(weight)).kernels
     assert (add.inputs, add.outputs) == (("x",), ("y",))
+
+
+def test_a_kernel_has_its_provider_and_the_bytes_of_its_results():
+    made = {"provider": "CPUExecutionProvider", "output_type_shape": [{"float": [2, 3]}]}
+    calls = [event("inner", start, 3) for start in (12, 16)]
+    events = [{**call, "args": call["args"] | made} for call in calls]
+    [inner] = profiler.recording_of([*events, RUN], IF, lambda run: True).kernels
+    assert (inner.provider, inner.size) == ("CPUExecutionProvider", 48)
 
 
 def recording(*kernels, executed=100e-6):
@@ -330,6 +348,47 @@ def test_the_plot_shows_both_runtimes_for_each_line_most_saved_first(folds):
     assert drawn["ONNX Runtime"][1] == 1e-5
     assert "most saved at models.py:" in ax.get_title(loc="left")
     pyplot.close("all")
+
+
+# Where it ran
+
+
+def on(spots, provider_of, assigned=None):
+    """The same, on made-up providers."""
+    kernels = tuple(replace(k, provider=provider_of(k.name)) for k in spots.recording.kernels)
+    ran = replace(spots.recording, kernels=kernels, assigned=assigned or {})
+    return replace(spots, recording=ran)
+
+
+def spaced(text):
+    return " ".join(text.split())
+
+
+def test_a_line_says_on_which_provider_its_kernels_ran(folds):
+    spots = made_up(folds)
+    cpu = on(spots, lambda _: "CPUExecutionProvider")
+    assert cpu.providers == {"CPUExecutionProvider": 1.0}
+    assert "ran on CPU 100.0 % of kernel time" in spaced(repr(cpu))
+    assert repr(cpu).splitlines()[1].split() == repr(spots).splitlines()[1].split()
+    both = on(spots, lambda name: ("CPU" if "mean" in name else "CUDA") + "ExecutionProvider")
+    lines = by_text(both)
+    assert lines["x = x.mean((2, 3))"].providers == ("CPUExecutionProvider",)
+    assert lines["x = self.conv(x)"].providers == ("CUDAExecutionProvider",)
+    assert both.providers == pytest.approx(
+        {"CUDAExecutionProvider": 0.8, "CPUExecutionProvider": 0.2}
+    )
+    rows = repr(both).splitlines()
+    assert rows[1].split()[5:7] == ["PyTorch", "on"]
+    [mean] = [row for row in rows if row.endswith("x = x.mean((2, 3))")]
+    assert "CPU" in mean.split()
+    assert "ran on CUDA 80.0 %, CPU 20.0 % of kernel time" in spaced(repr(both))
+
+
+def test_a_provider_that_compiles_nodes_or_runs_none_is_told(folds):
+    spots, npu = made_up(folds), "NpuExecutionProvider"
+    compiled = on(spots, lambda _: npu, {"node_mean": npu, "node_linear": "CPUExecutionProvider"})
+    assert by_text(compiled)["left = self.head(x)"].providers == (npu, "CPUExecutionProvider")
+    assert "doubt no kernel ran on CPU, the provider that the artifact" in spaced(repr(compiled))
 
 
 # Real runs

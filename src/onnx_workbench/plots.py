@@ -262,6 +262,40 @@ def growth(
     return ax
 
 
+def steps(
+    values: Sequence[float],
+    marked: Mapping[int, str],
+    title: str = "",
+    note: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Bytes over the kernels of a run, in the order of execution.
+
+    Args:
+        values: bytes while each kernel runs.
+        marked: number of a kernel, from 0 -> the words beside it.
+        title, note, ax: as for :func:`blocks`.
+
+    >>> ax = steps([1e6, 3e6, 2e6], {1: "model.py:12"}, title="at most 3 MB")
+    >>> ax.get_xlabel(), [text.get_text() for text in ax.texts]
+    ('kernel, in the order of execution', ['model.py:12'])
+    """
+    ax = _axes(ax, 3.4, title, note)
+    edges = np.arange(len(values) + 1) + 0.5  # a kernel is as wide as one, around its number
+    ax.stairs(values, edges, fill=True, color=PALETTE[1], alpha=0.25)
+    ax.stairs(values, edges, color=PALETTE[1], linewidth=1.4)
+    for index, word in marked.items():
+        side, shift = ("left", 8) if index < len(values) / 2 else ("right", -8)  # inward
+        ax.plot(index + 1, values[index], MARKERS[1], color=PALETTE[2], markersize=8)
+        place = (index + 1, values[index])
+        _beside(ax, word, place, (shift, 6), color=PALETTE[2], ha=side)
+    _quantity_axis(ax, "y", [[*values, 0.0]], "B", log=False)
+    ax.set_ylim(0, 1.15 * max(values, default=0) or 1)
+    ax.set_xlabel("kernel, in the order of execution")
+    ax.set_ylabel("bytes")
+    return ax
+
+
 def _wrapped(names: Iterable[str]) -> list[str]:
     """Names on several lines, so that long ones leave room for the plot."""
     return [textwrap.fill(name, 28) for name in names]

@@ -131,6 +131,16 @@ def weight_bytes(graph: onnx.GraphProto) -> int:
     return sum(math.prod(tensor.dims) * _bits(tensor.data_type) // 8 for tensor in stored)
 
 
+def item_bytes(kind: str) -> int:
+    """Bytes of one number; ``kind`` is what ONNX Runtime's profiler calls its dtype.
+
+    >>> item_bytes("float"), item_bytes("int64"), item_bytes("bool"), item_bytes("unheard of")
+    (4, 8, 1, 0)
+    """
+    kinds = dict(onnx.TensorProto.DataType.items())
+    return _bits(kinds.get(kind.upper(), 0)) // 8
+
+
 def _bits(number: int) -> int:
     if number not in onnx.helper.get_all_tensor_dtypes():
         return 0

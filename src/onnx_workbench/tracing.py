@@ -74,4 +74,5 @@ def trace(
     spots = profile(
         artifact, args, kwargs, level=level, threads=threads, seconds=seconds, depth=depth
     )
-    return replace(lineage, call=Call(spots.recording, spots.matches, spots.shares, values))
+    flame = {by: spots.flame(by).tree() for by in ("stack", "module")}
+    return replace(lineage, call=Call(spots.recording, spots.matches, spots.shares, values, flame))

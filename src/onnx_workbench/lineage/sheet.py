@@ -229,14 +229,13 @@ class _Sheet:
         """The tree of time; each branch knows its source row."""
         if not (self.call and self.call.flame):
             return None
-        rows = {row["m"]: at for at, row in enumerate(self.floors["source"].rows) if "h" not in row}
-        places = {
+        rows = {
             key.place: at for key, at in self.floors["source"].at.items() if isinstance(key, Line)
         }
 
         def placed(branch: Mapping[str, Any]) -> dict[str, Any]:
             inner = [placed(child) for child in branch["children"]]
-            row = places.get(branch["name"], rows.get(branch["name"], -1))
+            row = rows.get(branch.get("line"), -1)
             return {**branch, "row": row, "children": inner}
 
         return {way: placed(tree) for way, tree in self.call.flame.items()}

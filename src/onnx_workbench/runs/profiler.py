@@ -6,6 +6,7 @@ Imports no torch: an isolated file is profiled in a process without it.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import statistics
@@ -13,7 +14,7 @@ import tempfile
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -26,6 +27,7 @@ from .. import progress
 from ..errors import LoadError
 from ..ort import Options, call_of, model_bytes
 from ..proto import NodeRef, named, node_refs
+from .liveness import EMPTY, Footprint, footprint, result_bytes
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -41,6 +43,9 @@ _SECOND = 1e6  # the profiler counts in microseconds
 _IDLE = '<ir_version: 10, opset_import: ["": 20]> idle (float[4] x) => (float[4] y) { y = Neg(x) }'
 _TRIALS = 60
 _OPTIMIZED = "session.optimized_model_external_initializers_"
+_RENUMBERED = frozenset({"ReorderOutput"})
+"""Operators that the optimizer inserts in no order: each session numbers their nodes anew."""
+_ASSIGNED = "session.record_ep_graph_assignment_info"
 
 Event = Mapping[str, Any]
 
@@ -51,6 +56,7 @@ class Kernel:
 
     ``seconds`` has one entry a run: the sum over the iterations of a loop. ``calls`` counts the
     profiler's events per run, ``inner`` those directly in its body. ``inputs`` has no initializers.
+    ``size`` are the bytes of its results in one run, ``provider`` the execution provider.
     """
 
     name: str
@@ -60,6 +66,8 @@ class Kernel:
     seconds: tuple[float, ...]
     calls: float = 1.0
     inner: float = 0.0
+    provider: str = ""
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,12 +88,16 @@ FREE = Cost()
 @dataclass(frozen=True)
 class Recording:
     """``whole`` has the profiler's time of each run, ``executed`` the time from the first kernel to
-    the last; ``cost`` is already subtracted from the kernels' seconds."""
+    the last; ``cost`` is already subtracted from the kernels' seconds. ``footprint`` is the memory
+    of one run, ``assigned`` the execution provider of each node before ONNX Runtime optimized the
+    graph, where it tells."""
 
     kernels: tuple[Kernel, ...]
     whole: tuple[float, ...]
     executed: tuple[float, ...]
     cost: Cost = FREE
+    footprint: Footprint = EMPTY
+    assigned: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def sums(self) -> tuple[float, ...]:
@@ -226,6 +238,7 @@ class _Profile:
         try:
             if profiled:
                 self._write_graph(options, model)
+                options.add_session_config_entry(_ASSIGNED, "1")
                 options.enable_profiling = True
                 options.profile_file_prefix = os.fspath(self.folder / "profile")
             return InferenceSession(model, options, providers=[self.provider])
@@ -251,7 +264,13 @@ class _Profile:
         """End the profile and read it."""
         events = json.loads(Path(self.session.end_profiling()).read_text(encoding="utf-8"))
         graph = onnx.load(self.folder / "optimized.onnx", load_external_data=False)
-        return recording_of(events, graph, counts)
+        return replace(recording_of(events, graph, counts), assigned=_assigned(self.session))
+
+
+def _assigned(session: Any) -> dict[str, str]:
+    """Node before optimization -> its execution provider; empty before ONNX Runtime 1.24."""
+    parts = getattr(session, "get_provider_graph_assignment_info", tuple)()
+    return {node.name: part.ep_name for part in parts for node in part.get_nodes()}
 
 
 @contextmanager
@@ -288,10 +307,11 @@ def _timed(run: Callable[[], object]) -> float:
 
 
 class _Spent:
-    """Sums over the events of one kernel."""
+    """Sums over the events of one kernel; ``args`` are those of the last."""
 
     def __init__(self, runs: int) -> None:
-        self.seconds, self.calls, self.inner, self.operator = [0.0] * runs, 0, 0, ""
+        self.seconds, self.calls, self.inner, self.size = [0.0] * runs, 0, 0, 0
+        self.args: Mapping[str, str] = {}
 
 
 def recording_of(
@@ -321,7 +341,7 @@ def recording_of(
             part = spent.setdefault(event["name"].removesuffix(_SUFFIX), _Spent(len(columns)))
             part.seconds[column] += seconds
             part.calls, part.inner = part.calls + 1, part.inner + inner
-            part.operator = event["args"].get("op_name", "")
+            part.size, part.args = part.size + result_bytes(event["args"]), event["args"]
     whole = tuple(runs[run][1] / _SECOND for run in columns)
     executors = [e for e in events if e["name"] == EXECUTOR]
     executed = [0.0] * len(columns) if executors else [*whole]
@@ -331,29 +351,44 @@ def recording_of(
     refs |= _nameless(spent, refs)
     fixed = {tensor.name for tensor in graph.graph.initializer}
     kernels = tuple(_kernel(name, part, refs.get(name), fixed) for name, part in spent.items())
-    return Recording(kernels, whole, tuple(executed))
+    second = starts[1] if len(starts) > 1 else math.inf
+    first = [(e["name"].removesuffix(_SUFFIX), e["args"]) for e in nodes if e["ts"] < second]
+    return Recording(kernels, whole, tuple(executed), footprint=footprint(first, refs, graph))
 
 
 def _kernel(name: str, spent: _Spent, ref: NodeRef | None, fixed: Collection[str]) -> Kernel:
     inputs = tuple(value for value in ref.inputs if value not in fixed) if ref else ()
     outputs, runs = ref.outputs if ref else (), len(spent.seconds)
-    calls, inner = spent.calls / runs, spent.inner / runs
-    return Kernel(name, spent.operator, inputs, outputs, tuple(spent.seconds), calls, inner)
+    return Kernel(
+        name=name,
+        operator=spent.args.get("op_name", ""),
+        inputs=inputs,
+        outputs=outputs,
+        seconds=tuple(spent.seconds),
+        calls=spent.calls / runs,
+        inner=spent.inner / runs,
+        provider=spent.args.get("provider", ""),
+        size=spent.size // runs,
+    )
 
 
 def _nameless(spent: Mapping[str, _Spent], refs: Mapping[str, NodeRef]) -> dict[str, NodeRef]:
-    """Find the nodes of kernels without a name, such as those of an inlined function.
+    """Find the nodes of kernels without a name, such as those of an inlined function, and of those
+    whose name is another node's in the optimized graph, which another session wrote.
 
-    The profiler names them by operator and a number that the graph does not have. Events and nodes
-    are both in execution order; if their numbers differ, none is matched.
+    The profiler calls the first by operator and a number that the graph does not have. Kernels and
+    nodes are both in execution order. Where their numbers differ, none is known.
     """
     events: dict[str, list[str]] = {}
     for name, part in spent.items():
-        if name not in refs and re.fullmatch(rf"{re.escape(part.operator)}_\d+", name):
-            events.setdefault(part.operator, []).append(name)
+        operator = part.args.get("op_name", "")
+        unnamed = name not in refs and re.fullmatch(rf"{re.escape(operator)}_\d+", name)
+        if unnamed or operator in _RENUMBERED:
+            events.setdefault(operator, []).append(name)
     matched: dict[str, NodeRef] = {}
     for operator, names in events.items():
-        nodes = [r for r in refs.values() if not r.node.name and r.node.op_type == operator]
+        nodes = [r for r in refs.values() if r.node.op_type == operator]
+        nodes = [r for r in nodes if not r.node.name or operator in _RENUMBERED]
         if len(nodes) == len(names):
             matched |= zip(names, nodes, strict=True)
     return matched

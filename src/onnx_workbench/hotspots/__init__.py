@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+import json
+import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
 from itertools import chain
+from pathlib import Path
 from threading import TIMEOUT_MAX
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from . import calls, formatting, ort, plots
-from .artifact import Artifact
-from .calls import normalize_call
-from .lineage.annotated_source import annotated
-from .lineage.attribution import Share, attributed
-from .lineage.folding import Operation
-from .lineage.kernels import RULES, Match, matches
-from .lineage.library import MOST, Row, groups, rows_below
-from .lineage.table import Lineage, join
-from .ort import check_level
-from .proto import node_refs
-from .runs import profiler
-from .runs.profiler import Recording, typical
-from .runs.program import ProgramRun
-from .source import Line
-from .timing.statistics import quartiles_of
-from .timing.targets import thread_budget
+from .. import calls, files, formatting, ort, plots
+from ..artifact import Artifact
+from ..calls import normalize_call
+from ..errors import InputError
+from ..lineage.annotated_source import annotated
+from ..lineage.attribution import Share, attributed
+from ..lineage.folding import Operation
+from ..lineage.kernels import RULES, Match, matches
+from ..lineage.library import MOST, Row, groups, rows_below
+from ..lineage.table import Lineage, join
+from ..ort import check_level
+from ..proto import node_refs, producers
+from ..runs import profiler
+from ..runs.profiler import Recording, typical
+from ..runs.program import ProgramRun
+from ..source import Line
+from ..timing.statistics import quartiles_of
+from ..timing.targets import thread_budget
+from . import formats
+from .flame import Flame, grown, modules_of, stack_of
+from .memory import Memory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -137,7 +144,7 @@ class Spot:
     the sum over ``kernels``, which ``rules`` attributed. If one is ``fused``, it also runs other
     lines, and only its share counts. ``eager`` has the seconds of each run in PyTorch, ``torch``
     their typical value, None if not measured. ``below`` has the library lines that it calls, each
-    with its ``module``.
+    with its ``module``. ``providers`` are the execution providers that its kernels run on.
     """
 
     name: str
@@ -151,6 +158,7 @@ class Spot:
     torch: float | None = None
     module: str = ""
     below: tuple[Spot, ...] = ()
+    providers: tuple[str, ...] = ()
 
     @property
     def saved(self) -> float:
@@ -159,7 +167,7 @@ class Spot:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Hotspots:
+class Hotspots(formatting.ToFrame):
     """The result of :func:`profile`.
 
     ``recording`` has the kernels with every run, ``matches`` the rule and the exported nodes of
@@ -189,7 +197,9 @@ class Hotspots:
         for (line, name), items in parts.items():
             inner = groups(items, self.lineage.depth)
             below = tuple(self._spot(g.line, g.line.place, g.items, g.module) for g in inner)
-            spots.append(replace(self._spot(line, name, items), below=below))
+            spot = self._spot(line, name, items)
+            ran_on = dict.fromkeys((*spot.providers, *self._assigned.get(line, ())))
+            spots.append(replace(spot, below=below, providers=tuple(ran_on)))
         return tuple(sorted(spots, key=lambda spot: -spot.seconds))
 
     def _spot(
@@ -212,7 +222,22 @@ class Hotspots:
             eager=eager,
             torch=typical(eager, by=[sum(lap.values()) for lap in self.laps]) if eager else None,
             module=module,
+            providers=self._ran_on(shares),
         )
+
+    def _ran_on(self, shares: Sequence[Share]) -> tuple[str, ...]:
+        found = dict.fromkeys(self._kernels[share.kernel].provider for share in shares)
+        return tuple(filter(None, found))
+
+    @cached_property
+    def _assigned(self) -> dict[Line | None, list[str]]:
+        """Line -> providers that got its nodes: one that compiles them runs them as one kernel,
+        which has no line."""
+        found: dict[Line | None, list[str]] = {}
+        for origin in self.lineage.origins:
+            if origin.line and (provider := self.recording.assigned.get(origin.node)):
+                found.setdefault(origin.line, []).append(provider)
+        return found
 
     @property
     def hottest(self) -> Spot:
@@ -272,6 +297,80 @@ class Hotspots:
                 spent[share.node] = spent.get(share.node, 0.0) + share.fraction * seconds
         return spent
 
+    @cached_property
+    def memory(self) -> Memory:
+        """What a run holds in memory, kernel by kernel, and which lines hold it at the peak."""
+        lines = {kernel: share.line for kernel, share in self._results.items()}
+        operators = {name: kernel.operator for name, kernel in self._kernels.items()}
+        name = self.lineage.artifact.path.name
+        return Memory(name, self.recording.footprint, lines, operators)
+
+    @cached_property
+    def providers(self) -> dict[str, float]:
+        """Execution provider -> its share of kernel time."""
+        spent: dict[str, float] = {}
+        for kernel in self.recording.kernels:
+            seconds = self.recording.typical(kernel.seconds)
+            spent[kernel.provider] = spent.get(kernel.provider, 0.0) + seconds
+        return {provider: self._share(seconds) for provider, seconds in spent.items() if provider}
+
+    def records(self) -> list[dict[str, Any]]:
+        """A dict for each share of a kernel, in the order of execution.
+
+        ``fraction`` and ``seconds`` are the share's, ``bytes`` the size of the kernel's results:
+        they count for the share that makes them, and are 0 in its others.
+        """
+        return [
+            {
+                "line": share.line.place if share.line else None,
+                "stack": " > ".join(f.line.place for f in stack_of(share) if f.line) or None,
+                "module": share.module or None,
+                "onnx": share.node or None,
+                "kernel": kernel.name,
+                "operator": kernel.operator,
+                "rule": self.matches[kernel.name].rule,
+                "seconds": share.fraction * self.recording.typical(kernel.seconds),
+                "bytes": kernel.size if share is self._results[kernel.name] else 0,
+                "provider": kernel.provider,
+                "fraction": share.fraction,
+            }
+            for kernel in self.recording.kernels
+            for share in self.shares[kernel.name]
+        ]
+
+    def flame(self, by: Literal["stack", "module"] = "stack") -> Flame:
+        """The kernels' time as boxes within boxes.
+
+        Args:
+            by: ``"stack"``, the lines that call each other down to the kernels, or ``"module"``.
+
+        Raises:
+            InputError: ``by`` is neither.
+        """
+        if by not in ("stack", "module"):
+            raise InputError(f"`by` is {by!r:.80}, but it must be 'stack' or 'module'.")
+        frames = stack_of if by == "stack" else modules_of
+        paths = [(frames(share), row["seconds"]) for share, row in self._rows]
+        return grown(self.lineage.artifact.path.name, paths)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write one typical run for another tool: ``trace.json`` for Perfetto and chrome://tracing,
+        ``profile.speedscope.json`` for speedscope.
+
+        Raises:
+            InputError: another suffix, or a path that cannot be written to.
+        """
+        goal, name = files.target(path), self.lineage.artifact.path.name
+        if goal.suffix != ".json":
+            raise InputError(
+                f"{goal.name!r} ends neither in .json, Chrome's trace events for Perfetto, nor in "
+                f"{formats.SPEEDSCOPE}.",
+                "pass 'trace.json' or 'profile.speedscope.json', or write .records() yourself.",
+            )
+        write = formats.speedscope if goal.name.endswith(formats.SPEEDSCOPE) else formats.trace
+        slices = [formats.Slice(stack_of(share), share.line, row) for share, row in self._rows]
+        return files.write(goal, json.dumps(write(slices, name)))
+
     def plot(self, ax: Axes | None = None) -> Axes:
         """PyTorch against ONNX Runtime for every line, the one that saves most first."""
         leaves = [leaf for spot in self.spots for leaf in spot.below or (spot,)]
@@ -293,6 +392,23 @@ class Hotspots:
     def _kernels(self) -> dict[str, profiler.Kernel]:
         return {kernel.name: kernel for kernel in self.recording.kernels}
 
+    @property
+    def _rows(self) -> list[tuple[Share, dict[str, Any]]]:
+        """Each share with its record."""
+        kernels = self.recording.kernels
+        shares = chain.from_iterable(self.shares[kernel.name] for kernel in kernels)
+        return [*zip(shares, self.records(), strict=True)]
+
+    @cached_property
+    def _results(self) -> dict[str, Share]:
+        """Kernel -> its share that makes its results: that of the last node fused in it."""
+        made = producers(node_refs(self.lineage.artifact.proto))
+        found = {}
+        for name, shares in self.shares.items():
+            nodes = {made[v].name for v in self._kernels[name].outputs if v in made}
+            found[name] = next((share for share in shares if share.node in nodes), shares[0])
+        return found
+
     @cached_property
     def _timed(self) -> list[Operation]:
         """The FX nodes that have a line and were timed in PyTorch."""
@@ -313,12 +429,13 @@ class Hotspots:
         if spots:
             cells = {spot.line: self._cells(spot) for spot in spots if spot.line}
             below = {spot.line: self._below(spot) for spot in spots if spot.line}
-            yield annotated(cells, _HEADER, {_BY}, self.lineage.sources, below)
+            left = {_BY, *range(len(_HEADER), len(self._header))}
+            yield annotated(cells, self._header, left, self.lineage.sources, below)
         no_line = [spot for spot in self.spots if spot.line is None]
         if no_line:
             rows = [(*self._cells(spot), spot.name) for spot in no_line[:_SHOWN]]
             right = {*range(len(_HEADER))} - {_BY}
-            yield formatting.table(rows, (*_HEADER, "no line"), right=right)
+            yield formatting.table(rows, (*self._header, "no line"), right=right)
         if len(no_line) > _SHOWN:
             yield f"and {formatting.plural(len(no_line) - _SHOWN, 'more node')}: see .spots"
 
@@ -329,20 +446,28 @@ class Hotspots:
         shown = [(self._cells(inner), inner) for inner in ran if inner in slowest]
         return rows_below(shown, len(spot.below))
 
+    @property
+    def _header(self) -> tuple[str, ...]:
+        return (*_HEADER, "on") if len(self.providers) > 1 else _HEADER
+
     def _cells(self, spot: Spot) -> tuple[str, ...]:
         torch = "" if spot.torch is None else _time(spot.torch)
+        ran_on = [", ".join(map(_short, spot.providers))] * (len(self._header) - len(_HEADER))
         if not spot.runs:
-            return "", "", "", "0", "", torch
+            return "", "", "", "0", "", torch, *ran_on
         low, _, high = (max(0.0, quartile) for quartile in quartiles_of(spot.runs))
         share = f"{_percent(self._share(spot.seconds))}{'*' if spot.fused else ' '}"
         count, rules = str(len(spot.kernels)), ", ".join(spot.rules)
         span = f"{_time(low)} to {_time(high)}"
-        return _time(spot.seconds), span, share, count, rules, torch
+        return _time(spot.seconds), span, share, count, rules, torch, *ran_on
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         used = [f"{rule} {_percent(part)}" for rule, part in self.rules.items() if part]
         yield "joined by", ", ".join(used)
         yield "no line", f"{_percent(self.unattributed)} of kernel time{self._reasons()}"
+        if self.providers:
+            parts = [f"{_short(name)} {_percent(part)}" for name, part in self.providers.items()]
+            yield "ran on", f"{', '.join(parts)} of kernel time"
         if any(spot.fused for spot in self.spots):
             yield "*", "shares a fused kernel, split by the times of its nodes when not fused"
             yield "", "or, for nodes merged at export, by the times of the FX nodes in PyTorch"
@@ -368,6 +493,8 @@ class Hotspots:
         return f": {'; '.join(whys)}" if whys else ""
 
     def _doubts(self) -> Iterator[str]:
+        if self.providers and (asked := self.lineage.artifact.provider) not in self.providers:
+            yield f"no kernel ran on {_short(asked)}, the provider that the artifact asks for"
         low, median, high = quartiles_of(self.plain)
         if high - low > NOISY * median:
             apart = _percent((high - low) / median)
@@ -397,6 +524,11 @@ class Hotspots:
 def _label(spot: Spot) -> str:
     words = spot.line.text if spot.line else ""
     return f"{spot.name}  {words if len(words) <= _LABEL else words[: _LABEL - 3] + '...'}".strip()
+
+
+def _short(provider: str) -> str:
+    """``CPUExecutionProvider`` -> ``CPU``."""
+    return provider.removesuffix("ExecutionProvider")
 
 
 def _time(seconds: float) -> str:

@@ -1,0 +1,281 @@
+"""profile(...).flame, .records and .save: shares by construction, and the rules of both formats."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree
+
+import jsonschema
+import pytest
+import torch
+from models import Folds
+
+import onnx_workbench as ow
+from onnx_workbench.hotspots import formats
+from onnx_workbench.hotspots.flame import NO_LINE, Flame, Frame, grown, modules_of, stack_of
+from onnx_workbench.lineage.attribution import Share
+from onnx_workbench.source import Line
+
+SCHEMA = Path(__file__).parent / "speedscope.schema.json"  # of speedscope 1.25.0, MIT
+
+CALLER = Line("/home/ada/net.py", 20, "forward", "x = self.block(x)")
+USER = Line("/home/ada/net.py", 8, "forward", "return self.body(x)")
+LIBRARY = Line("/x/site-packages/timm/net.py", 5, "forward", "x = self.conv(x)")
+DEEPER = Line("/x/site-packages/timm/net.py", 9, "forward", "return conv(x)")
+
+
+def slice_of(line, frames, seconds, operator="Conv"):
+    record = {"operator": operator, "onnx": "n", "kernel": "k", "seconds": seconds, "line": None}
+    return formats.Slice(tuple(map(Frame.of, frames)) or (NO_LINE,), line, record)
+
+
+SLICES = [
+    slice_of(USER, [CALLER, USER, LIBRARY], 2e-6),
+    slice_of(USER, [CALLER, USER, LIBRARY, DEEPER], 1e-6, "Relu"),
+    slice_of(None, [], 0.5e-6, "Reorder"),
+    slice_of(CALLER, [CALLER], 1e-6, "Add"),
+    slice_of(USER, [CALLER, USER], 0.0, "Neg"),
+]
+TOTAL = 4500  # nanoseconds
+
+
+# Flames
+
+
+def test_a_share_is_below_the_lines_that_call_it_and_in_its_modules():
+    share = Share("k", "n", USER, 1.0, (CALLER, USER, LIBRARY), "net.block.0")
+    assert [frame.line for frame in stack_of(share)] == [CALLER, USER, LIBRARY]
+    assert [frame.name for frame in modules_of(share)] == ["net", "net.block", "net.block.0"]
+    lost = Share("k", "", None, 1.0)
+    assert (stack_of(lost), modules_of(lost)) == ((NO_LINE,), ())
+    neighbors = Share("k", "n", USER, 1.0)  # a line, and no stack
+    assert [frame.line for frame in stack_of(neighbors)] == [USER]
+
+
+def flame():
+    return grown("m.onnx", [(item.frames, item.record["seconds"]) for item in SLICES])
+
+
+def test_a_box_has_the_seconds_of_what_is_below_it_and_its_own():
+    whole = flame()
+    outer, lost = whole.children
+    assert whole.seconds == pytest.approx(4.5e-6)
+    assert (outer.line, outer.seconds) == (CALLER, pytest.approx(4e-6))
+    assert (lost.name, lost.seconds) == ("no line", 0.5e-6)
+    assert outer.children[0].seconds == pytest.approx(3e-6)
+    rows = {CALLER: 4}
+    tree = whole.tree(rows)["children"][0]
+    assert (tree["row"], tree["line"], tree["children"][0]["row"]) == (4, "net.py:20", -1)
+    assert "row" not in whole.tree()
+    assert json.dumps(whole.tree())
+
+
+def test_the_text_is_indented_and_leaves_out_what_is_short():
+    rows = repr(flame()).splitlines()
+    assert rows[2].split() == ["4.50", "us", "100.0", "%", "m.onnx"]
+    assert rows[3].endswith("88.9 %    net.py:20  x = self.block(x)")
+    assert rows[4].endswith("66.7 %      net.py:8  return self.body(x)")
+    short = grown("m", [((Frame("a"),), 1.0), ((Frame("b"),), 1e-4)])
+    assert repr(short).splitlines()[-1] == "and 1 more: see .tree()"
+
+
+def test_the_picture_nests_and_escapes():
+    paths = [((Frame("<script>"), Frame("b & c")), 3.0), ((Frame("d" * 90),), 1.0)]
+    whole = grown('"m"', paths)
+    root = ElementTree.fromstring(whole.svg())
+    boxes = []
+    for group in root:
+        title, rect, text = group
+        x, y, width = (float(rect.get(key)) for key in ("x", "y", "width"))
+        assert 0 <= x <= x + width <= 960
+        assert len(text.text or "") * 6.5 <= width
+        boxes.append((title.text, x, y, width))
+    assert [box[0] for box in boxes[:3]] == [
+        '"m"  4.00 s, 100.0 %',
+        "<script>  3.00 s, 75.0 %",
+        "b & c  3.00 s, 75.0 %",
+    ]
+    assert [box[1:] for box in boxes] == [
+        (0, 0, 960),
+        (0, 22, 720),
+        (0, 44, 720),
+        (720, 22, 240),
+    ]
+    bundle = whole._repr_mimebundle_()
+    assert bundle["image/svg+xml"] == bundle["text/html"] == whole.svg()
+    assert ElementTree.fromstring(Flame("nothing ran", 0.0).svg()) is not None
+
+
+# Files
+
+
+def check_trace(trace):
+    """The rules of Chrome's trace event format for the phases used here, as Perfetto reads them:
+    ``M`` names a process or thread, ``X`` is complete with ``ts`` and ``dur`` in microseconds, and
+    the events of one thread lie beside or inside each other, the outer one first in the file."""
+    assert trace["displayTimeUnit"] in ("ms", "ns")
+    named, threads = set(), {}
+    for event in trace["traceEvents"]:
+        assert event["ph"] in ("M", "X")
+        assert isinstance(event["name"], str)
+        assert all(type(event[key]) is int for key in ("pid", "tid"))
+        if event["ph"] == "M":
+            known = {
+                "process_name": "name",
+                "thread_name": "name",
+                "thread_sort_index": "sort_index",
+            }
+            assert [*event["args"]] == [known[event["name"]]]
+            named.add((event["name"], event["pid"], event["tid"]))
+            continue
+        begin, lasts = (round(event[key] * 1000) for key in ("ts", "dur"))
+        assert begin >= 0 <= lasts
+        assert isinstance(event["cat"], str)
+        around = threads.setdefault((event["pid"], event["tid"]), [])
+        while around and around[-1] <= begin and not (lasts == 0 and around[-1] == begin):
+            around.pop()
+        assert not around or begin + lasts <= around[-1]
+        around.append(begin + lasts)
+    for pid, tid in threads:
+        assert {("process_name", pid, 0), ("thread_name", pid, tid)} <= named
+        assert ("thread_sort_index", pid, tid) in named
+
+
+def check_speedscope(file):
+    """The schema, and what it cannot say: time does not go back, the last to open closes first."""
+    jsonschema.validate(file, json.loads(SCHEMA.read_text()))
+    [profile] = file["profiles"]
+    times = [profile["startValue"], *(e["at"] for e in profile["events"]), profile["endValue"]]
+    assert all(a <= b for a, b in pairwise(times))
+    open_frames = []
+    for event in profile["events"]:
+        assert 0 <= event["frame"] < len(file["shared"]["frames"])
+        if event["type"] == "O":
+            open_frames.append(event["frame"])
+        else:
+            assert open_frames.pop() == event["frame"]
+    assert not open_frames
+
+
+def kernels(trace):
+    return [event for event in trace["traceEvents"] if event.get("cat") == "kernel"]
+
+
+def test_a_trace_has_a_track_for_each_line_and_the_librarys_lines_around_its_kernels():
+    trace = formats.trace(SLICES, "m.onnx")
+    check_trace(trace)
+    named = {
+        e["tid"]: e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "thread_name"
+    }
+    assert [*named.values()] == [
+        "net.py:8  return self.body(x)",
+        "no line",
+        "net.py:20  x = self.block(x)",
+    ]
+    rows = [(e["tid"], e["name"], e["ts"], e["dur"]) for e in trace["traceEvents"] if "ts" in e]
+    assert rows == [
+        (1, "timm/net.py:5  x = self.conv(x)", 0.0, 3.0),
+        (1, "Conv  n", 0.0, 2.0),
+        (1, "timm/net.py:9  return conv(x)", 2.0, 1.0),
+        (1, "Relu  n", 2.0, 1.0),
+        (2, "Reorder  n", 3.0, 0.5),
+        (3, "Add  n", 3.5, 1.0),
+        (1, "Neg  n", 4.5, 0.0),
+    ]
+    assert kernels(trace)[0]["args"] == SLICES[0].record
+
+
+def test_a_speedscope_file_opens_and_closes_lines_and_kernels():
+    file = formats.speedscope(SLICES, "m.onnx")
+    check_speedscope(file)
+    [profile] = file["profiles"]
+    assert (profile["type"], profile["unit"], profile["endValue"]) == (
+        "evented",
+        "nanoseconds",
+        TOTAL,
+    )
+    assert file["shared"]["frames"][0] == {
+        "name": "net.py:20  x = self.block(x)",
+        "file": "net.py",
+        "line": 20,
+    }
+    assert "/home/ada" not in json.dumps(file)
+
+
+@pytest.mark.parametrize(
+    ("check", "broken"),
+    [
+        (check_trace, {"traceEvents": [{"ph": "B", "name": "a", "pid": 1, "tid": 1}]}),
+        (check_speedscope, {"profiles": []}),
+    ],
+)
+def test_the_checks_can_fail(check, broken):
+    with pytest.raises((AssertionError, KeyError, jsonschema.ValidationError)):
+        check({"displayTimeUnit": "ns", **broken})
+
+
+# A real profile
+
+
+@pytest.fixture(scope="module")
+def spots():
+    return ow.profile(
+        ow.export(Folds().eval(), torch.ones(1, 3, 8, 8)), torch.ones(1, 3, 8, 8), seconds=0.02
+    )
+
+
+KEYS = ["line", "stack", "module", "onnx", "kernel", "operator", "rule", "seconds", "bytes"]
+
+
+def test_the_records_add_up_to_the_profile(spots):
+    records = spots.records()
+    assert all([*record] == [*KEYS, "provider", "fraction"] for record in records)
+    assert sum(record["seconds"] for record in records) == pytest.approx(spots.total)
+    assert {record["provider"] for record in records} == {"CPUExecutionProvider"}
+    made = sum(kernel.size for kernel in spots.recording.kernels)
+    assert sum(record["bytes"] for record in records) == made > 0
+    fractions = {}
+    for record in records:
+        fractions[record["kernel"]] = fractions.get(record["kernel"], 0) + record["fraction"]
+    assert all(fraction == pytest.approx(1) for fraction in fractions.values())
+    assert json.dumps(records)
+    assert len(spots.to_frame()) == len(records)
+
+
+@pytest.mark.parametrize("by", ["stack", "module"])
+def test_a_flame_has_the_time_of_the_profile(by, spots):
+    flame = spots.flame(by=by)
+    assert flame.seconds == pytest.approx(spots.total)
+    names = [child.name for child in flame.children]
+    assert any(
+        word in " ".join(names) for word in (("conv",) if by == "module" else ("self.conv",))
+    )
+
+
+def test_files_follow_the_suffix_and_keep_to_the_rules(spots, tmp_path):
+    trace = json.loads(spots.save(tmp_path / "trace.json").read_text())
+    check_trace(trace)
+    spent = sum(event["dur"] for event in kernels(trace)) / 1e6
+    assert spent == pytest.approx(spots.total, abs=1e-8)
+    file = json.loads(spots.save(str(tmp_path / "profile.speedscope.json")).read_text())
+    check_speedscope(file)
+    assert file["profiles"][0]["endValue"] == pytest.approx(spots.total * 1e9, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("call", "noun"),
+    [
+        (lambda spots, folder: spots.save(folder / "trace.html"), "trace.json"),
+        (lambda spots, folder: spots.save(folder / "trace"), "profile.speedscope.json"),
+        (lambda spots, folder: spots.save(folder / "trace.csv"), ".records()"),
+        (lambda spots, folder: spots.save(folder / "no" / "trace.json"), "folder"),
+        (lambda spots, _: spots.save(3), "path"),
+        (lambda spots, _: spots.flame(by="line"), "'module'"),
+    ],
+)
+def test_wrong_calls_say_what_is_taken(call, noun, spots, tmp_path):
+    with pytest.raises(ow.errors.InputError, match=noun.replace("(", r"\(").replace(")", r"\)")):
+        call(spots, tmp_path)
+    assert list(tmp_path.iterdir()) == []
