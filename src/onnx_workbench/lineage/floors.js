@@ -91,7 +91,7 @@ const STYLE = `
       > i.place { color: var(--quiet); }
       > i.number { min-width: var(--digits); text-align: right; color: var(--quiet); }
       .text, small { min-width: 0; overflow: hidden; text-overflow: ellipsis; }
-      small { flex-shrink: 6; margin-left: 9px; font: italic 11px/${ROW}px var(--sans); color: var(--quiet); }
+      small { flex-shrink: 9999; margin-left: 9px; font: italic 11px/${ROW}px var(--sans); color: var(--quiet); }
       .times { margin-left: 6px; font-weight: 700; }
       .gap { flex: 1; }
       .toggle { flex: none; width: 16px; margin-left: -6px; text-align: center; color: var(--quiet); }
@@ -118,20 +118,19 @@ const STYLE = `
       .units:has(.spare) { padding-right: 20px; }
     }
     @container (max-width: 140px) { .head small { display: none; } }
-    @container (max-width: 150px) { .cell, .units { display: none; } }
+    @container (max-width: 115px) { .cell, .units { display: none; } }
 
     .details { display: flex; gap: 8px 18px; padding: 10px 14px; height: 166px; overflow: auto;
       border-top: 1px solid var(--edge); color: var(--quiet); }
     .details:not(:has(article)) { height: auto; }
     article { display: flex; min-width: min-content; gap: 12px; max-width: 400px; color: var(--ink); }
     article + article { border-left: 1px solid var(--edge); padding-left: 18px; }
-    h5 { margin: 0; font: 600 11px/1.6 var(--sans); color: var(--quiet); }
+    h5 { min-width: 13em; margin: 0; font: 600 11px/1.6 var(--sans); color: var(--quiet); }
     code { display: block; margin-bottom: 2px; padding: 0; font: 600 12px/1.5 var(--mono); color: inherit;
       background: none; overflow-wrap: anywhere; white-space: pre-wrap; }
-    dl { display: grid; grid-template-columns: auto minmax(9em, 1fr); gap: 0 10px; margin: 0;
-      font-size: 12px; }
+    dl { display: grid; grid-template-columns: auto 1fr; gap: 0 10px; margin: 0; font-size: 12px; }
     dt { font-weight: 400; white-space: nowrap; color: var(--quiet); }
-    dd { margin: 0; overflow-wrap: anywhere; }
+    dd { margin: 0; overflow-wrap: break-word; }
     .differs { font-weight: 700; text-decoration: underline 2px var(--bad); }
     figure { flex: none; margin: 0; text-align: center; font-size: 11px; color: var(--quiet); }
     canvas { display: block; margin: 3px auto; border-radius: 3px; image-rendering: pixelated; }
@@ -149,7 +148,8 @@ const STYLE = `
       .main { flex-direction: row; }
       .details { flex: 0 0 250px; flex-direction: column; height: auto; border-top: 0;
         border-left: 1px solid var(--edge); }
-      article { flex: none; flex-direction: column-reverse; gap: 4px; max-width: none; }
+      article { flex: none; flex-direction: column-reverse; gap: 4px; min-width: 0; max-width: none; }
+      dd { overflow-wrap: anywhere; }
       article + article { border-left: 0; padding: 8px 0 0; border-top: 1px solid var(--edge); }
       figure { align-self: start; }
     }
@@ -247,7 +247,7 @@ class Floor {
   }
 
   // The columns of bars: seconds, and bytes for the source. The entry with most has the longest bar.
-  measure() {
+  scaleBars() {
     const all = [["s", TIME, "--time", ""], ["b", BYTES, "--bytes", "spare"]];
     const shown = all.slice(0, { [SOURCE]: 2, [KERNEL]: 1 }[this.number] ?? 0);
     this.measures = shown.flatMap(([key, units, color, spare]) => {
@@ -267,7 +267,7 @@ class Floor {
     this.inner.style.height = `${this.entries.length * ROW}px`;
     this.folds = this.entries.some(({ key }) => key != null);
     this.cursor = Math.min(this.cursor, this.entries.length - 1);
-    this.measure();
+    this.scaleBars();
     this.forget();
   }
 
