@@ -91,7 +91,8 @@ const STYLE = `
       > i.place { color: var(--quiet); }
       > i.number { min-width: var(--digits); text-align: right; color: var(--quiet); }
       .text, small { min-width: 0; overflow: hidden; text-overflow: ellipsis; }
-      small { flex-shrink: 9999; margin-left: 9px; font: italic 11px/${ROW}px var(--sans); color: var(--quiet); }
+      small { flex-shrink: 9999; margin-left: 9px; font: italic 11px/${ROW}px var(--sans);
+        color: var(--quiet); }
       .times { margin-left: 6px; font-weight: 700; }
       .gap { flex: 1; }
       .toggle { flex: none; width: 16px; margin-left: -6px; text-align: center; color: var(--quiet); }
