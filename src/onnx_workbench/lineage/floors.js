@@ -139,6 +139,7 @@ const STYLE = `
     details { border-top: 1px solid var(--edge); }
     summary { padding: 6px 14px; cursor: pointer; font-weight: 600; }
     fieldset { display: flex; gap: 14px; margin: 0; padding: 0 14px 8px; border: 0; }
+    details > div { max-height: 270px; overflow: auto; }
     .flame { position: relative; margin: 0 14px 12px; }
     .flame > * { position: absolute; height: 21px; padding: 0 5px; overflow: hidden; white-space: nowrap;
       text-overflow: ellipsis; font: 11px/19px var(--mono); border: 1px solid var(--paper);
@@ -514,7 +515,8 @@ const flame = (tree, choose) => {
     const spot = { left: `${100 * left}%`, width: `${100 * share}%`, top: `${level * 21}px` };
     const style = { ...spot, "--heat": `${18 + 40 * share}%` };
     const title = `${node.name}: ${amount(node.seconds, TIME)}, ${figures(100 * share)} %`;
-    const box = say(node.row >= 0 ? "button" : "div", node.name, { title, style, data: { row: node.row } });
+    const name = node.name.replace(/^\S*\//, ""); // a place without its folders
+    const box = say(node.row >= 0 ? "button" : "div", name, { title, style, data: { row: node.row } });
     if (node.row >= 0) Object.assign(box, { type: "button", onclick: () => choose(node.row) });
     boxes.push(box);
     let [from, deepest] = [left, level];
