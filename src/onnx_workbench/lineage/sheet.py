@@ -226,17 +226,17 @@ class _Sheet:
         return found
 
     def _flame(self) -> Mapping[str, Any] | None:
-        """The tree of time; each branch knows its source row."""
+        """The trees of time; each box has the number of its source row, or -1."""
         if not (self.call and self.call.flame):
             return None
-        rows = {
-            key.place: at for key, at in self.floors["source"].at.items() if isinstance(key, Line)
-        }
+        rows = {row["m"]: at for at, row in enumerate(self.floors["source"].rows)}
+        keys = self.floors["source"].at.items()
+        rows |= {key.place: at for key, at in keys if isinstance(key, Line)}
 
-        def placed(branch: Mapping[str, Any]) -> dict[str, Any]:
-            inner = [placed(child) for child in branch["children"]]
-            row = rows.get(branch.get("line"), -1)
-            return {**branch, "row": row, "children": inner}
+        def placed(box: Mapping[str, Any]) -> dict[str, Any]:
+            name, row = without_folders(box["name"]), rows.get(box["line"], -1)
+            children = [placed(child) for child in box["children"]]
+            return {"name": name, "seconds": box["seconds"], "row": row, "children": children}
 
         return {way: placed(tree) for way, tree in self.call.flame.items()}
 
