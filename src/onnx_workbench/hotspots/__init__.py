@@ -312,7 +312,8 @@ class Hotspots(formatting.ToFrame):
         for kernel in self.recording.kernels:
             seconds = self.recording.typical(kernel.seconds)
             spent[kernel.provider] = spent.get(kernel.provider, 0.0) + seconds
-        return {provider: self._share(seconds) for provider, seconds in spent.items() if provider}
+        total = sum(spent.values()) or 1.0
+        return {provider: seconds / total for provider, seconds in spent.items() if provider}
 
     def records(self) -> list[dict[str, Any]]:
         """A dict for each share of a kernel, in the order of execution.

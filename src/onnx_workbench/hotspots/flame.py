@@ -136,7 +136,9 @@ def _drawn(box: Flame, start: float, depth: int, whole: float) -> str:
     part = box.seconds / whole if whole else 1.0
     x, width, y = _WIDTH * (start / whole if whole else 0.0), _WIDTH * part, _HEIGHT * depth
     room = int((width - 8) / _LETTER)
-    label = box.name if len(box.name) <= room else f"{box.name[: room - 1]}…" if room > 3 else ""
+    label = box.name if len(box.name) <= room or box.line else box.name.rpartition(".")[2]
+    if len(label) > room:
+        label = f"{label[: room - 1]}…" if room > 5 else ""
     time, share = _cost(box, whole or 1.0)
     shade = _SHADES[sum(part >= least for least in _SHADE_FROM)]
     return (

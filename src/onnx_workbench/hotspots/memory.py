@@ -77,7 +77,7 @@ class Memory:
     def plot(self, ax: Axes | None = None) -> Axes:
         """Live bytes over the run as steps, with the peak marked."""
         title = f"At most {formatting.size(self.peak)} of activations are live, at {self._place()}"
-        note = f"weights, {formatting.size(self.weights)}, apart; without {self._missing()}"
+        note = f"weights: {formatting.size(self.weights)} more\nleft out: {self._missing()}"
         return plots.steps(self.live, {self.step: self._place()}, title, note, ax)
 
     def __repr__(self) -> str:
@@ -118,8 +118,10 @@ class Memory:
         weights = f"{formatting.size(self.weights)} in the optimized graph"
         rows = [("weights", f"{weights}; a kernel that packs some keeps a copy")]
         if arena := self.footprint.arena:
-            rows.append(("arena", f"ONNX Runtime counted {formatting.size(arena)} at most, with "))
-            rows.append(("", "scratch memory and blocks that it uses in part"))
+            more = "scratch memory and partly used blocks included"
+            rows.append(
+                ("arena", f"{formatting.size(arena)} at most by ONNX Runtime's count, {more}")
+            )
         yield formatting.table([*rows, ("left out", self._missing())])
 
 
