@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -69,14 +69,11 @@ class Flame:
     line: Line | None = None
     children: tuple[Flame, ...] = ()
 
-    def tree(self, rows: Mapping[Line, int] | None = None) -> dict[str, Any]:
-        """Nested dicts of name, seconds, line and children; with ``rows``, also the row of each
-        line there, -1 where it has none."""
+    def tree(self) -> dict[str, Any]:
+        """Nested dicts of name, seconds, line and children; a line is its place, or None."""
         place = self.line.place if self.line else None
-        found: dict[str, Any] = {"name": self.name, "seconds": self.seconds, "line": place}
-        if rows is not None:
-            found["row"] = rows.get(self.line, -1) if self.line else -1
-        return found | {"children": [child.tree(rows) for child in self.children]}
+        children = [child.tree() for child in self.children]
+        return {"name": self.name, "seconds": self.seconds, "line": place, "children": children}
 
     def svg(self) -> str:
         """An icicle: the whole on top, each box above what it calls, in the order of execution."""

@@ -269,7 +269,7 @@ class _Profile:
 
 def _assigned(session: Any) -> dict[str, str]:
     """Node before optimization -> its execution provider; empty before ONNX Runtime 1.24."""
-    parts = getattr(session, "get_provider_graph_assignment_info", tuple)()
+    parts: Any = getattr(session, "get_provider_graph_assignment_info", tuple)()
     return {node.name: part.ep_name for part in parts for node in part.get_nodes()}
 
 
