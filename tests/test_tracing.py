@@ -1,12 +1,12 @@
 """trace() with a call: each floor of a line whose way to the kernel is known."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
-from onnxscript import FLOAT
-from onnxscript import opset20 as op
 from torch import nn
+from tracing import Chooses, Custom, Loops, translated
 
 import onnx_workbench as ow
 
@@ -125,37 +125,6 @@ def test_repeated_blocks_fold(tmp_path):
     assert all(groups.count(group) >= 3 for group in groups)
 
 
-class Chooses(nn.Module):
-    def forward(self, x):
-        return torch.cond(x.sum() > 0, lambda y: y.relu(), lambda y: -y, (x,))
-
-
-class Loops(nn.Module):
-    def forward(self, x):
-        for _ in range(3):
-            x = torch.tanh(x)
-        return x
-
-
-@torch.library.custom_op("tracing::twice", mutates_args=())
-def twice(x: torch.Tensor) -> torch.Tensor:
-    return x * 2
-
-
-@twice.register_fake
-def _(x):
-    return torch.empty_like(x)
-
-
-class Custom(nn.Module):
-    def forward(self, x):
-        return torch.ops.tracing.twice(x)
-
-
-def translated(x: FLOAT) -> FLOAT:
-    return op.Add(x, x)
-
-
 @pytest.mark.parametrize(
     ("model", "table", "text", "fx", "operators", "kernels"),
     [
@@ -248,3 +217,17 @@ def test_an_operator_without_translation_shows_the_whole_graph(tmp_path):
 def test_another_error_is_refused():
     with pytest.raises(ow.errors.InputError, match="stopped no model"):
         ow.trace(ow.errors.LoadError("no such file"))
+
+
+class Quotes(nn.Module):
+    def forward(self, x):
+        return x + len("/home/ada/weights.pt")
+
+
+def test_a_saved_page_names_no_folder_of_this_machine(tmp_path):
+    onnx = ow.export(Quotes().eval(), torch.ones(3), tmp_path / "quotes.onnx")
+    page = ow.trace(onnx, torch.ones(3), seconds=0.1).save(tmp_path / "lineage.html").read_text()
+    assert "weights.pt" in page
+    assert "/home/ada" not in page
+    assert str(tmp_path) not in page
+    assert str(Path(__file__).parent) not in page

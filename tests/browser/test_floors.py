@@ -7,7 +7,10 @@ from itertools import pairwise
 
 import pytest
 import sheets
+import torch
+import tracing
 
+import onnx_workbench as ow
 from onnx_workbench.lineage.floors import document
 
 from .conftest import guard
@@ -377,3 +380,42 @@ def test_two_widgets_in_a_notebook_each_with_a_choice_of_its_own(run_cells, lab)
     first.locator(".row.chosen", has_text="node_mul").wait_for()
     assert second.locator(".marked").count() == 0
     assert notebook.refused == []
+
+
+@pytest.fixture(scope="module")
+def lineages(tmp_path_factory):
+    """A trace with a call of five models, by name."""
+    digits, encoder = ow.lessons.digits(), ow.lessons.encoder()
+    x, translations = torch.ones(4), {torch.ops.tracing.twice.default: tracing.translated}
+    calls = {
+        "digits": (digits.model, digits.images[:1], {}),
+        "encoder": (encoder.model, encoder.inputs, {}),
+        "cond": (tracing.Chooses().eval(), x, {}),
+        "loop": (tracing.Loops().eval(), x, {}),
+        "custom operator": (tracing.Custom().eval(), x, translations),
+    }
+    folder = tmp_path_factory.mktemp("real")
+    return {
+        name: ow.trace(
+            ow.export(model, args, folder / f"{name}.onnx", custom_translation_table=table),
+            args,
+            seconds=0.1,
+        )
+        for name, (model, args, table) in calls.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["digits", "encoder", "cond", "loop", "custom operator"])
+def test_a_real_model_lights_what_its_links_say(name, lineages, opened):
+    sheet = lineages[name].sheet
+    rows = [floor["rows"] for floor in sheet["floors"]]
+    whole = max(sheet["links"], key=lambda link: sum(row >= 0 for row in link))
+    for number, row in enumerate(whole):
+        page = opened(sheet, [number, row])
+        page.open_all()
+        links = [link for link in sheet["links"] if link[number] == row]
+        for floor, lit in enumerate(page.lit()):
+            linked = {rows[floor][link[floor]]["t"].strip() for link in links if link[floor] >= 0}
+            assert bool(lit) == bool(linked), (number, floor)
+            assert set(lit) <= linked  # a folded row and one out of sight stand for others
+        assert page.refused == []
