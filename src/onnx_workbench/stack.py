@@ -14,11 +14,10 @@ import signal
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib import metadata
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,14 +46,13 @@ _WHY = {
 _CHILD = """
 import gc, json, os, sys
 gc.disable()  # imports run 15 % faster
-for statement in sys.argv[1:]:
-    scope, error = {}, ""
-    try:
-        exec(statement, scope)
-    except BaseException as caught:  # SystemExit too: some packages call sys.exit() when imported
-        first = next(iter(str(caught).strip().splitlines()), "")
-        error = f"{type(caught).__name__}: {first}".rstrip(": ")
-    print("outcome:", json.dumps([error, scope.get("found")]), flush=True)
+scope, error = {}, ""
+try:
+    exec(sys.argv[1], scope)
+except BaseException as caught:  # SystemExit too: some packages call sys.exit() when imported
+    first = next(iter(str(caught).strip().splitlines()), "")
+    error = f"{type(caught).__name__}: {first}".rstrip(": ")
+print("outcome:", json.dumps([error, scope.get("found")]), flush=True)
 os._exit(0)  # a crash at shutdown does not count
 """
 
@@ -62,8 +60,8 @@ os._exit(0)  # a crash at shutdown does not count
 def check() -> Stack:
     """Look up every package of the stack, try to import it, and read the three clocks of ONNX.
 
-    The imports run in another process; if one crashes it, the rest go on in a new one. The clocks
-    are read from small models that are exported, checked and loaded. Takes about 10 seconds.
+    Each import runs in its own process, so a crash does not stop the check. The clocks are read
+    from small models that are exported, checked and loaded. Takes about 10 seconds.
 
     Raises:
         importlib.metadata.PackageNotFoundError: the requirements are unknown, because this package
@@ -77,10 +75,10 @@ def check() -> Stack:
     """
     packages = [p for p in map(_look_up, _requirements()) if not p.extra or p.extra in _OPTIONAL]
     clocks = f"from {__name__} import read_clocks; found = {{}}; read_clocks(found)"
-    imports = [package.tried for package in packages if package.installed]
-    with ThreadPoolExecutor(2) as pool:
-        (error, found), *errors = chain(*pool.map(run_apart, ([clocks], imports)))
-    outcomes = dict(zip(imports, errors, strict=True))
+    statements = [clocks, *(package.tried for package in packages if package.installed)]
+    with ThreadPoolExecutor(2) as pool:  # more take too much memory for Binder
+        outcomes = dict(zip(statements, pool.map(isolated_import, statements), strict=True))
+    error, found = outcomes.pop(clocks)
     return Stack(
         tuple(replace(p, error=outcomes.get(p.tried, ("", None))[0]) for p in packages),
         tuple(name for name in _RUNTIMES if _installed(name)),
@@ -249,40 +247,34 @@ class Stack:
             )
 
 
-def run_apart(statements: Sequence[str], timeout: float = 300.0) -> list[tuple[str, Any]]:
-    """Run statements in another process; return the error of each and the value of its ``found``.
+def isolated_import(statement: str, timeout: float = 300.0) -> tuple[str, Any]:
+    """Run a statement in its own process; return its error, and what it assigned to ``found``.
 
-    If a statement ends the process or takes too long, a new one runs those after it.
-
-    >>> run_apart(["import no_such_module", "import os; os._exit(7)", "found = 1"])[1:]
-    [('the process ended with exit code 7', None), ('', 1)]
+    >>> isolated_import("import no_such_module")
+    ("ModuleNotFoundError: No module named 'no_such_module'", None)
+    >>> isolated_import("found = 1")
+    ('', 1)
     """
-    outcomes: list[tuple[str, Any]] = []
-    while rest := statements[len(outcomes) :]:
-        end, printed = _child(rest, timeout)
-        reported = re.findall(r"outcome: (.*)$", printed, re.MULTILINE)
-        outcomes += [tuple(json.loads(outcome)) for outcome in reported]
-        outcomes += [(end, None)] if len(reported) < len(rest) else []
-    return outcomes
-
-
-def _child(statements: Sequence[str], timeout: float) -> tuple[str, str]:
-    """How a process ends that runs the statements, and what it prints."""
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109
     try:
         child = subprocess.run(
-            [sys.executable, "-P", "-c", _CHILD, *statements],
+            [sys.executable, "-P", "-c", _CHILD, statement],
             env=os.environ | {"PYTHONPATH": path},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            encoding="utf-8",
+            errors="replace",
             timeout=timeout,
         )
-        code, printed = child.returncode, child.stdout
-    except subprocess.TimeoutExpired as late:
-        return f"no answer within {timeout:.0f} s", (late.stdout or b"").decode(errors="replace")
-    killed = f"the process was killed by {signal.Signals(-code).name}" if code < 0 else ""
-    return killed or f"the process ended with exit code {code}", printed.decode(errors="replace")
+    except subprocess.TimeoutExpired:
+        return f"no answer within {timeout:.0f} s", None
+    _, reported, outcome = child.stdout.rpartition("outcome:")
+    if reported:
+        return tuple(json.loads(outcome))
+    if child.returncode < 0:
+        return f"the process was killed by {signal.Signals(-child.returncode).name}", None
+    return f"the process ended with exit code {child.returncode}", None
 
 
 def read_clocks(found: dict[str, tuple[int, int]]) -> None:
