@@ -205,7 +205,9 @@ TOP = {
     *("LICENSE", "README.md", "benchmarks", "binder", "constraints.txt", "environment.yml"),
     *("notebooks", "pyproject.toml", "src", "tests", "workbench.py"),
 }
-KINDS = {"cfg", "css", "ipynb", "js", "md", "png", "py", "pyi", "toml", "txt", "typed", "yml"}
+KINDS = {
+    *("cfg", "css", "ipynb", "js", "json", "md", "py", "pyi", "svg", "toml", "txt", "typed", "yml"),
+}
 
 
 def strays(files: list[str]) -> list[str]:

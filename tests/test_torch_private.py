@@ -191,7 +191,7 @@ def test_handlers_of_the_structured_trace_still_hear_it():
     finally:
         logger.removeHandler(handler)
     assert any("guard_added" in metadata for metadata in heard)
-    with guards.listening() as ours, pytest.raises(CaptureError):
+    with guards.recorded_guards() as ours, pytest.raises(CaptureError):
         refused()
     count = len(ours)
     freezes = next(guard for guard in ours if guard.freezes)
