@@ -281,6 +281,9 @@ class Floor {
 
   toggle() {
     this.open = !this.open;
+    this.act.change(); // gives an opened list its height
+    if (!this.open || !this.lit.size) return;
+    this.reveal();
     this.act.change();
   }
 
