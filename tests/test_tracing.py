@@ -214,6 +214,25 @@ def test_an_operator_without_translation_shows_the_whole_graph(tmp_path):
     assert stopped.line.text == "return torch.special.bessel_j0(shifted)"
 
 
+def test_a_file_that_onnx_runtime_rejects_shows_the_whole_graph(tmp_path):
+    class Rejected(nn.Module):
+        def forward(self, x):
+            return (x.bfloat16() * 2).float()
+
+    with pytest.raises(ow.errors.ExportError) as caught:
+        ow.export(Rejected().eval(), torch.ones(3), tmp_path / "rejected.onnx")
+    assert "mul" in ow.trace(caught.value).nodes
+
+
+def test_the_picture_is_of_the_line_that_was_asked_for(lineage):
+    (line,) = {chain.line for chain in of_line(lineage, "flat")}
+    (picture,) = {lineage.svg(named) for named in (line, line.number, line.place)}
+    assert "1 FX node, 1 ONNX node, 1 kernel" in picture
+    assert lineage.svg(line, times=True) != picture
+    with pytest.raises(ow.errors.InputError, match="No node comes from"):
+        lineage.svg("model.py:7")
+
+
 def test_another_error_is_refused():
     with pytest.raises(ow.errors.InputError, match="stopped no model"):
         ow.trace(ow.errors.LoadError("no such file"))

@@ -801,6 +801,17 @@ def _traced(call: _Call, rare: Mapping[str, Any]) -> tuple[Signature, Callable[[
 
 def _checked(draft: Artifact, call: _Call, numbers: bool, step: Callable[[str], None]) -> Artifact:
     """Check and load the file; with ``numbers``, compare its outputs with the model's."""
+    try:
+        return _opened_draft(draft, call, numbers, step)
+    except ExportError as error:
+        if graph := draft.graph:  # for trace(error)
+            error.partial = lambda: (graph.program, "torch.export")
+        raise
+
+
+def _opened_draft(
+    draft: Artifact, call: _Call, numbers: bool, step: Callable[[str], None]
+) -> Artifact:
     step("check")
     proto = _check_file(draft.path, call.opset)
     step("load")

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from .. import files
+from ..errors import InputError
 from ..source import Line
+from ..viewer.origin import without_folders
 from .floors import Floors, document
 from .picture import svg
 
 
 class Shown:
-    """Mixin for a result with a ``sheet`` (:mod:`.sheet`)."""
+    """Mixin for a result with a ``sheet`` (:mod:`.sheet`) and its ``lines``."""
 
     sheet: Any
+    lines: tuple[Line, ...]
 
     @cached_property
     def floors(self) -> Floors:
@@ -45,16 +48,27 @@ class Shown:
         """
         return files.write(path, document(self.sheet["title"], self.sheet))
 
-    def svg(self, line: Line | None = None, times: bool = False) -> str:
+    def svg(self, line: Line | int | str | None = None, times: bool = False) -> str:
         """The chain of one line as a picture, by default of the line that tells most.
 
         Args:
-            line: one of ``lines``.
+            line: a Line, its number, or its place such as ``"model.py:12"``.
             times: whether each kernel has its seconds; without, every run gives the same picture.
+
+        Raises:
+            InputError: no such line made a node.
         """
+        if line is None:
+            return svg(self.sheet, None, times)
+        known = next((one for one in self.lines if line in (one, one.number, one.place)), None)
+        if known is None:
+            places = ", ".join(one.place for one in self.lines[:5])
+            raise InputError(
+                f"No node comes from the line {line!r}.", f"Pass one of .lines: {places}."
+            )
         rows = self.sheet["floors"][0]["rows"]
-        places = {(row["m"], row["t"].strip()): at for at, row in enumerate(rows) if "h" not in row}
-        row = places.get((str(line.number), line.text)) if line else None
+        places_of = {(row["m"], row["t"].strip()): at for at, row in enumerate(rows)}
+        row = places_of.get((str(known.number), without_folders(known.text)))
         return svg(self.sheet, row, times)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
