@@ -27,6 +27,12 @@ QUICK = {"opsets", "latency", "hot lines"}
 NAMES = [stage.name for stage in STAGES]
 
 
+@pytest.fixture(autouse=True)
+def path_of_its_own(monkeypatch):
+    """A repro.py that runs in this process puts its folder on the path."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+
 def all_but(*names):
     return set(NAMES) - set(names)
 

@@ -30,6 +30,7 @@ def main(words: list[str] | None = None) -> int:
     audit.add_argument("--report", metavar="FILE.html", help="write the report as a page")
     audit.add_argument("--bundle", metavar="FOLDER|FILE.zip", help="write a repro without weights")
     audit.add_argument("--skip", nargs="*", default=[], metavar="STAGE", help="stages to leave out")
+    path = [*sys.path]
     try:
         return _audit(options.parse_args(words))
     except WorkbenchError as error:
@@ -38,6 +39,8 @@ def main(words: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: there is no report", file=sys.stderr)
         return 130
+    finally:
+        sys.path[:] = path
 
 
 def _audit(command: argparse.Namespace) -> int:

@@ -53,3 +53,4 @@ def test_exit_codes_of_the_command_line(tmp_path, monkeypatch):
     assert "if x.sum() > 0:" in found.stdout
     assert main(["audit", "factories:steady", *skip]) == 0
     assert main(["audit", "factories:absent", *skip]) == 2
+    assert "" not in sys.path
