@@ -44,12 +44,13 @@ def export() -> Iterator[Pair]:
         model, inputs, _ = models.case(name)
         with tempfile.TemporaryDirectory() as folder, quiet():
             ours, bare = Path(folder) / "ours.onnx", Path(folder) / "bare.onnx"
-            yield take_turns(
+            pair = take_turns(
                 f"capture + export / torch.onnx.export, {name}",
                 lambda model=model, x=inputs, f=ours: ow.export(ow.capture(model, x), f=f),
                 partial(torch.onnx.export, model, inputs, bare, dynamo=True),
                 turns=5,
             )
+        yield pair  # quiet() would swallow the row
 
 
 def lines() -> Iterator[str]:

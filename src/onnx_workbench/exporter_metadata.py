@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _PREFIX = "pkg.torch.onnx."
 STACK = f"{_PREFIX}stack_trace"
 _FX = re.compile(r"%(\w+)")
+_QUOTED = re.compile(r"'([^'\\]*)'")
+_PLAIN_LIST = re.compile(r"\['[^'\\]*'(?:, '[^'\\]*')*\]")
 _NO_MODULE = {"", "_guards_fn"}  # the model itself, and the checks that torch inserts
 
 
@@ -148,6 +150,8 @@ def _all_but_last(written: str) -> str:
 
 
 def _listed(written: str) -> list[str]:
+    if _PLAIN_LIST.fullmatch(written):  # as nearly always; literal_eval takes ten times as long
+        return _QUOTED.findall(written)
     try:
         parsed = ast.literal_eval(written)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
