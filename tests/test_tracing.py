@@ -250,3 +250,23 @@ def test_a_saved_page_names_no_folder_of_this_machine(tmp_path):
     assert "/home/ada" not in page
     assert str(tmp_path) not in page
     assert str(Path(__file__).parent) not in page
+
+
+class Renamed(nn.Module):
+    """The decomposed node of the first line has the name of the captured node of the second."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.tensor([2.0, 3.0]))
+
+    def forward(self, x):
+        flat = x.flatten(1)
+        pair = self.scale.view(1, 2)
+        return flat * pair
+
+
+def test_a_name_of_one_graph_is_not_taken_for_that_of_another(tmp_path):
+    onnx = ow.export(Renamed().eval(), torch.ones(3, 1, 2), tmp_path / "renamed.onnx")
+    (chain, *_) = of_line(ow.trace(onnx), "pair")
+    assert chain.fx == "view"
+    assert "depends on no input" in chain.remark

@@ -95,9 +95,11 @@ class _Table:
 
     def rows(self) -> Iterator[Chain]:
         reached: set[str] = set()
+        reached_parts: set[str] = set()  # decomposed nodes: both graphs use the same names
         for origin in self.lineage.origins:
             for row in self._of_node(origin):
-                reached |= {row.fx, row.decomposed}
+                reached.add(row.fx)
+                reached_parts.add(row.decomposed)
                 yield row
         gone = {item.fx: item for item in self.lineage.folded}
         parts: dict[str, list[str]] = {}
@@ -106,7 +108,7 @@ class _Table:
         for operation in self.lineage.operations:
             item = gone.get(operation.fx)
             nodes, why = (item.nodes, item.why) if item else ((), "")
-            lost = [name for name in parts.get(operation.fx, ()) if name not in reached]
+            lost = [name for name in parts.get(operation.fx, ()) if name not in reached_parts]
             if operation.fx in reached:
                 nodes, why = (), ""
             elif not lost:
