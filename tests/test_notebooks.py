@@ -14,6 +14,10 @@ from onnx_workbench.lessons.course import LESSONS, notebook
 
 NOTEBOOKS = sorted(Path(__file__).parent.parent.joinpath("notebooks").glob("*.ipynb"))
 NAMES = [path.name for path in NOTEBOOKS]
+GLOSSARY = (NOTEBOOKS[0].parent / "glossary.md").read_text("utf-8")
+TERMS = {*re.findall(r'<a id="([a-z-]+)"></a>', GLOSSARY)}
+TERMS |= {heading.replace(" ", "-") for heading in re.findall(r"(?m)^## ([a-z ]+)$", GLOSSARY)}
+"""The anchors that work on GitHub and in JupyterLab, which keeps the case of a heading."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
 MACHINE = re.compile(r"/(home|root|Users|work|tmp|private|usr|opt|mnt)/|[A-Z]:\\\\|site-packages")
 VERSION = re.compile(r"\b(?:torch|PyTorch|onnx|ONNX Runtime|Python|Netron) \d+\.\d+(?!.*or newer)")
@@ -97,6 +101,8 @@ def taught_as_a_lesson(name, notebook):
         yield f"a version in prose ({found[0]}): print it instead"
     linked = set(re.findall(r"\]\((\d\d-[^)]+)\)", words))
     yield from (f"a link to {link}, which is no lesson" for link in linked - {*NAMES})
+    terms = set(re.findall(r"\]\(glossary\.md#?([^)]*)\)", words)) - {""}
+    yield from (f"a link to the glossary's {term}, which is not there" for term in terms - TERMS)
 
 
 RULES = [
@@ -118,6 +124,14 @@ def test_the_lessons_are_all_here():
     assert [notebook(number) for number in LESSONS] == NAMES
 
 
+def test_the_glossary_links_what_is_there():
+    links = re.findall(r"\]\(([^)#]*)#?([^)]*)\)", GLOSSARY)
+    assert {page for page, _ in links} <= {"", *NAMES}
+    assert {term for page, term in links if not page} <= TERMS
+    terms = re.findall(r"(?m)^## (.+)$", GLOSSARY)
+    assert terms == sorted(terms, key=str.lower)
+
+
 VIEW = nbformat.v4.new_output("display_data", {WIDGET: {"model_id": "1"}})
 BREACHES = {
     "short": (short_cells, lambda cell, _: cell.update(source="x = 1\n" * 9)),
@@ -137,6 +151,10 @@ BREACHES = {
         lambda _, first: first.update(source=first.source + " torch 2.13."),
     ),
     "link": (taught_as_a_lesson, lambda _, first: first.update(source=first.source + "[a](77-b)")),
+    "term": (
+        taught_as_a_lesson,
+        lambda _, first: first.update(source=first.source + "[a](glossary.md#nonsense)"),
+    ),
 }
 
 
