@@ -4,7 +4,7 @@
     python3 workbench.py test     the whole test suite
     python3 workbench.py check    what is installed, and whether it fits together
 
-The first start makes `.venv` beside this file and installs everything into it; later starts skip
+The first start makes `.venv` beside this file and installs what the verb needs; later starts skip
 that. What follows the verb is passed on: `lab --no-browser --port 9999`, `test -k race`. One option
 is the workbench's own:
 
@@ -25,6 +25,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,14 +35,17 @@ VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = str(BIN / ("python.exe" if os.name == "nt" else "python"))
 STAMP = VENV / "workbench.json"  # written last: a .venv without it was never finished
-DEFAULTS = VENV / "share/jupyter/lab/settings/overrides.json"  # JupyterLab's; the user's win
+LOG = ROOT / ".venv.log"  # what the commands of the last set-up printed
 START = "notebooks/00-start-here.ipynb"
 INDEX = "https://download.pytorch.org/whl"
 DISK = 2_500_000_000  # bytes that set-up needs, downloads included
-MODULES = (  # what `lab` and `test` need; each start looks for them and imports none
-    *("torch", "onnx", "onnxscript", "onnxruntime", "netron", "anywidget", "sklearn", "matplotlib"),
-    *("lazy_loader", "jupyterlab", "ipykernel", "pytest", "nbval", "xdist", "onnx_workbench"),
-)
+MODULES = {  # each start looks for what its verb needs, and imports none
+    "lab": (
+        *("torch", "onnx", "onnxscript", "onnxruntime", "netron", "anywidget", "sklearn"),
+        *("matplotlib", "lazy_loader", "jupyterlab", "ipykernel", "onnx_workbench"),
+    ),
+    "test": ("pytest", "nbval", "xdist"),
+}
 PROBE = (
     "import sys; from importlib.util import find_spec; "
     "print(*(n for n in sys.argv[1:] if getattr(find_spec(n), 'origin', None) is None))"
@@ -56,13 +60,14 @@ class Step(NamedTuple):
     """A step of the set-up; each of its ways is a list of commands, and the best comes first."""
 
     title: str
+    size: int  # megabytes to download, roughly
     ways: list[list[list[str]]]
     cause: str
     remedy: str
 
 
-def steps(build: str) -> list[Step]:
-    """The whole set-up, the same for all verbs: what `lab` shows is what `test` has tested."""
+def steps(build: str, extras: str) -> list[Step]:
+    """The whole set-up; ``extras`` are those of pyproject.toml, such as ``"lab,test"``."""
     base = getattr(sys, "_base_executable", sys.executable)  # not a .venv that is being replaced
     venv = [base, "-m", "venv", "--clear", str(VENV)]
     seed = [base, "-m", "pip", "--python", PYTHON, "install", "--quiet", "pip"]
@@ -73,40 +78,65 @@ def steps(build: str) -> list[Step]:
     return [
         Step(
             "make .venv",
+            0,
             [[venv], [[*venv, "--without-pip"], seed]],
             "this Python comes with neither ensurepip nor pip (Debian packages them apart), "
             "or a program, such as a running JupyterLab, still uses .venv",
             "on Debian and Ubuntu: sudo apt install python3-venv; elsewhere close what uses .venv",
         ),
         Step(
-            f"install PyTorch ({build}, about 200 MB)",
+            f"install PyTorch ({build})",
+            190,
             [[found], [published], [torch]] if build == "cpu" else [[published]],
             f"no network, a proxy that pip does not know, or no build `{build}` for this Python",
             "behind a proxy set HTTPS_PROXY; with the wheel at hand set PIP_FIND_LINKS",
         ),
         Step(
-            "install the workbench, ONNX, ONNX Runtime and JupyterLab (about 200 MB)",
-            [[[*pip, "-e", ".[lab,test]"]]],
+            f"install the workbench with what {extras.replace(',', ' and ')} needs",
+            200,
+            [[[*pip, "-e", f".[{extras}]"]]],
             "the package index did not answer, or has no build of a pinned package for this Python",
-            "read pip's last lines above; behind a proxy set HTTPS_PROXY",
+            "read the log; behind a proxy set HTTPS_PROXY",
         ),
     ]
 
 
-def run(command: list[str]) -> bool:
-    """Whether a command succeeds. What often fails, before another way is taken, says nothing."""
-    print("      $", *command, flush=True)
-    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-    if "--no-index" not in command and command[-1] != str(VENV):
-        streams = {"stdin": subprocess.DEVNULL}
-    settings = environment()
+def run(command: list[str], title: str, size: int = 0) -> bool:
+    """Whether a command succeeds; its output goes to the log, its progress to the terminal."""
+    settings, start = environment(), time.monotonic()
     if "--index-url" in command:
         settings["PIP_EXTRA_INDEX_URL"] = command[-1]  # the user's may have other builds
+    place = VENV if VENV.exists() else None
+    fetched = tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=True)
+    with fetched as folder, LOG.open("a", encoding="utf-8") as log:
+        settings.update(TMPDIR=folder, TEMP=folder, TMP=folder)  # pip keeps its downloads there
+        print("$", *command, file=log, flush=True)
+        streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+        try:
+            process = subprocess.Popen(command, cwd=ROOT, env=settings, **streams)
+        except OSError as error:
+            print(error, file=log)
+            return False
+        try:
+            while process.poll() is None:
+                time.sleep(0.2)
+                if sys.stdout.isatty():
+                    line = f"{title}, {time.monotonic() - start:.0f} s {bar(folder, size)}"
+                    print(f"\r{line:<79}", end="", flush=True)
+        finally:
+            process.kill()
+            process.wait()
+    return process.returncode == 0
+
+
+def bar(folder: str, size: int) -> str:
+    """How much of ``size`` megabytes has arrived in a folder; empty while nothing has."""
     try:
-        return subprocess.call(command, cwd=ROOT, env=settings, **streams) == 0
-    except OSError as error:
-        print(f"      {error}", file=sys.stderr)
-        return False
+        done = sum(file.stat().st_size for file in Path(folder).rglob("*")) / 1e6
+    except OSError:  # pip has just moved one of them
+        return ""
+    full = min(16, round(16 * done / size)) if size else 0
+    return f"[{'#' * full}{'.' * (16 - full)}] {done:.0f} MB" if full else ""
 
 
 def environment() -> dict[str, str]:
@@ -138,59 +168,88 @@ def stamp() -> dict[str, str]:
         return {}
 
 
-def lacks() -> str:
+def lacks(verb: str) -> str:
     """The modules that .venv's Python does not find, or that it does not run."""
-    command = [PYTHON, "-c", PROBE, *MODULES]
+    modules = MODULES["lab"] + (MODULES["test"] if verb == "test" else ())
     try:
+        command = [PYTHON, "-c", PROBE, *modules]
         done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     except OSError:
         return "a Python that runs"
     return "a Python that runs" if done.returncode else done.stdout.strip()
 
 
-def unready(build: str) -> str:
+def unready(build: str, verb: str) -> str:
     """Why .venv has to be made; empty where it is complete and up to date."""
     if "fingerprint" not in stamp():
         return "its set-up was not finished" if VENV.exists() else "there is no .venv yet"
-    absent = lacks()
+    absent = lacks(verb)
     if absent:
         return f"it lacks {absent}"
     changed = stamp()["fingerprint"] != fingerprint(build)
     return "Python, the pins or the place of the project changed" if changed else ""
 
 
-def set_up(build: str) -> None:
-    """Make .venv from nothing where it is not complete; its stamp is the last thing written."""
-    why = unready(build)
+def set_up(build: str, verb: str) -> None:
+    """Make .venv from nothing where it is not complete; its stamp is the last thing written.
+
+    What the tests need is added to a .venv that is complete for `lab`.
+    """
+    why, start = unready(build, verb), time.monotonic()
     if not why:
         return
-    print(f"Setting up {VENV}: {why}. This takes a minute or two and about 2 GB.")
-    STAMP.unlink(missing_ok=True)
-    for number, step in enumerate(steps(build), start=1):
-        print(f"[{number}/3] {step.title}", flush=True)
-        if not any(all(map(run, way)) for way in step.ways):
-            places = {shutil.disk_usage(at).free: at for at in (ROOT, tempfile.gettempdir())}
-            free = min(places)
-            full = f"{places[free]} has {free / 1e9:.1f} GB free, and set-up needs {DISK / 1e9} GB"
-            sys.exit(
-                f"\nSet-up stopped at the step: {step.title}"
-                f"\n  Likely cause: {full if free < DISK else step.cause}"
-                f"\n  Next: {step.remedy}; then the same command again"
-            )
-    # Else a question about news covers the first notebook, and a yes sends requests to other hosts.
-    DEFAULTS.parent.mkdir(parents=True, exist_ok=True)
-    DEFAULTS.write_text('{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}')
+    chosen = steps(build, "lab,test" if verb == "test" else "lab")
+    if unready(build, "lab"):
+        print(f"Setting up {VENV}: {why}. This takes a minute or two and about 2 GB.")
+        STAMP.unlink(missing_ok=True)
+    else:
+        print(f"Adding to {VENV}: {why}.")
+        del chosen[:-1]
+    LOG.unlink(missing_ok=True)
+    for number, step in enumerate(chosen, start=1):
+        begun, title = time.monotonic(), f"[{number}/{len(chosen)}] {step.title}"
+        if not any(all(run(each, title, step.size) for each in way) for way in step.ways):
+            sys.exit(failure(step))
+        line = f"{title}: {time.monotonic() - begun:.0f} s"
+        print(f"\r{line:<79}" if sys.stdout.isatty() else line, flush=True)
+    ask_no_news(VENV)
     STAMP.write_text(json.dumps({"torch": build, "fingerprint": fingerprint(build)}))
+    print(f"Ready after {time.monotonic() - start:.0f} s.")
+
+
+def failure(step: Step) -> str:
+    """What the step printed last, the likely cause and what to do."""
+    places = {shutil.disk_usage(at).free: at for at in (ROOT, tempfile.gettempdir())}
+    free = min(places)
+    full = f"{places[free]} has {free / 1e9:.1f} GB free, and set-up needs {DISK / 1e9} GB"
+    printed = LOG.read_text(encoding="utf-8", errors="replace").splitlines() if LOG.exists() else []
+    return "\n".join(
+        [
+            f"\nSet-up stopped at the step: {step.title}",
+            *(f"    {line}" for line in printed[-5:]),
+            f"  The whole log: {LOG}",
+            f"  Likely cause: {full if free < DISK else step.cause}",
+            f"  Next: {step.remedy}; then the same command again",
+        ]
+    )
+
+
+def ask_no_news(prefix: str | Path) -> None:
+    """JupyterLab's question about news covers the first notebook, and a yes asks other hosts."""
+    path = Path(prefix, "share/jupyter/lab/settings/overrides.json")  # the user's settings win
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}')
 
 
 def command(verb: str) -> list[str]:
     if verb == "lab":
         place = [f"--ServerApp.root_dir={ROOT}", f"--LabApp.default_url=/lab/tree/{START}"]
         as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-        return [PYTHON, "-m", "jupyterlab", *place, *as_root]
-    if verb == "test":  # two files at a time, each whole: a notebook's cells share a kernel
-        return [PYTHON, "-m", "pytest", "--numprocesses=2", "--dist=loadfile"]
-    python = sys.executable if lacks() == "a Python that runs" else PYTHON
+        quiet = "--ServerApp.log_level=WARN"  # the address is more than a warning
+        return [PYTHON, "-m", "jupyterlab", *place, *as_root, quiet]
+    if verb == "test":  # two files at a time
+        return [PYTHON, "-m", "pytest", "--numprocesses=2"]
+    python = sys.executable if lacks("lab") == "a Python that runs" else PYTHON
     return [python, "-c", REPORT, str(ROOT / "src")]
 
 
@@ -227,9 +286,9 @@ def main(arguments: list[str]) -> int:
     options.add_argument("--torch", default=stamp().get("torch", "cpu"))
     chosen, rest = options.parse_known_args(rest)
     if verb != "check":
-        set_up(chosen.torch)
-    elif unready(chosen.torch):
-        print(f"Not set up: {unready(chosen.torch)}. To set up: python3 workbench.py lab\n")
+        set_up(chosen.torch, verb)
+    elif unready(chosen.torch, "lab"):
+        print(f"Not set up: {unready(chosen.torch, 'lab')}. To set up: python3 workbench.py lab\n")
     return become([*command(verb), *rest])
 
 

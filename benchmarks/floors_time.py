@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from onnx_workbench.formatting import seconds, size, table
-from onnx_workbench.lineage.floors import document
+from onnx_workbench.lineage.page import document
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

@@ -8,7 +8,8 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 import sheets
 
-from onnx_workbench.lineage.floors import Floors, document
+from onnx_workbench.lineage.floors import Floors
+from onnx_workbench.lineage.page import document
 from onnx_workbench.lineage.picture import svg, text
 
 NODES = [f"node_{n}" for n in range(8)]

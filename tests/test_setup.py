@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent.parent
 INDEX = "https://download.pytorch.org/whl"
 VENV = "-m venv --clear .venv"
 PIP = "-m pip install -c constraints.txt"
-TORCH, PROJECT = f"{PIP} --no-deps torch", f"{PIP} -e .[lab,test]"
+TORCH, LAB, TEST = f"{PIP} --no-deps torch", f"{PIP} -e .[lab]", f"{PIP} -e .[lab,test]"
 
 
 @pytest.fixture
@@ -41,15 +41,15 @@ def workbench(tmp_path, monkeypatch):
 @pytest.fixture
 def commands(workbench, monkeypatch):
     """Every command that runs, without its Python; those that hold a text of ``failing`` fail."""
-    seen = SimpleNamespace(ran=[], failing=(), became=[])
+    seen = SimpleNamespace(ran=[], failing=(), became=[], lacking={})
 
-    def run(command):
+    def run(command, title, size):
         workbench.VENV.mkdir(exist_ok=True)
         seen.ran.append(" ".join(command[1:]).replace(str(workbench.VENV), ".venv"))
         return not any(text in f"{seen.ran[-1]}\n" for text in seen.failing)
 
     monkeypatch.setattr(workbench, "run", run)
-    monkeypatch.setattr(workbench, "lacks", str)
+    monkeypatch.setattr(workbench, "lacks", lambda verb: seen.lacking.get(verb, ""))
     monkeypatch.setattr(workbench, "become", lambda command: seen.became.append(command) or 0)
     return seen
 
@@ -69,15 +69,15 @@ SEED = "-m pip --python {} install --quiet pip"
 @pytest.mark.parametrize(
     ("failing", "ran"),
     [
-        ((), [VENV, f"{TORCH} --no-index", PROJECT]),
-        (("--no-index", "--index-url"), [VENV, f"{TORCH} --no-index", OWN, TORCH, PROJECT]),
+        ((), [VENV, f"{TORCH} --no-index", LAB]),
+        (("--no-index", "--index-url"), [VENV, f"{TORCH} --no-index", OWN, TORCH, LAB]),
         ((f"{VENV}\n",), [VENV, f"{VENV} --without-pip", SEED]),
     ],
     ids=["torch first and alone", "disk, own index, default index", "no ensurepip"],
 )
 def test_each_way_of_the_set_up_is_tried_in_its_order(workbench, commands, failing, ran):
     commands.failing = failing
-    workbench.set_up("cpu")
+    workbench.set_up("cpu", "lab")
     python = workbench.PYTHON.replace(str(workbench.VENV), ".venv")
     assert commands.ran[: len(ran)] == [each.format(python) for each in ran]
 
@@ -85,14 +85,14 @@ def test_each_way_of_the_set_up_is_tried_in_its_order(workbench, commands, faili
 def test_a_build_with_cuda_comes_from_its_own_index_and_nowhere_else(workbench, commands):
     commands.failing = ("torch",)
     with pytest.raises(SystemExit, match="no build `cu130`"):
-        workbench.set_up("cu130")
+        workbench.set_up("cu130", "lab")
     assert [command.split()[-1] for command in commands.ran[1:]] == [f"{INDEX}/cu130"]
 
 
 def test_a_venv_is_made_from_the_python_outside_it(workbench, monkeypatch):
     monkeypatch.setattr(sys, "_base_executable", "/usr/bin/python3.11", raising=False)
     monkeypatch.setattr(sys, "executable", workbench.PYTHON)
-    assert {way[0][0] for way in workbench.steps("cpu")[0].ways} == {"/usr/bin/python3.11"}
+    assert {way[0][0] for way in workbench.steps("cpu", "lab")[0].ways} == {"/usr/bin/python3.11"}
 
 
 def test_settings_of_the_user_do_not_reach_into_the_venv(workbench, monkeypatch, capfd):
@@ -104,25 +104,35 @@ def test_settings_of_the_user_do_not_reach_into_the_venv(workbench, monkeypatch,
     assert inside["PIP_USER"] == "0"
     assert inside["PATH"].split(os.pathsep)[0] == str(workbench.BIN)
     tell = [sys.executable, "-c", "import os; print('pip', os.environ['PIP_EXTRA_INDEX_URL'])"]
-    assert workbench.run(tell)
-    assert workbench.run([*tell, "--index-url", f"{INDEX}/cpu"])
-    told = [line for line in capfd.readouterr().out.splitlines() if line.startswith("pip")]
+    assert workbench.run(tell, "")
+    assert workbench.run([*tell, "--index-url", f"{INDEX}/cpu"], "")
+    told = [line for line in workbench.LOG.read_text().splitlines() if line.startswith("pip")]
     assert told == ["pip https://other.example", f"pip {INDEX}/cpu"]
+    assert capfd.readouterr().out == ""
 
 
-def test_a_way_that_often_fails_says_nothing_and_any_other_why(workbench, capfd):
-    fails = [sys.executable, "-c", "import sys; sys.exit('no')"]
-    for options, says in (([], "no\n"), (["--no-index"], ""), ([str(workbench.VENV)], "")):
-        assert not workbench.run([*fails, *options])
-        assert capfd.readouterr().err == says
-    assert not workbench.run(["no-such-program"])
-    assert "no-such-program" in capfd.readouterr().err
+def test_output_goes_to_the_log_and_progress_to_the_terminal(workbench, monkeypatch, capfd):
+    code = "import os, time; open(os.environ['TMPDIR'] + '/a.whl', 'wb').write(bytes(10**6)); "
+    fetches = [sys.executable, "-c", f"{code} time.sleep(1); print('chatter'); 1 / 0"]
+    workbench.VENV.mkdir()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert not workbench.run(fetches, "[1/3] fetch", 2)
+    shown = capfd.readouterr()
+    assert "[########........] 1 MB" in shown.out
+    assert "\n" not in shown.out
+    assert shown.err == ""
+    log = workbench.LOG.read_text()
+    assert "chatter" in log
+    assert "ZeroDivisionError" in log
+    assert not workbench.run(["no-such-program"], "")
+    assert "no-such-program" in workbench.LOG.read_text()
+    assert list(workbench.VENV.iterdir()) == []
 
 
 def test_jupyterlab_does_not_ask_about_news(workbench, commands):
-    workbench.set_up("cpu")
-    assert workbench.DEFAULTS.is_relative_to(workbench.VENV)
-    notification = json.loads(workbench.DEFAULTS.read_text())
+    workbench.set_up("cpu", "lab")
+    settings = workbench.VENV / "share/jupyter/lab/settings/overrides.json"
+    notification = json.loads(settings.read_text())
     assert notification == {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
 
 
@@ -147,26 +157,41 @@ def replace(workbench, old, new):
     ],
 )
 def test_venv_is_made_again_when_what_it_depends_on_changed(workbench, commands, change, why):
-    workbench.set_up("cpu")
+    workbench.set_up("cpu", "lab")
     change(workbench)
-    assert why in workbench.unready("cpu")
-    assert bool(workbench.unready("cpu")) is bool(why)
+    assert why in workbench.unready("cpu", "lab")
+    assert bool(workbench.unready("cpu", "lab")) is bool(why)
     del commands.ran[:]
-    workbench.set_up("cpu")
+    workbench.set_up("cpu", "lab")
     assert bool(commands.ran) is bool(why)
+
+
+def test_what_tests_need_is_added_to_what_lab_needs(workbench, commands, capsys):
+    workbench.main(["lab"])
+    assert commands.ran[-1] == LAB
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    commands.ran.clear()
+    commands.lacking = {"test": "pytest"}
+    workbench.main(["lab"])
+    assert commands.ran == []
+    workbench.main(["test"])
+    assert commands.ran == [TEST]
+    assert "it lacks pytest" in capsys.readouterr().out
 
 
 def test_a_python_or_a_package_that_is_gone_is_noticed_and_check_uses_what_runs(
     workbench, monkeypatch
 ):
-    monkeypatch.setattr(workbench, "MODULES", ("json", "no_such_module"))
-    assert workbench.lacks() == "a Python that runs"
+    modules = {"lab": ("json", "no_such_module"), "test": ("no_such_test",)}
+    monkeypatch.setattr(workbench, "MODULES", modules)
+    assert workbench.lacks("lab") == "a Python that runs"
     assert workbench.command("check")[0] == sys.executable
     bare_venv(workbench.VENV)
-    assert workbench.lacks() == "no_such_module"
+    assert workbench.lacks("lab") == "no_such_module"
+    assert workbench.lacks("test") == "no_such_module no_such_test"
     assert workbench.command("check")[0] == workbench.PYTHON
     monkeypatch.setattr(workbench, "PROBE", "raise SystemExit(1)")
-    assert workbench.lacks() == "a Python that runs"
+    assert workbench.lacks("lab") == "a Python that runs"
 
 
 # -- what it says when a step fails ---------------------------------------------------------------
@@ -177,19 +202,19 @@ def test_a_python_or_a_package_that_is_gone_is_noticed_and_check_uses_what_runs(
     [
         ("--clear", 9e9, ["make .venv", "sudo apt install python3-venv"]),
         ("torch", 9e9, ["install PyTorch", "HTTPS_PROXY", "PIP_FIND_LINKS"]),
-        (PROJECT, 9e9, ["install the workbench", "has no build of a pinned package"]),
-        (PROJECT, 3e8, ["has 0.3 GB free, and set-up needs 2.5 GB"]),
+        (LAB, 9e9, ["install the workbench", "has no build of a pinned package", ".venv.log"]),
+        (LAB, 3e8, ["has 0.3 GB free, and set-up needs 2.5 GB"]),
     ],
 )
 def test_a_failed_step_names_itself_the_likely_cause_and_the_next_command(
     workbench, commands, monkeypatch, failing, free, nouns
 ):
-    workbench.set_up("cpu")
+    workbench.set_up("cpu", "lab")
     replace(workbench, "anywidget", "anothergadget")
     monkeypatch.setattr(workbench.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     commands.failing = (failing,)
     with pytest.raises(SystemExit) as caught:
-        workbench.set_up("cpu")
+        workbench.set_up("cpu", "lab")
     assert [noun for noun in nouns if noun not in str(caught.value)] == []
     assert not workbench.STAMP.exists()
 
@@ -230,8 +255,8 @@ def test_lab_opens_the_first_notebook(workbench, commands, monkeypatch, user, al
 def test_what_follows_test_goes_to_pytest_and_the_build_of_torch_is_remembered(workbench, commands):
     workbench.main(["test", "--torch", "cu130", "-k", "race", "tests/test_plots.py", "-n", "0"])
     (command,) = commands.became
-    assert command[1:5] == ["-m", "pytest", "--numprocesses=2", "--dist=loadfile"]
-    assert command[5:] == ["-k", "race", "tests/test_plots.py", "-n", "0"]
+    assert command[1:4] == ["-m", "pytest", "--numprocesses=2"]
+    assert command[4:] == ["-k", "race", "tests/test_plots.py", "-n", "0"]
     assert json.loads(workbench.STAMP.read_text())["torch"] == "cu130"
     del commands.ran[:]
     workbench.main(["test"])

@@ -141,7 +141,7 @@ def test_a_package_that_crashes_hides_no_other(tmp_path):
     [
         (
             made(replace(TORCH, installed="2.5.1+cu124"), SCRIPT),
-            ["torch 2.5.1", "out of the range >=2.9", "torch.onnx.dynamo_export"],
+            ["torch 2.5.1", "out of the range >=2.9", "needs a newer one"],
             f'install --upgrade "torch>=2.9" {INDEX}cu124',
         ),
         (made(gone(TORCH)), ["torch is missing"], f'install "torch>=2.9" {INDEX}cpu'),
@@ -194,6 +194,49 @@ def test_a_problem_is_named_with_the_command_that_fixes_it(found, nouns, command
     assert clash.command == f"python -m pip {command}"
     assert f"This stack has 1 problem:\n1. {clash.what}\n   {command}" in repr(found).replace(
         "python -m pip ", "", 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "call"),
+    [
+        ("2.12.1", "torch.onnx.export(model, args, f) works"),
+        ("2.8.0", "torch.onnx.export(model, args, f, dynamo=True)"),
+        ("2.5.1+cpu", "torch.onnx.export(model, args, f, dynamo=True)"),
+        ("2.4.1", "torch.onnx.dynamo_export(model, *args).save(f)"),
+        ("2.1.0+cu118", "torch.onnx.dynamo_export(model, *args).save(f)"),
+        ("2.0.1", "no exporter there uses Dynamo"),
+    ],
+)
+def test_an_older_torch_is_told_its_own_call_and_what_to_install(version, call):
+    (clash,) = made(replace(TORCH, installed=version, required=">=2.13")).clashes
+    assert call in clash.what
+    assert 'pip install --upgrade "torch>=2.13"' in clash.command
+
+
+def test_a_release_newer_than_the_tested_one_is_named():
+    newer = replace(TORCH, installed="2.15.0+cu132", tested="2.13.0")
+    found = made(newer, replace(ONNX, tested="1.23.2"))
+    assert found
+    assert "Newer than what was tested: torch 2.15.0 (2.13.0)\n" in repr(found)
+    assert "Newer" not in repr(made(replace(TORCH, tested="2.13.0")))
+    tested = {package.name: package.tested for package in stack._packages()}
+    assert all(tested[name] for name in ("torch", "lazy_loader", "jupyterlab"))
+
+
+def test_a_missing_extra_is_an_error_with_the_line_to_type(monkeypatch):
+    import onnx_workbench as ow
+
+    for name in ("anywidget", "matplotlib"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(stack, "_installed", lambda name: None)
+    monkeypatch.delitem(sys.modules, "onnx_workbench.viewer.netron", raising=False)
+    with pytest.raises(
+        ImportError, match=r"^view\(\) needs more: netron, anywidget and ipyw"
+    ) as view:
+        ow.view(IDENTITY.format(10, 18))
+    assert view.value.hint == (
+        'python -m pip install "netron>=9,<10" "anywidget>=0.9.13" "ipywidgets>=8.1"'
     )
 
 

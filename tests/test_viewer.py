@@ -30,13 +30,13 @@ from onnx_workbench import exporter_metadata, protobuf_reader
 from onnx_workbench.errors import InputError, LoadError
 from onnx_workbench.proto import nested, node_refs
 from onnx_workbench.source import Line
-from onnx_workbench.viewer import Netron, frontend, view
+from onnx_workbench.viewer import frontend, view
 from onnx_workbench.viewer.diagram import cut, diagram, layers
 from onnx_workbench.viewer.drawing import layout
 from onnx_workbench.viewer.fold import fold
 from onnx_workbench.viewer.heat import COLD, ink, palette, scale
 from onnx_workbench.viewer.model import LARGEST_TENSOR, Model, read
-from onnx_workbench.viewer.netron import LEFT, RIGHT
+from onnx_workbench.viewer.netron import LEFT, RIGHT, Netron
 from onnx_workbench.viewer.origin import without_folders
 
 SHAPE = "batch\u00d72"

@@ -7,7 +7,8 @@
     ├── CaptureError              torch.export could not turn the model into a graph
     ├── ExportError               the graph did not become a file that ONNX Runtime loads
     ├── LoadError                 the file is not an ONNX model that ONNX Runtime can load
-    └── RunError                  ONNX Runtime loaded the model and failed while running it
+    ├── RunError                  ONNX Runtime loaded the model and failed while running it
+    └── MissingPackageError (ImportError)   an optional package is not installed
 
 Every error says what was passed, what was expected and what to do next. ``reason``, ``hint`` and
 ``line`` are fields, so that no caller has to parse the text. If an error of torch, onnx or ONNX
@@ -147,6 +148,10 @@ class LoadError(WorkbenchError):
 
 class RunError(WorkbenchError):
     """ONNX Runtime loaded the model and failed while running it."""
+
+
+class MissingPackageError(WorkbenchError, ImportError):
+    """An optional package is not installed; ``hint`` is the command that installs it."""
 
 
 class UnknownOption(TypeError):

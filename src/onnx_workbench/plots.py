@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from . import formatting
+from .stack import needs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -314,7 +315,8 @@ def _axes(
             break
         lines += more
     if ax is None:
-        from matplotlib import pyplot
+        with needs("A plot", "plot"):
+            from matplotlib import pyplot
 
         size = (_WIDTH, height + 0.2 * max(0, len(lines) - 1))
         ax = pyplot.subplots(figsize=size, layout="constrained")[1]

@@ -16,17 +16,25 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .errors import MissingPackageError
 from .formatting import plural, table
 
 _PROJECT = "onnx-workbench"
-_OPTIONAL = {"lab": "needed only to open the notebooks"}  # the extras that the report includes
+_OPTIONAL = {  # the extras that the report includes
+    "view": "needed to show a graph or the floors in a page",
+    "plot": "needed only to plot",
+    "lessons": "needed only for the lessons",
+    "lab": "needed only to open the notebooks",
+}
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
 _REQUIREMENT = re.compile(r"([\w.-]+)\s*([^;\s]*)(?:.*extra == ['\"](\w+)['\"])?")
+_PIN = re.compile(r"^([\w.-]+)==([^;\s]+)", re.MULTILINE)
 _STATEMENTS = {
     "torch": "import torch; torch.zeros(1).numpy()",  # fails if built for another NumPy
     "onnxscript": "from onnxscript import opset18",
@@ -36,13 +44,14 @@ _FIXES = {  # by verdict: what to say, and the option of pip that fixes it
     "out of range": ("{name} {version} is out of the range {required}.", "--upgrade"),
     "broken": ("{name} {version} is broken: `{tried}` gives {error}.", "--force-reinstall"),
 }
-_WHY = {
-    ("torch", "out of range"): (
-        " Before 2.9 torch.onnx.export used TorchScript unless told otherwise, and from 2.1 to 2.8 "
-        "the exporter that this project teaches was called torch.onnx.dynamo_export."
-    ),
-    ("onnxscript", "missing"): " torch.onnx.export translates each operator with its library.",
-}
+_WHY_SCRIPT = " torch.onnx.export translates each operator with its library."
+_BUILD = "; found = torch.__version__"  # has the label of the build, which pip may not record
+_EXPORTERS = (  # from the release on, which call captures a model with Dynamo
+    ("2.9", "torch.onnx.export(model, args, f) works there, too, since dynamo=True is its default"),
+    ("2.5", "there it is torch.onnx.export(model, args, f, dynamo=True)"),
+    ("2.1", "there it is torch.onnx.dynamo_export(model, *args).save(f), gone since 2.9"),
+    ("0", "no exporter there uses Dynamo: torch.onnx.export records one run with TorchScript"),
+)
 _CHILD = """
 import gc, json, os, sys
 gc.disable()  # imports run 15 % faster
@@ -73,18 +82,43 @@ def check() -> Stack:
     >>> stack.clocks.writes.opset <= stack.clocks.loads.opset
     True
     """
-    packages = [p for p in map(_look_up, _requirements()) if not p.extra or p.extra in _OPTIONAL]
+    packages = [p for p in _packages() if not p.extra or p.extra in _OPTIONAL]
     clocks = f"from {__name__} import read_clocks; found = {{}}; read_clocks(found)"
-    statements = [clocks, *(package.tried for package in packages if package.installed)]
+    imports = {p.name: p.tried + _BUILD * (p.name == "torch") for p in packages if p.installed}
+    statements = [clocks, *imports.values()]
     with ThreadPoolExecutor(2) as pool:  # more take too much memory for Binder
         outcomes = dict(zip(statements, pool.map(isolated_import, statements), strict=True))
     error, found = outcomes.pop(clocks)
+    results = {name: outcomes[statement] for name, statement in imports.items()}
+    for at, package in enumerate(packages):
+        failed, version = results.get(package.name, ("", None))
+        packages[at] = replace(package, error=failed, installed=version or package.installed)
     return Stack(
-        tuple(replace(p, error=outcomes.get(p.tried, ("", None))[0]) for p in packages),
+        tuple(packages),
         tuple(name for name in _RUNTIMES if _installed(name)),
         Clocks(**{name: Reading(*pair) for name, pair in (found or {}).items()}, error=error),
         _platform(packages),
     )
+
+
+@contextmanager
+def needs(task: str, *extras: str) -> Iterator[None]:
+    """Name what the optional part of the project that ``task`` uses lacks, and the line to type.
+
+    Raises:
+        MissingPackageError: the body imports a package that is not installed.
+
+    >>> with needs("A plot", "plot"):
+    ...     import matplotlib
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = [p for p in _packages() if p.extra in extras and not p.installed]
+        if not missing:
+            raise
+        fix = _install(missing, "")
+        raise MissingPackageError(f"{task} needs more: {fix.what}", fix.command) from error
 
 
 @dataclass(frozen=True)
@@ -100,7 +134,8 @@ class Package:
     """A requirement of the project and what is installed for it.
 
     ``installed`` is the version, or None; ``tried`` is the statement that was run and ``error`` is
-    what it raised; ``extra`` is the optional part of the project that needs the package.
+    what it raised; ``extra`` is the optional part of the project that needs the package;
+    ``tested`` is the version that the project was tested with, "" if that is not known.
     """
 
     name: str
@@ -109,6 +144,17 @@ class Package:
     tried: str
     error: str = ""
     extra: str = ""
+    tested: str = ""
+
+    @property
+    def is_newer(self) -> bool:
+        """Whether it is newer than what was tested.
+
+        >>> Package("torch", "2.15.0+cpu", ">=2.9", "import torch", tested="2.13.0").is_newer
+        True
+        """
+        fits = self.tested and self.verdict == "ok"
+        return bool(fits) and not _fits(self.version, f"<={self.tested}")
 
     @property
     def version(self) -> str:
@@ -138,7 +184,10 @@ class Package:
         """For a package that is out of range or broken."""
         sentence, option = _FIXES[self.verdict]
         what = sentence.format(version=self.version, **vars(self))
-        why = _WHY.get((self.name, self.verdict), "")
+        why = ""
+        if (self.name, self.verdict) == ("torch", "out of range"):
+            call = next(call for since, call in _EXPORTERS if _fits(self.version, f">={since}"))
+            why = f" This project needs a newer one; to export without it, {call}."
         command = f'python -m pip install {option} "{self.name}{self.required}"{self.index}'
         return Clash(what + why, command)
 
@@ -210,7 +259,9 @@ class Stack:
         verdict = "\n".join([f"This stack has {plural(len(fixes), 'problem')}:", *fixes])
         header = ("package", "installed", "required", "tried", "verdict")
         packages = table((package._row() for package in self.packages), header)
-        parts = (verdict if fixes else "This stack fits together.", packages, self.clocks)
+        parts = [verdict if fixes else "This stack fits together.", packages, self.clocks]
+        if newer := [f"{p.name} {p.version} ({p.tested})" for p in self.packages if p.is_newer]:
+            parts.append(f"Newer than what was tested: {', '.join(newer)}")
         return "\n\n".join(map(str, (*parts, self.platform)))
 
     def _clashes(self) -> Iterator[Clash]:
@@ -340,9 +391,26 @@ def _passes(attempt: Callable[..., Any], *args: Any, **options: Any) -> bool:
 def _install(missing: list[Package], index: str) -> Clash:
     *names, last = (package.name for package in missing)
     subject = f"{', '.join(names)} and {last} are" if names else f"{last} is"
-    why = "".join(_WHY.get((package.name, "missing"), "") for package in missing)
+    why = _WHY_SCRIPT if any(package.name == "onnxscript" for package in missing) else ""
     command = " ".join(f'"{package.name}{package.required}"' for package in missing)
     return Clash(f"{subject} missing.{why}", f"python -m pip install {command}{index}")
+
+
+def _packages() -> list[Package]:
+    """What the project requires, as it is installed here."""
+    tested = {name.lower().replace("_", "-"): pin for name, pin in _PIN.findall(_pins())}
+    found = [_look_up(line) for line in _requirements() if not line.startswith(_PROJECT)]
+    return [replace(p, tested=tested.get(p.name.lower().replace("_", "-"), "")) for p in found]
+
+
+def _pins() -> str:
+    """The tested versions: constraints.txt of the source tree, or what was installed of it."""
+    source = Path(__file__).parents[2] / "constraints.txt"
+    with suppress(metadata.PackageNotFoundError):
+        if not source.exists():
+            files = metadata.files(_PROJECT) or ()
+            source = next((Path(f.locate()) for f in files if f.name == source.name), source)
+    return source.read_text(encoding="utf-8") if source.exists() else ""
 
 
 def _requirements() -> list[str]:

@@ -11,7 +11,7 @@ import torch
 import tracing
 
 import onnx_workbench as ow
-from onnx_workbench.lineage.floors import document
+from onnx_workbench.lineage.page import document
 
 from .conftest import guard
 

@@ -57,7 +57,7 @@ print(small.selected, len(small.marked), small._screen and small.png()[1:4])
 print(small.select("cell:4"))
 ===
 import gc
-from onnx_workbench.viewer import Netron
+from onnx_workbench.viewer.netron import Netron
 gc.collect()
 views = [one for one in gc.get_objects() if Netron in type(one).__mro__]
 print(sum(one.comm is not None for one in views), sum(len(one._model.packed) for one in views))

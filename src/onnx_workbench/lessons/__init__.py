@@ -7,4 +7,11 @@
 
 import lazy_loader as lazy
 
-__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
+from ..stack import needs
+
+_found, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> object:
+    with needs(f"lessons.{name}", "view", "plot", "lessons"):
+        return _found(name)

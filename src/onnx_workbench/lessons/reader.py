@@ -15,6 +15,7 @@ from torch import nn
 from .. import progress
 from ..errors import InputError, WorkbenchError
 from ..formatting import kind_of, plural
+from ..stack import needs
 
 SEED = 0
 TEST, EPOCHS, BATCH = 360, 15, 64
@@ -142,7 +143,8 @@ def svg(images: torch.Tensor, labels: Sequence[object] = (), cell: int = 6) -> s
 
 
 def _load() -> tuple[torch.Tensor, torch.Tensor]:
-    from sklearn.datasets import load_digits
+    with needs("lessons.digits()", "lessons"):
+        from sklearn.datasets import load_digits
 
     try:
         data = load_digits()

@@ -21,43 +21,16 @@ its caller; ``g``, the number of its group of repeated blocks; ``s`` and ``b``, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import anywidget
 import traitlets
 
-from ..viewer import saved
+from .page import SCRIPT
 from .picture import text
 
-_SCRIPT = Path(__file__).parent / "floors.js"
 _ONNX = 4  # the number of the floor
-
-_STYLE = """
-  body { margin: 0; padding: 12px; box-sizing: border-box; height: 100vh; background: #fff; }
-  main { height: 100%; }
-  main .ow-floors { min-height: 100%; height: 100%; }
-  main .body { height: auto !important; }
-  @media (max-width: 640px) { main .ow-floors { height: auto; } }
-  @media (prefers-color-scheme: dark) { body { background: #0d1117; color-scheme: dark; } }"""
-
-# What floors.js asks of a widget's model, without a kernel behind it.
-_MODEL = """
-const ears = new Map();
-const model = {
-  get: (name) => saved[name],
-  set: (name, value) => {
-    saved[name] = value;
-    ears.get(`change:${name}`)?.forEach((act) => act());
-  },
-  save_changes: () => {},
-  on: (event, act) => ears.set(event, (ears.get(event) ?? new Set()).add(act)),
-  off: (event, act) => ears.get(event)?.delete(act),
-};
-render({ model, el: document.body.appendChild(document.createElement("main")) });
-"""
 
 
 class Floors(anywidget.AnyWidget):
@@ -73,7 +46,7 @@ class Floors(anywidget.AnyWidget):
         marked: the ONNX nodes that a choice in the page, or :meth:`choose`, lights.
     """
 
-    _esm = _SCRIPT
+    _esm = SCRIPT
     _sheet: traitlets.Dict = traitlets.Dict().tag(sync=True)
     chosen: traitlets.List = traitlets.List(traitlets.Int()).tag(sync=True)
     marked: traitlets.List = traitlets.List(traitlets.Unicode())
@@ -95,10 +68,3 @@ class Floors(anywidget.AnyWidget):
 
     def __repr__(self) -> str:
         return text(self._sheet)
-
-
-def document(title: str, sheet: Mapping[str, Any], chosen: Sequence[int] = ()) -> str:
-    """One HTML page with the live widget; it needs no kernel and sends no request."""
-    data = json.dumps({"_sheet": sheet, "chosen": chosen})
-    script = _SCRIPT.read_text(encoding="utf-8")
-    return saved.offline(title, _STYLE, f"const saved = {data};\n{script}\n{_MODEL}")

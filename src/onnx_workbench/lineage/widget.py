@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import files
-from ..errors import InputError
+from ..errors import InputError, MissingPackageError
 from ..source import Line
+from ..stack import needs
 from ..viewer.origin import without_folders
-from .floors import Floors, document
+from .page import document
 from .picture import svg
+
+if TYPE_CHECKING:
+    from .floors import Floors
 
 
 class Shown:
@@ -23,7 +27,14 @@ class Shown:
 
     @cached_property
     def floors(self) -> Floors:
-        """The floors beside each other, as a widget."""
+        """The floors beside each other, as a widget.
+
+        Raises:
+            MissingPackageError: anywidget is not installed.
+        """
+        with needs("The widget of trace()", "view"):
+            from .floors import Floors
+
         onnx = next(floor for floor in self.sheet["floors"] if floor["name"] == "onnx")
         return Floors(self.sheet, [row["t"] for row in onnx["rows"]])
 
@@ -34,7 +45,8 @@ class Shown:
             view: what ``view(artifact)`` returned, or any widget with the traits ``marked``, a list
                 of nodes, and ``selected``, the node that was clicked.
         """
-        import ipywidgets
+        with needs("beside()", "view"):
+            import ipywidgets
 
         self.floors.observe(lambda change: setattr(view, "marked", change["new"]), "marked")
         view.observe(lambda change: self.floors.choose(change["new"]), "selected")
@@ -73,6 +85,9 @@ class Shown:
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         """The widget; a page without a kernel shows the picture, and a terminal the text."""
-        data, metadata = self.floors._repr_mimebundle_(**kwargs) or ({}, {})
+        try:
+            data, metadata = self.floors._repr_mimebundle_(**kwargs) or ({}, {})
+        except MissingPackageError:
+            data, metadata = {}, {}
         still = {"text/plain": repr(self), "image/svg+xml": self.svg()}
         return {**data, **still}, metadata

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import calls
+from ..stack import needs
 from .model import read
-from .netron import Netron
 
-__all__ = ["Netron", "view"]
+if TYPE_CHECKING:
+    from .netron import Netron
+
+__all__ = ["view"]
 
 
 def view(
@@ -43,6 +46,7 @@ def view(
         InputError: ``model`` is none of these, or ``height`` is less than 160.
         LoadError: the file cannot be read, is truncated, or is no ONNX model; or, with ``weights``,
             its external data is missing.
+        MissingPackageError: anywidget is not installed.
 
     >>> from onnx import parser
     >>> view(parser.parse_model('<ir_version: 10, opset_import: ["": 20]> '
@@ -56,4 +60,7 @@ def view(
     The front-end comes from the installed `netron <https://github.com/lutzroeder/netron>`_.
     """
     height = calls.whole("height", height, least=160)
+    with needs("view()", "view"):
+        from .netron import Netron
+
     return Netron(read(model, weights=weights, source=source), height=height, folded=folded)

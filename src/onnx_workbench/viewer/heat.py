@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from ..formatting import plural, seconds, size
+from ..stack import needs
 
 STEPS = 32
 COLD = "#d8dee4"
@@ -18,8 +19,9 @@ COLD = "#d8dee4"
 def palette() -> tuple[str, ...]:
     """Viridis, from least to greatest value: perceptually uniform, also for most color-blind
     readers."""
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
+    with needs("A heat", "plot"):
+        from matplotlib import colormaps
+        from matplotlib.colors import to_hex
 
     return tuple(map(to_hex, colormaps["viridis"].resampled(STEPS)(range(STEPS))))
 
