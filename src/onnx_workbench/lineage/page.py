@@ -1,0 +1,43 @@
+"""The floors as one HTML page, with the widget's front-end and no kernel."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..viewer import saved
+
+SCRIPT = Path(__file__).parent / "floors.js"
+
+_STYLE = """
+  body { margin: 0; padding: 12px; box-sizing: border-box; height: 100vh; background: #fff; }
+  main { height: 100%; }
+  main .ow-floors { min-height: 100%; height: 100%; }
+  main .body { height: auto !important; }
+  @media (max-width: 640px) { main .ow-floors { height: auto; } }
+  @media (prefers-color-scheme: dark) { body { background: #0d1117; color-scheme: dark; } }"""
+
+# What floors.js asks of a widget's model, without a kernel behind it.
+_MODEL = """
+const ears = new Map();
+const model = {
+  get: (name) => saved[name],
+  set: (name, value) => {
+    saved[name] = value;
+    ears.get(`change:${name}`)?.forEach((act) => act());
+  },
+  save_changes: () => {},
+  on: (event, act) => ears.set(event, (ears.get(event) ?? new Set()).add(act)),
+  off: (event, act) => ears.get(event)?.delete(act),
+};
+render({ model, el: document.body.appendChild(document.createElement("main")) });
+"""
+
+
+def document(title: str, sheet: Mapping[str, Any], chosen: Sequence[int] = ()) -> str:
+    """One HTML page with the live widget; it needs no kernel and sends no request."""
+    data = json.dumps({"_sheet": sheet, "chosen": chosen})
+    script = SCRIPT.read_text(encoding="utf-8")
+    return saved.offline(title, _STYLE, f"const saved = {data};\n{script}\n{_MODEL}")
