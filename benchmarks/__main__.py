@@ -29,7 +29,8 @@ These take minutes, and run only when asked for:
                 that never rests
     viewer      view() in JupyterLab, beside Netron alone in the same browser; needs Chromium
     floors      the floors of 20 to 20,000 nodes in a saved page; needs Chromium
-    set-up      `workbench.py test --version` in a fresh copy, beside `pip install` of its pins
+    set-up      `workbench.py test --version` in a fresh copy, beside `pip install` of its pins, and
+                `lab --version` beside `test --version`
 """
 
 from __future__ import annotations

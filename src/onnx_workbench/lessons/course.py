@@ -12,6 +12,7 @@ from pathlib import Path
 from .. import files
 from ..errors import InputError
 from ..formatting import table
+from .copies import RECORD
 
 LESSONS = {
     "00": "Start here",
@@ -120,7 +121,8 @@ def notebook(number: str) -> str:
 def progress() -> Progress:
     """What is solved so far, read from ``progress.json`` in ``$ONNX_WORKBENCH_HOME``.
 
-    The default folder is ``~/.onnx-workbench``. A file that is missing, broken or locked never
+    Without that variable it is beside the notebooks in the learner's copy of the course, and
+    elsewhere in ``~/.onnx-workbench``. A file that is missing, broken or locked never
     stops a lesson: it counts as empty, and ``note`` says what is wrong.
     """
     try:
@@ -150,8 +152,8 @@ def record(exercise: str) -> str:
 
 
 def _file() -> Path:
-    home = os.environ.get("ONNX_WORKBENCH_HOME") or Path.home() / ".onnx-workbench"
-    return Path(home) / "progress.json"
+    here = Path.cwd() if Path(RECORD).exists() else Path.home() / ".onnx-workbench"
+    return Path(os.environ.get("ONNX_WORKBENCH_HOME") or here) / "progress.json"
 
 
 def _shown() -> str:
