@@ -1,13 +1,14 @@
 """Set up and start the workbench: two commands on a machine that has Python and nothing else.
 
-    python3 workbench.py lab      JupyterLab, open on notebooks/00-start-here.ipynb
+    python3 workbench.py lab      JupyterLab, open on your copy of the course, in course/
     python3 workbench.py test     the whole test suite
     python3 workbench.py check    what is installed, and whether it fits together
 
 The first start makes `.venv` beside this file and installs what the verb needs; later starts skip
-that. What follows the verb is passed on: `lab --no-browser --port 9999`, `test -k race`. One option
-is the workbench's own:
+that. What follows the verb is passed on: `lab --no-browser --port 9999`, `test -k race`. Two
+options are the workbench's own:
 
+    --fresh                       sets your copy of the course aside, and begins a new one
     --torch cu130                 the build of PyTorch: a folder of download.pytorch.org/whl
                                   (cpu is the default; .venv remembers the choice)
 
@@ -36,7 +37,7 @@ BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = str(BIN / ("python.exe" if os.name == "nt" else "python"))
 STAMP = VENV / "workbench.json"  # written last: a .venv without it was never finished
 LOG = ROOT / ".venv.log"  # what the commands of the last set-up printed
-START = "notebooks/00-start-here.ipynb"
+START = "00-start-here.ipynb"
 INDEX = "https://download.pytorch.org/whl"
 DISK = 2_500_000_000  # bytes that set-up needs, downloads included
 MODULES = {  # each start looks for what its verb needs, and imports none
@@ -241,9 +242,23 @@ def ask_no_news(prefix: str | Path) -> None:
     path.write_text('{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}')
 
 
-def command(verb: str) -> list[str]:
+def course(fresh: bool) -> Path:
+    """Make the learner's copy of the notebooks, or bring it up to date, and return its folder."""
+    make = [PYTHON, "-m", "onnx_workbench.lessons.copies", str(ROOT / "notebooks")]
+    make += ["--fresh"] if fresh else []
+    made = subprocess.run(make, env=environment(), stdout=subprocess.PIPE, text=True)
+    if made.returncode:
+        sys.exit("The copy of the course could not be made; the reason is above.")
+    return Path(made.stdout.splitlines()[-1])
+
+
+def command(verb: str, fresh: bool = False) -> list[str]:
     if verb == "lab":
-        place = [f"--ServerApp.root_dir={ROOT}", f"--LabApp.default_url=/lab/tree/{START}"]
+        folder = course(fresh)
+        place = [
+            f"--ServerApp.root_dir={folder.parent}",
+            f"--LabApp.default_url=/lab/tree/{folder.name}/{START}",
+        ]
         as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
         quiet = "--ServerApp.log_level=WARN"  # the address is more than a warning
         return [PYTHON, "-m", "jupyterlab", *place, *as_root, quiet]
@@ -284,12 +299,13 @@ def main(arguments: list[str]) -> int:
         return 0 if verb in ("-h", "--help") else 2
     options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     options.add_argument("--torch", default=stamp().get("torch", "cpu"))
+    options.add_argument("--fresh", action="store_true")
     chosen, rest = options.parse_known_args(rest)
     if verb != "check":
         set_up(chosen.torch, verb)
     elif unready(chosen.torch, "lab"):
         print(f"Not set up: {unready(chosen.torch, 'lab')}. To set up: python3 workbench.py lab\n")
-    return become([*command(verb), *rest])
+    return become([*command(verb, chosen.fresh), *rest])
 
 
 if __name__ == "__main__":

@@ -131,8 +131,7 @@ def test_conda_and_binder_name_what_the_project_and_its_pins_name():
     [
         (
             "binder/postBuild",
-            "python -c 'import sys, workbench; workbench.ask_no_news(sys.prefix)' "
-            "# as `workbench.py lab` does",
+            "python -m onnx_workbench.lessons.copies notebooks # what the badge opens",
         ),
         (".ci/run", 'exec "$python" workbench.py test "$@"'),
     ],
@@ -195,7 +194,7 @@ def test_the_readme_begins_with_the_picture_and_two_commands_and_its_links_lead_
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", readme)
     assert [link for link in links if not (ROOT / link).exists()] == []
     start = re.search(r'^START = "(.+)"', read("workbench.py"), re.MULTILINE)
-    assert f"?urlpath=lab/tree/{start[1]})" in readme, "Binder's badge opens what lab opens"
+    assert f"?urlpath=lab/tree/course/{start[1]})" in readme, "Binder's badge opens what lab opens"
 
 
 @pytest.mark.parametrize("command", [("check",), ("format", "--check")])

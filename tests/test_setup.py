@@ -50,6 +50,7 @@ def commands(workbench, monkeypatch):
 
     monkeypatch.setattr(workbench, "run", run)
     monkeypatch.setattr(workbench, "lacks", lambda verb: seen.lacking.get(verb, ""))
+    monkeypatch.setattr(workbench, "course", lambda fresh: workbench.ROOT / f"course{fresh:d}")
     monkeypatch.setattr(workbench, "become", lambda command: seen.became.append(command) or 0)
     return seen
 
@@ -247,9 +248,11 @@ def test_lab_opens_the_first_notebook(workbench, commands, monkeypatch, user, al
     (command,) = commands.became
     assert command[1:3] == ["-m", "jupyterlab"]
     assert f"--ServerApp.root_dir={workbench.ROOT}" in command
-    assert "--LabApp.default_url=/lab/tree/notebooks/00-start-here.ipynb" in command
+    assert "--LabApp.default_url=/lab/tree/course0/00-start-here.ipynb" in command
     assert command[-3:] == ["--no-browser", "--port", "9999"]
     assert ("--allow-root" in command) is allowed
+    workbench.main(["lab", "--fresh"])
+    assert "--LabApp.default_url=/lab/tree/course1/00-start-here.ipynb" in commands.became[-1]
 
 
 def test_what_follows_test_goes_to_pytest_and_the_build_of_torch_is_remembered(workbench, commands):
