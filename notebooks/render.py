@@ -23,15 +23,17 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def render(path: Path) -> None:
-    """Run one notebook and put it, with its outputs, where it was."""
+    """Run one notebook in a new folder and put it, with its outputs, where it was."""
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(
-        notebook,
-        timeout=600,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(HERE)}},
-        record_timing=False,
-    ).execute()
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "models").mkdir()
+        NotebookClient(
+            notebook,
+            timeout=600,
+            kernel_name="python3",
+            resources={"metadata": {"path": folder}},
+            record_timing=False,
+        ).execute()
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},

@@ -240,6 +240,43 @@ def test_a_missing_extra_is_an_error_with_the_line_to_type(monkeypatch):
     )
 
 
+LIGHT = """
+import sys
+for name in ("anywidget", "ipywidgets", "traitlets", "netron", "matplotlib", "PIL", "sklearn",
+             "jupyterlab", "ipykernel", "IPython", "pandas"):
+    sys.modules[name] = None
+import torch
+import onnx_workbench as ow
+
+class Half(torch.nn.Module):
+    def forward(self, x):
+        return x.relu() / 2
+
+model, x, batch = Half().eval(), torch.ones(2, 3), {"x": {0: "batch"}}
+onnx = ow.export(model, x, dynamic_shapes=batch)
+for result in (ow.watch(model, x), ow.capture(model, x), onnx, ow.verify(model, onnx, x, values=True),
+               ow.probe(onnx), ow.profile(onnx, x, seconds=0.1), ow.trace(onnx, x, seconds=0.1)):
+    assert repr(result)
+ow.trace(onnx, x, seconds=0.1).save("floors.html")
+ow.audit(model, x, dynamic_shapes=batch).save("audit.html")
+for task in (lambda: ow.view(onnx), lambda: ow.trace(onnx).floors, lambda: ow.lessons.digits(),
+             lambda: ow.profile(onnx, x, seconds=0.1).plot()):
+    try:
+        task()
+    except ImportError as error:
+        print(error.message)
+"""
+
+
+def test_the_light_set_does_all_but_views_plots_and_lessons(tmp_path):
+    command = [sys.executable, "-c", LIGHT]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    tasks = [line.partition(" need")[0] for line in done.stdout.splitlines()]
+    assert tasks == ["view()", "The widget of trace()", "lessons.digits()", "A plot"]
+    assert {path.name for path in tmp_path.iterdir()} == {"floors.html", "audit.html"}
+
+
 def test_a_lab_that_is_absent_is_no_problem():
     absent = made(gone(LAB))
     assert absent
