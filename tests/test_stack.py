@@ -254,8 +254,9 @@ class Half(torch.nn.Module):
 
 model, x, batch = Half().eval(), torch.ones(2, 3), {"x": {0: "batch"}}
 onnx = ow.export(model, x, dynamic_shapes=batch)
-for result in (ow.watch(model, x), ow.capture(model, x), onnx, ow.verify(model, onnx, x, values=True),
-               ow.probe(onnx), ow.profile(onnx, x, seconds=0.1), ow.trace(onnx, x, seconds=0.1)):
+for result in (ow.watch(model, x), ow.capture(model, x), onnx,
+               ow.verify(model, onnx, x, values=True), ow.probe(onnx),
+               ow.profile(onnx, x, seconds=0.1), ow.trace(onnx, x, seconds=0.1)):
     assert repr(result)
 ow.trace(onnx, x, seconds=0.1).save("floors.html")
 ow.audit(model, x, dynamic_shapes=batch).save("audit.html")
