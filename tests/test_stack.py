@@ -113,7 +113,7 @@ def test_a_package_that_crashes_hides_no_other(tmp_path):
     """Broken packages lie in a folder of their own, first on the path, with metadata."""
     room = tmp_path / "src" / "onnx_workbench"
     room.mkdir(parents=True)
-    for name in ("__init__.py", "__init__.pyi", "stack.py", "formatting.py"):
+    for name in ("__init__.py", "__init__.pyi", "stack.py", "errors.py", "formatting.py"):
         shutil.copy(SOURCE / name, room)
     required = ["netron>=9.0", "onnx>=1.19", "tqdm>=4"]
     (tmp_path / "pyproject.toml").write_text(
@@ -242,9 +242,19 @@ def test_a_missing_extra_is_an_error_with_the_line_to_type(monkeypatch):
 
 LIGHT = """
 import sys
-for name in ("anywidget", "ipywidgets", "traitlets", "netron", "matplotlib", "PIL", "sklearn",
-             "jupyterlab", "ipykernel", "IPython", "pandas"):
-    sys.modules[name] = None
+from importlib import metadata
+
+gone = ("anywidget", "ipywidgets", "traitlets", "netron", "matplotlib", "PIL", "sklearn",
+        "scikit-learn", "jupyterlab", "ipykernel", "IPython", "pandas")
+sys.modules |= dict.fromkeys(gone)
+version = metadata.version
+
+def installed(name):
+    if name in gone:
+        raise metadata.PackageNotFoundError(name)
+    return version(name)
+
+metadata.version = installed
 import torch
 import onnx_workbench as ow
 
