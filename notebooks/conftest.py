@@ -1,31 +1,34 @@
-"""How nbval runs a lesson: in a folder of its own, and as a whole in one process."""
+"""How nbval runs a lesson: whole in one process, in a folder of its own, with nobody's progress and
+no progress bars, as its script renders it."""
 
+import atexit
 import os
-import shutil
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-_BEGIN = """\
-import os, tempfile
-os.chdir(tempfile.mkdtemp(dir={!r}))
-os.mkdir("models")
-"""
+_HOME = tempfile.TemporaryDirectory()
+atexit.register(_HOME.cleanup)
+_STARTUP = Path(_HOME.name, "profile_default", "startup", "begin.py")  # which IPython runs
+_STARTUP.parent.mkdir(parents=True)
+_STARTUP.write_text(
+    f"import os, tempfile\nos.chdir(tempfile.mkdtemp(dir={_HOME.name!r}))\nos.mkdir('models')\n",
+    encoding="utf-8",
+)
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> None:
+def pytest_cmdline_main(config):
     """Under pytest-xdist, group the cells of a notebook, which share a kernel."""
     if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
         config.option.dist = "loadfile"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Begin each kernel in a new folder with ``models/``, so that a lesson leaves no files here."""
-    home = Path(tempfile.mkdtemp(prefix="lessons-"))
-    config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
-    startup = home / "profile_default" / "startup"
-    startup.mkdir(parents=True)
-    (startup / "begin.py").write_text(_BEGIN.format(str(home)), encoding="utf-8")
-    os.environ["IPYTHONDIR"] = str(home)  # IPython runs what is in there
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    # A hook, not a fixture: nbval starts a kernel before any fixture of its cells would run.
+    folders = dict.fromkeys(("ONNX_WORKBENCH_HOME", "IPYTHONDIR"), _HOME.name)
+    with mock.patch.dict(os.environ, {"TQDM_DISABLE": "1", **folders}):
+        return (yield)
