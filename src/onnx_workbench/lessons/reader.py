@@ -17,8 +17,7 @@ from ..errors import InputError, WorkbenchError
 from ..formatting import kind_of, plural
 from ..stack import needs
 
-SEED = 0
-TEST, EPOCHS, BATCH = 360, 15, 64
+SEED, TEST, EPOCHS, BATCH = 0, 360, 15, 64
 LEVELS = 16
 """Gray levels of a pixel."""
 
