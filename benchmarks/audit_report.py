@@ -74,7 +74,7 @@ def _found(trap: Trap) -> bool:
     leads = {"model", "capture", "export", trap.stage}
     audit = _audited(trap.broken(), {stage.name for stage in STAGES} - leads)
     return any(
-        (finding.stage, finding.line.place if finding.line else None) == (trap.stage, trap.place)
+        (finding.code, finding.line.place if finding.line else None) == (trap.code, trap.place)
         and finding.sentence.startswith(trap.sentence)
         for finding in audit.faults
     )

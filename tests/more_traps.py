@@ -27,7 +27,7 @@ def twin(forward: Callable[..., Any]) -> type[nn.Module]:
 # Data
 
 
-@trap("item()", "capture", VALUE, "pytorch/pytorch/issues/116336", FOUR, torch.tensor(3))
+@trap("item()", "OW101", VALUE, "pytorch/pytorch/issues/116336", FOUR, torch.tensor(3))
 class Repeat(nn.Module):
     def forward(self, x: Tensor, times: Tensor) -> Tensor:
         for _ in range(int(times.item())):  # trap
@@ -37,7 +37,7 @@ class Repeat(nn.Module):
     Fixed = twin(lambda self, x, times: x * torch.pow(2.0, times))
 
 
-@trap("nonzero() counted", "capture", VALUE, "pytorch/pytorch/issues/157355", FOUR)
+@trap("nonzero() counted", "OW101", VALUE, "pytorch/pytorch/issues/157355", FOUR)
 class CountFound(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         found = torch.nonzero(x > 0)[:, 0]
@@ -51,7 +51,7 @@ class CountFound(nn.Module):
 NUMPY = "The model leaves torch for NumPy"
 
 
-@trap("NumPy inside", "capture", NUMPY, "pytorch/pytorch/issues/132559", FOUR)
+@trap("NumPy inside", "OW104", NUMPY, "pytorch/pytorch/issues/132559", FOUR)
 class ByNumpy(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.from_numpy(np.interp(x.numpy(), (0, 1), (0, 2))).float()  # trap
@@ -64,7 +64,7 @@ class ByNumpy(nn.Module):
 FIXED, THREAD = "x.shape[1] is refused by capture", "roboflow/rf-detr/pull/871"
 
 
-@trap("loop over a shape", "contract", FIXED, THREAD, WORDS, dynamic_shapes=LENGTH)
+@trap("loop over a shape", "OW301", FIXED, THREAD, WORDS, dynamic_shapes=LENGTH)
 class StepByStep(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         state = torch.zeros_like(x[:, 0])
@@ -82,7 +82,7 @@ THREE, INDEX = torch.tensor([4.0, 2.0, 6.0]), torch.tensor([0, 1, 1])
 
 
 @trap(
-    *("noise drawn inside", "numbers", RANDOM, "pytorch/pytorch/issues/156811", IMAGE),
+    *("noise drawn inside", "OW402", RANDOM, "pytorch/pytorch/issues/156811", IMAGE),
     fixed=(IMAGE, torch.zeros(9, 9)),
 )
 class Noisy(nn.Module):
@@ -92,7 +92,7 @@ class Noisy(nn.Module):
     Fixed = twin(lambda self, x, noise: x + noise)
 
 
-@trap("antialiased bicubic", "numbers", DIFFERS, "pytorch/pytorch/issues/157220", IMAGE)
+@trap("antialiased bicubic", "OW401", DIFFERS, "pytorch/pytorch/issues/157220", IMAGE)
 class Bicubic(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.interpolate(x, scale_factor=1.7, mode="bicubic", antialias=True)  # trap
@@ -100,7 +100,7 @@ class Bicubic(nn.Module):
     Fixed = twin(lambda self, x: F.interpolate(x, scale_factor=1.7, mode="bicubic"))
 
 
-@trap("scattered mean", "numbers", DIFFERS, "pytorch/pytorch/issues/147617", THREE, INDEX)
+@trap("scattered mean", "OW401", DIFFERS, "pytorch/pytorch/issues/147617", THREE, INDEX)
 class ScatteredMean(nn.Module):
     def forward(self, x: Tensor, index: Tensor) -> Tensor:
         return torch.ones(2).scatter_reduce(0, index, x, "mean", include_self=False)  # trap
@@ -111,7 +111,7 @@ class ScatteredMean(nn.Module):
             return total / x.new_zeros(2).scatter_add(0, index, torch.ones_like(x))
 
 
-@trap("bfloat16 without a kernel", "export", REJECTED, "microsoft/onnxruntime/issues/26311", IMAGE)
+@trap("bfloat16 without a kernel", "OW204", REJECTED, "microsoft/onnxruntime/issues/26311", IMAGE)
 class Brain(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.bfloat16()
@@ -126,7 +126,7 @@ class Brain(nn.Module):
 STATE, THREAD = "The model keeps state in its buffer 'seen'", "pytorch/pytorch/issues/60828"
 
 
-@trap("state in a buffer", "capture", STATE, THREAD, FOUR, fixed=(FOUR, torch.zeros(1)))
+@trap("state in a buffer", "OW111", STATE, THREAD, FOUR, fixed=(FOUR, torch.zeros(1)))
 class KeepsState(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class KeepsState(nn.Module):
 UNUSED, THREAD = "The input 'mask' is unused", "pytorch/pytorch/issues/64480"
 
 
-@trap("unused input", "capture", UNUSED, THREAD, FOUR, torch.ones(4))
+@trap("unused input", "OW112", UNUSED, THREAD, FOUR, torch.ones(4))
 class Unused(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:  # trap
         return x * 2
@@ -154,7 +154,7 @@ class Unused(nn.Module):
 LOST = "The result holds non-tensors: None, 7"
 
 
-@trap("None in the result", "capture", LOST, "pytorch/pytorch/issues/160150", FOUR)
+@trap("None in the result", "OW114", LOST, "pytorch/pytorch/issues/160150", FOUR)
 class Nested(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Any]:  # trap
         return {"double": x * 2, "rest": [x + 1, None, 7]}
@@ -170,7 +170,7 @@ class Result:
 APART = "An argument or a result is of a class that torch cannot flatten"
 
 
-@trap("dataclass as the result", "capture", APART, "pytorch/pytorch/issues/98251", FOUR)
+@trap("dataclass as the result", "OW105", APART, "pytorch/pytorch/issues/98251", FOUR)
 class ByDataclass(nn.Module):
     def forward(self, x: Tensor) -> Result:  # trap
         return Result(x * 2)
@@ -181,7 +181,7 @@ class ByDataclass(nn.Module):
 SHAPED = "result differs: a is complex64[4], b is float32[4, 2]"
 
 
-@trap("complex result", "numbers", SHAPED, "pytorch/pytorch/issues/126972", FOUR)
+@trap("complex result", "OW401", SHAPED, "pytorch/pytorch/issues/126972", FOUR)
 class Complex(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.polar(x.abs(), x)  # trap

@@ -1,5 +1,7 @@
 """The audit: what it says of sound models, of failing stages, and what it leaves behind."""
 
+import json
+import linecache
 import re
 import runpy
 import struct
@@ -14,6 +16,8 @@ import more_traps
 import pytest
 import torch
 import zoo_factories
+from jsonschema import Draft202012Validator
+from models import module
 from onnxscript import opset20 as op
 from torch import nn
 
@@ -21,7 +25,9 @@ from onnx_workbench import __main__ as terminal
 from onnx_workbench import audit, export, load
 from onnx_workbench.errors import InputError
 from onnx_workbench.lessons.traps import Tied
+from onnx_workbench.report import AuditError, Finding, formats, page
 from onnx_workbench.report.stages import STAGES, Case, Stage
+from onnx_workbench.source import Line
 
 QUICK = {"opsets", "latency", "hot lines"}
 NAMES = [stage.name for stage in STAGES]
@@ -59,6 +65,7 @@ def test_every_stage_of_a_sound_model_runs_and_is_ok(sound):
     assert sound
     assert [f.stage for f in sound.findings] == NAMES
     assert {f.verdict for f in sound.findings} == {"ok"}
+    assert [f.code for f in sound.findings] == [f"OW{digit}00" for digit in range(10)]
     assert repr(sound).splitlines()[0] == "Doubled: nothing to fix"
     assert by_stage(sound)["hot lines"].line.text == "return x * self.weight"
 
@@ -292,7 +299,118 @@ def test_ctrl_c_ends_an_audit(at):
         audit(Interrupts(at).eval(), TWO, skip=all_but("model", "capture", "export", "latency"))
 
 
+# ---------------------------------------------------------------- as data
+
+
+def as_data(report):
+    return json.loads(json.dumps(report.to_dict(), allow_nan=False))
+
+
+def test_the_data_is_what_the_schema_says_and_the_schema_says_something(sound):
+    schema = json.loads((Path(page.__file__).parent / "report.schema.json").read_text("utf-8"))
+    Draft202012Validator.check_schema(schema)
+    check = Draft202012Validator(schema)
+    nan = module(lambda self, x: torch.sqrt(x) if torch.compiler.is_exporting() else x)
+    reports = [sound, audit(*zoo_factories.broken()), audit(nan, -TWO, skip=QUICK)]
+    for report in reports:
+        check.validate(as_data(report))
+    assert reports[2].to_dict()["findings"][0]["numbers"]["error"] == "inf"
+    good = as_data(sound)
+    finding = good["findings"][0]
+    for wrong in (
+        {**good, "schema": 2},
+        {**good, "more": 1},
+        {**good, "stages": {}},
+        {**good, "findings": [{**finding, "code": "E1"}]},
+        {**good, "findings": [{**finding, "numbers": {"error": None}}]},
+    ):
+        assert not check.is_valid(wrong)
+
+
+MODULE = """
+import torch
+
+class Net(torch.nn.Module):
+    def forward(self, x, mask):
+        {line}
+        return x
+"""
+
+
+def net(folder, line, above=""):
+    path = folder / "net.py"
+    path.write_text(above + MODULE.format(line=line))
+    linecache.checkcache()
+    return runpy.run_path(str(path))["Net"]().eval()
+
+
+def test_an_edit_above_renews_no_finding_and_an_edit_of_the_line_does(tmp_path, monkeypatch):
+    (tmp_path / ".git").mkdir()
+    call, skip = (TWO, torch.ones(2)), all_but("model", "capture")
+    old = audit(net(tmp_path, "x += 1"), call, skip=skip)
+    (tmp_path / "known.json").write_text(json.dumps(old.to_dict()))
+    assert {one["file"] for one in old.to_dict()["findings"] if one["line"]} == {"net.py"}
+    moved = audit(net(tmp_path, "x += 1", "# above\n" * 9), call, skip=skip)
+    assert moved.faults[0].line.number == old.faults[0].line.number + 9
+    for known in (old, old.to_dict(), tmp_path / "known.json"):
+        same = moved.compare(known)
+        assert (len(same.gone), len(same.new), len(same.kept)) == (0, 0, 2)
+        moved.raise_for_findings(baseline=known)
+    edited = audit(net(tmp_path, "x += 2"), call, skip=skip)
+    changes = edited.compare(old)
+    assert not changes
+    assert [one["text"] for one in (*changes.new, *changes.gone)] == ["x += 2", "x += 1"]
+    assert repr(changes).startswith("1 gone, 1 new, 1 in both\n")
+    with pytest.raises(AuditError, match="OW110") as caught:
+        edited.raise_for_findings(baseline=old)
+    assert caught.value.line.text == "x += 2"
+    assert len(caught.value.findings) == 1
+    edited.raise_for_findings(ignore={"OW110", "OW112"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "[]",
+        "no json",
+        '{"schema": 9, "findings": []}',
+        '{"schema": 1, "findings": [{"fault": true}]}',
+    ],
+)
+def test_what_is_no_report_is_no_baseline(text, tmp_path, sound):
+    path = tmp_path / "known.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        sound.compare(path)
+    assert "--format json" in caught.value.hint
+
+
 # ---------------------------------------------------------------- the page
+
+
+def test_the_page_and_the_cell_have_all_that_was_found():
+    report = audit(*zoo_factories.broken())
+    cell, text = report._repr_html_(), page.document(report)
+    for shown in (cell, text):
+        for words in ("OW101", "<mark>", "if x.sum() &gt; 0:", "torch.where", "could not run"):
+            assert words in shown
+        assert report.when in shown
+        assert f"torch {torch.__version__}" in shown
+    assert "<script" not in cell
+    assert "button" not in cell
+    assert not re.search(r"<h\d", cell), "it stays out of the notebook's table of contents"
+
+
+def test_the_graph_is_colored_by_time_and_its_boxes_have_their_rows_on_the_floor(sound):
+    drawn = page.graph(sound, linked=True)
+    assert re.findall(r'data-rows="([^"]*)"', drawn) == ["0"]
+    assert 'aria-label="Mul' in drawn
+    assert page.scale({"x": 1.0}).color("x") in drawn
+    assert "<a" not in page.graph(sound)
+    assert sound.sheet["floors"][4]["rows"][0]["m"] == "Mul"
+    assert sound.sheet["floors"][6]["rows"][0]["s"] > 0
 
 
 def test_page_needs_nothing_else_and_escapes_what_comes_from_a_model(tmp_path):
@@ -306,9 +424,11 @@ def test_page_needs_nothing_else_and_escapes_what_comes_from_a_model(tmp_path):
     report = audit(evil().eval(), TWO, skip=all_but("model", "capture"))
     text = report.save(tmp_path / "report.html").read_text(encoding="utf-8")
     assert text.startswith("<!doctype html>")
-    assert "&lt;img src=x" in text
-    assert "&lt;img src=y&gt;" in text
-    assert not re.search(r"<img|<script|https?://", text)
+    for html in (text.partition('<script type="module">')[0], report._repr_html_()):
+        assert "&lt;img src=x" in html
+        assert "&lt;img src=y&gt;" in html
+        assert not re.search(r"<img src|<script|https?://", html)
+    assert text.count("<script") == text.count("</script") == 1
 
 
 def test_what_a_file_says_of_its_author_is_reported_and_not_in_the_page(tmp_path):
@@ -318,10 +438,14 @@ def test_what_a_file_says_of_its_author_is_reported_and_not_in_the_page(tmp_path
         report = audit(file, torch.ones(3), skip=all_but("portability"))
         notes = [f.verdict for f in report.findings if "metadata=False" in f.sentence]
         assert notes == ["ok"] * count
-    found = replace(report.findings[0], sentence=f"it reads '{tmp_path}/my weights.bin' first")
-    page = replace(report, findings=(found,)).save(tmp_path / "report.html").read_text()
-    assert str(tmp_path) not in page
-    assert "weights.bin" in page
+    said = f"it reads '{tmp_path}/my weights.bin' first"
+    line = Line(f"{tmp_path}/net.py", 3, "forward", f"x = open('{tmp_path}/my weights.bin')")
+    found = Finding("OW601", said, line, said, numbers={"bytes": 3})
+    told = replace(report, findings=(found, replace(found, code="OW602")))
+    html, cell = told.save(tmp_path / "report.html").read_text(), told._repr_html_()
+    for shown in (html, cell, json.dumps(told.to_dict())):
+        assert str(tmp_path) not in shown
+        assert "weights.bin" in shown
 
 
 # ---------------------------------------------------------------- the bundle
@@ -469,6 +593,45 @@ def test_large_inputs_are_drawn_anew_with_the_same_kind_of_numbers(tmp_path):
 
 def skipping(*words):
     return terminal.main(["audit", *words, "--skip", *QUICK])
+
+
+def test_a_baseline_and_ignored_codes_let_a_known_fault_pass(tmp_path, capsys):
+    assert skipping("zoo_factories:broken", "--format", "json") == 1
+    said = capsys.readouterr().out
+    assert json.loads(said)["verdict"] == "faults"
+    known = tmp_path / "known.json"
+    known.write_text(said)
+    assert skipping("zoo_factories:broken", "--baseline", str(known)) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "0 findings to fix, 4 known, 0 ignored"
+    assert skipping("zoo_factories:broken", "--ignore", "OW101", "OW299") == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "2 findings to fix, 0 known, 2 ignored"
+    for wrong in (("--ignore", "OW1"), ("--baseline", str(tmp_path / "absent.json"))):
+        assert skipping("zoo_factories:stopped", *wrong) == 2, "before the factory is called"
+
+
+def test_annotations_stand_on_the_line_in_the_repository(capsys):
+    assert skipping("zoo_factories:broken", "--format", "github") == 1
+    first, *others, last = capsys.readouterr().out.splitlines()
+    number = zoo_factories.Branching.forward.__code__.co_firstlineno + 1
+    where = f"file=tests/zoo_factories.py,line={number},title=OW101 Python needs a value"
+    assert first.startswith(f"::error {where}")
+    assert "%0A" in first
+    assert all(line.startswith("::error title=OW") for line in others)
+    assert last == "4 findings to fix, 0 known, 0 ignored"
+    risk = Finding("OW112", "50 %, in x", Line("<stdin>", 1, "f", "g"), "a: b")
+    assert [*formats.github([risk])] == [
+        "::warning file=cell,line=1,title=OW112 An input is unused::50 %25, in x%0Aa: b"
+    ]
+
+
+def test_the_opset_of_the_command_counts_and_the_versions_are_told(capsys):
+    assert skipping("zoo_factories:custom", "--opset", "18", "--format", "json") == 0
+    found = json.loads(capsys.readouterr().out)["findings"]
+    assert [f["numbers"]["opset"] for f in found if f["code"] == "OW600"] == [18]
+    with pytest.raises(SystemExit) as ended:
+        terminal.main(["--version"])
+    assert ended.value.code == 0
+    assert f"torch {torch.__version__}" in capsys.readouterr().out
 
 
 def test_exit_code_is_0_for_a_sound_model_and_the_files_are_written(tmp_path, capsys):

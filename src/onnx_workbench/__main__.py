@@ -1,4 +1,4 @@
-"""``python -m onnx_workbench audit package.module:factory``: the audit in a terminal, or in CI.
+"""The audit in a terminal, or in CI: ``python -m onnx_workbench audit package.module:factory``.
 
 The factory is called without arguments and returns ``model, args``, or ``model, args, options``: a
 dict of audit()'s options, such as ``kwargs``, ``dynamic_shapes`` or ``opset_version``.
@@ -10,11 +10,16 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import json
 import sys
+from contextlib import suppress
 from functools import reduce
+from importlib import metadata
 from typing import Any
 
 from .errors import InputError, WorkbenchError
+
+_SHOWN = ("onnx-workbench", "torch", "onnx", "onnxruntime", "onnxruntime-gpu")
 
 
 def main(words: list[str] | None = None) -> int:
@@ -24,15 +29,25 @@ def main(words: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    options.add_argument("--version", action="version", version=_versions())
     commands = options.add_subparsers(dest="command", required=True)
     audit = commands.add_parser("audit", help="audit a model")
+    audit.set_defaults(run=_audit)
     audit.add_argument("factory", help="package.module:factory")
+    audit.add_argument("--format", choices=("text", "json", "github"), default="text")
+    audit.add_argument("--baseline", metavar="KNOWN.json", help="findings of this report pass")
+    audit.add_argument("--ignore", nargs="+", default=[], metavar="CODE", help="these codes pass")
+    audit.add_argument("--opset", type=int, help="the opset to export")
     audit.add_argument("--report", metavar="FILE.html", help="write the report as a page")
     audit.add_argument("--bundle", metavar="FOLDER|FILE.zip", help="write a repro without weights")
     audit.add_argument("--skip", nargs="*", default=[], metavar="STAGE", help="stages to leave out")
+    explain = commands.add_parser("explain", help="what a code means")
+    explain.set_defaults(run=_explain)
+    explain.add_argument("code", help="such as OW101")
     path = [*sys.path]
     try:
-        return _audit(options.parse_args(words))
+        command = options.parse_args(words)
+        return command.run(command)
     except WorkbenchError as error:
         print(error, file=sys.stderr)
         return 2
@@ -43,26 +58,55 @@ def main(words: list[str] | None = None) -> int:
         sys.path[:] = path
 
 
+def _versions() -> str:
+    """This package and those that decide on an audit's findings, if they are installed."""
+    found = []
+    for name in _SHOWN:
+        with suppress(metadata.PackageNotFoundError):
+            found.append(f"{name} {metadata.version(name)}")
+    return ", ".join(found)
+
+
+def _explain(command: argparse.Namespace) -> int:
+    from .report.codes import explained
+
+    print(explained(command.code))
+    return 0
+
+
 def _audit(command: argparse.Namespace) -> int:
     from . import files
-    from .report import audit, bundle
+    from .report import audit, bundle, changes, codes, formats
 
     if command.report:
         files.target(command.report)
     if command.bundle:
         bundle.target(command.bundle)
+    known = changes.faults(command.baseline) if command.baseline else []  # before the work
+    ignored = [codes.known(name).name for name in command.ignore]
     model, args, options = _call_factory(command.factory)
+    options = {**options, "skip": {*options.get("skip", ()), *command.skip}}
+    if command.opset is not None:
+        options["opset_version"] = command.opset
     try:
         inspect.signature(audit).bind(model, args, **options)
     except TypeError as error:
         raise InputError(f"The factory {command.factory!r} returned options: {error}.") from error
-    report = audit(model, args, **{**options, "skip": {*options.get("skip", ()), *command.skip}})
-    print(report)
+    report = audit(model, args, **options)
+    gate = changes.gate(report, known, ignored)
+    if command.format == "json":
+        print(json.dumps(report.to_dict(), indent=1, allow_nan=False))
+    elif command.format == "github":
+        print(*formats.github(gate.counted), sep="\n")
+    else:
+        print(report)
+    if command.baseline or command.ignore or command.format == "github":
+        print(gate, file=sys.stderr if command.format == "json" else sys.stdout)
     if command.report:
         report.save(command.report)
     if command.bundle:
         report.bundle(command.bundle)
-    return 0 if report else 1
+    return 1 if gate.counted else 0
 
 
 def _call_factory(name: str) -> Any:

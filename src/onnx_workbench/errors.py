@@ -118,7 +118,23 @@ class InputError(WorkbenchError, ValueError):
 
 
 class CaptureError(WorkbenchError):
-    """torch.export could not turn the model into a graph."""
+    """torch.export could not turn the model into a graph.
+
+    ``code`` is that of the finding that an audit makes of it, such as ``OW101``; it is empty if the
+    reason is unknown. `python -m onnx_workbench explain OW101` describes it.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        hint: str = "",
+        line: Any = None,
+        *,
+        reason: str = "",
+        code: str = "",
+    ) -> None:
+        super().__init__(message, hint, line, reason=reason)
+        self.code = code
 
 
 class ExportError(WorkbenchError):

@@ -25,7 +25,7 @@ from . import exporter
 from .dims import Axes, dynamic_dims, for_torch, must_stay_dynamic, name_of, parse_shapes, relaxed
 from .exporter import is_dynamic
 from .guards import Guard, recorded_guards
-from .reasons import explain
+from .reasons import Reason, explain
 from .signature import Signature, kwargs_name
 from .signature import arguments as named_arguments
 
@@ -198,6 +198,7 @@ def _check_names_apart(graph: Graph, shapes: Any) -> None:
                     "Give both one name in `dynamic_shapes`, or change the line that needs it.",
                     guard.line if guard else None,
                     reason=f"torch.export gave them one symbol{words}",
+                    code="OW102",
                 )
 
 
@@ -401,7 +402,7 @@ def _explained(
 ) -> CaptureError:
     """The CaptureError that explains torch.export's errors, one for each mode that was tried."""
     first, *others = (_reason(error) for error in errors)
-    (reason, repair), line = first, user_line(errors[0].__traceback__)
+    (reason, repair, code), line = first, user_line(errors[0].__traceback__)
     if "flatten" in reason:
         words = set(re.findall(r"\w+", reason))
         for name, value in named_arguments(model, args, kwargs).items():
@@ -418,15 +419,16 @@ def _explained(
         hint=repair,
         line=unless_internal(line),
         reason=reason,
+        code=code,
     )
     relax = relaxed(shapes)
     refused.partial = lambda: exporter.partial_program(model, args, kwargs, relax)
     return refused
 
 
-def _reason(error: Exception) -> tuple[str, str]:
+def _reason(error: Exception) -> Reason:
     first = (str(error).strip().splitlines() or [""])[0]
-    return explain(error) or (
+    return explain(error) or Reason(
         f"{type(error).__name__}: {first}",
         "Run the model itself with these arguments. If it fails too, fix that first; if not, "
         "torch.export cannot follow that line: write it with other operations.",

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from traceback import walk_tb
 from types import FrameType
+from typing import NamedTuple
 
 from torch import fx
 from torch.export import ExportedProgram
@@ -19,64 +20,75 @@ from ..source import Line, unless_internal, user_line
 
 _REASONS = (
     (
+        "OW106",
         r"ScriptModule|ScriptFunction|ScriptMethod|TopLevelTracedModule",
         "A model that torch.jit.script or torch.jit.trace made is compiled already: torch.export "
         "cannot run its Python code.",
         "Pass the nn.Module that was scripted or traced.",
     ),
     (
+        "OW106",
         r"__obj_flatten__|PackedParams|torch[/\\]ao[/\\](nn[/\\])?quantiz|'quantized::|quantized\.",
         "A quantized module has weights that only its own kernels can read, or changes its state.",
         "Export the float model and quantize the file with onnxruntime.quantization, or quantize "
         "with torchao's PT2E flow, which gives an exported module.",
     ),
     (
+        "OW107",
         r"[Ss]parse(?! initializer)",
         "A tensor is sparse, but torch.onnx writes only dense tensors.",
         "Call .to_dense() on the input, or on the model's buffer, before the export.",
     ),
     (
+        "OW106",
         r"doesn't have storage|_unwrap_for_grad|GradTrackingTensor",
         "A transform of torch.func, such as grad or jvp, leaves wrapped tensors in the graph.",
         "Use torch.autograd.grad inside torch.enable_grad(), which torch.export follows, or write "
         "the derivative out; torch.vmap alone is fine.",
     ),
     (
+        "OW103",
         r"no fake impl|fake kernel",
         "A custom operator has no fake implementation, which gives its result's shape and dtype.",
         "Register one with torch.library.register_fake: a function that returns an empty tensor "
         "of the right shape and dtype.",
     ),
     (
+        "OW103",
         r"UnsupportedOperatorException",
         "An operator on this line cannot work on tensors without values, which is how torch.export "
         "runs a model.",
         "Write that step with other operators, or leave `dynamic_shapes` out.",
     ),
     (
+        "OW101",
         r"but got FakeTensor",
         "Python needs a number from a tensor, which is unknown during capture: lengths of a packed "
         "sequence, sizes or counts.",
         "Pass a Python number, which is baked in, or pad the sequences and use a mask.",
     ),
     (
+        "OW101",
         r"data-dependent expression",
         "Python needs a value that the graph only has when it runs: an `if`, `while`, `int()`, "
         "`.item()` or slice depends on the values of a tensor.",
         "Choose with torch.where, keep both branches with torch.cond, or decide outside the model.",
     ),
     (
+        "OW102",
         r"specialized it to be a constant|Constraints violated|conflicts between user-specified",
         "The model fixes a dimension that must stay dynamic.",
         "Replace the number, or the table of fixed length, by a size from x.shape, or leave that "
         "dimension out of `dynamic_shapes`.",
     ),
     (
+        "OW107",
         r"same device|on device",
         "Tensors of different devices meet in one operation.",
         "Move the model, its inputs and every tensor made inside forward() to one device.",
     ),
     (
+        "OW105",
         r"not a known type|Unsupported input type|register a pytree",
         "An argument or a result is of a class that torch cannot flatten into tensors{classes}.",
         "Use tensors, tuples, lists and dicts, or register the class before the call: "
@@ -85,47 +97,60 @@ _REASONS = (
         "lambda tensors, _: {name}(*tensors), serialized_type_name={name!r}).",
     ),
     (
+        "OW107",
         r"Cannot detect fake_mode",
         "The graph has no tensors: all numbers of the call are baked in.",
         "Make an argument a tensor, such as torch.tensor(2.0).",
     ),
     (
+        "",
         r"in_onnx_export must be True|slot already occupied|empty mode stack|"
         r"_EXPORT_MODULE_HIERARCHY must not be None",
         "Another thread exports with torch at the same time, and torch's state is global.",
         "Export in one thread at a time. Exports by this package wait for each other.",
     ),
     (
+        "OW106",
         r"torch\.nn\.DataParallel is not supported",
         "torch.nn.DataParallel copies a model to several devices, but a file contains it once.",
         "Export the wrapped model: pass model.module.",
     ),
     (
+        "OW104",
         r"numpy",
         "The model leaves torch for NumPy, and the graph ends there.",
         "Write that step with torch operations.",
     ),
 )
-"""Pattern in torch's error, or in the path of a quantization file -> reason and repair."""
+"""Code of the audit's finding, pattern in torch's error or in the path of a quantization file,
+reason, and repair."""
 
 _LACKING = re.compile(r"Required parameter '(\w+)' is not provided\. Signature: pkg\.onnxscript")
 _CLASS = re.compile(r"<class '([^']+)'>")
 _OWN = "in `custom_translation_table`"
 
 
-def explain(error: BaseException) -> tuple[str, str] | None:
+class Reason(NamedTuple):
+    """``code`` is that of the finding that an audit makes of it; empty if there is none."""
+
+    reason: str
+    repair: str
+    code: str = ""
+
+
+def explain(error: BaseException) -> Reason | None:
     """Reason and repair for torch's error, if they are known."""
     if machine := refused_by_machine(error):
-        return machine
+        return Reason(*machine)
     text = "\n".join(f"{type(one).__name__}: {one}" for one in chained(error))
     files = {frame.f_code.co_filename for frame in _frames(error)}
     text += "\n".join(file for file in files if "quantiz" in file)
-    for key, reason, repair in _REASONS:
+    for code, key, reason, repair in _REASONS:
         if re.search(key, text):
             paths = [path for path in _CLASS.findall(text) if "." in path]
             names = [p.rpartition(".")[2] for p in paths if not p.startswith("torch.")] or ["Class"]
             classes = f": {', '.join(dict.fromkeys(names))}" * bool(paths)
-            return reason.format(classes=classes), repair.format(name=names[0])
+            return Reason(reason.format(classes=classes), repair.format(name=names[0]), code)
     return None
 
 
@@ -152,7 +177,7 @@ def translation_error(error: Exception, program: ExportedProgram | None = None) 
         )
     elif known := explain(error):
         message = "torch.onnx could not translate the graph."
-        reason, hint = known
+        reason, hint = known.reason, known.repair
     elif operator and (lacking := _LACKING.search(raw)):
         message = (
             f"The translation of {operator} needs the argument {lacking[1]!r}, which the call "

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from ..artifact import export
+from ..report.codes import CODES
 
 
 class Call(NamedTuple):
@@ -35,17 +36,22 @@ class Call(NamedTuple):
 class Trap:
     """``broken`` and ``fixed`` make a fresh call each.
 
-    The audit must find ``broken`` at ``stage``, with a sentence that begins with ``sentence``, at
-    ``place``, which is None if no line is to blame. ``thread`` is a report of the problem.
+    The audit's finding about ``broken`` must have this ``code``, a sentence that begins with
+    ``sentence``, and a line at ``place``, which is None if no line is to blame. ``thread`` is a
+    report of the problem.
     """
 
     name: str
-    stage: str
+    code: str
     sentence: str
     thread: str
     broken: Callable[[], Call]
     fixed: Callable[[], Call]
     place: str | None
+
+    @property
+    def stage(self) -> str:
+        return CODES[self.code].stage
 
     def __repr__(self) -> str:
         return f"{self.name}: {self.sentence} ({self.place or 'no line is to blame'})"
@@ -56,7 +62,7 @@ TRAPS: list[Trap] = []
 
 def trap(
     name: str,
-    stage: str,
+    code: str,
     sentence: str,
     thread: str,
     *args: Any,
@@ -77,7 +83,7 @@ def trap(
         broken = partial(_call, cls, args, **call)
         twin = partial(_call, cls.Fixed, fixed or args, call.get("dynamic_shapes"))
         traps.append(
-            Trap(name, stage, sentence, f"https://github.com/{thread}", broken, twin, place)
+            Trap(name, code, sentence, f"https://github.com/{thread}", broken, twin, place)
         )
         return cls
 
@@ -102,7 +108,7 @@ LENGTH = {"x": {1: "length"}}
 VALUE = "Python needs a value that the graph only has when it runs"
 
 
-@trap("if on a tensor", "capture", VALUE, "pytorch/pytorch/issues/143192", FOUR)
+@trap("if on a tensor", "OW101", VALUE, "pytorch/pytorch/issues/143192", FOUR)
 class IfTensor(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.sum() > 0:  # trap
@@ -122,7 +128,7 @@ def unfaked(x: Tensor) -> Tensor:
 NO_FAKE = "A custom operator has no fake implementation"
 
 
-@trap("custom op without a fake", "capture", NO_FAKE, "pytorch/pytorch/issues/141545", FOUR)
+@trap("custom op without a fake", "OW103", NO_FAKE, "pytorch/pytorch/issues/141545", FOUR)
 class Unfaked(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.onnx_workbench_traps.unfaked(x)  # trap
@@ -135,7 +141,7 @@ class Unfaked(nn.Module):
 NO_WORD = "The operator aten.cummax has no translation into ONNX"
 
 
-@trap("no translation", "export", NO_WORD, "pytorch/pytorch/issues/113444", FOUR)
+@trap("no translation", "OW201", NO_WORD, "pytorch/pytorch/issues/113444", FOUR)
 class RunningMax(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.cummax(x, 0).values  # trap
@@ -155,11 +161,11 @@ AUTO = {"x": {1: Dim.AUTO}}
 
 
 @trap(
-    *("AUTO advertises and breaks", "contract", SILENT, "pytorch/pytorch/pull/143158", WORDS),
+    *("AUTO advertises and breaks", "OW302", SILENT, "pytorch/pytorch/pull/143158", WORDS),
     dynamic_shapes=AUTO,
 )
 @trap(
-    *("position table", "contract", FIXED, "pytorch/pytorch/issues/140011", WORDS),
+    *("position table", "OW301", FIXED, "pytorch/pytorch/issues/140011", WORDS),
     dynamic_shapes=LENGTH,
 )
 class PositionTable(nn.Module):
@@ -176,7 +182,7 @@ class PositionTable(nn.Module):
 
 
 @trap(
-    *("int() of a shape", "contract", INT, "roboflow/rf-detr/issues/949", WORDS),
+    *("int() of a shape", "OW301", INT, "roboflow/rf-detr/issues/949", WORDS),
     dynamic_shapes={"x": {0: "batch"}},
 )
 class IntBatch(nn.Module):
@@ -190,7 +196,7 @@ class IntBatch(nn.Module):
 
 
 @trap(
-    *("branch on a size", "contract", BOUND, "pytorch/tutorials/pull/3214", WORDS),
+    *("branch on a size", "OW303", BOUND, "pytorch/tutorials/pull/3214", WORDS),
     dynamic_shapes=LENGTH,
 )
 class BranchOnSize(nn.Module):
@@ -215,13 +221,13 @@ class Drops(nn.Module):
         return F.dropout(x, 0.5, self.training)
 
 
-@trap("training mode", "model", TRAINING, "microsoft/onnxruntime/issues/26584", IMAGE)
+@trap("training mode", "OW001", TRAINING, "microsoft/onnxruntime/issues/26584", IMAGE)
 class LeftTraining(Drops):
     left_training = True
     Fixed = Drops
 
 
-@trap("dropout stays on", "numbers", RANDOM, "pytorch/pytorch/issues/103681", IMAGE)
+@trap("dropout stays on", "OW402", RANDOM, "pytorch/pytorch/issues/103681", IMAGE)
 class AlwaysDrops(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.dropout(x, 0.5)  # trap
@@ -229,7 +235,7 @@ class AlwaysDrops(nn.Module):
     Fixed = Drops
 
 
-@trap("float64 without a kernel", "export", REJECTED, "microsoft/onnxruntime/issues/19710", IMAGE)
+@trap("float64 without a kernel", "OW204", REJECTED, "microsoft/onnxruntime/issues/19710", IMAGE)
 class Double(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.double()
@@ -246,7 +252,7 @@ class Double(nn.Module):
 WRITES, BAKED = "The model writes into its input 'x'", "The argument 'scale' is baked in as 3"
 
 
-@trap("in place on an input", "capture", WRITES, "pytorch/pytorch/issues/112429", FOUR)
+@trap("in place on an input", "OW110", WRITES, "pytorch/pytorch/issues/112429", FOUR)
 class InPlace(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x += 1  # trap
@@ -258,7 +264,7 @@ class InPlace(nn.Module):
 
 
 @trap(
-    *("a number as argument", "capture", BAKED, "pytorch/pytorch/issues/190199", FOUR, 3),
+    *("a number as argument", "OW113", BAKED, "pytorch/pytorch/issues/190199", FOUR, 3),
     fixed=(FOUR, torch.tensor(3)),
 )
 class Scaled(nn.Module):
@@ -278,7 +284,7 @@ OPSET = "You asked for opset 26 and the exporter wrote opset 18"
 
 
 # Larger tables are left alone since onnxscript folds constants up to 8 kB only.
-@trap("tied weights", "size", TWICE, "huggingface/optimum/pull/1326", torch.tensor([[1, 2, 3]]))
+@trap("tied weights", "OW701", TWICE, "huggingface/optimum/pull/1326", torch.tensor([[1, 2, 3]]))
 class Tied(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -301,7 +307,7 @@ class Tied(nn.Module):
 ROW = torch.ones(1, 64)
 
 
-@trap("missing data file", "portability", BESIDE, "microsoft/onnxruntime/issues/19739", ROW)
+@trap("missing data file", "OW601", BESIDE, "microsoft/onnxruntime/issues/19739", ROW)
 class WeightsBeside:
     def __new__(cls) -> Any:
         return export(nn.Linear(64, 64).eval(), ROW, external_data=True)
@@ -310,7 +316,7 @@ class WeightsBeside:
 
 
 @trap(
-    *("opset out of reach", "export", OPSET, "pytorch/pytorch/pull/161056", torch.ones(3)),
+    *("opset out of reach", "OW202", OPSET, "pytorch/pytorch/pull/161056", torch.ones(3)),
     opset_version=26,
 )
 class Newest(nn.GELU):

@@ -52,7 +52,7 @@ const STYLE = `
       border-bottom: 1px solid var(--edge); background: color-mix(in srgb, var(--bad) 10%, var(--paper)); }
 
     .main { display: flex; flex-direction: column; flex: 1; min-height: 0; }
-    .body { position: relative; display: flex; flex: 1; min-width: 0; gap: 6px; padding: 8px;
+    .body { position: relative; display: flex; flex: 1 1 auto; min-width: 0; gap: 6px; padding: 8px;
       height: calc(var(--rows) * ${ROW}px + 52px); overflow: hidden; background: var(--shade); }
     .body > svg { position: absolute; left: 0; top: 0; pointer-events: none; fill: none;
       stroke: var(--lit); stroke-width: 2; stroke-linecap: round; }

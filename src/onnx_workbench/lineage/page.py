@@ -32,12 +32,16 @@ const model = {
   on: (event, act) => ears.set(event, (ears.get(event) ?? new Set()).add(act)),
   off: (event, act) => ears.get(event)?.delete(act),
 };
-render({ model, el: document.body.appendChild(document.createElement("main")) });
 """
+_RENDER = 'render({ model, el: document.body.appendChild(document.createElement("main")) });'
 
 
 def document(title: str, sheet: Mapping[str, Any], chosen: Sequence[int] = ()) -> str:
     """One HTML page with the live widget; it needs no kernel and sends no request."""
+    return saved.offline(title, _STYLE, f"{script(sheet, chosen)}{_RENDER}")
+
+
+def script(sheet: Mapping[str, Any], chosen: Sequence[int] = ()) -> str:
+    """JavaScript that defines ``render`` and its ``model``, for a page without a kernel."""
     data = json.dumps({"_sheet": sheet, "chosen": chosen})
-    script = SCRIPT.read_text(encoding="utf-8")
-    return saved.offline(title, _STYLE, f"const saved = {data};\n{script}\n{_MODEL}")
+    return f"const saved = {data};\n{SCRIPT.read_text(encoding='utf-8')}\n{_MODEL}"

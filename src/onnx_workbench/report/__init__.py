@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,19 @@ from .. import calls, files, progress
 from ..artifact import Artifact
 from ..calls import normalize_call
 from ..comparison import checked
-from ..errors import InputError, TrainingModeWarning
+from ..errors import InputError, TrainingModeWarning, WorkbenchError
 from ..formatting import TableReport, kind_of, plural
 from ..graph import Graph, module_and_call
 from ..graph.exporter import Translations
-from ..viewer.origin import without_folders
-from . import bundle
+from ..lineage.call import Call
+from ..lineage.stopped import stopped
+from . import bundle, changes, codes, formats, page
+from .changes import Changes
 from .finding import FAULTS, VERDICTS, Finding
 from .stages import STAGES, Case
+from .versions import versions
 
-__all__ = ["Audit", "Finding", "audit"]
-
-_STYLE = "body{font:15px system-ui;margin:2em}td,th{padding:.2em .8em;vertical-align:top}"
+__all__ = ["Audit", "AuditError", "Changes", "Finding", "audit"]
 
 
 @normalize_call
@@ -93,7 +95,7 @@ def audit(
         options = dynamic_shapes, opset_version, custom_translation_table, bounds
         case = Case(model, args, kwargs, *options, Path(folder))
         findings = list(_run(case, skip))
-        case.artifact = None  # type: ignore[assignment]  # its file is removed with the folder
+        case.close()  # the file is removed with the folder
     return Audit(case, tuple(sorted(findings, key=lambda one: VERDICTS.index(one.verdict))))
 
 
@@ -106,14 +108,32 @@ def _run(case: Case, skip: Collection[str]) -> Iterator[Finding]:
             bar.update()
 
 
+class AuditError(WorkbenchError):
+    """The audit of a model found ``findings``; the message lists them."""
+
+    def __init__(self, name: str, findings: Sequence[Finding]) -> None:
+        first, *_ = self.findings = tuple(findings)
+        parts = [f"{name}: {plural(len(findings), 'finding')}"]
+        for one in findings:
+            parts.append(f"{one.code} {one.verdict}: {one.sentence}")
+            parts += [f"    at {one.line!r}"] * bool(one.line)
+            parts += [f"    What helps: {one.repair}"] * bool(one.repair)
+        super().__init__("\n".join(parts))
+        self.hint, self.line, self.reason = first.repair, first.line, first.sentence
+
+    def __str__(self) -> str:
+        return self.message
+
+
 @dataclass(frozen=True, repr=False, eq=False)
 class Audit(TableReport):
     """The result of :func:`audit`. ``findings`` come worst first."""
 
-    _HEADER = ("stage", "verdict", "what was found", "line")
+    _HEADER = ("code", "stage", "verdict", "what was found", "line")
 
     case: Case
     findings: tuple[Finding, ...]
+    when: str = field(default_factory=lambda: f"{datetime.now().astimezone():%Y-%m-%d %H:%M %z}")
 
     @property
     def faults(self) -> tuple[Finding, ...]:
@@ -132,11 +152,46 @@ class Audit(TableReport):
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the report as one self-contained HTML file, and return its path.
 
-        Folders of this machine are left out.
+        It has each finding with its line and its repair, the graph with the time of each node, and
+        the floors of each line. Folders of this machine are left out.
         """
-        title = f"<title>{escape(f'Audit of {self.case.name}')}</title><style>{_STYLE}</style>"
-        body = without_folders(self._repr_html_())
-        return files.write(path, f"<!doctype html><meta charset=utf-8>{title}{body}")
+        return files.write(path, page.document(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as a dict for JSON, with relative paths; ``report.schema.json`` in this
+        package describes it."""
+        return formats.to_dict(self)
+
+    def compare(self, old: Audit | Mapping[str, Any] | str | PathLike[str]) -> Changes:
+        """Which findings are gone and which are new since ``old``: an Audit, its ``to_dict()``, or
+        a JSON file of that. The number of a line may have changed, its text may not.
+
+        Raises:
+            InputError: ``old`` is none of these.
+        """
+        return changes.compare(self, old)
+
+    def raise_for_findings(
+        self,
+        *,
+        baseline: Audit | Mapping[str, Any] | str | PathLike[str] | None = None,
+        ignore: Collection[str] = (),
+    ) -> None:
+        """Raise if there are faults: for a test, where a bare ``assert report`` would lose them.
+
+        Args:
+            baseline: a report as for :meth:`compare`; its findings do not count.
+            ignore: codes that do not count, such as ``{"OW112"}``.
+
+        Raises:
+            AuditError: it lists what is left.
+            InputError: ``baseline`` is no report, or ``ignore`` has a name that is no code.
+        """
+        ignored = [codes.known(name).name for name in ignore]
+        known = [] if baseline is None else changes.faults(baseline)
+        gate = changes.gate(self, known, ignored)
+        if gate.counted:
+            raise AuditError(self.case.name, gate.counted)
 
     def bundle(self, path: str | PathLike[str]) -> Path:
         """Write what a bug report needs into a new folder or .zip file, without weights.
@@ -152,20 +207,49 @@ class Audit(TableReport):
         """
         return bundle.write(self, path)
 
+    @cached_property
+    def sheet(self) -> dict[str, Any] | None:
+        """The floors of the model, as :mod:`.lineage.floors` describes them: those of the file,
+        else those up to the line that stopped the model. None if there are none."""
+        lineage, spots, error = self.case.lineage, self.case.spots, self.case.error
+        if lineage and spots:
+            call = Call(spots.recording, spots.matches, spots.shares, values={})
+            return replace(lineage, call=call).sheet
+        if lineage:
+            return lineage.sheet
+        return stopped(error).sheet if error and error.partial else None
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """The machine as ``platform``, and the versions of Python and of the packages."""
+        return versions()
+
+    def _repr_html_(self) -> str:
+        return page.in_cell(self)
+
     def _rows(self) -> Iterator[tuple[str, ...]]:
         return (finding.row() for finding in self.findings)
 
-    def _headline(self) -> str:
+    @property
+    def verdict(self) -> str:
+        """``2 findings``, ``nothing to fix``, or empty if that is not known."""
         faults = sum(finding.verdict in FAULTS for finding in self.findings)
-        ran = {finding.stage for finding in self.findings if finding.verdict != "not tried"}
         sound = self.case.model is not None and not self.faults
-        parts = [plural(faults, "finding")] if faults else ["nothing to fix"] if sound else []
-        if len(ran) < len(STAGES):
-            parts += [f"{len(ran)} of {len(STAGES)} stages ran"]
-        return f"{self.case.name}: {', '.join(parts)}"
+        return plural(faults, "finding") if faults else "nothing to fix" * sound
+
+    @property
+    def ran(self) -> str:
+        """``9 of 10 stages ran``"""
+        ran = {finding.stage for finding in self.findings if finding.verdict != "not tried"}
+        return f"{len(ran)} of {len(STAGES)} stages ran"
+
+    def _headline(self) -> str:
+        whole = self.ran.startswith(f"{len(STAGES)} of ")
+        parts = [self.verdict, "" if whole else self.ran]
+        return f"{self.case.name}: {', '.join(filter(None, parts))}"
 
     def _notes(self) -> Iterator[str]:
         for finding in self.findings:
             if finding.repair:
                 where = f" ({finding.line!r})" if finding.line else ""
-                yield f"\n{finding.stage}{where}\n    {finding.repair}"
+                yield f"\n{finding.code}{where}\n    {finding.repair}"

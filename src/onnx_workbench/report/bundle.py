@@ -7,14 +7,12 @@ import copyreg
 import json
 import linecache
 import os
-import platform
 import shutil
 import sys
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from importlib import metadata
 from itertools import zip_longest
 from operator import attrgetter
 from os import PathLike, fspath
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
     from . import Audit
     from .stages import Case
 
-_VERSIONS = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy", "cloudpickle")
 _INDICES = (torch.bool, torch.int32, torch.int64)
 _KEPT = 4096
 """Bytes of the largest input that goes into the bundle unchanged."""
@@ -81,7 +78,7 @@ def _fill(folder: Path, audit: Audit) -> None:
             f"{case.name} cannot be pickled: {type(error).__name__}: {error}\n"
             "Remove what cannot be pickled from the model, or from its globals."
         ) from error
-    (folder / "versions.json").write_text(json.dumps(_versions(), indent=1), "utf-8")
+    (folder / "versions.json").write_text(json.dumps(audit.versions, indent=1), "utf-8")
     (folder / "report.txt").write_text(f"{audit!r}\n", "utf-8")
     audit.save(folder / "report.html")
     shutil.copy(repro.__file__, folder)
@@ -192,14 +189,6 @@ def _kept(tensor: torch.Tensor, is_weight: bool) -> torch.Tensor:
         flat[usual] = torch.cat([low[None], high[None], drawn[2:].clamp(low, high)])
     mixed = flat[torch.randperm(len(flat), generator=seed)]
     return mixed.reshape(tensor.shape).to(tensor.dtype)
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in _VERSIONS:
-        with suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    return versions
 
 
 def _sources(used: set[str]) -> Iterator[tuple[str, str]]:

@@ -68,14 +68,14 @@ def stored(before: Snapshot, after: Snapshot) -> Iterator[Finding]:
     for module, name in sorted(changed, key=lambda key: not _tensors(after[key])):
         if line := _writing_line(type(module), name):
             tensors = _tensors(after[module, name])
-            what, verdict = ("tensors", "risk") if tensors else ("a value", "ok")
+            what, code = ("tensors", "OW003") if tensors else ("a value", "OW004")
             yield Finding(
-                "model",
-                verdict,
+                code,
                 f"The model stores {what} in its attribute {name!r} in each call, and the file "
                 "does not",
                 line,
                 "Return it as an output; if a later call reads it, take it as an input too.",
+                about=name,
             )
 
 
@@ -122,17 +122,21 @@ def mutations(graph: Graph) -> Iterator[Finding]:
     for spec in program.graph_signature.output_specs:
         line = user_line(nodes[spec.arg.name].meta.get("stack_trace")) if spec.target else None
         if spec.kind is OutputKind.USER_INPUT_MUTATION:
-            yield _risk(
+            yield Finding(
+                "OW110",
                 f"The model writes into its input {spec.target!r}, and the file does not",
                 line,
                 "Return the new value, or write into a clone: x = x + 1 instead of x += 1.",
+                about=spec.target or "",
             )
         if spec.kind is OutputKind.BUFFER_MUTATION:
-            yield _risk(
+            yield Finding(
+                "OW111",
                 f"The model keeps state in its buffer {spec.target!r}, and the file forgets it: "
                 "each call starts from the value at export",
                 line,
                 "Take the state as an input and return the new one.",
+                about=spec.target or "",
             )
 
 
@@ -145,30 +149,31 @@ def side_effects(graph: Graph, model: nn.Module) -> Iterator[Finding]:
     for node in graph.program.graph.find_nodes(op="placeholder"):
         is_tensor = isinstance(node.meta.get("val"), torch.Tensor)
         if node.name in inputs and is_tensor and not node.users:
-            yield _risk(
+            yield Finding(
+                "OW112",
                 f"The input {node.name!r} is unused",
                 forward,
                 "Leave it out of forward(), or use it. One exporter keeps such an input, the other "
                 "drops it.",
+                about=node.name,
             )
     for index, value in signature.baked_inputs.items():
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            yield _risk(
+            yield Finding(
+                "OW113",
                 f"The argument {signature.inputs[index]!r} is baked in as {value!r}",
                 forward,
                 "Make it a tensor if it changes from call to call, else part of the model.",
+                about=signature.inputs[index],
             )
     if signature.baked_outputs:
         values = ", ".join(map(repr, signature.baked_outputs.values()))
-        yield _risk(
+        yield Finding(
+            "OW114",
             f"The result holds non-tensors: {values}; the file returns only the tensors",
             forward,
             "Return only tensors, in a tuple or a dict.",
         )
-
-
-def _risk(sentence: str, line: Line | None, repair: str) -> Finding:
-    return Finding("capture", "risk", sentence, line, repair)
 
 
 def output_line(artifact: Artifact, index: int) -> Line | None:
@@ -183,11 +188,14 @@ def weights(artifact: Artifact, model: nn.Module | None) -> Finding:
     in_file, graph = artifact.weight_bytes, artifact.proto.graph
     files = ", ".join(f"{file.name} {size(file.stat().st_size)}" for file in artifact.files)
     if model is None:
-        return Finding("size", "ok", f"{size(in_file)} of weights: {files}")
+        numbers = {"bytes_in_file": in_file}
+        return Finding("OW700", f"{size(in_file)} of weights: {files}", numbers=numbers)
     tensors = [*model.parameters(), *model.buffers()]
     in_model = sum({t.untyped_storage().data_ptr(): t.nbytes for t in tensors}.values())
+    numbers = {"bytes_in_file": in_file, "bytes_in_model": in_model}
     if in_file <= 1.2 * in_model + SLACK:
-        return Finding("size", "ok", f"{size(in_file)} of weights, as in the model: {files}")
+        sentence = f"{size(in_file)} of weights, as in the model: {files}"
+        return Finding("OW700", sentence, numbers=numbers)
     known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     known |= {name for name, _ in model.named_buffers()}
     added = [tensor for tensor in graph.initializer if tensor.name not in known]
@@ -198,12 +206,13 @@ def weights(artifact: Artifact, model: nn.Module | None) -> Finding:
         line = join(artifact).line_of(users[0]) if users and users[0] else None
         what = f"; the largest that is not in the model is {most.name!r} {shaped('', most.dims)}"
     return Finding(
-        "size",
-        "risk",
+        "OW701",
         f"The file holds {size(in_file)} of weights, the model {size(in_model)}{what}",
         line,
         "A tied weight, such as an embedding that is also the head, is stored twice if one use "
         "needs it transposed: keep one table and index it. Compute a constant table in forward().",
+        about=most.name if most is not None else "",
+        numbers=numbers,
     )
 
 

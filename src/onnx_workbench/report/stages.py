@@ -15,19 +15,21 @@ from torch import nn
 
 from ..agreement import verify
 from ..artifact import Artifact, export
-from ..comparison import Agreement, Tolerance
+from ..comparison import Agreement, Leaf, Tolerance
 from ..errors import CaptureError, ExportError, WorkbenchError
 from ..formatting import plural, seconds
 from ..graph import Graph, capture
 from ..graph.exporter import Translations
-from ..hotspots import profile
+from ..hotspots import Hotspots, profile
+from ..lineage.table import Lineage, join
 from ..opset_table import opsets
 from ..shapes.contract import misdeclared, probe
-from ..shapes.trials import REFUSED, UNTRIED, Call
+from ..shapes.trials import BAD, BROKEN, FINE, REFUSED, STATIC, TIED, UNTRIED, WITHIN, WRONG, Call
 from ..source import Line, is_users, unless_internal, user_line
 from ..timing.rounds import race
 from ..torch_state import evaluating, trains
 from . import facts
+from .codes import NOT_TRIED, STOPPED, code_of
 from .finding import Finding
 
 QUICK = 0.2
@@ -48,6 +50,19 @@ _COMPLEX = (
     "ONNX has no complex numbers, and the file returns real and imaginary parts. Return "
     "torch.view_as_real(y) from forward(), and join the parts with torch.view_as_complex outside."
 )
+
+_STEPS = {"translate": "OW201", "opset": "OW202", "check": "OW203", "load": "OW204"}
+"""Step of an ExportError -> code."""
+_DIMENSIONS = {
+    REFUSED: "OW301",
+    STATIC: "OW302",
+    WITHIN: "OW303",
+    BROKEN: "OW304",
+    WRONG: "OW305",
+    TIED: "OW306",
+    UNTRIED: "OW307",
+}
+"""Start of the verdict on a dimension that is not kept -> code."""
 
 OLDEST = 18
 """The opset that torch.onnx's own translations target; lower opsets are converted from it."""
@@ -70,7 +85,8 @@ class Case:
 
     A stage runs only if no attribute that it needs is None. ``working_file`` is None if a loaded
     file fails. ``failing_calls`` are calls of other sizes that went wrong; ``attribute_writes``
-    are findings about attributes that a call of the model writes.
+    are findings about attributes that a call of the model writes. ``error`` stopped the model on
+    its way to a file; ``spots`` has the time of each line, ``lineage`` what each became.
     """
 
     subject: nn.Module | Artifact
@@ -87,6 +103,9 @@ class Case:
     attribute_writes: tuple[Finding, ...] = ()
     is_random: bool = False
     working_file: bool | None = True
+    error: CaptureError | ExportError | None = None
+    spots: Hotspots | None = None
+    lineage: Lineage | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.subject, Artifact):
@@ -103,6 +122,15 @@ class Case:
     def model(self) -> nn.Module:
         """None if the audit is of a file."""
         return self.subject if isinstance(self.subject, nn.Module) else None  # type: ignore
+
+    def close(self) -> None:
+        """Keep what a page shows of the file, and let go of the file itself."""
+        with suppress(WorkbenchError):  # a file that cannot be read
+            if self.spots:
+                self.lineage = self.spots.lineage
+            elif self.artifact:
+                self.lineage = join(replace(self.artifact))  # without its session
+        self.artifact = None  # type: ignore[assignment]
 
 
 class Stage(NamedTuple):
@@ -121,7 +149,7 @@ class Stage(NamedTuple):
         missing = [name for name in self.needs if getattr(case, name) is None]
         if missing:
             noun = missing[0].replace("_", " ")
-            yield Finding(self.name, "not tried", f"it needs the {noun}, which is missing")
+            yield Finding(code_of(self.name, NOT_TRIED), f"it needs the {noun}, which is missing")
             return
         finding = None
         try:
@@ -134,15 +162,15 @@ class Stage(NamedTuple):
             line = line if line and is_users(line.file) else None
             if self.counts and case.model is not None:
                 line = line or facts.forward_line(case.model)
-            verdict = "broken" if self.counts else "not tried"
-            yield Finding(self.name, verdict, _first_words(error), line)
+            last = STOPPED if self.counts else NOT_TRIED
+            yield Finding(code_of(self.name, last), _first_words(error), line)
         else:
             if finding is None:
-                yield Finding(self.name, "not tried", "it found nothing to look at")
+                yield Finding(code_of(self.name, NOT_TRIED), "it found nothing to look at")
 
 
-def _broken(stage: str, error: WorkbenchError) -> Finding:
-    return Finding(stage, "broken", error.reason, error.line, error.hint)
+def _broken(stage: str, error: WorkbenchError, code: str = "") -> Finding:
+    return Finding(code or code_of(stage, STOPPED), error.reason, error.line, error.hint)
 
 
 def _first_words(error: BaseException) -> str:
@@ -160,11 +188,11 @@ def _file(case: Case) -> Iterator[Finding]:
         result = artifact(*case.args, **case.kwargs)
     except WorkbenchError as error:
         case.working_file = None
-        yield _broken("model", error)
+        yield _broken("model", error, "OW005")
         return
     outputs = plural(len(pytree.tree_leaves(result)), "output")
     where = f" in its own process, within {artifact.timeout:g} s"
-    yield Finding("model", "ok", f"runs{where if artifact.isolated else ''}; {outputs}")
+    yield Finding("OW000", f"runs{where if artifact.isolated else ''}; {outputs}")
 
 
 def _model(case: Case) -> Iterator[Finding]:
@@ -175,8 +203,7 @@ def _model(case: Case) -> Iterator[Finding]:
     parts = any(module.training for module in model.modules()) and not model.training
     if trains(model) or parts:
         yield Finding(
-            "model",
-            "risk",
+            "OW001",
             "The model is in training mode, and torch.onnx.export would keep dropout and batch "
             "statistics; the audit runs it in eval mode",
             repair="Call model.eval() before every export.",
@@ -189,18 +216,17 @@ def _model(case: Case) -> Iterator[Finding]:
                 result = model(*call[0], **call[1])
     except Exception as error:
         yield Finding(
-            "model",
-            "broken",
+            "OW002",
             f"The model itself fails on this call: {_first_words(error)}",
             unless_internal(user_line(error.__traceback__)),
             "Fix the call or the model first; until then the other stages mean nothing.",
         )
         return
     case.attribute_writes = tuple(facts.stored(before, facts.snapshot(model)))
-    yield from (stored for stored in case.attribute_writes if stored.verdict != "ok")
+    yield from case.attribute_writes
     outputs = sum(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(result))
     returns = f", and returns {plural(outputs, 'tensor')}" if outputs else ""
-    yield Finding("model", "ok", f"runs{returns}")
+    yield Finding("OW000", f"runs{returns}")
 
 
 def _capture(case: Case) -> Iterator[Finding]:
@@ -211,15 +237,17 @@ def _capture(case: Case) -> Iterator[Finding]:
         if case.dynamic_shapes:
             with suppress(CaptureError):  # with fixed sizes, for the stages that follow
                 case.graph = capture(case.model, case.args, case.kwargs)
-        finding = _broken("capture", error)
+        case.error = error
+        finding = _broken("capture", error, error.code)
         line = finding.line or (None if case.graph else facts.forward_line(case.model))
         findings = [replace(finding, line=line)]
     if case.graph:
         findings += facts.side_effects(case.graph, case.model)
     yield from findings
     if not findings:
-        count = plural(case.graph.operations.total(), "operation")
-        yield Finding("capture", "ok", f"{count}, no side effects, nothing baked in")
+        count = case.graph.operations.total()
+        sentence = f"{plural(count, 'operation')}, no side effects, nothing baked in"
+        yield Finding("OW100", sentence, numbers={"operations": count})
 
 
 def _export(case: Case) -> Iterator[Finding]:
@@ -230,20 +258,22 @@ def _export(case: Case) -> Iterator[Finding]:
     try:
         case.artifact = write(case.opset_version)
     except ExportError as error:
-        yield _broken("export", error)
+        case.error = error
+        yield _broken("export", error, _STEPS.get(error.step, ""))
         if case.opset_version is not None:
             case.artifact = write(None)
         return
-    nodes = plural(case.artifact.operations.total(), "node")
-    yield Finding("export", "ok", f"{nodes}, checked by onnx, loaded by ONNX Runtime")
+    count = case.artifact.operations.total()
+    sentence = f"{plural(count, 'node')}, checked by onnx, loaded by ONNX Runtime"
+    yield Finding("OW200", sentence, numbers={"nodes": count})
 
 
 def _contract(case: Case) -> Iterator[Finding]:
     if not case.dynamic_shapes:
         if fault := misdeclared(case.artifact, case.args, case.kwargs):
-            yield Finding("contract", "wrong", fault.reason, fault.line, fault.repair)
+            yield Finding("OW309", fault.reason, fault.line, fault.repair)
         else:
-            yield Finding("contract", "ok", "no dimension was asked to stay dynamic")
+            yield Finding("OW300", "no dimension was asked to stay dynamic")
         return
     contract = probe(
         case.model,
@@ -253,19 +283,37 @@ def _contract(case: Case) -> Iterator[Finding]:
         custom_translation_table=case.translations,
         tolerance=case.tolerance,
     )
-    verdicts = {REFUSED: "broken", UNTRIED: "risk"}
     for dimension in contract.dimensions:
-        verdict = "ok" if dimension else verdicts.get(dimension.verdict, "wrong")
+        verdict = dimension.verdict
+        code = next(
+            (code for start, code in _DIMENSIONS.items() if verdict.startswith(start)), "OW304"
+        )
         sentence = f"{dimension.place} is {dimension.verdict}"
         if first := dimension.first_bad:
             sentence += f"; at size {first.size} {first.outcome}: {first.reason}"
             case.failing_calls += (first.call,)
         if dimension.fault:
             sentence += f": {dimension.fault.reason}"
-        yield Finding("contract", verdict, sentence, dimension.line, dimension.repair)
+        sizes = {"agree": FINE, "fail": BAD}
+        yield Finding(
+            "OW300" if dimension else code,
+            sentence,
+            dimension.line,
+            dimension.repair,
+            about=dimension.place,
+            numbers={
+                f"sizes_that_{how}": [t.size for t in dimension.trials if t.outcome in outcomes]
+                for how, outcomes in sizes.items()
+            },
+        )
     for clash in contract.clashes:
         case.failing_calls += (clash.call,)
-        yield Finding("contract", "wrong", f"Moved together, {clash}")
+        yield Finding(
+            "OW308",
+            f"Moved together, {clash}",
+            about=", ".join(clash.dimensions),
+            numbers=dict(zip(clash.dimensions, clash.sizes, strict=True)),
+        )
 
 
 def _numbers(case: Case) -> Iterator[Finding]:
@@ -279,9 +327,16 @@ def _numbers(case: Case) -> Iterator[Finding]:
         if leaf.reason:
             at = line or facts.output_line(case.artifact, index)
             sentence = f"{leaf.path} differs: {leaf.summary}{why}"
-            yield Finding("numbers", "wrong", sentence, at, repair)
+            yield Finding("OW401", sentence, at, repair, leaf.path, _errors(leaf))
     if agreement:
-        yield Finding("numbers", "ok", _agreeing(agreement))
+        yield Finding("OW400", _agreeing(agreement), numbers=_errors(agreement.worst))
+
+
+def _errors(leaf: Leaf) -> dict[str, float]:
+    if leaf.worst is None or leaf.tolerance is None:
+        return {}
+    measured = {"error": leaf.worst, "relative_error": leaf.relative}
+    return {**measured, "tolerance": leaf.tolerance[0]}
 
 
 def _agreeing(agreement: Agreement) -> str:
@@ -301,9 +356,9 @@ def _unsteady(case: Case) -> Finding:
     written = next(chain(facts.mutations(case.graph), case.attribute_writes), None)
     if written and not any(facts.draws(case.graph)):
         sentence = "The model keeps state: two runs on the same inputs differ"
-        return Finding("numbers", "wrong", sentence, written.line, written.repair)
+        return Finding("OW403", sentence, written.line, written.repair)
     sentence = "The model is random: two runs on the same inputs differ"
-    return Finding("numbers", "wrong", sentence, facts.random_line(case.graph), _RANDOM)
+    return Finding("OW402", sentence, facts.random_line(case.graph), _RANDOM)
 
 
 def _first_line(case: Case) -> tuple[Line | None, str, str]:
@@ -333,9 +388,10 @@ def _opsets(case: Case) -> Iterator[Finding]:
     for result in results:
         if result.differs and not case.is_random:
             sentence = f"opset {result.asked} gives other numbers: {result.reason}"
-            yield Finding("opsets", "wrong", sentence)
+            yield Finding("OW501", sentence, about=f"opset {result.asked}")
     tried = ", ".join(f"{r.asked} {'is refused' if r.refused else 'loads'}" for r in results)
-    yield Finding("opsets", "ok", f"opset {ours} written; also tried: {tried}")
+    written = f"opset {ours} written; also tried: {tried}"
+    yield Finding("OW500", written, numbers={"opset": ours})
 
 
 def _portability(case: Case) -> Iterator[Finding]:
@@ -344,8 +400,7 @@ def _portability(case: Case) -> Iterator[Finding]:
     if others:
         names = ", ".join(file.name for file in others)
         yield Finding(
-            "portability",
-            "risk",
+            "OW601",
             f"{first.name} cannot be loaded without {names}",
             repair="Keep the files in one folder and move that, or write one file: "
             "onnx_workbench.export() does up to 2 GB, torch.onnx.export with external_data=False.",
@@ -354,10 +409,11 @@ def _portability(case: Case) -> Iterator[Finding]:
     old = next((r for r, most, highest in RELEASES if ir <= most and opset <= highest), None)
     since = f"loads in ONNX Runtime {old} and newer" if old else "newer than every release we know"
     files = "one file" if not others else plural(1 + len(others), "file")
-    yield Finding("portability", "ok", f"opset {opset}, IR {ir}: {since}; {files}")
+    sentence = f"opset {opset}, IR {ir}: {since}; {files}"
+    yield Finding("OW600", sentence, numbers={"opset": opset, "ir_version": ir})
     if isinstance(case.subject, Artifact) and (revealed := facts.private(artifact.proto)):
         leave_out = "save(path, metadata=False) leaves them out"
-        yield Finding("portability", "ok", f"{revealed}; {leave_out}")
+        yield Finding("OW602", f"{revealed}; {leave_out}")
 
 
 def _size(case: Case) -> Iterator[Finding]:
@@ -367,7 +423,8 @@ def _size(case: Case) -> Iterator[Finding]:
 def _latency(case: Case) -> Iterator[Finding]:
     if case.model is None:
         whole = profile(case.artifact, case.args, case.kwargs, seconds=QUICK).whole
-        yield Finding("latency", "ok", f"ONNX Runtime: {seconds(whole)} a call at 1 thread")
+        sentence = f"ONNX Runtime: {seconds(whole)} a call at 1 thread"
+        yield Finding("OW800", sentence, numbers={"seconds": whole})
         return
     targets: dict[str, Any] = {"PyTorch": case.model, "ONNX Runtime": case.artifact}
     result = race(targets, case.args, case.kwargs, quick=True, seconds=QUICK)
@@ -375,20 +432,22 @@ def _latency(case: Case) -> Iterator[Finding]:
         raise KeyboardInterrupt
     ratio = result.ratio("ONNX Runtime")
     against = f"{ratio.value:.2f}x as fast as {result.baseline} ({ratio.verdict})" if ratio else ""
-    yield Finding("latency", "ok", f"ONNX Runtime: {against}; race() measures with more care")
+    sentence = f"ONNX Runtime: {against}; race() measures with more care"
+    yield Finding("OW800", sentence, numbers={"times_as_fast": ratio.value} if ratio else {})
 
 
 def _hot(case: Case) -> Iterator[Finding]:
     case.artifact = replace(case.artifact)  # without its session, since profile opens two
-    spots = profile(case.artifact, case.args, case.kwargs, seconds=QUICK)
+    spots = case.spots = profile(case.artifact, case.args, case.kwargs, seconds=QUICK)
     if not spots.recording.kernels:
-        yield Finding("hot lines", "ok", "no kernel runs: the result is a constant in the file")
+        yield Finding("OW901", "no kernel runs: the result is a constant in the file")
         return
     hottest, total = spots.hottest, spots.total or 1.0
     share = f"{hottest.seconds / total:.0%} of kernel time"
     inner = max(hottest.below, key=lambda spot: spot.seconds, default=None)
     most = f"; {inner.seconds / total:.0%} in {inner.name} ({inner.module})" if inner else ""
-    yield Finding("hot lines", "ok", f"{share} in {hottest.name}{most}", hottest.line)
+    spent = {"seconds": hottest.seconds, "seconds_of_all": spots.total}
+    yield Finding("OW900", f"{share} in {hottest.name}{most}", hottest.line, numbers=spent)
 
 
 STAGES = (

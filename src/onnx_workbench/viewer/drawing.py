@@ -1,14 +1,14 @@
 """A diagram as an SVG picture, for places that cannot run a page.
 
-GitHub, nbconvert and a notebook without a kernel show it. It has no scripts and no links, every
-name is escaped, and the same model gives the same bytes.
+GitHub, nbconvert and a notebook without a kernel show it. It has no scripts, every name is escaped,
+and the same model gives the same bytes.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from statistics import fmean
@@ -50,10 +50,13 @@ class Layout:
     height: float
 
 
-def draw(name: str, picture: Diagram, heat: Heat | None = None) -> str:
+def draw(
+    name: str, picture: Diagram, heat: Heat | None = None, rows: Mapping[str, int] | None = None
+) -> str:
     """An SVG document, layered from top to bottom, with shapes on the arrows and weights in boxes.
 
-    With ``heat``, each box has the color of its value, and the value inside.
+    With ``heat``, each box has the color of its value, and the value inside. With ``rows``, numbers
+    of nodes in a list beside the picture, each box is a link that has the numbers of its nodes.
 
     >>> svg = draw("half", Diagram([Box("Relu")], []))
     >>> svg[:4], "Relu" in svg
@@ -70,11 +73,12 @@ def draw(name: str, picture: Diagram, heat: Heat | None = None) -> str:
     placed = list(zip(boxes, spots.centers, strict=True))
     drawn = [
         *_arrows(boxes, picture.arrows, spots),
-        *(_box(box, center, heat) for box, center in placed),
+        *(_linked(box, _box(box, center, heat), rows or {}) for box, center in placed),
         *(_label(box, center) for box, center in placed if box.label and box.kind != "gap"),
     ]
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width}" height="{height}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="{"group" if rows else "img"}" '
+        f'width="{width}" height="{height}" '
         f'viewBox="{-width / 2} {-_MARGIN} {width} {height}" font-family="{_FONT}" font-size="11">'
         f'<title>{escape(title)}</title><rect x="{-width / 2}" y="{-_MARGIN}" width="100%" '
         f'height="100%" rx="8" fill="{_PAPER}"/>{"".join(drawn)}'
@@ -204,6 +208,14 @@ def _box(box: Box, center: Point, heat: Heat | None) -> str:
     frame = f'x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{height:.0f}" {look}'
     title = _text(center[0], top + 16, box.title, words, bold)
     return "".join([f"<rect {frame}/>", bar if lines else "", title, *rows])
+
+
+def _linked(box: Box, drawn: str, rows: Mapping[str, int]) -> str:
+    own = [str(rows[node]) for node in box.nodes if node in rows]
+    if not own:
+        return drawn
+    label = escape(" ".join([box.title, *(text for role, text in box.lines if not role)]))
+    return f'<a href="#floors" aria-label="{label}" data-rows="{" ".join(own)}">{drawn}</a>'
 
 
 def _label(box: Box, center: Point) -> str:

@@ -41,14 +41,14 @@ def document(title: str, views: Sequence[Mapping[str, Any]], script: str, page: 
     return offline(title, _STYLE, f"const saved = {data};\n{script}\n{tail}")
 
 
-def offline(title: str, style: str, script: str) -> str:
-    """One HTML page of an ES module, which may send no request."""
+def offline(title: str, style: str, script: str, body: str = "") -> str:
+    """One HTML page with the HTML ``body`` and an ES module, which may send no request."""
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         f'<meta name="viewport" content="width=device-width">'
         f"<title>{escape(title)}</title><style>{style}</style></head>"
-        f'<body><script type="module">{_inline(script)}</script></body></html>\n'
+        f'<body>{body}<script type="module">{_inline(script)}</script></body></html>\n'
     )
 
 

@@ -1,0 +1,123 @@
+"""Two reports compared. A finding is the same if its code, file, line's text and subject are."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import InputError
+from ..formatting import TableReport, kind_of, plural
+from . import formats
+from .finding import Finding
+
+if TYPE_CHECKING:
+    from . import Audit
+
+Identity = tuple[str, str, str, str]
+
+
+def identity(finding: Mapping[str, Any]) -> Identity:
+    """What a finding keeps when lines above it come and go: not the number of its line."""
+    return tuple(finding[key] or "" for key in ("code", "file", "text", "about"))  # type: ignore
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Changes(TableReport):
+    """What :meth:`Audit.compare` found: the faults that are ``gone``, ``new``, and in both reports.
+
+    It is true if no fault is new. The findings are dicts, as in :meth:`Audit.to_dict`.
+    """
+
+    _HEADER = ("", "code", "verdict", "what was found", "line")
+
+    gone: tuple[Mapping[str, Any], ...]
+    new: tuple[Mapping[str, Any], ...]
+    kept: tuple[Mapping[str, Any], ...]
+
+    def __bool__(self) -> bool:
+        return not self.new
+
+    def _headline(self) -> str:
+        return f"{len(self.gone)} gone, {len(self.new)} new, {len(self.kept)} in both"
+
+    def _rows(self) -> Iterator[tuple[str, ...]]:
+        for word, findings in (("new", self.new), ("gone", self.gone), ("both", self.kept)):
+            for one in findings:
+                where = f"{one['file']}:{one['line']}" if one["line"] else ""
+                yield word, one["code"], one["verdict"], one["sentence"], where
+
+
+def compare(audit: Audit, old: Any) -> Changes:
+    before = {identity(one): one for one in faults(old)}
+    now = {identity(one): one for one in faults(audit)}
+    return Changes(
+        tuple(one for at, one in before.items() if at not in now),
+        tuple(one for at, one in now.items() if at not in before),
+        tuple(one for at, one in now.items() if at in before),
+    )
+
+
+def faults(report: Any) -> list[Mapping[str, Any]]:
+    """The findings of a report that let an audit fail, as dicts.
+
+    Raises:
+        InputError: it is no report, or its file cannot be read.
+    """
+    if hasattr(report, "to_dict"):
+        report = report.to_dict()
+    elif isinstance(report, (str, os.PathLike)):
+        report = _read(report)
+    try:
+        if report["schema"] != formats.VERSION:
+            raise InputError(
+                f"The report has schema {report['schema']!r:.20}, and this version reads "
+                f"{formats.VERSION}.",
+                "Write it again: python -m onnx_workbench audit ... --format json > known.json",
+            )
+        found = [one for one in report["findings"] if one["fault"]]
+        any(map(identity, found))  # raises where a field is missing
+    except (TypeError, KeyError) as error:
+        raise InputError(
+            f"A report is an Audit, its to_dict(), or a JSON file of that; this is "
+            f"{kind_of(report)} without {error}.",
+            "Write one: python -m onnx_workbench audit ... --format json > known.json",
+        ) from error
+    return found
+
+
+def _read(path: str | os.PathLike[str]) -> Any:
+    try:
+        return json.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{os.fspath(path)!r} is no report: {error}.",
+            "Write it: python -m onnx_workbench audit ... --format json > known.json",
+        ) from error
+
+
+class Gate(NamedTuple):
+    """The findings that count, and how many do not: they are in a known report, or ignored.
+
+    >>> print(Gate((), known=1, ignored=2))
+    0 findings to fix, 1 known, 2 ignored
+    """
+
+    counted: tuple[Finding, ...]
+    known: int
+    ignored: int
+
+    def __str__(self) -> str:
+        to_fix = plural(len(self.counted), "finding")
+        return f"{to_fix} to fix, {self.known} known, {self.ignored} ignored"
+
+
+def gate(audit: Audit, known: Iterable[Mapping[str, Any]], ignored: Collection[str]) -> Gate:
+    """Which faults count: those that ``known`` does not have and whose code is not ``ignored``."""
+    old = set(map(identity, known))
+    left = [one for one in audit.faults if one.code not in ignored]
+    new = tuple(one for one in left if identity(formats.finding_to_dict(one)) not in old)
+    return Gate(new, len(left) - len(new), len(audit.faults) - len(left))

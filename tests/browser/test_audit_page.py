@@ -1,0 +1,103 @@
+"""The saved page of an audit: no kernel, every request refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import onnx_workbench as ow
+
+from .accessibility import findings
+from .conftest import guard
+
+pytestmark = pytest.mark.browser
+
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.places = nn.Embedding(50, 8), nn.Parameter(torch.randn(6, 8))
+
+    def forward(self, tokens):
+        tokens += 0
+        x = torch.tanh(self.words(tokens) + self.places)
+        for _ in range(20):
+            x = x.sin()
+        return x.mean(1)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    shapes = {"tokens": {0: "batch", 1: "words"}}
+    report = ow.audit(Words().eval(), torch.arange(12).reshape(2, 6), dynamic_shapes=shapes)
+    assert [fault.code for fault in report.faults] == ["OW102", "OW301", "OW110"]
+    return report.save(tmp_path_factory.mktemp("audit") / "report.html")
+
+
+def opened(browser, path, **options):
+    page = browser.new_context(viewport={"width": 1280, "height": 900}, **options).new_page()
+    page.set_default_timeout(20_000)
+    refused = []
+    page.route("**/*", lambda route: guard(route, path.as_uri(), refused))
+    page.goto(path.as_uri())
+    return page, refused
+
+
+def test_the_page_links_findings_floors_and_graph(browser, path):
+    page, refused = opened(browser, path)
+    card = page.locator("#finding-1")
+    assert page.locator("h1").inner_text() == "Words: 3 findings"
+    assert page.locator(".chips a").all_inner_texts() == [
+        "✗ capture: 2 found",
+        "✗ contract: 1 found",
+    ]
+    assert (
+        card.locator("mark").inner_text().endswith("torch.tanh(self.words(tokens) + self.places)")
+    )
+
+    assert page.locator(".ow-floors .body").bounding_box()["height"] < 500, "the lists scroll"
+    lit = page.locator(".ow-floors section").nth(4).locator(".row.marked")
+    card.get_by_role("link", name="Follow this line").click()
+    titles = page.locator(".graph a.lit text[text-anchor]").all_text_contents()
+    assert {"Add", "Tanh"} <= set(titles)
+    box = page.locator(".graph a[data-rows]", has_text="ReduceMean")
+    box.click()
+    assert lit.count() == 1
+    assert "mean" in lit.inner_text()
+    assert box.get_attribute("aria-current") == "true"
+    source = page.locator(".ow-floors section").first.locator(".row.marked")
+    assert "return x.mean(1)" in source.inner_text()
+
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    card.get_by_role("button", name="Copy").click()
+    assert card.get_by_role("button").inner_text() == "Copied"
+    assert (
+        page.evaluate("navigator.clipboard.readText()") == card.locator(".repair span").inner_text()
+    )
+
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator(".chain .still img").is_visible()
+    assert not page.locator(".ow-floors").is_visible()
+    assert card.locator("details p").is_visible()
+    assert refused == []
+    page.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_on_the_page(scheme, browser, path):
+    page, _ = opened(browser, path, color_scheme=scheme)
+    page.locator(".ow-floors .row").first.wait_for()
+    for details in page.locator("details summary").all():
+        details.click()
+    assert findings(page) == []
+    page.context.close()
+
+
+def test_without_a_script_the_page_has_all_but_the_floors(browser, path):
+    page, _ = opened(browser, path, java_script_enabled=False)
+    assert page.locator(".chain .still img").is_visible()
+    assert page.locator(".graph svg").is_visible()
+    assert not page.get_by_role("button").first.is_visible()
+    page.context.close()

@@ -1,0 +1,159 @@
+"""The codes of findings: each has a paragraph, and some model for which the audit finds it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+import zoo_factories
+from models import module, parsed
+from more_traps import UNTAUGHT
+from onnxscript import opset20 as op
+from torch import nn
+from torch.ao.quantization import FakeQuantize
+
+import onnx_workbench as ow
+from onnx_workbench import __main__ as terminal
+from onnx_workbench.lessons.traps import TRAPS
+from onnx_workbench.report.codes import CODES, NOT_TRIED, STOPPED, explained
+from onnx_workbench.report.stages import STAGES, Case, Stage
+
+X, ROWS = torch.linspace(0.1, 1, 12).reshape(4, 3), {"x": {0: "rows"}}
+EVERY_STAGE = (STOPPED, NOT_TRIED)
+
+
+@module
+def keeps(self, x):
+    self.calls = getattr(self, "calls", 0) + 1
+    self.last = x
+    return x * 2
+
+
+@module
+def square(self, x, y):
+    return (x * 2 if x.shape[0] == x.shape[1] else x * 3), y + 1
+
+
+@module
+def apart(self, x, y):
+    """Another model where both change their size, which capture does not see."""
+    if torch.compiler.is_exporting() or len({x.shape[0], y.shape[0], 4, 5}) < 4:
+        return x.sum(0) + y.sum(0) * 2
+    return x.sum(0) + y.sum(0) * 3
+
+
+@torch.library.custom_op("code_tests::padded", mutates_args=())
+def padded(x: torch.Tensor) -> torch.Tensor:
+    return torch.cat([x, x[:1]])
+
+
+@torch.library.custom_op("code_tests::checked", mutates_args=())
+def checked(x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    assert int(rows[0]) == len(x)
+    return x * 2
+
+
+padded.register_fake(torch.empty_like)
+checked.register_fake(lambda x, rows: torch.empty_like(x))
+OPS = torch.ops.code_tests
+TABLE = {
+    OPS.checked.default: lambda x, rows: op.Add(x, x),
+    OPS.padded.default: lambda x: op.Concat(
+        x, op.Slice(x, op.Constant(value_ints=[0]), op.Constant(value_ints=[1])), axis=0
+    ),
+    torch.ops.aten.sin.default: lambda x: op.Mul(op.Sin(x), op.CastLike(1.1, x)),
+    torch.ops.aten.tanh.default: lambda x: op.Mul(
+        op.Tanh(x), op.Div(op.CastLike(op.Size(x), x), op.CastLike(12.0, x))
+    ),
+}
+TRANSLATED = {"custom_translation_table": TABLE}
+SQUARE = {"x": {0: "a", 1: "b"}, "y": {0: "c"}}
+
+
+def exporting(one, other):
+    return module(lambda self, x: one(x) if torch.compiler.is_exporting() else other(x))
+
+
+def fails(x):
+    raise RuntimeError("boom")
+
+
+CASES = {
+    "OW002": (module(lambda self, x: x @ torch.ones(5, 5)), X, {}),
+    "OW003": (keeps, X, {}),
+    "OW004": (keeps, X, {}),
+    "OW102": (module(lambda self, x, y: x + y), (X, X), {"dynamic_shapes": ({0: "a"}, {0: "b"})}),
+    "OW106": (nn.Sequential(FakeQuantize(quant_min=0, quant_max=255)).eval(), X, {}),
+    "OW107": (module(lambda self, x: x + torch.ones(3, device="meta")), X, {}),
+    "OW190": (exporting(fails, torch.relu), X, {}),
+    "OW203": (module(lambda self, x: 3), X, {}),
+    "OW304": (nn.Tanh().eval(), X, {"dynamic_shapes": ({0: "rows"},), **TRANSLATED}),
+    "OW305": (exporting(torch.relu, torch.neg), X, {"dynamic_shapes": ROWS}),
+    "OW306": (square, (torch.rand(4, 4), torch.rand(3)), {"dynamic_shapes": SQUARE}),
+    "OW307": (
+        module(lambda self, x, rows: checked(x, rows)),
+        (X, torch.tensor([4])),
+        {"dynamic_shapes": {**ROWS, "rows": None}, **TRANSLATED},
+    ),
+    "OW308": (apart, (X, torch.rand(5, 3)), {"dynamic_shapes": ({0: "a"}, {0: "b"})}),
+    "OW309": (module(lambda self, x: padded(x) + 1), X, TRANSLATED),
+    "OW403": (zoo_factories.Counts().eval(), X, {}),
+    "OW501": (module(lambda self, x: x.sin()), X, TRANSLATED),
+    "OW901": (module(lambda self: torch.arange(3.0)), (), {}),
+}
+ON_FILES = {"OW005", "OW602"}
+
+
+@pytest.mark.parametrize("code", CASES)
+def test_a_model_of_each_kind_gets_its_code(code):
+    model, args, options = CASES[code]
+    needed = {"model", "capture", "export", CODES[code].stage}
+    skip = {stage.name for stage in STAGES} - needed
+    found = ow.audit(model, args, skip=skip, **options).findings
+    assert code in {finding.code for finding in found}, found
+
+
+def test_a_file_gets_its_codes(tmp_path):
+    text = "(int64[1] i) => (float[1] y) <float[2] w = {1, 2}> { y = Gather(w, i) }"
+    onnx.save(parsed(text), tmp_path / "picks.onnx")
+    exported = ow.export(nn.ReLU().eval(), X)
+    skip = {stage.name for stage in STAGES} - {"model", "portability"}
+    found = ow.audit(ow.load(tmp_path / "picks.onnx"), torch.tensor([7]), skip=skip).findings
+    found += ow.audit(ow.load(exported.path), X, skip=skip).findings
+    assert {finding.code for finding in found} >= ON_FILES
+
+
+def test_what_every_stage_may_say_has_the_digit_of_the_stage():
+    def breaks(case):
+        raise RuntimeError
+        yield
+
+    case = Case(nn.ReLU().eval(), (X,), {}, None, None, None, None, Path())
+    for digit, (stage, *_) in enumerate(STAGES):
+        for counts, last in ((True, STOPPED), (False, NOT_TRIED)):
+            [finding] = Stage(stage, breaks, counts=counts)(case)
+            assert (finding.code, finding.stage) == (f"OW{digit}{last}", stage)
+
+
+def test_every_code_is_made_and_every_code_made_is_known():
+    sound = {f"OW{digit}00" for digit in range(10)}  # test_report.py looks at these
+    tried = {*sound, *CASES, *ON_FILES, *(trap.code for trap in (*TRAPS, *UNTAUGHT))}
+    assert {code for code in CODES if not code.endswith(EVERY_STAGE)} == tried - {"OW190"}
+    sources = Path(ow.__file__).parent.rglob("*.py")
+    named = set(re.findall(r'"(OW\d{3})"', " ".join(p.read_text("utf-8") for p in sources)))
+    assert named <= set(CODES)
+
+
+def test_explain_prints_the_paragraph_of_the_page_and_refuses_what_is_no_code(capsys):
+    assert terminal.main(["explain", "OW101"]) == 0
+    printed = capsys.readouterr().out
+    page = (Path(ow.__file__).parent / "report" / "codes.md").read_text("utf-8")
+    assert printed.splitlines()[0].startswith("OW101 capture, broken: Python needs a value")
+    assert printed.split("\n\n", 1)[1].strip() in page
+    assert [code for code in CODES if len(CODES[code].text.split()) < 9] == []
+    assert terminal.main(["explain", "OW1O1"]) == 2
+    assert "OW101" in capsys.readouterr().err
+    assert "OW799 size, not tried" in explained("OW799")
