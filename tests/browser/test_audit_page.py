@@ -85,9 +85,10 @@ def test_the_page_links_findings_floors_and_graph(browser, path):
     page.context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious_on_the_page(scheme, browser, path):
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 500)])
+def test_axe_finds_nothing_serious_on_the_page(scheme, width, browser, path):
     page, _ = opened(browser, path, color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 900})
     page.locator(".ow-floors .row").first.wait_for()
     for details in page.locator("details summary").all():
         details.click()

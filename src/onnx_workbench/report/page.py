@@ -120,16 +120,18 @@ class _Page:
         yield from self._chain()
         if drawn := graph(audit, self.live):
             yield f'<section class="graph">{self._heading(2, self._graph_title())}'
-            yield (
-                f'<div tabindex="0" role="region" aria-label="The graph">{drawn}</div>'
-                if (self.live)
-                else _image(drawn, f"The graph of {audit.case.name}")
-            )
+            shown = drawn if self.live else _image(drawn, f"The graph of {audit.case.name}")
+            yield f"<div{self._scrolls('The graph')}>{shown}</div>"
             yield "</section>"
         rest = [map(without_folders, f.row()) for f in audit.findings if f.verdict not in FAULTS]
         yield f'<section class="rest">{self._heading(2, "What else the stages say")}'
-        yield f"<div>{html_table(map(list, rest), audit._HEADER)}</div></section>"
+        listed = html_table(map(list, rest), audit._HEADER)
+        yield f"<div{self._scrolls('The stages')}>{listed}</div></section>"
         yield f"<footer>{html_table(self._made())}</footer>"
+
+    def _scrolls(self, name: str) -> str:
+        """What lets the keyboard into a box that is wider than a page."""
+        return f' tabindex="0" role="region" aria-label="{name}"' * self.live
 
     def _heading(self, level: int, text: str) -> str:
         """A heading; in a cell a bold line, which stays out of the notebook's table of contents."""
@@ -193,7 +195,7 @@ class _Page:
             else ""
         )
         yield f"<p><code>{escape(line.where)}</code>{link}</p>"
-        yield f"<pre>{chr(10).join(marked)}</pre>"
+        yield f"<pre{self._scrolls('Source')}>{chr(10).join(marked)}</pre>"
 
     def _chain(self) -> Iterator[str]:
         if self.sheet is None:
