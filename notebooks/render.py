@@ -1,9 +1,9 @@
 """Run the lessons and commit what they show: ``python notebooks/render.py [03 05 ...]``.
 
 Each notebook is run from top to bottom in a fresh kernel and written back with its outputs, beside
-the old one first. What does not belong into a commit is taken out: widget views (without a kernel
-they show an error and hide the picture below), tracebacks (their last lines stay; the rest are
-paths of this machine), times of execution. A cell that writes to stderr stops the rendering.
+the old one first. What does not belong into a commit is taken out: widgets (without a kernel they
+show an error; their pictures stay), tracebacks (their last lines stay; the rest are paths of this
+machine), times of execution. A cell that writes to stderr stops the rendering.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def render(path: Path) -> None:
     }
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [_committed(output, cell) for output in cell.outputs]
+            committed = (_committed(output, cell) for output in cell.outputs)
+            cell.outputs = [output for output in committed if output.get("data") != {}]
     draft = path.with_suffix(".rendering")
     nbformat.write(notebook, draft)
     draft.replace(path)

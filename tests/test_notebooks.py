@@ -91,6 +91,14 @@ def clean_outputs(name, notebook):
                 yield f"a path of a machine ({found[0]}) under {cell.source!r}"
 
 
+def seen_untrusted(name, notebook):
+    """Of a fresh clone's notebooks, which are not trusted, JupyterLab shows a PNG and no SVG."""
+    for cell in code(notebook):
+        for data in (output.get("data", {}) for output in cell.outputs):
+            if "image/svg+xml" in data and not 0 < len(data.get("image/png", "")) < 80_000:
+                yield f"no small PNG beside the SVG under {cell.source!r}"
+
+
 def taught_as_a_lesson(name, notebook):
     words = prose(notebook)
     wanted = ["**Predict:**", "**Notice:**"]
@@ -111,6 +119,7 @@ RULES = [
     nothing_hidden,
     rendered,
     clean_outputs,
+    seen_untrusted,
     taught_as_a_lesson,
 ]
 
@@ -133,6 +142,7 @@ def test_the_glossary_links_what_is_there():
 
 
 VIEW = nbformat.v4.new_output("display_data", {WIDGET: {"model_id": "1"}})
+DRAWN = nbformat.v4.new_output("display_data", {"image/svg+xml": "<svg/>"})
 BREACHES = {
     "short": (short_cells, lambda cell, _: cell.update(source="x = 1\n" * 9)),
     "semicolon": (nothing_hidden, lambda cell, _: cell.update(source="plot();")),
@@ -143,6 +153,7 @@ BREACHES = {
     "stripped": (rendered, lambda cell, _: cell.update(outputs=[], source="1 + 1")),
     "stderr": (clean_outputs, lambda cell, _: cell.outputs[0].update(name="stderr")),
     "widget": (clean_outputs, lambda cell, _: cell.outputs.append(VIEW)),
+    "no png": (seen_untrusted, lambda cell, _: cell.outputs.append(DRAWN)),
     "path": (clean_outputs, lambda cell, _: cell.outputs[0].update(text="/home/ada/model.onnx")),
     "title": (named_like_a_lesson, lambda _, first: first.update(source="# Check")),
     "no question": (taught_as_a_lesson, lambda _, first: first.update(source="# 01 Check")),

@@ -21,6 +21,7 @@ import onnx
 import onnx_ir
 import pytest
 import torch
+from ipywidgets import VBox
 from ipywidgets.embed import dependency_state
 from matplotlib.colors import to_rgb
 from onnx import TensorProto, helper, numpy_helper, parser
@@ -30,14 +31,16 @@ from onnx_workbench import exporter_metadata, protobuf_reader
 from onnx_workbench.errors import InputError, LoadError
 from onnx_workbench.proto import nested, node_refs
 from onnx_workbench.source import Line
-from onnx_workbench.viewer import frontend, view
+from onnx_workbench.viewer import frontend, raster, view
 from onnx_workbench.viewer.diagram import cut, diagram, layers
 from onnx_workbench.viewer.drawing import layout
 from onnx_workbench.viewer.fold import fold
 from onnx_workbench.viewer.heat import COLD, ink, palette, scale
 from onnx_workbench.viewer.model import LARGEST_TENSOR, Model, read
-from onnx_workbench.viewer.netron import LEFT, RIGHT, Netron
+from onnx_workbench.viewer.netron import LEFT, RIGHT, Comparison, Netron
 from onnx_workbench.viewer.origin import without_folders
+from onnx_workbench.viewer.raster import png
+from onnx_workbench.viewer.still import outputs
 
 SHAPE = "batch\u00d72"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -353,7 +356,7 @@ def test_the_bundle_holds_a_text_and_a_picture_that_never_change(tmp_path):
     model.opset_import.add(domain="my.ops", version=1)
     model.graph.node.add(op_type="Mine", domain="my.ops", input=["h"], output=["z"])
     onnx.save(model, tmp_path / "tiny.onnx")
-    first, second = (view(tmp_path / "tiny.onnx")._repr_mimebundle_()[0] for _ in range(2))
+    first, second = (displayed(view(tmp_path / "tiny.onnx"))[0] for _ in range(2))
     assert first["image/svg+xml"] == second["image/svg+xml"]
     assert str(tmp_path) not in first["image/svg+xml"]
     assert first["text/plain"].splitlines() == [
@@ -363,7 +366,32 @@ def test_the_bundle_holds_a_text_and_a_picture_that_never_change(tmp_path):
         "nodes         3: Mine, Mul, Relu",
         "initializers  1, together 2 numbers, 8 B",
     ]
-    assert "application/vnd.jupyter.widget-view+json" in first
+
+
+def displayed(shown: Netron | Comparison) -> list[dict]:
+    """The data of each output of a cell that ends in it."""
+    widget = shown._box if isinstance(shown, Comparison) else shown
+    return [data for data, _ in outputs(widget, repr(shown), shown._still())]
+
+
+def test_the_png_shows_the_colors_and_the_words_of_the_picture():
+    """Of an untrusted notebook, JupyterLab shows the PNG alone."""
+    netron = view(tiny())
+    netron.heat({"h": 1e-3, "y": 3e-3}, unit="s")
+    data, _ = displayed(netron)
+    image = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+    assert image.mode == "P"
+    colors = {color for _, color in image.convert("RGB").getcolors(image.width * image.height)}
+    for color in ("#ffffff", palette()[0], palette()[-1]):
+        assert tuple(bytes.fromhex(color[1:])) in colors
+    bare = re.sub(r"<text.*?</text>", "", data["image/svg+xml"])
+    assert len(png(bare)) < len(png(data["image/svg+xml"])) / 2  # most of it is words
+    assert png(data["image/svg+xml"]) == base64.b64decode(data["image/png"])
+
+
+def test_without_matplotlib_there_is_no_png(monkeypatch):
+    monkeypatch.setattr(raster, "find_spec", lambda name: None)
+    assert set(displayed(view(tiny()))[0]) == {"text/plain", "image/svg+xml"}
 
 
 def everywhere(model: onnx.ModelProto, text: str) -> onnx.ModelProto:
@@ -399,8 +427,8 @@ def test_markup_stays_text_in_what_is_saved_and_in_what_is_shown_without_a_page(
     netron.heat({f"{HOSTILE}1": 1.0}, unit=HOSTILE)
     assert len(repr(netron).splitlines()) == 5
     for shown, bundle in (
-        (netron, netron._repr_mimebundle_()[0]),
-        (pair, pair._repr_mimebundle_()),
+        (netron, displayed(netron)[0]),
+        (pair, displayed(pair)[0]),
     ):
         text = shown.save(tmp_path / "graph.html").read_text()
         assert text.count("<script") == text.count("</script") == 1
@@ -546,7 +574,7 @@ def test_no_folder_is_in_what_is_saved_or_committed(folder, tmp_path):
     netron.heat({"h": 1.0})
     pair = netron.compare(tiny())
     seen = [all_that_is_in(each.save(tmp_path / "graph.html")) for each in (netron, pair)]
-    for shown in (*seen, *netron._repr_mimebundle_()[0].values(), repr(pair), pair.svg()):
+    for shown in (*seen, *displayed(netron)[0].values(), repr(pair), pair.svg()):
         assert folder not in str(shown)
     for name in ("net.py", "weights.bin", "net.onnx", "a.txt"):
         assert name in seen[0]
@@ -653,7 +681,7 @@ def test_the_report_says_what_only_one_graph_has():
     assert (pair.both, pair.here, pair.there) == ((("a", "a"),), ("b", "c"), ("c",))
     assert (dict(pair.lost), dict(pair.gained)) == ({"Neg": 2}, {"Abs": 1})
     assert repr(pair).endswith("only in old  b, c\nonly in new  c")
-    assert pair._repr_mimebundle_()["text/plain"] == repr(pair)
+    assert displayed(pair)[0]["text/plain"] == repr(pair)
     same = repr(view(OLD).compare(OLD)).split("\n")[0]
     assert same.split() == ["old", "(left)", "old", "(right)"]
 
@@ -717,7 +745,7 @@ def test_what_the_two_pages_drew_is_what_svg_and_png_give():
     assert (picture.size, corners) == ((7, 5), [(255, 0, 0), (255, 255, 255), (0, 0, 255)])
     places = [each.get("x") for each in ElementTree.fromstring(pair.svg()) if each.get("x")]
     assert places == ["0", "4"]
-    assert pair._repr_mimebundle_()["image/svg+xml"] == still  # committed outputs never change
+    assert pair._still() == still  # committed outputs never change
     pair.left.heat({"a": 1.0})
     assert titles(pair.left.svg()) == ["x", "Relu", "Neg", "Neg", "y"], "the old one has no heat"
 
@@ -818,9 +846,22 @@ def test_a_second_run_of_a_cell_closes_what_the_first_has_shown_and_nothing_else
     assert [one.comm is None for one in views] == [True, True, False, False, False, False]
 
 
+def test_a_box_that_holds_a_closed_view_still_has_a_state():
+    """Else the kernel fails to tell a page that loads anew of any widget."""
+    netron = view(tiny())
+    box, pair = VBox([netron]), netron.compare(tiny())
+    displayed(pair)
+    netron.close()
+    pair.left.close()
+    assert box.get_state()["children"] == [f"IPY_MODEL_{netron.model_id}"]
+    assert pair._box.comm is None, "a page cannot load it without both views"
+
+
 def test_a_closed_view_holds_no_model():
     netron = view(tiny())
     text, picture = repr(netron), netron.svg()
+    shown = displayed(netron)
     netron.close()
     assert (repr(netron), netron.svg()) == (text, picture)
+    assert displayed(netron) == shown[:1]  # the picture alone
     assert (netron.origins, state(netron)["_sent"]) == ({}, {})

@@ -5,6 +5,7 @@ from nbclient import NotebookClient
 
 from onnx_workbench import lessons
 from onnx_workbench.errors import InputError
+from onnx_workbench.viewer.still import outputs
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -20,10 +21,9 @@ def test_the_pad_starts_with_a_real_digit_already_read_and_has_one_of_each():
     assert sum(pad.probabilities) == pytest.approx(1)
     images = torch.tensor(pad.samples).reshape(10, 1, 8, 8)
     assert sorted(digits.model(images).argmax(1).tolist()) == list(range(10))
-    data, _ = pad._repr_mimebundle_()  # for a page without a kernel: its text and its drawing
-    assert set(data) == {"text/plain", "image/svg+xml", VIEW}
-    assert data["text/plain"] == repr(pad)
-    assert data["image/svg+xml"].startswith("<svg ")
+    (picture, _), (widget, _) = outputs(pad, repr(pad), pad._still())
+    assert set(picture) == {"text/plain", "image/svg+xml", "image/png"}
+    assert set(widget) == {VIEW}
 
 
 def test_the_reader_is_handed_one_image_of_the_pixels_as_they_change():

@@ -5,15 +5,22 @@ The kernel is that of a saved file, whose own policy is taken off, so that the h
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import shutil
+from urllib.parse import quote
 
 import pytest
+import sheets
 from onnx import parser
 
 from onnx_workbench import view
+from onnx_workbench.lessons import draw_digit
+from onnx_workbench.lineage.floors import Floors
 from onnx_workbench.viewer import frontend
 from onnx_workbench.viewer.saved import document
+from onnx_workbench.viewer.still import with_line
 
 from .conftest import KEEP_EVAL
 
@@ -105,6 +112,72 @@ def test_a_graph_is_drawn_and_answers_a_click(shown_by, host):
     graph.locator("#node-name-relu").click()
     output.get_by_text("The file does not say which line made this node.").wait_for()
     assert asked == [HOST, OUTPUT]
+
+
+BARE = """<!doctype html><div><img alt="" src="data:image/svg+xml,%s"></div><div id="output"></div>
+<script type="module">
+const array = (text) => Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
+const bytes = (text) => new DataView(array(text).buffer);
+const revive = (name, value) => (value?.bytes === undefined ? value : bytes(value.bytes));
+const { state, page } = JSON.parse(%s, revive);
+const ears = new Map();
+const say = (event, ...args) => [...(ears.get(event) ?? [])].forEach((act) => act(...args));
+const model = {
+  get: (name) => state[name],
+  set: (name, value) => {
+    state[name] = value;
+    say(`change:${name}`);
+  },
+  save_changes: () => {},
+  on: (event, act) => ears.set(event, (ears.get(event) ?? new Set()).add(act)),
+  off: (event, act) => ears.get(event)?.delete(act),
+  send: ({ ask, id }) => setTimeout(() => ask === "page" && say("msg:custom", { id }, [page])),
+};
+const module = URL.createObjectURL(new Blob([state._esm], { type: "text/javascript" }));
+const { default: widget } = await import(module);
+window.state = state;
+window.end = widget.render({ model, el: document.getElementById("output") });
+</script>"""
+
+
+@pytest.mark.parametrize(
+    ("make", "live", "touched", "trait"),
+    [
+        (lambda: view(parser.parse_model(HALF)), "#output .ow-netron.drawn", "iframe", "_sent"),
+        (lambda: Floors(sheets.small()), "#output .ow-floors", "text=torch.relu", "chosen"),
+        (lambda: draw_digit(lambda image: image), "#output.ow-pad", "button >> nth=0", "pixels"),
+    ],
+    ids=["view", "floors", "pad"],
+)
+def test_a_host_needs_no_more_than_a_page_and_a_model(browser, make, live, touched, trait):
+    """A model as anywidget's specification has it, and nothing of JupyterLab: no widget manager, no
+    style sheet. The widget hides the picture before it, and gives it back at its end."""
+    widget = make()
+    shown = {"state": widget.get_state(), "page": frontend.shared().packed}
+    coded = json.dumps(shown, default=lambda part: {"bytes": base64.b64encode(part).decode()})
+    page, asked = browser.new_page(), []
+    page.add_init_script(KEEP_EVAL)
+
+    def answer(route):
+        if route.request.url.startswith(("data:", "blob:")):
+            return route.continue_()
+        asked.append(route.request.url)
+        data = json.dumps(coded).replace("</", "<\\/")
+        body = BARE % (quote(with_line(widget._still())), data)
+        route.fulfill(body=body, content_type="text/html; charset=utf-8")
+
+    page.route("**/*", answer)
+    page.goto(HOST)
+    page.locator(live).wait_for()
+    picture = page.locator("img").first
+    picture.wait_for(state="hidden")
+    before = page.evaluate(f"JSON.stringify(state.{trait})")
+    page.locator(f"#output >> {touched}").first.click()
+    assert trait == "_sent" or page.evaluate(f"JSON.stringify(state.{trait})") != before
+    page.evaluate("end()")
+    picture.wait_for()
+    assert asked == [HOST]
+    page.close()
 
 
 TRUSTED = "Failed to set the 'srcdoc' property on 'HTMLIFrameElement': This document requires "

@@ -71,8 +71,9 @@ class Explorer(ipywidgets.interactive):
             f"{name}={value!r} of {', '.join(map(repr, self._choices[name]))}"
             for name, value in self.kwargs.items()
         ]
-        shown = [output["data"] for output in self.out.outputs]
-        texts = ["(a plot)" if _PNG in data else data["text/plain"].rstrip() for data in shown]
+        shown = [output["data"] for output in self.out.outputs if "text/plain" in output["data"]]
+        plot = {"text/plain", _PNG}
+        texts = ["(a plot)" if set(data) == plot else data["text/plain"].rstrip() for data in shown]
         return "\n".join([*heads, *texts])
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:

@@ -163,7 +163,9 @@ function render({ model, el }) {
   showAnswer();
   const heard = { pixels: showPixels, probabilities: showAnswer, error: showAnswer };
   for (const [name, act] of Object.entries(heard)) model.on(`change:${name}`, act);
+  const uncover = cover(el);
   return () => {
+    uncover();
     clearTimeout(timer);
     for (const [name, act] of Object.entries(heard)) model.off(`change:${name}`, act);
   };

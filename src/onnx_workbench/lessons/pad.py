@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import torch
 import traitlets
 
 from ..errors import InputError
 from ..formatting import kind_of
+from ..viewer.live import Live
+from ..viewer.still import SCRIPT
 from .reader import digits, svg
 
 _HERE = Path(__file__).parent
@@ -38,7 +39,7 @@ def draw_digit(reader: Callable[[torch.Tensor], Any]) -> Pad:
     return Pad(reader)
 
 
-class Pad(anywidget.AnyWidget):
+class Pad(Live):
     """The widget of :func:`draw_digit`.
 
     ``pixels`` are the reader's input, 64 gray values in [0, 1], row by row; ``probabilities`` are
@@ -46,7 +47,7 @@ class Pad(anywidget.AnyWidget):
     front-end, one of each.
     """
 
-    _esm = _HERE / "pad.js"
+    _esm = f"{SCRIPT}\n{(_HERE / 'pad.js').read_text('utf-8')}"
     _css = _HERE / "pad.css"
 
     samples: traitlets.List = traitlets.List().tag(sync=True)
@@ -86,8 +87,5 @@ class Pad(anywidget.AnyWidget):
             says = f"It shows a {self._label}; {says}"
         return f"A pad to draw a digit on. {says[0].upper()}{says[1:]}."
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """The widget, with the drawing as text and picture for a page without a kernel."""
-        data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
-        fallback = {"text/plain": repr(self), "image/svg+xml": svg(self._image(), cell=16)}
-        return data | fallback, metadata
+    def _still(self) -> str:
+        return svg(self._image(), cell=16)

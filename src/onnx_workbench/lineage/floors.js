@@ -826,7 +826,9 @@ const render = ({ model, el }) => {
     shown = new Widget(model, el);
   };
   model.on("change:_sheet", again);
+  const uncover = cover(el);
   return () => {
+    uncover();
     model.off("change:_sheet", again);
     shown.close();
   };

@@ -24,16 +24,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import anywidget
 import traitlets
 
+from ..viewer.live import Live
 from .page import SCRIPT
-from .picture import text
+from .picture import svg, text
 
 _ONNX = 4  # the number of the floor
 
 
-class Floors(anywidget.AnyWidget):
+class Floors(Live):
     """Seven lists side by side: source, bytecode, FX, decomposed, ONNX, optimized, kernel.
 
     Args:
@@ -65,6 +65,9 @@ class Floors(anywidget.AnyWidget):
         lit = {link[_ONNX] for link in self._sheet["links"] if link[floor] in rows}
         lit |= set(rows) if floor == _ONNX else set()
         self.marked = [name for row, name in enumerate(self._nodes) if row in lit]
+
+    def _still(self) -> str:
+        return svg(self._sheet)
 
     def __repr__(self) -> str:
         return text(self._sheet)

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..viewer import saved
+from ..viewer import saved, still
 
-SCRIPT = Path(__file__).parent / "floors.js"
+SCRIPT = f"{still.SCRIPT}\n{(Path(__file__).parent / 'floors.js').read_text('utf-8')}"
 
 _STYLE = """
   body { margin: 0; padding: 12px; box-sizing: border-box; height: 100vh; background: #fff; }
@@ -44,4 +44,4 @@ def document(title: str, sheet: Mapping[str, Any], chosen: Sequence[int] = ()) -
 def script(sheet: Mapping[str, Any], chosen: Sequence[int] = ()) -> str:
     """JavaScript that defines ``render`` and its ``model``, for a page without a kernel."""
     data = json.dumps({"_sheet": sheet, "chosen": chosen})
-    return f"const saved = {data};\n{SCRIPT.read_text(encoding='utf-8')}\n{_MODEL}"
+    return f"const saved = {data};\n{SCRIPT}\n{_MODEL}"

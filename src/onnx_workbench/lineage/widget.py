@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from ..errors import InputError, MissingPackageError
 from ..source import Line
 from ..stack import needs
 from ..viewer.origin import without_folders
+from ..viewer.still import show
 from .page import document
 from .picture import svg
 
@@ -25,9 +25,9 @@ class Shown:
     sheet: Any
     lines: tuple[Line, ...]
 
-    @cached_property
+    @property
     def floors(self) -> Floors:
-        """The floors beside each other, as a widget.
+        """The floors beside each other, as a widget; a new one if its cell has closed the last.
 
         Raises:
             MissingPackageError: anywidget is not installed.
@@ -35,8 +35,12 @@ class Shown:
         with needs("The widget of trace()", "view"):
             from .floors import Floors
 
-        onnx = next(floor for floor in self.sheet["floors"] if floor["name"] == "onnx")
-        return Floors(self.sheet, [row["t"] for row in onnx["rows"]])
+        last = self.__dict__.get("_floors")
+        if last is None or last.comm is None:
+            onnx = next(floor for floor in self.sheet["floors"] if floor["name"] == "onnx")
+            last = Floors(self.sheet, [row["t"] for row in onnx["rows"]])
+            self.__dict__["_floors"] = last  # of a frozen result
+        return last
 
     def beside(self, view: Any) -> Any:
         """Show the floors above a view of the same model; each marks what is chosen in the other.
@@ -46,11 +50,11 @@ class Shown:
                 of nodes, and ``selected``, the node that was clicked.
         """
         with needs("beside()", "view"):
-            import ipywidgets
+            from ..viewer.live import Together
 
         self.floors.observe(lambda change: setattr(view, "marked", change["new"]), "marked")
         view.observe(lambda change: self.floors.choose(change["new"]), "selected")
-        return ipywidgets.VBox([self.floors, view])
+        return Together([self.floors, view], self, flex_flow="column")
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write one HTML file with the live widget: it needs no kernel, and asks no host.
@@ -83,11 +87,13 @@ class Shown:
         row = places_of.get((str(known.number), without_folders(known.text)))
         return svg(self.sheet, row, times)
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """The widget; a page without a kernel shows the picture, and a terminal the text."""
+    def _still(self) -> str:
+        return self.svg()
+
+    def _ipython_display_(self) -> None:
+        """The widget and its picture; a terminal shows the text."""
         try:
-            data, metadata = self.floors._repr_mimebundle_(**kwargs) or ({}, {})
+            widget = self.floors
         except MissingPackageError:
-            data, metadata = {}, {}
-        still = {"text/plain": repr(self), "image/svg+xml": self.svg()}
-        return {**data, **still}, metadata
+            widget = None
+        show(widget, repr(self), self._still())

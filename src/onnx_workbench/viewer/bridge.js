@@ -1,9 +1,9 @@
 // The view in the notebook page: one sandboxed frame, and what goes between it and the kernel.
 // Kernel: the trait `_sent` holds all that is drawn first, `_page` names the model of the front-end;
-// {ask: "whole"} is answered in a custom message with the same id. A kernel that runs the cells
-// below answers late, but has sent before.
+// {ask: "whole"} and {ask: "page"} are answered in a custom message with the same id. A kernel that runs
+// the cells below answers late, but has sent before.
 // Frame: see frame.js. Only messages of our own frame are heard. `tag`, `makePanel` and `makeLegend`
-// are those of panel.js, which netron.py puts in front of this file.
+// are those of panel.js, `cover` that of still.js, which netron.py puts in front of this file.
 
 const SANDBOX = "allow-scripts allow-downloads allow-popups";
 const PATIENCE = 20000; // ms until a frame that says nothing is given up
@@ -40,10 +40,12 @@ const atEnd = (signal, act) => signal.addEventListener("abort", act, { once: tru
 // A function of its own, which holds nothing else: anywidget keeps it for as long as the page lives.
 const ending = (life) => () => life.abort();
 
-const ask = (model, question, signal) =>
+const ask = (model, question, signal, unanswered) =>
   new Promise((resolve, reject) => {
     const id = Math.random().toString(36).slice(2);
+    const patience = setTimeout(unanswered, PATIENCE);
     const done = (settle, value) => {
+      clearTimeout(patience);
       model.off("msg:custom", hear);
       settle(value);
     };
@@ -56,10 +58,18 @@ const ask = (model, question, signal) =>
 const inflate = (buffer) =>
   new Response(new Blob([buffer]).stream().pipeThrough(new DecompressionStream("gzip")));
 
-// One model of the notebook's own widget manager, which all views share: it is unpacked once, too.
-const frontEnd = async (model) => {
-  const page = await model.widget_manager.get_model(model.get("_page").replace("IPY_MODEL_", ""));
-  return (page.unpacked ??= inflate(page.get("packed")).text());
+// All views of a notebook share one, which its widget manager has as a model of its own. A page that was
+// loaded anew lacks that model where the kernel failed to tell of its widgets; some hosts have no manager.
+const frontEnd = async (model, askKernel) => {
+  const manager = model.widget_manager ?? {};
+  const pages = (manager.netronPages ??= new Map());
+  const id = model.get("_page").replace("IPY_MODEL_", "");
+  if (!pages.has(id)) {
+    const known = await manager.get_model?.(id).then((page) => page.get("packed"), () => null);
+    const packed = known ?? (await askKernel("page")).parts[0];
+    if (!pages.has(id)) pages.set(id, inflate(packed).text());
+  }
+  return pages.get(id);
 };
 
 // Light or dark, by what is really behind the cell: works in any notebook application.
@@ -115,6 +125,10 @@ function render({ model, el }) {
     box.classList.remove("drawn");
   };
   const theme = () => tell({ type: "theme", dark: isDark(el) });
+  const askKernel = (question) =>
+    ask(model, question, signal, () => {
+      note.textContent = "The kernel does not answer. If it was restarted, run the cell.";
+    });
 
   const unpack = async ({ name, nodes, folded, parts: [graph, manual, source] }) => {
     panel.load(JSON.parse(await inflate(source).text()));
@@ -132,7 +146,7 @@ function render({ model, el }) {
     const sent = model.get("_sent");
     if (sent.why) throw { told: sent.why };
     const opened = await unpack(sent);
-    frame.srcdoc = await frontEnd(model);
+    frame.srcdoc = await frontEnd(model, askKernel);
     signal.throwIfAborted();
     graph.append(frame);
     waiting = setTimeout(
@@ -165,7 +179,7 @@ function render({ model, el }) {
   whole.onclick = () => {
     box.classList.remove("drawn");
     note.textContent = "Asking the kernel, which may be busy\u2026";
-    coming = ask(model, "whole", signal).then(unpack);
+    coming = askKernel("whole").then(unpack);
     draw().catch(failed);
   };
 
@@ -228,7 +242,9 @@ function render({ model, el }) {
   const [open = model.get("selected")] = model.get("marked");
   if (open) panel.show(open);
 
+  const uncover = cover(el);
   atEnd(signal, () => {
+    uncover();
     clearTimeout(waiting);
     clearInterval(counting);
     el.replaceChildren();

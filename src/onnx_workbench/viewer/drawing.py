@@ -18,7 +18,7 @@ from .heat import Heat, ink
 from .summary import plain
 
 _MARGIN, _HEADER, _LINE, _RAIL = 20, 24, 16, 12
-_FONT = "-apple-system,BlinkMacSystemFont,'Segoe UI',Ubuntu,'Noto Sans',Helvetica,Arial,sans-serif"
+FONT = "-apple-system,BlinkMacSystemFont,'Segoe UI',Ubuntu,'Noto Sans',Helvetica,Arial,sans-serif"
 _INK, _SOFT, _PAPER = "#24292f", "#57606a", "#ffffff"
 
 # Netron's colors (grapher.css) by pattern in the operator's name; the first match counts.
@@ -79,7 +79,7 @@ def draw(
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="{"group" if rows else "img"}" '
         f'width="{width}" height="{height}" '
-        f'viewBox="{-width / 2} {-_MARGIN} {width} {height}" font-family="{_FONT}" font-size="11">'
+        f'viewBox="{-width / 2} {-_MARGIN} {width} {height}" font-family="{FONT}" font-size="11">'
         f'<title>{escape(title)}</title><rect x="{-width / 2}" y="{-_MARGIN}" width="100%" '
         f'height="100%" rx="8" fill="{_PAPER}"/>{"".join(drawn)}'
         f'<g transform="translate({-key_width / 2:.1f} {spots.height + _MARGIN:.0f})">{key}</g>'

@@ -13,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import numpy as np
 import onnx
 import traitlets
@@ -28,11 +27,14 @@ from .drawing import beside, draw, legend
 from .fold import FOLD_ABOVE, Folded, fold
 from .frontend import FrontendWidget
 from .heat import Heat, contrast, scale
+from .live import Live, Together
 from .model import Model, compressed, packed, read, trim_memory
-from .stale_views import close_stale_views
+from .still import SCRIPT
 from .summary import counted, listed, plain, summary
 
 _HERE = Path(__file__).parent
+
+_SCRIPTS = "panel.js", "bridge.js"
 
 LEFT, RIGHT = "#c44e00", "#0072b2"
 """Vermilion and blue, which most color-blind readers can distinguish, and all against gray: after
@@ -44,7 +46,7 @@ def _reference(page: FrontendWidget | None, _: Any) -> str:
     return f"IPY_MODEL_{page.model_id}" if page else ""
 
 
-class Netron(anywidget.AnyWidget):
+class Netron(Live):
     """A graph in a notebook cell: Netron if the page is live, else a picture and a text.
 
     A click on a node shows its FX node, module and line beside the graph. A node is identified by
@@ -57,7 +59,7 @@ class Netron(anywidget.AnyWidget):
         height: pixels of the frame; a smaller graph gets a smaller frame.
     """
 
-    _esm = "\n".join((_HERE / name).read_text("utf-8") for name in ("panel.js", "bridge.js"))
+    _esm = "\n".join([SCRIPT, *((_HERE / name).read_text("utf-8") for name in _SCRIPTS)])
     _sent: traitlets.Dict = traitlets.Dict().tag(sync=True)
     _page = traitlets.Instance(FrontendWidget, allow_none=True).tag(sync=True, to_json=_reference)
     _picture = traitlets.Unicode().tag(sync=True)
@@ -72,7 +74,6 @@ class Netron(anywidget.AnyWidget):
         self._screen: tuple[str, bytes | None] | None = None
         super().__init__(**self._first(folded), **traits)
         self.on_msg(self._answer)
-        close_stale_views(self)
         trim_memory()
 
     @property
@@ -253,17 +254,19 @@ class Netron(anywidget.AnyWidget):
     def __repr__(self) -> str:
         return self._summary
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
-        data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
-        return {**data, "text/plain": self._summary, "image/svg+xml": self._picture}, metadata
+    def _still(self) -> str:
+        return self._picture
 
     def _answer(self, _: object, message: dict[str, Any], buffers: list[Any]) -> None:
         """Handle a message from the page: a request, or Netron's drawing."""
         if isinstance(picture := message.get("picture"), str):
             self._screen = picture, bytes(buffers[0]) if buffers else None
-        if message.get("ask") == "whole":
+        asked, answer = message.get("ask"), {}
+        if asked == "whole":
             answer = self._whole()
-            parts = answer.pop("parts")
+        elif asked == "page":
+            answer = {"parts": [frontend.shared().packed]}
+        if parts := answer.pop("parts", None):
             self.send({**answer, "id": message.get("id")}, parts)
 
     def _first(self, folded: bool) -> dict[str, Any]:
@@ -394,18 +397,18 @@ class Comparison:
             rows.append((f"only in {name}", listed(only)))
         return f"{table(counts, header=('', *self._names), right=[1, 2])}\n\n{table(rows)}"
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        shown = self._box._repr_mimebundle_(**kwargs) or {}
-        still = beside([side._picture for side in self._sides])
-        return {**shown, "text/plain": repr(self), "image/svg+xml": still}
+    def _still(self) -> str:
+        """The static picture of both, as SVG."""
+        return beside([side._still() for side in self._sides])
+
+    def _ipython_display_(self) -> None:
+        self._box._ipython_display_()
 
     @cached_property
-    def _box(self) -> Any:
-        from ipywidgets import Box, Layout
-
+    def _box(self) -> Together:
         for side in self._sides:
-            side.layout = Layout(flex="1 1 420px", min_width="0")
-        return Box(self._sides, layout=Layout(flex_flow="row wrap", width="100%"))
+            side.layout = {"flex": "1 1 420px", "min_width": "0"}
+        return Together(self._sides, self, flex_flow="row wrap", width="100%")
 
     @property
     def _sides(self) -> tuple[Netron, Netron]:

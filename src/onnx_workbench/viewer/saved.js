@@ -2,6 +2,7 @@
 // and the nodes that a choice in it marks in the other one.
 const bytes = (text) => Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
 const page = new Map([["packed", bytes(saved.page)]]);
+const widget_manager = { get_model: async () => page };
 
 const kernel = ({ traits, graphs: { _sent: first, whole } }) => {
   const ears = new Map();
@@ -9,7 +10,7 @@ const kernel = ({ traits, graphs: { _sent: first, whole } }) => {
   traits._page = "";
   traits._sent = { ...first, parts: first.parts.map(bytes) };
   return {
-    widget_manager: { get_model: async () => page },
+    widget_manager,
     get: (name) => traits[name],
     set: (name, value) => {
       traits[name] = value;

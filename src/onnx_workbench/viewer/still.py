@@ -1,0 +1,65 @@
+"""The static picture of a widget, for a page that has lost it: another kernel, a state not saved.
+
+Such a page shows an error for the widget, and nothing else of the same output. So the picture is an
+output of its own, before the widget's; ``still.js`` hides it while the widget is there.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+from typing import Any
+
+from .drawing import FONT
+from .raster import png
+
+SCRIPT = (Path(__file__).parent / "still.js").read_text("utf-8")
+
+_LINE = "Static picture: run the cell."
+_LEAST, _FOOT = 190, 22  # pixels that the line takes
+
+Output = tuple[dict[str, Any], dict[str, Any]]
+
+
+def show(widget: Any, text: str, svg: str) -> None:
+    """Display the picture, and the widget unless it is closed or None."""
+    from IPython.display import display
+
+    for data, metadata in outputs(widget, text, svg):
+        display(data, metadata=metadata, raw=True)
+
+
+def outputs(widget: Any, text: str, svg: str) -> list[Output]:
+    """The data and the metadata of each output of :func:`show`."""
+    picture = with_line(svg)
+    data: dict[str, Any] = {"text/plain": text, "image/svg+xml": picture}
+    metadata: dict[str, Any] = {}
+    if image := png(picture):
+        data["image/png"] = base64.b64encode(image).decode()
+        wide, high = _size(picture)
+        metadata["image/png"] = {"width": wide, "height": high}
+    shown = [(data, metadata)]
+    if widget and widget.comm is not None:
+        view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+        shown.append(({"application/vnd.jupyter.widget-view+json": view}, {}))
+    return shown
+
+
+def with_line(svg: str) -> str:
+    """The picture above a line that says how to get the widget."""
+    wide, high = _size(svg)
+    whole = max(wide, _LEAST)
+    inner = svg.replace("<svg ", f'<svg x="{(whole - wide) // 2}" ', 1)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="ow-still" role="img" width="{whole}" '
+        f'height="{high + _FOOT}" viewBox="0 0 {whole} {high + _FOOT}"><rect width="100%" '
+        f'height="100%" rx="8" fill="#ffffff"/>{inner}<text x="{whole / 2:.0f}" y="{high + 13}" '
+        f'font-family="{FONT}" font-size="11" fill="#57606a" text-anchor="middle">{_LINE}</text>'
+        "</svg>"
+    )
+
+
+def _size(svg: str) -> tuple[int, int]:
+    wide, high = re.findall(r' (?:width|height)="(\d+)"', svg)[:2]
+    return int(wide), int(high)
