@@ -810,6 +810,13 @@ def test_only_a_big_graph_is_folded_and_all_of_it_can_be_had(monkeypatch):
         assert len(onnx.load_from_string(gzip.decompress(parts[0])).graph.node) == 4 * blocks
 
 
+def test_a_page_that_lost_the_front_end_gets_it_from_the_kernel(monkeypatch):
+    netron, heard = view(tiny()), []
+    monkeypatch.setattr(netron, "send", lambda *message: heard.append(message))
+    hear(netron, {"ask": "page", "id": "8"})
+    assert heard == [({"id": "8"}, [frontend.shared().packed])]
+
+
 def test_a_small_graph_is_folded_where_this_is_asked_for():
     for folded in (True, False):
         one, another = (view(layered(3), folded=each) for each in (folded, not folded))
