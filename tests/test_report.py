@@ -618,6 +618,8 @@ def test_annotations_stand_on_the_line_in_the_repository(capsys):
     assert "%0A" in first
     assert all(line.startswith("::error title=OW") for line in others)
     assert last == "4 findings to fix, 0 known, 0 ignored"
+    assert skipping("zoo_factories:custom", "--format", "github") == 0
+    assert capsys.readouterr().out == "0 findings to fix, 0 known, 0 ignored\n"
     risk = Finding("OW112", "50 %, in x", Line("<stdin>", 1, "f", "g"), "a: b")
     assert [*formats.github([risk])] == [
         "::warning file=cell,line=1,title=OW112 An input is unused::50 %25, in x%0Aa: b"

@@ -15,9 +15,13 @@ import sys
 from contextlib import suppress
 from functools import reduce
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import InputError, WorkbenchError
+
+if TYPE_CHECKING:
+    from .report import Audit
+    from .report.changes import Gate
 
 _SHOWN = ("onnx-workbench", "torch", "onnx", "onnxruntime", "onnxruntime-gpu")
 
@@ -76,7 +80,7 @@ def _explain(command: argparse.Namespace) -> int:
 
 def _audit(command: argparse.Namespace) -> int:
     from . import files
-    from .report import audit, bundle, changes, codes, formats
+    from .report import audit, bundle, changes, codes
 
     if command.report:
         files.target(command.report)
@@ -94,19 +98,26 @@ def _audit(command: argparse.Namespace) -> int:
         raise InputError(f"The factory {command.factory!r} returned options: {error}.") from error
     report = audit(model, args, **options)
     gate = changes.gate(report, known, ignored)
-    if command.format == "json":
-        print(json.dumps(report.to_dict(), indent=1, allow_nan=False))
-    elif command.format == "github":
-        print(*formats.github(gate.counted), sep="\n")
-    else:
-        print(report)
-    if command.baseline or command.ignore or command.format == "github":
-        print(gate, file=sys.stderr if command.format == "json" else sys.stdout)
+    _show(report, gate, command)
     if command.report:
         report.save(command.report)
     if command.bundle:
         report.bundle(command.bundle)
     return 1 if gate.counted else 0
+
+
+def _show(report: Audit, gate: Gate, command: argparse.Namespace) -> None:
+    from .report import formats
+
+    if command.format == "json":
+        print(json.dumps(report.to_dict(), indent=1, allow_nan=False))
+    elif command.format == "github":
+        for line in formats.github(gate.counted):
+            print(line)
+    else:
+        print(report)
+    if command.baseline or command.ignore or command.format == "github":
+        print(gate, file=sys.stderr if command.format == "json" else sys.stdout)
 
 
 def _call_factory(name: str) -> Any:

@@ -120,8 +120,8 @@ class _Page:
         yield from self._chain()
         if drawn := graph(audit, self.live):
             yield f'<section class="graph">{self._heading(2, self._graph_title())}'
-            shown = drawn if self.live else _image(drawn, f"The graph of {audit.case.name}")
-            yield f"<div{self._scrolls('The graph')}>{shown}</div>"
+            figure = drawn if self.live else _image(drawn, f"The graph of {audit.case.name}")
+            yield f"<div{self._scrolls('The graph')}>{figure}</div>"
             yield "</section>"
         rest = [map(without_folders, f.row()) for f in audit.findings if f.verdict not in FAULTS]
         yield f'<section class="rest">{self._heading(2, "What else the stages say")}'
