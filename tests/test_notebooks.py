@@ -20,6 +20,8 @@ TERMS |= {heading.replace(" ", "-") for heading in re.findall(r"(?m)^## ([a-z ]+
 """The anchors that work on GitHub and in JupyterLab, which keeps the case of a heading."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
 MACHINE = re.compile(r"/(home|root|Users|work|tmp|private|usr|opt|mnt)/|[A-Z]:\\\\|site-packages")
+SILENT = re.compile("observe|simplefilter|check_model|assert_close")
+"""Calls that may end a cell and show nothing."""
 VERSION = re.compile(r"\b(?:torch|PyTorch|onnx|ONNX Runtime|Python|Netron) \d+\.\d+(?!.*or newer)")
 
 
@@ -69,13 +71,20 @@ def nothing_hidden(name, notebook):
             yield f"tags {cell.metadata.tags}"
 
 
+def plain_code(name, notebook):
+    """What a learner copies: no assert."""
+    for cell in code(notebook):
+        if re.search(r"(?m)^assert ", cell.source):
+            yield f"an assert in {cell.source!r}"
+
+
 def rendered(name, notebook):
     counts = [cell.execution_count for cell in code(notebook)]
     if counts != list(range(1, len(counts) + 1)):
         yield f"run in the order {counts}"
     for cell in code(notebook):
         last = ast.parse(cell.source).body[-1]
-        shows = isinstance(last, ast.Expr) and "observe" not in cell.source
+        shows = isinstance(last, ast.Expr) and not SILENT.search(cell.source)
         if shows and not cell.outputs:
             yield f"no output under {cell.source!r}"
 
@@ -117,6 +126,7 @@ RULES = [
     named_like_a_lesson,
     short_cells,
     nothing_hidden,
+    plain_code,
     rendered,
     clean_outputs,
     seen_untrusted,
@@ -148,6 +158,7 @@ BREACHES = {
     "semicolon": (nothing_hidden, lambda cell, _: cell.update(source="plot();")),
     "magic": (nothing_hidden, lambda cell, _: cell.update(source="!pip list")),
     "lax": (nothing_hidden, lambda cell, _: cell.update(source="# NBVAL_SKIP\n1")),
+    "assert": (plain_code, lambda cell, _: cell.update(source="assert True")),
     "tag": (nothing_hidden, lambda cell, _: cell.metadata.update(tags=["nbval-skip"])),
     "order": (rendered, lambda cell, _: cell.update(execution_count=77)),
     "stripped": (rendered, lambda cell, _: cell.update(outputs=[], source="1 + 1")),

@@ -428,10 +428,14 @@ def _why(path: Path, error: Exception) -> tuple[str, str]:
 
 
 def _short(error: Exception) -> str:
-    """The first line of ONNX Runtime's error, without its code and without folders."""
+    """The first line of ONNX Runtime's error, without its code and without folders.
+
+    >>> _short(RuntimeError("Load model from models/draft/half.onnx failed: in /src/a/mul.cc:3"))
+    'Load model from half.onnx failed: in mul.cc:3'
+    """
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     line = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)
-    return re.sub(r"/[^\s:\"']*/([^\s/:\"']+)", r"\1", line)
+    return re.sub(r"[^\s/:\"'(]*(?:/[^\s/:\"']*)+/([^\s/:\"']+)", r"\1", line)
 
 
 # A call as it is timed

@@ -22,7 +22,7 @@ from ..source import Line, line_at, nearest
 from .torch_private import frame_file, guard_events
 
 _SIZE = re.compile(r"L\['(\w+)'\](.*?)\.size\(\)\[(\d+)\]")
-_RELATION = re.compile(r"^(Eq|Ne)\((.+), (.+)\)$")
+_RELATION = re.compile(r"^(Eq|Ne)\(((?:[^(),]|\([^()]*\))+), (.+)\)$")
 _PATH = re.compile(r"\b[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+\b(?!\()")
 _SIGNS = {"Eq": "==", "Ne": "!="}
 
@@ -46,12 +46,18 @@ _UNROLLED = (
     "size and leave the dimension out of `dynamic_shapes`, or try dynamo=False."
 )
 _DECISION = (
-    "A Python decision on a size is made once, at capture. Keep both branches with torch.cond, or "
-    "state the sizes for which it holds: torch.export.Dim('n', min=...)."
+    "A Python decision on a size is made once, at capture. Keep both branches, as in "
+    "torch.where(torch.tensor(x.shape[1] > 8), a, b), or state the sizes for which it holds: "
+    "torch.export.Dim('n', min=...)."
 )
 _FIXED = (
     "A tensor of fixed size meets this dimension. Slice it to the input's size, "
-    "table[: x.shape[1]], or make it from x.shape."
+    "table[: x.shape[1]], and capture with an example shorter than the table; or make it from "
+    "x.shape."
+)
+_WHOLE = (
+    "The example is as long as the table, so torch.export takes the whole table at every size. Use "
+    "a shorter example, or take the rows by index: table[torch.arange(x.shape[1])]."
 )
 
 
@@ -93,6 +99,8 @@ class Guard:
             return "These sizes are one: give them one name, or the same Dim."
         if not self.freezes:
             return _DECISION
+        if "Min(" in self.expression:  # a slice that reaches the end of a tensor
+            return _WHOLE
         text = (self.line.library or self.line).text if self.line else ""
         usual = _UNROLLED if self.unrolled else _FIXED
         return next((words for pattern, words in _REPAIRS if re.search(pattern, text)), usual)

@@ -25,11 +25,12 @@ LESSONS = {
     "07": "Trust the numbers",
     "08": "Teach a missing op",
     "09": "Audit your model",
+    "10": "Benchmark honestly",
 }
 """Number -> title. The map, 00, has no exercise; every other lesson ends in one."""
 
-SOLVABLE = tuple(sorted({*LESSONS, "05b", "05c"} - {"00"}))
-"""The exercises in order: the lesson's number, with a letter for its second and third."""
+SOLVABLE = tuple(sorted({*LESSONS, "05b"} - {"00"}))
+"""The exercises in order: the lesson's number, with a letter for its second."""
 
 _MARKS = {"": "", "[x]": "&#10003;", "[ ]": "&#9675;"}
 
@@ -52,6 +53,7 @@ class Progress:
     [ ]  07  Trust the numbers
     [ ]  08  Teach a missing op
     [ ]  09  Audit your model
+    [ ]  10  Benchmark honestly
     """
 
     solved: frozenset[str] = frozenset()

@@ -1,4 +1,4 @@
-"""05b: a benchmark that is wrong in five ways: name its flaws, and fix it."""
+"""10: a benchmark that is wrong in five ways: name its flaws, and fix it."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ BETAS = (1.0, 2.5)
 
 @torch.library.custom_op("demo::swishy", mutates_args=())
 def swishy(x: Tensor, beta: float) -> Tensor:
-    """``x * sigmoid(beta * x)``, of any floating dtype and shape."""
-    return x * torch.sigmoid(beta * x)
+    """``x * sigmoid(beta * x) + beta``, of any floating dtype and shape."""
+    return x * torch.sigmoid(beta * x) + beta
 
 
 @swishy.register_fake
