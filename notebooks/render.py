@@ -3,7 +3,8 @@
 Each notebook is run from top to bottom in a fresh kernel and written back with its outputs, beside
 the old one first. What does not belong into a commit is taken out: widgets (without a kernel they
 show an error; their pictures stay), tracebacks (their last lines stay; the rest are paths of this
-machine), times of execution. A cell that writes to stderr stops the rendering.
+machine), times of single cells. A cell that writes to stderr stops the rendering. The notebook's
+metadata keeps the seconds that all cells took, which minutes.py reads.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import re
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import nbformat
@@ -27,16 +29,20 @@ def render(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "models").mkdir()
+        begin = time.perf_counter()
         NotebookClient(
             notebook,
             timeout=600,
             kernel_name="python3",
             resources={"metadata": {"path": folder}},
             record_timing=False,
+            coalesce_streams=True,
         ).execute()
+        seconds = round(time.perf_counter() - begin)
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
+        "seconds": seconds,
     }
     for cell in notebook.cells:
         if cell.cell_type == "code":

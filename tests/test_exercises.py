@@ -45,6 +45,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setattr(clocks, "facts", lambda: STACK)
     monkeypatch.setattr(ow, "check", lambda: STACK)
     monkeypatch.setenv("ONNX_WORKBENCH_HOME", str(tmp_path / "home"))
+    (tmp_path / "models").mkdir()
     monkeypatch.chdir(tmp_path)
 
 
@@ -208,6 +209,9 @@ def test_each_wrong_function_of_02_has_its_own_hint():
         image = image * 2
         return torch.cond(image.mean() > 1, lambda x: x - 1, lambda x: x + 0.25, (image,))
 
+    def per_pixel(image):
+        return torch.where(image * 2 > 1, image * 2 - 1, image * 2 + 0.25)
+
     wrong = [
         (empty, "returns None"),
         (breaks, "still breaks at test_exercises.py:", "if image.mean() > 1:", "torch.where"),
@@ -215,6 +219,7 @@ def test_each_wrong_function_of_02_has_its_own_hint():
         (lambda image: image * 2 + 0.25, "On a bright image", "25 of 25 differ"),
         (lambda image: right(image).double(), "a is float32[1, 5, 5], b is float64[1, 5, 5]"),
         (lambda image: right(image)[0], "a is float32[1, 5, 5], b is float32[5, 5]"),
+        (per_pixel, "half dark image", "of 25 differ", "the mean of the whole image"),
     ]
     check_hints("02", wrong)
     assert lessons.exercise("02").check(steady)

@@ -3,6 +3,7 @@
 import ast
 import copy
 import re
+import runpy
 import statistics
 from functools import cache
 from pathlib import Path
@@ -141,6 +142,16 @@ def test_a_lesson_keeps_the_rules(path):
 
 def test_the_lessons_are_all_here():
     assert [notebook(number) for number in LESSONS] == NAMES
+
+
+def test_the_tables_of_lessons_have_their_titles_and_questions():
+    """Those of lesson 00 and of the README; where this fails, run notebooks/minutes.py."""
+    filled = runpy.run_path(str(NOTEBOOKS[0].with_name("minutes.py")))["filled"]
+    readme = NOTEBOOKS[0].parents[1].joinpath("README.md").read_text("utf-8")
+    for page, folder in ((prose(read(NOTEBOOKS[0])), ""), (readme, "notebooks/")):
+        then, now = (re.sub(r"(?m) \d+ \|$", "", text) for text in (page, filled(page, folder)))
+        assert then == now
+        assert len(re.findall(r"(?m)^\| \[\d\d .* \d+ \|$", page)) == len(LESSONS)
 
 
 def test_the_glossary_links_what_is_there():

@@ -599,7 +599,7 @@ def test_no_folder_leaves_the_kernel(program, tmp_path):
     assert b"test_viewer.py" in sent(netron)[0]
 
 
-def test_select_takes_a_node_a_module_a_place_and_a_line(program):
+def test_select_takes_a_node_a_module_a_place_a_line_and_its_text(program):
     netron = view(program)
     names = {node.op_type: node.name for node in program.model_proto.graph.node}
     both = (names["Gemm"], names["Relu"])
@@ -607,8 +607,10 @@ def test_select_takes_a_node_a_module_a_place_and_a_line(program):
     assert netron.select("first") == (names["Gemm"],)
     assert netron.select(f"test_viewer.py:{NUMBER}") == both
     assert netron.select(Line(__file__, NUMBER, "forward", "")) == both
-    with pytest.raises(InputError):
-        netron.select("fir")  # no module, only the beginning of one
+    assert netron.select(f"    {LINE}  ") == both
+    for nothing in ("fir", "  "):  # no module, only the beginning of one; no text
+        with pytest.raises(InputError):
+            netron.select(nothing)
     assert netron.marked == list(both)
 
 

@@ -29,9 +29,7 @@ from .source import Line, line_at, lines, nearest, user_line
 from .torch_state import silent_log
 
 _JUMPS = {*dis.hasjrel, *dis.hasjabs}
-_TELLING = ("LOAD_GLOBAL", "LOAD_FAST", "LOAD_ATTR", "LOAD_METHOD", "STORE_FAST", "CALL", "RETURN")
-_SCRATCH = ("tmp_", "graph_out_", "___stack")
-_FOLDED = 3  # from this many on, instructions that only move values share a line
+_CALLED = ("__compiled_fn", "__resume_at")  # the names of a graph and of a resume function
 _CELL = "text-align:left;vertical-align:top"
 _GREEN, _RED = "background:rgba(46,160,67,.18)", "background:rgba(248,81,73,.18)"
 
@@ -127,10 +125,10 @@ class Instruction:
 
     @property
     def moves(self) -> bool:
-        """Whether it only moves values."""
-        if self.label or self.place or "JUMP" in self.name:
+        """Whether Dynamo wrote it only to pass values to a graph and back."""
+        if self.label or self.place or "JUMP" in self.name or self.name.startswith("RETURN"):
             return False
-        return not self.name.startswith(_TELLING) or self.argument.startswith(_SCRATCH)
+        return not any(name in self.argument for name in _CALLED)
 
     def __repr__(self) -> str:
         label = f"{self.label}: " if self.label else ""
@@ -162,7 +160,7 @@ class Bytecode:
     def rows(self) -> Iterator[tuple[bool, Run, Run]]:
         """Both side by side: whether an instruction was kept, the old one, and the new ones.
 
-        New instructions in a row that only move values share one row.
+        New instructions in a row that only pass values share one row.
         """
         matcher = SequenceMatcher(None, _keys(self.before, 0), _keys(self.after, 1), autojunk=False)
         for tag, a, b, c, d in matcher.get_opcodes():
@@ -441,11 +439,11 @@ def _keys(code: Run, side: int) -> list[tuple[object, ...]]:
 def _folded(code: Run) -> Iterator[Run]:
     for moves, steps in groupby(code, key=lambda step: step.moves):
         run = tuple(steps)
-        yield from [run] if moves and len(run) >= _FOLDED else zip(run, strict=True)
+        yield from [run] if moves else zip(run, strict=True)
 
 
 def _text(run: Run) -> str:
-    return f"... {len(run)} that move values" if len(run) > 1 else "".join(map(repr, run))
+    return f"... {len(run)} that pass values" if len(run) > 1 else "".join(map(repr, run))
 
 
 def _html(run: Run, color: str) -> str:

@@ -100,7 +100,7 @@ class Netron(Live):
 
         Args:
             what: the name of a node, the path of a module (``"blocks.0.attention"``) or a source
-                line, as a :class:`~onnx_workbench.source.Line` or as ``"model.py:12"``; for a
+                line: its text, a :class:`~onnx_workbench.source.Line` or ``"model.py:12"``; for a
                 library line, ``"torchvision/models/resnet.py:92"``.
 
         Raises:
@@ -111,8 +111,8 @@ class Netron(Live):
         if not names:
             raise InputError(
                 f"select() was given {what!r}, which matches no node of {self.name}. It "
-                "expected the name of a node, the path of a module, or a line such as "
-                "'model.py:12'. Click a node to see its name."
+                "expected the name of a node, the path of a module, or a line: its text, or its "
+                "place as in 'model.py:12'. Click a node to see its name."
             )
         self.marked = list(names)
         return names

@@ -68,16 +68,16 @@ def origins(model: onnx.ModelProto, refs: Iterable[NodeRef]) -> dict[str, Origin
 
 
 def find(what: Line | str, nodes: Mapping[str, Origin]) -> tuple[str, ...]:
-    """The nodes that match a name, a module path, a line, or a place such as ``model.py:12`` or, in
-    a library, ``torchvision/models/resnet.py:92``."""
+    """The nodes that match a name, a module path, a line, its text, or its place: ``model.py:12``
+    or, in a library, ``torchvision/models/resnet.py:92``."""
     if what in nodes:
         return (str(what),)
-    where = (what.file, what.number) if isinstance(what, Line) else what
+    where = (what.file, what.number) if isinstance(what, Line) else what.strip() or None
     inside = (n for n, o in nodes.items() if what and f"{o.module}.".startswith(f"{what}."))
     return tuple(inside) or tuple(
         name
         for name, origin in nodes.items()
-        if any(where in ((line.file, line.number), line.place) for line in _lines(origin))
+        if any(where in ((at.file, at.number), at.place, at.text) for at in _lines(origin))
     )
 
 

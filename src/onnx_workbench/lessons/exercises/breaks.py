@@ -29,12 +29,15 @@ def judge(answer: Any) -> Iterator[Hint]:
     if not callable(answer):
         yield hint("kind", kind=kind_of(answer))
     noise = torch.rand(1, 5, 5, generator=torch.Generator().manual_seed(0)) / 4
-    for branch, image in {"dark": noise, "bright": 0.75 + noise}.items():
+    checks = 0.9 * (torch.arange(25) % 2).reshape(1, 5, 5)  # bright at every other pixel
+    images = {"dark": noise, "bright": 0.75 + noise, "half dark": checks, "half bright": 1 - checks}
+    for kind, image in images.items():
         if answer(image.clone()) is None:
             yield hint("none")
         leaf = verify(brighten, answer, image).worst
         if leaf.reason:
-            yield hint("differs", branch=branch, reason=leaf.reason)
+            wrong = {"kind": kind, "reason": leaf.reason}
+            yield hint("pixels", **wrong) if "half" in kind else hint("differs", **wrong)
     for broken in bytecode.watch(answer, image).breaks:
         yield hint("breaks", line=broken.line, reason=broken.reason)
 
