@@ -82,7 +82,7 @@ LARGE, LARGEST = Graph("5,000 nodes", 5_000), Graph("20,000 nodes", 20_000)
 
 # Runs inside the page and notes when the line has been painted, on the clock that all frames share.
 WATCH = """() => {
-  const panel = [...document.querySelectorAll(".ow-source")].at(-1);
+  const panel = [...document.querySelectorAll(".ow-panel")].at(-1);
   const note = () => (window.answered ??= performance.timeOrigin + performance.now());
   const look = () => panel.querySelector(".code .here") && !panel.hidden &&
     requestAnimationFrame(() => setTimeout(note));

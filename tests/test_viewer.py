@@ -33,7 +33,7 @@ from onnx_workbench.proto import nested, node_refs
 from onnx_workbench.source import Line
 from onnx_workbench.viewer import frontend, raster, view
 from onnx_workbench.viewer.diagram import cut, diagram, layers
-from onnx_workbench.viewer.drawing import layout
+from onnx_workbench.viewer.drawing import COLORS, OTHER, layout
 from onnx_workbench.viewer.fold import fold
 from onnx_workbench.viewer.heat import COLD, ink, palette, scale
 from onnx_workbench.viewer.model import LARGEST_TENSOR, Model, read
@@ -663,6 +663,23 @@ def test_every_label_can_be_read_on_its_color():
     for color in (*palette(), COLD, LEFT, RIGHT):
         assert contrast(color, ink(color)) >= 4.5
     assert min(contrast(color, COLD) for color in (LEFT, RIGHT)) >= 3
+
+
+def test_the_static_picture_has_the_colors_of_the_live_one():
+    folder = frontend.installed()
+    light = (folder / "grapher.css").read_text().partition("@media")[0]
+    fills = dict(re.findall(r"\.node-item-type(?:-(\w+))? path \{ fill: (.*?); \}", light))
+    rgb = {
+        name: to_rgb(fill) if fill[0] == "#" else tuple(int(n) / 255 for n in fill[4:-1].split(","))
+        for name, fill in fills.items()
+    }
+    manual = json.loads((folder / "onnx-metadata.json").read_text())
+    wrong = [
+        entry["name"]
+        for entry in manual
+        if to_rgb(COLORS.get(entry["name"], OTHER)) != rgb[entry.get("category", "").lower()]
+    ]
+    assert wrong == []
 
 
 def test_equal_values_and_negative_ones_have_a_color():

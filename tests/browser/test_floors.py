@@ -13,6 +13,7 @@ import tracing
 import onnx_workbench as ow
 from onnx_workbench.lineage.page import document
 
+from .accessibility import findings
 from .conftest import guard
 
 pytestmark = pytest.mark.browser
@@ -339,7 +340,7 @@ CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_has_enough_contrast(scheme, opened):
+def test_every_text_has_enough_contrast_and_axe_finds_nothing_serious(scheme, opened):
     made = sheets.small()
     made["stop"] = {"row": 6, "reason": "No rule for softmax.", "hint": "Teach one: lesson 08."}
     page = opened(made, chosen=[SOURCE, 3])
@@ -347,6 +348,8 @@ def test_every_text_has_enough_contrast(scheme, opened):
     page.page.locator("summary").click()
     page.page.get_by_role("searchbox").fill("mul")
     assert page.page.evaluate(CONTRAST) >= 4.5
+    page.open_all()
+    assert findings(page.page) == []
 
 
 LAB = """\

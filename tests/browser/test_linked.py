@@ -44,7 +44,7 @@ class Small(torch.nn.Module):
         return torch.tanh(first)
 artifact = ow.export(Small().eval(), torch.ones(2, 3), "columns.onnx")
 shown = ow.view(artifact)
-lineage = ow.trace(artifact)
+lineage = ow.trace(artifact, torch.ones(2, 3), seconds=0.1)
 lineage.beside(shown)
 ===
 print(shown.marked, lineage.floors.marked)"""
@@ -97,18 +97,19 @@ def test_the_picture_of_both_has_both_legends(notebook):
 
 
 def test_a_frame_made_lower_still_shows_the_whole_of_a_small_graph(notebook):
-    graph, box = notebook.graph(0), notebook.page.locator(".ow-graph").first
-    usual = box.evaluate("(box) => box.style.height")
+    graph, box = notebook.graph(0), notebook.page.locator(".ow-netron").first
     box.evaluate("(box) => { box.style.height = '170px'; }")
+    until(graph, "innerHeight < 200")
+    notebook.page.locator(".ow-bar").first.get_by_role("button", name="Fit").click()
     until(
         graph,
-        """() => innerHeight < 200 && [...document.querySelectorAll(
+        """() => [...document.querySelectorAll(
       "#canvas .graph-node, #canvas .graph-input")].every((node) => {
         const { top, bottom } = node.getBoundingClientRect();
         return top >= 0 && bottom <= innerHeight;
       })""",
     )
-    box.evaluate("(box, height) => { box.style.height = height; }", usual)
+    box.evaluate("(box) => { box.style.height = ''; }")
 
 
 def test_in_a_narrow_page_they_stand_one_above_the_other(notebook):
@@ -127,7 +128,7 @@ def test_a_click_in_one_graph_marks_its_counterpart_in_the_other(notebook):
     right.locator("#node-name-c").click()
     left.locator("#node-name-c.select").wait_for()
     notebook.run_until(1, "a ['c'] c []")
-    assert "only here" in notebook.page.locator(".ow-source").nth(1).inner_text()
+    assert "only here" in notebook.page.locator(".ow-panel").nth(1).inner_text()
     left.locator("#node-name-a").click()  # once more, though it is what was clicked here last
     right.locator("#node-name-a.select").wait_for()
     notebook.run_until(1, "a [] c ['a']")
@@ -141,14 +142,14 @@ def test_netrons_find_and_its_sidebar_choose_as_a_click_does(notebook):
     left.locator(".sidebar-find-content li", has_text="b").first.click()
     notebook.run_until(1, "b [] c []")
     left.locator(".sidebar-find-content li", has_text="b").first.dblclick()
-    left.get_by_text("Node Properties").wait_for()
+    notebook.page.locator(".ow-panel").first.get_by_role("tab", name="Node").wait_for()
     notebook.run_until(1, "b [] c []")
 
 
 def test_markup_in_two_models_a_file_name_and_a_unit_runs_nothing(notebook):
     pair = [notebook.graph(at) for at in (2, 3)]
     pair[0].locator(".graph-node").first.click()
-    panel = notebook.page.locator(".ow-source").nth(2)
+    panel = notebook.page.locator(".ow-panel").nth(2)
     panel.get_by_text(MARKUP).first.wait_for()
     legend = notebook.page.locator(".ow-legend:not([hidden])").nth(2)
     assert "only in <img src=x one" in legend.inner_text()
@@ -164,7 +165,7 @@ def test_a_saved_file_of_a_hostile_model_runs_nothing(notebook, lab):
     page.locator(".ow-netron.drawn").wait_for()
     frame = page.locator("iframe").element_handle().content_frame()
     frame.locator(".graph-node").first.click()
-    page.locator(".ow-source").get_by_text(MARKUP).first.wait_for()
+    page.locator(".ow-panel").get_by_text(MARKUP).first.wait_for()
     assert MARKUP in page.locator(".ow-legend").inner_text()
     for place in (page, frame):
         assert place.evaluate("document.body.title") != "harmed"
@@ -195,6 +196,10 @@ def test_a_node_clicked_in_netron_marks_its_line(notebook):
     notebook.graph(4).locator("#node-name-node_tanh").click()
     notebook.page.locator(".ow-floors .marked", has_text="return torch.tanh(first)").wait_for()
     assert lit(notebook, 4) == ["node_tanh"]
+    panel = notebook.page.locator(".ow-panel").nth(4)
+    for tab, words in (("Values", "tanh  float32[2, 3]"), ("Times", "Tanh")):
+        panel.get_by_role("tab", name=tab).click()
+        panel.locator("dl", has_text=words).wait_for()
 
 
 def test_a_second_click_takes_the_marks_away_and_source_is_no_markup(notebook):

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 
 from onnx_workbench import view
 
+from .accessibility import findings
 from .conftest import KEEP_EVAL, guard, until
 
 pytestmark = pytest.mark.browser
@@ -121,7 +122,7 @@ def test_the_picture_shows_which_node_was_clicked(small):
     graph.locator("#node-name-node_b1_2").click()
     picture = ElementTree.fromstring(page.evaluate("pictured"))
     nodes = [node for node in picture.iter() if node.get("id", "").startswith("node-name-")]
-    thick = [node for node in nodes if b"stroke-width: 2px" in ElementTree.tostring(node)]
+    thick = [node for node in nodes if b"stroke-width: 4px" in ElementTree.tostring(node)]
     assert [node.get("id") for node in thick] == ["node-name-node_b1_2"]
 
 
@@ -139,34 +140,154 @@ def test_the_arrow_keys_go_from_node_to_node_and_enter_shows_the_line(small):
 
 def test_the_line_is_painted_before_netron_marks_the_node_and_the_graph_gets_narrower(small):
     page, graph, _ = small
-    page.locator(".ow-source header button").click()
-    page.evaluate("""() => {
-      const [frame, panel] = ["iframe", ".ow-source"].map((one) => document.querySelector(one));
-      window.widths = [frame.clientWidth];
-      const note = () => widths.push(frame.clientWidth);
-      new MutationObserver(note).observe(panel, { attributes: true });
-    }""")
-    node = "#node-name-node_b0_0"
-    marked = f"document.querySelectorAll('{node}.select').length"
-    assert not graph.evaluate(f"""document.querySelector('{node} .node-item-type')
-        .dispatchEvent(new MouseEvent('click', {{ bubbles: true }})), {marked}""")
+    page.get_by_role("button", name="Close").click()
+    node, now = "#node-name-node_b0_0", "performance.timeOrigin + performance.now()"
+    until(graph, "!document.querySelector('.graph-node.select') && target.clientWidth > 900")
+    page.evaluate(f"""() => {{
+      const panel = document.querySelector(".ow-panel");
+      const note = () => requestAnimationFrame(() => setTimeout(() => (window.painted ??= {now})));
+      new MutationObserver(() => panel.querySelector(".code .here") && note())
+        .observe(panel, {{ attributes: true }});
+    }}""")
+    watch = f"""() => {{
+      const narrower = () => target.clientWidth < 900 && (window.narrower ??= {now});
+      new ResizeObserver(narrower).observe(target);
+      const marked = () => document.querySelector("{node}.select") && (window.marked ??= {now});
+      const node = document.querySelector("{node}");
+      new MutationObserver(marked).observe(node, {{ attributes: true }});
+      const click = new MouseEvent("click", {{ bubbles: true }});
+      node.querySelector(".node-item-type").dispatchEvent(click);
+    }}"""
+    graph.evaluate(watch)
     page.locator(".code .here", has_text="x = x + mask").wait_for()
-    until(graph, f"{marked} === 1 && innerWidth < 900")
-    before, at_once = page.evaluate("widths")
-    assert at_once == before > 900
+    until(graph, "window.narrower && window.marked")
+    assert page.evaluate("painted") < min(graph.evaluate("[narrower, marked]"))
 
 
-def test_the_source_stands_beside_a_wide_graph_and_below_a_narrow_one(small):
+# Of the frame: the pixels of the smallest text, and whether a node is in sight.
+SMALLEST = """() => Math.min(...[...document.querySelectorAll("#canvas text")].map((text) =>
+  parseFloat(getComputedStyle(text).fontSize) * text.getScreenCTM().a))"""
+IN_SIGHT = """(id) => {
+  const { top, bottom } = document.getElementById(id).getBoundingClientRect();
+  return top >= 0 && bottom <= target.clientHeight;
+}"""
+
+
+def test_one_panel_has_a_tab_for_the_source_for_netron_and_for_each_number(small):
+    from playwright.sync_api import expect
+
+    page, graph, _ = small
+    panel, box = page.locator(".ow-panel"), page.locator(".ow-netron").bounding_box()
+    graph.locator("#node-name-node_b1_3").click()
+    expect(panel.get_by_role("tab")).to_have_text(["Source", "Node", "Times"])
+    tabs = {name: panel.get_by_role("tab", name=name) for name in ("Source", "Node", "Times")}
+    sidebar = graph.locator("#sidebar")
+    assert not sidebar.is_visible()  # it is beneath the source, and takes no focus
+    tabs["Node"].click()
+    sidebar.get_by_text("b1_2").wait_for()
+    frame, place = page.locator("iframe").bounding_box(), panel.bounding_box()
+    seen = sidebar.bounding_box()
+    assert abs(seen["x"] - place["x"]) < 2
+    assert seen["y"] > place["y"] + 20
+    assert seen["x"] + seen["width"] <= frame["x"] + frame["width"]
+    tabs["Times"].click()
+    assert panel.locator(".ow-rank").inner_text().split("\n") == [
+        *("Relu node_b1_3", "1.00 ms", "Relu node_b0_3", "0 s")
+    ]
+    panel.get_by_role("button", name="node_b0_3").click()
+    panel.locator("header", has_text="node_b0_3").wait_for()
+    tabs["Source"].click()
+    edge = panel.get_by_role("separator")
+    for pixels, least, most in ((100, 0.15, 0.25), (900, 0.38, 0.401)):
+        at = edge.bounding_box()
+        page.mouse.move(at["x"] + 3, at["y"] + 50)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] - pixels, at["y"] + 50, steps=3)
+        page.mouse.up()
+        share = panel.bounding_box()["width"] / box["width"]
+        assert least < share < most
+        until(graph, f"target.clientWidth < {box['width'] * (1 - share) + 1}")
+    edge.focus()
+    page.keyboard.press("ArrowRight")
+    assert panel.bounding_box()["width"] < most * box["width"] - 20
+    page.get_by_role("button", name="Full screen").click()
+    page.wait_for_function("document.fullscreenElement?.className === 'ow-view'")
+    page.get_by_role("button", name="Full screen").click()
+    page.wait_for_function("!document.fullscreenElement")
+
+
+def test_netron_sidebars_that_the_reader_asks_for_are_a_tab_too(small):
+    page, graph, _ = small
+    panel = page.locator(".ow-panel")
+    graph.get_by_role("button", name="Model Properties").click()
+    tab = panel.get_by_role("tab", name="Model", selected=True)
+    tab.wait_for()
+    menu = graph.get_by_role("button", name="Menu")
+    menu.focus()
+    page.keyboard.press("Enter")
+    labels = graph.locator("#menu .menu-label").all_inner_texts()
+    assert "Find..." in labels
+    assert not {"Open...", "Report Issue"} & set(labels)
+    assert graph.evaluate("document.activeElement.className") == "menu-command"
+    page.keyboard.press("Escape")
+    graph.locator("#node-name-node_b0_0").click()
+    panel.get_by_role("tab", name="Source", selected=True).wait_for()
+    graph.evaluate("document.activeElement.blur()")
+    graph.locator("#target").focus()
+    page.keyboard.press("Escape")
+    panel.wait_for(state="hidden")
+
+
+def test_the_panel_stands_beside_a_wide_graph_and_below_a_narrow_one(small):
     page, graph, _ = small
     graph.locator("#node-name-node_b0_0").click()
     page.locator(".code .here").wait_for()
     for width, beside in ((1280, True), (400, False)):
         page.set_viewport_size({"width": width, "height": 900})
-        drawn, source = (page.locator(name).bounding_box() for name in (".ow-graph", ".ow-source"))
-        assert (source["x"] >= drawn["x"] + drawn["width"]) is beside
-        assert (source["y"] >= drawn["y"] + drawn["height"]) is not beside
-        assert min(drawn["width"], source["width"]) > 380
+        page.locator(".ow-netron.narrow").wait_for(state="detached" if beside else "visible")
+        drawn, panel = (page.locator(name).bounding_box() for name in (".ow-graph", ".ow-panel"))
+        assert (panel["x"] >= drawn["x"] + drawn["width"]) is beside
+        assert (panel["y"] >= drawn["y"] + drawn["height"]) is not beside
+        assert drawn["width"] >= 0.6 * width
+        until(graph, f"target.clientHeight < {drawn['height'] + 1}")
+        page.locator(".code").evaluate("(code) => code.scrollWidth <= code.clientWidth")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.set_viewport_size({"width": 1280, "height": 900})
+
+
+def test_frames_nodes_and_texts_have_names_and_contrast(small):
+    page, graph, _ = small
+    assert page.locator("iframe").get_attribute("title") == "Graph of layered"
+    assert graph.get_by_role("button", name="Relu, node_b1_3, 1.00 ms").count() == 1
+    assert "layered" in graph.locator("#canvas").get_attribute("aria-label")
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        for tab in ("Source", "Node", "Times"):
+            graph.locator("#node-name-node_b1_3").click()
+            page.get_by_role("tab", name=tab).click()
+            assert findings(page) == findings(graph) == []
+    page.emulate_media(color_scheme="light")
+    page.get_by_role("tab", name="Source").click()
+
+
+def test_the_arrow_keys_go_along_the_edges(open_file):
+    """Two branches: from the first node both can be reached, and the last from both."""
+    nodes = [
+        helper.make_node(op, [read], [made], name=made)
+        for op, read, made in (
+            *(("Relu", "x", "a"), ("Neg", "a", "left"), ("Abs", "left", "under")),
+            *(("Exp", "a", "right"),),
+        )
+    ]
+    nodes.append(helper.make_node("Add", ["under", "right"], ["y"], name="last"))
+    page, graph, _ = open_file(view(model_of(nodes, ["x"], "y")))
+    graph.locator("#canvas [tabindex]").focus()
+    seen = []
+    for key in ("Down", "Down", "Down", "Up", "Up", "Up", "Right", "Right", "Right", "Down"):
+        page.keyboard.press(f"Arrow{key}")
+        seen.append(graph.evaluate("document.activeElement.ariaLabel").split(", ")[1])
+    down, right = ["left", "under", "last"], ["left", "under", "right"]
+    assert seen == [*down, "under", "left", "a", *right, "last"]
 
 
 def test_marked_nodes_are_marked_and_the_first_of_them_is_in_sight(open_file):
@@ -183,9 +304,33 @@ def test_marked_nodes_are_marked_and_the_first_of_them_is_in_sight(open_file):
       return top >= 0 && bottom <= innerHeight;
     }""",
     )
-    panel = page.locator(".ow-source")
+    panel = page.locator(".ow-panel")
     assert "module\nblocks.58" in panel.inner_text()
     assert panel.locator(".code .here").inner_text().endswith("x = x + mask")
+    assert page.locator(".ow-bar output").inner_text() == "1 of 4"
+    graph.locator("#target").focus()
+    page.keyboard.press("n")
+    page.locator(".ow-bar output", has_text="2 of 4").wait_for()
+    graph.locator("#node-name-node_b58_1.current").wait_for()
+    width = "(name) => getComputedStyle(document.querySelector(name)).strokeWidth"
+    for name, pixels in (("58_1", "5px"), ("58_0", "4px"), ("57_0", "1px")):
+        assert graph.evaluate(width, f"#node-name-node_b{name} > .node-border") == pixels
+    pale = "(name) => getComputedStyle(document.querySelector(name)).fillOpacity"
+    for name, share in (("58_1", "1"), ("57_0", "0.2")):
+        assert graph.evaluate(pale, f"#node-name-node_b{name} > .node-item-type > path") == share
+
+
+def test_the_first_look_can_be_read_and_one_key_shows_the_whole(open_file):
+    page, graph, _ = open_file(view(layered(60)))
+    assert graph.evaluate(SMALLEST) >= 13
+    assert graph.evaluate(IN_SIGHT, "node-name-node_b0_0")
+    assert not graph.evaluate(IN_SIGHT, "node-name-node_b59_3")
+    graph.locator("#target").focus()
+    page.keyboard.press("f")
+    assert graph.evaluate(IN_SIGHT, "node-name-node_b0_0")
+    assert graph.evaluate(IN_SIGHT, "node-name-node_b59_3")
+    page.keyboard.press("f")
+    assert graph.evaluate(SMALLEST) >= 13
 
 
 def test_a_graph_that_is_too_wide_opens_where_most_of_its_first_nodes_are(open_file):
@@ -251,7 +396,6 @@ def test_a_big_graph_opens_folded_and_all_of_it_is_one_button_away(open_file):
     graph.locator(f"#node-name-node_b{BLOCKS - 1}_3").wait_for(state="attached")
     assert graph.locator(".graph-node").count() == 4 * BLOCKS
     assert not button.is_visible()
-    assert page.locator("iframe").bounding_box()["y"] < row["y"]  # the row is the graph's now
     page.locator(".ow-netron.drawn").wait_for()
     ends = [graph.locator(f"#node-name-node_b{block}_3") for block in (0, BLOCKS - 1)]
     for top, shown in ((0, ("visible", "hidden")), (10**6, ("hidden", "visible"))):
@@ -269,4 +413,4 @@ def test_a_box_of_no_module_says_how_many_nodes_are_in_it(open_file):
     box = graph.locator('[id="node-name-nodes 33 to 64"]')
     box.get_by_text("32 nodes", exact=True).click()
     page.get_by_text("32 nodes, folded. Press + on its box to expand it.").wait_for()
-    assert "module" not in page.locator(".ow-source").inner_text()
+    assert "module" not in page.locator(".ow-panel").inner_text()

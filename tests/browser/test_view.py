@@ -11,7 +11,7 @@ from onnx import parser
 
 from onnx_workbench import view
 
-from .conftest import KERNEL_WAITS
+from .conftest import KERNEL_WAITS, until
 
 pytestmark = pytest.mark.browser
 
@@ -112,10 +112,16 @@ def test_netron_draws_two_models(notebook):
 
 
 def test_a_click_reaches_the_kernel_and_so_does_the_picture(notebook):
-    graph = notebook.graph(0)
+    graph, panel = notebook.graph(0), notebook.page.locator(".ow-panel").first
     graph.locator("#node-name-relu").click()
-    graph.get_by_text("Node Properties").wait_for()
+    panel.get_by_role("tab", name="Node").click()
+    graph.locator("#sidebar").get_by_text("Inputs").wait_for()
     notebook.run_until(2, "relu True")
+
+
+def test_values_of_weights_stand_in_the_boxes_as_in_the_static_picture(notebook):
+    reshape = notebook.graph(0).locator("#node-name-flatten .node-argument")
+    assert reshape.text_content().endswith("shape = [0, -1]")
 
 
 def test_a_slider_moves_and_python_answers(notebook):
@@ -139,7 +145,8 @@ def test_markup_in_a_model_stays_text(notebook):
         graph.locator(f'button[title="{label}"]').click()
         graph.locator("#sidebar").get_by_text(MARKUP).first.wait_for()
     graph.locator('[id^="node-name-relu"]').click()
-    graph.get_by_text("Node Properties").wait_for()
+    notebook.page.locator(".ow-panel").nth(1).get_by_role("tab", name="Node").click()
+    graph.locator("#sidebar").get_by_text(f"relu{MARKUP}").first.wait_for()
     for place in (graph, notebook.page):
         assert place.evaluate("document.body.title") != "harmed"
         assert place.locator("img[src=x]").count() == 0
@@ -156,7 +163,7 @@ def test_a_message_of_another_frame_is_not_heard(notebook):
 
 
 def test_a_click_shows_the_line_in_its_function(notebook):
-    graph, panel = notebook.graph(2), notebook.page.locator(".ow-source").nth(2)
+    graph, panel = notebook.graph(2), notebook.page.locator(".ow-panel").nth(2)
     assert "does not say which line" not in panel.inner_text(), "marked from a cell below"
     graph.locator("#node-name-node_relu").click()
     panel.get_by_text("relu = aten.relu.default").wait_for()
@@ -169,7 +176,7 @@ def test_a_click_shows_the_line_in_its_function(notebook):
 
 def test_a_line_marks_the_nodes_that_it_made(notebook):
     graph = notebook.graph(2)
-    panel = notebook.page.locator(".ow-source").nth(2)
+    panel = notebook.page.locator(".ow-panel").nth(2)
     panel.locator(".code .here").focus()
     notebook.page.keyboard.press("ArrowDown")
     notebook.page.keyboard.press("Enter")
@@ -179,9 +186,18 @@ def test_a_line_marks_the_nodes_that_it_made(notebook):
     notebook.page.keyboard.press("Enter")
     graph.locator("#node-name-node_relu.select").wait_for()
     assert graph.locator(".graph-node.select").count() == 2
+    bar = notebook.page.locator(".ow-bar").nth(2)
+    assert bar.locator("output").inner_text() == "1 of 2"
+    bar.get_by_role("button", name="Next").click()
+    graph.locator("#node-name-node_relu.current").wait_for()
+    assert bar.locator("output").inner_text() == "2 of 2"
+    panel.locator("header", has_text="node_relu").wait_for()
+    notebook.run_until(5, "node_relu 2 b'PNG'")
+    panel.locator(".code .here").focus()
     notebook.page.keyboard.press("Escape")
     panel.wait_for(state="hidden")
-    notebook.run_until(5, "node_relu 2 b'PNG'")
+    until(graph, "!document.querySelector('#canvas .select')")
+    notebook.run_until(5, "node_relu 0 b'PNG'")
 
 
 def test_python_marks_by_line(notebook):
@@ -196,6 +212,8 @@ def test_python_marks_by_line(notebook):
 
 def test_heat_has_its_colors_and_a_legend(notebook):
     graph = notebook.graph(2)
+    notebook.page.locator(".ow-panel").nth(2).get_by_role("button", name="Close").click()
+    until(graph, "!document.querySelector('#canvas .select')")
     fill = "(node) => getComputedStyle(node).fill"
     box = graph.locator("#node-name-node_tanh > .node-item-type")
     notebook.page.mouse.move(0, 0)

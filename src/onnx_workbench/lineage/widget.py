@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import files
 from ..errors import InputError, MissingPackageError
+from ..formatting import seconds, shaped
 from ..source import Line
 from ..stack import needs
 from ..viewer.origin import without_folders
@@ -44,6 +45,7 @@ class Shown:
 
     def beside(self, view: Any) -> Any:
         """Show the floors above a view of the same model; each marks what is chosen in the other.
+        The panel of the view has each node's values and times.
 
         Args:
             view: what ``view(artifact)`` returned, or any widget with the traits ``marked``, a list
@@ -52,6 +54,8 @@ class Shown:
         with needs("beside()", "view"):
             from ..viewer.live import Together
 
+        if view.has_trait("facts"):
+            view.facts = _facts(self.sheet)
         self.floors.observe(lambda change: setattr(view, "marked", change["new"]), "marked")
         view.observe(lambda change: self.floors.choose(change["new"]), "selected")
         return Together([self.floors, view], self, flex_flow="column")
@@ -97,3 +101,32 @@ class Shown:
         except MissingPackageError:
             widget = None
         show(widget, repr(self), self._still())
+
+
+def _facts(sheet: Any) -> dict[str, dict[str, list[tuple[str, str]]]]:
+    """The values and the times of each ONNX node, in words."""
+    names = [floor["name"] for floor in sheet["floors"]]
+    rows, kernels = (sheet["floors"][names.index(name)]["rows"] for name in ("onnx", "kernel"))
+    onnx, kernel = names.index("onnx"), names.index("kernel")
+    values = {rows[int(row)]["t"]: _words(value) for row, value in sheet["values"].items()}
+    runs = dict.fromkeys((link[onnx], link[kernel]) for link in sheet["links"])
+    times: dict[str, list[tuple[str, str]]] = {}
+    for row, run in runs:
+        if row >= 0 and run >= 0:
+            words = [seconds(kernels[run].get("s", 0.0)), kernels[run].get("x", "")]
+            fact = kernels[run]["t"], ", ".join(filter(None, words))
+            times.setdefault(rows[row]["t"], []).append(fact)
+    return {"Values": values, "Times": times}
+
+
+def _words(value: Any) -> list[tuple[str, str]]:
+    words = [("value", f"{value['name']}  {shaped(value['dtype'], value['shape'])}")]
+    if value["least"] is not None:
+        least, mean, greatest = (
+            f"{float(value[key]):.3g}" for key in ("least", "mean", "greatest")
+        )
+        words.append(("range", f"{least} to {greatest}, mean {mean}"))
+    if value["error"] is not None:
+        allowed = f", {value['tolerance']:.3g} allowed" if value["tolerance"] is not None else ""
+        words.append(("vs PyTorch", f"off by {float(value['error']):.3g}{allowed}"))
+    return words

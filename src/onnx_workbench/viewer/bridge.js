@@ -8,14 +8,17 @@
 const SANDBOX = "allow-scripts allow-downloads allow-popups";
 const PATIENCE = 20000; // ms until a frame that says nothing is given up
 const STYLE = `
-  .ow-netron { display: flex; overflow: hidden; box-sizing: border-box; border-radius: 6px;
-    border: 1px solid var(--jp-border-color2, #d0d7de); }
-  .ow-graph { position: relative; flex: 1 1 auto; min-width: 0; min-height: 160px; overflow: hidden;
-    resize: vertical; }
+  .ow-view { color: var(--jp-ui-font-color1, #24292f); background: var(--jp-layout-color1, #fff);
+    font: 13px/1.5 var(--jp-ui-font-family, system-ui, sans-serif); }
+  .ow-netron { position: relative; display: flex; overflow: hidden; box-sizing: border-box; resize: vertical;
+    height: var(--high); min-height: 160px; border-radius: 6px; border: 1px solid var(--jp-border-color2, #d0d7de); }
+  .ow-netron.narrow { flex-direction: column; }
+  .ow-netron.narrow:has(> .ow-panel:not([hidden])) { height: calc(var(--high) + var(--tall, 300px)); }
+  .ow-graph { position: relative; flex: 1; min-width: 0; min-height: 0; overflow: hidden; }
   .ow-netron iframe { position: absolute; inset: 0; width: 100%; height: 100%; border: 0;
     opacity: 0; transition: opacity .15s; }
   .ow-netron.drawn iframe { opacity: 1; }
-  .ow-netron.drawn .ow-still, .ow-netron.drawn .ow-note { display: none; }
+  .ow-netron.drawn .ow-graph { visibility: hidden; }
   .ow-netron .ow-still { max-width: 100%; display: block; margin: 8px auto; }
   .ow-netron:not(.still) .ow-still { animation: ow-appear .3s 1.2s both; }
   @keyframes ow-appear { from { opacity: 0; } }
@@ -24,12 +27,17 @@ const STYLE = `
     border-radius: 4px; z-index: 1; }
   .ow-netron.still .ow-graph { overflow: auto; background: #fff; }
   .ow-netron.still .ow-note { position: static; padding: 10px 14px 2px; }
-  .ow-netron.still :is(iframe, .ow-whole) { display: none; }
-  .ow-whole:not([hidden]) ~ iframe { top: 36px; height: calc(100% - 36px); }
-  .ow-whole { position: absolute; left: 50%; top: 5px; transform: translateX(-50%); z-index: 1;
-    padding: 4px 12px; cursor: pointer; border-radius: 6px; color: var(--jp-ui-font-color1, #24292f);
-    font: 12px var(--jp-ui-font-family, sans-serif); background: var(--jp-layout-color1, #fff);
-    border: 1px solid var(--jp-border-color2, #d0d7de); }
+  .ow-netron.still iframe { display: none; }
+  .ow-bar { display: flex; align-items: center; flex-wrap: wrap; gap: 4px 6px; padding: 2px 0 4px; visibility: hidden; }
+  .ow-view:has(> .drawn) .ow-bar { visibility: visible; }
+  .ow-view:has(> .still) .ow-bar { display: none; }
+  .ow-bar b { flex: 1; min-width: 0; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+  .ow-bar button { padding: 2px 10px; cursor: pointer; border-radius: 5px; font: inherit; color: inherit;
+    background: none; border: 1px solid var(--jp-border-color2, #d0d7de); }
+  .ow-bar button:hover { background: var(--jp-layout-color2, #eaeef2); }
+  .ow-bar output { padding: 0 6px; }
+  .ow-view:fullscreen { display: flex; flex-direction: column; padding: 6px; }
+  .ow-view:fullscreen > .ow-netron { flex: 1; min-height: 0; height: auto !important; resize: none; }
   ${PANEL_STYLE}`;
 
 const instead = (said, why) => `${said} (${why.replace(/\.$/, "")}), so this is a static picture.`;
@@ -95,7 +103,7 @@ function render({ model, el }) {
   const { signal } = life;
   const note = tag("div", { className: "ow-note", textContent: "Loading Netron\u2026" });
   const still = tag("img", { className: "ow-still", alt: model.get("_summary") });
-  const frame = tag("iframe", { title: "Netron" });
+  const frame = tag("iframe");
   frame.sandbox = SANDBOX;
   const tell = (message) => frame.contentWindow?.postMessage(message, "*");
   const keep = (name, value) => {
@@ -105,13 +113,68 @@ function render({ model, el }) {
   const panel = makePanel({
     mark: (names) => keep("marked", names),
     activate: (name) => tell({ type: "activate", name }),
+    close: () => close(),
+    changed: () => measureSoon(),
   });
   const legend = makeLegend();
+  const button = (words, title, onclick) => tag("button", { textContent: words, title, onclick });
+  const title = tag("b");
+  const count = tag("output");
+  const steps = tag("span", { hidden: true }, button("Previous", "Previous marked node (P)", () => step(-1)),
+    count, button("Next", "Next marked node (N)", () => step(1)));
   const whole = tag("button", { className: "ow-whole", hidden: true });
-  const graph = tag("div", { className: "ow-graph" }, note, still, whole);
+  const fit = button("Fit", "Show the whole graph, or go back (F)", () => tell({ type: "fit" }));
+  const screen = button("Full screen", "Escape leaves it", () =>
+    document.fullscreenElement ? document.exitFullscreen() : view.requestFullscreen());
+  screen.hidden = !document.fullscreenEnabled;
+  const bar = tag("div", { className: "ow-bar" }, title, steps, whole, fit, screen);
+  const graph = tag("div", { className: "ow-graph" }, note, still);
   const box = tag("div", { className: "ow-netron" }, graph, panel.element);
-  graph.style.height = `${model.get("height")}px`;
-  el.append(tag("style", { textContent: STYLE }), tag("div", { className: "ow-view" }, box, legend.element));
+  const view = tag("div", { className: "ow-view" }, bar, box, legend.element);
+  box.style.setProperty("--high", `${model.get("height")}px`);
+  el.append(tag("style", { textContent: STYLE }), view);
+
+  // The frame lies under the panel too, whose tabs may show Netron's sidebar. It hears what is left for
+  // the graph, and where the sidebar stands.
+  const NARROW = 760; // pixels: below, the panel stands below the graph
+  const measure = () => {
+    box.classList.toggle("narrow", box.clientWidth <= NARROW);
+    const [from, page] = [frame, panel.page].map((one) => one.getBoundingClientRect());
+    const side = panel.isThrough() && [page.left - from.left, page.top - from.top, page.width, page.height];
+    tell({ type: "room", graph: [graph.clientWidth, graph.clientHeight], side });
+    panel.measured();
+  };
+  // The line is painted first: a graph with less room takes a moment.
+  const measureSoon = () => requestAnimationFrame(() => setTimeout(measure));
+  const sized = new ResizeObserver(measureSoon);
+  for (const one of [box, graph, panel.page]) sized.observe(one);
+
+  // The nodes that are marked, and the one of them that the reader looks at.
+  let at = 0;
+  const go = (open) => {
+    const names = model.get("marked");
+    steps.hidden = names.length < 2;
+    count.textContent = `${at + 1} of ${names.length}`;
+    tell({ type: "mark", names, at, open });
+    if (names.length) panel.show(names[at]);
+  };
+  const step = (by) => {
+    const { length } = model.get("marked");
+    at = length && (at + by + length) % length;
+    if (length) go(true);
+  };
+  const unmark = () => {
+    clicked = true; // in the frame it is done already
+    model.set("marked", []);
+    clicked = false;
+    steps.hidden = true;
+  };
+  const close = () => {
+    unmark();
+    model.save_changes();
+    panel.hide();
+    tell({ type: "close" });
+  };
 
   let clicked = false;
   let waiting;
@@ -131,12 +194,16 @@ function render({ model, el }) {
     });
 
   const unpack = async ({ name, nodes, folded, parts: [graph, manual, source] }) => {
-    panel.load(JSON.parse(await inflate(source).text()));
+    const { constants, ...sheet } = JSON.parse(await inflate(source).text());
+    panel.load(sheet);
+    title.textContent = name;
+    frame.title = `Graph of ${name}`;
     whole.hidden = !folded;
     whole.textContent = `Show all ${nodes.toLocaleString("en")} nodes`;
     return {
       type: "open",
       name,
+      constants,
       count: nodes,
       model: await inflate(graph).arrayBuffer(),
       metadata: await inflate(manual).text(),
@@ -148,7 +215,7 @@ function render({ model, el }) {
     const opened = await unpack(sent);
     frame.srcdoc = await frontEnd(model, askKernel);
     signal.throwIfAborted();
-    graph.append(frame);
+    panel.element.before(frame);
     waiting = setTimeout(
       () => giveUp("Netron did not start here, so this is a static picture."), PATIENCE);
     return opened;
@@ -172,9 +239,12 @@ function render({ model, el }) {
     counting = setInterval(remark, 1000);
     remark();
     theme();
-    tell(opened);
     tell({ type: "heat", heat: model.get("_heat") });
-    tell({ type: "mark", names: model.get("marked") });
+    measure();
+    tell(opened);
+    const clickedBefore = !model.get("marked").length && panel.node();
+    if (clickedBefore) tell({ type: "mark", names: [clickedBefore] });
+    else go();
   };
   whole.onclick = () => {
     box.classList.remove("drawn");
@@ -187,12 +257,12 @@ function render({ model, el }) {
     // Once more whenever the notebook moves the frame, which loads it anew.
     ready: () => {
       clearTimeout(waiting);
+      panel.side("");
       draw().catch(failed);
     },
     drawn: ({ height }) => {
       clearInterval(counting);
-      const above = graph.clientHeight - frame.clientHeight; // the button's row
-      graph.style.height = `${Math.min(model.get("height"), Math.max(220, height + above))}px`;
+      box.style.setProperty("--high", `${Math.min(model.get("height"), Math.max(220, height))}px`);
       box.classList.add("drawn");
     },
     picture: ({ svg, png }) =>
@@ -200,14 +270,14 @@ function render({ model, el }) {
     activate: ({ name }) => {
       const maker = panel.maker(String(name));
       if (maker) return tell({ type: "activate", name: maker });
-      frame.style.width = `${frame.clientWidth}px`; // the line first: a narrower graph is laid out anew
       panel.show(String(name));
-      requestAnimationFrame(() => setTimeout(() => (frame.style.width = "")));
-      clicked = true; // a click takes the marks away, in the frame it already has
-      model.set("marked", []);
-      clicked = false;
+      unmark();
       keep("selected", String(name));
     },
+    side: (message) => panel.side(String(message.title)),
+    step: ({ by }) => step(Number(by)),
+    screen: () => screen.click(),
+    close,
     failed: ({ why }) => giveUp(instead("Netron could not draw this model", String(why))),
   };
   const hear = ({ source, data }) => {
@@ -231,12 +301,14 @@ function render({ model, el }) {
   };
   follow("_heat", heat);
   follow("_picture", picture);
+  const facts = () => panel.facts(model.get("facts"));
+  follow("facts", facts);
   follow("marked", () => {
     if (clicked) return;
-    const names = model.get("marked");
-    tell({ type: "mark", names });
-    if (names.length) panel.show(names[0]);
+    at = 0;
+    go();
   });
+  facts();
   heat();
   picture();
   const [open = model.get("selected")] = model.get("marked");
@@ -245,6 +317,9 @@ function render({ model, el }) {
   const uncover = cover(el);
   atEnd(signal, () => {
     uncover();
+    sized.disconnect();
+    const deaf = { onclick: null, onkeydown: null, onpointerdown: null, onlostpointercapture: null };
+    for (const one of view.querySelectorAll("*")) Object.assign(one, deaf); // who holds one node holds all
     clearTimeout(waiting);
     clearInterval(counting);
     el.replaceChildren();

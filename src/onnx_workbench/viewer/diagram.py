@@ -145,6 +145,12 @@ def layers(count: int, edges: Iterable[tuple[int, int]]) -> list[int]:
     return layer
 
 
+def constants(graph: onnx.GraphProto) -> dict[str, str]:
+    """Name -> value, of the initializers and constants whose value a box has room for."""
+    shown = dict(_constants(graph)).items()
+    return {name: text.removeprefix("= ") for name, text in shown if text.startswith("= ")}
+
+
 def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
     """Names of initializers and constants, with a value or a shape to show."""
     for tensor in graph.initializer:

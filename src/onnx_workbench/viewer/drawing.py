@@ -21,19 +21,28 @@ _MARGIN, _HEADER, _LINE, _RAIL = 20, 24, 16, 12
 FONT = "-apple-system,BlinkMacSystemFont,'Segoe UI',Ubuntu,'Noto Sans',Helvetica,Arial,sans-serif"
 _INK, _SOFT, _PAPER = "#24292f", "#57606a", "#ffffff"
 
-# Netron's colors (grapher.css) by pattern in the operator's name; the first match counts.
-_COLORS = {
-    r"Attention": "#783c00",
-    r"uantizeLinear": "#502800",
-    r"Pool|Roi": "#335533",
-    r"Conv|Gemm|MatMul|Einsum|GRU|LSTM|RNN": "#335588",
-    r"Norm|LRN|Gather|Transpose|queeze|Rotary": "#335544",
-    r"[Ee]lu|Sigmoid|Tanh|Soft|Swish|Mish|Clip|Erf": "#702921",
-    r"Dropout": "#454770",
-    r"Reshape|Flatten|Tile|Shape|Size|Expand": "#6c4f47",
-    r"Concat|Split|Slice|Pad|Where": "#59423b",
-    r"": "#444c56",
+# Netron's colors (grapher.css) of the categories of its manual (onnx-metadata.json).
+_CATEGORIES = {
+    "#335588": "Conv ConvInteger ConvTranspose FusedConv GRU Gemm LSTM RNN",
+    "#702921": "Clip Elu HardSigmoid HardSwish LeakyRelu LogSoftmax PRelu QuickGelu Relu Selu "
+    "Sigmoid Softmax Softplus Softsign Tanh ThresholdedRelu",
+    "#335533": "AveragePool GlobalAveragePool GlobalLpPool GlobalMaxPool LpPool MaxPool MaxRoiPool",
+    "#335544": "BatchNormalization InstanceNormalization LRN LayerNormalization LpNormalization "
+    "SimplifiedLayerNormalization SkipLayerNormalization SkipSimplifiedLayerNormalization "
+    "Gather RotaryEmbedding Squeeze Transpose Unsqueeze",
+    "#454770": "Dropout",
+    "#6c4f47": "Flatten Reshape Tile",
+    "#59423b": "Concat Pad Slice Split",
+    "#555555": "Crop ImageScaler Upsample",
+    "#eeeeee": "Constant",
+    "#783c00": "Attention DecoderAttention DecoderMaskedMultiHeadAttention "
+    "DecoderMaskedSelfAttention GroupQueryAttention LongformerAttention MultiHeadAttention "
+    "PackedAttention PackedMultiHeadAttention QAttention QOrderedAttention "
+    "QOrderedLongformerAttention SparseAttention",
 }
+COLORS = {op: color for color, ops in _CATEGORIES.items() for op in ops.split()}
+OTHER = "#333333"
+"""The color of an operator without a category."""
 
 
 Point = tuple[float, float]
@@ -185,12 +194,11 @@ def _text(x: float, y: float, text: str, fill: str = _INK, more: str = "") -> st
 def _box(box: Box, center: Point, heat: Heat | None) -> str:
     width, height = _width(box), _height(box)
     left, top = center[0] - width / 2, center[1] - height / 2
-    usual = next(color for part, color in _COLORS.items() if re.search(part, box.title))
-    color = heat.color(heat.hottest(box.nodes)) if heat else usual
+    color = heat.color(heat.hottest(box.nodes)) if heat else COLORS.get(box.title, OTHER)
     lines = [(role, shown) for role, shown in box.lines if shown]
     look, words = {
         "op": (f'rx="5" fill="{_PAPER if lines else color}" stroke="{color}"', ink(color)),
-        "end": ('rx="12" fill="#eaeef2" stroke="#d0d7de"', _INK),
+        "end": ('rx="12" fill="#eeeeee" stroke="#8c959f"', _INK),
         "gap": (f'rx="5" fill="{_PAPER}" stroke="{_SOFT}" stroke-dasharray="4 4"', _SOFT),
     }[box.kind]
     bar = (

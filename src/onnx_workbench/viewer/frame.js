@@ -1,14 +1,14 @@
 // Runs in the sandboxed frame, after netron's own modules and netron.js. It asks no server for
-// anything. Messages: frame -> cell {type: ready | drawn | picture | activate |
-// failed}, cell -> frame {type: open | theme | mark | activate | heat}.
+// anything. Messages: frame -> cell {type: ready | drawn | picture | activate | side | step | close |
+// screen | failed}, cell -> frame {type: open | theme | room | mark | activate | heat | fit | close}.
 (() => {
   "use strict";
   const { View } = modules.load("view");
-  const { CellHost, inner } = modules.load("cell");
+  const { CellHost, fill, inner } = modules.load("cell");
   const cell = window.parent;
   const say = (message, transfer = []) => cell.postMessage(message, "*", transfer);
   const element = (id) => document.getElementById(id);
-  const MOST_NODES_IN_A_PICTURE = 1000;
+  const MANY = 1000; // nodes: more are no picture, and are not laid out anew for the words of a heat
 
   // A frame that is out of sight gets no animation frames: without them the graph would be drawn,
   // and the frame take its height, only when the reader scrolls there.
@@ -23,18 +23,17 @@
     return soon(once);
   };
 
-  // Netron leaves a margin around the graph. Smaller text than this is not read: a larger graph
-  // opens where most of its first nodes are instead of being seen whole.
+  // Netron leaves a margin around the graph.
   const MARGIN = 100;
-  const SMALLEST = 0.66;
   const size = () =>
     ["width", "height"].map((side) => Number(element("canvas").getAttribute(side)) - 2 * MARGIN);
-  const fit = () => {
+  const zoomNow = () => element("canvas").getBoundingClientRect().width / element("canvas").getAttribute("width");
+
+  // The graph in this zoom: in the middle, or where most of its first nodes are.
+  const look = (zoom) => {
     const target = element("target");
     const [width, height] = size();
-    const whole = Math.min(target.clientWidth / (width + 40), target.clientHeight / (height + 40));
-    view.target.zoom = Math.min(1, Math.max(SMALLEST, whole));
-    const zoom = view.target.zoom;
+    inner.zoom(view.target, zoom);
     const places = (one) => [...document.querySelectorAll(one)].map((each) => each.getBoundingClientRect());
     const [all] = places("#canvas");
     const amid = (many) => many.sort((one, other) => one.left - other.left)[many.length >> 1];
@@ -47,6 +46,30 @@
       behavior: "instant",
     });
     inner.forgetScroll(view.target);
+  };
+
+  // The first look is one that can be read; the whole of the graph is one key away, and back.
+  const begin = () => look(1);
+  const fit = () => {
+    const target = element("target");
+    const [width, height] = size();
+    const whole = Math.min(1, target.clientWidth / (width + 40), target.clientHeight / (height + 40));
+    touched = true;
+    if (Math.abs(zoomNow() / whole - 1) > 0.01) return look(whole);
+    begin();
+    view.target.scrollTo(shown());
+  };
+
+  // How much of the page the graph has, and where Netron's sidebar stands, if it is to be seen.
+  const room = ({ graph, side }) => {
+    const { style, classList } = document.documentElement;
+    const set = (names, pixels) => names.forEach((name, at) => style.setProperty(name, `${pixels[at]}px`));
+    set(["--wide", "--high"], graph);
+    classList.toggle("aside", Boolean(side));
+    if (side) set(["--side-x", "--side-y", "--side-wide", "--side-high"], side);
+    if (!ready) return;
+    if (shown().length) view.target.scrollTo(shown()); // the panel may stand before it now
+    else if (!touched) begin();
   };
 
   // JupyterLab's theme is not the system's, which Netron's sheets ask for.
@@ -98,35 +121,61 @@
     }
   };
 
-  let marked = new Set();
-  let closing = false;
-  const select = (scroll) => {
-    const fits = (node) => marked.has(key(node));
-    const elements = [];
+  // What is selected: the nodes that a line or Python marked, or the one that was clicked; `at` is the
+  // one of them that the panel shows.
+  let marked = [];
+  let at = "";
+  let quiet = false; // what Netron's sidebar chooses is no choice of the reader
+  const find = (name) => [...drawn()].find(({ value }) => key(value) === name);
+  const sidebar = (act) => {
+    const target = element("target"); // which would take the focus from the cell
+    target.focus = () => {};
+    quiet = true;
+    act();
+    quiet = false;
+    delete target.focus;
+  };
+  const properties = (found) =>
+    sidebar(() => (found ? view.showNodeProperties(found.value) : inner.sidebar(view).close()));
+
+  // Nodes around a selected one are not pale, and none is where nothing is selected.
+  const dim = () => {
+    const selected = document.querySelectorAll("#canvas .graph-node.select");
+    element("canvas")?.classList.toggle("chosen", selected.length > 0);
+    document.querySelectorAll("#canvas .around").forEach((one) => one.classList.remove("around"));
+    for (const one of selected) {
+      let outer = one;
+      while ((outer = outer.parentElement.closest(".graph-node"))) outer.classList.add("around");
+    }
+  };
+  const select = () => {
+    const names = new Set(marked.length || !at ? marked : [at]);
+    const stands = (one, fits) => fits(one.value) || folded(one).some((body) => holds(body, fits));
     view.target?.clearSelection();
     for (const one of drawn()) {
-      if (fits(one.value) || folded(one).some((body) => holds(body, fits))) {
-        elements.push(...one.shape.select());
-        inner.choose(one.graph, one.shape);
-      }
+      const current = marked.length > 1 && stands(one, (node) => key(node) === at);
+      one.shape.element.classList.toggle("current", current);
+      if (!stands(one, (node) => names.has(key(node)))) continue;
+      one.shape.select();
+      inner.choose(one.graph, one.shape);
     }
-    if (scroll) view.target?.scrollTo(elements.slice(0, 1));
+    dim();
   };
-  const mark = async (names) => {
-    const sidebar = names.length && inner.sidebar(view);
-    if (sidebar) {
-      const target = element("target"); // the sidebar shows another node, and would take the focus
-      target.focus = () => {};
-      closing = true; // the sidebar beneath it chooses its node once more
-      sidebar.close();
-      closing = false;
-      delete target.focus;
-    }
-    marked = new Set(names);
-    if (names.length === 1) await reveal(names[0]);
-    select(true);
+  const shown = () =>
+    [".current", ".graph-node.select"].flatMap((one) => document.querySelector(`#canvas ${one}`) ?? []).slice(0, 1);
+  const show = async (open) => {
+    const found = (open && (await reveal(at))) || find(at);
+    properties(found);
+    select();
+    view.target.scrollTo(shown());
     depict();
   };
+  const mark = async ({ names, at: number = 0, open = names.length === 1 }) => {
+    marked = names;
+    at = names[number] ?? "";
+    if (ready) await show(open);
+  };
+  const close = () => mark({ names: [] });
   const activate = async (name) => {
     const found = await reveal(name);
     found?.graph.activate(found.value, "target");
@@ -135,6 +184,13 @@
 
   // Colors are rules of Netron's own sheet: its SVG export copies that sheet over inline styles.
   const rules = element("grapher").sheet;
+  for (const own of [
+    ".node-item text { font-size: 14px; }",
+    ".node-argument > text, .edge-label { font-size: 13px; }",
+    ".select > .node.node-border { stroke: #cf222e; stroke-width: 4px; }",
+  ]) {
+    rules.insertRule(own, rules.cssRules.length);
+  }
   const usual = rules.cssRules.length;
   let heat = {};
   const level = (node) => {
@@ -142,6 +198,20 @@
     const inner = () => bodies(node).flatMap((body) => body.nodes.map(level));
     return own ?? Math.max(-1, ...inner());
   };
+
+  // The words of the heat for a box, as in the static picture.
+  const within = (node) => [node, ...bodies(node).flatMap((body) => body.nodes.flatMap(within))];
+  const words = (node) => {
+    if (!heat.values || !isNode(node)) return "";
+    const all = within(node).map(key);
+    const hot = all.filter((name) => Object.hasOwn(heat.values, name));
+    if (!hot.length) return "";
+    const said = heat.shown[hot.reduce((most, name) => (heat.values[name] > heat.values[most] ? name : most))];
+    if (all.length === 1) return said;
+    return heat.ends ? `up to ${said}` : `${hot.length} ${said}`;
+  };
+  let constants = {};
+  fill({ words, constant: (name) => Object.hasOwn(constants, name ?? "") && constants[name] });
   const rule = (name, [fill, ink]) => {
     const item = `.graph-node.${name} > .node-item-type >`;
     rules.insertRule(`${item} path { fill: ${fill}; }`, rules.cssRules.length);
@@ -153,6 +223,13 @@
       classList.remove(...[...classList].filter((name) => /^heat/.test(name)));
       if (heat.levels) classList.add(`heat${level(value)}`);
     }
+    for (const stop of stops()) stop.setAttribute("role", "button");
+    for (const { value, shape } of drawn()) {
+      const said = [value.type.name, value.name, words(value)].filter(Boolean).join(", ");
+      shape.element.querySelector(":scope > .node-item-type")?.setAttribute("aria-label", said);
+    }
+    element("canvas").setAttribute("role", "group");
+    element("canvas").setAttribute("aria-label", `${document.title}. ${KEYS}`);
   };
   const repaint = () => {
     while (rules.cssRules.length > usual) rules.deleteRule(usual);
@@ -160,8 +237,18 @@
       rule("heat-1", heat.cold);
       for (const used of new Set(Object.values(heat.levels))) rule(`heat${used}`, heat.palette[used]);
     }
+    if (!ready) return;
     paint();
     depict();
+    if (nodes().length <= MANY) redraw();
+  };
+  let [stale, last] = [false, Promise.resolve()];
+  const redraw = () => {
+    stale = true;
+    last = last.then(async () => {
+      if (stale) await view.refresh();
+      stale = false;
+    });
   };
 
   // A browser paints anew, at each click, also what is far away: of a big graph, most of it.
@@ -170,8 +257,8 @@
   const hideFar = () => {
     if (!parts.length) return;
     const { clientWidth: wide, clientHeight: high } = element("target");
-    const { left, top, width } = element("canvas").getBoundingClientRect();
-    const zoom = width / element("canvas").getAttribute("width");
+    const { left, top } = element("canvas").getBoundingClientRect();
+    const zoom = zoomNow();
     const near = (from, length, side) => from < 2 * side && from + length * zoom > -side;
     for (const one of parts) {
       const seen = near(left + one.x * zoom, one.width, wide) && near(top + one.y * zoom, one.height, high);
@@ -180,12 +267,12 @@
     }
   };
   const resized = new ResizeObserver(hideFar);
-  const findParts = (many = nodes().length > MOST_NODES_IN_A_PICTURE) => {
+  const findParts = (many = nodes().length > MANY) => {
     for (const { part } of parts) part.style.visibility = "";
     parts = [];
     if (!element("canvas")) return; // Netron could not draw
-    const { left, top, width } = element("canvas").getBoundingClientRect();
-    const zoom = width / element("canvas").getAttribute("width");
+    const { left, top } = element("canvas").getBoundingClientRect();
+    const zoom = zoomNow();
     const all = "#canvas :is(.graph-node, #edge-paths > path, #edge-paths-hit-test > path)";
     parts = [...(many ? document.querySelectorAll(all) : [])].map((part) => {
       const box = part.getBoundingClientRect();
@@ -200,32 +287,37 @@
   const exported = view.export.bind(view);
   view.export = async (file) => {
     findParts(false);
+    element("canvas").classList.remove("chosen"); // on paper the others are not pale
     await exported(file);
     findParts();
+    dim();
   };
 
   // Whatever draws anew draws without our colors and marks.
   for (const name of inner.draws) {
     const draw = view[name].bind(view);
     view[name] = async (...args) => {
-      const result = await draw(...args);
+      const open = inner.depth(view) > 0;
+      const result = await draw(...args); // closes Netron's sidebar
+      if (!element("canvas")) return result; // Netron could not draw
       findParts();
       paint();
       stopAt(stops()[0]);
-      if (marked.size) select(false);
+      if (open && find(at)) properties(find(at));
+      select();
       depict();
       return result;
     };
   }
 
   // A node is chosen by a click on it, in a sidebar, or in the panel.
-  let chosen = null;
   const report = (node) => {
-    if (key(node) === chosen && !marked.size) return;
-    chosen = key(node);
-    marked = new Set();
+    if (key(node) === at && !marked.length) return;
+    at = key(node);
+    marked = [];
+    document.querySelector("#canvas .current")?.classList.remove("current");
     touched = true;
-    say({ type: "activate", name: chosen });
+    say({ type: "activate", name: at });
     depict(1500); // a picture takes a moment, for which the next click would have to wait
   };
   const hear = ({ prototype }) => {
@@ -233,41 +325,96 @@
     if (Object.hasOwn(prototype, "heard")) return;
     prototype.heard = true;
     prototype.select = function (values, source) {
-      if (source === "sidebar" && isNode(values?.[0]) && !closing) report(values[0]);
-      return select.call(this, values, source);
+      if (!values && window.event?.type === "keydown" && window.event.key !== "Escape") return null; // any key
+      if (source === "sidebar" && isNode(values?.[0]) && !quiet) report(values[0]);
+      const elements = select.call(this, values, source);
+      dim();
+      return elements;
     };
     prototype.activate = function (value, source) {
       if (!isNode(value)) return activate.call(this, value, source);
       report(value);
       if (source === "sidebar") return activate.call(this, value, source);
       // The line first: the cell would hear of it and paint it only after what Netron changes here.
-      const then = () => setTimeout(() => activate.call(this, value, source));
+      const now = () => at === key(value) && activate.call(this, value, source); // not closed since
+      const then = () => setTimeout(now);
       requestAnimationFrame(() => requestAnimationFrame(then)); // the cell may be a frame behind
       return [];
     };
   };
 
-  // By keyboard: the graph is one stop of Tab, arrows go from node to node, Enter is a click.
+  // By keyboard: the graph is one stop of Tab.
+  const KEYS = "Up and down go along the edges, left and right to the node before and after, Enter is " +
+    "a click, F shows the whole graph, N and P go through the marked nodes, Escape closes the panel.";
   const stops = () => [...document.querySelectorAll("#canvas .graph-node > .node-item-type")];
   const stopAt = (stop) => {
     document.querySelector("#canvas [tabindex]")?.removeAttribute("tabindex");
     stop?.setAttribute("tabindex", "0");
   };
-  const STEP = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 };
-  window.addEventListener("keydown", (event) => {
-    const at = event.target.closest?.("#canvas [tabindex]");
-    if (!at || !(event.key in STEP || event.key === "Enter")) return;
-    event.preventDefault();
-    event.stopPropagation(); // Netron scrolls by arrows
-    if (event.key === "Enter") return at.dispatchEvent(new MouseEvent("click", { bubbles: true }));
+  const beside = (stop, step) => {
     const all = stops();
-    const next = all[all.indexOf(at) + STEP[event.key]];
+    return all[all.indexOf(stop) + step];
+  };
+  const along = (stop, [end, other]) => {
+    const { graph, shape } = [...drawn()].find(({ shape }) => shape.element === stop.closest(".graph-node"));
+    const ends = [...graph.edges.values()].filter(({ label }) => label[end] === shape);
+    const next = ends.map(({ label }) => label[other].element).find((one) => one.matches(".graph-node"));
+    return next?.querySelector(":scope > .node-item-type");
+  };
+  const goTo = (next) => {
     if (!next) return;
     stopAt(next);
     next.closest(".graph-node").style.visibility = ""; // what is hidden takes no focus
     next.focus({ preventScroll: true });
     view.target.scrollTo([next]);
+  };
+  const onNode = {
+    ArrowDown: (stop) => goTo(along(stop, ["from", "to"])),
+    ArrowUp: (stop) => goTo(along(stop, ["to", "from"])),
+    ArrowRight: (stop) => goTo(beside(stop, 1)),
+    ArrowLeft: (stop) => goTo(beside(stop, -1)),
+  };
+  const anywhere = {
+    f: fit,
+    n: () => say({ type: "step", by: 1 }),
+    p: () => say({ type: "step", by: -1 }),
+  };
+  const press = (target) =>
+    target.matches("[role=button]:not(button)") && target.dispatchEvent(new MouseEvent("click", { bubbles: true }));
+  window.addEventListener("keydown", (event) => {
+    const { key, target, altKey, ctrlKey, metaKey } = event;
+    if (altKey || ctrlKey || metaKey || !ready || target.matches("input, select")) return;
+    if (Number(element("menu").style.opacity) >= 1) return; // Netron's menu has keys of its own
+    if (key === "Escape") return say({ type: "close" });
+    const stop = target.closest("#canvas [tabindex]");
+    const act = (stop && onNode[key]) ?? anywhere[key];
+    if (act) act(stop);
+    else if (![" ", "Enter"].includes(key) || !press(target)) return;
+    event.preventDefault();
+    event.stopPropagation(); // Netron scrolls by arrows
   }, { capture: true });
+
+  // What in Netron's page answers to a mouse alone. Its sidebar is one of the panel's tabs.
+  const MOUSE = ".sidebar-item-value-expander, .sidebar-item-value-button, [style*='cursor: pointer']";
+  let told = "";
+  const dressSidebar = () => {
+    for (const one of element("sidebar").querySelectorAll(MOUSE)) {
+      Object.assign(one, { tabIndex: 0, role: "button" });
+      if (one.matches(".sidebar-item-value-expander")) one.ariaLabel = "Details";
+    }
+    for (const one of element("sidebar").querySelectorAll("input")) one.ariaLabel ||= one.value || one.placeholder;
+    const depth = inner.depth(view);
+    back.hidden = depth < 2;
+    const title = depth ? element("sidebar-title").textContent.replace(/ Properties$/, "") : "";
+    if (title !== told) say({ type: "side", title: (told = title) });
+  };
+  const back = Object.assign(document.createElement("button"), { id: "back", textContent: "\u2039 Back", hidden: true });
+  back.onclick = () => inner.back(view);
+  element("sidebar").prepend(back);
+  new MutationObserver(dressSidebar).observe(element("sidebar"), { childList: true, subtree: true });
+  Object.assign(element("menu-button"), { tabIndex: 0, role: "button", ariaLabel: "Menu" });
+  for (const one of document.querySelectorAll("#toolbar [title]")) one.ariaLabel = one.title;
+  document.querySelector("meta[name=viewport]").content = "width=device-width"; // a page may be enlarged
 
   // The picture follows what is on the screen, when it has come to rest.
   let ready = false;
@@ -276,7 +423,7 @@
     clearTimeout(resting);
     resting = setTimeout(async () => {
       resting = 0;
-      if (!ready || nodes().length > MOST_NODES_IN_A_PICTURE) return;
+      if (!ready || nodes().length > MANY) return;
       const svg = withLegend(await host.picture());
       const png = await rendered(svg);
       say({ type: "picture", svg, png }, png ? [png] : []);
@@ -314,43 +461,40 @@
     return blob?.arrayBuffer();
   };
 
-  // A frame that gets another size before the reader has moved anything shows its graph anew.
-  let touched = false;
+  let touched = false; // by the reader: a frame that gets another size before shows its graph anew
   for (const name of ["pointerdown", "wheel", "keydown"]) {
-    window.addEventListener(name, () => (touched = true), { capture: true });
+    const by = () => {
+      touched = true;
+      document.documentElement.classList.toggle("keys", name === "keydown");
+    };
+    window.addEventListener(name, by, { capture: true });
   }
-  window.addEventListener("resize", () => ready && !touched && !marked.size && fit());
 
   const open = async (message) => {
     ready = touched = false;
+    constants = message.constants;
     await host.open(message);
     hear(view.target.constructor);
     const [width, height] = size();
     say({ type: "drawn", width: width + 40, height: height + 40 });
     await new Promise(requestAnimationFrame); // the cell may have changed the frame's height
     await new Promise(requestAnimationFrame);
-    fit();
+    begin();
     findParts();
     ready = true;
-    paint();
-    stopAt(stops()[0]);
-    select(marked.size > 0);
-    depict();
+    if (at) await show(marked.length < 2);
+    else depict();
   };
-
-  // Beside the panel of the cell, Netron's own sidebar must leave room for the graph.
-  const narrow = document.createElement("style");
-  narrow.textContent = `#sidebar { max-width: 24em; }
-    #canvas :focus-visible { outline: 3px solid #1976d2; outline-offset: 2px; }
-    #target[style*="42em"] { width: max(40vw, calc(100vw - 24em)) !important; }`;
-  document.head.append(narrow);
 
   // Netron's SVG export looks for its sheet by name.
   Object.defineProperty(element("grapher").sheet, "href", { value: "/grapher.css" });
   const hears = {
     theme: ({ dark }) => theme(dark),
     open: (message) => open(message).catch((error) => say({ type: "failed", why: error.message })),
-    mark: ({ names }) => mark(names),
+    room,
+    mark,
+    fit,
+    close,
     activate: ({ name }) => activate(name),
     heat: (message) => {
       heat = message.heat;

@@ -30,7 +30,7 @@ MODULES = (
 
 PRIVATE = (
     *("_view", "_table", "_selection", "_scrollLeft", "_scrollTop", "_sidebar", "_stack"),
-    "_updatePath",
+    *("_update", "_menu", "_zoom", "_updatePath"),
 )
 """Private names of netron that ``netron.js`` uses."""
 
@@ -58,7 +58,8 @@ def assemble(folder: Path) -> str:
     html = _once(html, r'<meta http-equiv="Content-Security-Policy"[^>]*>', "")
     html = _once(html, r'<script [^>]*src="index\.js"[^>]*></script>', "")
     html = _once(html, r"<head>", f"<head>{_policy(script)}")
-    html = _once(html, r"</head>", f'<style id="grapher">{sheet}</style></head>')
+    styles = f'<style id="grapher">{sheet}</style><style>{_own("frame.css")}</style>'
+    html = _once(html, r"</head>", f"{styles}</head>")
     return _once(html, r"</body>", f"<script>{script}</script></body>")
 
 

@@ -53,6 +53,7 @@ class Heat:
     colors: tuple[str, ...]
     ends: tuple[str, str] | None = None
     swatches: tuple[tuple[str, str], ...] = ()
+    unit: str = ""
 
     def hottest(self, nodes: Sequence[str]) -> str:
         """The node with the greatest value; "" if none has one."""
@@ -75,8 +76,10 @@ class Heat:
     def sheet(self) -> dict[str, Any]:
         """The data for the page, as JSON."""
         return {
+            "values": self.values,
             "levels": self.levels,
             "shown": self.words,
+            "unit": self.unit,
             "palette": [[color, ink(color)] for color in self.colors],
             "cold": [COLD, ink(COLD)],
             "ends": self.ends,
@@ -110,6 +113,7 @@ def scale(values: Mapping[str, float], unit: str = "") -> Heat:
         },
         palette(),
         ends=(words(least), words(most)),
+        unit=unit,
     )
 
 

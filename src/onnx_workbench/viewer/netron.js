@@ -4,6 +4,8 @@ modules.define("cell", (exports) => {
   "use strict";
   const { Host } = modules.load("browser");
   const { BinaryStream } = modules.load("base");
+  const { Node, Argument } = modules.load("grapher");
+  const IN_VAIN = ["&Open...", "Report &Issue"]; // commands that do nothing in a cell
 
   exports.CellHost = class extends Host {
     #metadata = "[]";
@@ -15,6 +17,9 @@ modules.define("cell", (exports) => {
     }
 
     async start() {
+      for (const group of this._view._menu.items) {
+        group.items = group.items.filter(({ label }) => !IN_VAIN.includes(label));
+      }
       window.parent.postMessage({ type: "ready" }, "*");
     }
 
@@ -48,6 +53,10 @@ modules.define("cell", (exports) => {
       return undefined; // tensors cannot be saved from here: their values stay in the kernel
     }
 
+    openURL(url) {
+      window.open(url, "", "noopener"); // in this frame it would take the graph's place
+    }
+
     event() {}
 
     exception(error) {
@@ -62,10 +71,12 @@ modules.define("cell", (exports) => {
 
     async execute(name) {
       if (name === "about") this._view.about();
+      if (name === "fullscreen") window.parent.postMessage({ type: "screen" }, "*");
     }
 
     async open({ name, model, metadata }) {
       this.#metadata = metadata;
+      document.title = name;
       const opened = await this._view.open({
         identifier: "model.onnx", // the name decides which reader is tried; the title is the name
         stream: new BinaryStream(new Uint8Array(model)),
@@ -75,7 +86,6 @@ modules.define("cell", (exports) => {
         error: (error) => this.exception(error),
       });
       if (!opened) throw new Error("Netron found no model in the file.");
-      document.title = name;
     }
 
     // What is on the screen, as Netron's own SVG export writes it.
@@ -90,14 +100,45 @@ modules.define("cell", (exports) => {
     }
   };
 
+  // Boxes say more than Netron writes into them: `words` of a node as a last line, and `constant`,
+  // the value of a weight by its name, in place of its shape.
+  exports.fill = ({ words, constant }) => {
+    const [buildNode, buildArgument] = [Node.prototype.build, Argument.prototype.build];
+    Node.prototype.build = function (...args) {
+      const said = words(this.value);
+      if (said) {
+        const list = this.blocks.find(({ argument }) => argument) ?? this.list();
+        list.on("click", () => this.context.activate(this.value, "target"));
+        list.add(list.argument("", said));
+      }
+      return buildNode.apply(this, args);
+    };
+    Argument.prototype.build = function (...args) {
+      const said = constant(this.value?.value?.[0]?.name);
+      if (said) Object.assign(this, { separator: " = ", content: said });
+      else this.content = this.content.replace?.(/^\u3008(.*)\u3009$/, "  $1") ?? this.content; // few fonts have these
+      return buildArgument.apply(this, args);
+    };
+  };
+
   exports.inner = {
     drawn: (graph) => graph?._table ?? [], // [value, shape] of each node
     choose: (graph, shape) => graph._selection.add(shape),
+    sidebar: (view) => view._sidebar,
+    depth: (view) => view._sidebar._stack?.length ?? 0, // of what the sidebar shows
+    back: (view) => view._sidebar._update(view._sidebar._stack.slice(0, -1)),
+    draws: ["refresh", "_updatePath"], // the methods of a view that draw anew
+    // Netron's own zoom stops at the height of a graph that is wide and low.
+    zoom: (graph, zoom) => {
+      const canvas = document.getElementById("canvas");
+      for (const side of ["width", "height"]) {
+        canvas.style[side] = `${zoom * canvas.getAttribute(side)}px`;
+      }
+      graph._zoom = zoom;
+    },
     forgetScroll: (graph) => {
       delete graph._scrollLeft;
       delete graph._scrollTop;
     },
-    sidebar: (view) => (view._sidebar._stack?.length ? view._sidebar : null),
-    draws: ["refresh", "_updatePath"], // the methods of a view that draw anew
   };
 });

@@ -22,7 +22,7 @@ from ..errors import InputError
 from ..formatting import table
 from ..source import Line
 from . import frontend, matching, origin, saved
-from .diagram import cut, diagram
+from .diagram import constants, cut, diagram
 from .drawing import beside, draw, legend
 from .fold import FOLD_ABOVE, Folded, fold
 from .frontend import FrontendWidget
@@ -49,13 +49,14 @@ def _reference(page: FrontendWidget | None, _: Any) -> str:
 class Netron(Live):
     """A graph in a notebook cell: Netron if the page is live, else a picture and a text.
 
-    A click on a node shows its FX node, module and line beside the graph. A node is identified by
-    its name, else by its first output.
+    A click on a node opens the panel: its FX node, module and line, what Netron says of it, and its
+    numbers. A node is identified by its name, else by its first output.
 
     Traits:
         selected: the node that was last clicked in the page, at first ``""``. Observe it with
             ``view.observe(function, "selected")``; ``view.origins[view.selected]`` has its line.
         marked: the marked nodes: by :meth:`select`, or by a click on a line in the page.
+        facts: ``"Values"`` and ``"Times"``, tabs of the panel: for each node pairs of words.
         height: pixels of the frame; a smaller graph gets a smaller frame.
     """
 
@@ -67,6 +68,7 @@ class Netron(Live):
     _heat: traitlets.Dict = traitlets.Dict().tag(sync=True)
     selected = traitlets.Unicode("").tag(sync=True)
     marked: traitlets.List = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    facts: traitlets.Dict = traitlets.Dict().tag(sync=True)
     height = traitlets.Int(640, min=160).tag(sync=True)
 
     def __init__(self, model: Model, *, folded: bool = False, **traits: Any) -> None:
@@ -248,7 +250,7 @@ class Netron(Live):
         graphs = {"_sent": self._sent}
         if self._sent["folded"]:
             graphs["whole"] = self._whole()
-        shared = ("_picture", "_summary", "_heat", "marked", "selected", "height")
+        shared = ("_picture", "_summary", "_heat", "facts", "marked", "selected", "height")
         return {"traits": {name: getattr(self, name) for name in shared}, "graphs": graphs}
 
     def __repr__(self) -> str:
@@ -297,6 +299,7 @@ class Netron(Live):
             **origin.sheet(self.origins, self._model.sources),
             "stubs": {label: makers.get(value, "") for label, value in folded.stubs.items()},
             "modules": folded.modules,
+            "constants": constants(proto.graph),
         }
         whole = folded.proto is proto
         rest = (frontend.operators(proto).encode(), json.dumps(source).encode())

@@ -21,8 +21,9 @@ _STYLE = """
   main { flex: 1 1 min(420px, 100%); min-width: 0; }
   main + main { outline: 1px solid #8888; }
   .ow-view { height: 100%; display: flex; flex-direction: column; }
-  .ow-view .ow-netron { flex: 1; min-height: 0; border: 0; border-radius: 0; }
-  .ow-netron .ow-graph { height: auto !important; resize: none; }
+  .ow-view > .ow-netron { flex: 1; min-height: 0; height: auto !important; resize: none;
+    border-width: 1px 0 0; border-radius: 0; }
+  .ow-view > .ow-bar { padding: 4px 8px; }
   @media (prefers-color-scheme: dark) {
     html, body, main { background: #1e1e1e; --jp-layout-color1: #1e1e1e;
       --jp-layout-color2: #2d2d2d; --jp-ui-font-color1: #e0e0e0; --jp-border-color2: #444; }
