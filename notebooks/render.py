@@ -2,9 +2,9 @@
 
 Each notebook is run from top to bottom in a fresh kernel and written back with its outputs, beside
 the old one first. What does not belong into a commit is taken out: widgets (without a kernel they
-show an error; their pictures stay), tracebacks (their last lines stay; the rest are paths of this
-machine), times of single cells. A cell that writes to stderr stops the rendering. The notebook's
-metadata keeps the seconds that all cells took, which minutes.py reads.
+show an error; their pictures stay), tracebacks with paths of this machine (their last lines stay;
+those of a planned error have none), times of single cells. A cell that writes to stderr stops the
+rendering. The notebook's metadata keeps the seconds that all cells took, which minutes.py reads.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+
+from onnx_workbench.brief import REST
 
 HERE = Path(__file__).parent
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -56,7 +58,7 @@ def render(path: Path) -> None:
 def _committed(output: NotebookNode, cell: NotebookNode) -> NotebookNode:
     if output.get("name") == "stderr":
         raise SystemExit(f"This cell wrote to stderr:\n{cell.source}\n\n{output.text}")
-    if output.output_type == "error":
+    if output.output_type == "error" and output.traceback[-1] != REST:
         output.traceback = [f"\x1b[31m{output.ename}\x1b[39m: {output.evalue}"]
     if "data" in output:
         output.data.pop(WIDGET, None)

@@ -179,9 +179,9 @@ def test_nodes_in_the_branches_of_cond_have_lines_and_the_module_of_their_owner(
 
 def test_a_file_without_torch_metadata_says_why_it_has_no_lines_and_its_name_is_text(tmp_path):
     lineage = loaded(tmp_path, CHAIN, {})
-    assert repr(lineage) == (
-        "loaded.onnx: 3 nodes from 0 lines (3 without a line)\n"
-        "3 nodes  no line: the file has no torch metadata: made by another tool, or with "
+    assert " ".join(repr(lineage).split()) == (
+        "loaded.onnx: 3 nodes from 0 lines (3 without a line) "
+        "3 nodes no line: the file has no torch metadata: made by another tool, or with "
         "dynamo=False"
     )
     renamed = lineage.artifact.path.rename(tmp_path / "<b>.onnx")
@@ -224,7 +224,8 @@ def test_the_report_is_the_source_with_counts_in_the_margin(folds):
         f"    0              {first + 7:>4}      right = self.head(x)",
         f"    2  Mul, Add    {first + 8:>4}      return left * right + scale",
     ]
-    assert [row.partition("  no node: ")[2] for row in rows[13:]] == [*folds.silent.values()]
+    notes = " ".join(" ".join(rows[13:]).split())
+    assert all(f" no node: {why}" in notes for why in folds.silent.values())
     assert [folds.below(line) for line in folds.lines] == [[]] * len(folds.lines)  # single layers
 
 
@@ -246,7 +247,7 @@ def test_the_report_shows_lines_between_and_never_shows_changed_source(
     file = tmp_path / "net.py"
     file.write_text("def forward(x):\n" + "    x = x + 1\n" * 30)
     cells = {Line(str(file), n, "forward", text): ("7",) for n in numbers}
-    rows = annotated(cells, ("nodes",), sources=Sources(near=(tmp_path,))).splitlines()
+    rows = str(annotated(cells, ("nodes",), sources=Sources(near=(tmp_path,)))).splitlines()
     assert [row.strip() for row in rows[3:]] == expected
 
 
@@ -430,7 +431,7 @@ def test_below_a_line_that_calls_a_library_stand_the_librarys_lines_and_modules(
     assert len(lineage.at(call)) == 7
     row = next(row for row in repr(lineage).splitlines() if place_of("# Sinh") in row)
     assert row.split()[:2] == ["3", "3"]
-    assert "return torch.sinh(x)" in row
+    assert "return torc..." in row
 
 
 def test_view_shows_the_librarys_line_below_the_users_and_selects_by_it(wrapper):

@@ -11,6 +11,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from onnx_workbench import errors
+from onnx_workbench.brief import REST
 from onnx_workbench.lessons.course import LESSONS, notebook
 
 NOTEBOOKS = sorted(Path(__file__).parent.parent.joinpath("notebooks").glob("*.ipynb"))
@@ -109,6 +111,16 @@ def seen_untrusted(name, notebook):
                 yield f"no small PNG beside the SVG under {cell.source!r}"
 
 
+def errors_in_few_lines(name, notebook):
+    """As IPython shows them: where the user's line is, and how to see the rest."""
+    for cell in code(notebook):
+        for output in cell.outputs:
+            planned = hasattr(errors, output.get("ename", ""))
+            lines = output.get("traceback", [])
+            if planned and not ("Cell In[" in str(lines) and lines[-1] == REST and len(lines) < 25):
+                yield f"{len(lines)} lines of an error under {cell.source!r}"
+
+
 def taught_as_a_lesson(name, notebook):
     words = prose(notebook)
     wanted = ["**Predict:**", "**Notice:**"]
@@ -131,6 +143,7 @@ RULES = [
     rendered,
     clean_outputs,
     seen_untrusted,
+    errors_in_few_lines,
     taught_as_a_lesson,
 ]
 
@@ -174,6 +187,12 @@ BREACHES = {
     "order": (rendered, lambda cell, _: cell.update(execution_count=77)),
     "stripped": (rendered, lambda cell, _: cell.update(outputs=[], source="1 + 1")),
     "stderr": (clean_outputs, lambda cell, _: cell.outputs[0].update(name="stderr")),
+    "traceback": (
+        errors_in_few_lines,
+        lambda cell, _: cell.outputs.append(
+            nbformat.v4.new_output("error", ename="InputError", traceback=["InputError: no"] * 3)
+        ),
+    ),
     "widget": (clean_outputs, lambda cell, _: cell.outputs.append(VIEW)),
     "no png": (seen_untrusted, lambda cell, _: cell.outputs.append(DRAWN)),
     "path": (clean_outputs, lambda cell, _: cell.outputs[0].update(text="/home/ada/model.onnx")),

@@ -11,6 +11,7 @@ import pytest
 matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.colors import to_rgb
+from matplotlib_inline import backend_inline
 
 from onnx_workbench import plots
 
@@ -69,9 +70,15 @@ def test_every_eye_can_tell_the_palette_apart():
     assert closest(("#D62728", "#2CA02C"), "deuteranopia") < TELL_APART, "matplotlib's own"
 
 
-def test_every_color_stands_out_from_white_and_markers_differ_where_colors_repeat():
-    luminance = [(matrix(XYZ) @ linear(color))[1] for color in plots.PALETTE]
-    assert min(1.05 / (value + 0.05) for value in luminance) > 3
+def contrast(one, other):
+    low, high = sorted((matrix(XYZ) @ linear(color))[1] + 0.05 for color in (one, other))
+    return high / low
+
+
+def test_colors_stand_out_from_a_light_and_a_dark_page_and_markers_differ_where_they_repeat():
+    for page in ("white", "#111111"):
+        assert min(contrast(color, page) for color in plots.PALETTE) > 3
+        assert contrast(plots.INK, page) > 4
     ax = plots.blocks({str(row): [1e-3] for row in range(30)})
     medians = [line for line in ax.lines if line.get_marker() != "."]
     assert len({(line.get_color(), line.get_marker()) for line in medians}) == 30
@@ -87,6 +94,17 @@ def test_blocks_draw_every_measurement_and_the_median_into_axes_of_ones_own():
     assert words(ax) == ["5.00 ms", "2.00 ms"]
     assert ax is own
     assert len(pyplot.get_fignums()) == 1
+
+
+def test_style_is_that_of_the_plot_alone_and_its_background_is_the_pages():
+    before = dict(matplotlib.rcParams)
+    ax = plots.blocks({"eager": [4e-3, 5e-3]}, title="a finding", note="small print")
+    assert dict(matplotlib.rcParams) == before
+    assert ax.figure.get_facecolor()[3] == ax.get_facecolor()[3] == 0
+    written = [ax._left_title, ax.xaxis.label, *ax.texts]
+    assert {text.get_color() for text in written} == {plots.INK}
+    # JupyterLab is asked for no card behind the figure.
+    assert backend_inline._fetch_figure_metadata(ax.figure) is None
 
 
 def test_axes_turn_logarithmic_before_the_fast_ones_are_squeezed_except_where_lengths_add_up():
@@ -105,7 +123,7 @@ def test_forest_plot_draws_the_interval_its_estimate_and_what_matters(interval):
     assert (low, high) in [tuple(line.get_xdata()) for line in ax.lines]
     (dot,) = [line for line in ax.lines if line.get_marker() == "s"]
     assert float(dot.get_xdata()[0]) == middle
-    assert words(ax) == [f"{middle:.2f}x ({low:.2f} to {high:.2f})"]
+    assert words(ax) == [f"{middle:.2f}x", f"{low:.2f} to {high:.2f}"]
     (band,) = ax.patches
     assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((1 / 1.05, 1.05))
     ax.figure.canvas.draw()
@@ -130,7 +148,7 @@ def test_sweep_draws_medians_a_band_between_quartiles_and_crossovers():
 def test_sweep_is_hollow_where_cores_were_contended_and_dashed_where_growth_is_ideal():
     ax = plots.sweep({"a": {2: [10.0], 4: [15.0], 8: [16.0]}}, hollow=[8], ideal=True)
     _, hollow, ideal = ax.lines
-    assert (hollow.get_xdata().tolist(), hollow.get_markerfacecolor()) == ([8], "white")
+    assert (hollow.get_xdata().tolist(), hollow.get_markerfacecolor()) == ([8], "none")
     assert ideal.get_ydata().tolist() == [10.0, 20.0, 40.0]
     assert "dashed" in ax.get_xlabel()
 
@@ -165,8 +183,9 @@ def test_moves_connect_the_times_of_a_line_and_count_those_left_out():
 
 
 def test_growth_draws_zero_and_infinity_at_the_edges():
-    ax = plots.growth([0.0, 1e-7, np.inf], [1e-4] * 3, {2: "model.py:12"})
-    error, tolerance, _ = ax.lines
+    ax = plots.growth([0.0, 1e-7, np.inf], [1e-4] * 3, {1: "model.py:11", 2: "model.py:12"})
+    error, tolerance, *_ = ax.lines
+    assert legend(ax) == ["error", "tolerance", "model.py:11", "model.py:12"]
     assert error.get_ydata() == pytest.approx([1e-8, 1e-7, 1e-4])
     assert tolerance.get_ydata() == pytest.approx([1e-4] * 3)
 
@@ -175,12 +194,12 @@ LONG = (
     "PyTorch eager in inference mode, float32",
     "torch.compile(mode='max-autotune', dynamic=True)",
     "ONNX Runtime with graph optimization basic",
-    *("quantized int8", "ORT IOBinding", "x"),
+    *("quantized int8", "ORT IOBinding", "x", "y" * 40, "z"),
 )
-SPREAD = (1.0, 0.1, 20.0, 1.01, 1.12, 0.34)
+SPREAD = (1.0, 0.1, 20.0, 1.01, 1.12, 0.34, 1.0, 0.98)
 
 
-@pytest.mark.parametrize("count", [1, 6])
+@pytest.mark.parametrize("count", [1, 2, 5, 8])
 @pytest.mark.parametrize("draw", ["blocks", "ratios", "stacked", "sweep"])
 def test_long_names_and_far_ratios_neither_overlap_nor_leave_the_picture(draw, count):
     pairs = list(zip(LONG, SPREAD, strict=True))[:count]
@@ -191,7 +210,8 @@ def test_long_names_and_far_ratios_neither_overlap_nor_leave_the_picture(draw, c
         "sweep": {name: {1: [1e3 * far], 512: [9e3 + far]} for name, far in pairs},
     }[draw]
     title = "\n".join(f"{name} is {far}x as fast as {LONG[0]}" for name, far in pairs)
-    ax = getattr(plots, draw)(data, title=title, note="one thread")
+    more = {"words": {name: f"{far:.3g}x" for name, far in pairs}} if draw == "blocks" else {}
+    ax = getattr(plots, draw)(data, title=title, note="one thread", **more)
     ax.figure.canvas.draw()
     frame, whole = ax.figure.bbox, ax.get_tightbbox()
     assert frame.x0 <= whole.x0 < whole.x1 <= frame.x1

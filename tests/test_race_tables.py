@@ -12,6 +12,7 @@ import pytest
 matplotlib.use("Agg")
 
 from onnx_workbench.errors import InputError, LoadError
+from onnx_workbench.formatting import WIDTH
 from onnx_workbench.timing.bench import Started
 from onnx_workbench.timing.report import Race
 from onnx_workbench.timing.results import Conditions, Replicate, Result
@@ -51,12 +52,12 @@ def title(ax):
 def test_table_has_a_row_each_and_records_hold_the_same(monkeypatch):
     found = race(a=100, b=50, x=None)
     head, _, a, copy, b, failed, *_ = repr(found).splitlines()[1:]
-    columns = "target p50 p90 p99 import load first call memory ratio interval verdict"
-    assert " ".join(head.split()) == columns
-    assert re.search(r"^a +100 us .* 900 ms +100 ms +20.0 ms +80.0 MB$", a)
+    assert " ".join(head.split()) == "target p50 p90 p99 ratio interval verdict"
+    assert re.search(r"^a +100 us +\S+ us +\S+ us$", a)
     assert re.search(r"^a again .* 1.00x .* same$", copy)
     assert re.search(r"^b .* 2.00x  2.00x to 2.00x  faster$", b)
-    assert re.search(r"^x( +-){9} +did not run$", failed)
+    assert re.search(r"^x( +-){5} +did not run$", failed)
+    assert re.search(r"(?m)^a +900 ms +100 ms +20.0 ms +80.0 MB$", repr(found))
     assert "did not run  x: RuntimeError: no\n" in repr(found)
     a, copy, b, failed = found.records()
     keys = "target", "import", "load", "first_call", "peak_bytes", "median", "p50"
@@ -116,6 +117,27 @@ def test_api_and_compute_are_two_tables_with_a_baseline_each():
     api, compute = repr(found).split("\n\n")[0].split("compute: ")
     assert "bound" not in api
     assert "api" not in compute.replace("API", "")
+
+
+def test_text_is_narrow_and_html_folds_how_it_was_measured():
+    found = race(load=1.5, **{"a": 100, "b " * 40: 50, "x": None})
+    assert max(map(len, repr(found).splitlines())) <= WIDTH
+    results, startup, measured = re.split("<details><summary>", found._repr_html_())
+    assert "p99" in results
+    assert startup.startswith("Until the first answer")
+    assert measured.startswith("How it was measured")
+    assert "control" in measured
+
+
+def test_title_names_the_fastest_and_counts_the_others():
+    plot = race(a=100, b=50, c=25, d=200).plot()
+    assert title(plot).startswith("c is 4.00x as fast as a (95 % interval")
+    assert title(plot).endswith("of 3 targets against a: 2 faster, 1 slower")
+    assert [text.get_text() for text in plot.texts if text.get_text().endswith("x")] == [
+        "2.00x",
+        "4.00x",
+        "0.50x",
+    ]
 
 
 def test_plots_show_what_was_measured():
@@ -180,7 +202,7 @@ def test_gain_is_the_throughput_over_that_of_the_first_size():
     assert "b is 4.00x as fast with 4 threads as with 1 (" in found.finding
     contended = Sweep("threads", {1: race(a=100), 4: race(a=40, threads=4, load=2.0)})
     assert contended.gain("a", 4).verdict == "contended"
-    assert contended.plot().lines[1].get_markerfacecolor() == "white"
+    assert contended.plot().lines[1].get_markerfacecolor() == "none"
     assert [record["contended"] for record in contended.records()] == [False] * 2 + [True] * 2
 
 

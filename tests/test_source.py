@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import onnx_workbench
+from onnx_workbench import files
 from onnx_workbench.errors import InputError
 from onnx_workbench.source import (
     LARGEST_SOURCE,
@@ -169,7 +170,7 @@ def test_no_working_folder_opens_what_is_hidden_or_no_python_or_reads_otherwise(
 @pytest.mark.parametrize("source", ["no/such/folder", __file__, 3, "a\0b", "~nobody-of-this-name"])
 def test_a_source_that_is_no_folder_is_refused(source):
     with pytest.raises(InputError, match="source"):
-        Sources.of(b"", source)
+        files.folder(source)
 
 
 # Traces of any size and shape

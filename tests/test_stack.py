@@ -113,7 +113,8 @@ def test_a_package_that_crashes_hides_no_other(tmp_path):
     """Broken packages lie in a folder of their own, first on the path, with metadata."""
     room = tmp_path / "src" / "onnx_workbench"
     room.mkdir(parents=True)
-    for name in ("__init__.py", "__init__.pyi", "stack.py", "errors.py", "formatting.py"):
+    rooms = ("stack", "errors", "brief", "source", "formatting")
+    for name in ("__init__.py", "__init__.pyi", *(f"{room}.py" for room in rooms)):
         shutil.copy(SOURCE / name, room)
     required = ["netron>=9.0", "onnx>=1.19", "tqdm>=4"]
     (tmp_path / "pyproject.toml").write_text(
@@ -192,9 +193,8 @@ def test_a_problem_is_named_with_the_command_that_fixes_it(found, nouns, command
     (clash,) = found.clashes
     assert [noun for noun in nouns if noun not in clash.what] == []
     assert clash.command == f"python -m pip {command}"
-    assert f"This stack has 1 problem:\n1. {clash.what}\n   {command}" in repr(found).replace(
-        "python -m pip ", "", 1
-    )
+    assert f"This stack has 1 problem: 1. {clash.what}" in " ".join(repr(found).split())
+    assert f"\n   {clash.command}\n" in repr(found), "in one line, to be copied"
 
 
 @pytest.mark.parametrize(

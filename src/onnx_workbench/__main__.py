@@ -17,6 +17,7 @@ from functools import reduce
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from .brief import brief
 from .errors import InputError, WorkbenchError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def main(words: list[str] | None = None) -> int:
         command = options.parse_args(words)
         return command.run(command)
     except WorkbenchError as error:
-        print(error, file=sys.stderr)
+        print(brief(error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: there is no report", file=sys.stderr)

@@ -85,7 +85,7 @@ def verify(
     DIFFERENT: 1 of 1 output differs
     output  value       worst |a - b|  at   relative  tolerance    verdict
     ------  ----------  -------------  ---  --------  -----------  -------------
-    result  float32[2]  7.18e-01       [1]  2.40e-01  1e-04,1e-05  1 of 2 differ
+    result  float32[2]       7.18e-01  [1]  2.40e-01  1e-04,1e-05  1 of 2 differ
     """
     bounds, kwargs = checked(tolerance), kwargs or {}
     if values:

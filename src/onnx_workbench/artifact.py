@@ -30,7 +30,7 @@ from .calls import Mode, normalize_call
 from .comparison import answer, compare
 from .errors import ExportError, InputError, LoadError, WorkbenchError
 from .files import Stamp
-from .formatting import kind_of, plural, size, table
+from .formatting import Code, Part, Report, Table, kind_of, plural, size
 from .graph import Graph, capture, check_module, exporter
 from .graph.dims import from_dynamic_axes, parse_shapes
 from .graph.options import Options as Rare
@@ -122,7 +122,7 @@ def export(
         names = (input_names or (), output_names or ())
         dynamic_shapes = from_dynamic_axes(dynamic_axes, _arguments(model, args, kwargs), *names)
     call = _Call(model, args, kwargs, dynamic_shapes, (input_names, output_names), opset_version)
-    with _target(model, f) as target, _progress(total=5) as step:
+    with _target(model, f) as target, progress.bar("export", total=5) as step:
         _check_weights(model, target, external_data)
         if dynamo:
             step("capture")
@@ -189,7 +189,7 @@ def load(
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Artifact:
+class Artifact(Report):
     """A model on disk, called with the tensors and keyword arguments of the model it came from.
 
     Made by :func:`export` and :func:`load`. It returns torch tensors, nested as the model returns
@@ -455,20 +455,20 @@ class Artifact:
         named = {"defaults": Options(), **{repr(change): change for change in changes}}
         return {name: Variant(self, options, mode="") for name, options in named.items()}
 
-    def __repr__(self) -> str:
+    def _parts(self) -> list[Part]:
         try:
-            return self._report()
+            return [self._headline(), Table(self._rows())]
         except LoadError as error:
-            return f"{self.path.name}: {error.message}"
+            return [f"{self.path.name}: {error.message}"]
 
-    def _report(self) -> str:
+    def _rows(self) -> list[tuple[str, str]]:
         ops = ", ".join(f"{op} {count}" for op, count in sorted(self.operations.items()))
-        rows = [("input", repr(value)) for value in self.inputs]
-        rows += [("output", repr(value)) for value in self.outputs]
+        rows: list[tuple[str, str]] = [("input", Code(value)) for value in self.inputs]
+        rows += [("output", Code(value)) for value in self.outputs]
         rows.append(("nodes", ops))
         if self.graph and self.graph.specialized:
             rows.append(("specialized", ", ".join(self.graph.specialized)))
-        return f"{self._headline()}\n{table(rows)}"
+        return rows
 
     def _headline(self) -> str:
         return (
@@ -707,18 +707,6 @@ def _written(target: Path) -> Iterator[Path]:
             f"{error.strerror or error}. The old file is still there.",
             "free space or get write permission, or pass another path.",
         ) from error
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[str], None]]:
-    """A progress bar with the name of the step, for exports that take more than two seconds."""
-    with progress.bar(total=total, desc="export", delay=2) as bar:
-
-        def step(name: str) -> None:
-            bar.set_postfix_str(name, refresh=False)
-            bar.update()
-
-        yield step
 
 
 def _write(

@@ -24,13 +24,13 @@ from torch._guards import CompileContext  # which frame a graph, a guard or byte
 
 from .calls import check_initialized, normalize_call
 from .errors import CaptureError, InputError
-from .formatting import html_table, kind_of, plural, shaped, table
+from .formatting import Code, Fold, Part, Report, Table, details, kind_of, plural, shaped
 from .source import Line, line_at, lines, nearest, user_line
 from .torch_state import silent_log
 
 _JUMPS = {*dis.hasjrel, *dis.hasjabs}
 _CALLED = ("__compiled_fn", "__resume_at")  # the names of a graph and of a resume function
-_CELL = "text-align:left;vertical-align:top"
+_CELL = "text-align:left;vertical-align:top;white-space:nowrap"
 _GREEN, _RED = "background:rgba(46,160,67,.18)", "background:rgba(248,81,73,.18)"
 
 _RESUMED = re.compile(r"(.*\.)?torch_dynamo_resume_in_(.+)_at_(\d+)")
@@ -139,7 +139,7 @@ Run = tuple[Instruction, ...]
 
 
 @dataclass(frozen=True, repr=False)
-class Bytecode:
+class Bytecode(Report):
     """The instructions of one frame: as Python compiled them, and as Dynamo rewrote them.
 
     An instruction counts as kept if Dynamo copied it with its place in the source. ``after`` is
@@ -168,9 +168,9 @@ class Bytecode:
             for pair in zip_longest(old, new, fillvalue=()):
                 yield tag == "equal", *pair
 
-    def __repr__(self) -> str:
+    def _parts(self) -> Iterator[Part]:
         rows = (("=" if kept else "", *map(_text, pair)) for kept, *pair in self.rows())
-        return table(rows, ("", *self._heads()))
+        yield Table([*rows], ("", *self._heads()))
 
     def _repr_html_(self) -> str:
         """Green is added, red is removed; a click opens a folded row."""
@@ -179,7 +179,8 @@ class Bytecode:
             f"<tr>{_html(old, '' if kept else _RED)}{_html(new, '' if kept else _GREEN)}</tr>"
             for kept, old, new in self.rows()
         )
-        return f"<table style='font-family:monospace'><tr>{heads}</tr>{rows}</table>"
+        table = f"<table style='font-family:monospace'><tr>{heads}</tr>{rows}</table>"
+        return f'<div style="overflow-x:auto">{table}</div>'
 
     def _heads(self) -> tuple[str, str]:
         after = plural(len(self.after), "instruction") if self.after else "left alone"
@@ -204,7 +205,7 @@ class Break:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Frame:
+class Frame(Report):
     """One Python frame that Dynamo got.
 
     ``graph`` is its FX graph, None if it has no tensor operation; ``guards`` are the conditions
@@ -225,25 +226,19 @@ class Frame:
         """Rows of the FX graph: node, op, target, value (dtype and shape), source line."""
         return [_row(node) for node in self.graph.graph.nodes] if self.graph else []
 
-    def __repr__(self) -> str:
-        parts = [self._headline()]
+    def _parts(self) -> Iterator[Part]:
+        yield self._headline()
+        yield from map(repr, self.breaks)
+        yield from self._code()
+
+    def _code(self) -> Iterator[Part]:
         if self.graph:
-            parts.append(table(self.nodes, _NODES))
-        if self.guards:
-            parts.append("\n".join(["guards:", *(f"  {guard}" for guard in self.guards)]))
-        return "\n\n".join([*parts, *map(repr, self.breaks)])
-
-    def _repr_html_(self) -> str:
-        return "".join([*map(_paragraph, [self._headline(), *self.breaks]), self._html_of_code()])
-
-    def _html_of_code(self) -> str:
-        parts = [html_table(self.nodes, _NODES)] if self.graph else []
+            yield Table([tuple(map(Code, row)) for row in self.nodes], _NODES)
         if self.bytecode.after:
-            parts.append(_details("bytecode", self.bytecode._repr_html_()))
+            yield Fold("bytecode", [self.bytecode], text=False)
         if self.guards:
-            guards = "<br>".join(map(escape, self.guards))
-            parts.append(_details(plural(len(self.guards), "guard"), guards))
-        return "".join(parts)
+            guards = Code("\n".join(f"  {guard}" for guard in self.guards))
+            yield Fold(plural(len(self.guards), "guard"), ["guards:", guards])
 
     def _place(self) -> str:
         return self.line.place if self.line else "-"
@@ -259,7 +254,7 @@ class Frame:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Frames:
+class Frames(Report):
     """What Dynamo did to each Python frame, in the order of compilation: :func:`watch`."""
 
     name: str
@@ -270,27 +265,18 @@ class Frames:
         """Every graph break, in order."""
         return tuple(graph_break for frame in self.frames for graph_break in frame.breaks)
 
-    def __repr__(self) -> str:
-        headline, *breaks = self._sentences()
-        return "\n".join([headline, table(self._rows(), _SUMMARY, right=(3, 4, 5)), *breaks])
-
-    def _repr_html_(self) -> str:
-        """The report, and below it each frame to open: its graph, bytecode and guards."""
-        headline, *breaks = map(_paragraph, self._sentences())
-        rows = html_table(self._rows(), _SUMMARY, right=(3, 4, 5))
-        frames = (_details(frame._headline(), frame._html_of_code()) for frame in self.frames)
-        return "".join([headline, rows, *breaks, *frames])
-
-    def _rows(self) -> list[tuple[object, ...]]:
-        return [frame._summary() for frame in self.frames]
-
-    def _sentences(self) -> Iterator[str]:
+    def _parts(self) -> Iterator[Part]:
+        """The report; in HTML, below it each frame to open: its graph, bytecode and guards."""
         graphs = sum(frame.graph is not None for frame in self.frames)
         counts = (len(self.frames), "frame"), (graphs, "graph"), (len(self.breaks), "graph break")
         yield f"{self.name}: {', '.join(plural(*count) for count in counts)}"
+        rows = [frame._summary() for frame in self.frames]
+        yield Table(rows, _SUMMARY, right=(3, 4, 5))
         for frame in self.frames:
             for stop in frame.breaks:
                 yield f"graph break in {frame.name} at {stop.line}\n    {stop.reason}"
+        for frame in self.frames:
+            yield Fold(frame._headline(), [*frame._code()], text=False)
 
 
 @dataclass
@@ -449,16 +435,8 @@ def _text(run: Run) -> str:
 def _html(run: Run, color: str) -> str:
     text = escape(_text(run))
     if len(run) > 1:
-        text = _details(text, "<br>".join(escape(repr(step)) for step in run))
+        text = details(text, "<br>".join(escape(repr(step)) for step in run))
     return f"<td style='{_CELL};{color if run else ''}'>{text}</td>"
-
-
-def _details(title: str, content: str) -> str:
-    return f"<details><summary>{escape(title)}</summary>{content}</details>"
-
-
-def _paragraph(text: object) -> str:
-    return f"<p style='white-space:pre-wrap'>{escape(str(text))}</p>"
 
 
 def _row(node: fx.Node) -> tuple[str, str, str, str, str]:

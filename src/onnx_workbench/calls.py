@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal, ParamSpec, TypeVar
 
-from .errors import InputError, UnknownOption, WorkbenchError
+from .errors import CallError, InputError, WorkbenchError
 from .formatting import kind_of
 from .source import unless_internal, user_line
 
@@ -60,12 +60,12 @@ def normalize_call(function: Callable[P, R]) -> Callable[P, R]:
             bound = signature.bind(*given, **options)
         except TypeError as error:
             _check_positions(name, lead, given, options)
-            raise TypeError(f"{name}(): {error}") from None
+            raise CallError(f"{name}(): {error}") from None
         bound.apply_defaults()
         bound.arguments["args"], bound.arguments["kwargs"] = _call(name, lead, bound.arguments)
         try:
             return function(*bound.args, **bound.kwargs)
-        except (WorkbenchError, UnknownOption):
+        except (WorkbenchError, CallError):
             raise
         except Exception as error:
             raise _unplanned(name, error) from error
@@ -78,8 +78,8 @@ def _unplanned(name: str, error: Exception) -> WorkbenchError:
     first = (str(error).strip().splitlines() or [""])[0]
     return WorkbenchError(
         f"{name}() got an error from a library that it has no explanation for",
-        "call the model itself with these inputs; if that works, report this with the chained "
-        "error below.",
+        "call the model itself with these inputs; if that works, report this with the "
+        "whole traceback.",
         unless_internal(user_line(error.__traceback__)),
         reason=f"{type(error).__name__}: {first}",
     )

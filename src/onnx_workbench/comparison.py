@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .errors import InputError
-from .formatting import plural, shaped, table
+from .formatting import Part, Report, Table, plural, shaped
 from .graph.dims import paths
 from .torch_state import evaluating
 
@@ -141,7 +141,7 @@ class Leaf:
 
 
 @dataclass(frozen=True, repr=False)
-class Agreement:
+class Agreement(Report):
     """The result of :func:`~onnx_workbench.verify`, leaf by leaf."""
 
     leaves: tuple[Leaf, ...]
@@ -154,9 +154,10 @@ class Agreement:
         """The wrong leaf with the largest absolute error, else the leaf with the largest."""
         return max(self.leaves, key=lambda leaf: (bool(leaf.reason), leaf.worst or 0.0))
 
-    def __repr__(self) -> str:
+    def _parts(self) -> Iterator[Part]:
         header = ("output", "value", "worst |a - b|", "at", "relative", "tolerance", "verdict")
-        return f"{self._headline()}\n{table(map(_row, self.leaves), header)}"
+        yield self._headline()
+        yield Table([*map(_row, self.leaves)], header, right=(2, 4))
 
     def _headline(self) -> str:
         wrong = sum(bool(leaf.reason) for leaf in self.leaves)

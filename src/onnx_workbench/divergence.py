@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,7 +21,7 @@ from .causes import Cause
 from .comparison import Agreement, Grains, Tolerance, compare, compare_leaf
 from .errors import InputError, WorkbenchError
 from .exporter_metadata import call_site
-from .formatting import kind_of, plural, shaped, table
+from .formatting import Part, Report, Table, kind_of, plural, shaped
 from .lineage.origins import NONE, Origin
 from .lineage.table import join
 from .proto import node_refs
@@ -128,7 +127,7 @@ class Step:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Divergence:
+class Divergence(Report):
     """The result of ``verify(values=True)``.
 
     ``outputs`` compares the outputs of ``a`` and ``b``, ``steps`` the values inside ``b`` in
@@ -177,12 +176,11 @@ class Divergence:
             ax=ax,
         )
 
-    def __repr__(self) -> str:
-        parts = [self._headline(), *map(repr, self.blamed[:3]), *self._table(), *self._notes()]
-        return "\n".join(parts)
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(repr(self))}</pre>"
+    def _parts(self) -> Iterator[Part]:
+        yield self._headline()
+        yield from map(repr, self.blamed[:3])
+        yield from self._table()
+        yield from self._notes()
 
     def _headline(self) -> str:
         count = plural(len(self.steps), "value")
@@ -209,7 +207,7 @@ class Divergence:
         missing = sum(map(len, self.apart.values()))
         return f"{plural(len(self.steps), 'value')} compared, {missing:,} not comparable"
 
-    def _table(self) -> Iterator[str]:
+    def _table(self) -> Iterator[Part]:
         steps = (*self.blamed[:8], *self.rounding[:4], self.largest)
         shown = list(dict.fromkeys(filter(None, steps)))
         rows = [
@@ -225,17 +223,17 @@ class Divergence:
             for step in shown
         ]
         if rows:
-            header = ("node", "line", "value", "error", "input error", "tolerance", "")
-            yield table(rows, header)
+            header = ("node", "line", "value", "error", "input error", "tolerance", "verdict")
+            yield Table(rows, header, right=(3, 4, 5))
 
-    def _notes(self) -> Iterator[str]:
+    def _notes(self) -> Iterator[Part]:
         yield self._count()
         rows = [(f"{len(names):,}", reason, names[0]) for reason, names in self.apart.items()]
         rows += [("random", op, line.place if line else "") for op, line in self.random.items()]
         if rows:
-            yield table(rows)
+            yield Table(rows)
         if not self.outputs or any(leaf.note for leaf in self.outputs.leaves):
-            yield repr(self.outputs)
+            yield self.outputs
 
 
 def _verdict(step: Step) -> str:
@@ -355,10 +353,10 @@ class _Comparison:
         with (
             torch.no_grad(),
             torch.random.fork_rng(devices=[]),
-            progress.bar(total=total, desc="values", delay=2) as bar,
+            progress.bar("values", total) as step,
         ):
             for node, value in run.steps(leaves):
-                bar.update()
+                step()
                 if node.op == "call_function":
                     self._take(run, node, value)
             self._flush()

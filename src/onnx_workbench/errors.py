@@ -18,8 +18,10 @@ Runtime led to it, that error is the ``__cause__``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
+
+from .brief import Brief, chained
 
 _MACHINE = (
     (
@@ -52,15 +54,6 @@ _MACHINE = (
 """Pattern in an error of the operating system -> reason and hint."""
 
 
-def chained(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, then its causes."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        yield error
-        seen.add(id(error))
-        error = error.__cause__
-
-
 def refused_by_machine(error: BaseException) -> tuple[str, str] | None:
     """Reason and hint if the machine lacks something: threads, memory, disk, permission, files.
 
@@ -76,7 +69,7 @@ def refused_by_machine(error: BaseException) -> tuple[str, str] | None:
     return None
 
 
-class WorkbenchError(Exception):
+class WorkbenchError(Brief, Exception):
     """Base of all errors that this package raises on purpose.
 
     Args:
@@ -170,8 +163,16 @@ class MissingPackageError(WorkbenchError, ImportError):
     """An optional package is not installed; ``hint`` is the command that installs it."""
 
 
-class UnknownOption(TypeError):
-    """There is no option of that name, here or in torch."""
+class CallError(Brief, TypeError):
+    """There is no option of that name, here or in torch, or an argument is missing."""
+
+    hint, line = "", None
+
+    @property
+    def message(self) -> str:
+        return str(self)
+
+    reason = message
 
 
 class TrainingModeWarning(UserWarning):

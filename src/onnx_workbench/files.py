@@ -14,6 +14,24 @@ from pathlib import Path
 from .errors import InputError, LoadError
 
 
+def folder(path: str | os.PathLike[str]) -> Path:
+    """Check the path of the folder with a model's source.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    try:
+        found = Path(path).expanduser().absolute()
+        if found.is_dir():
+            return found
+    except (TypeError, ValueError, RuntimeError):  # not a path, or an unknown home
+        pass
+    raise InputError(
+        f"`source` is {path!r:.200}, but there is no such folder. "
+        "Pass the folder with the model's .py files."
+    )
+
+
 def target(path: str | os.PathLike[str], suffix: str = "") -> Path:
     """Check the path of a file to write, before any work is done for it.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from .artifact import Artifact, export
 from .calls import normalize_call
 from .comparison import Tolerance, checked
 from .errors import ExportError, InputError, WorkbenchError
-from .formatting import TableReport
+from .formatting import Part, Report, Table
 from .graph import Graph, capture
 from .graph.exporter import Translations
 
 FIRST = 13
 """The oldest opset tried by default; torch.onnx itself targets 18."""
 
+_HEADER = ("asked", "got", "checker", "loads", "numbers", "nodes", "against the one above")
 _REACHED = {"check": ("no", "-", "-"), "load": ("ok", "no", "-")}
 
 
@@ -65,9 +66,12 @@ def opsets(
     """
     bounds = checked(tolerance)
     graph = capture(model, args, kwargs, dynamic_shapes=dynamic_shapes)
-    wanted = range(FIRST, onnx.defs.onnx_opset_version() + 1) if asked is None else asked
-    steps = progress.bar([*wanted], delay=2)
-    results = (_result(graph, opset, custom_translation_table, bounds) for opset in steps)
+    wanted = [*(range(FIRST, onnx.defs.onnx_opset_version() + 1) if asked is None else asked)]
+    results = []
+    with progress.bar("opsets", total=len(wanted)) as step:
+        for opset in wanted:
+            step(str(opset))
+            results.append(_result(graph, opset, custom_translation_table, bounds))
     return OpsetTable(graph.name, tuple(results))
 
 
@@ -100,11 +104,8 @@ class OpsetResult:
 
 
 @dataclass(frozen=True, repr=False)
-class OpsetTable(TableReport):
+class OpsetTable(Report):
     """The result of :func:`opsets`, in the order of the opsets asked for."""
-
-    _HEADER = ("asked", "got", "checker", "loads", "numbers", "nodes", "against the one above")
-    _RIGHT = (0, 1, 5)
 
     name: str
     results: tuple[OpsetResult, ...]
@@ -125,14 +126,13 @@ class OpsetTable(TableReport):
             before = result.operations if not result.refused else before
         return changes
 
-    def _headline(self) -> str:
-        return f"opsets of {self.name}"
-
-    def _notes(self) -> Iterable[str]:
-        """Why a file was refused or differs. Reasons that differ only in the opset appear once."""
+    def _parts(self) -> Iterator[Part]:
+        yield f"opsets of {self.name}"
+        yield Table(self._rows(), _HEADER, right=(0, 1, 5))
+        # Why a file was refused or differs. Reasons that differ only in the opset appear once.
         bad = (result for result in self.results if not result)
         notes = {r.reason.replace(f" {r.asked} ", " N "): f"{r.asked}: {r.reason}" for r in bad}
-        return notes.values()
+        yield from notes.values()
 
     def _rows(self) -> list[tuple[str, ...]]:
         return [

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import textwrap
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 
 import numpy as np
 
@@ -14,26 +16,57 @@ from .stack import needs
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Five of the eight colors of Okabe and Ito, "Color Universal Design" (2002, revised 2008,
-# https://jfly.uni-koeln.de/color/): those with a contrast of 3:1 on white or more. Black comes
-# first: it is the target that the others are compared with.
-PALETTE = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7")
+# A kernel does not know the theme of the page. So a figure has no background; its colors have a
+# contrast of 3:1 or more both on white and on JupyterLab's dark #111111, its words of nearly 4:1.
+# These are four of the eight colors of Okabe and Ito, "Color Universal Design" (2002, revised 2008,
+# https://jfly.uni-koeln.de/color/). Gray comes first: the target that others are compared with.
+PALETTE = ("#666666", "#0072B2", "#D55E00", "#009E73", "#CC79A7")
 MARKERS = "osD^vPX*"  # never color alone
-_GREY, _PALE = "#5A5A5A", "#E4E4E4"
+INK, _FAINT = "#767676", "#76767640"
+# On one lightness of tick labels, Lab would put a white card behind a figure without background.
+_TICKS = {"x": INK, "y": "#828282"}
+_STYLE: dict[str, Any] = {
+    **{"figure.facecolor": "none", "axes.facecolor": "none", "axes.edgecolor": INK},
+    **{"text.color": INK, "axes.labelcolor": INK, "axes.titleweight": "bold"},
+    **{"hatch.linewidth": 0.6, "grid.color": _FAINT, "grid.linewidth": 0.8},
+}
 _HATCHES = ("", "", "///", "...")
 _WIDTH = 7.2  # inches; a notebook's column at matplotlib's 100 dpi
-_LINE = 86  # characters of a title that fit, minus those left of the axes
+_LINE = 80  # characters of a title that fit, minus those left of the axes
 _LINES = 6  # the most lines of a title
 _WIDE = 8.0  # ratio of slowest to fastest above which a linear axis hides the fast ones
 
 
+P = ParamSpec("P")
+
+
+def _styled(draw: Callable[P, Axes]) -> Callable[P, Axes]:
+    """In the style of this module, for this plot alone."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **options: P.kwargs) -> Axes:
+        with needs("A plot", "plot"):
+            import matplotlib
+
+        with matplotlib.rc_context(_STYLE):
+            return draw(*args, **options)
+
+    return drawn
+
+
+@_styled
 def blocks(
-    times: Mapping[str, Sequence[float]], title: str = "", note: str = "", ax: Axes | None = None
+    times: Mapping[str, Sequence[float]],
+    words: Mapping[str, str] | None = None,
+    title: str = "",
+    note: str = "",
+    ax: Axes | None = None,
 ) -> Axes:
     """Every measurement as a dot, one row per target, with median and quartiles.
 
     Args:
         times: name -> seconds per call, one for each block.
+        words: name -> what stands beside its median, at the right.
         title: the finding.
         note: small print below the plot.
         ax: where to draw; a new figure by default.
@@ -43,22 +76,23 @@ def blocks(
     ['eager', 'fast']
     """
     names = _wrapped(times)
-    ax = _axes(ax, 1.5 + 0.62 * len(times), title, note, names)
+    ax = _axes(ax, 1.5 + 0.42 * len(times), title, note, names)
     jitter = np.random.default_rng(0)
     for row, (name, values) in enumerate(times.items()):
         color, marker = _look(row)
-        spread = row + jitter.uniform(-0.22, 0.22, len(values))
+        spread = row + jitter.uniform(-0.28, 0.28, len(values))
         ax.plot(values, spread, ".", color=color, alpha=0.35, markersize=4, markeredgewidth=0)
         low, median, high = _quartiles(values)
-        ax.fill_betweenx([row - 0.27, row + 0.27], low, high, color=color, alpha=0.2)
+        ax.fill_betweenx([row - 0.34, row + 0.34], low, high, color=color, alpha=0.25)
         _dot(ax, median, row, color, marker, label=name)
-        _label(ax, (median, row - 0.38), formatting.seconds(float(median)), color)
-    _rows(ax, names, -0.62)
+        _at_right(ax, row, formatting.seconds(float(median)), (words or {}).get(name, ""))
+    _rows(ax, names, -0.5)
     _quantity_axis(ax, "x", times.values())
     ax.set_xlabel("time per call: every block, quartiles and median")
     return ax
 
 
+@_styled
 def ratios(
     intervals: Mapping[str, tuple[float, float, float]],
     matters: float = 0.03,
@@ -78,25 +112,26 @@ def ratios(
     ('log', ['fast'])
     """
     names = _wrapped(intervals)
-    ax = _axes(ax, 1.6 + 0.5 * len(intervals), title, note, names)
-    ax.axvspan(1 / (1 + matters), 1 + matters, color=_PALE, zorder=0)
-    ax.axvline(1, color=_GREY, linewidth=1)
+    ax = _axes(ax, 1.5 + 0.42 * len(intervals), title, note, names)
+    ax.axvspan(1 / (1 + matters), 1 + matters, color=_FAINT, linewidth=0, zorder=0)
+    ax.axvline(1, color=INK, linewidth=1)
     for row, (low, middle, high) in enumerate(intervals.values()):
         color, marker = _look(row + 1)  # the first is the baseline's, which is the line at 1
         ax.plot([low, high], [row, row], color=color, linewidth=2.4, solid_capstyle="butt")
         _dot(ax, middle, row, color, marker)
-        _label(ax, (middle, row - 0.3), f"{middle:.2f}x ({low:.2f} to {high:.2f})", color)
-    _rows(ax, names, -0.7)
+        _at_right(ax, row, f"{middle:.2f}x", f"{low:.2f} to {high:.2f}")
+    _rows(ax, names, -0.5)
     ends = [1.0, *(end for interval in intervals.values() for end in interval)]
     low, spread = min(ends), max(ends) / min(ends)
     _log_axis(ax, "x", spread, (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 7) if spread < 3 else ())
-    room = 1.25 * max(1.0, spread**0.12)  # for the words above the outermost
+    room = 1.1 * max(1.0, spread**0.05)
     ax.set_xlim(low / room, low * spread * room)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
     ax.set_xlabel(f"times as fast, with interval; gray: within {100 * matters:g} %")
     return ax
 
 
+@_styled
 def sweep(
     rates: Mapping[str, Mapping[int, Sequence[float]]],
     crossovers: Mapping[str, float] | None = None,
@@ -131,7 +166,7 @@ def sweep(
         look: Any = {"color": color, "marker": marker, "markersize": 6}
         ax.plot(sizes, median, linewidth=1.8, label=textwrap.fill(name, 28), **look)
         for at in [at for at, size in enumerate(sizes) if size in hollow]:
-            ax.plot(sizes[at], median[at], markerfacecolor="white", **look)
+            ax.plot(sizes[at], median[at], markerfacecolor="none", **look)
         if ideal:
             line = median[0] * np.asarray(sizes) / sizes[0]
             ax.plot(sizes, line, "--", color=color, linewidth=0.9, alpha=0.6)
@@ -148,6 +183,7 @@ def sweep(
     return ax
 
 
+@_styled
 def stacked(
     parts: Mapping[str, Mapping[str, float]],
     title: str = "",
@@ -176,9 +212,9 @@ def stacked(
             look: Any = {
                 "color": _look(index)[0],
                 "hatch": _HATCHES[index % 4],
-                "edgecolor": "white",
+                "edgecolor": "#00000080",
             }
-            ax.barh(row, width, 0.55, begin, linewidth=0.8, label=name, **look)
+            ax.barh(row, width, 0.55, begin, linewidth=0.4, label=name, **look)
             begin += width
         _beside(ax, formatting.seconds(begin), (begin, row), (5, 0), va="center")
     _rows(ax, rows, -1.0)
@@ -189,6 +225,7 @@ def stacked(
     return ax
 
 
+@_styled
 def moves(
     times: Mapping[str, Mapping[str, float]],
     title: str = "",
@@ -215,7 +252,7 @@ def moves(
     names = list(dict.fromkeys(name for pair in times.values() for name in pair))
     for at, row in enumerate(rows):
         pair = times.get(row, {})
-        ax.plot(list(pair.values()), [at] * len(pair), color="#B8B8B8", linewidth=2.2, zorder=1)
+        ax.plot(list(pair.values()), [at] * len(pair), color=_FAINT, linewidth=2.2, zorder=1)
         for name, seconds in pair.items():
             _dot(ax, seconds, at, *_look(names.index(name)), label=name)
     _rows(ax, rows, -1.4, fontsize=8, family="monospace")
@@ -225,6 +262,7 @@ def moves(
     return ax
 
 
+@_styled
 def growth(
     errors: Sequence[float],
     tolerances: Sequence[float],
@@ -241,8 +279,8 @@ def growth(
         title, note, ax: as for :func:`blocks`.
 
     >>> ax = growth([0.0, 1e-7, 1e-2], [1e-4] * 3, {2: "model.py:12"})
-    >>> ax.get_yscale(), [text.get_text() for text in ax.texts]
-    ('log', ['model.py:12'])
+    >>> ax.get_yscale(), ax.get_legend_handles_labels()[1]
+    ('log', ['error', 'tolerance', 'model.py:12'])
     """
     ax = _axes(ax, 3.6, title, note)
     drawn = [value for value in (*errors, *tolerances) if 0 < value < np.inf] or [1e-9, 1.0]
@@ -250,19 +288,19 @@ def growth(
     shown, limit = np.clip(errors, low, high), np.clip(tolerances, low, high)
     ax.plot(shown, ".-", color=PALETTE[1], linewidth=0.8, markersize=4, label="error")
     steps = range(len(limit))
-    ax.step(steps, limit, "--", where="mid", color=_GREY, linewidth=1.2, label="tolerance")
-    for index, word in marked.items():
-        side, shift = ("left", 8) if index < len(errors) / 2 else ("right", -8)  # inward
-        ax.plot(index, shown[index], MARKERS[1], color=PALETTE[2], markersize=8)
-        _beside(ax, word, (index, shown[index]), (shift, -13), color=PALETTE[2], ha=side)
+    ax.step(steps, limit, "--", where="mid", color=INK, linewidth=1.2, label="tolerance")
+    for (index, word), marker in zip(marked.items(), cycle(MARKERS[1:])):
+        look: Any = {"color": PALETTE[2], "markersize": 8, "linestyle": "none"}
+        ax.plot(index, shown[index], marker, label=word, **look)
     ax.set_yscale("log")
     ax.set_ylim(low / 2, high * 3)
     ax.set_xlabel("value, in the order of the graph")
     ax.set_ylabel("relative error (0 at the bottom)")
-    _legend(ax)
+    _legend(ax, loc="upper left", bbox_to_anchor=(1, 1), borderaxespad=0)
     return ax
 
 
+@_styled
 def steps(
     values: Sequence[float],
     marked: Mapping[int, str],
@@ -292,6 +330,7 @@ def steps(
         _beside(ax, word, place, (shift, 6), color=PALETTE[2], ha=side)
     _quantity_axis(ax, "y", [[*values, 0.0]], "B", log=False)
     ax.set_ylim(0, 1.15 * max(values, default=0) or 1)
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_xlabel("kernel, in the order of execution")
     ax.set_ylabel("bytes")
     return ax
@@ -315,17 +354,17 @@ def _axes(
             break
         lines += more
     if ax is None:
-        with needs("A plot", "plot"):
-            from matplotlib import pyplot
+        from matplotlib import pyplot
 
         size = (_WIDTH, height + 0.2 * max(0, len(lines) - 1))
         ax = pyplot.subplots(figsize=size, layout="constrained")[1]
     ax.set_title("\n".join(lines), loc="left", fontsize=10.5, pad=10)
     ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.tick_params(colors=_GREY, labelcolor="#222222")
+    for axis, color in _TICKS.items():
+        ax.tick_params(axis, which="both", color=INK, labelcolor=color)
     ax.set_axisbelow(True)
     if note:
-        small: Any = {"color": _GREY, "va": "top", "fontsize": 8}
+        small: Any = {"color": INK, "va": "top", "fontsize": 8}
         _beside(ax, note, (0, 0), (0, -38), xycoords="axes fraction", **small)
     return ax
 
@@ -353,15 +392,17 @@ def _quantity_axis(
     log: bool | None = None,
 ) -> None:
     """Ticks with units; a logarithmic axis if a linear one would squeeze the fastest."""
-    from matplotlib.ticker import EngFormatter
+    from matplotlib.ticker import EngFormatter, MaxNLocator
 
     values = np.concatenate([np.asarray(row) for row in rows])
+    axis = ax.xaxis if side == "x" else ax.yaxis
     if values.max() > _WIDE * values.min() if log is None else log:
         _log_axis(ax, side, values.max() / values.min())
+    else:
+        axis.set_major_locator(MaxNLocator(6))
     number = EngFormatter(unit=unit)
-    axis = ax.xaxis if side == "x" else ax.yaxis
     axis.set_major_formatter(lambda value, _: number(value).replace("\N{MICRO SIGN}", "u"))
-    ax.grid(axis=side, color=_PALE, linewidth=0.8)
+    ax.grid(axis=side)
 
 
 def _log_axis(ax: Axes, side: str, spread: float, steps: Sequence[float] = ()) -> None:
@@ -385,14 +426,14 @@ def _size_ticks(ax: Axes, sizes: Sequence[int]) -> None:
 
 
 def _dot(ax: Axes, x: float, y: float, color: str, marker: str, **options: Any) -> None:
-    ax.plot(x, y, marker, color=color, markersize=7.5, markeredgecolor="white", **options)
+    ax.plot(x, y, marker, color=color, markersize=7.5, **options)
 
 
-def _label(ax: Axes, at: tuple[float, float], words: str, color: str) -> None:
-    from matplotlib.patheffects import withStroke
-
-    drawn = ax.text(*at, words, color=color, ha="center", va="center", fontsize=9)
-    drawn.set_path_effects([withStroke(linewidth=3, foreground="white")])  # over lines, too
+def _at_right(ax: Axes, row: int, *words: str) -> None:
+    """Words of a row in columns beside the axes, where nothing is drawn."""
+    for column, word in enumerate(filter(None, words)):
+        shift = (8 + 44 * column, 0)  # points
+        _beside(ax, word, (1, row), shift, xycoords=("axes fraction", "data"), va="center")
 
 
 def _beside(

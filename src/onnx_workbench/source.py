@@ -20,8 +20,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .errors import InputError
-
 LONGEST_TRACE, MOST_FRAMES, LONGEST_TEXT = 100_000, 200, 1_000
 """The most characters of a trace, frames, and characters of a line that are read. The rest is cut:
 a trace is text from a file, which may come from anyone."""
@@ -125,7 +123,7 @@ def user_line(trace: str | TracebackType | None) -> Line | None:
     >>> user_line('File "/home/ada/model.py", line 12, in forward').place
     'model.py:12'
     """
-    return nearest(lines(trace) if isinstance(trace, str) else list(_walk(trace)))
+    return nearest(lines(trace) if isinstance(trace, str) else list(lines_of(trace)))
 
 
 def nearest(frames: Sequence[Line]) -> Line | None:
@@ -239,7 +237,8 @@ def is_users(file: str) -> bool:
     return not file.startswith((*_LIBRARIES, _PACKAGE)) and not _installed(file)
 
 
-def _walk(trace: TracebackType | None) -> Iterator[Line]:
+def lines_of(trace: TracebackType | None) -> Iterator[Line]:
+    """The frames of a traceback, outermost first."""
     while trace is not None:
         code = trace.tb_frame.f_code
         yield line_at(code.co_filename, trace.tb_lineno, code.co_name)
@@ -266,7 +265,7 @@ class Sources:
     named: tuple[Path, ...] = ()
 
     @classmethod
-    def of(cls, model: Any, source: str | os.PathLike[str] | None = None) -> Sources:
+    def of(cls, model: Any, source: Path | None = None) -> Sources:
         """The files for a model: an Artifact, a path, a torch.onnx.ONNXProgram."""
         program = getattr(model, "exported_program", None)
         program = program or getattr(getattr(model, "graph", None), "program", None)
@@ -276,7 +275,7 @@ class Sources:
             near.append(Path.cwd())
         if isinstance(path, str | os.PathLike):
             near.append(Path(os.fsdecode(path)).absolute().parent)
-        named = () if source is None else (_folder(source),)
+        named = () if source is None else (source,)
         return cls(_files_of(program) & _running(), tuple(near), named)
 
     def read(self, known: Sequence[Line]) -> list[str]:
@@ -308,19 +307,6 @@ class Sources:
 
 NO_SOURCES = Sources()
 """No file: only the quoted lines are shown."""
-
-
-def _folder(path: str | os.PathLike[str]) -> Path:
-    try:
-        folder = Path(path).expanduser().absolute()
-        if folder.is_dir():
-            return folder
-    except (TypeError, ValueError, RuntimeError):  # not a path, or an unknown home
-        pass
-    raise InputError(
-        f"`source` is {path!r:.200}, but there is no such folder. "
-        "Pass the folder with the model's .py files."
-    )
 
 
 def _regular(path: Path, folder: Path, hidden_above: bool) -> str:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import MissingPackageError
-from .formatting import plural, table
+from .formatting import Code, Part, Report, Table, plural
 
 _PROJECT = "onnx-workbench"
 _OPTIONAL = {  # the extras that the report includes
@@ -193,7 +193,7 @@ class Package:
 
     def _row(self) -> tuple[str, ...]:
         verdict = f"absent, {_OPTIONAL[self.extra]}" if self.verdict == "absent" else self.verdict
-        return self.name, self.version, self.required, self.tried, verdict
+        return self.name, self.version, self.required, Code(self.tried), verdict
 
 
 class Reading(NamedTuple):
@@ -206,8 +206,8 @@ class Reading(NamedTuple):
 _UNREAD = Reading()
 
 
-@dataclass(frozen=True)
-class Clocks:
+@dataclass(frozen=True, repr=False)
+class Clocks(Report):
     """The opset and IR version that each part of the stack has reached.
 
     ``default`` is what ``torch.onnx.export`` writes unless told otherwise, ``writes`` the highest
@@ -221,7 +221,7 @@ class Clocks:
     loads: Reading = _UNREAD
     error: str = ""
 
-    def __repr__(self) -> str:
+    def _parts(self) -> Iterator[Part]:
         readings = {
             "torch.onnx.export writes by default": self.default,
             "torch.onnx.export writes at most": self.writes,
@@ -229,11 +229,11 @@ class Clocks:
             "onnxruntime loads at most": self.loads,
         }
         rows = [(what, *("-" if n is None else n for n in pair)) for what, pair in readings.items()]
-        return table(rows, ("clock", "opset", "IR version"), right=(1, 2))
+        yield Table(rows, ("clock", "opset", "IR version"), right=(1, 2))
 
 
-@dataclass(frozen=True)
-class Stack:
+@dataclass(frozen=True, repr=False)
+class Stack(Report):
     """The report of :func:`check`; true where everything fits together.
 
     ``runtimes`` are the installed builds of ONNX Runtime, of which there must be one.
@@ -252,17 +252,24 @@ class Stack:
     def __bool__(self) -> bool:
         return not self.clashes
 
-    def __repr__(self) -> str:
-        fixes = [
-            f"{n}. {clash.what}\n   {clash.command}" for n, clash in enumerate(self.clashes, 1)
-        ]
-        verdict = "\n".join([f"This stack has {plural(len(fixes), 'problem')}:", *fixes])
+    def _parts(self) -> Iterator[Part]:
+        count = len(self.clashes)
+        yield (
+            f"This stack has {plural(count, 'problem')}:" if count else "This stack fits together."
+        )
+        for number, clash in enumerate(self.clashes, 1):
+            yield f"{number}. {clash.what}"
+            yield Code(f"   {clash.command}")
+        yield ""
         header = ("package", "installed", "required", "tried", "verdict")
-        packages = table((package._row() for package in self.packages), header)
-        parts = [verdict if fixes else "This stack fits together.", packages, self.clocks]
+        yield Table([package._row() for package in self.packages], header)
+        yield ""
+        yield self.clocks
+        yield ""
         if newer := [f"{p.name} {p.version} ({p.tested})" for p in self.packages if p.is_newer]:
-            parts.append(f"Newer than what was tested: {', '.join(newer)}")
-        return "\n\n".join(map(str, (*parts, self.platform)))
+            yield f"Newer than what was tested: {', '.join(newer)}"
+            yield ""
+        yield self.platform
 
     def _clashes(self) -> Iterator[Clash]:
         if len(self.runtimes) > 1:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from html import escape
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from torch.export import Dim, ExportedProgram
 
 from ..calls import check_initialized, normalize_call
 from ..errors import CaptureError, InputError
-from ..formatting import html_table, kind_of, plural, shaped, table
+from ..formatting import Code, Part, Report, Table, kind_of, plural, shaped
 from ..source import Line, unless_internal, user_line
 from ..torch_state import evaluating
 from . import exporter
@@ -214,7 +213,7 @@ class Node:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Graph:
+class Graph(Report):
     """An FX graph with the call that it was captured from. Made by :func:`capture`.
 
     ``program`` is the ``torch.export.ExportedProgram``; ``axes`` has the names of the dynamic
@@ -313,17 +312,14 @@ class Graph:
         was, now = self.before.operations if self.before else self.operations, self.operations
         return [(op, was[op], now[op]) for op in sorted(was | now) if was[op] != now[op]]
 
-    def __repr__(self) -> str:
-        cells = self._cells(lambda line: line.place)
-        return "\n".join([self._headline(), table(cells, _HEADER), *self._polish_report()])
+    def _parts(self) -> Iterator[Part]:
+        yield self._headline()
+        yield Table(self._cells(), _HEADER)
+        yield from self._polish_report()
 
-    def _repr_html_(self) -> str:
-        notes = "".join(f"<pre>{escape(line)}</pre>" for line in self._polish_report())
-        return f"<p>{escape(self._headline())}</p>{html_table(self._cells(repr), _HEADER)}{notes}"
-
-    def _cells(self, place: Callable[[Line], str]) -> list[tuple[str, ...]]:
-        rows = [
-            (n.name, n.op, n.target, n.value, (n.line and place(n.line)) or "") for n in self.nodes
+    def _cells(self) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = [
+            (Code(n.name), n.op, Code(n.target), Code(n.value), _place(n.line)) for n in self.nodes
         ]
         if len(rows) <= _SHOWN:
             return rows
@@ -341,13 +337,17 @@ class Graph:
             f"{plural(len(weights), 'parameter')} ({plural(values, 'value')}){mode}{lost}"
         )
 
-    def _polish_report(self) -> list[str]:
+    def _polish_report(self) -> list[Part]:
         if self.before is None:
             return []
         changes = self.changes()
         if not changes:
             return ["polished: no operator changed"]
-        return ["polished:", table(changes, ("target", "was", "is"), right=(1, 2))]
+        return ["polished:", Table(changes, ("target", "was", "is"), right=(1, 2))]
+
+
+def _place(line: Line | None) -> Code:
+    return Code(line, short=line.place) if line else Code("")
 
 
 def _rows(module: fx.GraphModule, sizes: Mapping[str, str], indent: str = "") -> Iterator[Node]:

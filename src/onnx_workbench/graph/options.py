@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 import torch
 
-from ..errors import InputError, UnknownOption
+from ..errors import CallError, InputError
 from ..source import depth_of_caller
 
 _DEFAULTS = {
@@ -58,7 +58,7 @@ def checked(options: Mapping[str, Any], training: bool = False) -> Options:
     """Check the options and fill in torch's defaults. ``training`` is the model's mode.
 
     Raises:
-        UnknownOption: a TypeError; torch.onnx.export has no option of that name.
+        CallError: a TypeError; torch.onnx.export has no option of that name.
         InputError: no file could have such a value.
 
     >>> checked({"optimize": False})["optimize"], checked({})["optimize"]
@@ -66,7 +66,7 @@ def checked(options: Mapping[str, Any], training: bool = False) -> Options:
     """
     names = Options.__annotations__
     if unknown := [name for name in options if name not in names]:
-        raise UnknownOption(f"export() got an unexpected keyword argument {unknown[0]!r}")
+        raise CallError(f"export() got an unexpected keyword argument {unknown[0]!r}")
     changed = {name: value for name, value in options.items() if value != _DEFAULTS.get(name)}
     mode = changed.get("training")
     if mode is None or (mode == torch.onnx.TrainingMode.PRESERVE and not training):

@@ -15,7 +15,8 @@ from typing import NamedTuple
 from torch import fx
 from torch.export import ExportedProgram
 
-from ..errors import ExportError, chained, refused_by_machine
+from ..brief import chained
+from ..errors import ExportError, refused_by_machine
 from ..source import Line, unless_internal, user_line
 
 _REASONS = (

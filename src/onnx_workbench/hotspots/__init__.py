@@ -8,7 +8,6 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from html import escape
 from itertools import chain
 from pathlib import Path
 from threading import TIMEOUT_MAX
@@ -21,6 +20,7 @@ from .. import calls, files, formatting, ort, plots
 from ..artifact import Artifact
 from ..calls import normalize_call
 from ..errors import InputError
+from ..formatting import Fold, Part, Percent, Report, Table, ToFrame
 from ..lineage.annotated_source import annotated
 from ..lineage.attribution import Share, attributed
 from ..lineage.folding import Operation
@@ -48,6 +48,7 @@ NOISY = 0.1
 _COVERS = "the captured graph, node by node"
 _HEADER = ("ORT", "quartiles", "share", "kernels", "by", "PyTorch")
 _BY = _HEADER.index("by")
+_WIDE = (_HEADER.index("quartiles"), _BY)
 _SHOWN = 20
 """The most nodes without a line that the repr shows."""
 _LABEL = 30
@@ -167,7 +168,7 @@ class Spot:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Hotspots(formatting.ToFrame):
+class Hotspots(Report, ToFrame):
     """The result of :func:`profile`.
 
     ``recording`` has the kernels with every run, ``matches`` the rule and the exported nodes of
@@ -383,11 +384,10 @@ class Hotspots(formatting.ToFrame):
         note = f"{self._how()}\nPyTorch: {_COVERS}" if self.laps else self._how()
         return plots.moves(times, self._title(rows), note, ax)
 
-    def __repr__(self) -> str:
-        return "\n".join([self._headline(), *self._body(), formatting.table(self._facts())])
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(repr(self))}</pre>"
+    def _parts(self) -> Iterator[Part]:
+        yield self._headline()
+        yield from self._body()
+        yield Fold("How it was measured", [Table([*self._facts()])])
 
     @cached_property
     def _kernels(self) -> dict[str, profiler.Kernel]:
@@ -422,7 +422,7 @@ class Hotspots(formatting.ToFrame):
             f"{_time(self.total)} of it in {formatting.plural(len(self._kernels), 'kernel')}"
         )
 
-    def _body(self) -> Iterator[str]:
+    def _body(self) -> Iterator[Part]:
         """Lines in execution order, then nodes without a line."""
         order = {line: index for index, line in enumerate(self.lineage.lines)}
         spots = [spot for spot in self.spots if spot.line]
@@ -431,12 +431,12 @@ class Hotspots(formatting.ToFrame):
             cells = {spot.line: self._cells(spot) for spot in spots if spot.line}
             below = {spot.line: self._below(spot) for spot in spots if spot.line}
             left = {_BY, *range(len(_HEADER), len(self._header))}
-            yield annotated(cells, self._header, left, self.lineage.sources, below)
+            yield annotated(cells, self._header, left, self.lineage.sources, below, _WIDE)
         no_line = [spot for spot in self.spots if spot.line is None]
         if no_line:
             rows = [(*self._cells(spot), spot.name) for spot in no_line[:_SHOWN]]
             right = {*range(len(_HEADER))} - {_BY}
-            yield formatting.table(rows, (*self._header, "no line"), right=right)
+            yield Table(rows, (*self._header, "no line"), right, _WIDE)
         if len(no_line) > _SHOWN:
             yield f"and {formatting.plural(len(no_line) - _SHOWN, 'more node')}: see .spots"
 
@@ -451,13 +451,13 @@ class Hotspots(formatting.ToFrame):
     def _header(self) -> tuple[str, ...]:
         return (*_HEADER, "on") if len(self.providers) > 1 else _HEADER
 
-    def _cells(self, spot: Spot) -> tuple[str, ...]:
+    def _cells(self, spot: Spot) -> tuple[str | Percent, ...]:
         torch = "" if spot.torch is None else _time(spot.torch)
         ran_on = [", ".join(map(_short, spot.providers))] * (len(self._header) - len(_HEADER))
         if not spot.runs:
             return "", "", "", "0", "", torch, *ran_on
         low, _, high = (max(0.0, quartile) for quartile in quartiles_of(spot.runs))
-        share = f"{_percent(self._share(spot.seconds))}{'*' if spot.fused else ' '}"
+        share = Percent(self._share(spot.seconds), "*" if spot.fused else " ")
         count, rules = str(len(spot.kernels)), ", ".join(spot.rules)
         span = f"{_time(low)} to {_time(high)}"
         return _time(spot.seconds), span, share, count, rules, torch, *ran_on
@@ -470,20 +470,29 @@ class Hotspots(formatting.ToFrame):
             parts = [f"{_short(name)} {_percent(part)}" for name, part in self.providers.items()]
             yield "ran on", f"{', '.join(parts)} of kernel time"
         if any(spot.fused for spot in self.spots):
-            yield "*", "shares a fused kernel, split by the times of its nodes when not fused"
-            yield "", "or, for nodes merged at export, by the times of the FX nodes in PyTorch"
+            yield (
+                "*",
+                "shares a fused kernel, split by the times of its nodes when not fused or, for "
+                "nodes merged at export, by the times of the FX nodes in PyTorch",
+            )
         yield "coverage", f"kernels take {_percent(self.covered)} of a run without the profiler"
         cost = _time(self.recording.cost.inside)
-        yield "profiler", f"adds {_percent(self.overhead)} to a run; {cost} is subtracted from each"
-        yield "", f"kernel (uncorrected: {_percent(self.counted)})"
+        yield (
+            "profiler",
+            f"adds {_percent(self.overhead)} to a run; {cost} is subtracted from each kernel "
+            f"(uncorrected: {_percent(self.counted)})",
+        )
         yield "runs", self._how()
         yield "", "times are means over the fastest quarter of the runs, quartiles over all runs"
         if self.laps:
             spent = sum(sum(lap.values()) for lap in self.laps)
             no_line = 1 - sum(lap[op.fx] for lap in self.laps for op in self._timed) / spent
-            yield "PyTorch", f"{_COVERS} (torch.fx.Interpreter, inference mode):"
-            yield "", "the call of each operator, without the Python code between them;"
-            yield "", f"{_percent(no_line)} of it in nodes without a line"
+            yield (
+                "PyTorch",
+                f"{_COVERS} (torch.fx.Interpreter, inference mode): the call of each operator, "
+                f"without the Python code between them; {_percent(no_line)} of it in nodes without "
+                "a line",
+            )
         for doubt in self._doubts():
             yield "doubt", doubt
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from typing import TYPE_CHECKING
 
 from .. import formatting, plots
+from ..formatting import Code, Part, Percent, Report, Table
 from ..runs.liveness import Footprint
 from ..source import Line
 
@@ -20,7 +20,7 @@ _SHOWN = 20
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Memory:
+class Memory(Report):
     """The activations of one run of the file ``name``, in bytes.
 
     ``lines`` has the line that each kernel's result belongs to, None where it is not known,
@@ -80,22 +80,22 @@ class Memory:
         note = f"weights: {formatting.size(self.weights)} more\nleft out: {self._missing()}"
         return plots.steps(self.live, {self.step: self._place()}, title, note, ax)
 
-    def __repr__(self) -> str:
+    def _parts(self) -> Iterator[Part]:
+        yield self._headline()
         size, total = formatting.size, self.peak or 1
         rows = [
-            (size(held), f"{100 * held / total:.1f} %", *_words(line))
+            (size(held), Percent(held / total), *_words(line))
             for line, held in [*self.held.items()][:_SHOWN]
         ]
         rest = len(self.held) - len(rows)
         if self.reserved:
-            share = f"{100 * self.reserved / total:.1f} %"
+            share = Percent(self.reserved / total)
             rows.append((size(self.reserved), share, "", "kept for later results"))
-        body = formatting.table(rows, ("at the peak", "share", "line", "source"), right=(0, 1))
-        more = [f"and {formatting.plural(rest, 'more line')}: see .held"] if rest > 0 else []
-        return "\n".join([self._headline(), *([body] if rows else []), *more, *self._notes()])
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(repr(self))}</pre>"
+        if rows:
+            yield Table(rows, ("at the peak", "share", "line", "source"), right=(0, 1))
+        if rest > 0:
+            yield f"and {formatting.plural(rest, 'more line')}: see .held"
+        yield self._notes()
 
     def _headline(self) -> str:
         if not self.live:
@@ -114,7 +114,7 @@ class Memory:
     def _missing(self) -> str:
         return ", ".join(("the caller's inputs", *self.footprint.missing))
 
-    def _notes(self) -> Iterator[str]:
+    def _notes(self) -> Table:
         weights = f"{formatting.size(self.weights)} in the optimized graph"
         rows = [("weights", f"{weights}; a kernel that packs some keeps a copy")]
         if arena := self.footprint.arena:
@@ -122,8 +122,8 @@ class Memory:
             rows.append(
                 ("arena", f"{formatting.size(arena)} at most by ONNX Runtime's count, {more}")
             )
-        yield formatting.table([*rows, ("left out", self._missing())])
+        return Table([*rows, ("left out", self._missing())])
 
 
 def _words(line: Line | None) -> tuple[str, str]:
-    return (line.place, line.text) if line else ("no line", "")
+    return (line.place, Code(line.text)) if line else ("no line", "")

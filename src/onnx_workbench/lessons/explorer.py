@@ -10,6 +10,7 @@ from IPython.display import display
 from IPython.utils.capture import capture_output
 from ipywidgets.widgets.interaction import show_inline_matplotlib_plots
 
+from .. import progress
 from ..errors import InputError
 
 _PNG = "image/png"
@@ -48,7 +49,7 @@ class Explorer(ipywidgets.interactive):
         super().__init__(self._call, clear_output=False, **controls)
 
     def _call(self, **chosen: Any) -> Any:
-        with capture_output(stderr=False) as captured:
+        with progress.alone(), capture_output(stderr=False) as captured:
             try:
                 result = self._function(**chosen)
             except (Exception, KeyboardInterrupt) as error:  # its traceback would end in a log

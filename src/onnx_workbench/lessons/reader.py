@@ -14,7 +14,7 @@ from torch import nn
 
 from .. import progress
 from ..errors import InputError, WorkbenchError
-from ..formatting import kind_of, plural
+from ..formatting import kind_of, plural, wrapped
 from ..stack import needs
 
 SEED, TEST, EPOCHS, BATCH = 0, 360, 15, 64
@@ -79,14 +79,15 @@ class Digits:
 
     def __repr__(self) -> str:
         weights = sum(p.numel() for p in self.model.parameters())
-        return (
+        return wrapped(
             f"Digits: {len(self.images):,} handwritten digits to learn from and "
             f"{len(self.test_images)} to test on, each float32[1, 8, 8] in [0, 1]; "
             f"{type(self.model).__name__} with {plural(weights, 'parameter')}, trained"
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{self!r}</p>{svg(self.test_images[:16], self.test_labels[:16].tolist())}"
+        picture = svg(self.test_images[:16], self.test_labels[:16].tolist())
+        return f"<p>{escape(repr(self))}</p>{picture}"
 
 
 @cache
@@ -105,7 +106,8 @@ def digits() -> Digits:
 
     >>> digits()
     Digits: 1,437 handwritten digits to learn from and 360 to test on, each float32[1, 8, 8] in \
-[0, 1]; DigitReader with 6,122 parameters, trained
+[0, 1];
+    DigitReader with 6,122 parameters, trained
     """
     images, labels = _load()
     with _reproducible():
@@ -158,12 +160,14 @@ def _load() -> tuple[torch.Tensor, torch.Tensor]:
 
 def _train(model: DigitReader, images: torch.Tensor, labels: torch.Tensor) -> DigitReader:
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in progress.bar(range(EPOCHS), desc="training on digits"):
-        for batch in torch.randperm(len(images)).split(BATCH):
-            loss = nn.functional.cross_entropy(model(images[batch]), labels[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+    with progress.bar("training on digits", total=EPOCHS) as step:
+        for _ in range(EPOCHS):
+            for batch in torch.randperm(len(images)).split(BATCH):
+                loss = nn.functional.cross_entropy(model(images[batch]), labels[batch])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            step()
     return model.eval().requires_grad_(False)
 
 

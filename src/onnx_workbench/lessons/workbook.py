@@ -12,6 +12,7 @@ from string import Template
 from typing import Any
 
 from ..errors import InputError, WorkbenchError
+from ..formatting import wrapped
 from ..source import is_users, user_line
 from .course import after, record
 from .exercises import Hint
@@ -70,7 +71,7 @@ class Exercise:
         return Solution(self.source)
 
     def __repr__(self) -> str:
-        return f"Exercise {self.number}: {self.title}\n\n{self.text}"
+        return wrapped(f"Exercise {self.number}: {self.title}\n\n{self.text}")
 
     def _repr_markdown_(self) -> str:
         return f"**Exercise {self.number}: {self.title}**\n\n{self.text}"
@@ -87,13 +88,16 @@ class Verdict:
     def __bool__(self) -> bool:
         return self.right
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         head = "Right." if self.right else "Not yet."
         return f"{head} {self.text}\n{self.note}".rstrip()
 
+    def __repr__(self) -> str:
+        return wrapped(str(self))
+
     def _repr_html_(self) -> str:
         mark = "&#10003;" if self.right else "&#9675;"
-        text = re.sub(r"`([^`\n]+)`", r"<code>\1</code>", escape(repr(self)))
+        text = re.sub(r"`([^`\n]+)`", r"<code>\1</code>", escape(str(self)))
         head = re.sub(r"^(Right|Not yet)\.", r"<b>\g<0></b>", text)
         return f'<div style="white-space:pre-wrap">{mark} {head}</div>'
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from ..formatting import table
+from ..formatting import Code, Table
 from ..source import NO_SOURCES, Line, Sources
 
 _GAP = 4
@@ -13,34 +13,33 @@ _GAP = 4
 
 
 def annotated(
-    cells: Mapping[Line, Sequence[str]],
+    cells: Mapping[Line, Sequence[object]],
     header: Sequence[str],
     left: Collection[int] = (),
     sources: Sources = NO_SOURCES,
-    below: Mapping[Line, Sequence[tuple[Sequence[str], str]]] | None = None,
-) -> str:
+    below: Mapping[Line, Sequence[tuple[Sequence[object], str]]] | None = None,
+    wide: Collection[int] = (),
+) -> Table:
     """Each line's cells, its number and its text, function by function.
 
     The lines between them and the ``def`` are shown too; long gaps are cut. If ``sources`` does not
     have the file, or it has changed, only the lines themselves are shown. ``left`` has the indices
-    of left-aligned columns, ``below`` more rows for a line: cells and text.
+    of left-aligned columns, ``below`` more rows for a line: cells and text. ``wide`` is
+    :class:`Table`'s.
 
     >>> line = Line("/home/ada/model.py", 12, "forward", "return x.relu()")
-    >>> print(annotated({line: ("3",)}, ("nodes",)))
-    nodes  line  source
-    -----  ----  ---------------------
-                 model.py, in forward:
-        3    12  return x.relu()
+    >>> annotated({line: ("3",)}, ("nodes",)).rows
+    [('', '', 'model.py, in forward:'), ('3', '12', 'return x.relu()')]
     """
     blank = ("",) * len(header)
-    rows: list[tuple[str, ...]] = []
+    rows: list[tuple[object, ...]] = []
     for title, shown in stretches(cells, sources):
         rows.append((*blank, "", f"{title}:"))
         for number, text, line in shown:
-            rows.append((*(cells[line] if line else blank), str(number or ""), text))
+            rows.append((*(cells[line] if line else blank), str(number or ""), Code(text)))
             inner = (below or {}).get(line, ()) if line else ()
-            rows += [(*more, "", words) for more, words in inner]
-    return table(rows, (*header, "line", "source"), right={*range(len(header) + 1)} - {*left})
+            rows += [(*more, "", Code(words)) for more, words in inner]
+    return Table(rows, (*header, "line", "source"), {*range(len(header) + 1)} - {*left}, wide)
 
 
 def stretches(

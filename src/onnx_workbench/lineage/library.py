@@ -90,10 +90,10 @@ def common(modules: Iterable[str]) -> str:
     return ".".join(parts + ["*"] * any(len(path) > shared for path in paths))
 
 
-Row = tuple[Sequence[str], str]
+Row = tuple[Sequence[object], str]
 
 
-def rows_below(shown: Sequence[tuple[Sequence[str], Any]], count: int) -> list[Row]:
+def rows_below(shown: Sequence[tuple[Sequence[object], Any]], count: int) -> list[Row]:
     """Cells and a text for each library line, with places and modules aligned.
 
     Args:

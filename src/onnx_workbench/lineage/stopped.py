@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ from torch import fx
 
 from ..errors import InputError, WorkbenchError
 from ..exporter_metadata import call_site
-from ..formatting import plural, table
+from ..formatting import Part, Report, Table, plural
 from ..source import Line, Sources
 from .annotated_source import annotated
 from .instructions import instructions
@@ -24,7 +24,7 @@ _NOT_REACHED = "The model did not come this far."
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Stopped(Shown):
+class Stopped(Shown, Report):
     """The answer of :func:`~onnx_workbench.trace` to an error of ``export`` or ``capture``.
 
     ``nodes`` has the FX nodes that there are, by name, with their lines, and ``way`` says how they
@@ -93,14 +93,15 @@ class Stopped(Shown):
             "stop": stop,
         }
 
-    def __repr__(self) -> str:
+    def _parts(self) -> Iterator[Part]:
         counts = Counter(line for line in self.nodes.values() if line)
         cells = {line: (str(counts[line]), "stops" * (line == self.line)) for line in self.lines}
         found = plural(len(self.nodes), "FX node")
-        head = f"{self.error.message}: {found} from {self.way}" if self.graph else _NOTHING
+        yield f"{self.error.message}: {found} from {self.way}" if self.graph else _NOTHING
+        if cells:
+            yield annotated(cells, ("FX nodes", ""), {1}, self.sources)
         notes = [("why", self.error.reason), ("what helps", self.error.hint)]
-        body = [annotated(cells, ("FX nodes", ""), {1}, self.sources)] if cells else []
-        return "\n".join([head, *body, table([note for note in notes if note[1]])])
+        yield Table([note for note in notes if note[1]])
 
 
 def stopped(error: WorkbenchError) -> Stopped:

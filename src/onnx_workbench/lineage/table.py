@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from .. import files
 from ..artifact import Artifact
 from ..errors import InputError
-from ..formatting import ToFrame, kind_of, plural, table
+from ..formatting import Part, Report, Table, ToFrame, kind_of, plural
 from ..proto import node_refs
 from ..source import NO_SOURCES, Line, Sources, below
 from .annotated_source import annotated
@@ -50,7 +51,7 @@ def join(
             "Make one with export(model, x, path), or load(path)."
         )
     check_depth(depth)
-    sources = Sources.of(artifact, source)
+    sources = Sources.of(artifact, None if source is None else files.folder(source))
     origins, folded = origins_of(artifact, node_refs(artifact.proto))
     graph = artifact.graph
     fx = operations(graph.program.graph_module.graph) if graph else ()
@@ -58,7 +59,7 @@ def join(
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Lineage(Shown, ToFrame):
+class Lineage(Shown, Report, ToFrame):
     """The result of :func:`~onnx_workbench.trace`.
 
     ``origins`` has every ONNX node in the order of the file, ``folded`` every FX node without one,
@@ -160,8 +161,10 @@ class Lineage(Shown, ToFrame):
         """The nodes without a line; their ``why`` has the reason."""
         return tuple(origin for origin in self.origins if origin.line is None)
 
-    def __repr__(self) -> str:
-        return "\n".join([self._headline(), *self._body(), *self._notes()])
+    def _parts(self) -> Iterator[Part]:
+        yield self._headline()
+        yield from self._body()
+        yield from self._notes()
 
     @cached_property
     def _by_name(self) -> dict[str, Origin]:
@@ -183,7 +186,7 @@ class Lineage(Shown, ToFrame):
             f"{plural(len(self.lines), 'line')} ({', '.join(parts)})"
         )
 
-    def _body(self) -> Iterator[str]:
+    def _body(self) -> Iterator[Part]:
         header = ("nodes", *["kernels"] * bool(self.call), "operators")
         cells = {line: self._cells(origins) for line, origins in self._at.items()}
         cells |= dict.fromkeys(self.silent, ("0", *[""] * (len(header) - 1)))
@@ -213,7 +216,7 @@ class Lineage(Shown, ToFrame):
                 found.setdefault(chain.node, set()).add(chain.kernel)
         return found
 
-    def _notes(self) -> Iterator[str]:
+    def _notes(self) -> Iterator[Part]:
         rows = [(line.place, f"no node: {why}") for line, why in self.silent.items()]
         merges = ((line, o.node) for o in self.origins for line in o.also)
         rows += [(a.place, f"merged into {node}") for a, node in merges if a not in self.silent]
@@ -221,7 +224,7 @@ class Lineage(Shown, ToFrame):
         rows += [(plural(count, "node"), f"no line: {why}") for why, count in reasons.items()]
         rows += [("metadata", self.artifact.cut)] if self.artifact.cut else []
         if rows:
-            yield table(rows)
+            yield Table(rows)
 
 
 def _reason(why: str, nodes: Sequence[str]) -> str:

@@ -25,6 +25,7 @@ class Shown:
 
     sheet: Any
     lines: tuple[Line, ...]
+    _repr_html_: Any = None  # a page without a kernel shows the picture, not a table
 
     @property
     def floors(self) -> Floors:

@@ -20,7 +20,7 @@ from ..artifact import Artifact
 from ..calls import normalize_call
 from ..comparison import checked
 from ..errors import InputError, TrainingModeWarning, WorkbenchError
-from ..formatting import TableReport, kind_of, plural
+from ..formatting import Part, Report, Table, kind_of, plural
 from ..graph import Graph, module_and_call
 from ..graph.exporter import Translations
 from ..lineage.call import Call
@@ -101,11 +101,10 @@ def audit(
 
 def _run(case: Case, skip: Collection[str]) -> Iterator[Finding]:
     chosen = [stage for stage in STAGES if stage.name not in skip]
-    with progress.bar(total=len(chosen), desc="audit", delay=2) as bar:
+    with progress.bar("audit", total=len(chosen)) as step:
         for stage in chosen:
-            bar.set_postfix_str(stage.name, refresh=False)
+            step(stage.name)
             yield from stage(case)
-            bar.update()
 
 
 class AuditError(WorkbenchError):
@@ -126,7 +125,7 @@ class AuditError(WorkbenchError):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Audit(TableReport):
+class Audit(Report):
     """The result of :func:`audit`. ``findings`` come worst first."""
 
     _HEADER = ("code", "stage", "verdict", "what was found", "line")
@@ -227,8 +226,10 @@ class Audit(TableReport):
     def _repr_html_(self) -> str:
         return page.in_cell(self)
 
-    def _rows(self) -> Iterator[tuple[str, ...]]:
-        return (finding.row() for finding in self.findings)
+    def _parts(self) -> Iterator[Part]:
+        yield self._headline()
+        yield Table([finding.row() for finding in self.findings], self._HEADER)
+        yield from self._notes()
 
     @property
     def verdict(self) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InputError
-from ..formatting import TableReport, kind_of, plural
+from ..formatting import Part, Report, Table, kind_of, plural
 from . import formats
 from .finding import Finding
 
@@ -26,13 +26,11 @@ def identity(finding: Mapping[str, Any]) -> Identity:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Changes(TableReport):
+class Changes(Report):
     """What :meth:`Audit.compare` found: the faults that are ``gone``, ``new``, and in both reports.
 
     It is true if no fault is new. The findings are dicts, as in :meth:`Audit.to_dict`.
     """
-
-    _HEADER = ("", "code", "verdict", "what was found", "line")
 
     gone: tuple[Mapping[str, Any], ...]
     new: tuple[Mapping[str, Any], ...]
@@ -41,8 +39,9 @@ class Changes(TableReport):
     def __bool__(self) -> bool:
         return not self.new
 
-    def _headline(self) -> str:
-        return f"{len(self.gone)} gone, {len(self.new)} new, {len(self.kept)} in both"
+    def _parts(self) -> Iterator[Part]:
+        yield f"{len(self.gone)} gone, {len(self.new)} new, {len(self.kept)} in both"
+        yield Table([*self._rows()], ("", "code", "verdict", "what was found", "line"))
 
     def _rows(self) -> Iterator[tuple[str, ...]]:
         for word, findings in (("new", self.new), ("gone", self.gone), ("both", self.kept)):

@@ -164,13 +164,13 @@ def record(
         others += [lap] if lap else []
         alone = call_of(profile.open(level, threads), feeds)
         end = perf_counter() + seconds
-        with progress.bar(total=MOST + 1, desc="profile", delay=2) as bar:
+        with progress.bar("profile", total=MOST + 1) as step:
             while not enough(len(plain) // BLOCK - 1, end):
                 plain += [_timed(alone) for _ in range(BLOCK)]
                 for call in others:
                     for _ in range(BLOCK):
                         call()
-                bar.update()
+                step()
         recording = profile.read()
     plain = [run for index, run in enumerate(plain) if counts(index)]
     least = typical(plain) - _idle(provider, threads)

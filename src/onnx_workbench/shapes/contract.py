@@ -16,7 +16,7 @@ from ..artifact import Artifact, export
 from ..calls import normalize_call
 from ..comparison import answer, checked
 from ..errors import CaptureError, InputError
-from ..formatting import TableReport, plural
+from ..formatting import Part, Report, Table, plural
 from ..graph import Graph, axes_of, capture, module_and_call
 from ..graph.dims import relaxed
 from ..graph.exporter import Translations
@@ -130,16 +130,17 @@ class Joint:
         return f"at {at}: {self.outcome}{': ' * bool(self.reason)}{self.reason}{only}"
 
 
+_HEADER = ("dimension", "asked as", "file says", "torch.export says", "verdict", "sizes tried")
+
+
 @dataclass(frozen=True, repr=False)
-class Contract(TableReport):
+class Contract(Report):
     """The result of :func:`probe`; true if every dimension tried is kept.
 
     A dimension kept within bounds counts as kept if the model itself refuses all other sizes.
     ``compared`` is False if there was no model to compare numbers with; ``joints`` are the trials
     in which several dimensions changed at once.
     """
-
-    _HEADER = ("dimension", "asked as", "file says", "torch.export says", "verdict", "sizes tried")
 
     dimensions: tuple[Dimension, ...]
     compared: bool
@@ -155,10 +156,9 @@ class Contract(TableReport):
         pairs = [joint for joint in bad if len(joint.dimensions) == 2]
         return tuple({joint.dimensions: joint for joint in (pairs or bad)[::-1]}.values())[::-1]
 
-    def _rows(self) -> Iterator[tuple[str, ...]]:
-        return map(_row, self.dimensions)
-
-    def _notes(self) -> Iterator[str]:
+    def _parts(self) -> Iterator[Part]:
+        yield self._headline()
+        yield Table([*map(_row, self.dimensions)], _HEADER)
         yield from map(str, self.clashes)
         for dimension in self.dimensions:
             yield from _notes(dimension)

@@ -16,7 +16,7 @@ from torch import nn
 
 from ..calls import whole
 from ..errors import InputError
-from ..formatting import plural, shaped, table
+from ..formatting import Part, Report, Table, plural, shaped
 from ..graph import check_module
 from ..graph.dims import nested, paths
 from ..graph.signature import arguments, bind
@@ -60,7 +60,7 @@ def observe(model: nn.Module, calls: int = 8) -> Iterator[Observed]:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Observed:
+class Observed(Report):
     """The result of :func:`observe`: the ``calls`` of ``model``, each with its own tensors."""
 
     model: nn.Module
@@ -126,14 +126,14 @@ class Observed:
             "but otherwise the same arguments.",
         )
 
-    def __repr__(self) -> str:
+    def _parts(self) -> list[Part]:
         rows = [
             (path, shaped(x.dtype, x.shape), shaped(x.dtype, self._labeled(path, x.shape)))
             for path, x in _leaves(self.model, self._example).items()
             if isinstance(x, torch.Tensor)
         ]
         header = ("input", "example", "dynamic")
-        return f"{plural(len(self.calls), 'call')}\n{table(rows, header)}"
+        return [plural(len(self.calls), "call"), Table(rows, header)]
 
     def _labeled(self, path: str, shape: torch.Size) -> Iterator[str | int]:
         return (self._axes.get(path, {}).get(axis, size) for axis, size in enumerate(shape))

@@ -311,8 +311,8 @@ def sweep(subject: Subject) -> list[Dimension]:
     A dimension that depends on others (their sum) takes part in the trials of each of these.
     """
     symbols = dict.fromkeys(symbol for d in subject.dimensions for symbol in d.size.free_symbols)
-    with progress.bar(desc="probe", unit=" sizes", delay=2) as bar:
-        trials = {symbol: [*_trials(subject, symbol, bar.update)] for symbol in symbols}
+    with progress.bar("probe", unit=" sizes") as step:
+        trials = {symbol: [*_trials(subject, symbol, step)] for symbol in symbols}
     return [
         _judged(
             d,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .. import formatting, plots
 from ..calls import Mode
 from ..errors import InputError
-from ..formatting import ToFrame, plural
+from ..formatting import Fold, Part, Report, Table, ToFrame, plural
 from . import statistics
 from .bench import BLOCK, WARM_CALLS
 from .results import Conditions, Result, Saved
@@ -19,10 +20,8 @@ from .statistics import Ratio, times
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-HEADER = (
-    *("target", "p50", "p90", "p99", "import", "load", "first call", "memory"),
-    *("ratio", "interval", "verdict"),
-)
+HEADER = ("target", "p50", "p90", "p99", "ratio", "interval", "verdict")
+_STARTUP = ("target", "import", "load", "first call", "memory")
 _MODES: dict[Mode, str] = {
     "API": "API: a call takes and returns the user's own objects",
     "compute": "compute: buffers bound once and reused",
@@ -30,7 +29,7 @@ _MODES: dict[Mode, str] = {
 
 
 @dataclass(frozen=True, repr=False)
-class Race(Saved, ToFrame):
+class Race(Saved, Report, ToFrame):
     """The results of a race and its conditions; the repr is the report.
 
     >>> from onnx_workbench.timing.results import Replicate
@@ -131,10 +130,11 @@ class Race(Saved, ToFrame):
         look: Any = {"note": self.note(), "ax": ax}
         if what == "times":
             ran = {one.name: one.times.tolist() for one in self._ran}
-            return plots.blocks(ran, title=self.finding, **look)
+            words = {name: times(one.value) for name, one in self._ratios.items()}
+            return plots.blocks(ran, words, title=self._title(), **look)
         if what == "ratios" and self._ratios:
             spans = {name: (one.low, one.value, one.high) for name, one in self._ratios.items()}
-            return plots.ratios(spans, self.conditions.matters, title=self.finding, **look)
+            return plots.ratios(spans, self.conditions.matters, title=self._title(), **look)
         if what == "startup" and self.conditions.workers:
             parts = {one.name: one.startup for one in self._ran}
             return plots.stacked(parts, title=self._first_answers(), **look)
@@ -180,16 +180,23 @@ class Race(Saved, ToFrame):
             if one.name in then
         }
 
-    def __repr__(self) -> str:
+    def _parts(self) -> Iterator[Part]:
         at = self.conditions
-        head = f"Race against {self.baseline}"
-        head += ", interrupted: the results until then" * at.interrupted
         if at.took > 1.5 * at.seconds and at.workers:
             took = f"{at.took:.0f} s instead of {at.seconds:g} s"
-            head = f"It took {took}: a race has at least two replicates\n{head}"
+            yield f"It took {took}: a race has at least two replicates"
+        state = ", interrupted: the results until then" * at.interrupted
+        yield f"Race against {self.baseline}{state}"
         modes = {one.started.mode for one in self._ran}
-        tables = map(self._table, _MODES if modes >= _MODES.keys() else ("",))
-        return "\n".join([head, *tables, "", formatting.table(self.facts())])
+        both: tuple[Mode, ...] = ("API", "compute") if modes >= _MODES.keys() else ("",)
+        for mode in both:
+            if mode:
+                yield _MODES[mode]
+            yield self._table(mode)
+        if at.workers:
+            rows = [self._startup(one) for one in self.results if one.ran]
+            yield Fold("Until the first answer", ["", Table(rows, _STARTUP, right=(1, 2, 3, 4))])
+        yield self.provenance()
 
     @property
     def _ran(self) -> list[Result]:
@@ -219,11 +226,10 @@ class Race(Saved, ToFrame):
             ratios |= statistics.ratios(first.rounds, rounds, self.conditions.matters)
         return {one.name: ratios[one.name] for one in results if one.name in ratios}
 
-    def _table(self, mode: Mode) -> str:
+    def _table(self, mode: Mode) -> Table:
         modes = ("", mode) if mode else ("", *_MODES)
         rows = [self.row(one) for one in self.results if one.started.mode in modes]
-        head = f"{_MODES[mode]}\n" if mode else ""
-        return head + formatting.table(rows, HEADER, right=range(1, len(HEADER) - 1))
+        return Table(rows, HEADER, right=range(1, len(HEADER) - 1))
 
     def _record(self, result: Result) -> dict[str, Any]:
         ratio = self.control if result.control else self.ratio(result.name)
@@ -253,18 +259,26 @@ class Race(Saved, ToFrame):
         if not result.ran:
             return result.name, *"-" * (len(HEADER) - 2), "did not run"
         record = self._record(result)
-        seconds = (record[key] for key in ("p50", "p90", "p99", "import", "load", "first_call"))
-        cells = ["" if one is None else f"{formatting.seconds(one):>7}" for one in seconds]
-        memory = formatting.size(record["peak_bytes"]) if record["peak_bytes"] else ""
+        cells = [f"{formatting.seconds(record[key]):>7}" for key in ("p50", "p90", "p99")]
         ratio = span = ""
         if record["ratio"]:
             ratio = f"{times(record['ratio']):>5}"
             span = f"{times(record['ratio_low']):>5} to {times(record['ratio_high']):>5}"
         verdict = record["verdict"] or ""
-        return (result.name, *cells, f"{memory:>7}", ratio, f"{span:14}", f"{verdict:9}")
+        return (result.name, *cells, ratio, f"{span:14}", f"{verdict:9}")
 
-    def facts(self) -> list[tuple[str, str]]:
-        """The rows below the table: a label and a line each."""
+    def _startup(self, result: Result) -> tuple[str, ...]:
+        record = self._record(result)
+        seconds = (record[key] for key in ("import", "load", "first_call"))
+        cells = ("" if one is None else f"{formatting.seconds(one):>7}" for one in seconds)
+        memory = formatting.size(record["peak_bytes"]) if record["peak_bytes"] else ""
+        return (result.name, *cells, f"{memory:>7}")
+
+    def provenance(self) -> Fold:
+        """How it was measured: a label and a line each."""
+        return Fold("How it was measured", ["", Table(self._facts())])
+
+    def _facts(self) -> list[tuple[str, str]]:
         at, started = self.conditions, [(one.name, one.started) for one in self._ran]
         matters, over = (
             f"{100 * at.matters:g} %",
@@ -327,6 +341,17 @@ class Race(Saved, ToFrame):
         share = 100 * queued / sum(sum(run.blocks) for run in runs)
         whose = " of the calling thread" * (self.conditions.threads > 1)
         return f"wall time less the {share:.1f} % in which other processes had the core{whose}"
+
+    def _title(self) -> str:
+        """The finding in a sentence or two, whatever the number of targets."""
+        if len(self._ratios) < 3:
+            return self.finding
+        best = max(self._ratios, key=lambda name: self._ratios[name].value)
+        first = self._first(self.result(best)).name
+        counts = Counter(one.verdict for one in self._ratios.values())
+        verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+        sentence = self._ratios[best].sentence(best, first)
+        return f"{sentence}\nof {plural(len(self._ratios), 'target')} against {first}: {verdicts}"
 
     def _first_answers(self) -> str:
         parts = []

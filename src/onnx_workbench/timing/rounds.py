@@ -107,7 +107,7 @@ def race(
         timed = {name: call_of(fn, args, kwargs or {}, threads) for name, fn in targets.items()}
         cores, busy = _cores(threads)
         at = Conditions(_environment(), threads, cores, busy, seconds, matters=matters, seed=seed)
-        tick = stack.enter_context(progress.bar(desc="racing", unit="round")).update
+        tick = stack.enter_context(progress.bar("race", unit=" rounds"))
         if quick:
             return _in_process(_Rounds(timed, at, tick), "a quick race")
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import calls, formatting, plots
 from ..errors import InputError
-from ..formatting import ToFrame
+from ..formatting import Part, Report, Table, ToFrame
 from . import statistics
 from .report import HEADER, Race
 from .results import Result, Saved
@@ -26,7 +26,7 @@ _SURE = ("faster", "slower")
 
 
 @dataclass(frozen=True, repr=False)
-class Sweep(Saved, ToFrame):
+class Sweep(Saved, Report, ToFrame):
     """A race for each size; the repr is the report.
 
     Args:
@@ -128,16 +128,18 @@ class Sweep(Saved, ToFrame):
             ax=ax,
         )
 
-    def __repr__(self) -> str:
+    def _parts(self) -> Iterator[Part]:
         state = ", interrupted: the results until then" * self.interrupted
-        head = f"Sweep over {self.over} against {self.names[0]}{state}"
+        yield f"Sweep over {self.over} against {self.names[0]}{state}"
         header = ("target", self.over, "a second", *HEADER[1:])
         rows = [self._row(name, size) for name in self.names for size in self.races]
-        table = formatting.table(rows, header, right=range(1, len(header) - 1))
+        yield Table(rows, header, right=range(1, len(header) - 1))
+        yield ""
+        yield self.finding
+        yield ""
         last = max(self.races)
-        below = f"The rows below are from sweep.races[{last}]:"
-        facts = formatting.table(self.races[last].facts())
-        return "\n".join([head, table, "", self.finding, "", below, facts])
+        yield f"start-up of each: see sweep.races[{last}], whose measurement was this:"
+        yield self.races[last].provenance()
 
     def _row(self, name: str, size: int) -> tuple[Any, ...]:
         rate = self.throughput(name, size)

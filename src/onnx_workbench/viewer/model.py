@@ -16,7 +16,7 @@ import onnx
 import onnx_ir
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor
 
-from .. import protobuf_reader, reader
+from .. import files, protobuf_reader, reader
 from ..errors import InputError, LoadError
 from ..proto import node_refs, tensors_of
 from ..reader import Checked
@@ -81,7 +81,7 @@ def read(
         InputError: ``model`` is no ONNX model in any form.
         LoadError: the file cannot be read, is truncated, or is no ONNX model.
     """
-    sources = Sources.of(model, source)
+    sources = Sources.of(model, None if source is None else files.folder(source))
     each, most = (WITH_WEIGHTS, WITH_WEIGHTS) if weights else (LARGEST_TENSOR, ALL_TENSORS)
     checked, name, folder = _checked(model, caller, each)
     light, refs = checked.model, node_refs(checked.model)

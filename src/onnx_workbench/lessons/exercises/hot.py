@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ... import formatting
+from ...formatting import Code, Part, Percent, Report, Table
 from ...source import Line
 from ...timing.statistics import quartiles_of
 from .. import transformer
@@ -37,11 +38,8 @@ class Row:
 
 
 @dataclass(frozen=True, repr=False)
-class Profile(formatting.TableReport):
+class Profile(Report):
     """The lines of a profile, in the order of the source."""
-
-    _HEADER = ("ORT", "quartiles", "share", "kernels", "PyTorch", "line", "transformer.py")
-    _RIGHT = (0, 1, 2, 3, 4, 5)
 
     rows: tuple[Row, ...]
 
@@ -52,17 +50,19 @@ class Profile(formatting.TableReport):
         runs = np.array([row.runs for row in self.rows])
         return runs / runs.sum(0)
 
-    def _headline(self) -> str:
+    def _parts(self) -> Iterator[Part]:
         runs = len(self.rows[0].runs)
-        return f"lessons.encoder(), {runs} runs; quartiles and share are of the time in kernels"
+        yield f"lessons.encoder(), {runs} runs; quartiles and share are of the time in kernels"
+        header = ("ORT", "quartiles", "share", "kernels", "PyTorch", "line", "transformer.py")
+        yield Table([*self._rows()], header, right=range(6))
 
-    def _rows(self) -> Iterator[tuple[str, ...]]:
+    def _rows(self) -> Iterator[tuple[object, ...]]:
         for row, shares in zip(self.rows, self.shares, strict=True):
             low, share, high = quartiles_of(shares)
             yield (
-                *(formatting.seconds(row.seconds), f"{low:.0%} to {high:.0%}", f"{share:.1%}"),
+                *(formatting.seconds(row.seconds), f"{low:.0%} to {high:.0%}", Percent(share)),
                 *(str(row.kernels), formatting.seconds(row.torch), str(row.line.number)),
-                row.line.text,
+                Code(row.line.text),
             )
 
 

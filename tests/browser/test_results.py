@@ -1,0 +1,106 @@
+"""What results, errors, plots and progress bars look like in JupyterLab, and after a reload."""
+
+from __future__ import annotations
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from .conftest import KERNEL_WAITS
+
+pytestmark = pytest.mark.browser
+
+CELLS = """\
+import os, time, torch, onnx_workbench as ow
+from onnx_workbench import formatting, plots, progress
+class Step(torch.nn.Module):
+    def forward(self, x):
+        if x.sum() > 0:
+            return x + 1
+        return x
+===
+class Found(formatting.Report):
+    def _parts(self):
+        code = formatting.Code("mixed = self.attention(query, key, value) " * 5)
+        yield "A finding. " * 40
+        yield formatting.Table(
+            [(code, "A reason. " * 40, formatting.Percent(0.5))], ("line", "why", "share"))
+Found()
+===
+plots.blocks({"eager": [4e-3, 5e-3], "fast": [2e-3, 3e-3]}, title="fast is 2x as fast as eager")
+===
+os.environ.pop("TQDM_DISABLE", None)
+with progress.bar("audit", total=60) as step:
+    for _ in range(60):
+        step("contract")
+        with progress.bar("probe") as inner:
+            inner()
+        time.sleep(0.1)
+print("done")
+===
+ow.capture(Step().eval(), torch.ones(3))"""
+BAR, ERROR = 3, 4
+
+HEIGHTS = """at => [...jupyterapp.shell.currentWidget.content.widgets[at].outputArea.node.children]
+  .filter(child => !child.matches(".jp-OutputArea-promptOverlay"))
+  .map(child => child.getBoundingClientRect().height)"""
+BACKGROUND = "node => getComputedStyle(node).backgroundColor"
+
+
+@pytest.fixture(scope="module")
+def notebook(open_notebook, tmp_path_factory):
+    path = tmp_path_factory.mktemp("notebooks") / "results.ipynb"
+    kernel = {"name": "python3", "display_name": "Python 3"}
+    cells = [new_code_cell(source) for source in CELLS.split("\n===\n")]
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+    return open_notebook(path)
+
+
+def test_one_bar_shows_then_nothing_is_left_and_neither_after_a_reload(notebook):
+    page, bar = notebook.page, notebook.page.locator(".ow-bar")
+    page.evaluate("() => void jupyterapp.commands.execute('notebook:run-all-cells')")
+    bar.first.wait_for()
+    assert bar.count() == 1
+    assert bar.bounding_box()["height"] > 10
+    assert "contract" in bar.text_content()
+    # A page that is loaded now, and hears of no end, hides it by itself.
+    hidden = bar.evaluate("bar => { bar.getAnimations()[0].finish(); return bar.offsetHeight; }")
+    assert hidden == 0
+    page.get_by_text("CaptureError: Step could not").wait_for()
+    done = page.evaluate(HEIGHTS, BAR)
+    assert bar.count() == 0
+    assert sum(height > 0 for height in done) == 1, "only what was printed"
+    assert notebook.outputs()[BAR][0]["data"] == {}
+    notebook.do("docmanager:save")
+    page.reload(wait_until="domcontentloaded")
+    page.wait_for_function(KERNEL_WAITS)
+    page.get_by_text("CaptureError: Step could not").wait_for()
+    assert page.evaluate(HEIGHTS, BAR) == pytest.approx(done, abs=1)
+
+
+def test_error_is_a_few_lines(notebook):
+    assert sum(notebook.page.evaluate(HEIGHTS, ERROR)) < 400
+    text = notebook.page.locator(".jp-RenderedText[data-mime-type*=error]").inner_text()
+    assert "----> 5         if x.sum() > 0:" in text
+    assert text.rstrip().endswith("%tb")
+
+
+@pytest.mark.parametrize("width", [1280, 800])
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+def test_nothing_is_cut_and_everything_reads(notebook, width, theme):
+    page = notebook.page
+    page.set_viewport_size({"width": width, "height": 1000})
+    notebook.do("apputils:change-theme", theme=theme)
+    dark = theme.endswith("Dark")
+    page.wait_for_function(f"document.body.dataset.jpThemeLight === '{str(not dark).lower()}'")
+    table = page.locator(".jp-RenderedHTMLCommon table").first
+    box = table.locator("xpath=..")
+    assert box.evaluate("box => box.scrollWidth > box.clientWidth"), "long code scrolls in its box"
+    output = page.locator(".jp-OutputArea-output").filter(has=page.locator("table")).first
+    assert output.evaluate("output => output.scrollWidth <= output.clientWidth")
+    code, why, *_ = table.locator("td").all()
+    assert code.locator("code").bounding_box()["height"] < 30, "code does not wrap"
+    assert why.bounding_box()["height"] > 30, "prose does"
+    plot = page.locator(".jp-RenderedImage img").first
+    assert plot.evaluate(BACKGROUND) == "rgba(0, 0, 0, 0)", "no card behind the plot"
+    assert plot.bounding_box()["width"] <= output.bounding_box()["width"]
