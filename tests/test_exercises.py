@@ -7,20 +7,23 @@ import statistics
 import textwrap
 from pathlib import Path
 from string import Template
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from onnxruntime.quantization import quantize_dynamic, quantize_static
 from onnxscript import opset20 as op
 
 import onnx_workbench as ow
 from onnx_workbench import audit, export, lessons, load
 from onnx_workbench.errors import InputError
-from onnx_workbench.lessons import course
+from onnx_workbench.lessons import classifier, course
 from onnx_workbench.lessons.exercises import (
     batch,
     clocks,
+    five,
     green,
     hot,
     length,
@@ -28,6 +31,7 @@ from onnx_workbench.lessons.exercises import (
     ratio,
     rigged,
     simulated,
+    smaller,
     softmax,
 )
 from onnx_workbench.lessons.workbook import EXERCISES, Exercise
@@ -72,6 +76,8 @@ WRONG_KINDS = [
     ("08", "function", [3, {"demo::swishy": len}]),
     ("09", "ow.audit()", ["green"]),
     ("10", "your benchmark and the flaws", [3, len, (len, "threads"), (1, {"mode"}), (len, 2)]),
+    ("11", "ow.export()", ["five.onnx", torch.nn.ReLU()]),
+    ("12", "ow.load()", ["int8.onnx", 0.97]),
 ]
 
 
@@ -112,6 +118,7 @@ def test_the_pages_and_their_judges_agree():
     said = {
         "03": [f"opset {batch.OPSET}"],
         "04": [node.LINE, node.OPERATOR, node.BLOCK],
+        "12": [f"{smaller.ACCURACY:.0%}".replace("%", " %"), f"{smaller.SHARE:.0%}"[:2] + " %"],
         "06": [f"{length.LONGEST} rows", f"{length.EXAMPLE} words"],
         "02": textwrap.dedent(inspect.getsource(lessons.exercise("02").given)).splitlines()[1:],
         "09": textwrap.dedent(inspect.getsource(green.Patient.forward)).splitlines()[1:],
@@ -512,3 +519,72 @@ def test_09_tells_the_three_faults_worst_first_and_finds_an_audit_of_less_than_w
         (audited(change=lambda x: x + 2), "computes something else"),
     ]
     check_hints("09", wrong)
+
+
+class Tiny(classifier.Classifier):
+    """A classifier with few weights; ``change`` gets its ``forward``."""
+
+    def __init__(self, change=None):
+        torch.manual_seed(0)
+        layers = torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 1000)
+        super().__init__(torch.nn.Sequential(*layers).requires_grad_(False))
+        self.change = change or (lambda call, photos: call(photos))
+        self.eval()
+
+    def forward(self, photos):
+        return self.change(super().forward, photos)
+
+
+FREE = {"photos": {0: "batch", 1: "height", 2: "width"}}
+
+
+def test_each_wrong_file_of_11_has_its_own_hint(monkeypatch):
+    whole, batch = Tiny(), {"photos": {0: "batch"}}
+    photos = torch.linspace(0, 255, 4 * 300 * 400 * 3).to(torch.uint8).reshape(4, 300, 400, 3)
+    photos[..., 0] = 255  # reddish
+    made = classifier.Photographs(whole, (), photos[:1], photos[1:2], photos, photos)
+    monkeypatch.setattr(five, "photographs", lambda: made)
+
+    def file(change, x=photos[:2], dynamic=FREE):
+        return export(Tiny(change), x, dynamic_shapes=dynamic)
+
+    def best(call, photos):
+        return tuple(call(photos).topk(5))
+
+    wrong = [
+        (file(best, photos[:2].float()), "float32", "uint8"),
+        (file(best, dynamic=batch), "[1, 250, 300, 3]", '1: "height"'),
+        (file(lambda call, photos: call(photos)), "one output", "topk"),
+        (file(lambda call, photos: best(call, photos)[::-1]), "probabilities come first"),
+        (file(lambda call, photos: tuple(call(photos).topk(3))), "[1, 3]", "[1, 5]"),
+        (file(lambda call, photos: tuple((900 * call(photos)).topk(5))), "add up to"),
+        (file(lambda call, photos: tuple(call(photos.flip(3)).topk(5))), "differs from"),
+    ]
+    check_hints("11", wrong)
+    assert lessons.exercise("11").check(file(best))
+
+
+def test_each_wrong_file_of_12_has_its_own_hint():
+    digits, task = lessons.digits(), lessons.exercise("12")
+    batch = {"images": {0: "batch"}}
+    whole = export(task.given, digits.images[:2], "loud.onnx", dynamic_shapes=batch)
+    export(task.given, digits.images[:2], "fixed.onnx")
+    loud = [o.node for o in ow.trace(whole).origins if o.line and "* volume" in o.line.text]
+    heavy = [node.name for node in whole.proto.graph.node if node.op_type == "Gemm"]
+
+    def int8(name, path="loud.onnx", **options):
+        pairs = iter([{"images": two.numpy()} for two in digits.images[:50].split(2)])
+        examples = SimpleNamespace(get_next=lambda: next(pairs, None))
+        quantize_static(path, name, examples, **options)
+        return load(name)
+
+    quantize_dynamic("loud.onnx", "dynamic.onnx")
+    wrong = [
+        (load("dynamic.onnx"), "quantize_static"),
+        (whole, "Nothing in this file is quantized"),
+        (int8("2.onnx", "fixed.onnx"), 'dynamic_shapes={"images"'),
+        (int8("all.onnx"), "of the test digits", "the line before it"),
+        (int8("few.onnx", nodes_to_exclude=[*loud, *heavy]), "of the bytes"),
+    ]
+    check_hints("12", wrong)
+    assert task.check(int8("right.onnx", nodes_to_exclude=loud))

@@ -20,6 +20,7 @@ from matplotlib import pyplot
 
 import onnx_workbench as ow
 from onnx_workbench import hotspots, proto
+from onnx_workbench.errors import InputError
 from onnx_workbench.lineage.attribution import Share, attributed
 from onnx_workbench.lineage.kernels import NAME, VALUE, Match, matches
 from onnx_workbench.runs import profiler
@@ -593,13 +594,13 @@ class Examples:
         return self.left.pop() if self.left else None
 
 
-def quantized(old, new, way):
+def quantized(old, new, way, like=None):
     if way == "dynamic":
         quantize_dynamic(old, new)
     else:
         reader = Examples(onnx.load(old).graph.input[0].name)
         quantize_static(old, new, reader, quant_format=QuantFormat[way])
-    return ow.load(new)
+    return ow.load(new, like=like)
 
 
 WAYS = pytest.mark.parametrize("way", ["dynamic", "QOperator", "QDQ"])
@@ -622,6 +623,27 @@ def test_the_time_of_a_quantized_layer_is_on_its_own_line(way, tmp_path):
         layer = "conv" if "Conv" in operator else "head"
         assert lines == {f"x = self.{layer}(x)  # {layer}"}
     assert spots.unattributed == 0
+
+
+def test_the_error_of_a_quantized_line_is_on_it_and_no_rounding(tmp_path):
+    def forward(self, x):
+        x = torch.relu(self.conv(x))
+        loud = 1e6 * x.sum(1, keepdim=True)
+        x = torch.cat([x, loud], 1)
+        return self.head(x[:, :8])  # head
+
+    model = module(forward, **LAYERS)
+    artifact = ow.export(model, SIGNAL)
+    int8 = quantized(artifact.path, tmp_path / "q.onnx", "QDQ", like=artifact)
+    found = ow.verify(model, int8, SIGNAL, values=True, tolerance=0.3)
+    assert not found
+    assert "8-bit" in found.first.reason
+    relu = next(step for step in found.steps if step.fx == "relu")
+    assert 0 < relu.error < 0.3
+    assert relu.operator == "Conv", "the node that computes it, not the one that rounds it"
+    assert int8(x=SIGNAL).shape == (2, 8, 5)
+    with pytest.raises(InputError, match="`like` is a str"):
+        ow.load(artifact.path, like="float.onnx")
 
 
 def attends(self, x):

@@ -7,7 +7,7 @@ import torch
 
 from onnx_workbench import lessons, verify
 from onnx_workbench.errors import InputError, WorkbenchError
-from onnx_workbench.lessons import course, reader
+from onnx_workbench.lessons import classifier, course, reader
 from onnx_workbench.lessons.course import Progress
 
 
@@ -123,6 +123,28 @@ def test_attention_is_what_torch_calls_attention():
     mixed = torch.nn.functional.scaled_dot_product_attention(*heads, value)
     expected = attention.out(mixed.transpose(1, 2).reshape(2, 5, 32))
     torch.testing.assert_close(attention(words), expected)
+
+
+# ---------------------------------------------------------------- photographs
+
+
+def test_photographs_are_the_same_every_time_and_no_crop_is_in_both_sets():
+    photographs = lessons.photographs()
+    crops, calibration = photographs.crops, photographs.calibration
+    assert (crops.shape, crops.dtype) == ((200, 224, 224, 3), torch.uint8)
+    again = classifier.photographs.__wrapped__()
+    assert torch.equal(crops, again.crops)
+    assert not {c.numpy().tobytes() for c in crops} & {c.numpy().tobytes() for c in calibration}
+    assert photographs.temple.shape == photographs.flower.shape == (1, 427, 427, 3)
+    best = photographs.best(lambda some: some.float().mean(dim=(1, 2))[:, :2])
+    assert best.shape == (200,)
+    assert set(best.tolist()) == {0, 1}
+
+
+def test_the_classifier_knows_both_photographs():
+    photographs = lessons.photographs()
+    both = torch.cat([photographs.temple, photographs.flower])
+    assert [photographs.names[n] for n in photographs.model(both).argmax(1)] == ["palace", "daisy"]
 
 
 # ---------------------------------------------------------------- progress

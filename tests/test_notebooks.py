@@ -23,7 +23,7 @@ TERMS |= {heading.replace(" ", "-") for heading in re.findall(r"(?m)^## ([a-z ]+
 """The anchors that work on GitHub and in JupyterLab, which keeps the case of a heading."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
 MACHINE = re.compile(r"/(home|root|Users|work|tmp|private|usr|opt|mnt)/|[A-Z]:\\\\|site-packages")
-SILENT = re.compile("observe|simplefilter|check_model|assert_close")
+SILENT = re.compile(r"observe|simplefilter|check_model|assert_close|disable|quantize_|onnx\.save")
 """Calls that may end a cell and show nothing."""
 VERSION = re.compile(r"\b(?:torch|PyTorch|onnx|ONNX Runtime|Python|Netron) \d+\.\d+(?!.*or newer)")
 
@@ -51,7 +51,7 @@ def text_of(output):
 
 def named_like_a_lesson(name, notebook):
     """NN-verb-object.ipynb, and the number opens the title."""
-    if not re.fullmatch(r"\d\d(-[a-z]+){2,4}\.ipynb", name):
+    if not re.fullmatch(r"\d\d(-[a-z]+){1,4}\.ipynb", name):
         yield f"{name} is not named NN-verb-object.ipynb"
     title = notebook.cells[0].source.splitlines()[0]
     if name[:2] != "00" and not title.startswith(f"# {name[:2]} "):

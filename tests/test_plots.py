@@ -111,6 +111,7 @@ def test_axes_turn_logarithmic_before_the_fast_ones_are_squeezed_except_where_le
     assert plots.blocks({"a": [1e-3], "b": [7e-3]}).get_xscale() == "linear"
     assert plots.blocks({"a": [1e-3], "b": [9e-3]}).get_xscale() == "log"
     assert plots.stacked({"a": {"load": 1.0}, "b": {"load": 0.01}}).get_xscale() == "linear"
+    assert plots.moves({"a": {"x": 0.0}, "b": {"x": 1e-3}}).get_xscale() == "linear"  # no log of 0
     y = plots.sweep({"a": {1: [4e-5], 64: [5e-5]}}).yaxis
     axes = plots.blocks({"a": [4e-5, 5e-5]}).xaxis, y  # their units in letters that all fonts have
     assert [axis.get_major_formatter()(5e-5, 0) for axis in axes] == ["50 us", "50 u"]

@@ -156,6 +156,7 @@ def load(
     path: str | os.PathLike[str],
     provider: str = ort.CPU,
     *,
+    like: Artifact | None = None,
     isolated: bool = False,
     timeout: float = TIMEOUT,
 ) -> Artifact:
@@ -166,6 +167,8 @@ def load(
     Args:
         path: of the file.
         provider: the execution provider that it runs on.
+        like: the artifact from which another tool, such as a quantizer, made the file. The result
+            is called like it, and ``verify(values=True)`` compares with the same captured graph.
         isolated: run it in its own process, as :func:`~onnx_workbench.audit` and
             :func:`~onnx_workbench.probe` do. ONNX Runtime crashes on some files: the call then
             raises an error that names the node, and this process goes on.
@@ -181,7 +184,13 @@ def load(
     ort.check_provider(provider)
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
         raise InputError(f"`timeout` is {timeout!r}, but must be a number of seconds above 0.")
-    artifact = Artifact(file, provider, isolated=isolated, timeout=min(timeout, MOST_SECONDS))
+    if not isinstance(like, Artifact | None):
+        raise InputError(
+            f"`like` is {kind_of(like)}, but must be an Artifact, as export() returns."
+        )
+    made = {n: getattr(like, n) for n in ("signature", "graph", "translated")} if like else {}
+    limit = min(timeout, MOST_SECONDS)
+    artifact = Artifact(file, provider, **made, isolated=isolated, timeout=limit)
     reader.check_weights(file, artifact.proto)
     stamped = replace(artifact, stamp=Stamp.of(artifact.files))
     stamped.__dict__["_read"] = artifact._read  # do not read the file twice

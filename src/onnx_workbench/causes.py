@@ -48,6 +48,12 @@ UNKNOWN = Cause(
     "operator in `custom_translation_table`.",
 )
 
+INT8 = Cause(
+    "the file computes it in 8-bit integers",
+    "Quantize with per_channel=True, calibrate with other examples, or leave the node out: "
+    "nodes_to_exclude=[its name].",
+)
+
 
 def of_kind(reference: torch.Tensor, value: torch.Tensor) -> Cause:
     """Why two values have different shapes or dtypes."""

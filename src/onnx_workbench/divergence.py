@@ -51,6 +51,9 @@ GONE = "no value of that name in the file: folded, merged or a view"
 RANDOM = "depends on a random operator"
 KIND = "another kind of value: a size, or a sequence"
 
+_INT8 = "_DequantizeLinear_Output"
+"""What ONNX Runtime's quantizer adds to the name of a value that was rounded to int8."""
+
 _WEIGHT = Origin("", "Initializer", "", "", None, NONE)
 
 
@@ -252,8 +255,9 @@ def check_graph(b: object) -> None:
     if b.translated is None:
         raise InputError(
             f"{b.path.name} has no captured graph to compare its values with: it was loaded from "
-            "a file, or made with dynamo=False. Pass the result of export(), or leave values=True "
-            "out and compare the outputs."
+            "a file, or made with dynamo=False. Pass the result of export(). If a tool made this "
+            "file from that one, pass load(path, like=artifact). Or leave values=True out and "
+            "compare the outputs."
         )
 
 
@@ -419,7 +423,8 @@ class _Comparison:
         fits = expected.shape == value.shape and expected.dtype == value.dtype
         if not fits and is_size:
             return
-        site, origin = call_site(node), self.origins.get(name, _WEIGHT)
+        site = call_site(node)
+        origin = self.origins.get(name.removesuffix(_INT8), self.origins.get(name, _WEIGHT))
         leaf = compare_leaf(name, expected, value, self.tolerance, self.grains.of(reference))
         self.names[node] = name
         self.steps[node] = Step(
@@ -489,6 +494,8 @@ class _Comparison:
         self, run: ProgramRun, node: fx.Node, value: Any, given: Mapping[fx.Node, Any]
     ) -> Cause:
         names, reference = self.names, _in_file(value)
+        if any(names.get(m, "").endswith(_INT8) for m in (node, *given)):
+            return causes.INT8
         fed = {names[m]: _in_file(v) for m, v in given.items() if names.get(m) in self.file.names}
         try:
             alone = self.file.alone(names[node], fed)
@@ -519,13 +526,14 @@ class _Comparison:
 
 
 def _names(node: fx.Node) -> list[str]:
-    """The exporter's possible names for the value of a node. It numbers the items of a tuple;
-    onnxscript's optimizer renames them if it turns a sequence into a Split
-    (``_constant_folding.py``)."""
+    """The possible names for the value of a node, the best first: what the next nodes read in a
+    quantized file, else the exporter's. That numbers the items of a tuple; onnxscript's optimizer
+    renames them if it turns a sequence into a Split (``_constant_folding.py``)."""
+    names = [node.name]
     if getattr(node.target, "__name__", "") == "getitem":
         whole, item = node.args
-        return [f"{whole}__{item}", f"{whole}_split_{item}", node.name]
-    return [node.name]
+        names = [f"{whole}__{item}", f"{whole}_split_{item}", node.name]
+    return [*(f"{name}{_INT8}" for name in names), *names]
 
 
 def _same(one: Any, other: Any) -> bool:

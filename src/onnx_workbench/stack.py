@@ -39,6 +39,7 @@ _STATEMENTS = {
     "torch": "import torch; torch.zeros(1).numpy()",  # fails if built for another NumPy
     "onnxscript": "from onnxscript import opset18",
     "scikit-learn": "import sklearn",
+    "pillow": "import PIL",
 }
 _FIXES = {  # by verdict: what to say, and the option of pip that fixes it
     "out of range": ("{name} {version} is out of the range {required}.", "--upgrade"),

@@ -2,7 +2,7 @@
 
 >>> from onnx_workbench import lessons
 >>> sorted(lessons.__all__)
-['digits', 'draw_digit', 'encoder', 'exercise', 'explore', 'progress']
+['digits', 'draw_digit', 'encoder', 'exercise', 'explore', 'photographs', 'progress']
 """
 
 import lazy_loader as lazy

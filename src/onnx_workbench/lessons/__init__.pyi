@@ -1,3 +1,4 @@
+from .classifier import photographs as photographs
 from .course import progress as progress
 from .explorer import explore as explore
 from .pad import draw_digit as draw_digit

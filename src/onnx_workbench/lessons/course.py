@@ -26,6 +26,8 @@ LESSONS = {
     "08": "Teach a missing op",
     "09": "Audit your model",
     "10": "Benchmark honestly",
+    "11": "A real model",
+    "12": "Smaller",
 }
 """Number -> title. The map, 00, has no exercise; every other lesson ends in one."""
 
@@ -42,7 +44,7 @@ class Progress:
     ``note`` says what is wrong with the file, if anything.
 
     >>> print(Progress(frozenset({"01"})))
-    1 of 11 exercises solved
+    1 of 13 exercises solved
          00  Start here
     [x]  01  Check the stack
     [ ]  02  Capture a graph
@@ -54,6 +56,8 @@ class Progress:
     [ ]  08  Teach a missing op
     [ ]  09  Audit your model
     [ ]  10  Benchmark honestly
+    [ ]  11  A real model
+    [ ]  12  Smaller
     """
 
     solved: frozenset[str] = frozenset()
