@@ -49,7 +49,10 @@ def _styled(draw: Callable[P, Axes]) -> Callable[P, Axes]:
             import matplotlib
 
         with matplotlib.rc_context(_STYLE):
-            return draw(*args, **options)
+            ax = draw(*args, **options)
+            on = matplotlib.is_interactive()  # Jupyter's backend turns it on with the first figure
+        matplotlib.interactive(on)
+        return ax
 
     return drawn
 
