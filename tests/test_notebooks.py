@@ -90,6 +90,10 @@ def rendered(name, notebook):
         shows = isinstance(last, ast.Expr) and not SILENT.search(cell.source)
         if shows and not cell.outputs:
             yield f"no output under {cell.source!r}"
+        if ".plot(" in cell.source and not any(
+            "image/png" in o.get("data", {}) for o in cell.outputs
+        ):
+            yield f"no picture under {cell.source!r}"
 
 
 def clean_outputs(name, notebook):
@@ -186,6 +190,7 @@ BREACHES = {
     "helper": (plain_code, lambda c, _: c.update(source="from onnx_workbench.ort import run")),
     "tag": (nothing_hidden, lambda cell, _: cell.metadata.update(tags=["nbval-skip"])),
     "order": (rendered, lambda cell, _: cell.update(execution_count=77)),
+    "no plot": (rendered, lambda cell, _: cell.update(source="axes = race.plot()", outputs=[])),
     "stripped": (rendered, lambda cell, _: cell.update(outputs=[], source="1 + 1")),
     "stderr": (clean_outputs, lambda cell, _: cell.outputs[0].update(name="stderr")),
     "traceback": (
