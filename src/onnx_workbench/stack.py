@@ -194,7 +194,9 @@ class Package:
 
     def _row(self) -> tuple[str, ...]:
         verdict = f"absent, {_OPTIONAL[self.extra]}" if self.verdict == "absent" else self.verdict
-        return self.name, self.version, self.required, Code(self.tried), verdict
+        plain = self.tried == f"import {self.name.replace('-', '_')}"
+        tried = Code("import" if plain else self.tried)
+        return self.name, self.version, self.required, tried, verdict
 
 
 class Reading(NamedTuple):
