@@ -29,8 +29,7 @@ import traitlets
 from ..viewer.live import Live
 from .page import SCRIPT
 from .picture import svg, text
-
-_ONNX = 4  # the number of the floor
+from .sheet import ONNX
 
 
 class Floors(Live):
@@ -57,13 +56,13 @@ class Floors(Live):
 
     def choose(self, node: str) -> None:
         """Light the chain of an ONNX node; another name lights nothing."""
-        self.chosen = [_ONNX, self._nodes.index(node)] if node in self._nodes else []
+        self.chosen = [ONNX, self._nodes.index(node)] if node in self._nodes else []
 
     @traitlets.observe("chosen")
     def _mark(self, change: object = None) -> None:
         floor, *rows = self.chosen or [0]
-        lit = {link[_ONNX] for link in self._sheet["links"] if link[floor] in rows}
-        lit |= set(rows) if floor == _ONNX else set()
+        lit = {link[ONNX] for link in self._sheet["links"] if link[floor] in rows}
+        lit |= set(rows) if floor == ONNX else set()
         self.marked = [name for row, name in enumerate(self._nodes) if row in lit]
 
     def _still(self) -> str:

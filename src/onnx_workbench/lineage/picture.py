@@ -12,16 +12,18 @@ from itertools import pairwise
 from typing import Any
 
 from ..formatting import plural, seconds, table
+from ..source import Line
+from ..viewer.origin import without_folders
 from ..viewer.summary import plain
+from .sheet import BYTECODE, FX, KERNEL, ONNX, SOURCE
 
 Sheet = Mapping[str, Any]
 
-_SOURCE, _BYTECODE, _FX, _ONNX, _KERNEL = 0, 1, 2, 4, 6
 _COLUMNS = {  # floor -> title, noun, color; place and title tell the floors apart too
-    _BYTECODE: ("Python bytecode", "instruction", "#8a5a00"),
-    _FX: ("FX nodes", "FX node", "#0072b2"),
-    _ONNX: ("ONNX nodes", "ONNX node", "#00765a"),
-    _KERNEL: ("ONNX Runtime kernels", "kernel", "#b34700"),
+    BYTECODE: ("Python bytecode", "instruction", "#8a5a00"),
+    FX: ("FX nodes", "FX node", "#0072b2"),
+    ONNX: ("ONNX nodes", "ONNX node", "#00765a"),
+    KERNEL: ("ONNX Runtime kernels", "kernel", "#b34700"),
 }
 _INK, _QUIET, _PAPER, _SHADE, _EDGE = "#1f2328", "#59636e", "#ffffff", "#f6f8fa", "#d0d7de"
 _LIT, _LIT_EDGE = "#fff1c2", "#c99a1e"
@@ -59,18 +61,25 @@ def best_line(sheet: Sheet) -> int:
         floors = sum(
             any(link[of] >= 0 for link in chains[row]) for of in range(len(sheet["floors"]))
         )
-        nodes, kernels = len(_lit(chains[row], _ONNX)), len(_lit(chains[row], _KERNEL))
+        nodes, kernels = len(_lit(chains[row], ONNX)), len(_lit(chains[row], KERNEL))
         return floors, nodes - kernels if kernels else 0, -row
 
     return max(chains, key=tells, default=-1)
 
 
+def row_of(sheet: Sheet, line: Line) -> int | None:
+    """The source row of a line, which has its number and its text without folders."""
+    wanted = str(line.number), without_folders(line.text)
+    rows = enumerate(sheet["floors"][SOURCE]["rows"])
+    return max((at for at, row in rows if (row["m"], row["t"].strip()) == wanted), default=None)
+
+
 def _chains(sheet: Sheet) -> dict[int, list[Sequence[int]]]:
     """The links of each of the user's lines, without those of a library."""
-    rows, chains = sheet["floors"][_SOURCE]["rows"], {}
+    rows, chains = sheet["floors"][SOURCE]["rows"], {}
     for link in sheet["links"]:
-        if link[_SOURCE] >= 0 and not rows[link[_SOURCE]].get("d"):
-            chains.setdefault(link[_SOURCE], []).append(link)
+        if link[SOURCE] >= 0 and not rows[link[SOURCE]].get("d"):
+            chains.setdefault(link[SOURCE], []).append(link)
     return chains
 
 
@@ -81,10 +90,10 @@ def svg(sheet: Sheet, row: int | None = None, times: bool = False) -> str:
     With ``times``, each kernel has its seconds a run.
     """
     row = best_line(sheet) if row is None else row
-    links = [link for link in sheet["links"] if link[_SOURCE] == row >= 0]
+    links = [link for link in sheet["links"] if link[SOURCE] == row >= 0]
     columns = {of: _boxes(sheet, of, links) for of in _COLUMNS}
-    for box in columns[_KERNEL] if times else ():
-        spent = [sheet["floors"][_KERNEL]["rows"][at].get("s", 0.0) for at in box.rows]
+    for box in columns[KERNEL] if times else ():
+        spent = [sheet["floors"][KERNEL]["rows"][at].get("s", 0.0) for at in box.rows]
         box.lines.append(seconds(sum(spent)))
     columns = {of: boxes for of, boxes in columns.items() if boxes}
     high = max(map(_stacked, columns.values()), default=0)
@@ -99,7 +108,7 @@ def svg(sheet: Sheet, row: int | None = None, times: bool = False) -> str:
         _text(_MARGIN, 34, "Follow one line of PyTorch", 17, weight=700),
         _text(_MARGIN, 56, f"to the kernel that runs it: {found}", 13, _QUIET),
         _text(_WIDTH - _MARGIN, 34, plain(sheet["title"]), 13, _QUIET, anchor="end"),
-        *_source(sheet["floors"][_SOURCE]["rows"], row),
+        *_source(sheet["floors"][SOURCE]["rows"], row),
         *_arrows(columns, lefts, wide, links),
         *(part for of in columns for part in _column(of, columns[of], lefts[of], wide)),
     ]
@@ -116,8 +125,8 @@ def text(sheet: Sheet) -> str:
     """What each source line became, as a table of at most 99 characters a line."""
     made, rows = _chains(sheet), []
     for row in sorted(made)[:_MOST_LINES]:
-        line = sheet["floors"][_SOURCE]["rows"][row]
-        cells = [_listed(sheet, of, made[row]) for of in (_FX, _ONNX, _KERNEL)]
+        line = sheet["floors"][SOURCE]["rows"][row]
+        cells = [_listed(sheet, of, made[row]) for of in (FX, ONNX, KERNEL)]
         rows.append((line.get("m", ""), _cut(line["t"].strip(), 33), *cells))
     shown = table(rows, ("line", "source", "FX", "ONNX", "kernel"), right=[0])
     more = len(made) - _MOST_LINES
@@ -133,7 +142,7 @@ def text(sheet: Sheet) -> str:
 
 def _stopped(sheet: Sheet) -> Iterator[str]:
     if stop := sheet.get("stop"):
-        line = sheet["floors"][_SOURCE]["rows"][stop["row"]]
+        line = sheet["floors"][SOURCE]["rows"][stop["row"]]
         yield f"stopped at line {line.get('m', '')}: {plain(stop['reason'], 70)}"
 
 
@@ -155,7 +164,7 @@ def _name(row: Mapping[str, Any]) -> str:
 
 def _listed(sheet: Sheet, of: int, links: Sequence[Sequence[int]]) -> str:
     rows = sheet["floors"][of]["rows"]
-    names = [rows[at]["t"].strip() if of == _FX else _name(rows[at]) for at in _lit(links, of)]
+    names = [rows[at]["t"].strip() if of == FX else _name(rows[at]) for at in _lit(links, of)]
     if len(names) <= 2:
         return _cut(", ".join(names), 17)
     rest = f", +{len(names) - 1}"
@@ -174,7 +183,7 @@ def _counts(links: Sequence[Sequence[int]]) -> str:
 
 def _boxes(sheet: Sheet, of: int, links: Sequence[Sequence[int]]) -> list[_Box]:
     rows, lit = sheet["floors"][of]["rows"], _lit(links, of)
-    if of == _BYTECODE:  # one box for the line, a step in each line of it
+    if of == BYTECODE:  # one box for the line, a step in each line of it
         steps = [rows[at]["t"].strip() for at in lit]
         cut = [*steps[: _MOST_STEPS - 1], f"and {len(steps) - _MOST_STEPS + 1} more"]
         return [_Box(steps if len(steps) <= _MOST_STEPS else cut, set(lit))] if lit else []
@@ -210,7 +219,7 @@ def _column(of: int, boxes: Sequence[_Box], left: float, wide: float) -> Iterato
     for box in boxes:
         yield _rect(left, box.top, wide, box.height, _PAPER, color)
         for place, line in enumerate(box.lines):
-            bold = len(box.lines) == 2 and place == 0 and of != _BYTECODE
+            bold = len(box.lines) == 2 and place == 0 and of != BYTECODE
             y = box.top + _PAD + 12 + _LINE * place
             yield _text(left + 10, y, _cut(line, fits), 12, mono=True, weight=700 if bold else 400)
 

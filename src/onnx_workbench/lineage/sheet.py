@@ -26,6 +26,8 @@ FLOORS = {
 }
 """From the top down."""
 
+SOURCE, BYTECODE, FX, DECOMPOSED, ONNX, OPTIMIZED, KERNEL = range(len(FLOORS))
+
 OPEN = ("source", "fx", "onnx", "kernel")
 _FOLDS_FROM = 3
 """Repeated rows that become one."""

@@ -11,10 +11,10 @@ from ..errors import InputError, MissingPackageError
 from ..formatting import seconds, shaped
 from ..source import Line
 from ..stack import needs
-from ..viewer.origin import without_folders
 from ..viewer.still import show
 from .page import document
-from .picture import svg
+from .picture import row_of, svg
+from .sheet import KERNEL, ONNX
 
 if TYPE_CHECKING:
     from .floors import Floors
@@ -39,8 +39,7 @@ class Shown:
 
         last = self.__dict__.get("_floors")
         if last is None or last.comm is None:
-            onnx = next(floor for floor in self.sheet["floors"] if floor["name"] == "onnx")
-            last = Floors(self.sheet, [row["t"] for row in onnx["rows"]])
+            last = Floors(self.sheet, [row["t"] for row in self.sheet["floors"][ONNX]["rows"]])
             self.__dict__["_floors"] = last  # of a frozen result
         return last
 
@@ -87,10 +86,7 @@ class Shown:
             raise InputError(
                 f"No node comes from the line {line!r}.", f"Pass one of .lines: {places}."
             )
-        rows = self.sheet["floors"][0]["rows"]
-        places_of = {(row["m"], row["t"].strip()): at for at, row in enumerate(rows)}
-        row = places_of.get((str(known.number), without_folders(known.text)))
-        return svg(self.sheet, row, times)
+        return svg(self.sheet, row_of(self.sheet, known), times)
 
     def _still(self) -> str:
         return self.svg()
@@ -106,17 +102,15 @@ class Shown:
 
 def _facts(sheet: Any) -> dict[str, dict[str, list[tuple[str, str]]]]:
     """The values and the times of each ONNX node, in words."""
-    names = [floor["name"] for floor in sheet["floors"]]
-    rows, kernels = (sheet["floors"][names.index(name)]["rows"] for name in ("onnx", "kernel"))
-    onnx, kernel = names.index("onnx"), names.index("kernel")
-    values = {rows[int(row)]["t"]: _words(value) for row, value in sheet["values"].items()}
-    runs = dict.fromkeys((link[onnx], link[kernel]) for link in sheet["links"])
+    nodes, kernels = (sheet["floors"][floor]["rows"] for floor in (ONNX, KERNEL))
+    values = {nodes[int(row)]["t"]: _words(value) for row, value in sheet["values"].items()}
+    runs = dict.fromkeys((link[ONNX], link[KERNEL]) for link in sheet["links"])
     times: dict[str, list[tuple[str, str]]] = {}
     for row, run in runs:
         if row >= 0 and run >= 0:
             words = [seconds(kernels[run].get("s", 0.0)), kernels[run].get("x", "")]
             fact = kernels[run]["t"], ", ".join(filter(None, words))
-            times.setdefault(rows[row]["t"], []).append(fact)
+            times.setdefault(nodes[row]["t"], []).append(fact)
     return {"Values": values, "Times": times}
 
 

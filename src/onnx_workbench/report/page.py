@@ -17,6 +17,7 @@ from ..errors import MissingPackageError
 from ..formatting import html_table, seconds, size
 from ..lineage import page as floors
 from ..lineage import picture
+from ..lineage.sheet import SOURCE
 from ..source import Line, Sources
 from ..viewer import saved
 from ..viewer.diagram import cut, diagram
@@ -31,7 +32,6 @@ from .stages import STAGES
 if TYPE_CHECKING:
     from . import Audit
 
-_SOURCE, _ONNX = 0, 4  # the numbers of these floors
 _AROUND = 2
 """Lines of source that a card shows on each side of its own."""
 _SIGNS = {"broken": "✗", "wrong": "✗", "risk": "!", "not tried": "-", "ok": "✓", "left out": "○"}
@@ -44,7 +44,7 @@ def document(audit: Audit) -> str:
     sheet = audit.sheet
     if sheet:
         row = _first_row(audit, sheet)
-        script = f"{floors.script(sheet, [_SOURCE, row] if row >= 0 else [])}\n{script}"
+        script = f"{floors.script(sheet, [SOURCE, row] if row >= 0 else [])}\n{script}"
     body = f"<main>{_Page(audit, live=True).html()}</main>"
     return saved.offline(f"Audit of {audit.case.name}", style, script, body)
 
@@ -78,25 +78,13 @@ def graph(audit: Audit, linked: bool = False) -> str:
 def _first_row(audit: Audit, sheet: Mapping[str, Any]) -> int:
     """The row of the source whose floors are shown first: of the worst finding, else the hottest
     line, else the line that tells most."""
-    rows = _rows(sheet)
-    lines = (finding.line for finding in audit.findings if finding.line)
-    return next(
-        (rows[at] for line in lines if (at := _key(line)) in rows), picture.best_line(sheet)
-    )
-
-
-def _rows(sheet: Mapping[str, Any]) -> dict[tuple[str, str], int]:
-    return {(r["m"], r["t"].strip()): at for at, r in enumerate(sheet["floors"][_SOURCE]["rows"])}
-
-
-def _key(line: Line) -> tuple[str, str]:
-    return str(line.number), without_folders(line.text)
+    rows = (picture.row_of(sheet, finding.line) for finding in audit.findings if finding.line)
+    return next((row for row in rows if row is not None), picture.best_line(sheet))
 
 
 class _Page:
     def __init__(self, audit: Audit, live: bool) -> None:
         self.audit, self.live, self.sheet = audit, live, audit.sheet
-        self.rows = _rows(self.sheet) if self.sheet else {}
         lines = [finding.line for finding in audit.findings if finding.line]
         ran = audit.case.model is not None  # a file may quote any line of this machine
         executed = Sources(executed=frozenset(line.file for line in lines))
@@ -188,12 +176,8 @@ class _Page:
             for n, text in enumerate(texts, first)
         )
         marked = (f"<mark>{row}</mark>" if row.startswith("→") else row for row in rows)
-        row = self.rows.get(_key(line))
-        link = (
-            f' <a href="#floors" data-row="{row}">Follow this line</a>'
-            if (self.live and row is not None)
-            else ""
-        )
+        row = picture.row_of(self.sheet, line) if self.live and self.sheet else None
+        link = f' <a href="#floors" data-row="{row}">Follow this line</a>' * (row is not None)
         yield f"<p><code>{escape(line.where)}</code>{link}</p>"
         yield f"<pre{self._scrolls('Source')}>{chr(10).join(marked)}</pre>"
 
