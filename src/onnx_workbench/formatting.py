@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ _SHORT = 24  # characters of a cell that stays in one line
 _WRAP: Any = {"break_on_hyphens": False, "replace_whitespace": False}
 
 _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
-_BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
+_BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 def seconds(value: float) -> str:
@@ -25,7 +26,7 @@ def seconds(value: float) -> str:
     >>> seconds(4.2e-3), seconds(0.9996e-3), seconds(0)
     ('4.20 ms', '1.00 ms', '0 s')
     """
-    return _scaled(value, _SECONDS, zero="0 s")
+    return _scaled(value, _SECONDS) if value else "0 s"
 
 
 def size(value: int) -> str:
@@ -34,7 +35,7 @@ def size(value: int) -> str:
     >>> size(1234567), size(12)
     ('1.23 MB', '12 B')
     """
-    return f"{value} B" if value < 1000 else _scaled(value, _BYTES, zero="0 B")
+    return f"{value} B" if value < 1000 else _scaled(value, _BYTES)
 
 
 def about(value: float) -> str:
@@ -72,6 +73,15 @@ def shaped(dtype: object, shape: Iterable[object]) -> str:
     'float32[batch, 10]'
     """
     return f"{str(dtype).removeprefix('torch.')}[{', '.join(map(str, shape))}]"
+
+
+def finite(value: Any) -> Any:
+    """The value for JSON, which has no NaN and no infinity: they become words.
+
+    >>> finite(0.5), finite(float("nan"))
+    (0.5, 'nan')
+    """
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Code(str):
@@ -113,7 +123,9 @@ def wrapped(text: str) -> str:
     True
     """
     return "\n".join(
-        textwrap.fill(line, WIDTH, subsequent_indent=" " * _indent(line), **_WRAP)
+        textwrap.fill(
+            line, WIDTH, subsequent_indent=" " * (len(line) - len(line.lstrip())), **_WRAP
+        )
         for line in text.split("\n")
     )
 
@@ -179,10 +191,6 @@ def _folded(cell: object, width: int) -> list[str]:
         return [line if len(line) <= width else f"{line[: width - 3]}..." for line in _lines(cell)]
     parts = (textwrap.wrap(line, width or 1, **_WRAP) for line in _lines(cell))
     return [line for part in parts for line in part or [""]]
-
-
-def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip())
 
 
 def html_table(
@@ -360,11 +368,9 @@ class ToFrame:
         return pandas.DataFrame(self.records())
 
 
-def _scaled(value: float, units: Sequence[tuple[float, str]], zero: str) -> str:
-    if value == 0:
-        return zero
+def _scaled(value: float, units: Sequence[tuple[float, str]]) -> str:
     value = float(f"{value:.3g}")  # round first, so that 999.6 us reads "1.00 ms"
     scale, unit = next(((s, u) for s, u in units if abs(value) >= s), units[-1])
     scaled = value / scale
-    digits = max(0, 2 - len(str(int(abs(scaled)))) + 1)
+    digits = max(0, 3 - len(str(int(abs(scaled)))))
     return f"{scaled:.{digits}f} {unit}"

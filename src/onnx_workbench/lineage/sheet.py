@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ..formatting import plural
+from ..formatting import finite, plural
 from ..proto import node_refs
 from ..runs.summary import Summary
 from ..source import Line, Sources
@@ -72,7 +72,7 @@ class _Sheet:
         self.lineage, self.call, self.chains = lineage, lineage.call, lineage.chains
         self.floors = {name: Floor(name, self._note(name)) for name in FLOORS}
         self.refs = {ref.name: ref for ref in node_refs(lineage.artifact.proto)}
-        self.instructions: dict[Line, list[int]] = {}
+        self.instructions: dict[Line | None, list[int]] = {}
         self.library: dict[str, int] = {}
         self._source()
         self._bytecode()
@@ -91,19 +91,18 @@ class _Sheet:
         floor = self.floors["source"]
         spent: dict[Line, float] = defaultdict(float)
         held: dict[Line, int] = defaultdict(int)
+        spent_by_node: dict[str, float] = defaultdict(float)
         for chain in self.chains:
+            spent_by_node[chain.node] += chain.seconds or 0.0
             if chain.line:
                 spent[chain.line] += chain.seconds or 0.0
         for line, nodes in self._nodes_of_lines().items():
             held[line] = sum(value.size for node in nodes for value in self._values(node))
-        by_node: dict[str, float] = defaultdict(float)
-        for chain in self.chains:
-            by_node[chain.node] += chain.seconds or 0.0
 
         def add(line: Line, text: str) -> None:
             floor.add(line, text, str(line.number), s=spent[line], b=held[line])
             for group in self.lineage.below(line):
-                time = sum(by_node[item.node] for item in group.items)
+                time = sum(spent_by_node[item.node] for item in group.items)
                 words = f"{group.line.text}  {group.module}".rstrip()
                 row = floor.add((line, group), words, group.line.place, d=1, s=time)
                 self.library.update({item.node: row for item in group.items})
@@ -128,11 +127,8 @@ class _Sheet:
         if floor.note:
             return
         lines = {chain.line for chain in self.chains if chain.line}
-        for line in sorted(lines, key=lambda line: (line.file, line.number)):
-            texts = instructions(line, self.lineage.sources)
-            self.instructions[line] = [
-                floor.add((line, index), text, str(line.number)) for index, text in enumerate(texts)
-            ]
+        ordered = sorted(lines, key=lambda line: (line.file, line.number))
+        self.instructions = add_bytecode(floor, ordered, self.lineage.sources)
         if not floor.rows:
             floor.note = "The source of these lines is not at hand, or does not compile by itself."
 
@@ -174,19 +170,10 @@ class _Sheet:
         found: dict[tuple[int, ...], None] = {}
         at = {name: floor.at for name, floor in self.floors.items()}
         for chain in self.chains:
-            ends = [
-                at[name].get(key, -1)
-                for name, key in (
-                    ("fx", chain.fx),
-                    ("decomposed", chain.decomposed),
-                    ("onnx", chain.node),
-                    ("optimized", chain.kernel),
-                    ("kernel", chain.kernel),
-                )
-            ]
-            codes = self.instructions.get(chain.line, []) if chain.line else []
+            ends = [at[floor].get(name, -1) for floor, name in _names(chain).items()]
+            codes = self.instructions.get(chain.line) or [-1]
             for line in self._lines(chain):
-                for code in codes or [-1]:
+                for code in codes:
                     found[line, code, *ends] = None
         return [list(link) for link in found]
 
@@ -213,8 +200,7 @@ class _Sheet:
         as in the blocks of an encoder."""
         chains: dict[str, dict[str, Chain]] = {name: {} for name in FLOORS}
         for chain in self.chains:
-            names = (chain.fx, chain.decomposed, chain.node, chain.kernel, chain.kernel)
-            for floor, name in zip(list(FLOORS)[2:], names, strict=True):
+            for floor, name in _names(chain).items():
                 chains[floor].setdefault(name, chain)
         for name, of in chains.items():
             fold(self.floors[name], of)
@@ -231,9 +217,9 @@ class _Sheet:
         """The trees of time; each box has the number of its source row, or -1."""
         if not (self.call and self.call.flame):
             return None
-        rows = {row["m"]: at for at, row in enumerate(self.floors["source"].rows)}
+        rows = {row["m"]: at for at, row in enumerate(self.floors["source"].rows)}  # a library's
         keys = self.floors["source"].at.items()
-        rows |= {key.place: at for key, at in keys if isinstance(key, Line)}
+        rows |= {key.place: at for key, at in keys if isinstance(key, Line)}  # the user's
 
         def placed(box: Mapping[str, Any]) -> dict[str, Any]:
             name, row = without_folders(box["name"]), rows.get(box["line"], -1)
@@ -261,13 +247,33 @@ def add_source(
                 floor.add(line, text, str(number))
 
 
-def encoded_value(value: Summary) -> dict[str, Any]:
-    """For JSON, which has no NaN and no infinity."""
-    numbers = {
-        name: one if one is None or abs(one) < float("inf") else str(one)
-        for name in ("least", "mean", "greatest", "error", "tolerance")
-        for one in [getattr(value, name)]
+def add_bytecode(
+    floor: Floor, lines: Iterable[Line], sources: Sources
+) -> dict[Line | None, list[int]]:
+    """Add the instructions of these lines; returns the rows of each line."""
+    return {
+        line: [
+            floor.add((line, index), text, str(line.number))
+            for index, text in enumerate(instructions(line, sources))
+        ]
+        for line in lines
     }
+
+
+def _names(chain: Chain) -> dict[str, str]:
+    """The key of a chain's row on each floor below the bytecode."""
+    return {
+        "fx": chain.fx,
+        "decomposed": chain.decomposed,
+        "onnx": chain.node,
+        "optimized": chain.kernel,
+        "kernel": chain.kernel,
+    }
+
+
+def encoded_value(value: Summary) -> dict[str, Any]:
+    names = "least", "mean", "greatest", "error", "tolerance"
+    numbers = {name: finite(getattr(value, name)) for name in names}
     picture = value.picture.encoded() if value.picture else None
     return {"shape": list(value.shape), "dtype": value.dtype, **numbers, "picture": picture}
 

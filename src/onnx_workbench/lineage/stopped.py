@@ -15,8 +15,7 @@ from ..exporter_metadata import call_site
 from ..formatting import Part, Report, Table, plural
 from ..source import Line, Sources
 from .annotated_source import annotated
-from .instructions import instructions
-from .sheet import FLOORS, Floor, add_source, operator_name
+from .sheet import FLOORS, Floor, add_bytecode, add_source, operator_name
 from .widget import Shown
 
 _NOTHING = "torch captured no part of this model."
@@ -62,14 +61,10 @@ class Stopped(Shown, Report):
         floors = {name: Floor(name) for name in FLOORS}
         add_source(floors["source"], self.lines, self.sources)
         rows = floors["source"].at
-        links: list[list[int]] = []
-        codes: dict[Line | None, list[int]] = {}
-        for line in self.lines:
-            texts = enumerate(instructions(line, self.sources))
-            codes[line] = [
-                floors["bytecode"].add((line, i), text, str(line.number)) for i, text in texts
-            ]
-            links += [[rows[line], code, -1, -1, -1, -1, -1] for code in codes[line]]
+        codes = add_bytecode(floors["bytecode"], self.lines, self.sources)
+        links = [
+            [rows[line], code, -1, -1, -1, -1, -1] for line in self.lines for code in codes[line]
+        ]
         for node in self.graph.nodes if self.graph else ():
             if node.op == "call_function":
                 at = floors["fx"].add(node.name, node.name, operator_name(node.target))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..formatting import finite
 from ..source import Line, is_cell, is_users
 from ..viewer.origin import without_folders
 from .codes import CODES
@@ -52,7 +52,7 @@ def finding_to_dict(finding: Finding) -> dict[str, Any]:
         "text": without_folders(line.text) if line else None,
         "about": finding.about,
         "repair": without_folders(finding.repair),
-        "numbers": {key: _finite(value) for key, value in finding.numbers.items()},
+        "numbers": {key: finite(value) for key, value in finding.numbers.items()},
     }
 
 
@@ -87,10 +87,3 @@ def _escaped(text: str, more: str = "") -> str:
     for sign in ("%", "\r", "\n", *more):
         text = text.replace(sign, f"%{ord(sign):02X}")
     return text
-
-
-def _finite(value: Any) -> Any:
-    """For JSON, which has no NaN and no infinity."""
-    if isinstance(value, Mapping):
-        return {key: _finite(one) for key, one in value.items()}
-    return value if not isinstance(value, float) or math.isfinite(value) else str(value)
