@@ -170,7 +170,7 @@ def stamp() -> dict[str, str]:
 
 
 def lacks(verb: str) -> str:
-    """The modules that .venv's Python does not find, or that it does not run."""
+    """The modules that .venv's Python does not find; "a Python that runs" if it does not start."""
     modules = MODULES["lab"] + (MODULES["test"] if verb == "test" else ())
     try:
         command = [PYTHON, "-c", PROBE, *modules]
@@ -303,8 +303,8 @@ def main(arguments: list[str]) -> int:
     chosen, rest = options.parse_known_args(rest)
     if verb != "check":
         set_up(chosen.torch, verb)
-    elif unready(chosen.torch, "lab"):
-        print(f"Not set up: {unready(chosen.torch, 'lab')}. To set up: python3 workbench.py lab\n")
+    elif why := unready(chosen.torch, "lab"):
+        print(f"Not set up: {why}. To set up: python3 workbench.py lab\n")
     return become([*command(verb, chosen.fresh), *rest])
 
 

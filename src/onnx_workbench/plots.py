@@ -290,8 +290,9 @@ def growth(
     low, high = 10 ** np.floor(np.log10(min(drawn)) - 1), 10 ** np.ceil(np.log10(max(drawn)))
     shown, limit = np.clip(errors, low, high), np.clip(tolerances, low, high)
     ax.plot(shown, ".-", color=PALETTE[1], linewidth=0.8, markersize=4, label="error")
-    steps = range(len(limit))
-    ax.step(steps, limit, "--", where="mid", color=INK, linewidth=1.2, label="tolerance")
+    ax.step(
+        range(len(limit)), limit, "--", where="mid", color=INK, linewidth=1.2, label="tolerance"
+    )
     for (index, word), marker in zip(marked.items(), cycle(MARKERS[1:])):
         look: Any = {"color": PALETTE[2], "markersize": 8, "linestyle": "none"}
         ax.plot(index, shown[index], marker, label=word, **look)

@@ -21,7 +21,7 @@ _shown = Lock()
 def bar(what: str, total: int | None = None, unit: str = "it") -> Iterator[Callable[..., None]]:
     """A bar for the work inside; it yields a function that says which step begins.
 
-    Inside another bar it shows nothing, and neither in a log. ``TQDM_DISABLE=1`` silences it.
+    It shows nothing inside another bar, or in a log. ``TQDM_DISABLE=1`` silences it.
 
     >>> with bar("export", total=2) as step:
     ...     step("capture")

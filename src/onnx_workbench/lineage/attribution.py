@@ -67,13 +67,13 @@ def attributed(
     return {kernel: tuple(shares(kernel, match.nodes)) for kernel, match in matches.items()}
 
 
-Part = tuple[Line | None, tuple[Line, ...], str]
+_Part = tuple[Line | None, tuple[Line, ...], str]
 
 
-def _parts(origin: Origin, seconds: float, eager: Mapping[str, float]) -> dict[Part, float]:
+def _parts(origin: Origin, seconds: float, eager: Mapping[str, float]) -> dict[_Part, float]:
     """(line, stack, module) of an exported node and of those merged into it -> weight."""
     seconds = max(seconds, _LEAST)
-    parts: dict[Part, float] = defaultdict(float)
+    parts: dict[_Part, float] = defaultdict(float)
     parts[origin.line, origin.stack, origin.module] = seconds
     for merged in origin.merged:
         spent = seconds if merged.twin else eager.get(merged.fx, 0.0) / len(merged.into)

@@ -62,8 +62,8 @@ def folded(graph: fx.Graph, exported: Collection[CallSite]) -> Iterator[Folded]:
     constant, first = _constants(graph), _twins(graph)
     for node in _computing(graph):
         site, value, twin = call_site(node), node.meta.get("val"), call_site(first[node])
-        checks = value is None and not node.users
-        if not site.trace or site in exported or checks:
+        asserts = value is None and not node.users  # makes no value
+        if not site.trace or site in exported or asserts:
             continue
         if not node.users:
             yield Folded(node.name, site, "nothing uses its result")

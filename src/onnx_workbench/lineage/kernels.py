@@ -54,7 +54,8 @@ def matches(kernels: Sequence[Kernel], exported: Sequence[NodeRef]) -> dict[str,
 
 
 class _Join:
-    """``owner`` maps exported nodes to kernels, as far as they are known."""
+    """``refs`` are the exported nodes by name, ``makers`` those that compute a value. ``alive`` are
+    the values that the optimized graph still has, ``owner`` the kernels of nodes known so far."""
 
     def __init__(self, kernels: Sequence[Kernel], exported: Sequence[NodeRef]) -> None:
         self.kernels = kernels
@@ -106,7 +107,7 @@ class _Join:
         for node in waiting:
             if self.owner.setdefault(node, kernel.name) == kernel.name and node != anchor:
                 yield node, kernel.name
-        reads = self._reads(waiting)
+        reads = self._reads(waiting)  # of the nodes fused so far: not more than it has inputs
         while waiting:
             for value in self.refs[waiting.pop()].inputs:
                 before = self.makers.get(value)

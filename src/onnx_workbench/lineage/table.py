@@ -1,4 +1,4 @@
-"""Source line <-> module <-> FX node <-> ONNX node."""
+"""``Lineage``, the answer of ``trace``, and ``join``, which makes it without running the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What shows its floors: in a notebook, in a page without a kernel, and as a file."""
+"""How an answer of ``trace`` shows its floors: in a notebook, as a page, and as a picture."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ class Audit(Report):
 
     @cached_property
     def sheet(self) -> dict[str, Any] | None:
-        """The floors of the model, as :mod:`.lineage.floors` describes them: those of the file,
+        """The floors of the model, as :mod:`..lineage.floors` describes them: those of the file,
         else those up to the line that stopped the model. None if there are none."""
         lineage, spots, error = self.case.lineage, self.case.spots, self.case.error
         if lineage and spots:

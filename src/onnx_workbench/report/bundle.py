@@ -193,16 +193,16 @@ def _kept(tensor: torch.Tensor, is_weight: bool) -> torch.Tensor:
 
 def _sources(used: set[str]) -> Iterator[tuple[str, str]]:
     """The user's files that define these modules: their whole packages, and what these import."""
-    files = {name: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()}
-    users = {name for name, file in files.items() if is_users(file) and Path(file).is_file()}
-    users = {name for name in users if files[name].endswith(".py")} - {"__main__"}
+    paths = {name: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()}
+    users = {name for name, path in paths.items() if is_users(path) and Path(path).is_file()}
+    users = {name for name in users if paths[name].endswith(".py")} - {"__main__"}
     needed: set[str] = set()
     while new := {name for name in users - needed if _root(name) in map(_root, used)}:
         needed |= new
         used = {_home(value) for name in new for value in [*vars(sys.modules[name]).values()]}
     for name in needed:
         package = "/__init__" if hasattr(sys.modules[name], "__path__") else ""
-        yield f"{name.replace('.', '/')}{package}.py", Path(files[name]).read_text("utf-8")
+        yield f"{name.replace('.', '/')}{package}.py", Path(paths[name]).read_text("utf-8")
 
 
 def _root(name: str) -> str:

@@ -20,9 +20,8 @@ from ..lineage import picture
 from ..lineage.sheet import SOURCE
 from ..source import Line, Sources
 from ..viewer import saved
-from ..viewer.diagram import cut, diagram
 from ..viewer.drawing import draw
-from ..viewer.fold import FOLD_ABOVE, Folded, fold
+from ..viewer.fold import drawable
 from ..viewer.heat import scale
 from ..viewer.origin import without_folders
 from .codes import CODES
@@ -64,9 +63,7 @@ def graph(audit: Audit, linked: bool = False) -> str:
     lineage, spots = audit.case.lineage, audit.case.spots
     if lineage is None:
         return ""
-    proto = lineage.artifact.proto
-    drawn = fold(proto) if len(proto.graph.node) > FOLD_ABOVE else Folded(proto)
-    boxes = cut(diagram(drawn.proto, {**drawn.modules, **drawn.stubs}))
+    boxes = drawable(lineage.artifact.proto).diagram()
     heat = None
     with suppress(MissingPackageError):  # matplotlib, which has the colors
         heat = scale(spots.heat(), "s") if spots and spots.heat() else None
@@ -77,7 +74,7 @@ def graph(audit: Audit, linked: bool = False) -> str:
 
 def _first_row(audit: Audit, sheet: Mapping[str, Any]) -> int:
     """The row of the source whose floors are shown first: of the worst finding, else the hottest
-    line, else the line that tells most."""
+    line (that of OW900, a finding too), else the line that tells most."""
     rows = (picture.row_of(sheet, finding.line) for finding in audit.findings if finding.line)
     return next((row for row in rows if row is not None), picture.best_line(sheet))
 

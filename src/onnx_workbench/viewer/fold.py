@@ -22,7 +22,7 @@ from .. import exporter_metadata
 from ..formatting import plural
 from ..proto import captured
 from ..reader import DEEPEST
-from .diagram import layers
+from .diagram import Diagram, cut, diagram, layers
 from .model import LARGEST_TENSOR, header, stub
 
 FOLD_ABOVE = 1000
@@ -44,6 +44,10 @@ class Folded:
     stubs: dict[str, str] = field(default_factory=dict)
     modules: dict[str, str] = field(default_factory=dict)
 
+    def diagram(self) -> Diagram:
+        """Its boxes for the static picture: all, or the first and the last."""
+        return cut(diagram(self.proto, {**self.modules, **self.stubs}))
+
 
 @dataclass(frozen=True)
 class _Box:
@@ -56,6 +60,11 @@ class _Box:
 
 
 _Items = Sequence[onnx.NodeProto | _Box]
+
+
+def drawable(model: onnx.ModelProto, always: bool = False) -> Folded:
+    """Fold a graph of more than ``FOLD_ABOVE`` nodes, or any if ``always``; else keep it."""
+    return fold(model) if always or len(model.graph.node) > FOLD_ABOVE else Folded(model)
 
 
 def fold(model: onnx.ModelProto) -> Folded:

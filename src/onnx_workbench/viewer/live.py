@@ -21,8 +21,8 @@ class Live(anywidget.AnyWidget):
 
     @property
     def model_id(self) -> str:
-        """A closed widget keeps it: a box may still name it, and a kernel that fails to tell the
-        state of one widget tells a page that loads anew of none."""
+        """Kept by a closed widget, whose box may still name it. Without an id the kernel could not
+        send the state of that box, and then a page that loads anew gets no widget at all."""
         return self._model_id if self.comm is None else self.comm.comm_id
 
     def _still(self) -> str:
@@ -34,7 +34,7 @@ class Live(anywidget.AnyWidget):
 
 
 class Together(Box):
-    """Widgets in one box, which closes when one of them does: a page cannot load it without.
+    """Widgets in one box. It closes when one of them does, since no page can load the box then.
 
     Its cell shows it with the text and the picture of ``result``.
     """

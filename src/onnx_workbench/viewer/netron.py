@@ -22,9 +22,9 @@ from ..errors import InputError
 from ..formatting import table
 from ..source import Line
 from . import frontend, matching, origin, saved
-from .diagram import constants, cut, diagram
+from .diagram import constants
 from .drawing import beside, draw, legend
-from .fold import FOLD_ABOVE, Folded, fold
+from .fold import Folded, drawable
 from .frontend import FrontendWidget
 from .heat import Heat, contrast, scale
 from .live import Live, Together
@@ -274,9 +274,8 @@ class Netron(Live):
     def _first(self, folded: bool) -> dict[str, Any]:
         """The first state of the page: the graph, folded if it is big."""
         model, proto = self._model, self._model.proto
-        big = folded or len(proto.graph.node) > FOLD_ABOVE
-        drawn = fold(proto) if big else Folded(proto)
-        self._diagram = cut(diagram(drawn.proto, {**drawn.modules, **drawn.stubs}))
+        drawn = drawable(proto, always=folded)
+        self._diagram = drawn.diagram()
         text = summary(model.name, proto, model.external, model.cut)
         shown = {"_picture": draw(model.name, self._diagram), "_summary": text}
         try:
@@ -292,23 +291,23 @@ class Netron(Live):
         proto = self._model.proto
         return self._drawn(proto, Folded(proto))
 
-    def _drawn(self, proto: onnx.ModelProto, folded: Folded) -> dict[str, Any]:
+    def _drawn(self, proto: onnx.ModelProto, drawn: Folded) -> dict[str, Any]:
         """One graph; ``parts`` are its bytes, the operators' manual and the source, compressed."""
         makers = {name: origin.key(node) for node in proto.graph.node for name in node.output}
         source = {
             **origin.sheet(self.origins, self._model.sources),
-            "stubs": {label: makers.get(value, "") for label, value in folded.stubs.items()},
-            "modules": folded.modules,
+            "stubs": {label: makers.get(value, "") for label, value in drawn.stubs.items()},
+            "modules": drawn.modules,
             "constants": constants(proto.graph),
         }
-        whole = folded.proto is proto
+        whole = drawn.proto is proto
         rest = (frontend.operators(proto).encode(), json.dumps(source).encode())
         return {
             "name": self.name,
             "nodes": len(proto.graph.node),
             "folded": not whole,
             "parts": [
-                self._model.packed if whole else packed(folded.proto),
+                self._model.packed if whole else packed(drawn.proto),
                 *map(compressed, rest),
             ],
         }
