@@ -5,7 +5,7 @@
 const ROW = 22; // pixels: rows of one height let a list know which of them are in sight
 const SPARE = 6; // entries drawn above and below those in sight
 const [NARROW, WIDE] = [620, 1180]; // below: one floor under the other; from: details beside the floors
-const LEAST_GROUP = 3;
+const LEAST_GROUP = 3; // rows that become one entry, as in sheet.py
 const MOST_CARDS = 2; // of the nodes of one floor; of more the last, whose value is the result
 const [SOURCE, ONNX, KERNEL] = [0, 4, 6];
 const NOUNS = [

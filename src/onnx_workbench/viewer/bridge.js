@@ -164,9 +164,9 @@ function render({ model, el }) {
     if (length) go(true);
   };
   const unmark = () => {
-    clicked = true; // in the frame it is done already
+    quiet = true; // in the frame it is done already
     model.set("marked", []);
-    clicked = false;
+    quiet = false;
     steps.hidden = true;
   };
   const close = () => {
@@ -176,9 +176,9 @@ function render({ model, el }) {
     tell({ type: "close" });
   };
 
-  let clicked = false;
-  let waiting;
-  let counting;
+  let quiet = false; // whether a change of `marked` is our own
+  let waiting; // the timer of a frame that says nothing
+  let counting; // the timer of the seconds of a drawing
   const giveUp = (why) => {
     clearTimeout(waiting);
     clearInterval(counting);
@@ -304,7 +304,7 @@ function render({ model, el }) {
   const facts = () => panel.facts(model.get("facts"));
   follow("facts", facts);
   follow("marked", () => {
-    if (clicked) return;
+    if (quiet) return;
     at = 0;
     go();
   });

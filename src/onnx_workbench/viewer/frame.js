@@ -104,7 +104,7 @@
   const nodes = () => document.querySelectorAll("#canvas .graph-node");
   const folded = ({ graph, value }) => bodies(value).filter((body) => !graph.blocks?.has(body));
   const holds = (body, fits) =>
-    body.nodes.some((node) => fits(node) || bodies(node).some((inner) => holds(inner, fits)));
+    body.nodes.some((node) => fits(node) || bodies(node).some((below) => holds(below, fits)));
 
   // Opens what the node is folded into, level by level.
   const reveal = async (name) => {
@@ -195,8 +195,8 @@
   let heat = {};
   const level = (node) => {
     const own = heat.levels[key(node)];
-    const inner = () => bodies(node).flatMap((body) => body.nodes.map(level));
-    return own ?? Math.max(-1, ...inner());
+    const below = () => bodies(node).flatMap((body) => body.nodes.map(level));
+    return own ?? Math.max(-1, ...below());
   };
 
   // The words of the heat for a box, as in the static picture.
@@ -212,9 +212,9 @@
   };
   let constants = {};
   fill({ words, constant: (name) => Object.hasOwn(constants, name ?? "") && constants[name] });
-  const rule = (name, [fill, ink]) => {
+  const rule = (name, [color, ink]) => {
     const item = `.graph-node.${name} > .node-item-type >`;
-    rules.insertRule(`${item} path { fill: ${fill}; }`, rules.cssRules.length);
+    rules.insertRule(`${item} path { fill: ${color}; }`, rules.cssRules.length);
     rules.insertRule(`${item} text { fill: ${ink}; }`, rules.cssRules.length);
   };
   const paint = () => {

@@ -121,6 +121,7 @@ modules.define("cell", (exports) => {
     };
   };
 
+  // The other names of netron 9 that are not its interface.
   exports.inner = {
     drawn: (graph) => graph?._table ?? [], // [value, shape] of each node
     choose: (graph, shape) => graph._selection.add(shape),
