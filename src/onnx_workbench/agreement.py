@@ -7,6 +7,7 @@ from contextlib import suppress
 from itertools import zip_longest
 from typing import Any, Literal, overload
 
+from .brief import first_words
 from .calls import normalize_call
 from .comparison import Agreement, Grains, answer, checked, coarsest, compare
 from .divergence import Divergence, check_graph, compare_values
@@ -116,10 +117,9 @@ def _answer(name: str, function: Callable[..., Any], args: tuple, kwargs: Mappin
     except WorkbenchError:
         raise
     except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0]
         raise InputError(
             f"verify() called {name!r}, a {type(function).__name__}, which refuses these "
-            f"arguments: {type(error).__name__}: {first}",
+            f"arguments: {first_words(error)}",
             "pass arguments that both take, in the same order.",
             unless_internal(user_line(error.__traceback__)),
         ) from error

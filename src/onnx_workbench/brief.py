@@ -26,6 +26,15 @@ def chained(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
+def first_words(error: BaseException) -> str:
+    """The class of an error and the first line of its message.
+
+    >>> first_words(ValueError("two lines\\nof text"))
+    'ValueError: two lines'
+    """
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+
+
 def brief(error: Any, rest: str = "", colors: bool = False) -> str:
     """The lines that IPython shows for a planned error; ``rest`` is how to see all the others.
 

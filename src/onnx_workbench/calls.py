@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal, ParamSpec, TypeVar
 
+from .brief import first_words
 from .errors import CallError, InputError, WorkbenchError
 from .formatting import kind_of
 from .source import unless_internal, user_line
@@ -75,13 +76,12 @@ def normalize_call(function: Callable[P, R]) -> Callable[P, R]:
 
 def _unplanned(name: str, error: Exception) -> WorkbenchError:
     """The WorkbenchError for a library error that no lower module explains."""
-    first = (str(error).strip().splitlines() or [""])[0]
     return WorkbenchError(
         f"{name}() got an error from a library that it has no explanation for",
         "call the model itself with these inputs; if that works, report this with the "
         "whole traceback.",
         unless_internal(user_line(error.__traceback__)),
-        reason=f"{type(error).__name__}: {first}",
+        reason=first_words(error),
     )
 
 

@@ -15,6 +15,7 @@ import torch.utils._pytree as pytree
 from torch import fx, nn
 from torch.export import Dim, ExportedProgram
 
+from ..brief import first_words
 from ..calls import check_initialized, normalize_call
 from ..errors import CaptureError, InputError
 from ..formatting import Code, Part, Report, Table, kind_of, plural, shaped
@@ -427,9 +428,8 @@ def _explained(
 
 
 def _reason(error: Exception) -> Reason:
-    first = (str(error).strip().splitlines() or [""])[0]
     return explain(error) or Reason(
-        f"{type(error).__name__}: {first}",
+        first_words(error),
         "Run the model itself with these arguments. If it fails too, fix that first; if not, "
         "torch.export cannot follow that line: write it with other operations.",
     )

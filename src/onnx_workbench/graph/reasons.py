@@ -15,7 +15,7 @@ from typing import NamedTuple
 from torch import fx
 from torch.export import ExportedProgram
 
-from ..brief import chained
+from ..brief import chained, first_words
 from ..errors import ExportError, refused_by_machine
 from ..source import Line, unless_internal, user_line
 
@@ -166,7 +166,7 @@ def translation_error(error: Exception, program: ExportedProgram | None = None) 
                 user_line(node.meta.get("stack_trace")),
             )
     root = list(chained(error))[-1]
-    raw = f"{type(root).__name__}: {(str(root).strip().splitlines() or [''])[0]}"
+    raw = first_words(root)
     node = _node(error)
     line = _line(node) if node else None
     operator = _operator(node) if node else ""

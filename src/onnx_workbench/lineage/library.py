@@ -71,8 +71,13 @@ def _is_container(line: Line) -> bool:
 
 def _repeated(module: str) -> str:
     """``encoder.layers.3.norm`` -> ``encoder.layers.*.norm``; a number at the end is a layer."""
-    *path, last = module.split(".")
-    return ".".join([*("*" if part.isdigit() else part for part in path), last])
+    path, dot, last = module.rpartition(".")
+    return f"{starred(path)}{dot}{last}"
+
+
+def starred(module: str) -> str:
+    """``blocks.3.norm`` -> ``blocks.*.norm``."""
+    return ".".join("*" if part.isdigit() else part for part in module.split("."))
 
 
 def common(modules: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from ..source import Line, Sources
 from ..viewer.origin import without_folders
 from .annotated_source import stretches
 from .instructions import instructions
+from .library import starred
 from .rows import INSERTED, REMOVED, Chain
 
 FLOORS = {
@@ -285,19 +286,14 @@ def fold(floor: Floor, chains: Mapping[Any, Chain]) -> None:
     turns: Counter[tuple[Any, ...]] = Counter()
     for key, row in floor.at.items():
         chain = chains.get(key)
-        if chain and chain.line and (starred := _starred(chain.module)) != chain.module:
+        if chain and chain.line and (path := starred(chain.module)) != chain.module:
             kind = floor.rows[row]["m"] or floor.rows[row]["t"]
             turns[chain.line, chain.module, kind] += 1
             turn = turns[chain.line, chain.module, kind]
-            groups[chain.line, starred, kind, turn].append(row)
+            groups[chain.line, path, kind, turn].append(row)
     for number, members in enumerate(m for m in groups.values() if len(m) >= _FOLDS_FROM):
         for row in members:
             floor.rows[row]["g"] = number + 1
-
-
-def _starred(module: str) -> str:
-    """``blocks.3.norm`` -> ``blocks.*.norm``."""
-    return ".".join("*" if part.isdigit() else part for part in module.split("."))
 
 
 def operator_name(target: Any) -> str:

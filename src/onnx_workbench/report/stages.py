@@ -15,6 +15,7 @@ from torch import nn
 
 from ..agreement import verify
 from ..artifact import Artifact, export
+from ..brief import chained, first_words
 from ..comparison import Agreement, Leaf, Tolerance
 from ..errors import CaptureError, ExportError, WorkbenchError
 from ..formatting import plural, seconds
@@ -163,7 +164,7 @@ class Stage(NamedTuple):
             if self.counts and case.model is not None:
                 line = line or facts.forward_line(case.model)
             last = STOPPED if self.counts else NOT_TRIED
-            yield Finding(code_of(self.name, last), _first_words(error), line)
+            yield Finding(code_of(self.name, last), _root(error), line)
         else:
             if finding is None:
                 yield Finding(code_of(self.name, NOT_TRIED), "it found nothing to look at")
@@ -173,12 +174,9 @@ def _broken(stage: str, error: WorkbenchError, code: str = "") -> Finding:
     return Finding(code or code_of(stage, STOPPED), error.reason, error.line, error.hint)
 
 
-def _first_words(error: BaseException) -> str:
-    """The class and the first line of the root cause."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}"
+def _root(error: BaseException) -> str:
+    """The first words of the root cause."""
+    return first_words([*chained(error)][-1])
 
 
 def _file(case: Case) -> Iterator[Finding]:
@@ -217,7 +215,7 @@ def _model(case: Case) -> Iterator[Finding]:
     except Exception as error:
         yield Finding(
             "OW002",
-            f"The model itself fails on this call: {_first_words(error)}",
+            f"The model itself fails on this call: {_root(error)}",
             unless_internal(user_line(error.__traceback__)),
             "Fix the call or the model first; until then the other stages mean nothing.",
         )

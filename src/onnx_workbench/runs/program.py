@@ -11,6 +11,7 @@ from torch import fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, TensorArgument
 
+from ..brief import first_words
 from ..errors import RunError
 from ..exporter_metadata import call_site
 
@@ -52,10 +53,9 @@ class ProgramRun(fx.Interpreter):
                 with self.mode:
                     self.env[node] = self.run_node(node)
             except Exception as error:
-                first = (str(error).strip().splitlines() or [""])[0]
                 raise RunError(
                     f"The captured graph fails on these sizes, in {node.target}: "
-                    f"{type(error).__name__}: {first}",
+                    f"{first_words(error)}",
                     ANY_SIZE,
                     call_site(node).line,
                 ) from error

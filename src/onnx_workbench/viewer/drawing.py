@@ -100,14 +100,20 @@ def beside(pictures: Sequence[str]) -> str:
     """Several pictures of :func:`draw` as one, from left to right."""
     width, height, parts = 0, 0, []
     for picture in pictures:
-        wide, high = re.findall(r' (?:width|height)="(\d+)"', picture)[:2]
+        wide, high = size_of(picture)
         parts.append(picture.replace("<svg ", f'<svg x="{width}" ', 1))
-        width, height = width + int(wide), max(height, int(high))
+        width, height = width + wide, max(height, high)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}"><rect width="100%" height="100%" rx="8" '
         f'fill="{_PAPER}"/>{"".join(parts)}</svg>'
     )
+
+
+def size_of(svg: str) -> tuple[int, int]:
+    """The width and the height of a picture of ours, in pixels."""
+    wide, high = re.findall(r' (?:width|height)="(\d+)"', svg)[:2]
+    return int(wide), int(high)
 
 
 def layout(

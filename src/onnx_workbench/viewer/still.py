@@ -7,11 +7,10 @@ output of its own, before the widget's; ``still.js`` hides it while the widget i
 from __future__ import annotations
 
 import base64
-import re
 from pathlib import Path
 from typing import Any
 
-from .drawing import FONT
+from .drawing import FONT, size_of
 from .raster import png
 
 SCRIPT = (Path(__file__).parent / "still.js").read_text("utf-8")
@@ -37,7 +36,7 @@ def outputs(widget: Any, text: str, svg: str) -> list[Output]:
     metadata: dict[str, Any] = {}
     if image := png(picture):
         data["image/png"] = base64.b64encode(image).decode()
-        wide, high = _size(picture)
+        wide, high = size_of(picture)
         metadata["image/png"] = {"width": wide, "height": high}
     shown = [(data, metadata)]
     if widget and widget.comm is not None:
@@ -48,7 +47,7 @@ def outputs(widget: Any, text: str, svg: str) -> list[Output]:
 
 def with_line(svg: str) -> str:
     """The picture above a line that says how to get the widget."""
-    wide, high = _size(svg)
+    wide, high = size_of(svg)
     whole = max(wide, _LEAST)
     inner = svg.replace("<svg ", f'<svg x="{(whole - wide) // 2}" ', 1)
     return (
@@ -58,8 +57,3 @@ def with_line(svg: str) -> str:
         f'font-family="{FONT}" font-size="11" fill="#57606a" text-anchor="middle">{_LINE}</text>'
         "</svg>"
     )
-
-
-def _size(svg: str) -> tuple[int, int]:
-    wide, high = re.findall(r' (?:width|height)="(\d+)"', svg)[:2]
-    return int(wide), int(high)
