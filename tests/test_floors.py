@@ -87,6 +87,8 @@ def test_a_line_that_stopped_the_export_is_in_the_table(small):
         "no line became a node",
         "stopped at line 14: no rule for attention",
     ]
+    small["stop"]["row"] = -1
+    assert text(small).splitlines()[-1] == "stopped: no rule for attention"
 
 
 def words(picture: str) -> list[str]:

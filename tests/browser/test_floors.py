@@ -253,6 +253,10 @@ def test_where_the_export_stopped_the_line_is_marked_and_the_reason_stands_above
         "Teach one: lesson 08.",
     ]
     assert page.texts(SOURCE, "stopped") == ["scores = q @ k.T"]
+    page = opened(made | {"stop": {"row": -1, "reason": "No tensor.", "hint": "Return one."}})
+    assert page.page.locator(".stop").inner_text().startswith("✗ No tensor.")
+    assert page.texts(SOURCE, "stopped") == []
+    assert len(page.texts(SOURCE, "row")) > 2
 
 
 def test_a_floor_without_rows_says_why(opened):

@@ -551,7 +551,7 @@ class Widget {
     this.resized = new ResizeObserver(() => this.measure());
     this.resized.observe(this.element);
     this.resized.observe(this.body);
-    if (this.sheet.stop) this.pointAt(this.sheet.stop.row);
+    if (this.sheet.stop?.row >= 0) this.pointAt(this.sheet.stop.row);
     this.light();
   }
 

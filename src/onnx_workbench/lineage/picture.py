@@ -142,8 +142,9 @@ def text(sheet: Sheet) -> str:
 
 def _stopped(sheet: Sheet) -> Iterator[str]:
     if stop := sheet.get("stop"):
-        line = sheet["floors"][SOURCE]["rows"][stop["row"]]
-        yield f"stopped at line {line.get('m', '')}: {plain(stop['reason'], 70)}"
+        line = sheet["floors"][SOURCE]["rows"][stop["row"]] if stop["row"] >= 0 else {}
+        where = f" at line {line['m']}" if "m" in line else ""
+        yield f"stopped{where}: {plain(stop['reason'], 70)}"
 
 
 def _lit(links: Sequence[Sequence[int]], of: int) -> list[int]:

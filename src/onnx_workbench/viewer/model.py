@@ -17,6 +17,7 @@ import onnx_ir
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor
 
 from .. import files, protobuf_reader, reader
+from ..brief import first_words
 from ..errors import InputError, LoadError
 from ..proto import node_refs, tensors_of
 from ..reader import Checked
@@ -161,7 +162,7 @@ def _fetch(model: onnx.ModelProto, folder: Path, left: int) -> None:
         except Exception as error:  # onnx's errors have no common class
             raise LoadError(
                 f"view(weights=True) cannot read {PurePath(info.location).name!r} beside the "
-                f"model: {str(error).splitlines()[0]}",
+                f"model: {first_words(error)}",
                 "put the file there, or view the graph without weights.",
             ) from error
         tensor.ClearField("external_data")

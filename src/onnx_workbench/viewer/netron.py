@@ -21,6 +21,7 @@ from .. import files
 from ..errors import InputError
 from ..formatting import table
 from ..source import Line
+from ..stack import needs
 from . import frontend, matching, origin, saved
 from .diagram import constants
 from .drawing import beside, draw, legend
@@ -364,7 +365,8 @@ class Comparison:
         Raises:
             InputError: no page has drawn them, as for :meth:`Netron.png`.
         """
-        from matplotlib.image import imread, imsave
+        with needs("A picture of two views", "plot"):
+            from matplotlib.image import imread, imsave
 
         sides = [imread(io.BytesIO(side.png())) for side in self._sides]
         height = max(map(len, sides))
