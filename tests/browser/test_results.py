@@ -61,7 +61,7 @@ def test_one_bar_shows_then_nothing_is_left_and_neither_after_a_reload(notebook)
     page.evaluate("() => void jupyterapp.commands.execute('notebook:run-all-cells')")
     bar.first.wait_for()
     assert bar.count() == 1
-    assert bar.bounding_box()["height"] > 10
+    page.wait_for_function("() => document.querySelector('.ow-bar')?.offsetHeight > 10")
     assert "contract" in bar.text_content()
     # A page that is loaded now, and hears of no end, hides it by itself.
     hidden = bar.evaluate("bar => { bar.getAnimations()[0].finish(); return bar.offsetHeight; }")
@@ -80,7 +80,8 @@ def test_one_bar_shows_then_nothing_is_left_and_neither_after_a_reload(notebook)
 
 def test_error_is_a_few_lines(notebook):
     assert sum(notebook.page.evaluate(HEIGHTS, ERROR)) < 400
-    text = notebook.page.locator(".jp-RenderedText[data-mime-type*=error]").inner_text()
+    outputs = notebook.page.locator(".jp-OutputArea-output")
+    text = outputs.filter(has_text="CaptureError: Step could not").inner_text()
     assert "----> 5         if x.sum() > 0:" in text
     assert text.rstrip().endswith("%tb")
 

@@ -150,7 +150,8 @@ def test_the_line_is_painted_before_netron_marks_the_node_and_the_graph_gets_nar
         .observe(panel, {{ attributes: true }});
     }}""")
     watch = f"""() => {{
-      const narrower = () => target.clientWidth < 900 && (window.narrower ??= {now});
+      const wide = target.clientWidth;
+      const narrower = () => target.clientWidth < wide && (window.narrower ??= {now});
       new ResizeObserver(narrower).observe(target);
       const marked = () => document.querySelector("{node}.select") && (window.marked ??= {now});
       const node = document.querySelector("{node}");
