@@ -303,8 +303,8 @@ def main(arguments: list[str]) -> int:
     chosen, rest = options.parse_known_args(rest)
     if verb != "check":
         set_up(chosen.torch, verb)
-    elif why := unready(chosen.torch, "lab"):
-        print(f"Not set up: {why}. To set up: python3 workbench.py lab\n")
+    elif unready(chosen.torch, "lab"):
+        print(f"Not set up: {unready(chosen.torch, 'lab')}. To set up: python3 workbench.py lab\n")
     return become([*command(verb, chosen.fresh), *rest])
 
 
