@@ -138,7 +138,7 @@ def test_the_arrow_keys_go_from_node_to_node_and_enter_shows_the_line(small):
     page.locator(".code .here", has_text="x = x * mask").wait_for()
 
 
-def test_the_line_is_painted_before_netron_marks_the_node_and_the_graph_gets_narrower(small):
+def test_the_line_is_painted_before_the_graph_gets_narrower(small):
     page, graph, _ = small
     page.get_by_role("button", name="Close").click()
     node, now = "#node-name-node_b0_0", "performance.timeOrigin + performance.now()"
@@ -153,16 +153,14 @@ def test_the_line_is_painted_before_netron_marks_the_node_and_the_graph_gets_nar
       const wide = target.clientWidth;
       const narrower = () => target.clientWidth < wide && (window.narrower ??= {now});
       new ResizeObserver(narrower).observe(target);
-      const marked = () => document.querySelector("{node}.select") && (window.marked ??= {now});
       const node = document.querySelector("{node}");
-      new MutationObserver(marked).observe(node, {{ attributes: true }});
       const click = new MouseEvent("click", {{ bubbles: true }});
       node.querySelector(".node-item-type").dispatchEvent(click);
     }}"""
     graph.evaluate(watch)
     page.locator(".code .here", has_text="x = x + mask").wait_for()
-    until(graph, "window.narrower && window.marked")
-    assert page.evaluate("painted") < min(graph.evaluate("[narrower, marked]"))
+    until(graph, "window.narrower && document.querySelector('.graph-node.select')")
+    assert page.evaluate("painted") < graph.evaluate("narrower")
 
 
 # Of the frame: the pixels of the smallest text, and whether a node is in sight.
