@@ -246,7 +246,9 @@ def course(fresh: bool) -> Path:
     """Make the learner's copy of the notebooks, or bring it up to date, and return its folder."""
     make = [PYTHON, "-m", "onnx_workbench.lessons.copies", str(ROOT / "notebooks")]
     make += ["--fresh"] if fresh else []
-    made = subprocess.run(make, env=environment(), stdout=subprocess.PIPE, text=True)
+    made = subprocess.run(
+        make, env=environment(), stdout=subprocess.PIPE, encoding="utf-8", errors="replace"
+    )
     if made.returncode:
         sys.exit("The copy of the course could not be made; the reason is above.")
     return Path(made.stdout.splitlines()[-1])
@@ -260,7 +262,7 @@ def command(verb: str, fresh: bool = False) -> list[str]:
             f"--LabApp.default_url=/lab/tree/{folder.name}/{START}",
         ]
         as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-        quiet = "--ServerApp.log_level=WARN"  # the address is more than a warning
+        quiet = "--Application.log_level=WARN"  # the address is more than a warning
         return [PYTHON, "-m", "jupyterlab", *place, *as_root, quiet]
     if verb == "test":  # two files at a time
         return [PYTHON, "-m", "pytest", "--numprocesses=2"]

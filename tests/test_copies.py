@@ -53,12 +53,12 @@ def test_a_notebook_that_was_only_run_follows_its_original_and_keeps_the_outputs
     originals, course = place
     list(copy(*place))
     write(course / "03.ipynb", cell("# 03", "markdown"), cell("2 + 2", outputs=[OUTPUT]))
-    write(originals / "03.ipynb", cell("2 + 2"), cell("2 + 3"))
+    write(originals / "03.ipynb", cell("2 + 2"), cell("2 + 3"), cell("2 + 2"))
     (originals / "glossary.md").write_text("opset, IR", encoding="utf-8")
     assert list(copy(*place)) == []
-    kept, added = read(course / "03.ipynb")
+    kept, added, again = read(course / "03.ipynb")
     assert (kept["outputs"], kept["execution_count"]) == ([OUTPUT], 3)
-    assert added["outputs"] == []
+    assert added["outputs"] == again["outputs"] == []
     assert (course / "glossary.md").read_text() == "opset, IR"
 
 
@@ -78,12 +78,20 @@ def test_a_notebook_with_work_in_it_is_kept_and_the_new_one_is_put_beside_it_onc
     assert read(course / "03.ipynb")[1]["source"] == ["mine"]
 
 
-def test_a_copy_that_is_no_notebook_any_more_is_kept(place):
-    _, course = place
+@pytest.mark.parametrize("broken", [b"{", b"[]", b'{"cells": 1}', b'{"cells": [{}]}', b"\xff"])
+def test_a_copy_that_is_no_notebook_any_more_is_kept_and_so_is_all_without_its_record(
+    place, broken
+):
+    originals, course = place
     list(copy(*place))
-    (course / "03.ipynb").write_text("{", encoding="utf-8")
+    (course / "03.ipynb").write_bytes(broken)
     list(copy(*place))
-    assert (course / "03.ipynb").read_text() == "{"
+    assert (course / "03.ipynb").read_bytes() == broken
+    (course / ".course.json").write_bytes(broken)
+    (originals / "glossary.md").write_text("new", encoding="utf-8")
+    list(copy(*place))
+    assert (course / "03.ipynb").read_bytes() == broken
+    assert (course / "glossary.md").read_text(encoding="utf-8") == "opset"
 
 
 def test_fresh_sets_the_old_copy_aside_with_its_progress(place, monkeypatch):

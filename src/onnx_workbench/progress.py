@@ -85,9 +85,9 @@ class _Cell:
 def _vanishing(line: str) -> str:
     """The line in a box that closes after a while; a new line opens it again."""
     return (
-        "<style>@keyframes ow-bar { from, to { height: 1.5em } }</style>"
-        f'<pre class="ow-bar" style="height:0;margin:0;overflow:hidden;'
-        f'animation:ow-bar {_LONGEST}s">{escape(line)}</pre>'
+        "<style>@keyframes ow-progress { from, to { height: 1.5em } }</style>"
+        f'<pre class="ow-progress" style="height:0;margin:0;overflow:hidden;'
+        f'animation:ow-progress {_LONGEST}s">{escape(line)}</pre>'
     )
 
 

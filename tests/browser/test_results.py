@@ -18,6 +18,7 @@ class Step(torch.nn.Module):
         if x.sum() > 0:
             return x + 1
         return x
+ow.view(ow.export(torch.nn.ReLU().eval(), torch.ones(2)))
 ===
 class Found(formatting.Report):
     def _parts(self):
@@ -57,11 +58,11 @@ def notebook(open_notebook, tmp_path_factory):
 
 
 def test_one_bar_shows_then_nothing_is_left_and_neither_after_a_reload(notebook):
-    page, bar = notebook.page, notebook.page.locator(".ow-bar")
+    page, bar = notebook.page, notebook.page.locator(".ow-progress")
     page.evaluate("() => void jupyterapp.commands.execute('notebook:run-all-cells')")
-    bar.first.wait_for()
+    bar.first.wait_for()  # visible, beside a view and its style
     assert bar.count() == 1
-    page.wait_for_function("() => document.querySelector('.ow-bar')?.offsetHeight > 10")
+    page.wait_for_function("() => document.querySelector('.ow-progress')?.offsetHeight > 10")
     assert "contract" in bar.text_content()
     # A page that is loaded now, and hears of no end, hides it by itself.
     hidden = bar.evaluate("bar => { bar.getAnimations()[0].finish(); return bar.offsetHeight; }")

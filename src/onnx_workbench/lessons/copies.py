@@ -35,7 +35,8 @@ def copy(originals: Path, folder: Path, fresh: bool = False) -> Iterator[str]:
         yield f"Your work so far is in {aside}."
     (folder / "models").mkdir(parents=True, exist_ok=True)
     record = folder / RECORD
-    copied = json.loads(record.read_text("utf-8")) if record.exists() else {}
+    copied = _json(record.read_bytes()) if record.exists() else None
+    copied = copied if isinstance(copied, dict) else {}  # then every other notebook is kept
     for original in sorted([*originals.glob("*.ipynb"), *originals.glob("*.md")]):
         new, mine = _read(original), folder / original.name
         if not mine.exists():
@@ -66,12 +67,22 @@ def home(originals: Path) -> Path:
 
 
 def _read(path: Path) -> Any:
-    """A notebook as JSON, another file as text. A notebook that is no JSON counts as text, too."""
-    text = path.read_text(encoding="utf-8")
+    """A notebook as JSON, another file as text. A notebook that is broken counts as text, too."""
+    data = path.read_bytes()
+    content = _json(data) if path.suffix == ".ipynb" else None
+    cells = content.get("cells") if isinstance(content, dict) else None
+    whole = isinstance(cells, list) and all(
+        isinstance(cell, dict) and {"cell_type", "source"} <= cell.keys() for cell in cells
+    )
+    return content if whole else data.decode("utf-8", "replace")
+
+
+def _json(data: bytes) -> Any:
+    """None for what is no JSON."""
     try:
-        return json.loads(text) if path.suffix == ".ipynb" else text
+        return json.loads(data)
     except ValueError:
-        return text
+        return None
 
 
 def _write(path: Path, new: Any, held: Any = None) -> None:
@@ -79,10 +90,13 @@ def _write(path: Path, new: Any, held: Any = None) -> None:
     if isinstance(new, str):
         files.write(path, new)
         return
-    ran = {_source(cell): cell for cell in (held or {"cells": []})["cells"]}
+    ran: dict[str, list[Any]] = {}  # two cells may have one source: each keeps its own outputs
+    for cell in (held or {"cells": []})["cells"]:
+        ran.setdefault(_source(cell), []).append(cell)
     for cell in new["cells"]:
         if cell["cell_type"] == "code":
-            old = ran.get(_source(cell), {})
+            same = ran.get(_source(cell))
+            old = same.pop(0) if same else {}
             cell["outputs"] = old.get("outputs", [])
             cell["execution_count"] = old.get("execution_count")
     files.write(path, json.dumps(new, indent=1, ensure_ascii=False) + "\n")
