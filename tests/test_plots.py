@@ -84,6 +84,19 @@ def test_colors_stand_out_from_a_light_and_a_dark_page_and_markers_differ_where_
     assert len({(line.get_color(), line.get_marker()) for line in medians}) == 30
 
 
+def test_a_plot_leaves_matplotlib_as_it_was_and_on_where_its_first_figure_turns_it_on(monkeypatch):
+    before = dict(matplotlib.rcParams)
+    plots.blocks({"eager": [4e-3]})
+    assert dict(matplotlib.rcParams) == before
+    new = pyplot.subplots
+    monkeypatch.setattr(pyplot, "subplots", lambda **o: matplotlib.interactive(True) or new(**o))
+    try:
+        plots.blocks({"eager": [4e-3]})  # as Jupyter's backend does
+        assert matplotlib.is_interactive()
+    finally:
+        matplotlib.interactive(before["interactive"])
+
+
 def test_blocks_draw_every_measurement_and_the_median_into_axes_of_ones_own():
     own = pyplot.figure().add_subplot()
     ax = plots.blocks({"eager": [4e-3, 5e-3, 9e-3], "fast": [2e-3]}, ax=own)
