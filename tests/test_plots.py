@@ -85,6 +85,7 @@ def test_colors_stand_out_from_a_light_and_a_dark_page_and_markers_differ_where_
 
 
 def test_a_plot_leaves_matplotlib_as_it_was_and_on_where_its_first_figure_turns_it_on(monkeypatch):
+    matplotlib.rcdefaults()
     before = dict(matplotlib.rcParams)
     plots.blocks({"eager": [4e-3]})
     assert dict(matplotlib.rcParams) == before
