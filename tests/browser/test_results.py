@@ -45,6 +45,13 @@ BAR, ERROR = 3, 4
 HEIGHTS = """at => [...jupyterapp.shell.currentWidget.content.widgets[at].outputArea.node.children]
   .filter(child => !child.matches(".jp-OutputArea-promptOverlay"))
   .map(child => child.getBoundingClientRect().height)"""
+# A page that is loaded now, and hears of no end, hides the bar. Each step draws a new element.
+HIDES_BY_ITSELF = """() => {
+  const bar = document.querySelector(".ow-progress");
+  const [animation] = bar?.getAnimations() ?? [];
+  animation?.finish();
+  return animation && bar.offsetHeight === 0;
+}"""
 BACKGROUND = "node => getComputedStyle(node).backgroundColor"
 
 
@@ -64,9 +71,7 @@ def test_one_bar_shows_then_nothing_is_left_and_neither_after_a_reload(notebook)
     assert bar.count() == 1
     page.wait_for_function("() => document.querySelector('.ow-progress')?.offsetHeight > 10")
     assert "contract" in bar.text_content()
-    # A page that is loaded now, and hears of no end, hides it by itself.
-    hidden = bar.evaluate("bar => { bar.getAnimations()[0].finish(); return bar.offsetHeight; }")
-    assert hidden == 0
+    page.wait_for_function(HIDES_BY_ITSELF)
     page.get_by_text("CaptureError: Step could not").wait_for()
     done = page.evaluate(HEIGHTS, BAR)
     assert bar.count() == 0
