@@ -20,7 +20,7 @@ else:
         return _found(name) if name not in _FORMER else lambda *_, **__: _gone(name)
 
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 _FORMER = {
     "weigh": "race(targets, args).plot('startup')",
     "tune": "race(onnx.variants(), args)",
