@@ -13,12 +13,14 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,40 +58,44 @@ _EXPORTERS = (  # from the release on, which call captures a model with Dynamo
 _CHILD = """
 import gc, json, os, sys
 gc.disable()  # imports run 15 % faster
-scope, error = {}, ""
-try:
-    exec(sys.argv[1], scope)
-except BaseException as caught:  # SystemExit too: some packages call sys.exit() when imported
-    first = next(iter(str(caught).strip().splitlines()), "")
-    error = f"{type(caught).__name__}: {first}".rstrip(": ")
-print("outcome:", json.dumps([error, scope.get("found")]), flush=True)
+for statement in sys.argv[1:]:
+    scope, error = {}, ""
+    try:
+        exec(statement, scope)
+    except BaseException as caught:  # SystemExit too: some packages call sys.exit() when imported
+        first = next(iter(str(caught).strip().splitlines()), "")
+        error = f"{type(caught).__name__}: {first}".rstrip(": ")
+    print("\\noutcome:", json.dumps([error, scope.get("found")]), flush=True)
+    if error:
+        break
 os._exit(0)  # a crash at shutdown does not count
 """
+_OUTCOME = re.compile(r"^outcome: (.*)$", re.MULTILINE)
 
 
 def check() -> Stack:
     """Look up every package of the stack, try to import it, and read the three clocks of ONNX.
 
-    Each import runs in its own process, so a crash does not stop the check. The clocks are read
-    from small models that are exported, checked and loaded. Takes about 10 seconds.
+    The imports run in other processes, so a crash does not stop the check. The clocks are read from
+    small models that are exported, checked and loaded. Takes about 8 seconds.
 
     Raises:
         importlib.metadata.PackageNotFoundError: the requirements are unknown, because this package
             is neither installed nor next to its ``pyproject.toml``.
 
-    >>> stack = check()
-    >>> bool(stack), stack.clashes
+    >>> stack = check()  # doctest: +SKIP
+    >>> bool(stack), stack.clashes  # doctest: +SKIP
     (True, ())
-    >>> stack.clocks.writes.opset <= stack.clocks.loads.opset
-    True
     """
     packages = [p for p in _packages() if not p.extra or p.extra in _OPTIONAL]
     clocks = f"from {__name__} import read_clocks; found = {{}}; read_clocks(found)"
     imports = {p.name: p.tried + _BUILD * (p.name == "torch") for p in packages if p.installed}
-    statements = [clocks, *imports.values()]
-    with ThreadPoolExecutor(2) as pool:  # more take too much memory for Binder
-        outcomes = dict(zip(statements, pool.map(isolated_import, statements), strict=True))
-    error, found = outcomes.pop(clocks)
+    extras = [imports[p.name] for p in packages if p.installed and p.extra]
+    required = [statement for statement in imports.values() if statement not in extras]
+    sets = [*required, clocks], extras  # the clocks need what is required: import it once
+    with ThreadPoolExecutor() as pool:
+        outcomes = dict(zip(chain(*sets), chain(*pool.map(isolated_imports, sets)), strict=True))
+    error, found = outcomes[clocks]
     results = {name: outcomes[statement] for name, statement in imports.items()}
     for at, package in enumerate(packages):
         failed, version = results.get(package.name, ("", None))
@@ -308,34 +314,44 @@ class Stack(Report):
             )
 
 
-def isolated_import(statement: str, timeout: float = 300.0) -> tuple[str, Any]:
-    """Run a statement in its own process; return its error, and what it assigned to ``found``.
+def isolated_imports(statements: Sequence[str], timeout: float = 300.0) -> list[tuple[str, Any]]:
+    """Run statements in another process; return the error of each, and what it left in ``found``.
 
-    >>> isolated_import("import no_such_module")
-    ("ModuleNotFoundError: No module named 'no_such_module'", None)
-    >>> isolated_import("found = 1")
-    ('', 1)
+    They share one process until one of them fails or ends it. If it was the first there, that is
+    its error; if not, it runs again as the first of a new process, so that no other is to blame.
+
+    >>> isolated_imports(["found = 1", "import no_such_module", "found = 2"])
+    [('', 1), ("ModuleNotFoundError: No module named 'no_such_module'", None), ('', 2)]
     """
+    outcomes: list[tuple[str, Any]] = []
+    while rest := statements[len(outcomes) :]:
+        done, end = _shared_process(rest, timeout)
+        good = [outcome for outcome in done if not outcome[0]]
+        outcomes += good or done[:1] or [(end, None)]
+    return outcomes
+
+
+def _shared_process(statements: Sequence[str], timeout: float) -> tuple[list[tuple[str, Any]], str]:
+    """The outcomes up to the first error, and how the process ended."""
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109
-    try:
-        child = subprocess.run(
-            [sys.executable, "-P", "-c", _CHILD, statement],
-            env=os.environ | {"PYTHONPATH": path},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            encoding="utf-8",
-            errors="replace",
-            timeout=timeout,
-        )
-    except subprocess.TimeoutExpired:
-        return f"no answer within {timeout:.0f} s", None
-    _, reported, outcome = child.stdout.rpartition("outcome:")
-    if reported:
-        return tuple(json.loads(outcome))
-    if child.returncode < 0:
-        return f"the process was killed by {signal.Signals(-child.returncode).name}", None
-    return f"the process ended with exit code {child.returncode}", None
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        try:
+            code = subprocess.run(
+                [sys.executable, "-P", "-c", _CHILD, *statements],
+                env=os.environ | {"PYTHONPATH": path},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.DEVNULL,
+                timeout=timeout,
+            ).returncode
+            end = f"the process ended with exit code {code}"
+            if code < 0:
+                end = f"the process was killed by {signal.Signals(-code).name}"
+        except subprocess.TimeoutExpired:
+            end = f"no answer within {timeout:.0f} s"
+        output.seek(0)
+        found = _OUTCOME.findall(output.read())
+    return [tuple(json.loads(outcome)) for outcome in found], end
 
 
 def read_clocks(found: dict[str, tuple[int, int]]) -> None:

@@ -51,3 +51,8 @@ def table():
 def onnx(model, images, tmp_path_factory):
     path = tmp_path_factory.mktemp("doors") / "reader.onnx"
     return ow.export(model, images, path, dynamic_shapes={"images": {0: "batch"}})
+
+
+@pytest.fixture(scope="session")
+def stack():
+    return ow.check()

@@ -33,7 +33,6 @@ RESULTS = {
     ),
     "observed": lambda m, o, x, t: observed(m, x),
     "audit": lambda m, o, x, t: ow.audit(t, x[0, 0], skip={"latency", "hot lines"}),
-    "stack": lambda m, o, x, t: ow.check(),
 }
 
 
