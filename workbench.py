@@ -200,13 +200,19 @@ def set_up(build: str, verb: str) -> None:
     if not why:
         return
     chosen = steps(build, "lab,test" if verb == "test" else "lab")
+    try:
+        LOG.write_text("", encoding="utf-8")
+    except OSError as error:
+        sys.exit(
+            f"Set-up writes to {ROOT}, which refuses: {error.strerror}.\n"
+            "Copy the project to a folder of your own, and start it there."
+        )
     if unready(build, "lab"):
         print(f"Setting up {VENV}: {why}. This takes a minute or two and about 2 GB.")
         STAMP.unlink(missing_ok=True)
     else:
         print(f"Adding to {VENV}: {why}.")
         del chosen[:-1]
-    LOG.unlink(missing_ok=True)
     for number, step in enumerate(chosen, start=1):
         begun, title = time.monotonic(), f"[{number}/{len(chosen)}] {step.title}"
         if not any(all(run(each, title, step.size) for each in way) for way in step.ways):
@@ -223,7 +229,7 @@ def failure(step: Step) -> str:
     places = {shutil.disk_usage(at).free: at for at in (ROOT, tempfile.gettempdir())}
     free = min(places)
     full = f"{places[free]} has {free / 1e9:.1f} GB free, and set-up needs {DISK / 1e9} GB"
-    printed = LOG.read_text(encoding="utf-8", errors="replace").splitlines() if LOG.exists() else []
+    printed = LOG.read_text(encoding="utf-8", errors="replace").splitlines()
     return "\n".join(
         [
             f"\nSet-up stopped at the step: {step.title}",
@@ -305,8 +311,10 @@ def main(arguments: list[str]) -> int:
     chosen, rest = options.parse_known_args(rest)
     if verb != "check":
         set_up(chosen.torch, verb)
-    elif unready(chosen.torch, "lab"):
-        print(f"Not set up: {unready(chosen.torch, 'lab')}. To set up: python3 workbench.py lab\n")
+    else:
+        why = unready(chosen.torch, "lab")
+        if why:
+            print(f"Not set up: {why}. To set up: python3 workbench.py lab\n")
     return become([*command(verb, chosen.fresh), *rest])
 
 

@@ -84,6 +84,9 @@ def test_weights_past_the_limit_lie_beside_the_file(tmp_path, monkeypatch):
         assert names(tmp_path) == ["big", "big.onnx", "big.onnx.data"]
         assert verify(LINEAR, big, ROW)
     assert (tmp_path / "big" / "thesis.txt").read_text() == "three years"
+    small = export(RELU, ROW, tmp_path / "big.onnx")
+    assert names(tmp_path) == ["big", "big.onnx"]
+    export(LINEAR, ROW, small.path)
     data = big.files[1]
     data.write_bytes(bytes(data.stat().st_size))
     with pytest.raises(LoadError, match=r"big\.onnx\.data"):

@@ -220,6 +220,13 @@ def test_a_failed_step_names_itself_the_likely_cause_and_the_next_command(
     assert not workbench.STAMP.exists()
 
 
+def test_a_checkout_that_cannot_be_written_to_is_an_error_that_says_so(workbench, commands):
+    workbench.LOG.mkdir()
+    with pytest.raises(SystemExit, match=r"Set-up writes to .*refuses.*\nCopy the project"):
+        workbench.main(["lab"])
+    assert commands.ran == []
+
+
 def test_an_old_python_is_refused_with_the_one_to_use(workbench, commands, monkeypatch):
     monkeypatch.setattr(workbench, "OLDEST", (3, 99))
     monkeypatch.setattr(workbench, "NEWEST", (3, 99))

@@ -113,38 +113,53 @@ def export(
     tensor([0., 3.])
     """
     rare = checked(options, getattr(model, "training", False))
-    dynamo = dynamo or isinstance(model, (Graph, ExportedProgram))
-    _check_model(model, dynamo)
+    captured = isinstance(model, (Graph, ExportedProgram))
+    dynamo = dynamo or captured
+    if not captured and (dynamo or not isinstance(model, torch.jit.ScriptModule)):
+        check_module("export", model)  # the tracer takes a ScriptModule, too
     _check_options(dynamo, opset_version, input_names, output_names, custom_translation_table)
     ort.check_provider(provider)
     args, kwargs = _as_torch_reads(model, args, kwargs or {})
     if dynamic_shapes is None and dynamic_axes is not None:
-        names = (input_names or (), output_names or ())
-        dynamic_shapes = from_dynamic_axes(dynamic_axes, _arguments(model, args, kwargs), *names)
-    call = _Call(model, args, kwargs, dynamic_shapes, (input_names, output_names), opset_version)
+        known = _arguments(model, args, kwargs)
+        dynamic_shapes = from_dynamic_axes(
+            dynamic_axes, known, input_names or (), output_names or ()
+        )
+    names = input_names, output_names
     with _target(model, f) as target, progress.bar("export", total=5) as step:
         _check_weights(model, target, external_data)
         if dynamo:
             step("capture")
             graph = capture(model, args, kwargs, dynamic_shapes=dynamic_shapes)
             step("translate")
-            program = _translated(graph, call, custom_translation_table, rare)
+            program = exporter.translate(
+                graph.program,
+                opset=opset_version,
+                axes=graph.labels,
+                optimize=rare["optimize"],
+                translations=custom_translation_table,
+                names=names,
+                verbose=rare["verbose"] or False,
+            )
             artifact = Artifact(target, provider, graph.signature, graph, program.exported_program)
             write = partial(_write, program, external_data, rare["keep_initializers_as_inputs"])
             del program  # its weights need not outlive the write
         else:
             step("trace")
-            signature, write = _traced(call, rare)
+            signature, write = _traced(
+                model, args, kwargs, dynamic_shapes, names, {**rare, "opset_version": opset_version}
+            )
             artifact = Artifact(target, provider, signature)
-        with _written(target) as draft:  # starts late: a killed process leaves the folder
+        with _written(target) as path:  # starts late: a killed process leaves the folder
             step("write")
-            write(draft)
+            write(path)
             del write
-            checked_draft = _checked(replace(artifact, path=draft), call, rare["verify"], step)
-            drafts = list(draft.parent.iterdir())
-            _check_foreign(target, [target.with_name(file.name) for file in drafts])
-            stamp = Stamp.of(drafts).at(target.parent)  # not of a later export's files
-        artifact = _opened(replace(artifact, path=target, stamp=stamp), checked_draft)
+            draft = replace(artifact, path=path)
+            _check(draft, opset_version, (model, args, kwargs) if rare["verify"] else None, step)
+            stamp = Stamp.of(path.parent.iterdir()).at(target.parent)  # not of a later export's
+        artifact = replace(artifact, path=target, stamp=stamp)
+        for name in ("session", "inputs", "outputs"):  # a call does not depend on the path
+            artifact.__dict__[name] = getattr(draft, name)
     if f is None or isinstance(f, _Stream):
         weakref.finalize(artifact, shutil.rmtree, target.parent, ignore_errors=True)
     if isinstance(f, _Stream):
@@ -288,12 +303,13 @@ class Artifact(Report):
     @cached_property
     def inputs(self) -> tuple[ort.Value, ...]:
         """The inputs of the file, in order."""
-        return _inputs(self.proto)
+        known = {name for name, _, _ in weights(self.proto.graph)}
+        return ort.values(value for value in self.proto.graph.input if value.name not in known)
 
     @cached_property
     def outputs(self) -> tuple[ort.Value, ...]:
         """The outputs of the file, in order."""
-        return _outputs(self.proto)
+        return ort.values(self.proto.graph.output)
 
     @cached_property
     def proto(self) -> onnx.ModelProto:
@@ -374,12 +390,11 @@ class Artifact(Report):
                     entry.value = moved[entry.value]
             if not metadata:
                 strip(model)
-            with files.replacing(goal) as folder:
+            with _replacing(goal) as folder:
                 outside = {"save_as_external_data": True, "location": f"{goal.name}.data"}
                 onnx.save(model, folder / goal.name, **outside if external_data else {})
                 for name, new in moved.items():
                     shutil.copyfile(self.path.parent / name, folder / new)
-                _check_foreign(goal, [goal.with_name(file.name) for file in folder.iterdir()])
         except OSError as error:
             raise InputError(
                 f"{self.path.name} could not be saved as {goal.name!r}: {error.strerror or error}. "
@@ -530,18 +545,6 @@ class Variant:
         return f"{self.artifact.path.name} with {self.options}{where}"
 
 
-@dataclass(frozen=True)
-class _Call:
-    """The arguments of an export: a model and one call of it."""
-
-    model: Any
-    args: tuple
-    kwargs: dict[str, Any]
-    dynamic_shapes: Any
-    names: tuple[Sequence[str] | None, Sequence[str] | None]
-    opset: int | None
-
-
 def _as_torch_reads(
     model: Any, args: tuple, kwargs: dict[str, Any]
 ) -> tuple[tuple, dict[str, Any]]:
@@ -592,13 +595,6 @@ def _target(model: Any, f: Any) -> Iterator[Path]:
         raise
 
 
-def _opened(artifact: Artifact, other: Artifact) -> Artifact:
-    """Give the artifact the other's session, so that a call does not depend on its path."""
-    for name in ("session", "inputs", "outputs"):
-        artifact.__dict__[name] = getattr(other, name)
-    return artifact
-
-
 def _locate(model: onnx.ModelProto, path: Path) -> None:
     """Make each skipped weight external data, located in the file itself."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -617,15 +613,6 @@ def _locate(model: onnx.ModelProto, path: Path) -> None:
                     tensor.external_data.add(key=key, value=str(value))
             else:
                 tensor.ParseFromString(data[field.value : field.end])
-
-
-def _inputs(proto: onnx.ModelProto) -> tuple[ort.Value, ...]:
-    known = {name for name, _, _ in weights(proto.graph)}
-    return ort.values(value for value in proto.graph.input if value.name not in known)
-
-
-def _outputs(proto: onnx.ModelProto) -> tuple[ort.Value, ...]:
-    return ort.values(proto.graph.output)
 
 
 def _check_weights(model: Any, target: Path, external_data: bool | None) -> None:
@@ -660,13 +647,6 @@ def _weights_at(target: Path) -> tuple[str, ...]:
         return tuple(reader.weight_files(reader.read(target, "export").model))
     except (WorkbenchError, OSError):
         return ()
-
-
-def _check_model(model: Any, dynamo: bool) -> None:
-    if isinstance(model, (Graph, ExportedProgram)):
-        return
-    if dynamo or not isinstance(model, torch.jit.ScriptModule):  # the tracer takes a ScriptModule
-        check_module("export", model)
 
 
 def _check_options(
@@ -705,10 +685,23 @@ def _check_translations(table: object, dynamo: bool) -> None:
 
 
 @contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """Yield a folder whose files replace the model at ``target``, its own ``.data`` included."""
+    with files.replacing(target) as folder:
+        yield folder
+        new = [target.with_name(file.name) for file in folder.iterdir()]
+        _check_foreign(target, new)
+        data = target.with_name(f"{target.name}.data")
+        stale = data not in new and data.name in _weights_at(target)
+    if stale:
+        data.unlink(missing_ok=True)
+
+
+@contextmanager
 def _written(target: Path) -> Iterator[Path]:
     """Yield a path in a hidden folder; the file written there replaces ``target`` at the end."""
     try:
-        with files.replacing(target) as folder:
+        with _replacing(target) as folder:
             yield folder / target.name
     except OSError as error:
         raise ExportError(
@@ -744,6 +737,7 @@ def _write(
 
 
 _TRACER_OPTIONS = (
+    "opset_version",
     "verbose",
     "keep_initializers_as_inputs",
     "do_constant_folding",
@@ -752,32 +746,26 @@ _TRACER_OPTIONS = (
 )
 
 
-def _translated(graph: Graph, call: _Call, translations: Any, rare: Rare) -> ONNXProgram:
-    return exporter.translate(
-        graph.program,
-        opset=call.opset,
-        axes=graph.labels,
-        optimize=rare["optimize"],
-        translations=translations,
-        names=call.names,
-        verbose=rare["verbose"] or False,
-    )
-
-
-def _traced(call: _Call, rare: Mapping[str, Any]) -> tuple[Signature, Callable[[Path], None]]:
+def _traced(
+    model: Any,
+    args: tuple,
+    kwargs: dict[str, Any],
+    dynamic_shapes: Any,
+    names: exporter.Names,
+    options: Mapping[str, Any],
+) -> tuple[Signature, Callable[[Path], None]]:
     """The signature of the call as the tracer sees it, and a function that writes the file."""
-    model, args, kwargs = call.model, call.args, call.kwargs
-    shapes = parse_shapes(call.dynamic_shapes, arguments(model, args, kwargs), kwargs_name(model))
+    shapes = parse_shapes(dynamic_shapes, arguments(model, args, kwargs), kwargs_name(model))
     with evaluating(model), torch.no_grad():
         signature = Signature.of_call(model, args, kwargs, model(*args, **kwargs))
-    new_names = iter(call.names[0] or ())
+    new_names = iter(names[0] or ())
     inputs = tuple(
         name if i in signature.baked_inputs else next(new_names, name)
         for i, name in enumerate(signature.inputs)
     )
     signature = replace(signature, inputs=inputs)
-    names = signature.tensor_inputs
-    axes = {name: axis for name, axis in zip(names, signature.axes(shapes), strict=True) if axis}
+    tensors = signature.tensor_inputs
+    axes = {name: axis for name, axis in zip(tensors, signature.axes(shapes), strict=True) if axis}
 
     def write(draft: Path) -> None:
         with evaluating(model, warn=False):
@@ -786,48 +774,44 @@ def _traced(call: _Call, rare: Mapping[str, Any]) -> tuple[Signature, Callable[[
                 draft,
                 args,
                 kwargs,
-                opset_version=call.opset,
-                input_names=list(names),
-                output_names=call.names[1],
+                input_names=list(tensors),
+                output_names=names[1],
                 dynamic_axes=axes,
-                **{name: rare[name] for name in _TRACER_OPTIONS},
+                **{name: options[name] for name in _TRACER_OPTIONS},
             )
 
     return signature, write
 
 
-def _checked(draft: Artifact, call: _Call, numbers: bool, step: Callable[[str], None]) -> Artifact:
-    """Check and load the file; with ``numbers``, compare its outputs with the model's."""
+def _check(
+    draft: Artifact, asked: int | None, call: tuple | None, step: Callable[[str], None]
+) -> None:
+    """Raises ExportError unless onnx accepts the file, ONNX Runtime loads it, and it gives the
+    numbers of the ``call``, if there is one."""
     try:
-        return _opened_draft(draft, call, numbers, step)
+        step("check")
+        _check_file(draft, asked)
+        step("load")
+        _check_session(draft)
+        if call:
+            _check_numbers(draft, *call)
     except ExportError as error:
         if graph := draft.graph:  # for trace(error)
             error.partial = lambda: (graph.program, "torch.export")
         raise
 
 
-def _opened_draft(
-    draft: Artifact, call: _Call, numbers: bool, step: Callable[[str], None]
-) -> Artifact:
-    step("check")
-    proto = _check_file(draft.path, call.opset)
-    step("load")
+def _check_session(draft: Artifact) -> None:
     try:
-        session = ort.open_session(draft.path, draft.provider)
+        _ = draft.session
     except LoadError as error:
         reason = error.message.replace(f"{draft.path.parent.name}{os.sep}", "")  # draft's folder
         line = _line_of_rejected(draft.path, reason, draft.translated)
         message = f"ONNX Runtime rejects the exporter's file. {reason}"
-        got = opset_of(proto)
-        raise ExportError(message, error.hint, line, step="load", got=got) from error
-    draft.__dict__.update(session=session, inputs=_inputs(proto), outputs=_outputs(proto))
-    if numbers:
-        _check_numbers(draft, call)
-    return draft
+        raise ExportError(message, error.hint, line, step="load", got=draft.opset) from error
 
 
-def _check_numbers(draft: Artifact, call: _Call) -> None:
-    model, args, kwargs = call.model, call.args, call.kwargs
+def _check_numbers(draft: Artifact, model: Any, args: tuple, kwargs: dict[str, Any]) -> None:
     if draft.graph:
         model = draft.graph.model
         args, kwargs = (args, kwargs) if args or kwargs else draft.graph.example
@@ -842,10 +826,10 @@ def _check_numbers(draft: Artifact, call: _Call) -> None:
         )
 
 
-def _check_file(draft: Path, asked: int | None) -> onnx.ModelProto:
-    """The model in the file, without large weights."""
+def _check_file(draft: Artifact, asked: int | None) -> None:
+    """Raises ExportError unless onnx accepts the file, with the opset that was asked for."""
     try:
-        proto = reader.read(draft, "export", largest=_SMALL).model
+        proto, path = draft.proto, draft.path
     except LoadError as error:
         raise ExportError(error.message, error.hint, step="check") from error
     got, foreign = opset_of(proto), mislabeled(proto)
@@ -862,10 +846,9 @@ def _check_file(draft: Path, asked: int | None) -> onnx.ModelProto:
             step="opset",
             got=got,
         )
-    light = draft
-    if draft.stat().st_size > reader.STEP_OVER_ABOVE:  # onnx.checker would copy the weights twice
-        _locate(proto, draft)
-        light = draft.with_name(".light")
+    light = path
+    if path.stat().st_size > reader.STEP_OVER_ABOVE:  # onnx.checker would copy the weights twice
+        light = path.with_name(".light")
         light.write_bytes(proto.SerializeToString())
     try:
         onnx.checker.check_model(os.fspath(light))
@@ -874,9 +857,8 @@ def _check_file(draft: Path, asked: int | None) -> onnx.ModelProto:
         message = f"The exporter wrote a file that onnx.checker rejects: {reason}"
         hint = "ask for another opset; check() shows which this stack writes and loads."
         raise ExportError(message, hint, step="check", got=got) from error
-    if light != draft:
+    if light != path:
         light.unlink()
-    return proto
 
 
 def _line_of_rejected(draft: Path, reason: str, translated: ExportedProgram | None) -> Line | None:

@@ -117,16 +117,8 @@ class CaptureError(WorkbenchError):
     reason is unknown. `python -m onnx_workbench explain OW101` describes it.
     """
 
-    def __init__(
-        self,
-        message: str = "",
-        hint: str = "",
-        line: Any = None,
-        *,
-        reason: str = "",
-        code: str = "",
-    ) -> None:
-        super().__init__(message, hint, line, reason=reason)
+    def __init__(self, *args: Any, code: str = "", **fields: Any) -> None:
+        super().__init__(*args, **fields)
         self.code = code
 
 
@@ -138,16 +130,9 @@ class ExportError(WorkbenchError):
     """
 
     def __init__(
-        self,
-        message: str = "",
-        hint: str = "",
-        line: Any = None,
-        *,
-        reason: str = "",
-        step: str = "translate",
-        got: int | None = None,
+        self, *args: Any, step: str = "translate", got: int | None = None, **fields: Any
     ) -> None:
-        super().__init__(message, hint, line, reason=reason)
+        super().__init__(*args, **fields)
         self.step, self.got = step, got
 
 

@@ -410,7 +410,8 @@ def _explained(
             for kind in {type(leaf).__name__ for leaf in pytree.tree_leaves(value)} & words:
                 reason += f" The argument {name!r} is or contains a {kind}."
     guards = _guards(model, args, kwargs, shapes) if _CONSTRAINED in str(errors[0]) else []
-    if guard := min(guards, key=lambda guard: not guard.freezes, default=None):
+    # a tensor that is passed twice also has guards on how its own memory overlaps
+    if guard := min(guards, key=lambda one: (not one.freezes, not one.equates), default=None):
         line, where = guard.line, ", ".join(f"{n} = {v}" for n, v in guard.locals.items())
         reason = f"{reason} There {guard.words}{f', where {where}' * bool(where)}."
         repair = f"{guard.repair} Or leave that dimension out of `dynamic_shapes`."
