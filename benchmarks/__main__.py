@@ -38,6 +38,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from pathlib import Path
 
 FIGURES = {
     "import": "costs.imports",
@@ -56,6 +57,10 @@ FIGURES = {
     "set-up": "setup_cost.report",
 }
 UNASKED = ("import", "export", "lines", "trace", "values", "notebooks")
+
+
+sys.path.append(str(Path(__file__).parents[1]))
+"""Some figures use models and pages of the tests, or workbench.py."""
 
 
 def main() -> None:

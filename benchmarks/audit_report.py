@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -11,29 +10,17 @@ from tempfile import TemporaryDirectory
 import models
 import torch
 from side_by_side import timed
-from torch import Tensor, nn
+from torch import nn
 
 import onnx_workbench as ow
 from onnx_workbench.formatting import seconds, size
 from onnx_workbench.lessons.traps import TRAPS as TAUGHT
 from onnx_workbench.lessons.traps import Call, Trap
 from onnx_workbench.report.stages import STAGES
-
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
-from more_traps import UNTAUGHT
+from tests.more_traps import UNTAUGHT
 
 TRAPS = [*TAUGHT, *UNTAUGHT]
 TIMED = {"latency", "hot lines"}
-
-
-class Steady(nn.Module):
-    """500 nodes through which no rounding grows."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        for turn in range(250):
-            x = torch.tanh(x)
-            x = x + turn / 250
-        return x
 
 
 def sound() -> Iterator[tuple[str, models.Case]]:
@@ -63,7 +50,9 @@ def report() -> Iterator[str]:
         yield f"sound {name}: {said or 'nothing to fix'}"
     yield f"sound models accused: {wrong} of 10"
     audits: list[ow.report.Audit] = []
-    spent = timed(lambda: audits.append(ow.audit(Steady().eval(), torch.ones(8))))  # every stage
+    spent = timed(
+        lambda: audits.append(ow.audit(models.Deep(500).eval(), torch.ones(8)))
+    )  # every stage
     with TemporaryDirectory() as folder:
         page = audits[0].save(Path(folder) / "report.html").stat().st_size
     yield f"audit of 500 nodes: {seconds(spent)}, a page of {size(page)}"

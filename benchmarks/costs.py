@@ -16,7 +16,6 @@ from pathlib import Path
 import models
 import onnx
 import torch
-from onnx import helper
 from side_by_side import Pair, peak_of, quiet, take_turns, timed
 from torch.onnx.verification import verify_onnx_program
 
@@ -88,24 +87,10 @@ def trace(turns: int = 3) -> Iterator[Pair]:
     for count in (1_000, 5_000, 20_000):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "deep.onnx"
-            onnx.save(_chain(count), file)
+            onnx.save(models.chain(count), file)
             fresh = [ow.load(file) for _ in range(1 + turns)]
             name, bare = f"trace of {count:,} nodes / onnx.load", partial(onnx.load, file)
             yield take_turns(name, lambda fresh=fresh: ow.trace(fresh.pop()), bare, turns)
-
-
-def _chain(count: int) -> onnx.ModelProto:
-    """Two nodes in three have the metadata that the exporter writes."""
-    nodes = [helper.make_node("Sin", [f"v{i}"], [f"v{i + 1}"], name=f"n{i}") for i in range(count)]
-    for index, node in enumerate(nodes):
-        if index % 3:
-            line = f'File "/home/ada/net.py", line {index}, in forward'
-            metadata = {"stack_trace": line, "name_scopes": f"['', 'b.{index}', 's']"}
-            for key, value in metadata.items():
-                node.metadata_props.add(key=f"pkg.torch.onnx.{key}", value=value)
-    ends = [helper.make_tensor_value_info(name, 1, [1]) for name in ("v0", f"v{count}")]
-    graph = helper.make_graph(nodes, "deep", ends[:1], ends[1:])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
 NODES, WIDTH = 200, 4_000_000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +11,7 @@ from typing import Any
 
 from onnx_workbench.formatting import seconds, size, table
 from onnx_workbench.lineage.page import document
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-import sheets
-
+from tests import sheets
 from tests.browser.conftest import launched
 
 NODES = (20, 2_000, 20_000)

@@ -2,23 +2,21 @@
 
 The files are mutations of three models: every field of the protobuf deleted, doubled and replaced
 by a wrong value, files cut short, and bits flipped. A process of its own takes them one after the
-other and says what it is about to do, so that a crash and a hang are known by their file.
+other and writes down what it is about to do, so that a crash and a hang are known by their file.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
+import gc
 import math
 import random
 import resource
-import subprocess
 import sys
 import tempfile
-import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +27,12 @@ from onnx import TensorProto, helper, parser
 import onnx_workbench as ow
 from onnx_workbench.errors import RunError, WorkbenchError
 from onnx_workbench.formatting import plural, size, table
-from onnx_workbench.protobuf_reader import Field, fields, varint
+from onnx_workbench.isolated import Ended, ask
+from onnx_workbench.protobuf_reader import encoded, fields, varint
 
 FILES, SEED = 1000, 14
-PATIENCE = 60.0
-"""Seconds without a word after which a file counts as a hang."""
+PATIENCE = 300.0
+"""Seconds of a file, at all doors, after which it counts as a hang."""
 MEMORY = 4_000_000_000
 """Bytes of data that the process and its worker may take; more fails there, and not the machine."""
 TIMEOUT = 2.0
@@ -88,82 +87,63 @@ def mutants(count: int, seed: int) -> list[tuple[str, bytes]]:
     """What was done, and the file; of all the mutations so many, drawn at random."""
     rng = random.Random(seed)
     made: list[tuple[str, bytes]] = []
-    for number, data in enumerate(seeds()):
-        made += [(f"{number}: {what}", file) for what, file in _fields(data, rng)]
+    for index, data in enumerate(seeds()):
+        changed = _mutated(data, onnx.ModelProto.DESCRIPTOR, rng)
+        made += [(f"{index}: {what}", file) for what, file in changed]
         for _ in range(150):
             at, bits = rng.randrange(len(data)), rng.randint(1, 8)
-            made.append((f"{number}: cut at {at}", data[:at]))
+            made.append((f"{index}: cut at {at}", data[:at]))
             flipped = bytearray(data)
             for _ in range(bits):
                 flipped[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-            made.append((f"{number}: {bits} bits flipped", bytes(flipped)))
+            made.append((f"{index}: {bits} bits flipped", bytes(flipped)))
     return rng.sample(made, min(count, len(made)))
 
 
-def _fields(data: bytes, rng: random.Random) -> Iterator[tuple[str, bytes]]:
-    """Each field deleted, doubled, and with other values, whatever it lies in."""
-    for path, field, parents in _walk(data, 0, len(data), onnx.ModelProto.DESCRIPTOR, "", ()):
-        whole = data[field.start : field.end]
-        tag = data[field.start : varint(data, field.start)[1]]
-        changed = {"deleted": b"", "doubled": whole + whole}
+def _mutated(message: bytes, kind: Any, rng: random.Random) -> Iterator[tuple[str, bytes]]:
+    """The message with a field deleted, doubled, or with another value; each field in its turn, and
+    then those inside it."""
+    for field in fields(message, 0, len(message)):
+        whole, known = message[field.start : field.end], kind.fields_by_number[field.number]
+        tag = message[field.start : varint(message, field.start)[1]]
+        changed = [(" deleted", b""), (" doubled", whole + whole)]
         if field.wire == 0:
-            changed |= {f"= {n}": tag + _varint(n) for n in rng.sample(NUMBERS, 3)}
+            changed += [(f" = {n}", tag + encoded(n)) for n in rng.sample(NUMBERS, 3)]
         elif field.wire == 2:
             texts = rng.sample(TEXTS, 3)
-            changed |= {f"= {text[:12]!r}": tag + _varint(len(text)) + text for text in texts}
+            changed += [(f" = {t[:12]!r}", tag + encoded(len(t)) + t) for t in texts]
         else:
-            changed["= random"] = tag + rng.randbytes(field.end - field.value)
-        for what, value in changed.items():
-            yield f"{path} {what}", _replaced(data, field, value, parents)
-
-
-def _walk(
-    data: bytes, at: int, end: int, kind: Any, path: str, parents: tuple[Field, ...]
-) -> Iterator[tuple[str, Field, tuple[Field, ...]]]:
-    for field in fields(data, at, end):
-        known = kind.fields_by_number[field.number]
-        yield f"{path}{known.name}", field, parents
+            changed += [(" = random", tag + rng.randbytes(field.end - field.value))]
         if known.message_type:
-            inner = (field.value, field.end, known.message_type, f"{path}{known.name}.")
-            yield from _walk(data, *inner, (*parents, field))
+            inner = _mutated(message[field.value : field.end], known.message_type, rng)
+            changed += [(f".{what}", tag + encoded(len(new)) + new) for what, new in inner]
+        for what, new in changed:
+            yield known.name + what, message[: field.start] + new + message[field.end :]
 
 
-def _replaced(data: bytes, field: Field, value: bytes, parents: tuple[Field, ...]) -> bytes:
-    """The file with another field, in parents whose lengths are right again."""
-    start, end = field.start, field.end
-    for parent in reversed(parents):
-        value = data[parent.value : start] + value + data[end : parent.end]
-        tag = data[parent.start : varint(data, parent.start)[1]]
-        value = tag + _varint(len(value)) + value
-        start, end = parent.start, parent.end
-    return data[:start] + value + data[end:]
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _varint(value: int) -> bytes:
-    head = b""
-    while value > 0x7F:
-        head, value = head + bytes([value & 0x7F | 0x80]), value >> 7
-    return head + bytes([value])
+BEFORE = _peak()
 
 
-def child(first: int, count: int, seed: int) -> None:
-    """Takes the files: a line of JSON before each call, and after it what came of it; at the end
-    the memory."""
+def child(path: Path, log: Path) -> int:
+    """Take the file to every door; ``log`` gets a line of each, with the end of its call.
+
+    Returns how many bytes more than at the start the process has held at most.
+    """
+    gc.enable()  # which a worker does without
     warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
-    before = _peak()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        (Path(folder) / "far.data").write_bytes(bytes(8))
-        for number, (_, data) in enumerate(mutants(count, seed)[first:], first):
-            path.write_bytes(data)
-            for door, call in _calls(path, data):
-                _say(number, door)
-                _say(number, door, _outcome(call))
-    _say(count, "memory", _peak() - before)
+    with log.open("w") as lines:
+        for door, call in _calls(path):
+            print(door, end=": ", file=lines, flush=True)
+            print(outcome(call), file=lines, flush=True)
+    return _peak() - BEFORE
 
 
-def _calls(path: Path, data: bytes) -> Iterator[tuple[str, Callable[[], object]]]:
+def _calls(path: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     loaded: list[Any] = []
     died: list[bool] = []
 
@@ -174,7 +154,7 @@ def _calls(path: Path, data: bytes) -> Iterator[tuple[str, Callable[[], object]]
             died.append("process" in str(error))
             raise
 
-    yield "view", lambda: repr(ow.view(data))
+    yield "view", lambda: repr(ow.view(path.read_bytes()))
     yield "load", lambda: loaded.append(ow.load(path, isolated=True, timeout=TIMEOUT))
     if loaded:
         artifact = loaded[0]
@@ -196,7 +176,8 @@ def _inputs(artifact: Any) -> tuple[torch.Tensor, ...]:
     return tuple(made)
 
 
-def _outcome(call: Callable[[], object]) -> str:
+def outcome(call: Callable[[], object]) -> str:
+    """The end of a call, in one line."""
     try:
         call()
     except WorkbenchError as error:
@@ -205,73 +186,46 @@ def _outcome(call: Callable[[], object]) -> str:
         place = error.__traceback__
         while place and place.tb_next:
             place = place.tb_next
-        at = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place else ""
-        return f"raw {type(error).__name__} at {'/'.join(at.split('/')[-2:])}: {error!s:.100}"
+        at = f"{Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}" if place else ""
+        return f"raw {type(error).__name__} at {at}: {error!r:.100}"
     return "answered"
 
 
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def told(log: str) -> Iterator[tuple[str, str]]:
+    """Each door of a log and the end of its call; a last line without one is a crash or a hang."""
+    for line in log.splitlines():
+        door, _, end = line.partition(": ")
+        yield door, end or "crash or hang"
 
 
-def _say(*words: Any) -> None:
-    print(json.dumps(words), flush=True)
-
-
-def tried(count: int = FILES, seed: int = SEED) -> tuple[Counter[tuple[str, str]], list[str], int]:
+def tried(files: Iterable[tuple[str, bytes]]) -> tuple[Counter[tuple[str, str]], list[str], int]:
     """How often each door came to which end, every fault, and bytes more than at the start."""
-    names = [what for what, _ in mutants(count, seed)]
     ends: Counter[tuple[str, str]] = Counter()
     faults: list[str] = []
-    first = memory = 0
-    while first < count:
-        number, door, gone = first, "start", True
-        for number, door, *outcome in _watched(first, count, seed):
-            if door == "memory":
-                memory, gone = max(memory, outcome[0]), False
-            elif outcome:
-                ends[door, outcome[0].partition(" ")[0]] += 1
-                if outcome[0].startswith("raw"):
-                    faults.append(f"{names[number]}: {door}: {outcome[0]}")
-        if gone:
-            ends[door, "crash or hang"] += 1
-            faults.append(f"{names[number]}: {door}: crash or hang")
-        first = number + 1
+    memory = 0
+    with tempfile.TemporaryDirectory() as folder:
+        path, log = Path(folder) / "model.onnx", Path(folder) / "log"
+        (Path(folder) / "far.data").write_bytes(bytes(8))
+        for what, data in files:
+            path.write_bytes(data)
+            with suppress(Ended):  # then the log ends at a door
+                memory = max(memory, ask(child, path, log, timeout=PATIENCE))
+            for door, end in told(log.read_text()):
+                kind = "raw" if end.startswith("raw") else end
+                ends[door, kind] += 1
+                if kind in ("raw", "crash or hang"):
+                    faults.append(f"{what}: {door}: {end}")
     return ends, faults, memory
 
 
-def _watched(first: int, count: int, seed: int) -> Iterator[list[Any]]:
-    """What the process says, until it ends or says nothing for too long."""
-    command = [sys.executable, __file__, *map(str, (first, count, seed))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        try:
-            while True:
-                timer = threading.Timer(PATIENCE, process.kill)
-                timer.start()
-                line = process.stdout.readline()
-                timer.cancel()
-                if not line:
-                    return
-                with contextlib.suppress(ValueError):  # cut short by its end
-                    yield json.loads(line)
-        finally:
-            process.kill()
-
-
 def report() -> Iterator[str]:
-    ends, faults, memory = tried()
+    ends, faults, memory = tried(mutants(FILES, SEED))
     doors = ("view", "load", "trace", "run", "profile", "probe")
-    kinds = ("answered", "refused", "dies,", "raw", "crash or hang")
+    kinds = ("answered", "refused", "dies, named", "raw", "crash or hang")
     rows = [(door, *(ends[door, kind] for kind in kinds)) for door in doors]
-    header = ("door", "answered", "refused", "dies there", "raw", "crash or hang")
-    yield table(rows, header, right=range(1, 6))
+    yield table(rows, ("door", *kinds), right=range(1, 6))
     yield f"{plural(FILES, 'file')} of seed {SEED}, {plural(sum(ends.values()), 'call')}"
     yield f"{plural(len(faults), 'fault')}; {size(memory)} more memory than at the start"
     yield "\n".join(faults)
     if faults:
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    child(*map(int, sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""The architectures that the line profile is measured on: small, random weights of a fixed seed.
+"""The models of the benchmarks: eight architectures, of random weights of a fixed seed, and chains.
 
 Written as a user would, each with its own habit: residual paths, depthwise convolutions, patches
 and a class token, a padding mask, a causal mask, rotary embedding, a recurrence, a branch.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import onnx
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -230,7 +231,7 @@ class Branching(nn.Module):
 
 
 class Deep(nn.Module):
-    """As many nodes as asked for, on two lines."""
+    """As many nodes as asked for, on two lines; no rounding grows through them."""
 
     def __init__(self, nodes: int) -> None:
         super().__init__()
@@ -238,29 +239,59 @@ class Deep(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for turn in range(self.turns):
-            x = x * (1 + turn)
-            x = torch.sin(x)
+            x = torch.tanh(x)
+            x = x + turn / self.turns
         return x
+
+
+STEPS = 20
+"""Nodes of a layer of a chain."""
+
+
+def chain(
+    nodes: int, source: str = "net.py", modules: bool = True, weights: int = 0
+) -> onnx.ModelProto:
+    """A file of so many nodes in a row, with what torch's exporter writes beside each; the first 16
+    layers add ``weights`` bytes in all."""
+    ends = [onnx.helper.make_tensor_value_info(f"v{at}", 1, [8]) for at in (0, nodes)]
+    graph = onnx.helper.make_graph([], "chain", ends[:1], ends[1:])
+    for layer in range(16 if weights else 0):
+        weight = graph.initializer.add(name=f"w{layer}", data_type=onnx.TensorProto.INT8)
+        weight.dims.append(weights // 16)
+        weight.raw_data = bytes(weights // 16)
+    for at in range(nodes):
+        layer, step = divmod(at, STEPS)
+        more = [f"w{layer}"] * (step == 1 and layer < len(graph.initializer))
+        node = graph.node.add(name=f"node_{at}", op_type="Add" if more else "Relu")
+        node.input.extend([f"v{at}", *more])
+        node.output.append(f"v{at + 1}")
+        metadata = {
+            "name_scopes": str(["", *[f"layers.{layer}"] * modules, f"relu_{at}"]),
+            "class_hierarchy": str(["m.Model", *["m.Layer"] * modules, "aten.relu.default"]),
+            "fx_node": f"%relu_{at} : [num_users=1] = call_function"
+            f"[target=torch.ops.aten.relu.default](args = (%relu_{at - 1},), kwargs = {{}})",
+            "stack_trace": f'File "{source}", line {step + 3}, in forward\n    x = x.relu()',
+        }
+        for key, value in metadata.items():
+            node.metadata_props.add(key=f"pkg.torch.onnx.{key}", value=value)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
 
 
 def tokens(rows: int, columns: int, most: int) -> Tensor:
     return torch.randint(most, (rows, columns))
 
 
-def images() -> tuple[Tensor, ...]:
-    return (torch.randn(2, 3, 64, 64),)
-
-
 def masked(rows: int) -> tuple[Tensor, ...]:
     return tokens(rows, 64, 1000), tokens(rows, 64, 2), torch.ones(rows, 64, dtype=torch.bool)
 
 
+IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 WORDS = {"tokens": {0: "batch", 1: "words"}}
 
 MAKERS: dict[str, Callable[[], Case]] = {
-    "residual CNN": lambda: Case(ResidualCNN(), images(), {"x": {0: "batch"}}),
-    "depthwise CNN": lambda: Case(ResidualCNN(Depthwise, 24), images(), {}),
-    "ViT": lambda: Case(VisionTransformer(), images(), {}),
+    "residual CNN": lambda: Case(ResidualCNN(), (IMAGES,), {"x": {0: "batch"}}),
+    "depthwise CNN": lambda: Case(ResidualCNN(Depthwise, 24), (IMAGES,), {}),
+    "ViT": lambda: Case(VisionTransformer(), (IMAGES,), {}),
     "BERT-like": lambda: Case(Bert(), masked(2), {}),
     "GPT-like": lambda: Case(GPT(), (tokens(2, 64, 1000),), WORDS),
     "Llama-like": lambda: Case(Llama(), (tokens(2, 64, 1000),), WORDS),

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from side_by_side import Pair, timed
 
+import workbench
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-import workbench  # noqa: E402
 
 LEFT_OUT = shutil.ignore_patterns(".*", "build", "__pycache__", "*.egg-info")
 

@@ -3,82 +3,40 @@
 from __future__ import annotations
 
 import logging
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
 
+import models
 import nbformat
 import netron
 import onnx
 from nbformat.v4 import new_code_cell, new_notebook
-from onnx import TensorProto, helper
 from side_by_side import Pair, take_turns
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.browser.conftest import KEEP_EVAL, Lab, Notebook, guard, launched, opening, serving
 
-STEPS = 20  # nodes of a layer
 GIGABYTE = 1 << 30
 PATIENCE = 120_000  # ms
 CLICKS = 9
 TURNS = 3  # new kernels whose memory is looked at
 SHOWN, ASKED = 0, 1  # the cell that shows the view, and the one below it
 
-SOURCE = "class Layer:\n    def forward(self, x):\n" + "        x = x.relu()\n" * STEPS
-
-
-@dataclass(frozen=True)
-class Graph:
-    """A chain of ``nodes``, with what torch's exporter writes beside each of them."""
-
-    name: str
-    nodes: int
-    modules: bool = True
-    weights: int = 0  # bytes
-
-    def write(self, folder: Path) -> Path:
-        nodes = [self._node(at, folder / "model.py") for at in range(self.nodes)]
-        ends = [
-            helper.make_tensor_value_info(f"v{at}", TensorProto.FLOAT, [8])
-            for at in (0, self.nodes)
-        ]
-        graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:])
-        for at in range(16 if self.weights else 0):
-            weight = graph.initializer.add(name=f"w{at}", data_type=TensorProto.INT8)
-            weight.dims.append(self.weights // 16)
-            weight.raw_data = bytes(self.weights // 16)
-        path = folder / f"{self.name.replace(' ', '-').replace(',', '')}.onnx"
-        onnx.save(helper.make_model(graph), path)
-        return path
-
-    def _node(self, at: int, source: Path) -> onnx.NodeProto:
-        layer, step = divmod(at, STEPS)
-        reads = [f"w{layer}"] * (step == 1 and layer < 16 and self.weights > 0)
-        kind = "Add" if reads else "Relu"
-        node = helper.make_node(kind, [f"v{at}", *reads], [f"v{at + 1}"], name=f"node_{at}")
-        scopes = ["", f"layers.{layer}"] if self.modules else [""]
-        metadata = {
-            "name_scopes": str([*scopes, f"relu_{at}"]),
-            "class_hierarchy": str([*["m.Model", "m.Layer"][: len(scopes)], "aten.relu.default"]),
-            "fx_node": f"%relu_{at} : [num_users=1] = call_function"
-            f"[target=torch.ops.aten.relu.default](args = (%relu_{at - 1},), kwargs = {{}})",
-            "stack_trace": f'File "{source}", line {step + 3}, in forward\n    x = x.relu()',
-        }
-        for key, value in metadata.items():
-            node.metadata_props.add(key=f"pkg.torch.onnx.{key}", value=value)
-        return node
-
-
-FLAT = Graph("5,000 nodes of no module", 5_000, modules=False)
-LIGHT, HEAVY = Graph("500 nodes", 500), Graph("500 nodes and 1 GB", 500, weights=GIGABYTE)
-LARGE, LARGEST = Graph("5,000 nodes", 5_000), Graph("20,000 nodes", 20_000)
+LIGHT, LARGE, LARGEST = "500 nodes", "5,000 nodes", "20,000 nodes"
+FLAT, HEAVY = "5,000 nodes of no module", "500 nodes and 1 GB"
+GRAPHS: dict[str, dict[str, Any]] = {
+    LIGHT: {"nodes": 500},
+    LARGE: {"nodes": 5_000},
+    FLAT: {"nodes": 5_000, "modules": False},
+    LARGEST: {"nodes": 20_000},
+    HEAVY: {"nodes": 500, "weights": GIGABYTE},
+}
+SOURCE = "class Layer:\n    def forward(self, x):\n" + "        x = x.relu()\n" * models.STEPS
 
 # Runs inside the page and notes when the line has been painted, on the clock that all frames share.
 WATCH = """() => {
@@ -113,23 +71,26 @@ def report() -> Iterator[Pair]:
         tempfile.TemporaryDirectory() as home,
         serving("/", Path(home)) as lab,
     ):
-        (lab.folder / "model.py").write_text(SOURCE)
-        paths = {graph: graph.write(lab.folder) for graph in (LIGHT, LARGE, FLAT, LARGEST)}
+        source = lab.folder / "model.py"
+        source.write_text(SOURCE)
+        paths = {name: lab.folder / f"{at}.onnx" for at, name in enumerate(GRAPHS)}
+        for name, options in GRAPHS.items():
+            onnx.save(models.chain(source=str(source), **options), paths[name])
         notebook = opened(browser, lab)
-        for graph in (LARGE, LARGEST):
-            yield memory(notebook, graph.name, paths[LIGHT], paths[graph])
-        for graph, turns in ((LIGHT, 3), (LARGE, 2), (FLAT, 2), (LARGEST, 1)):
-            ours = partial(in_the_cell, notebook, paths[graph])
-            alone = partial(by_netron, browser, paths[graph])
-            name = f"{graph.name}, until drawn / Netron alone"
-            yield take_turns(name, ours, alone, turns, warm=graph is LIGHT)
-        for graph in (LIGHT, FLAT):
-            in_the_cell(notebook, paths[graph])
-            if graph is FLAT:
+        for name in (LARGE, LARGEST):
+            yield memory(notebook, name, paths[LIGHT], paths[name])
+        for name, turns in ((LIGHT, 3), (LARGE, 2), (FLAT, 2), (LARGEST, 1)):
+            ours = partial(in_the_cell, notebook, paths[name])
+            alone = partial(by_netron, browser, paths[name])
+            words = f"{name}, until drawn / Netron alone"
+            yield take_turns(words, ours, alone, turns, warm=name is LIGHT)
+        for name in (LIGHT, FLAT):
+            in_the_cell(notebook, paths[name])
+            if name is FLAT:
                 whole(notebook)
-            yield from click(notebook, graph)
+            yield from click(notebook, name)
         yield heat(notebook)
-        light, heavy = (partial(in_the_cell, notebook, g.write(lab.folder)) for g in (LIGHT, HEAVY))
+        light, heavy = (partial(in_the_cell, notebook, paths[name]) for name in (LIGHT, HEAVY))
         yield take_turns("500 nodes with 1 GB of weights / without", heavy, light, 3)
 
 
@@ -202,7 +163,7 @@ def memory(notebook: Notebook, name: str, light: Path, path: Path) -> Pair:
     return Pair(f"{name}, memory of the kernel / twice the file", grown, twice, "bytes")
 
 
-def click(notebook: Notebook, graph: Graph) -> Iterator[Pair]:
+def click(notebook: Notebook, name: str) -> Iterator[Pair]:
     """From a mouse's click in the frame until the source line has been painted beside it."""
     frame, times = notebook.graph(0), []
     page = notebook.page
@@ -218,7 +179,7 @@ def click(notebook: Notebook, graph: Graph) -> Iterator[Pair]:
         answered = page.wait_for_function("window.answered").json_value()
         times.append((answered - frame.evaluate("window.clicked")) / 1000)
     for which, chosen in ((median, "median"), (max, "worst")):
-        yield Pair(f"{graph.nodes:,} nodes, a click: {chosen} / 100 ms", [which(times)], [0.1])
+        yield Pair(f"{name}, a click: {chosen} / 100 ms", [which(times)], [0.1])
 
 
 def heat(notebook: Notebook) -> Pair:

@@ -89,15 +89,15 @@ def write(file: BinaryIO, model: onnx.ModelProto, weights: Mapping[str, Weight])
         if weight is not None:
             tensor.ClearField("data_location")
             tensor.ClearField("external_data")
-            raw, size = _number(_RAW << 3 | _BYTES) + _number(weight.nbytes), weight.nbytes
+            raw, size = encoded(_RAW << 3 | _BYTES) + encoded(weight.nbytes), weight.nbytes
         message = tensor.SerializeToString() + raw
-        length = _number(len(message) + size)
-        heads.append((_number(_INITIALIZER << 3 | _BYTES) + length + message, weight, size))
+        length = encoded(len(message) + size)
+        heads.append((encoded(_INITIALIZER << 3 | _BYTES) + length + message, weight, size))
     del model.graph.initializer[:]
     rest = model.graph.SerializeToString()
     model.ClearField("graph")
     size = len(rest) + sum(len(head) + size for head, _, size in heads)
-    file.write(model.SerializeToString() + _number(_GRAPH << 3 | _BYTES) + _number(size) + rest)
+    file.write(model.SerializeToString() + encoded(_GRAPH << 3 | _BYTES) + encoded(size) + rest)
     for head, weight, _ in heads:
         file.write(head)
         if weight is not None:
@@ -133,10 +133,11 @@ def _thin_graph(data: Data, graph: Field, largest: int) -> Iterator[bytes]:
 
 
 def _tagged(number: int, message: bytes) -> bytes:
-    return _number(number << 3 | _BYTES) + _number(len(message)) + message
+    return encoded(number << 3 | _BYTES) + encoded(len(message)) + message
 
 
-def _number(value: int) -> bytes:
+def encoded(value: int) -> bytes:
+    """The bytes of a number, as :func:`varint` reads them."""
     head = b""
     while value > 0x7F:
         head, value = head + bytes([value & 0x7F | 0x80]), value >> 7
