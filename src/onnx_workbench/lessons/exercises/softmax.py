@@ -15,6 +15,7 @@ from ...artifact import export
 from ...divergence import Divergence
 from ...errors import ExportError
 from ...formatting import kind_of
+from ...graph import Graph, capture
 from ..transformer import encoder
 from . import Hint, hint, names
 
@@ -37,12 +38,18 @@ def wrong() -> Divergence:
     return compared(given())
 
 
+@cache
+def captured() -> Graph:
+    """The graph of the encoder: each translation is tried on the same one."""
+    small = encoder()
+    return capture(small.model, small.inputs)
+
+
 def compared(translations: Table, seed: int = 0) -> Divergence:
     """The encoder with these translations, compared on words that the learner has not seen."""
-    small = encoder()
     words = torch.randint(0, 64, (2, 12), generator=torch.Generator().manual_seed(seed))
-    file = export(small.model, small.inputs, custom_translation_table=translations)
-    return verify(small.model, file, words, values=True)
+    file = export(captured(), custom_translation_table=translations)
+    return verify(encoder().model, file, words, values=True)
 
 
 def judge(answer: Any) -> Iterator[Hint]:
