@@ -100,11 +100,7 @@ class Race(Saved, Report, ToFrame):
     @property
     def finding(self) -> str:
         """One sentence for each target but the baseline."""
-        sentences = [
-            ratio.sentence(name, self._first(self.result(name)).name)
-            for name, ratio in self._ratios.items()
-        ]
-        return "\n".join(sentences) or f"{self.baseline} raced alone"
+        return "\n".join(map(self._sentence, self._ratios)) or f"{self.baseline} raced alone"
 
     def records(self) -> list[dict[str, Any]]:
         """One flat dict for each target. Times are in seconds per call, memory in bytes; None if
@@ -142,7 +138,7 @@ class Race(Saved, Report, ToFrame):
             parts = {}
             for name, ratio in self.copies.items():
                 call = self.result(self.result(name).unbound)
-                work = min(call.median, call.median / ratio.value)
+                work = call.median / max(ratio.value, 1.0)
                 parts[call.name] = {"compute": work, "copies": call.median - work}
             title = "\n".join(self._copied())
             return plots.stacked(parts, title, over="time per call, median", **look)
@@ -187,12 +183,12 @@ class Race(Saved, Report, ToFrame):
             yield f"It took {took}: a race has at least two replicates"
         state = ", interrupted: the results until then" * at.interrupted
         yield f"Race against {self.baseline}{state}"
-        modes = {one.started.mode for one in self._ran}
-        both: tuple[Mode, ...] = ("API", "compute") if modes >= _MODES.keys() else ("",)
-        for mode in both:
-            if mode:
-                yield _MODES[mode]
-            yield self._table(mode)
+        both = {one.started.mode for one in self._ran} >= _MODES.keys()
+        for mode, words in _MODES.items() if both else [("", "")]:
+            if words:
+                yield words
+            rows = [self.row(one) for one in self.results if _comparable(one.started.mode, mode)]
+            yield Table(rows, HEADER, right=range(1, len(HEADER) - 1))
         if at.workers:
             rows = [self._startup(one) for one in self.results if one.ran]
             yield Fold("Until the first answer", ["", Table(rows, _STARTUP, right=(1, 2, 3, 4))])
@@ -205,17 +201,18 @@ class Race(Saved, Report, ToFrame):
 
     @cached_property
     def _ratios(self) -> dict[str, Ratio]:
-        bar: Any = "" if self.trusted else "untrusted"
-        if self.conditions.contended:
-            bar = "contended"
+        doubted = "" if self.trusted else "untrusted"
+        bar: Any = "contended" if self.conditions.contended else doubted
         ratios = self._against_first(self._ran[1:])
         return {name: replace(ratio, bar=bar) for name, ratio in ratios.items()}
 
     def _first(self, result: Result) -> Result:
         """The baseline of a result: the first target of its timing mode that ran."""
         mode = result.started.mode
-        modes = {"", mode} if mode else {"", *_MODES}
-        return next(one for one in self._ran if one.started.mode in modes)
+        return next(one for one in self._ran if _comparable(one.started.mode, mode))
+
+    def _sentence(self, name: str) -> str:
+        return self._ratios[name].sentence(name, self._first(self.result(name)).name)
 
     def _against_first(self, results: list[Result]) -> dict[str, Ratio]:
         """The ratio of each to the first of its timing mode, with Holm's correction per mode."""
@@ -225,11 +222,6 @@ class Race(Saved, Report, ToFrame):
             rounds = {one.name: one.rounds for one in rivals}
             ratios |= statistics.ratios(first.rounds, rounds, self.conditions.matters)
         return {one.name: ratios[one.name] for one in results if one.name in ratios}
-
-    def _table(self, mode: Mode) -> Table:
-        modes = ("", mode) if mode else ("", *_MODES)
-        rows = [self.row(one) for one in self.results if one.started.mode in modes]
-        return Table(rows, HEADER, right=range(1, len(HEADER) - 1))
 
     def _record(self, result: Result) -> dict[str, Any]:
         ratio = self.control if result.control else self.ratio(result.name)
@@ -280,10 +272,8 @@ class Race(Saved, Report, ToFrame):
 
     def _facts(self) -> list[tuple[str, str]]:
         at, started = self.conditions, [(one.name, one.started) for one in self._ran]
-        matters, over = (
-            f"{100 * at.matters:g} %",
-            f"rounds, widened by {100 * statistics.ALONE:g} %",
-        )
+        matters = f"{100 * at.matters:g} %"
+        over = f"rounds, widened by {100 * statistics.ALONE:g} %"
         if at.workers:
             over = f"{plural(self.replicates, 'replicate')} of fresh processes"
         agrees = "as it must be" if self.trusted else "UNTRUSTED: it differs from itself"
@@ -348,18 +338,19 @@ class Race(Saved, Report, ToFrame):
             return self.finding
         best = max(self._ratios, key=lambda name: self._ratios[name].value)
         first = self._first(self.result(best)).name
-        counts = Counter(one.verdict for one in self._ratios.values())
-        verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
-        sentence = self._ratios[best].sentence(best, first)
-        return f"{sentence}\nof {plural(len(self._ratios), 'target')} against {first}: {verdicts}"
+        counts = Counter(one.verdict for one in self._ratios.values()).most_common()
+        verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts)
+        among = f"of {plural(len(self._ratios), 'target')} against {first}: {verdicts}"
+        return f"{self._sentence(best)}\n{among}"
 
     def _first_answers(self) -> str:
-        parts = []
-        for one in sorted(self._ran, key=lambda one: sum(one.startup.values())):
-            memory = f" and with {formatting.size(one.peak)}" if one.peak else ""
-            seconds = formatting.seconds(sum(one.startup.values()))
-            parts.append(f"{one.name} after {seconds}{memory}")
-        return f"first answer: {'; '.join(parts)}"
+        answers = [(sum(one.startup.values()), one) for one in self._ran]
+        words = (
+            f"{one.name} after {formatting.seconds(seconds)}"
+            + (f" and with {formatting.size(one.peak)}" if one.peak else "")
+            for seconds, one in sorted(answers, key=lambda answer: answer[0])
+        )
+        return f"first answer: {'; '.join(words)}"
 
     def _copied(self) -> Iterator[str]:
         for name, ratio in self.copies.items():
@@ -392,6 +383,11 @@ class Race(Saved, Report, ToFrame):
         at = self.conditions
         settings = {"cores": at.cores, "threads": at.threads, "one core": at.one_core}
         return {**at.environment, **settings, "fresh processes": at.workers}
+
+
+def _comparable(one: Mode, other: Mode) -> bool:
+    """Whether two timing modes are in one table. Without a mode, a call is in each."""
+    return not one or not other or one == other
 
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> list[str]:

@@ -130,7 +130,7 @@ class _Rounds:
         self.timed = {**timed, self.copy: timed[self.first]}
         self.conditions, self.tick = conditions, tick
         self.started: dict[str, Started] = {}
-        self.replicates: dict[str, list[Replicate]] = {}
+        self.replicates: dict[str, tuple[Replicate, ...]] = {}
         self.errors: dict[str, Exception] = {}
         self.count, self.interrupted = 0, False
         self.rest = SETTLE if conditions.threads > 1 else 0.0
@@ -170,7 +170,7 @@ class _Rounds:
         for name in self.racing(starts) if rounds else ():
             took, queued = zip(*(blocks[name] for blocks in rounds), strict=True)
             replicate = Replicate(took, queued, laps.get(name, ()), self.started[name])
-            self.replicates.setdefault(name, []).append(replicate)
+            self.replicates[name] = (*self.replicates.get(name, ()), replicate)
 
     def racing(self, names: Iterable[str]) -> list[str]:
         return [name for name in names if name not in self.errors]
@@ -211,10 +211,9 @@ class _Rounds:
                 f"No target ran. {'; '.join(failed)}. "
                 "Call one yourself with the same inputs to see it fail."
             ) from self.errors[self.first]
-        at: dict[str, Any] = {"took": self.took, "interrupted": self.interrupted, **more}
+        more |= {"took": self.took, "interrupted": self.interrupted, "stopped": stopped}
         names = dict.fromkeys((self.first, self.copy, *self.timed))
-        conditions = replace(self.conditions, stopped=stopped, **at)
-        return Race(tuple(map(self._result, names)), conditions)
+        return Race(tuple(map(self._result, names)), replace(self.conditions, **more))
 
     def _result(self, name: str) -> Result:
         control = name == self.copy
@@ -223,7 +222,7 @@ class _Rounds:
         is_bound_form_of = getattr(self.timed[name], "is_bound_form_of", lambda other: False)
         plain = (other for other, call in self.timed.items() if is_bound_form_of(call))
         unbound = "" if control else next(plain, "")
-        return Result(name, tuple(self.replicates.get(name, ())), unbound, control)
+        return Result(name, self.replicates.get(name, ()), unbound, control)
 
 
 def _in_workers(rounds: _Rounds) -> Race:
@@ -260,14 +259,13 @@ def _stopped(rounds: _Rounds, last: float) -> str:
     limit = budget * (1.25 if count < ENOUGH else 1.0)
     if count >= LEAST and rounds.took + last > limit:
         return f"after {count} replicates: the budget of {budget:g} s allows no more"
-    if count >= REPLICATES:
-        race = rounds.race()
-        ratios = [race.control, *(race.ratio(result.name) for result in race.results)]
-        if all(ratio.half <= WIDTH for ratio in ratios if ratio):
-            return (
-                f"after {count} replicates: all intervals are within {100 * WIDTH:g} % to each side"
-            )
-    return ""
+    if count < REPLICATES:
+        return ""
+    race = rounds.race()
+    ratios = filter(None, [race.control, *map(race.ratio, rounds.timed)])
+    if any(ratio.half > WIDTH for ratio in ratios):
+        return ""
+    return f"after {count} replicates: all intervals are within {100 * WIDTH:g} % to each side"
 
 
 def _in_process(rounds: _Rounds, why: str) -> Race:
@@ -282,10 +280,8 @@ def _in_process(rounds: _Rounds, why: str) -> Race:
             )
     seconds, collecting = rounds.conditions.seconds, gc.isenabled()
     warm = seconds / 5 / len(rounds.timed)
-    starts = {
-        name: partial(Bench, call, warm, min(LAP_SECONDS, warm))
-        for name, call in rounds.timed.items()
-    }
+    laps = min(LAP_SECONDS, warm)
+    starts = {name: partial(Bench, call, warm, laps) for name, call in rounds.timed.items()}
     gc.collect()
     gc.disable()
     try:
