@@ -1,6 +1,7 @@
 """A file that kills or hangs ONNX Runtime ends its own process, and this one goes on."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,6 @@ from models import parsed
 
 import onnx_workbench as ow
 from onnx_workbench import isolated
-from onnx_workbench.__main__ import main
 from onnx_workbench.errors import InputError, LoadError, RunError
 
 LEAST = -(2**63)
@@ -64,8 +64,8 @@ def endless(tmp_path):
     """Does not end while it runs."""
     return saved(
         tmp_path / "loop.onnx",
-        f"(float[2] x) => (float[2] y) {ENDLESS}> {{ [one] a = Abs(x)  [two] b = Neg(a) "
-        f"[endless] l = {LOOP.format('b')} [four] c = Neg(l)  [five] y = Abs(c) }}",
+        f"(float[2] x) => (float[2] y) {ENDLESS}> "
+        f"{{ [one] a = Abs(x)  [endless] l = {LOOP.format('a')} [last] y = Neg(l) }}",
     )
 
 
@@ -109,14 +109,10 @@ def test_node_with_a_body_is_named_by_itself(tmp_path):
 
 
 def test_run_that_does_not_end_is_ended_and_its_node_is_named(endless):
-    artifact = ow.load(endless, isolated=True, timeout=1)
-    with pytest.raises(RunError, match=r"1 s.*'endless' \(Loop\)") as caught:
-        artifact(X)
-    assert caught.value.line.place == "net.py:7"
-    report = ow.audit(artifact, X)
+    report = ow.audit(ow.load(endless, isolated=True, timeout=1), X)
     first = next(f for f in report.findings if f.stage == "model")
     assert (first.verdict, first.line.place) == ("broken", "net.py:7")
-    assert "'endless'" in first.sentence
+    assert re.search(r"1 s.*'endless' \(Loop\)", first.sentence)
 
 
 def test_load_that_does_not_end_names_its_node(tmp_path):
@@ -156,14 +152,12 @@ def test_what_would_run_an_isolated_file_here_is_refused(fatal):
     with pytest.raises(InputError, match="graph"):
         ow.verify(artifact, artifact, CALL, values=True)
     with pytest.raises(RunError, match="'quotient'"):
-        ow.verify(torch.div, artifact, CALL)
-    with pytest.raises(RunError, match="'quotient'"):
         ow.profile(artifact, CALL, seconds=0.1)
 
 
 def test_seconds_of_a_profile_are_no_timeout(relu):
-    artifact = ow.load(relu, isolated=True, timeout=2)
-    assert ow.profile(artifact, torch.ones(4_000_000), seconds=2.5).recording.kernels
+    artifact = ow.load(relu, isolated=True, timeout=1)
+    assert ow.profile(artifact, torch.ones(4_000_000), seconds=1.5).recording.kernels
 
 
 def test_audit_and_probe_of_a_file_outlive_it(fatal):
@@ -251,14 +245,3 @@ def test_worker_ends_with_its_parent():
             return
         time.sleep(0.05)
     raise AssertionError("it is still there")
-
-
-def test_command_line_outlives_a_file(deadly, tmp_path, monkeypatch, capsys):
-    factory = (
-        "import torch\nimport onnx_workbench as ow\n"
-        f"def made():\n    return ow.load({str(deadly)!r}), (torch.ones(2),)\n"
-    )
-    (tmp_path / "deadly_factory.py").write_text(factory)
-    monkeypatch.syspath_prepend(tmp_path)
-    assert main(["audit", "deadly_factory:made"]) == 1
-    assert "'least' (Div)" in capsys.readouterr().out
