@@ -282,8 +282,10 @@ def test_chunks_give_what_one_pass_gives_and_compute_each_node_once(monkeypatch)
 
 
 def test_intermediates_are_computed_once_along_the_graph_and_again_on_demand(monkeypatch):
-    nodes = "a = Neg(x)  b = Exp(a)  c = Add(b, x)  d = Relu(c)  e = Add(d, b)"
-    text = f"(float[2] x) => (float[2] e) {{ {nodes} }}"
+    nodes = """a = Neg(x)  b = Exp(a)  c = Add(b, x)  d = Relu(c)  z = Cast <to = 9> (one)
+    e = If(z) <then_branch = t () => (float[2] u) { s = Add(d, b)  u = Neg(s) },
+               else_branch = f () => (float[2] u) { u = Cos(d) }>"""
+    text = f"(float[2] x) => (float[2] e) <float one = {{1}}> {{ {nodes} }}"
     ran, opened = [], onnxruntime.InferenceSession
 
     def session(data, *args, **options):
@@ -293,11 +295,24 @@ def test_intermediates_are_computed_once_along_the_graph_and_again_on_demand(mon
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     values = Intermediates(Path("g.onnx"), parsed(text), ort.CPU, {"x": np.float32([1, -2])})
     made = [values.run([name])[name] for name in "bde"]
-    assert ran == [["a", "b"], ["c", "d"], ["e"]]
+    assert ran == [["a", "b"], ["c", "d"], ["z", "e"]]
     b = torch.exp(torch.tensor([-1.0, 2.0]))
-    torch.testing.assert_close(made[2], torch.relu(b + torch.tensor([1.0, -2.0])) + b)
+    torch.testing.assert_close(made[2], -torch.relu(b + torch.tensor([1.0, -2.0])) - b)
     assert values.run(["a"])["a"].tolist() == [-1.0, 2.0]
-    assert values.alone("e", {"d": torch.ones(2), "b": torch.ones(2)}).tolist() == [2.0, 2.0]
+    two = torch.full((2,), 2.0)
+    alone = values.alone({"b": {"a": 0 * two}, "d": {"b": two}, "e": {"d": two, "b": two}})
+    assert {name: value.tolist() for name, value in alone.items()} == {
+        "b": [1.0, 1.0],
+        "d": [3.0, 0.0],
+        "e": [-4.0, -4.0],
+    }
+    assert len(ran[4:]) == 1, "one session for all"
+
+
+def test_what_onnx_runtime_refuses_to_compute_alone_hides_no_other_cause():
+    found = diverged(of(lambda x, i: (spread(x), (i >> 1).float() * 2)), (NEAR, UINT8))
+    assert found.first.fx == "rshift"
+    assert found.rounding
 
 
 def test_weights_in_a_file_of_their_own_are_found(tmp_path):

@@ -346,7 +346,7 @@ def compare_leaf(
     if not a.numel():
         return Leaf(path, value)
     error = distance(a, b, bounds)
-    index = tuple(int(i) for i in torch.unravel_index(torch.tensor(error.at), a.shape))
+    index = tuple(map(int, np.unravel_index(error.at, a.shape)))
     reason = f"{error.wrong:,} of {a.numel():,} differ" if error.wrong else ""
     return Leaf(path, value, error.worst, error.relative, index, bounds, reason)
 

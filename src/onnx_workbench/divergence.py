@@ -467,44 +467,25 @@ class _Comparison:
         return tuple(steps)
 
     def _causes(self, leaves: Sequence[torch.Tensor]) -> dict[fx.Node, Cause]:
-        """Run the graph again and recompute each wrong value that no fault precedes. After a value
-        that is only rounding, the next wrong one may be a fault or rounding again."""
+        """Run the graph again, for the inputs of the wrong values."""
         wrong = {node for node, step in self.steps.items() if step.wrong}
         readers = Counter(m for node in wrong for m in self.before[node])
         values: dict[fx.Node, Any] = {}
-        judged: dict[fx.Node, Cause] = {}
         run = ProgramRun(self.program)
+        judge = _Judge(self, run)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             for node, value in run.steps(leaves):
                 before = self.before[node] if node in wrong else frozenset()
-                if node in wrong and all(
-                    m in judged and judged[m].rounding for m in before & wrong
-                ):
-                    given = {m: values[m] for m in before}
-                    judged[node] = self.steps[node].cause or self._cause(run, node, value, given)
+                if node in wrong:
+                    judge.take(node, value, {m: values[m] for m in before})
                 readers.subtract(before)
                 for m in before:
                     if not readers[m]:
                         del values[m]
                 if readers[node]:
                     values[node] = value
-        return judged
-
-    def _cause(
-        self, run: ProgramRun, node: fx.Node, value: Any, given: Mapping[fx.Node, Any]
-    ) -> Cause:
-        names, reference = self.names, _in_file(value)
-        if any(names.get(m, "").endswith(_INT8) for m in (node, *given)):
-            return causes.INT8
-        fed = {names[m]: _in_file(v) for m, v in given.items() if names.get(m) in self.file.names}
-        try:
-            alone = self.file.alone(names[node], fed)
-        except WorkbenchError:
-            return causes.UNKNOWN
-        if not isinstance(alone, torch.Tensor) or alone.shape != reference.shape:
-            return causes.UNKNOWN
-        bounds = self.steps[node].bounds
-        return causes.of_numbers(node, given, run.fetch_attr, reference, alone, bounds)
+            judge.flush()
+        return judge.judged
 
     def _changed_weights(self, before: frozenset[fx.Node]) -> Iterator[str]:
         """The weights among these inputs that differ in the file."""
@@ -523,6 +504,73 @@ class _Comparison:
         inner = sorted(self.file.names - set(self.names.values()))
         apart = self.apart | {INNER: inner, BODY: self.file.hidden}
         return {reason: tuple(names) for reason, names in apart.items() if names}
+
+
+class _Judge:
+    """Recomputes each wrong value that no fault precedes from PyTorch's inputs, a chunk at a time.
+
+    After a value that is only rounding, the next wrong one may be a fault or rounding again.
+    """
+
+    def __init__(self, comparison: _Comparison, run: ProgramRun) -> None:
+        self.steps, self.names, self.file = comparison.steps, comparison.names, comparison.file
+        self.run = run
+        self.judged: dict[fx.Node, Cause] = {}
+        self.pending: dict[fx.Node, tuple[torch.Tensor, Mapping[fx.Node, Any]]] = {}
+        self.bytes = 0
+
+    def take(self, node: fx.Node, value: Any, given: Mapping[fx.Node, Any]) -> None:
+        """Keep a wrong value, and those that it depends on, unless a fault precedes it."""
+        if all(m in self.pending or self._is_rounding(m) for m in self._wrong(given)):
+            self.pending[node] = _in_file(value), given
+            self.bytes += sum(getattr(one, "nbytes", 0) for one in (value, *given.values()))
+            if self.bytes > CHUNK:
+                self.flush()
+
+    def flush(self) -> None:
+        alone = self._alone([*self.pending])
+        for node, (value, given) in self.pending.items():
+            if all(map(self._is_rounding, self._wrong(given))):
+                self.judged[node] = self._cause(node, value, given, alone.get(node))
+        self.pending.clear()
+        self.bytes = 0
+
+    def _wrong(self, given: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
+        return (node for node in given if node in self.steps and self.steps[node].wrong)
+
+    def _is_rounding(self, node: fx.Node) -> bool:
+        return node in self.judged and self.judged[node].rounding
+
+    def _alone(self, nodes: Sequence[fx.Node]) -> dict[fx.Node, Any]:
+        """What ONNX Runtime makes of these nodes, without those that it refuses."""
+        names, known = self.names, self.file.names
+        nodes = [n for n in nodes if names[n] in known and not self.steps[n].cause]
+        given = {
+            names[node]: {
+                names[m]: _in_file(value)
+                for m, value in self.pending[node][1].items()
+                if names.get(m) in known
+            }
+            for node in nodes
+        }
+        try:
+            made = self.file.alone(given)
+        except WorkbenchError:
+            half = len(nodes) // 2
+            return self._alone(nodes[:half]) | self._alone(nodes[half:]) if half else {}
+        return {node: made[names[node]] for node in nodes}
+
+    def _cause(
+        self, node: fx.Node, value: torch.Tensor, given: Mapping[fx.Node, Any], alone: Any
+    ) -> Cause:
+        step = self.steps[node]
+        if step.cause:
+            return step.cause
+        if any(self.names.get(m, "").endswith(_INT8) for m in (node, *given)):
+            return causes.INT8
+        if not isinstance(alone, torch.Tensor) or alone.shape != value.shape:
+            return causes.UNKNOWN
+        return causes.of_numbers(node, given, self.run.fetch_attr, value, alone, step.bounds)
 
 
 def _names(node: fx.Node) -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx.compose
 import torch
 
 from ..errors import LoadError, RunError
@@ -46,6 +47,7 @@ class Intermediates:
         refs = node_refs(model)
         self._nodes = [ref for ref in refs if not ref.inside]
         self._makers = producers(self._nodes)
+        self._order = {ref.name: index for index, ref in enumerate(self._nodes)}
         self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
         self._done: set[str] = set()
         self.names = frozenset(self._makers)
@@ -87,26 +89,37 @@ class Intermediates:
         """The results of the nodes that no run has computed, in the order of the graph."""
         return [v for ref in self._nodes if ref.name not in self._done for v in ref.outputs]
 
-    def alone(self, name: str, given: Mapping[str, torch.Tensor]) -> Any:
-        """Compute one value from the given values, not from those of earlier runs.
+    def alone(self, given: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, Any]:
+        """Compute each of these values from the values given for it, not from those of earlier
+        runs, all in one session.
 
         Raises:
             LoadError, RunError: ONNX Runtime refused.
         """
-        known = self._feeds | {key: ort_value(to_numpy(value)) for key, value in given.items()}
-        return _tensor(self._compute(self._part([name], known), [name], known)[name])
+        known = dict(self._feeds)
+        copies: list[NodeRef] = []
+        for name, values in given.items():
+            for key in values.keys() - known.keys():
+                known[key] = ort_value(to_numpy(values[key]))
+            part = self._part([name], self._feeds.keys() | values.keys())
+            graph = onnx.helper.make_graph([ref.node for ref in part], "", [], [])
+            # what one copy makes may be given to another
+            graph = onnx.compose.add_prefix_graph(graph, f"{name}/", inplace=True)
+            copies += (NodeRef(node.name, node) for node in graph.node)
+        made = self._compute(copies, [f"{name}/{name}" for name in given], known)
+        return {name: _tensor(made[f"{name}/{name}"]) for name in given}
 
-    def _part(self, names: Sequence[str], known: Mapping[str, Any]) -> list[NodeRef]:
-        """The nodes between the known values and these."""
-        needed: set[str] = set()
+    def _part(self, names: Sequence[str], known: Collection[str]) -> list[NodeRef]:
+        """The nodes between the known values and these, in the order of the graph."""
+        needed: dict[str, NodeRef] = {}
         waiting = list(names)
         while waiting:
             name = waiting.pop()
             ref = self._makers.get(name)
             if ref and name not in known and ref.name not in needed:
-                needed.add(ref.name)
+                needed[ref.name] = ref
                 waiting += ref.inputs
-        return [ref for ref in self._nodes if ref.name in needed]
+        return sorted(needed.values(), key=lambda ref: self._order[ref.name])
 
     def _compute(
         self, part: Sequence[NodeRef], names: Sequence[str], known: Mapping[str, Any]
