@@ -8,7 +8,6 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-import zoo_factories
 from models import module, parsed
 from more_traps import UNTAUGHT
 from onnxscript import opset20 as op
@@ -19,17 +18,34 @@ import onnx_workbench as ow
 from onnx_workbench import __main__ as terminal
 from onnx_workbench.lessons.traps import TRAPS
 from onnx_workbench.report.codes import CODES, NOT_TRIED, STOPPED, explained
+from onnx_workbench.report.finding import FAULTS
 from onnx_workbench.report.stages import STAGES, Case, Stage
 
 X, ROWS = torch.linspace(0.1, 1, 12).reshape(4, 3), {"x": {0: "rows"}}
 EVERY_STAGE = (STOPPED, NOT_TRIED)
 
 
+class Keeps(nn.Module):
+    """Stores tensors three ways, counts its calls, and makes a table once, at need."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.calls, self.kept, self.sum = None, 0, {}, torch.zeros(3)
+
+    def forward(self, x):
+        if self.table is None:
+            self.table = torch.ones(3)
+        self.calls += 1
+        self.last = x + self.table
+        self.kept["x"] = x
+        self.sum.add_(x[0])
+        return x * 2
+
+
 @module
-def keeps(self, x):
-    self.calls = getattr(self, "calls", 0) + 1
-    self.last = x
-    return x * 2
+def recalls(self, x):
+    self.scale = getattr(self, "scale", 1.0) + 1.0
+    return x * self.scale
 
 
 @module
@@ -81,39 +97,67 @@ def fails(x):
     raise RuntimeError("boom")
 
 
-CASES = {
-    "OW002": (module(lambda self, x: x @ torch.ones(5, 5)), X, {}),
-    "OW003": (keeps, X, {}),
-    "OW004": (keeps, X, {}),
-    "OW102": (module(lambda self, x, y: x + y), (X, X), {"dynamic_shapes": ({0: "a"}, {0: "b"})}),
-    "OW106": (nn.Sequential(FakeQuantize(quant_min=0, quant_max=255)).eval(), X, {}),
-    "OW107": (module(lambda self, x: x + torch.ones(3, device="meta")), X, {}),
-    "OW190": (exporting(fails, torch.relu), X, {}),
-    "OW203": (module(lambda self, x: 3), X, {}),
-    "OW304": (nn.Tanh().eval(), X, {"dynamic_shapes": ({0: "rows"},), **TRANSLATED}),
-    "OW305": (exporting(torch.relu, torch.neg), X, {"dynamic_shapes": ROWS}),
-    "OW306": (square, (torch.rand(4, 4), torch.rand(3)), {"dynamic_shapes": SQUARE}),
-    "OW307": (
-        module(lambda self, x, rows: checked(x, rows)),
-        (X, torch.tensor([4])),
-        {"dynamic_shapes": {**ROWS, "rows": None}, **TRANSLATED},
+def case(codes, model, args=X, said="", line=None, repair="", **options):
+    return pytest.param(codes, model, args, options, said, line, repair, id=codes)
+
+
+ATTENTION = nn.functional.scaled_dot_product_attention
+OTHER = exporting(torch.relu, torch.neg)
+CASES = [
+    case("OW002", module(lambda self, x: x @ torch.ones(5, 5)), X, "RuntimeError", "x @ torch"),
+    case(
+        *("OW102", module(lambda self, x, y: x + y), (X, X)),
+        dynamic_shapes=({0: "a"}, {0: "b"}),
     ),
-    "OW308": (apart, (X, torch.rand(5, 3)), {"dynamic_shapes": ({0: "a"}, {0: "b"})}),
-    "OW309": (module(lambda self, x: padded(x) + 1), X, TRANSLATED),
-    "OW403": (zoo_factories.Counts().eval(), X, {}),
-    "OW501": (module(lambda self, x: x.sin()), X, TRANSLATED),
-    "OW901": (module(lambda self: torch.arange(3.0)), (), {}),
-}
+    case("OW106", nn.Sequential(FakeQuantize(quant_min=0, quant_max=255)).eval()),
+    case("OW107", module(lambda self, x: x + torch.ones(3, device="meta"))),
+    case("OW190", exporting(fails, torch.relu)),
+    case(  # onnxscript wants four axes
+        *("OW201", module(lambda self, x: ATTENTION(x, x, x)), torch.ones(2, 3, 4)),
+        *("dot_product_attention", "ATTENTION(x, x, x)"),
+    ),
+    case("OW203", module(lambda self, x: 3)),
+    case("OW304", nn.Tanh().eval(), dynamic_shapes=({0: "rows"},), **TRANSLATED),
+    case("OW305", OTHER, X, "wrong at the example's own size", dynamic_shapes=ROWS),
+    case("OW306", square, (torch.rand(4, 4), torch.rand(3)), dynamic_shapes=SQUARE),
+    case(
+        *("OW307", module(lambda self, x, rows: checked(x, rows)), (X, torch.tensor([4]))),
+        dynamic_shapes={**ROWS, "rows": None},
+        **TRANSLATED,
+    ),
+    case("OW308", apart, (X, torch.rand(5, 3)), dynamic_shapes=({0: "a"}, {0: "b"})),
+    case("OW309", module(lambda self, x: padded(x) + 1), **TRANSLATED),
+    case("OW401", OTHER, X, "differs", "is_exporting()", "torch.export already gives other"),
+    case("OW403", recalls, X, "keeps state", "self.scale = "),
+    case("OW501", module(lambda self, x: x.sin()), **TRANSLATED),
+    case("OW600", nn.ReLU().eval(), X, "IR 10: loads in ONNX Runtime 1.18", opset_version=18),
+    case("OW901", module(lambda self: torch.arange(3.0)), (), "no kernel runs"),
+]
 ON_FILES = {"OW005", "OW602"}
+OF_ATTRIBUTES = {"OW003", "OW004"}
 
 
-@pytest.mark.parametrize("code", CASES)
-def test_a_model_of_each_kind_gets_its_code(code):
-    model, args, options = CASES[code]
+@pytest.mark.parametrize(("code", "model", "args", "options", "said", "line", "repair"), CASES)
+def test_a_model_of_each_kind_gets_its_code(code, model, args, options, said, line, repair):
     needed = {"model", "capture", "export", CODES[code].stage}
     skip = {stage.name for stage in STAGES} - needed
-    found = ow.audit(model, args, skip=skip, **options).findings
-    assert code in {finding.code for finding in found}, found
+    report = ow.audit(model, args, skip=skip, **options)
+    found = next(f for f in report.findings if f.code == code and said in f.sentence)
+    assert (found in report.faults) is (found.verdict in FAULTS)
+    assert repair in found.repair
+    if line:
+        assert line in found.line.text
+
+
+def test_an_attribute_that_forward_stores_tensors_in_is_a_risk_on_its_line():
+    report = ow.audit(Keeps().eval(), X, skip={stage.name for stage in STAGES[1:]})
+    assert {finding.code for finding in report.findings} >= OF_ATTRIBUTES
+    assert {(f.verdict, f.line.text) for f in report.faults} == {
+        ("risk", "self.last = x + self.table"),
+        ("risk", 'self.kept["x"] = x'),
+        ("risk", "self.sum.add_(x[0])"),
+    }
+    assert "'kept'" in report.faults[0].sentence
 
 
 def test_a_file_gets_its_codes(tmp_path):
@@ -140,7 +184,8 @@ def test_what_every_stage_may_say_has_the_digit_of_the_stage():
 
 def test_every_code_is_made_and_every_code_made_is_known():
     sound = {f"OW{digit}00" for digit in range(10)}  # test_report.py looks at these
-    tried = {*sound, *CASES, *ON_FILES, *(trap.code for trap in (*TRAPS, *UNTAUGHT))}
+    tried = {*sound, *(case.id for case in CASES), *ON_FILES, *OF_ATTRIBUTES}
+    tried |= {trap.code for trap in (*TRAPS, *UNTAUGHT)}
     assert {code for code in CODES if not code.endswith(EVERY_STAGE)} == tried - {"OW190"}
     sources = Path(ow.__file__).parent.rglob("*.py")
     named = set(re.findall(r'"(OW\d{3})"', " ".join(p.read_text("utf-8") for p in sources)))
