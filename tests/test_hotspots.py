@@ -22,6 +22,7 @@ import onnx_workbench as ow
 from onnx_workbench import hotspots, proto
 from onnx_workbench.errors import InputError
 from onnx_workbench.lineage.attribution import Share, attributed
+from onnx_workbench.lineage.call import Call
 from onnx_workbench.lineage.kernels import NAME, VALUE, Match, matches
 from onnx_workbench.runs import profiler
 from onnx_workbench.runs.profiler import Cost, Kernel, Recording
@@ -258,9 +259,15 @@ def made_up(artifact, rename=str, lap=None):
     found = matches(ran, refs)
     shares = attributed(found, lineage.origins, lineage.operations, {}, lap or {})
     whole = tuple(1e-5 * n * len(ran) for n in (1, 1, 2))
-    runs = Recording(ran, whole, whole)
-    laps = (lap,) * 3 if lap else ()
-    return hotspots.Hotspots(lineage, runs, found, shares, whole, laps, "all", 1)
+    lineage = replace(lineage, call=Call(Recording(ran, whole, whole), found, shares))
+    return hotspots.Hotspots(lineage, whole, (lap,) * 3 if lap else (), "all", 1)
+
+
+def changed(spots, shares=None, **recording):
+    """The same, with another part of its recording, or other shares."""
+    call = replace(spots.call, recording=replace(spots.recording, **recording))
+    call = replace(call, shares=call.shares | (shares or {}))
+    return replace(spots, lineage=replace(spots.lineage, call=call))
 
 
 def by_text(spots):
@@ -290,16 +297,16 @@ def test_kernels_of_one_line_without_a_name_or_of_no_time_and_the_heat_of_nodes(
     spots = made_up(folds)
     line = spots.lineage.line_of("node_mean")
     halves = tuple(Share("node_mean", node, line, 0.5) for node in ("node_mean", "node_linear"))
-    one = replace(spots, shares={**spots.shares, "node_mean": halves})
+    one = changed(spots, {"node_mean": halves})
     assert not by_text(one)["x = x.mean((2, 3))"].fused, "several nodes of one line"
     assert spots.heat() == dict.fromkeys([o.node for o in spots.lineage.origins], 1e-5)
     timed = replace(spots, laps=({"mean": 9e-4}, {"mean": 1e-4}, {"mean": 8e-4}))
     assert by_text(timed)["x = x.mean((2, 3))"].torch == 1e-4, "the fastest runs of PyTorch"
-    changed = made_up(folds, rename=lambda name: f"kernel {name}")
-    assert changed.unattributed == changed.rules["unattributed"] == 1.0
-    assert "100.0 % of kernel time: no rule matches the kernel's name" in repr(changed)
-    assert changed.heat() == {}
-    idle = replace(spots, recording=spots.recording.less(Cost(inside=1.0)))
+    lost = made_up(folds, rename=lambda name: f"kernel {name}")
+    assert lost.unattributed == lost.rules["unattributed"] == 1.0
+    assert "100.0 % of kernel time: no rule matches the kernel's name" in repr(lost)
+    assert lost.heat() == {}
+    idle = changed(spots, kernels=spots.recording.less(Cost(inside=1.0)).kernels)
     assert (idle.total, idle.covered, idle.unattributed) == (0, 0, 0)
     assert "joined by" in repr(idle)
 
@@ -322,22 +329,22 @@ def test_the_report_is_the_source_with_time_in_the_margin(folds):
     assert facts["doubt"].startswith("runs differ: the quartiles are  50.0 % apart")
     spots = made_up(folds, lap=lap)
     slow = (replace(k, seconds=tuple(1e5 * s for s in k.seconds)) for k in spots.recording.kernels)
-    slow = replace(spots, recording=replace(spots.recording, kernels=tuple(slow)))
+    slow = changed(spots, kernels=tuple(slow))
     widths = [list(map(len, repr(each).splitlines()[1:12])) for each in (spots, slow)]
     assert widths[0] == widths[1], "columns are as wide whatever the numbers"
 
 
 def test_numbers_that_do_not_fit_together_are_a_doubt(folds):
     spots = made_up(folds)
-    costly = replace(spots, recording=replace(spots.recording, cost=Cost(inside=1.1e-5)))
+    costly = changed(spots, cost=Cost(inside=1.1e-5))
     assert costly.counted == pytest.approx(2.1)
-    for doubt, changed in (
+    for doubt, doubtful in (
         ("most of the measured time is the profiler's", costly),
         ("profiled runs took longer than the overhead", replace(spots, plain=(4e-5,) * 3)),
         ("part of a run is outside kernels", replace(spots, plain=(9e-5,) * 3)),
     ):
         assert doubt not in repr(spots)
-        assert doubt in repr(changed)
+        assert doubt in repr(doubtful)
 
 
 def test_the_plot_shows_both_runtimes_for_each_line_most_saved_first(folds):
@@ -361,8 +368,7 @@ def test_the_plot_shows_both_runtimes_for_each_line_most_saved_first(folds):
 def on(spots, provider_of, assigned=None):
     """The same, on made-up providers."""
     kernels = tuple(replace(k, provider=provider_of(k.name)) for k in spots.recording.kernels)
-    ran = replace(spots.recording, kernels=kernels, assigned=assigned or {})
-    return replace(spots, recording=ran)
+    return changed(spots, kernels=kernels, assigned=assigned or {})
 
 
 def spaced(text):
@@ -425,27 +431,11 @@ def test_a_line_that_is_slow_on_purpose_comes_out_on_top():
     assert torch.get_num_threads() == before
 
 
-def test_branches_of_the_same_cost_get_the_same_kernels_each_to_its_own_line():
-    def forward(self, x):
-        left = torch.erf(self.a(x))
-        right = torch.erf(self.b(x))
-        return left + right
-
-    model = module(forward, a=nn.Linear(256, 256), b=nn.Linear(256, 256))
-    spots = by_text(profiled(model, torch.randn(8, 256), seconds=0.1))
-    left, right = (
-        spots[f"{d} = torch.erf(self.{n}(x))"] for d, n in (("left", "a"), ("right", "b"))
-    )
-    assert (len(left.kernels), left.rules) == (len(right.kernels), right.rules)
-    assert not set(left.kernels) & set(right.kernels)
-    assert 0.3 < left.seconds / right.seconds < 3
-
-
 def lines_of(spots):
     """Operator of a kernel -> the lines that it was shared out to."""
     found = {}
     for kernel in spots.recording.kernels:
-        texts = {part.line and part.line.text for part in spots.shares[kernel.name]}
+        texts = {part.line and part.line.text for part in spots.call.shares[kernel.name]}
         found.setdefault(kernel.operator, set()).update(texts)
     return found
 
@@ -479,7 +469,7 @@ def test_every_kernel_has_a_line_at_every_level_and_size_and_is_given_out_once(l
     assert spots.unattributed == spots.rules["unattributed"] == 0
     assert spots.level == level
     assert level != "off" or spots.rules["name"] == 1
-    for parts in spots.shares.values():
+    for parts in spots.call.shares.values():
         assert sum(part.fraction for part in parts) == pytest.approx(1)
     assert "logits = logits + mask" in by_text(spots)
     assert len(spots.laps) == len(spots.plain) > 0
@@ -511,7 +501,7 @@ def test_every_call_of_a_function_gets_the_kernels_that_it_was_inlined_as(tmp_pa
     spots = foreign(tmp_path, FUNCTIONS, level=level)
     ran = {}
     for kernel in spots.recording.kernels:
-        for node in spots.matches[kernel.name].nodes:
+        for node in spots.call.matches[kernel.name].nodes:
             ran.setdefault(node, []).append(kernel.operator)
     assert {node: sorted(operators) for node, operators in ran.items()} == {
         "call": ["Abs", "MatMul", "Sin"],
@@ -553,7 +543,7 @@ def test_a_body_and_its_owner_are_told_apart_and_every_iteration_is_counted(tmp_
     spots = foreign(tmp_path, text, level="basic")
     ran = {k.name: (k.calls, k.inner) for k in spots.recording.kernels if k.name in expected}
     assert ran == expected
-    assert all(spots.matches[name] == Match(NAME, (name,)) for name in expected)
+    assert all(spots.call.matches[name] == Match(NAME, (name,)) for name in expected)
 
 
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt, ow.errors.RunError])
@@ -606,16 +596,20 @@ def quantized(old, new, way, like=None):
 WAYS = pytest.mark.parametrize("way", ["dynamic", "QOperator", "QDQ"])
 
 
-@WAYS
-def test_the_time_of_a_quantized_layer_is_on_its_own_line(way, tmp_path):
+@pytest.fixture(scope="module")
+def layers():
     def forward(self, x):
         x = self.conv(x)  # conv
         x = torch.relu(x)
         x = self.head(x)  # head
         return torch.relu(x)
 
-    artifact = ow.export(module(forward, **LAYERS), SIGNAL)
-    spots = ow.profile(quantized(artifact.path, tmp_path / "q.onnx", way), SIGNAL, seconds=0.05)
+    return ow.export(module(forward, **LAYERS), SIGNAL)
+
+
+@WAYS
+def test_the_time_of_a_quantized_layer_is_on_its_own_line(way, layers, tmp_path):
+    spots = ow.profile(quantized(layers.path, tmp_path / "q.onnx", way), SIGNAL, seconds=0.05)
     heavy = re.compile(r"ConvInteger|QLinearConv|MatMulInteger|DynamicQuantizeMatMul|QLinearMatMul")
     found = {op: lines for op, lines in lines_of(spots).items() if heavy.search(op)}
     assert {"Conv" in op for op in found} == {True, False}
@@ -646,17 +640,25 @@ def test_the_error_of_a_quantized_line_is_on_it_and_no_rounding(tmp_path):
         ow.load(artifact.path, like="float.onnx")
 
 
-def attends(self, x):
-    x = self.conv(torch.sigmoid(x))  # conv
-    x = self.head(x)  # linear
-    return (x[:, 1:] + 0).softmax(-1)  # softmax
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """A file without metadata of values, which only export() writes."""
+
+    def attends(self, x):
+        x = self.conv(torch.sigmoid(x))  # conv
+        x = self.head(x)  # linear
+        return (x[:, 1:] + 0).softmax(-1)  # softmax
+
+    path = tmp_path_factory.mktemp("bare") / "float.onnx"
+    torch.onnx.export(module(attends, **LAYERS), (SIGNAL,), path, dynamo=True, verbose=False)
+    return path
 
 
 @WAYS
-def test_a_quantized_layer_without_metadata_is_on_no_line_and_never_a_neighbors(way, tmp_path):
-    path, model = tmp_path / "float.onnx", module(attends, **LAYERS)
-    torch.onnx.export(model, (SIGNAL,), path, dynamo=True, verbose=False)
-    lineage = ow.trace(quantized(path, tmp_path / "int8.onnx", way))
+def test_a_quantized_layer_without_metadata_is_on_no_line_and_never_a_neighbors(
+    way, bare, tmp_path
+):
+    lineage = ow.trace(quantized(bare, tmp_path / "int8.onnx", way))
     layers = {}
     for origin in lineage.origins:
         if found := re.match(r"node_(conv|linear|softmax)", origin.node):

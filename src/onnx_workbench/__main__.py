@@ -12,19 +12,16 @@ import importlib
 import inspect
 import json
 import sys
-from contextlib import suppress
 from functools import reduce
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from .brief import brief
 from .errors import InputError, WorkbenchError
+from .versions import packages
 
 if TYPE_CHECKING:
     from .report import Audit
     from .report.changes import Gate
-
-_SHOWN = ("onnx-workbench", "torch", "onnx", "onnxruntime", "onnxruntime-gpu")
 
 
 def main(words: list[str] | None = None) -> int:
@@ -34,7 +31,8 @@ def main(words: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    options.add_argument("--version", action="version", version=_versions())
+    installed = ", ".join(f"{name} {version}" for name, version in packages().items())
+    options.add_argument("--version", action="version", version=installed)
     commands = options.add_subparsers(dest="command", required=True)
     audit = commands.add_parser("audit", help="audit a model")
     audit.set_defaults(run=_audit)
@@ -61,15 +59,6 @@ def main(words: list[str] | None = None) -> int:
         return 130
     finally:
         sys.path[:] = path
-
-
-def _versions() -> str:
-    """This package and those that decide on an audit's findings, if they are installed."""
-    found = []
-    for name in _SHOWN:
-        with suppress(metadata.PackageNotFoundError):
-            found.append(f"{name} {metadata.version(name)}")
-    return ", ".join(found)
 
 
 def _explain(command: argparse.Namespace) -> int:

@@ -11,7 +11,6 @@ from .calls import normalize_call
 from .divergence import summaries
 from .errors import WorkbenchError
 from .hotspots import profile
-from .lineage.call import Call
 from .lineage.stopped import Stopped, stopped
 from .lineage.table import Lineage, join
 
@@ -75,4 +74,5 @@ def trace(
         artifact, args, kwargs, level=level, threads=threads, seconds=seconds, depth=depth
     )
     flame = {by: spots.flame(by).tree() for by in ("stack", "module")}
-    return replace(lineage, call=Call(spots.recording, spots.matches, spots.shares, values, flame))
+    call = replace(spots.call, values=values, flame=flame)
+    return replace(lineage, call=call)

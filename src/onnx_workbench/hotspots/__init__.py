@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,14 +24,15 @@ from ..errors import InputError
 from ..formatting import Fold, Part, Percent, Report, Table, ToFrame
 from ..lineage.annotated_source import annotated
 from ..lineage.attribution import Share, attributed
+from ..lineage.call import Call
 from ..lineage.folding import Operation
-from ..lineage.kernels import RULES, Match, matches
+from ..lineage.kernels import RULES, matches
 from ..lineage.library import MOST, Row, groups, rows_below
 from ..lineage.table import Lineage, join
 from ..ort import check_level
 from ..proto import node_refs, producers
 from ..runs import profiler
-from ..runs.profiler import Recording, typical
+from ..runs.profiler import Kernel, Recording, typical
 from ..runs.program import ProgramRun
 from ..source import Line
 from ..timing.statistics import quartiles_of
@@ -122,7 +124,8 @@ def profile(
     kept = tuple(lap for index, lap in enumerate(laps) if profiler.counts(index))
     eager = {fx: statistics.median(lap[fx] for lap in kept) for fx in (kept or ({},))[0]}
     shares = attributed(matched, lineage.origins, lineage.operations, alone, eager)
-    return Hotspots(lineage, recording, matched, shares, tuple(plain), kept, level, threads)
+    lineage = replace(lineage, call=Call(recording, matched, shares))
+    return Hotspots(lineage, tuple(plain), kept, level, threads)
 
 
 def _lap(run: ProgramRun, leaves: Sequence[torch.Tensor]) -> dict[str, float]:
@@ -171,25 +174,32 @@ class Spot:
 class Hotspots(Report, ToFrame):
     """The result of :func:`profile`.
 
-    ``recording`` has the kernels with every run, ``matches`` the rule and the exported nodes of
-    each kernel, ``shares`` its attribution, ``plain`` the seconds of whole runs without the
-    profiler, ``laps`` the seconds of each FX node in PyTorch, one dict a run.
+    ``plain`` has the seconds of whole runs without the profiler, ``laps`` the seconds of each FX
+    node in PyTorch, one dict a run.
     """
 
     lineage: Lineage
-    recording: Recording
-    matches: Mapping[str, Match]
-    shares: Mapping[str, tuple[Share, ...]]
     plain: tuple[float, ...]
     laps: tuple[Mapping[str, float], ...]
     level: str
     threads: int
 
+    @property
+    def call(self) -> Call:
+        """What ``lineage`` knows of the profiled call: the rule, the exported nodes and the shares
+        of each kernel."""
+        return self.lineage.call  # type: ignore[return-value]
+
+    @property
+    def recording(self) -> Recording:
+        """The kernels with every run."""
+        return self.call.recording
+
     @cached_property
     def spots(self) -> tuple[Spot, ...]:
         """Every line with kernels and every node without a line, the slowest first."""
         parts: dict[tuple[Line | None, str], list[Share | Operation]] = {}
-        for share in chain.from_iterable(self.shares.values()):
+        for share in chain.from_iterable(self.call.shares.values()):
             name = share.line.place if share.line else share.node or share.kernel
             parts.setdefault((share.line, name), []).append(share)
         for timed in self._timed:
@@ -209,7 +219,9 @@ class Hotspots(Report, ToFrame):
         shares = [item for item in items if isinstance(item, Share)]
         nodes = [item.fx for item in items if isinstance(item, Operation)]
         kernels = tuple(dict.fromkeys(share.kernel for share in shares))
-        runs = [[s.fraction * run for run in self._kernels[s.kernel].seconds] for s in shares]
+        found = {self.call.matches[kernel].rule for kernel in kernels}
+        ran_on = dict.fromkeys(self.call.kernels[kernel].provider for kernel in kernels)
+        runs = [[s.fraction * run for run in self.call.kernels[s.kernel].seconds] for s in shares]
         summed = tuple(map(sum, zip(*runs, strict=True)))
         eager = tuple(sum(lap[node] for node in nodes) for lap in self.laps) if nodes else ()
         return Spot(
@@ -218,17 +230,13 @@ class Hotspots(Report, ToFrame):
             runs=summed,
             seconds=self.recording.typical(summed) if summed else 0.0,
             kernels=kernels,
-            rules=tuple(rule for rule in RULES if rule in {self.matches[k].rule for k in kernels}),
-            fused=any(len({share.line for share in self.shares[k]}) > 1 for k in kernels),
+            rules=tuple(rule for rule in RULES if rule in found),
+            fused=any(len({share.line for share in self.call.shares[k]}) > 1 for k in kernels),
             eager=eager,
             torch=typical(eager, by=[sum(lap.values()) for lap in self.laps]) if eager else None,
             module=module,
-            providers=self._ran_on(shares),
+            providers=tuple(filter(None, ran_on)),
         )
-
-    def _ran_on(self, shares: Sequence[Share]) -> tuple[str, ...]:
-        found = dict.fromkeys(self._kernels[share.kernel].provider for share in shares)
-        return tuple(filter(None, found))
 
     @cached_property
     def _assigned(self) -> dict[Line | None, list[str]]:
@@ -274,11 +282,7 @@ class Hotspots(Report, ToFrame):
     @cached_property
     def rules(self) -> dict[str, float]:
         """Each rule of ``lineage.kernels.RULES`` -> the share of kernel time that it matched."""
-        spent = dict.fromkeys(RULES, 0.0)
-        for kernel in self.recording.kernels:
-            spent[self.matches[kernel.name].rule] += self.recording.typical(kernel.seconds)
-        total = sum(spent.values()) or 1.0
-        return {rule: seconds / total for rule, seconds in spent.items()}
+        return dict.fromkeys(RULES, 0.0) | self._parted(lambda k: self.call.matches[k.name].rule)
 
     @property
     def unattributed(self) -> float:
@@ -291,30 +295,32 @@ class Hotspots(Report, ToFrame):
     def heat(self) -> dict[str, float]:
         """Exported node -> seconds a run, for ``view(artifact).heat(...)``; only nodes that a
         kernel runs."""
-        spent: dict[str, float] = {}
-        for share in chain.from_iterable(self.shares.values()):
+        spent: dict[str, float] = defaultdict(float)
+        for share in chain.from_iterable(self.call.shares.values()):
             if share.node:
-                seconds = self.recording.typical(self._kernels[share.kernel].seconds)
-                spent[share.node] = spent.get(share.node, 0.0) + share.fraction * seconds
-        return spent
+                spent[share.node] += share.fraction * self.call.seconds[share.kernel]
+        return dict(spent)
 
     @cached_property
     def memory(self) -> Memory:
         """What a run holds in memory, kernel by kernel, and which lines hold it at the peak."""
         lines = {kernel: share.line for kernel, share in self._results.items()}
-        operators = {name: kernel.operator for name, kernel in self._kernels.items()}
+        operators = {name: kernel.operator for name, kernel in self.call.kernels.items()}
         name = self.lineage.artifact.path.name
         return Memory(name, self.recording.footprint, lines, operators)
 
     @cached_property
     def providers(self) -> dict[str, float]:
         """Execution provider -> its share of kernel time."""
-        spent: dict[str, float] = {}
+        return self._parted(lambda kernel: kernel.provider)
+
+    def _parted(self, key: Callable[[Kernel], str]) -> dict[str, float]:
+        """The shares of kernel time by a key of the kernel; those of an empty key are left out."""
+        spent: dict[str, float] = defaultdict(float)
         for kernel in self.recording.kernels:
-            seconds = self.recording.typical(kernel.seconds)
-            spent[kernel.provider] = spent.get(kernel.provider, 0.0) + seconds
+            spent[key(kernel)] += self.call.seconds[kernel.name]
         total = sum(spent.values()) or 1.0
-        return {provider: seconds / total for provider, seconds in spent.items() if provider}
+        return {name: seconds / total for name, seconds in spent.items() if name}
 
     def records(self) -> list[dict[str, Any]]:
         """A dict for each share of a kernel, in the order of execution.
@@ -330,14 +336,14 @@ class Hotspots(Report, ToFrame):
                 "onnx": share.node or None,
                 "kernel": kernel.name,
                 "operator": kernel.operator,
-                "rule": self.matches[kernel.name].rule,
-                "seconds": share.fraction * self.recording.typical(kernel.seconds),
+                "rule": self.call.matches[kernel.name].rule,
+                "seconds": share.fraction * self.call.seconds[kernel.name],
                 "bytes": kernel.size if share is self._results[kernel.name] else 0,
                 "provider": kernel.provider,
                 "fraction": share.fraction,
             }
             for kernel in self.recording.kernels
-            for share in self.shares[kernel.name]
+            for share in self.call.shares[kernel.name]
         ]
 
     def flame(self, by: Literal["stack", "module"] = "stack") -> Flame:
@@ -389,15 +395,11 @@ class Hotspots(Report, ToFrame):
         yield from self._body()
         yield Fold("How it was measured", [Table([*self._facts()])])
 
-    @cached_property
-    def _kernels(self) -> dict[str, profiler.Kernel]:
-        return {kernel.name: kernel for kernel in self.recording.kernels}
-
     @property
     def _rows(self) -> list[tuple[Share, dict[str, Any]]]:
         """Each share with its record."""
         kernels = self.recording.kernels
-        shares = chain.from_iterable(self.shares[kernel.name] for kernel in kernels)
+        shares = chain.from_iterable(self.call.shares[kernel.name] for kernel in kernels)
         return [*zip(shares, self.records(), strict=True)]
 
     @cached_property
@@ -405,8 +407,8 @@ class Hotspots(Report, ToFrame):
         """Kernel -> its share that makes its results: that of the last node fused in it."""
         made = producers(node_refs(self.lineage.artifact.proto))
         found = {}
-        for name, shares in self.shares.items():
-            nodes = {made[v].name for v in self._kernels[name].outputs if v in made}
+        for name, shares in self.call.shares.items():
+            nodes = {made[v].name for v in self.call.kernels[name].outputs if v in made}
             found[name] = next((share for share in shares if share.node in nodes), shares[0])
         return found
 
@@ -419,7 +421,7 @@ class Hotspots(Report, ToFrame):
     def _headline(self) -> str:
         return (
             f"{self.lineage.artifact.path.name}: {_time(self.whole)} a run, "
-            f"{_time(self.total)} of it in {formatting.plural(len(self._kernels), 'kernel')}"
+            f"{_time(self.total)} of it in {formatting.plural(len(self.call.kernels), 'kernel')}"
         )
 
     def _body(self) -> Iterator[Part]:

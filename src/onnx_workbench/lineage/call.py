@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ..runs.profiler import Recording
+from ..runs.profiler import Kernel, Recording
 from ..runs.summary import Summary
 from .attribution import Share
 from .kernels import Match
@@ -24,7 +24,7 @@ class Call:
     recording: Recording
     matches: Mapping[str, Match]
     shares: Mapping[str, tuple[Share, ...]]
-    values: Mapping[str, Summary]
+    values: Mapping[str, Summary] = field(default_factory=dict)
     flame: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -33,6 +33,6 @@ class Call:
         return {k.name: self.recording.typical(k.seconds) for k in self.recording.kernels}
 
     @cached_property
-    def operators(self) -> dict[str, str]:
-        """Kernel -> its operator."""
-        return {kernel.name: kernel.operator for kernel in self.recording.kernels}
+    def kernels(self) -> dict[str, Kernel]:
+        """The kernels by name."""
+        return {kernel.name: kernel for kernel in self.recording.kernels}

@@ -65,7 +65,7 @@ def records(lineage: Any) -> list[dict[str, Any]]:
                 "decomposed": chain.decomposed or None,
                 "onnx": chain.node or None,
                 "optimized": chain.kernel or None,
-                "kernel": lineage.call.operators[chain.kernel]
+                "kernel": lineage.call.kernels[chain.kernel].operator
                 if lineage.call and chain.kernel
                 else None,
                 "rule": chain.rule or None,
@@ -154,7 +154,7 @@ class _Table:
         operator than its node, which a kernel of the node's operator or a fusion runs."""
         match = self.call.matches[kernel]
         others = [k for node in match.nodes for k in self.kernels[node] if k != kernel]
-        other = self.call.operators[kernel] != operator and len(match.nodes) == 1
+        other = self.call.kernels[kernel].operator != operator and len(match.nodes) == 1
         return match.rule == NEIGHBOR or (other and bool(others))
 
 

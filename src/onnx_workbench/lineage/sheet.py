@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..formatting import finite, plural
@@ -61,6 +61,25 @@ class Floor:
         return {"name": self.name, "title": title, "open": shown, "note": self.note} | {
             "rows": self.rows
         }
+
+
+def encoded(
+    title: str,
+    floors: Mapping[str, Floor],
+    links: Sequence[Sequence[int]],
+    values: Mapping[str, Any] | None = None,
+    flame: Mapping[str, Any] | None = None,
+    stop: Mapping[str, Any] | None = None,
+) -> Sheet:
+    """The sheet that :mod:`.floors` describes."""
+    return {
+        "title": title,
+        "floors": [floor.encoded() for floor in floors.values()],
+        "links": [list(link) for link in links],
+        "values": values or {},
+        "flame": flame,
+        "stop": stop,
+    }
 
 
 def sheet(lineage: Any) -> Sheet:
@@ -165,7 +184,7 @@ class _Sheet:
             more = {"x": remark, "k": match.rule, "s": call.seconds[name]}
             self.floors["kernel"].add(name, operator, **more)
 
-    def _links(self) -> list[list[int]]:
+    def _links(self) -> list[tuple[int, ...]]:
         """One list of row numbers for each chain; more where its line has several instructions or
         lies above a library's."""
         found: dict[tuple[int, ...], None] = {}
@@ -176,7 +195,7 @@ class _Sheet:
             for line in self._lines(chain):
                 for code in codes:
                     found[line, code, *ends] = None
-        return [list(link) for link in found]
+        return [*found]
 
     def _lines(self, chain: Chain) -> Iterable[int]:
         """The row of the user's line and, below it, that of the library's line."""
@@ -187,14 +206,8 @@ class _Sheet:
 
     def encoded(self) -> Sheet:
         self._fold()
-        return {
-            "title": self.lineage.artifact.path.name,
-            "floors": [floor.encoded() for floor in self.floors.values()],
-            "links": self._links(),
-            "values": self._encoded_values(),
-            "flame": self._flame(),
-            "stop": None,
-        }
+        title, values = self.lineage.artifact.path.name, self._encoded_values()
+        return encoded(title, self.floors, self._links(), values, self._flame())
 
     def _fold(self) -> None:
         """Number the groups of rows that repeat: one line, operator and module but for its number,

@@ -15,7 +15,7 @@ from ..exporter_metadata import call_site
 from ..formatting import Part, Report, Table, plural
 from ..source import Line, Sources
 from .annotated_source import annotated
-from .sheet import FLOORS, Floor, add_bytecode, add_source, operator_name
+from .sheet import FLOORS, Floor, add_bytecode, add_source, encoded, operator_name
 from .widget import Shown
 
 _NOTHING = "torch captured no part of this model."
@@ -79,14 +79,7 @@ class Stopped(Shown, Report):
             "reason": self.error.reason,
             "hint": self.error.hint,
         }
-        return {
-            "title": self.error.message,
-            "floors": [floor.encoded() for floor in floors.values()],
-            "links": links,
-            "values": {},
-            "flame": None,
-            "stop": stop,
-        }
+        return encoded(self.error.message, floors, links, stop=stop)
 
     def _parts(self) -> Iterator[Part]:
         counts = Counter(line for line in self.nodes.values() if line)

@@ -126,23 +126,6 @@ class Lineage(Shown, Report, ToFrame):
         """The nodes of a line, grouped by the library lines that it calls; empty if none."""
         return groups(self._at.get(line, ()), self.depth)
 
-    def inside(self, module: str) -> tuple[Origin, ...]:
-        """The nodes of a module and of those within it: ``"blocks.1"``."""
-        return tuple(o for o in self.origins if f"{o.module}.".startswith(f"{module}."))
-
-    def made_from(self, fx: str) -> tuple[Origin, ...]:
-        """The ONNX nodes of one FX node of the decomposed graph."""
-        return tuple(origin for origin in self.origins if origin.fx == fx)
-
-    @cached_property
-    def decomposed(self) -> dict[str, tuple[str, ...]]:
-        """FX nodes that became more than one ONNX node: name -> ONNX operators."""
-        by_fx: dict[tuple[str, str], list[str]] = {}
-        for origin in self.origins:
-            if origin.fx:
-                by_fx.setdefault((origin.inside, origin.fx), []).append(origin.operator)
-        return {fx: tuple(operators) for (_, fx), operators in by_fx.items() if len(operators) > 1}
-
     @cached_property
     def silent(self) -> dict[Line, str]:
         """Lines that compute something in PyTorch and have no ONNX node, with the reason."""

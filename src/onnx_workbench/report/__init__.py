@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from os import PathLike
@@ -23,13 +23,12 @@ from ..errors import InputError, TrainingModeWarning, WorkbenchError
 from ..formatting import Part, Report, Table, kind_of, plural
 from ..graph import Graph, module_and_call
 from ..graph.exporter import Translations
-from ..lineage.call import Call
 from ..lineage.stopped import stopped
+from ..versions import versions
 from . import bundle, changes, codes, formats, page
 from .changes import Changes
 from .finding import FAULTS, VERDICTS, Finding
 from .stages import STAGES, Case
-from .versions import versions
 
 __all__ = ["Audit", "AuditError", "Changes", "Finding", "audit"]
 
@@ -210,10 +209,7 @@ class Audit(Report):
     def sheet(self) -> dict[str, Any] | None:
         """The floors of the model, as :mod:`..lineage.floors` describes them: those of the file,
         else those up to the line that stopped the model. None if there are none."""
-        lineage, spots, error = self.case.lineage, self.case.spots, self.case.error
-        if lineage and spots:
-            call = Call(spots.recording, spots.matches, spots.shares, values={})
-            return replace(lineage, call=call).sheet
+        lineage, error = self.case.lineage, self.case.error
         if lineage:
             return lineage.sheet
         return stopped(error).sheet if error and error.partial else None

@@ -1,0 +1,46 @@
+"""The versions and the machine that a result is from."""
+
+from __future__ import annotations
+
+import os
+import platform
+from contextlib import suppress
+from importlib import metadata
+
+from .formatting import plural
+
+_PACKAGES = (
+    "onnx-workbench",
+    "torch",
+    "onnx",
+    "onnxscript",
+    "onnx-ir",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "numpy",
+    "cloudpickle",
+)
+
+
+def packages() -> dict[str, str]:
+    """The versions of those packages that decide on a result, if they are installed.
+
+    >>> next(iter(packages()))
+    'onnx-workbench'
+    """
+    found = {}
+    for name in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def versions() -> dict[str, str]:
+    """The machine as ``platform``, and the versions of Python and of the packages.
+
+    >>> list(versions())[:3]
+    ['python', 'platform', 'onnx-workbench']
+    """
+    cores = plural(os.cpu_count() or 1, "core")
+    machine = f"{platform.system()} on {platform.machine()}, {cores}"
+    return {"python": platform.python_version(), "platform": machine, **packages()}
