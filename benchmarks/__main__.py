@@ -17,7 +17,8 @@ nothing is written outside a temporary folder.
 
 These take minutes, and run only when asked for:
 
-    audit       the traps and their fixed twins, ten sound models, 500 nodes
+    audit       what it finds in ten sound models, and what 500 nodes cost; tests/test_traps.py
+                has the models that are not sound
     memory      the peak of export, verify and audit with 1 GB of weights, beside torch.onnx.export
     memory-lines
                 the peak of activations that profile().memory computes, beside the growth of a
@@ -47,7 +48,7 @@ FIGURES = {
     "trace": "costs.trace",
     "values": "costs.values",
     "notebooks": "notebook_cost.report",
-    "audit": "audit_report.report",
+    "audit": "costs.audit",
     "memory": "costs.memory",
     "memory-lines": "line_memory.report",
     "fuzz": "fuzz.report",

@@ -9,6 +9,7 @@ import logging
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ import models
 import onnx
 import torch
 from side_by_side import Pair, peak_of, quiet, take_turns, timed
+from torch import nn
 from torch.onnx.verification import verify_onnx_program
 
 import onnx_workbench as ow
@@ -91,6 +93,28 @@ def trace(turns: int = 3) -> Iterator[Pair]:
             fresh = [ow.load(file) for _ in range(1 + turns)]
             name, bare = f"trace of {count:,} nodes / onnx.load", partial(onnx.load, file)
             yield take_turns(name, lambda fresh=fresh: ow.trace(fresh.pop()), bare, turns)
+
+
+def audit() -> Iterator[str]:
+    """What `audit` takes for trouble in ten models that nothing is wrong with, and its time."""
+    warnings.simplefilter("ignore")
+    sound = {name: models.case(name) for name in models.MAKERS}
+    layers = nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 10)).eval()
+    sound["MLP"] = models.Case(layers, (torch.randn(4, 64),), {"input": {0: "batch"}})
+    up = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.ConvTranspose2d(8, 2, 2, 2)).eval()
+    sound["upsampling"] = models.Case(up, (torch.randn(2, 3, 32, 32),), {"input": {0: "batch"}})
+    wrong, timed_only = 0, {"latency", "hot lines"}
+    for name, (model, x, dynamic) in sound.items():
+        faults = ow.audit(model, x, dynamic_shapes=dynamic or None, skip=timed_only).faults
+        said = "; ".join(f"{f.stage}: {f.sentence} {f.line or ''}" for f in faults)
+        wrong += bool(said)
+        yield f"sound {name}: {said or 'nothing to fix'}"
+    yield f"sound models accused: {wrong} of {len(sound)}"
+    audits = []
+    spent = timed(lambda: audits.append(ow.audit(models.Deep(500).eval(), torch.ones(8))))
+    with tempfile.TemporaryDirectory() as folder:
+        page = audits[0].save(Path(folder) / "report.html").stat().st_size
+    yield f"audit of 500 nodes, every stage: {seconds(spent)}, a page of {size(page)}"
 
 
 NODES, WIDTH = 200, 4_000_000

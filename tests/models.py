@@ -24,11 +24,16 @@ def parsed(text, opset=20):
     return parser.parse_model(f"{head} g {text}")
 
 
+def saved(path, text, opset=20):
+    """The same as a file, loaded."""
+    onnx.save(parsed(text, opset), path)
+    return load(path)
+
+
 def relu_file(path, *shape):
     """A ReLU as a file, in less time than an export takes."""
     kind = f"float[{', '.join(map(str, shape))}]"
-    onnx.save(parsed(f"({kind} x) => ({kind} y) {{ y = Relu(x) }}", opset=18), path)
-    return load(path)
+    return saved(path, f"({kind} x) => ({kind} y) {{ y = Relu(x) }}", opset=18)
 
 
 class Scores(nn.Module):

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from models import parsed
+from models import parsed, saved
 from onnx import TensorProto, helper
 
 import onnx_workbench as ow
@@ -160,27 +160,15 @@ def test_load_view_and_trace_make_no_session(tmp_path, monkeypatch):
 
 def test_inputs_and_outputs_of_the_file_are_those_of_the_session(tmp_path):
     text = "(float[N, 2] x, int64[3] i, bfloat16[1] b) => (float[N, 2] y, bool[3] z)"
-    onnx.save(parsed(text + " { y = Relu(x) z = Cast <to: int = 9> (i) }"), tmp_path / "m.onnx")
-    loaded = ow.load(tmp_path / "m.onnx")
-    session = loaded.session
-    ours, theirs = (
-        (*loaded.inputs, *loaded.outputs),
-        (*session.get_inputs(), *session.get_outputs()),
-    )
+    loaded = saved(tmp_path / "m.onnx", text + " { y = Relu(x) z = Cast <to: int = 9> (i) }")
+    ours = *loaded.inputs, *loaded.outputs
+    theirs = *loaded.session.get_inputs(), *loaded.session.get_outputs()
     assert [(v.name, list(v.shape)) for v in ours] == [(v.name, v.shape) for v in theirs]
     assert [v.dtype for v in loaded.inputs] == ["float32", "int64", "bfloat16"]
 
 
-def saved(path, nodes, inputs, outputs):
-    opsets = [helper.make_opsetid("", 20)]
-    graph = helper.make_graph(nodes, "g", inputs, outputs)
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
-    return ow.load(path)
-
-
 def test_an_input_without_a_rank_takes_any(tmp_path):
-    x, y = (helper.make_tensor_value_info(name, TensorProto.DOUBLE, None) for name in "xy")
-    loaded = saved(tmp_path / "m.onnx", [helper.make_node("Neg", ["x"], ["y"])], [x], [y])
+    loaded = saved(tmp_path / "m.onnx", "(double[] x) => (double[] y) { y = Neg(x) }")
     assert repr(loaded.inputs[0]) == "x float64 of any shape"
     for shape in ((), (3,), (2, 1, 4)):
         x = torch.ones(shape, dtype=torch.float64)
@@ -193,11 +181,8 @@ def test_an_input_without_a_rank_takes_any(tmp_path):
 
 def test_an_output_without_a_rank_promises_nothing(tmp_path):
     """A fault that the fuzzer found: probe compared the shapes that come out with None."""
-    ends = {"x": ["n", 2], "z": None, "y": None, "w": None}
-    values = {k: helper.make_tensor_value_info(k, TensorProto.FLOAT, d) for k, d in ends.items()}
-    nodes = [helper.make_node("Neg", ["x"], ["y"]), helper.make_node("Abs", ["z"], ["w"])]
-    inputs, outputs = ([values[name] for name in names] for names in ("xz", "yw"))
-    loaded = saved(tmp_path / "m.onnx", nodes, inputs, outputs)
+    text = "(float[n, 2] x, float[] z) => (float[] y, float[] w) { y = Neg(x)  w = Abs(z) }"
+    loaded = saved(tmp_path / "m.onnx", text)
     assert [value.shape for value in loaded.outputs] == [None, None]
     call = torch.ones(3, 2), torch.ones(())
     assert [tuple(result.shape) for result in loaded(*call)] == [(3, 2), ()]
@@ -208,11 +193,8 @@ def test_an_output_without_a_rank_promises_nothing(tmp_path):
 
 
 def test_a_sequence_gets_a_repair_that_works(tmp_path):
-    kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, [2]))
-    maybe = helper.make_optional_type_proto(kind)
-    node = helper.make_node("ConcatFromSequence", ["xs"], ["y"], axis=0)
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None])
-    artifact = saved(tmp_path / "m.onnx", [node], [helper.make_value_info("xs", kind)], [y])
+    text = "(seq(float[2]) xs) => (float[n] y) { y = ConcatFromSequence <axis = 0> (xs) }"
+    artifact = saved(tmp_path / "m.onnx", text)
     assert repr(artifact.inputs[0]) == "xs sequence(float32)"
     assert repr(artifact.cut) == "''"
     with pytest.raises(InputError) as caught:
@@ -221,14 +203,13 @@ def test_a_sequence_gets_a_repair_that_works(tmp_path):
     array = np.ones(2, np.float32)
     (out,) = eval(call.replace(", ...", ", array"), {"artifact": artifact, "array": array})
     assert out.tolist() == [1, 1, 1, 1]
-    assert repr(values([helper.make_value_info("o", maybe)])[0]) == "o optional(sequence(float32))"
+    maybe = parsed("(optional(seq(float[2])) o) => (float[2] y) { }").graph.input
+    assert repr(values(maybe)[0]) == "o optional(sequence(float32))"
 
 
 def test_a_result_that_is_a_sequence_is_a_list(tmp_path):
-    kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
-    node = helper.make_node("SequenceConstruct", ["x", "x"], ["ys"])
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])
-    artifact = saved(tmp_path / "m.onnx", [node], [x], [helper.make_value_info("ys", kind)])
+    text = "(float[2] x) => (seq(float[]) ys) { ys = SequenceConstruct(x, x) }"
+    artifact = saved(tmp_path / "m.onnx", text)
     assert [tensor.tolist() for tensor in artifact(torch.ones(2))] == [[1, 1], [1, 1]]
 
 
@@ -303,10 +284,9 @@ def test_what_is_read_in_part_is_said(notes, cut, tmp_path):
 
 def test_what_a_large_file_asks_too_much_of_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(reader, "STEP_OVER_ABOVE", 0)
-    model = parsed("(float[2] x) => (float[2] y) { y = Gelu(x) }", opset=18)
-    onnx.save(model, tmp_path / "m.onnx")
+    text = "(float[2] x) => (float[2] y) { y = Gelu(x) }"
     with pytest.raises(LoadError, match="labeled opset 18 and holds Gelu"):
-        ow.load(tmp_path / "m.onnx")(torch.ones(2))
+        saved(tmp_path / "m.onnx", text, opset=18)(torch.ones(2))
 
 
 def test_scopes_without_end_are_cut_to_a_depth():

@@ -73,6 +73,13 @@ def walk(model: onnx.ModelProto) -> Iterator[NodeRef]:
         yield from _walk(function.node, taken, function.name, function.name)
 
 
+def graphs(model: onnx.ModelProto, refs: Iterable[NodeRef] = ()) -> Iterator[onnx.GraphProto]:
+    """The main graph, and the bodies of all nodes; ``refs`` are these, if known."""
+    yield model.graph
+    for ref in refs or walk(model):
+        yield from ref.bodies
+
+
 def named(model: onnx.ModelProto) -> onnx.ModelProto | None:
     """A copy in which each node has the name of its ref; None if each already has it."""
     if all(ref.name == ref.node.name for ref in node_refs(model) if not ref.function):
@@ -153,7 +160,10 @@ def tensors_of(model: onnx.ModelProto, refs: Iterable[NodeRef] = ()) -> Iterator
 
     ``refs`` are its nodes, if known.
     """
-    yield from _tensors_in(model.graph)
+    for graph in graphs(model, refs):
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
     for ref in refs or walk(model):
         for attribute in ref.node.attribute:
             if attribute.HasField("t"):
@@ -162,14 +172,6 @@ def tensors_of(model: onnx.ModelProto, refs: Iterable[NodeRef] = ()) -> Iterator
             single = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
             for sparse in (*single, *attribute.sparse_tensors):
                 yield from (sparse.values, sparse.indices)
-        for body in ref.bodies:
-            yield from _tensors_in(body)
-
-
-def _tensors_in(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
 
 
 def mislabeled(model: onnx.ModelProto) -> str:
@@ -234,18 +236,14 @@ def captured(node: onnx.NodeProto) -> list[str]:
 
 def described(model: onnx.ModelProto) -> Iterator[Any]:
     """Everything with a doc string: models, functions, graphs, their values, nodes, attributes."""
-    yield from (model, *model.functions, *_described(model.graph))
+    yield from (model, *model.functions)
+    for graph in graphs(model):
+        yield graph
+        for values in (graph.input, graph.output, graph.value_info, graph.initializer):
+            yield from values
     for ref in walk(model):
         yield ref.node
         yield from ref.node.attribute
-        for body in bodies(ref.node):
-            yield from _described(body)
-
-
-def _described(graph: onnx.GraphProto) -> Iterator[Any]:
-    yield graph
-    for values in (graph.input, graph.output, graph.value_info, graph.initializer):
-        yield from values
 
 
 def strip(model: onnx.ModelProto) -> None:

@@ -22,7 +22,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from . import protobuf_reader
 from .errors import LoadError
-from .proto import MAIN, NodeRef, nested, node_refs, tensors_of
+from .proto import MAIN, NodeRef, graphs, nested, node_refs, tensors_of
 from .source import LONGEST_TEXT, MOST_FRAMES
 
 STEP_OVER_ABOVE = 16 * 1024 * 1024
@@ -168,7 +168,7 @@ def _wrong(model: onnx.ModelProto, refs: Sequence[NodeRef]) -> Iterator[str]:
         if not main and not ref.function and ref.node.domain in MAIN:
             yield f"asks for no opset, and the node {ref.name!r:.80} needs one"
         yield from _wrong_node(ref)
-    for graph in (model.graph, *(body for ref in refs for body in ref.bodies)):
+    for graph in graphs(model, refs):
         ends = (*graph.input, *graph.output, *graph.value_info)
         if (longest := max((len(value.name) for value in ends), default=0)) > LONGEST_NAME:
             yield f"has a value whose name has {longest:,} characters"

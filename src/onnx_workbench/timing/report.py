@@ -184,7 +184,8 @@ class Race(Saved, Report, ToFrame):
         state = ", interrupted: the results until then" * at.interrupted
         yield f"Race against {self.baseline}{state}"
         both = {one.started.mode for one in self._ran} >= _MODES.keys()
-        for mode, words in _MODES.items() if both else [("", "")]:
+        modes: dict[Mode, str] = _MODES if both else {"": ""}
+        for mode, words in modes.items():
             if words:
                 yield words
             rows = [self.row(one) for one in self.results if _comparable(one.started.mode, mode)]
