@@ -23,8 +23,8 @@ _BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 def seconds(value: float) -> str:
     """A duration in seconds, with three significant digits and the unit that fits.
 
-    >>> seconds(4.2e-3), seconds(0.9996e-3), seconds(0)
-    ('4.20 ms', '1.00 ms', '0 s')
+    >>> seconds(75.04), seconds(4.2e-3), seconds(0.9996e-3), seconds(5e-9), seconds(0)
+    ('75.0 s', '4.20 ms', '1.00 ms', '5.00 ns', '0 s')
     """
     return _scaled(value, _SECONDS) if value else "0 s"
 
@@ -32,8 +32,8 @@ def seconds(value: float) -> str:
 def size(value: int) -> str:
     """A number of bytes, with three significant digits and a decimal unit.
 
-    >>> size(1234567), size(12)
-    ('1.23 MB', '12 B')
+    >>> size(2_147_483_648), size(1234567), size(1000), size(999)
+    ('2.15 GB', '1.23 MB', '1.00 kB', '999 B')
     """
     return f"{value} B" if value < 1000 else _scaled(value, _BYTES)
 
