@@ -226,11 +226,10 @@ def test_target_that_fails_at_one_size_stays_in_the_sweep():
 # ---------------------------------------------------------------- files
 
 
-@pytest.mark.parametrize(
-    "made",
-    [race(a=100, b=50, x=None, load=1.5), replace(SIZES, interrupted=True)],
-    ids=["race", "sweep"],
-)
+MADE = [race(a=100, b=50, x=None, load=1.5), replace(SIZES, interrupted=True)]
+
+
+@pytest.mark.parametrize("made", MADE, ids=["race", "sweep"])
 def test_saved_result_is_the_same_when_it_is_loaded(made, tmp_path):
     path = made.save(tmp_path / "result.json")
     assert type(made).load(path) == made
@@ -238,3 +237,35 @@ def test_saved_result_is_the_same_when_it_is_loaded(made, tmp_path):
     other = Sweep if isinstance(made, Race) else Race
     with pytest.raises(LoadError, match=r"result\.json"):
         other.load(path)
+
+
+def changed(old, new):
+    return lambda text: text.replace(old, new)
+
+
+DAMAGES = [lambda text: text[: len(text) // 2], lambda _: "", lambda _: "[]", lambda _: "null"]
+DAMAGES += [lambda _: "[" * 100_000, lambda _: "\udcff", changed("queued", "asked")]
+DAMAGES += [changed("100000", "100001"), changed('"calls": 1', '"calls": 0'), changed("[", "[0, ")]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("made", MADE, ids=["race", "sweep"])
+@pytest.mark.filterwarnings("error")
+def test_file_that_was_cut_or_changed_is_an_error_with_its_name(made, damage, tmp_path):
+    path = made.save(tmp_path / "before.json")
+    path.write_text(damage(path.read_text()), errors="surrogateescape")
+    with pytest.raises(LoadError, match=r"before\.json"):
+        type(made).load(path)
+
+
+NO_PATHS = [None, 3, "a\0b", "x" * 5000, "no/such/folder/race.json", [], {}]
+
+
+@pytest.mark.parametrize("made", MADE, ids=["race", "sweep"])
+def test_path_that_is_none_to_read_or_to_write(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    calls = [(type(made).load, path) for path in (*NO_PATHS, b"race.json", tmp_path)]
+    for call, path in calls + [(made.save, path) for path in (*NO_PATHS, "", tmp_path)]:
+        with pytest.raises(InputError):
+            call(path)
+    assert list(tmp_path.iterdir()) == []

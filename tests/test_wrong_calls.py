@@ -11,10 +11,7 @@ from models import module
 from torch import nn
 
 import onnx_workbench as ow
-from onnx_workbench.errors import InputError, LoadError
-from onnx_workbench.timing.report import Race
-from onnx_workbench.timing.results import Replicate, Result
-from onnx_workbench.timing.sizes import Sweep
+from onnx_workbench.errors import InputError
 
 X = torch.ones(2, 4)
 NAN, INF = math.nan, math.inf
@@ -26,15 +23,6 @@ class Bare(nn.Module):
 
     def forward(self, x):
         return x
-
-
-RACE = Race(
-    tuple(
-        Result(name, (Replicate(blocks),) * 3)
-        for name, blocks in (("a", (4000, 4040)), ("b", (2000, 2000)))
-    )
-)
-SWEEP = Sweep("batch", {1: RACE})
 
 
 @pytest.fixture(scope="module")
@@ -53,19 +41,6 @@ def refused(call, *args, **options):
     with pytest.raises(InputError) as caught:
         call(*args, **options)
     assert str(caught.value)
-
-
-PATHS = [None, 3, "a\0b", "x" * 5000, "no/such/folder/race.json", [], {}]
-
-
-@pytest.mark.parametrize("result", [RACE, SWEEP], ids=["race", "sweep"])
-def test_a_path_that_is_none_to_read_or_to_write(result, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for path in (*PATHS, b"race.json", tmp_path):
-        refused(type(result).load, path)
-    for path in (*PATHS, "", tmp_path):
-        refused(result.save, path)
-    assert list(tmp_path.iterdir()) == []
 
 
 SECONDS = [0, -1, NAN, INF, "5", [], True, 1j]
@@ -179,51 +154,3 @@ def test_a_model_that_returns_more_than_tensors_is_observed_as_it_runs():
     assert results[0]["name"] == "counts"
     assert list(seen.dynamic_shapes) == ["x"]
     assert "forward" not in vars(model)
-
-
-# The file of a race
-
-
-def cut(text):
-    return text[: len(text) // 2]
-
-
-def changed(old, new):
-    return lambda text: text.replace(old, new)
-
-
-DAMAGES = [cut, lambda _: "", lambda _: "[]", lambda _: "null", lambda _: "[" * 100_000]
-DAMAGES += [changed("4000", new) for new in ("NaN", "-Infinity", "-4000", "0", '"4000"', "4.5")]
-DAMAGES += [
-    changed("[4000, 4040]", "[]"),
-    changed("[4000, 4040]", "7"),
-    changed('"calls": 1', '"calls": 0'),
-    changed('"calls": 1', '"calls": null'),
-    changed('"first": 0.0', '"first": -1.0'),
-    changed('"name": "a"', '"name": 5'),
-    changed('"results"', '"lines"'),
-    changed('"matters": 0.03', '"matters": "x"'),
-    changed('"environment": {}', '"environment": 3'),
-    changed("queued", "asked"),
-]
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("result", [RACE, SWEEP], ids=["race", "sweep"])
-@pytest.mark.filterwarnings("error")
-def test_a_file_that_was_cut_or_changed_is_an_error_with_its_name(result, damage, tmp_path):
-    path = tmp_path / "before.json"
-    result.save(path)
-    path.write_text(damage(path.read_text()))
-    with pytest.raises(LoadError, match=r"before\.json"):
-        repr(type(result).load(path))
-
-
-def test_a_file_that_nobody_touched_is_read_and_bytes_that_are_no_text_are_not(tmp_path):
-    RACE.save(tmp_path / "race.json")
-    SWEEP.save(tmp_path / "sweep.json")
-    assert Race.load(tmp_path / "race.json") == RACE
-    assert list(Sweep.load(tmp_path / "sweep.json").races) == [1]
-    (tmp_path / "x.json").write_bytes(b"\xff\xfe\0{")
-    with pytest.raises(LoadError, match=r"x\.json"):
-        Race.load(tmp_path / "x.json")
