@@ -16,12 +16,11 @@ import warnings
 from contextlib import nullcontext
 
 import numpy as np
-import onnx
 import onnxruntime
 import psutil
 import pytest
 import torch
-from models import parsed, relu_file
+from models import relu_file, saved
 from onnxruntime import GraphOptimizationLevel
 from torch import nn
 
@@ -429,10 +428,9 @@ def relu(tmp_path_factory):
 
 
 def test_isolated_file_races_in_workers_only(tmp_path):
-    path = tmp_path / "deadly.onnx"
     text = "(int64[1] x, int64[1] d) => (int64[1] y) { y = Div(x, d) }"
-    onnx.save(parsed(text), path)
-    file, lock = ow.load(path, isolated=True), threading.Lock()
+    path, lock = saved(tmp_path / "deadly.onnx", text).path, threading.Lock()
+    file = ow.load(path, isolated=True)
     deadly = torch.tensor([-(2**63)]), torch.tensor([-1])
     for race in (
         lambda: ow.race({"a": file}, deadly, quick=True),
