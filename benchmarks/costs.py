@@ -1,4 +1,4 @@
-"""What a call costs beside the bare way to do the same: time, memory, and time that finds no line.
+"""What a call costs beside the bare way to do the same: time, memory, and what has no line.
 
 Each function is a figure of `python benchmarks`.
 """
@@ -29,7 +29,7 @@ from onnx_workbench.lineage.kernels import NEIGHBOR
 
 
 def imports() -> Iterator[Pair]:
-    """`import onnx_workbench` promises milliseconds: the rooms are opened when they are used."""
+    """`import onnx_workbench` takes milliseconds: its modules are imported when they are used."""
 
     def python(code: str) -> None:
         subprocess.run([sys.executable, "-c", code], check=True)
@@ -39,7 +39,7 @@ def imports() -> Iterator[Pair]:
 
 
 def export() -> Iterator[Pair]:
-    """`capture` + `export` check and load what they write: what does that cost on top?"""
+    """`capture` and `export` check and load what they write; this is what that costs."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     for name in ("residual CNN", "BERT-like"):
         model, inputs, _ = models.case(name)
@@ -55,7 +55,7 @@ def export() -> Iterator[Pair]:
 
 
 def lines() -> Iterator[str]:
-    """How much of ONNX Runtime's time finds its line, and what finding it costs."""
+    """How much of ONNX Runtime's time has a line, and what `profile` costs."""
     header = "model|nodes|kernels|with a line|joined, no neighbor|kernels / run"
     header += "|as the profiler counts|unprofiled run|profile() beyond its runs"
     cases = {name: models.case(name) for name in models.MAKERS}
@@ -85,7 +85,7 @@ def _joined(name: str, case: models.Case, budget: float = 2.0) -> tuple[str, ...
 
 
 def trace(turns: int = 3) -> Iterator[Pair]:
-    """`trace` of files of a known size, beside onnx.load of the same."""
+    """`trace` of files of a known size, beside onnx.load of the same files."""
     for count in (1_000, 5_000, 20_000):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "deep.onnx"
@@ -96,7 +96,7 @@ def trace(turns: int = 3) -> Iterator[Pair]:
 
 
 def audit() -> Iterator[str]:
-    """What `audit` takes for trouble in ten models that nothing is wrong with, and its time."""
+    """The findings of `audit` on ten sound models, all of them false; and its time on 500 nodes."""
     warnings.simplefilter("ignore")
     sound = {name: models.case(name) for name in models.MAKERS}
     layers = nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 10)).eval()
@@ -129,8 +129,8 @@ ow.verify(model, ow.export(model, x), x, values=%s)
 
 
 def values() -> Iterator[Pair | str]:
-    """Every value of a model against PyTorch's, beside torch's own way to do so, in one run; and
-    the memory where the values are large."""
+    """All values of a model compared with PyTorch's, beside torch's own way to do so; and the
+    memory that large values take."""
     model, x = models.Deep(NODES).eval(), torch.ones(8)
     found = []
     with quiet():
@@ -172,8 +172,8 @@ DOORS = {
 
 
 def memory() -> Iterator[str]:
-    """One line a door: its peak less that of the model alone, children included, in weights of the
-    model and beside a bare export."""
+    """For each function, its peak without that of the model alone, children included: in multiples
+    of the weights, and beside a bare export."""
     alone = peak_of([sys.executable, "-c", HEAVY])
     bare = 0.0
     for name, call in DOORS.items():

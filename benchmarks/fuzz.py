@@ -1,8 +1,8 @@
-"""Damaged files at every door that reads one: each is answered, or refused by a planned error.
+"""Damaged files for every function that reads one: it answers, or raises a planned error.
 
-The files are mutations of three models: every field of the protobuf deleted, doubled and replaced
-by a wrong value, files cut short, and bits flipped. A process of its own takes them one after the
-other and writes down what it is about to do, so that a crash and a hang are known by their file.
+The files are mutations of three models: every field of the protobuf is deleted, doubled and
+replaced by a wrong value; files are cut short, and bits flipped. A worker process takes one file
+after the other. It logs each call before it makes it: after a crash or a hang, the log ends there.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from onnx_workbench.protobuf_reader import encoded, fields, varint
 
 FILES, SEED = 1000, 14
 PATIENCE = 300.0
-"""Seconds of a file, at all doors, after which it counts as a hang."""
+"""Seconds for all calls of one file; a longer one counts as a hang."""
 MEMORY = 4_000_000_000
-"""Bytes of data that the process and its worker may take; more fails there, and not the machine."""
+"""The most bytes of data that the worker may allocate, and so may the worker of its files."""
 TIMEOUT = 2.0
 LARGEST = 1_000_000
-"""Numbers of an input."""
+"""The most numbers in an input."""
 HEAD = '<ir_version: 10, opset_import: ["": 20, "d": 1]> '
 METADATA = {
     "fx_node": "%relu : [num_users=1] = call_function[target=torch.ops.aten.relu.default]",
@@ -84,7 +84,7 @@ def seeds() -> list[bytes]:
 
 
 def mutants(count: int, seed: int) -> list[tuple[str, bytes]]:
-    """What was done, and the file; of all the mutations so many, drawn at random."""
+    """A random sample of the mutations: what was done, and the file."""
     rng = random.Random(seed)
     made: list[tuple[str, bytes]] = []
     for index, data in enumerate(seeds()):
@@ -101,8 +101,7 @@ def mutants(count: int, seed: int) -> list[tuple[str, bytes]]:
 
 
 def _mutated(message: bytes, kind: Any, rng: random.Random) -> Iterator[tuple[str, bytes]]:
-    """The message with a field deleted, doubled, or with another value; each field in its turn, and
-    then those inside it."""
+    """The message with one field deleted, doubled or changed, for each field, nested ones too."""
     for field in fields(message, 0, len(message)):
         whole, known = message[field.start : field.end], kind.fields_by_number[field.number]
         tag = message[field.start : varint(message, field.start)[1]]
@@ -129,11 +128,11 @@ BEFORE = _peak()
 
 
 def child(path: Path, log: Path) -> int:
-    """Take the file to every door; ``log`` gets a line of each, with the end of its call.
+    """Call every function with the file; ``log`` gets a line for each, with its outcome.
 
-    Returns how many bytes more than at the start the process has held at most.
+    Returns how many bytes the peak memory of the process has grown since its start.
     """
-    gc.enable()  # which a worker does without
+    gc.enable()  # workers run without it
     warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     with log.open("w") as lines:
@@ -160,7 +159,7 @@ def _calls(path: Path) -> Iterator[tuple[str, Callable[[], object]]]:
         artifact = loaded[0]
         yield "trace", lambda: repr(ow.trace(artifact))
         yield "run", run
-        if not any(died):  # which cost seconds, and would end the same way
+        if not any(died):  # a death takes seconds, and the others would die in the same way
             yield "profile", lambda: repr(ow.profile(artifact, _inputs(artifact), seconds=0.001))
             yield "probe", lambda: repr(ow.probe(artifact, _inputs(artifact)))
 
@@ -177,7 +176,7 @@ def _inputs(artifact: Any) -> tuple[torch.Tensor, ...]:
 
 
 def outcome(call: Callable[[], object]) -> str:
-    """The end of a call, in one line."""
+    """How a call ends, in one line."""
     try:
         call()
     except WorkbenchError as error:
@@ -192,14 +191,14 @@ def outcome(call: Callable[[], object]) -> str:
 
 
 def told(log: str) -> Iterator[tuple[str, str]]:
-    """Each door of a log and the end of its call; a last line without one is a crash or a hang."""
+    """Each call of a log and its outcome; a line without one is a crash or a hang."""
     for line in log.splitlines():
         door, _, end = line.partition(": ")
         yield door, end or "crash or hang"
 
 
 def tried(files: Iterable[tuple[str, bytes]]) -> tuple[Counter[tuple[str, str]], list[str], int]:
-    """How often each door came to which end, every fault, and bytes more than at the start."""
+    """How often each call had which outcome, every fault, and by how many bytes memory grew."""
     ends: Counter[tuple[str, str]] = Counter()
     faults: list[str] = []
     memory = 0
@@ -208,7 +207,7 @@ def tried(files: Iterable[tuple[str, bytes]]) -> tuple[Counter[tuple[str, str]],
         (Path(folder) / "far.data").write_bytes(bytes(8))
         for what, data in files:
             path.write_bytes(data)
-            with suppress(Ended):  # then the log ends at a door
+            with suppress(Ended):  # the log says where
                 memory = max(memory, ask(child, path, log, timeout=PATIENCE))
             for door, end in told(log.read_text()):
                 kind = "raw" if end.startswith("raw") else end

@@ -12,12 +12,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Handicap:
-    """A target that needs ``1 + share`` times as long, whatever the machine does meanwhile.
+    """A target that takes ``1 + share`` times as long, whatever else the machine does.
 
     Args:
         target: what it calls.
-        share: after its work, the core is kept busy for this share of what the work took of it.
-        calls: calls of ``target`` in one; several where reading the clock would show.
+        share: the extra work, as a share of the processor time of the target's own work.
+        calls: calls of ``target`` in one call; several if it is short beside reading the clock.
     """
 
     target: Any

@@ -1,4 +1,4 @@
-"""The peak of activations that profile().memory computes, beside what a process grows by."""
+"""The peak of activations that profile().memory computes, beside the growth of a process."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ MODELS = {
 
 
 def report() -> Iterator[str]:
-    """Needs Linux, which tells the most memory that a process held."""
+    """Linux only: other systems do not report the peak memory of a process."""
     with tempfile.TemporaryDirectory() as folder:
         rows = [
             _row(name, Path(folder) / f"{name}.onnx", batch) for name in MODELS for batch in BATCHES

@@ -1,7 +1,8 @@
-"""The models of the benchmarks: eight architectures, of random weights of a fixed seed, and chains.
+"""The models of the benchmarks: eight small architectures with random weights, and chains of nodes.
 
-Written as a user would, each with its own habit: residual paths, depthwise convolutions, patches
-and a class token, a padding mask, a causal mask, rotary embedding, a recurrence, a branch.
+They are written as a user would write them, each with its own habit: residual paths, depthwise
+convolutions, patches and a class token, a padding mask, a causal mask, rotary embedding, a
+recurrence, a branch.
 """
 
 from __future__ import annotations
@@ -231,7 +232,7 @@ class Branching(nn.Module):
 
 
 class Deep(nn.Module):
-    """As many nodes as asked for, on two lines; no rounding grows through them."""
+    """A number of nodes on two lines, through which rounding errors do not grow."""
 
     def __init__(self, nodes: int) -> None:
         super().__init__()
@@ -251,8 +252,10 @@ STEPS = 20
 def chain(
     nodes: int, source: str = "net.py", modules: bool = True, weights: int = 0
 ) -> onnx.ModelProto:
-    """A file of so many nodes in a row, with what torch's exporter writes beside each; the first 16
-    layers add ``weights`` bytes in all."""
+    """A file of that many nodes in a row, with the metadata of torch's exporter.
+
+    The first 16 layers have weights, of ``weights`` bytes in all.
+    """
     ends = [onnx.helper.make_tensor_value_info(f"v{at}", 1, [8]) for at in (0, nodes)]
     graph = onnx.helper.make_graph([], "chain", ends[:1], ends[1:])
     for layer in range(16 if weights else 0):

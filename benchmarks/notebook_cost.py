@@ -1,4 +1,4 @@
-"""What a learner waits for, and how many open lessons fit into the 2 GB of a Binder machine."""
+"""The time of each lesson, and its memory: a Binder machine has 2 GB for all open lessons."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def report() -> Iterator[Pair]:
 
 
 def run(notebook: Path) -> tuple[float, int]:
-    """Seconds, and bytes at the peak of the kernel and its children; pages that they share count
-    for each of them."""
+    """Seconds, and the peak of bytes of the kernel and its children, with shared pages counted for
+    each process."""
     command = [sys.executable, "-m", "nbconvert", "--to=notebook", "--execute", "--stdout"]
     options = ["--ExecutePreprocessor.kernel_name=python3", "--log-level=ERROR", str(notebook)]
     settings = {"TQDM_DISABLE": "1", "ONNX_WORKBENCH_HOME": str(notebook.parent / "home")}

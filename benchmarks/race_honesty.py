@@ -27,11 +27,11 @@ import onnx_workbench as ow
 from onnx_workbench.formatting import table
 
 SHARE = 0.05
-"""Of more work, where a difference is to be found."""
+"""The extra work of the slower target."""
 BUDGET = 25.0
-"""Seconds in which it is to be found."""
+"""Seconds within which the difference should be found."""
 CALLS = {"MLP": 100}
-"""Calls in one of a handicapped target: an MLP of 10 us is too short to be slowed by 5 %."""
+"""Calls in one call of a handicapped target: an MLP takes 10 us, too short to add 5 %."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Race:
 
 
 def report(rounds: int = 1, busy: bool = False, seconds: float | None = None) -> Iterator[str]:
-    """A line a race, then the tables; Ctrl-C ends with the tables of what was measured."""
+    """A line for each race, then the tables; Ctrl-C goes straight to the tables."""
     races: list[Race] = []
     with tempfile.TemporaryDirectory() as folder, suppress(KeyboardInterrupt):
         workloads = list(_workloads(Path(folder)))
@@ -103,7 +103,7 @@ def _race(name: str, target: Any, inputs: tuple, more_work: bool, seconds: float
 
 @contextmanager
 def _busy() -> Iterator[None]:
-    """A second process that never rests; on POSIX it ends with this one, however that ends."""
+    """A second process that keeps a core busy; on POSIX it always ends with this one."""
     code = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: sum(range(10**6))"
     with subprocess.Popen([sys.executable, "-c", code], start_new_session=True) as process:
         try:

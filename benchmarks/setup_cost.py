@@ -1,4 +1,4 @@
-"""Set-up from nothing: `workbench.py` beside the `pip install` that one would type instead."""
+"""Set-up from scratch: `workbench.py` beside the `pip install` that does the same by hand."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def by_hand(folder: Path) -> None:
 
 
 def run(*command: str) -> None:
-    """Without pip's cache: who comes second must not find what the first one fetched."""
+    """Run it without pip's cache, so that the second install downloads as much as the first."""
     subprocess.run(command, check=True, env={**os.environ, "PIP_NO_CACHE_DIR": "1"})
 
 

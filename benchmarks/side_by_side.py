@@ -1,4 +1,4 @@
-"""The harness of all figures: two ways to do one thing take turns; a process is watched."""
+"""The harness of all figures: it times two ways side by side, and watches memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ POLL = 0.02
 
 @dataclass(frozen=True)
 class Pair:
-    """What both ways cost, turn by turn, in seconds or bytes."""
+    """What two ways to do the same cost, turn by turn, in seconds or bytes."""
 
     name: str
     ours: Sequence[float]
@@ -47,7 +47,7 @@ def take_turns(
     turns: int,
     warm: bool = True,
 ) -> Pair:
-    """Both once to warm up, then so many turns; chance says who goes first in each."""
+    """Run both once to warm up, then ``turns`` times, in random order within a turn."""
     ways, rng = (ours, beside), random.Random(0)
     times: tuple[list[float], list[float]] = ([], [])
     for turn in range(turns + warm):
@@ -67,8 +67,10 @@ def timed(way: Callable[[], object]) -> float:
 def peak_of(
     command: Sequence[str], env: Mapping[str, str] | None = None, parent: bool = True
 ) -> int:
-    """Bytes that the process and its children, or these alone, held at most, resident; a command
-    that fails ends the benchmark."""
+    """The peak of resident bytes of a command and its children, or of the children alone.
+
+    If the command fails, the benchmark ends.
+    """
     peak = 0
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=env) as process:
         watched = psutil.Process(process.pid)
@@ -85,7 +87,7 @@ def peak_of(
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the progress and the warnings of either way."""
+    """Silence progress bars and warnings."""
     said = io.StringIO()
     with (
         contextlib.redirect_stdout(said),

@@ -105,7 +105,7 @@ def opened(browser: Any, lab: Lab) -> Notebook:
 
 
 def say(notebook: Notebook, code: str, cell: int = ASKED) -> str:
-    """What a cell prints, with this code in it."""
+    """Run this code in a cell, and return what it prints."""
     notebook.page.evaluate(
         "([code, cell]) => jupyterapp.shell.currentWidget.content.widgets[cell].model.sharedModel"
         ".setSource(code)",
@@ -120,14 +120,14 @@ def in_the_cell(notebook: Notebook, path: Path) -> None:
 
 
 def whole(notebook: Notebook) -> None:
-    """All nodes of a graph that opened folded."""
+    """Unfold a graph that opened folded."""
     notebook.page.locator(".ow-whole").click()
     notebook.page.locator(".ow-netron:not(.drawn)").wait_for()
     notebook.page.locator(".ow-netron.drawn").wait_for()
 
 
 def by_netron(browser: Any, path: Path) -> None:
-    """Netron as its wheel shows it, with its consent given and no host to report to."""
+    """Netron's own page, with consent given and no network."""
     from playwright.sync_api import TimeoutError
 
     address = netron.serve(str(path), browse=False)
@@ -147,9 +147,9 @@ def by_netron(browser: Any, path: Path) -> None:
 
 
 def memory(notebook: Notebook, name: str, light: Path, path: Path) -> Pair:
-    """What a kernel holds more, once the page has all that it needs: a new kernel each turn.
+    """How much the memory of a kernel grows by a view, in a new kernel each turn.
 
-    A first view, of another model, has loaded the front-end and the libraries, and is closed.
+    A view of another model comes first and is closed: it loads the front-end and the libraries.
     """
     grown = []
     for _ in range(TURNS):
@@ -172,7 +172,7 @@ def click(notebook: Notebook, name: str) -> Iterator[Pair]:
     for at in range(CLICKS):
         box = frame.locator(".graph-node > .node-item-type").nth(at).bounding_box()
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-        page.wait_for_timeout(1000)  # as a reader would, who reads what he sees
+        page.wait_for_timeout(1000)  # a reader looks before the next click
         page.evaluate("window.answered = undefined")
         page.mouse.down()
         page.mouse.up()
