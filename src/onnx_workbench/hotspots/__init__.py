@@ -25,9 +25,9 @@ from ..formatting import Fold, Part, Percent, Report, Table, ToFrame
 from ..lineage.annotated_source import annotated
 from ..lineage.attribution import Share, attributed
 from ..lineage.call import Call
-from ..lineage.folding import Operation
 from ..lineage.kernels import RULES, matches
 from ..lineage.library import MOST, Row, groups, rows_below
+from ..lineage.operations import Operation
 from ..lineage.table import Lineage, join
 from ..ort import check_level
 from ..proto import node_refs, producers

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from ..exporter_metadata import CallSite
 from ..source import Line
-from .folding import Operation
 from .kernels import Match
+from .operations import Operation
 from .origins import Origin
 
 _LEAST = 1e-9

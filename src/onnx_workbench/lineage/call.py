@@ -36,3 +36,12 @@ class Call:
     def kernels(self) -> dict[str, Kernel]:
         """The kernels by name."""
         return {kernel.name: kernel for kernel in self.recording.kernels}
+
+    @cached_property
+    def by_node(self) -> dict[str, list[str]]:
+        """Exported node -> the kernels that run it."""
+        found: dict[str, list[str]] = {}
+        for kernel, match in self.matches.items():
+            for node in match.nodes:
+                found.setdefault(node, []).append(kernel)
+        return found

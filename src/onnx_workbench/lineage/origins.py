@@ -13,7 +13,7 @@ from ..artifact import Artifact
 from ..exporter_metadata import CallSite
 from ..proto import NodeRef, consumers, producers
 from ..source import Line, method_lines
-from .folding import Folded, folded
+from .operations import Absent, absent_from
 
 METADATA = "metadata"
 NEIGHBOR = "neighbor"
@@ -50,7 +50,7 @@ class Origin:
     inside: str = ""
     stack: tuple[Line, ...] = field(default=(), repr=False, compare=False)
     site: CallSite = field(default=CallSite(), repr=False, compare=False)
-    merged: tuple[Folded, ...] = field(default=(), repr=False, compare=False)
+    merged: tuple[Absent, ...] = field(default=(), repr=False, compare=False)
 
 
 Known = dict[str, Origin]
@@ -58,7 +58,7 @@ Known = dict[str, Origin]
 
 def origins_of(
     artifact: Artifact, refs: Sequence[NodeRef]
-) -> tuple[tuple[Origin, ...], tuple[Folded, ...]]:
+) -> tuple[tuple[Origin, ...], tuple[Absent, ...]]:
     """The origin of each node, and the FX nodes without an ONNX node."""
     values = exporter_metadata.of_values(artifact.proto)
     known = {ref.name: _by_metadata(ref, values) for ref in refs}
@@ -66,7 +66,7 @@ def origins_of(
         _from_neighbors(known, refs)
         return tuple(known.values()), ()
     exported = {origin.site for origin in known.values() if origin.site.trace}
-    absent = list(folded(artifact.graph.program.graph_module.graph, exported))
+    absent = list(absent_from(artifact.graph.program.graph_module.graph, exported))
     _in_place_of(known, refs, absent)
     nodes_at: dict[CallSite, list[str]] = {}
     for origin in known.values():
@@ -98,10 +98,10 @@ def _by_metadata(ref: NodeRef, values: Mapping[str, onnx.ValueInfoProto]) -> Ori
     )
 
 
-def _in_place_of(known: Known, refs: Sequence[NodeRef], absent: Sequence[Folded]) -> None:
+def _in_place_of(known: Known, refs: Sequence[NodeRef], absent: Sequence[Absent]) -> None:
     """Give each node without metadata the line of the FX node that it replaces: the absent one with
     the same users."""
-    before: dict[CallSite, list[Folded]] = {}
+    before: dict[CallSite, list[Absent]] = {}
     for item in absent:
         for site in item.into if not item.twin else ():
             before.setdefault(site, []).append(item)
@@ -198,9 +198,9 @@ def _returned_inputs(known: Known, graph: onnx.GraphProto, model: object) -> Non
             known[name] = replace(known[name], line=line, rule=NEIGHBOR, why=why)
 
 
-def _merge(known: Known, absent: Sequence[Folded]) -> None:
+def _merge(known: Known, absent: Sequence[Absent]) -> None:
     """Give each node the FX nodes whose work was merged into it."""
-    into: dict[CallSite, list[Folded]] = {}
+    into: dict[CallSite, list[Absent]] = {}
     for item in absent:
         if item.line and not item.view:
             for site in item.into:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain as joined
 from itertools import product
 from typing import Any
 
 from ..exporter_metadata import call_site
-from ..proto import node_refs
 from ..source import Line
 from .instructions import instructions
 from .kernels import NEIGHBOR
@@ -48,12 +48,9 @@ def chains(lineage: Any) -> tuple[Chain, ...]:
 
 def records(lineage: Any) -> list[dict[str, Any]]:
     """The chains as flat dicts, which JSON can hold."""
-    values = lineage.call.values if lineage.call else {}
-    refs = {ref.name: ref for ref in node_refs(lineage.artifact.proto)}
     found = []
     for chain in lineage.chains:
-        made = refs[chain.node].outputs[:1] if chain.node in refs else ()
-        value = next((values[name] for name in made if name in values), None)
+        value = next(iter(lineage.values.get(chain.node, {}).values()), None)
         code = instructions(chain.line, lineage.sources) if chain.line and chain.fx else ()
         found.append(
             {
@@ -83,15 +80,12 @@ class _Table:
     def __init__(self, lineage: Any) -> None:
         self.lineage, self.call = lineage, lineage.call
         self.captured = captured_names(lineage)
-        self.kernels: dict[str, list[str]] = {}
-        self.spent: dict[tuple, float] = {}
-        if call := self.call:
-            for kernel, match in call.matches.items():
-                for node in match.nodes:
-                    self.kernels.setdefault(node, []).append(kernel)
-            for share in (s for shares in call.shares.values() for s in shares):
-                key = (share.kernel, share.node, share.line, share.stack, share.module)
-                self.spent[key] = share.fraction * call.seconds[share.kernel]
+        self.kernels: dict[str, list[str]] = self.call.by_node if self.call else {}
+        shares = joined.from_iterable(self.call.shares.values()) if self.call else ()
+        self.spent = {
+            (s.kernel, s.node, s.line, s.stack, s.module): s.fraction * self.call.seconds[s.kernel]
+            for s in shares
+        }
 
     def rows(self) -> Iterator[Chain]:
         reached: set[str] = set()
@@ -101,7 +95,7 @@ class _Table:
                 reached.add(row.fx)
                 reached_parts.add(row.decomposed)
                 yield row
-        gone = {item.fx: item for item in self.lineage.folded}
+        gone = {item.fx: item for item in self.lineage.absent}
         parts: dict[str, list[str]] = {}
         for name, fx in self.captured.items():
             parts.setdefault(fx, []).append(name)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..formatting import finite, plural
-from ..proto import node_refs
 from ..runs.summary import Summary
 from ..source import Line, Sources
 from ..viewer.origin import without_folders
@@ -91,7 +90,6 @@ class _Sheet:
     def __init__(self, lineage: Any) -> None:
         self.lineage, self.call, self.chains = lineage, lineage.call, lineage.chains
         self.floors = {name: Floor(name, self._note(name)) for name in FLOORS}
-        self.refs = {ref.name: ref for ref in node_refs(lineage.artifact.proto)}
         self.instructions: dict[Line | None, list[int]] = {}
         self.library: dict[str, int] = {}
         self._source()
@@ -117,7 +115,7 @@ class _Sheet:
             if chain.line:
                 spent[chain.line] += chain.seconds or 0.0
         for line, nodes in self._nodes_of_lines().items():
-            held[line] = sum(value.size for node in nodes for value in self._values(node))
+            held[line] = sum(value.size for node in nodes for value in self._values(node).values())
 
         def add(line: Line, text: str) -> None:
             floor.add(line, text, str(line.number), s=spent[line], b=held[line])
@@ -137,10 +135,8 @@ class _Sheet:
                 made[chain.line][chain.node] = None
         return made
 
-    def _values(self, node: str) -> list[Summary]:
-        values = self.call.values if self.call else {}
-        outputs = self.refs[node].outputs if node in self.refs else ()
-        return [values[name] for name in outputs if name in values]
+    def _values(self, node: str) -> dict[str, Summary]:
+        return self.lineage.values.get(node, {})
 
     def _bytecode(self) -> None:
         floor = self.floors["bytecode"]
@@ -162,13 +158,13 @@ class _Sheet:
             for node in program.graph.nodes if program else ():
                 if node.op == "call_function":
                     self.floors[name].add(node.name, node.name, operator_name(node.target))
-        gone = {item.fx: item.why for item in self.lineage.folded}
+        gone = {item.fx: item.why for item in self.lineage.absent}
         for fx, why in gone.items():
             if fx in self.floors["fx"].at:
                 self.floors["fx"].rows[self.floors["fx"].at[fx]]["x"] = why
-        kernels = {chain.node for chain in self.chains if chain.kernel}
+        ran = self.call.by_node if self.call else {}
         for origin in self.lineage.origins:
-            removed = self.call and not origin.inside and origin.node not in kernels
+            removed = self.call and not origin.inside and origin.node not in ran
             remark = REMOVED if removed else origin.why
             self.floors["onnx"].add(origin.node, origin.node, origin.operator, x=remark)
 
@@ -222,9 +218,8 @@ class _Sheet:
     def _encoded_values(self) -> dict[str, Any]:
         found = {}
         for node, row in self.floors["onnx"].at.items():
-            for name in self.refs[node].outputs[:1] if node in self.refs else ():
-                if self.call and (value := self.call.values.get(name)):
-                    found[str(row)] = {"name": name, "node": row, **encoded_value(value)}
+            for name, value in [*self._values(node).items()][:1]:
+                found[str(row)] = {"name": name, "node": row, **encoded_value(value)}
         return found
 
     def _flame(self) -> Mapping[str, Any] | None:

@@ -15,11 +15,12 @@ from ..artifact import Artifact
 from ..errors import InputError
 from ..formatting import Part, Report, Table, ToFrame, kind_of, plural
 from ..proto import node_refs
+from ..runs.summary import Summary
 from ..source import NO_SOURCES, Line, Sources, below
 from .annotated_source import annotated
 from .call import Call
-from .folding import Folded, Operation, operations
 from .library import MOST, Group, check_depth, groups, rows_below
+from .operations import Absent, Operation, operations
 from .origins import METADATA, NEIGHBOR, NONE, Origin, origins_of
 from .rows import Chain, chains, records
 from .sheet import sheet
@@ -52,24 +53,24 @@ def join(
         )
     check_depth(depth)
     sources = Sources.of(artifact, None if source is None else files.folder(source))
-    origins, folded = origins_of(artifact, node_refs(artifact.proto))
+    origins, absent = origins_of(artifact, node_refs(artifact.proto))
     graph = artifact.graph
     fx = operations(graph.program.graph_module.graph) if graph else ()
-    return Lineage(artifact, origins, folded, fx, sources, depth)
+    return Lineage(artifact, origins, absent, fx, sources, depth)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Lineage(Shown, Report, ToFrame):
     """The result of :func:`~onnx_workbench.trace`.
 
-    ``origins`` has every ONNX node in the order of the file, ``folded`` every FX node without one,
+    ``origins`` has every ONNX node in the order of the file, ``absent`` every FX node without one,
     ``operations`` all FX nodes, ``sources`` the files whose text is shown. Nodes are grouped by the
     library line ``depth`` calls below a user's line. ``call`` has what a call of the model showed.
     """
 
     artifact: Artifact
     origins: tuple[Origin, ...]
-    folded: tuple[Folded, ...] = ()
+    absent: tuple[Absent, ...] = ()
     operations: tuple[Operation, ...] = ()
     sources: Sources = NO_SOURCES
     depth: int | None = None
@@ -84,6 +85,15 @@ class Lineage(Shown, Report, ToFrame):
         """The table as flat dicts: ``seconds`` a run, ``bytes`` and relative ``error`` of the value
         that the ONNX node makes. None is unknown."""
         return records(self)
+
+    @cached_property
+    def values(self) -> dict[str, dict[str, Summary]]:
+        """ONNX node -> the values that it makes, by name; empty without a call."""
+        known = self.call.values if self.call else {}
+        return {
+            ref.name: {name: known[name] for name in ref.outputs if name in known}
+            for ref in node_refs(self.artifact.proto)
+        }
 
     @cached_property
     def sheet(self) -> dict[str, Any]:
@@ -130,7 +140,7 @@ class Lineage(Shown, Report, ToFrame):
     def silent(self) -> dict[Line, str]:
         """Lines that compute something in PyTorch and have no ONNX node, with the reason."""
         reasons: dict[Line, dict[str, dict[str, None]]] = {}
-        for operation in self.folded:
+        for operation in self.absent:
             if operation.line and operation.line not in self._at:
                 nodes = reasons.setdefault(operation.line, {}).setdefault(operation.why, {})
                 nodes.update(dict.fromkeys(operation.nodes))
@@ -186,18 +196,9 @@ class Lineage(Shown, Report, ToFrame):
         counts = Counter(origin.operator for origin in origins).most_common()
         shown = [f"{n} {op}" if n > 1 else op for op, n in counts]
         shown = shown if len(shown) <= 3 else [*shown[:2], f"{len(shown) - 2} more"]
-        ran = {kernel for origin in origins for kernel in self._kernels.get(origin.node, ())}
-        kernels = [str(len(ran))] if self.call else []
-        return (str(len(origins)), *kernels, ", ".join(shown))
-
-    @cached_property
-    def _kernels(self) -> dict[str, set[str]]:
-        """ONNX node -> the kernels that run it."""
-        found: dict[str, set[str]] = {}
-        for chain in self.chains if self.call else ():
-            if chain.kernel:
-                found.setdefault(chain.node, set()).add(chain.kernel)
-        return found
+        ran = self.call.by_node if self.call else {}
+        kernels = {kernel for origin in origins for kernel in ran.get(origin.node, ())}
+        return (str(len(origins)), *[str(len(kernels))] * bool(self.call), ", ".join(shown))
 
     def _notes(self) -> Iterator[Part]:
         rows = [(line.place, f"no node: {why}") for line, why in self.silent.items()]

@@ -37,7 +37,7 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class Folded(Operation):
+class Absent(Operation):
     """An FX node without an ONNX node. ``into`` are the call sites that do its work, ``nodes``
     their ONNX nodes. A ``twin`` repeats an equal operation; a ``view`` moves no data."""
 
@@ -52,7 +52,7 @@ def operations(graph: fx.Graph) -> tuple[Operation, ...]:
     return tuple(Operation(node.name, call_site(node)) for node in _computing(graph))
 
 
-def folded(graph: fx.Graph, exported: Collection[CallSite]) -> Iterator[Folded]:
+def absent_from(graph: fx.Graph, exported: Collection[CallSite]) -> Iterator[Absent]:
     """Yield the operations of a captured graph whose call site is not in the ONNX graph.
 
     The first reason that fits counts: no node uses the result; it is a size, not a tensor; it
@@ -66,19 +66,19 @@ def folded(graph: fx.Graph, exported: Collection[CallSite]) -> Iterator[Folded]:
         if not site.trace or site in exported or asserts:
             continue
         if not node.users:
-            yield Folded(node.name, site, "nothing uses its result")
+            yield Absent(node.name, site, "nothing uses its result")
         elif not isinstance(value, (torch.Tensor, tuple, list)):
-            yield Folded(node.name, site, "a size, written into the nodes that use it")
+            yield Absent(node.name, site, "a size, written into the nodes that use it")
         elif node in constant:
-            yield Folded(node.name, site, "computed at export: it depends on no input")
+            yield Absent(node.name, site, "computed at export: it depends on no input")
         elif first[node] is not node and twin in exported:
             why = "computed once, together with an equal operation on the same input"
-            yield Folded(node.name, site, why, (twin,), twin=True)
+            yield Absent(node.name, site, why, (twin,), twin=True)
         elif _returns_its_input(node):
-            yield Folded(node.name, site, "it returns its input unchanged")
+            yield Absent(node.name, site, "it returns its input unchanged")
         else:
             into, view = _exported_users(node, exported), getattr(node.target, "is_view", False)
-            yield Folded(node.name, site, "merged into what uses it", into, view=view)
+            yield Absent(node.name, site, "merged into what uses it", into, view=view)
 
 
 def _computing(graph: fx.Graph) -> Iterator[fx.Node]:
