@@ -153,6 +153,8 @@ def test_a_tolerance_is_a_pair_or_the_relative_one_alone_and_is_printed(given):
     assert "1e-03,1e-04" in repr(agreement)
     assert not same(torch.ones(2), torch.tensor([1.0, 1.005]), tolerance=given)
     assert not same(torch.tensor([INF]), torch.tensor([-INF]), tolerance=(2.0, 0.0))
+    most = torch.tensor([1e308], dtype=torch.float64)  # twice as much is an infinity
+    assert not same(most, most + INF, tolerance=(2.0, 0.0))
 
 
 NO_TOLERANCES = [[], (1e-3,), (1, 2, 3), NAN, -1e-3, INF, (1e-3, NAN), (-1, 0), True, "1e-3", {}]
