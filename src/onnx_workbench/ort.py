@@ -45,8 +45,6 @@ LEVELS = {
 
 _LARGEST_READ = 1024
 """Bytes of the largest weight that is read with a graph; names are shorter."""
-_FOREIGN = 2
-"""``dtype.isbuiltin`` of a dtype that another library registered with NumPy, such as ml_dtypes."""
 _TIMED = {
     "run": "session.run: NumPy in and out, no copies from or to tensors",
     "run_with_ort_values": "run_with_ort_values: NumPy lacks a dtype of this call; no copies",
@@ -342,7 +340,7 @@ def ort_value(array: np.ndarray, device: str = "cpu") -> onnxruntime.OrtValue:
     from onnxruntime import OrtValue
 
     array = np.asarray(array, order="C")  # ONNX Runtime assumes it
-    if array.dtype.isbuiltin != _FOREIGN:
+    if not _is_foreign(array.dtype.name):
         return OrtValue.ortvalue_from_numpy(array, device, 0)
     bits = array.view(f"uint{8 * array.itemsize}")
     kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
@@ -350,8 +348,8 @@ def ort_value(array: np.ndarray, device: str = "cpu") -> onnxruntime.OrtValue:
 
 
 def _is_foreign(name: str) -> bool:
-    """Whether ml_dtypes has a dtype of that name and NumPy has none."""
-    return name == "bfloat16" or name.startswith("float8")
+    """Whether NumPy lacks a dtype of that name, and ml_dtypes has it."""
+    return hasattr(ml_dtypes, name)
 
 
 # Calls and their errors
@@ -361,7 +359,7 @@ def call_of(
     session: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]
 ) -> partial[list[Any]]:
     """One ``session.run``, or ``run_with_ort_values`` if NumPy lacks a dtype of the call."""
-    needed = any(array.dtype.isbuiltin == _FOREIGN for array in feeds.values())
+    needed = any(_is_foreign(array.dtype.name) for array in feeds.values())
     if needed or any(re.search("bfloat16|float8", out.type) for out in session.get_outputs()):
         values = {name: ort_value(array) for name, array in feeds.items()}
         return partial(session.run_with_ort_values, None, values)
