@@ -210,7 +210,7 @@ class Value:
 
 def values(infos: Iterable[onnx.ValueInfoProto]) -> tuple[Value, ...]:
     """The inputs or outputs of a graph, with torch's names of dtypes."""
-    return tuple(Value(info.name, _kind(info.type), _shape(info)) for info in infos)
+    return tuple(Value(info.name, _kind(info.type), dims_of(info)) for info in infos)
 
 
 def _kind(kind: onnx.TypeProto) -> str:
@@ -221,13 +221,6 @@ def _kind(kind: onnx.TypeProto) -> str:
     if which in ("sequence_type", "optional_type"):
         return f"{which.removesuffix('_type')}({_kind(getattr(kind, which).elem_type)})"
     return f"{(which or 'unknown_type').removesuffix('_type')}()"
-
-
-def _shape(info: onnx.ValueInfoProto) -> tuple[int | str, ...] | None:
-    dims = dims_of(info)
-    if dims is None:
-        return None
-    return tuple("?" if isinstance(dim, int) and dim < 0 else dim for dim in dims)
 
 
 def check_input(value: Value, tensor: object) -> None:

@@ -108,19 +108,22 @@ def dtype_name(number: int) -> str:
     return _TORCH.get(name, name)
 
 
-def dims_of(value: onnx.ValueInfoProto) -> list[str | int] | None:
-    """Names and sizes; None if the model declares no shape.
+def dims_of(value: onnx.ValueInfoProto) -> tuple[str | int, ...] | None:
+    """Names and sizes, "?" for what is neither; None if the model declares no shape.
 
-    >>> dims_of(onnx.helper.make_tensor_value_info("x", 1, ["batch", 8, None]))
-    ['batch', 8, '?']
+    >>> dims_of(onnx.helper.make_tensor_value_info("x", 1, ["batch", 8, None, -1]))
+    ('batch', 8, '?', '?')
     """
     kind = value.type.sparse_tensor_type if value.type.HasField("sparse_tensor_type") else None
     tensor = kind or value.type.tensor_type
-    return [_dim(dim) for dim in tensor.shape.dim] if tensor.HasField("shape") else None
+    if not tensor.HasField("shape"):
+        return None
+    return tuple(_dim(dim) for dim in tensor.shape.dim)
 
 
 def _dim(dim: onnx.TensorShapeProto.Dimension) -> str | int:
-    return dim.dim_param or (dim.dim_value if dim.HasField("dim_value") else "?")
+    known = dim.HasField("dim_value") and dim.dim_value >= 0
+    return dim.dim_param or (dim.dim_value if known else "?")
 
 
 def weights(graph: onnx.GraphProto) -> Iterator[tuple[str, list[int], onnx.TensorProto]]:
