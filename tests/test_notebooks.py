@@ -179,48 +179,43 @@ def test_the_glossary_links_what_is_there():
     assert terms == sorted(terms, key=str.lower)
 
 
+TITLE = read(NOTEBOOKS[1]).cells[0].source
 VIEW = nbformat.v4.new_output("display_data", {WIDGET: {"model_id": "1"}})
 DRAWN = nbformat.v4.new_output("display_data", {"image/svg+xml": "<svg/>"})
-BREACHES = {
-    "short": (short_cells, lambda cell, _: cell.update(source="x = 1\n" * 9)),
-    "semicolon": (nothing_hidden, lambda cell, _: cell.update(source="plot();")),
-    "magic": (nothing_hidden, lambda cell, _: cell.update(source="!pip list")),
-    "lax": (nothing_hidden, lambda cell, _: cell.update(source="# NBVAL_SKIP\n1")),
-    "assert": (plain_code, lambda cell, _: cell.update(source="assert True")),
-    "helper": (plain_code, lambda c, _: c.update(source="from onnx_workbench.ort import run")),
-    "tag": (nothing_hidden, lambda cell, _: cell.metadata.update(tags=["nbval-skip"])),
-    "order": (rendered, lambda cell, _: cell.update(execution_count=77)),
-    "no plot": (rendered, lambda cell, _: cell.update(source="axes = race.plot()", outputs=[])),
-    "stripped": (rendered, lambda cell, _: cell.update(outputs=[], source="1 + 1")),
-    "stderr": (clean_outputs, lambda cell, _: cell.outputs[0].update(name="stderr")),
-    "traceback": (
-        errors_in_few_lines,
-        lambda cell, _: cell.outputs.append(
-            nbformat.v4.new_output("error", ename="InputError", traceback=["InputError: no"] * 3)
-        ),
-    ),
-    "widget": (clean_outputs, lambda cell, _: cell.outputs.append(VIEW)),
-    "no png": (seen_untrusted, lambda cell, _: cell.outputs.append(DRAWN)),
-    "path": (clean_outputs, lambda cell, _: cell.outputs[0].update(text="/home/ada/model.onnx")),
-    "title": (named_like_a_lesson, lambda _, first: first.update(source="# Check")),
-    "no question": (taught_as_a_lesson, lambda _, first: first.update(source="# 01 Check")),
-    "version": (
-        taught_as_a_lesson,
-        lambda _, first: first.update(source=first.source + " torch 2.13."),
-    ),
-    "link": (taught_as_a_lesson, lambda _, first: first.update(source=first.source + "[a](77-b)")),
-    "term": (
-        taught_as_a_lesson,
-        lambda _, first: first.update(source=first.source + "[a](glossary.md#nonsense)"),
-    ),
-}
+FAILED = nbformat.v4.new_output("error", ename="InputError", traceback=["InputError: no"] * 3)
+BREACHES = [
+    (short_cells, "cell", {"source": "x = 1\n" * 9}),
+    (nothing_hidden, "cell", {"source": "plot();"}),
+    (nothing_hidden, "cell", {"source": "!pip list"}),
+    (nothing_hidden, "cell", {"source": "# NBVAL_SKIP\n1"}),
+    (nothing_hidden, "cell", {"metadata": nbformat.from_dict({"tags": ["nbval-skip"]})}),
+    (plain_code, "cell", {"source": "assert True"}),
+    (plain_code, "cell", {"source": "from onnx_workbench.ort import run"}),
+    (rendered, "cell", {"execution_count": 77}),
+    (rendered, "cell", {"source": "axes = race.plot()", "outputs": []}),
+    (rendered, "cell", {"source": "1 + 1", "outputs": []}),
+    (clean_outputs, "output", {"name": "stderr"}),
+    (clean_outputs, "output", {"text": "/home/ada/model.onnx"}),
+    (clean_outputs, "cell", {"outputs": [VIEW]}),
+    (seen_untrusted, "cell", {"outputs": [DRAWN]}),
+    (errors_in_few_lines, "cell", {"outputs": [FAILED]}),
+    (named_like_a_lesson, "title", {"source": "# Check"}),
+    (taught_as_a_lesson, "title", {"source": "# 01 Check"}),
+    (taught_as_a_lesson, "title", {"source": f"{TITLE} torch 2.13."}),
+    (taught_as_a_lesson, "title", {"source": f"{TITLE} [a](77-b)"}),
+    (taught_as_a_lesson, "title", {"source": f"{TITLE} [a](glossary.md#nonsense)"}),
+]
 
 
-@pytest.mark.parametrize("breach", BREACHES)
-def test_a_breach_of_each_rule_is_found(breach):
-    """In a copy of a lesson: its first cell that has an output, or its first of all, is wrong."""
-    rule, change = BREACHES[breach]
+@pytest.mark.parametrize(("rule", "place", "change"), BREACHES)
+def test_a_breach_of_each_rule_is_found(rule, place, change):
+    """In a copy of a lesson: its title is wrong, or its first cell that has an output."""
     lesson = copy.deepcopy(read(NOTEBOOKS[1]))
-    change(next(cell for cell in code(lesson) if cell.outputs), lesson.cells[0])
+    cell = next(cell for cell in code(lesson) if cell.outputs)
+    assert list(rule(NOTEBOOKS[1].name, lesson)) == []
+    {"cell": cell, "output": cell.outputs[0], "title": lesson.cells[0]}[place].update(change)
     assert list(rule(NOTEBOOKS[1].name, lesson))
-    assert list(named_like_a_lesson("Untitled1.ipynb", lesson))
+
+
+def test_a_lesson_is_named_by_its_number():
+    assert list(named_like_a_lesson("Untitled1.ipynb", read(NOTEBOOKS[1])))
