@@ -358,7 +358,7 @@ def test_the_plot_shows_both_runtimes_for_each_line_most_saved_first(folds):
         drawn.setdefault(line.get_label(), []).extend(line.get_xdata())
     assert drawn["PyTorch"][:2] == [8e-4, 5e-4]
     assert drawn["ONNX Runtime"][1] == 1e-5
-    assert "most saved at models.py:" in ax.get_title(loc="left")
+    assert "most saved at models.py:" in spaced(ax.get_title(loc="left"))
     pyplot.close("all")
 
 
