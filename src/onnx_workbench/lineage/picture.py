@@ -76,7 +76,8 @@ def row_of(sheet: Sheet, line: Line) -> int | None:
 
 def _chains(sheet: Sheet) -> dict[int, list[Sequence[int]]]:
     """The links of each of the user's lines, without those of a library."""
-    rows, chains = sheet["floors"][SOURCE]["rows"], {}
+    rows = sheet["floors"][SOURCE]["rows"]
+    chains: dict[int, list[Sequence[int]]] = {}
     for link in sheet["links"]:
         if link[SOURCE] >= 0 and not rows[link[SOURCE]].get("d"):
             chains.setdefault(link[SOURCE], []).append(link)

@@ -1,15 +1,22 @@
-"""Widgets that leave a static picture behind."""
+"""Widgets that leave a static picture behind.
+
+A widget closes when its cell runs again, so that ten runs need as much memory as one: both
+ipywidgets and IPython's ``Out`` keep every widget.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakSet
 
 import anywidget
 from ipywidgets import Box, Widget
 
-from .stale_views import close_stale_views
 from .still import show
+
+_shown: dict[str, tuple[str, WeakSet[Widget]]] = {}
 
 
 class Live(anywidget.AnyWidget):
@@ -17,7 +24,7 @@ class Live(anywidget.AnyWidget):
 
     def __init__(self, **traits: Any) -> None:
         super().__init__(**traits)
-        close_stale_views(self)
+        _close_stale(self)
 
     @property
     def model_id(self) -> str:
@@ -31,6 +38,28 @@ class Live(anywidget.AnyWidget):
 
     def _ipython_display_(self) -> None:
         show(self, repr(self), self._still())
+
+
+def _close_stale(widget: Widget) -> None:
+    """Close the widgets of earlier runs of the current cell, and register this one."""
+    cell, run = _running()
+    last, widgets = _shown.get(cell, (run, WeakSet()))
+    if last != run:
+        for old in list(widgets):
+            old.close()
+        widgets = WeakSet()
+    if cell:
+        widgets.add(widget)
+        _shown[cell] = run, widgets
+
+
+def _running() -> tuple[str, str]:
+    """JupyterLab's ids of the current cell and of this run; "" if there is none."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython and ipython.get_ipython()
+    message: dict[str, Any] = getattr(shell, "get_parent", dict)() or {}
+    cell = message.get("metadata", {}).get("cellId", "")
+    return str(cell), str(message.get("header", {}).get("msg_id", ""))
 
 
 class Together(Box):

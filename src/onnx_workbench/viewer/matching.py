@@ -8,18 +8,19 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from .origin import Origin
 
 Origins = Mapping[str, Origin]
+Sign = Callable[[Origin], Sequence[Hashable]]
 
 
-def _line(origin: Origin) -> list[Hashable]:
+def _line(origin: Origin) -> Sequence[Hashable]:
     line = origin.line  # by its text, since numbers change with edits above
     return [(origin.module, line.function, line.text or line.place)] if line else []
 
 
-def _fx(origin: Origin) -> list[Hashable]:
+def _fx(origin: Origin) -> Sequence[Hashable]:
     return [origin.fx] if origin.fx else []
 
 
-def _name(origin: Origin) -> list[Hashable]:
+def _name(origin: Origin) -> Sequence[Hashable]:
     return [origin.node]
 
 
@@ -57,19 +58,18 @@ def _same_fx(one: Origin, other: Origin) -> bool:
 
 def related(here: Origins, there: Origins, twins: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """The twin of each node; if it has none, all nodes with the same source."""
-    signs: list[Callable[[Origin], Sequence[Hashable]]] = [_fx, _line, _name, _values]
-    by_sign = []
-    for sign in signs:
-        groups = defaultdict(list)
-        for other in there.values():
+    groups: defaultdict[Hashable, list[str]] = defaultdict(list)
+    signs: list[Sign] = [_fx, _line, _name, _values]
+    for other in there.values():
+        for sign in signs:
             for key in sign(other):
-                groups[key].append(other.node)
-        by_sign.append({key: tuple(names) for key, names in groups.items()})  # shared, not copied
-    found = {}
-    for name, node in here.items():
-        of_sign = (
-            sum((groups.get(key, ()) for key in sign(node)), ())
-            for sign, groups in zip(signs, by_sign, strict=True)
-        )
-        found[name] = (twins[name],) if name in twins else next(filter(None, of_sign), ())
-    return found
+                groups[sign, key].append(other.node)
+    shared = {key: tuple(names) for key, names in groups.items()}  # not copied for each node
+
+    def same_source(node: Origin) -> tuple[str, ...]:
+        found = (sum((shared.get((sign, key), ()) for key in sign(node)), ()) for sign in signs)
+        return next(filter(None, found), ())
+
+    return {
+        name: (twins[name],) if name in twins else same_source(node) for name, node in here.items()
+    }

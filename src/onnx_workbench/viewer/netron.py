@@ -13,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import traitlets
 
@@ -366,13 +365,14 @@ class Comparison:
             InputError: no page has drawn them, as for :meth:`Netron.png`.
         """
         with needs("A picture of two views", "plot"):
-            from matplotlib.image import imread, imsave
+            from PIL import Image
 
-        sides = [imread(io.BytesIO(side.png())) for side in self._sides]
-        height = max(map(len, sides))
-        below = [((0, height - len(side)), (0, 0), (0, 0)) for side in sides]
-        level = [np.pad(*each, constant_values=1) for each in zip(sides, below, strict=True)]
-        imsave(stream := io.BytesIO(), np.concatenate(level, axis=1), format="png")
+        left, right = (Image.open(io.BytesIO(s.png())).convert("RGBA") for s in self._sides)
+        size = left.width + right.width, max(left.height, right.height)
+        both = Image.new("RGBA", size, "white")
+        both.alpha_composite(left)
+        both.alpha_composite(right, (left.width, 0))
+        both.save(stream := io.BytesIO(), "PNG")
         return stream.getvalue()
 
     def save(self, path: str | os.PathLike[str]) -> Path:
