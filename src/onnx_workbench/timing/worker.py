@@ -22,6 +22,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from ..brief import first_words
 from .bench import Bench, Started
 
 POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -111,7 +112,7 @@ def pack(call: Any) -> bytes:
     try:
         return cloudpickle.dumps(call)
     except Exception as error:
-        raise NotSendable(_words(error)) from error
+        raise NotSendable(first_words(error)) from error
 
 
 class RemoteBench(Worker):
@@ -215,7 +216,7 @@ def _reply(function: Callable[..., Any], rest: tuple) -> bytes:
         try:
             pickle.loads(reply := pickle.dumps((None, error)))
         except Exception:
-            reply = pickle.dumps((None, RuntimeError(_words(error))))
+            reply = pickle.dumps((None, RuntimeError(first_words(error))))
         return reply
 
 
@@ -230,7 +231,7 @@ def _open(modules: tuple[str, ...], content: bytes, core: int | None) -> None:
         ready = perf_counter()
         call = pickle.loads(content)
     except Exception as error:
-        raise NotSendable(_words(error)) from error
+        raise NotSendable(first_words(error)) from error
     preloaded = sys.modules.get(_PRELOAD)
     imported = ready - begin + (preloaded.SECONDS if preloaded else 0.0)
     _BENCH.append(Bench(call, imported=imported, received=perf_counter() - ready, core=core))
@@ -238,7 +239,3 @@ def _open(modules: tuple[str, ...], content: bytes, core: int | None) -> None:
 
 def _bench(verb: str, *rest: Any) -> Any:
     return getattr(_BENCH[0], verb)(*rest)
-
-
-def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"

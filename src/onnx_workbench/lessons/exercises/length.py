@@ -10,6 +10,7 @@ from torch import nn
 
 from ...agreement import verify
 from ...artifact import Artifact, export
+from ...brief import first_words
 from ...errors import CaptureError, InputError, WorkbenchError
 from ...formatting import kind_of
 from ...shapes.contract import probe
@@ -51,9 +52,7 @@ def judge(answer: Any) -> Iterator[Hint]:
         try:
             leaf = verify(expected, answer, example(words)).worst
         except InputError as error:
-            cause = error.__cause__ or error
-            raised = f"{type(cause).__name__}: {str(cause).splitlines()[0]}"
-            yield hint("raises", words=words, raised=raised)
+            yield hint("raises", words=words, raised=first_words(error.__cause__ or error))
         if leaf.reason and leaf.worst is None and words == 1:
             yield hint("broadcast", reason=leaf.reason)
         if leaf.reason:
