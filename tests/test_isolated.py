@@ -78,7 +78,7 @@ CALL = torch.tensor([LEAST]), torch.tensor([1])
 X = torch.ones(2)
 
 
-def test_file_that_dies_when_it_is_loaded_names_its_node(deadly):
+def test_crash_while_loading_names_its_node(deadly):
     artifact = ow.load(deadly, isolated=True)
     for _ in range(2):
         with pytest.raises(LoadError, match=r"SIG.*'least' \(Div\)") as caught:
@@ -88,7 +88,7 @@ def test_file_that_dies_when_it_is_loaded_names_its_node(deadly):
     assert ow.trace(artifact).line_of("least").number == 5
 
 
-def test_call_that_dies_names_its_node_and_another_goes_on(fatal):
+def test_crash_while_running_names_its_node_and_later_calls_work(fatal):
     artifact = ow.load(fatal, isolated=True)
     assert artifact(torch.tensor([8]), torch.tensor([2])).tolist() == [4]
     with pytest.raises(RunError, match=r"SIG.*'quotient' \(Div\)") as caught:
@@ -97,7 +97,7 @@ def test_call_that_dies_names_its_node_and_another_goes_on(fatal):
     assert artifact(torch.tensor([8]), torch.tensor([4])).tolist() == [2]
 
 
-def test_node_with_a_body_is_named_by_itself(tmp_path):
+def test_crash_in_a_branch_names_the_if_node(tmp_path):
     path = saved(
         tmp_path / "if.onnx",
         "(bool c, int64[1] x, int64[1] d) => (int64[1] y) { [other] e = Abs(x) [fork] y = If(c) <"
@@ -108,14 +108,14 @@ def test_node_with_a_body_is_named_by_itself(tmp_path):
         ow.load(path, isolated=True)(torch.tensor(True), torch.tensor([LEAST]), torch.tensor([-1]))
 
 
-def test_run_that_does_not_end_is_ended_and_its_node_is_named(endless):
+def test_endless_run_is_stopped_and_names_its_node(endless):
     report = ow.audit(ow.load(endless, isolated=True, timeout=1), X)
     first = next(f for f in report.findings if f.stage == "model")
     assert (first.verdict, first.line.place) == ("broken", "net.py:7")
     assert re.search(r"1 s.*'endless' \(Loop\)", first.sentence)
 
 
-def test_load_that_does_not_end_names_its_node(tmp_path):
+def test_endless_load_names_its_node(tmp_path):
     """All is constant, so that it is computed where the session is made."""
     path = saved(
         tmp_path / "fold.onnx",
@@ -127,7 +127,7 @@ def test_load_that_does_not_end_names_its_node(tmp_path):
 
 
 @pytest.mark.parametrize("outside", [False, True])
-def test_node_of_a_large_file_is_named_and_its_weights_are_not_sent(outside, tmp_path):
+def test_crash_in_a_large_file_names_its_node_without_sending_weights(outside, tmp_path):
     text = (
         "(float[N, 4] x, int64[1] i) => (float[N, 2300] y, int64[1] z) { [big] y = MatMul(x, w) "
         "[low] a = Mul(i, m)  [least] z = Div(a, o) }"
@@ -145,7 +145,7 @@ def test_node_of_a_large_file_is_named_and_its_weights_are_not_sent(outside, tmp
         artifact(torch.ones(2, 4), torch.tensor([1]))
 
 
-def test_what_would_run_an_isolated_file_here_is_refused(fatal):
+def test_isolated_file_never_runs_in_this_process(fatal):
     artifact = ow.load(fatal, isolated=True)
     with pytest.raises(InputError, match=r"run\.onnx.*isolated"):
         artifact.session  # noqa: B018
@@ -155,12 +155,12 @@ def test_what_would_run_an_isolated_file_here_is_refused(fatal):
         ow.profile(artifact, CALL, seconds=0.1)
 
 
-def test_seconds_of_a_profile_are_no_timeout(relu):
+def test_long_profile_is_no_timeout(relu):
     artifact = ow.load(relu, isolated=True, timeout=1)
     assert ow.profile(artifact, torch.ones(4_000_000), seconds=1.5).recording.kernels
 
 
-def test_audit_and_probe_of_a_file_outlive_it(fatal):
+def test_audit_and_probe_survive_a_crash(fatal):
     report = ow.audit(ow.load(fatal), CALL)
     verdicts = {finding.stage: finding.verdict for finding in report.findings}
     assert verdicts["model"] == "broken"
@@ -184,7 +184,7 @@ def test_sound_file_is_audited_in_one_process_that_has_no_torch(relu):
     assert not isolated.ask(eval, "'torch' in __import__('sys').modules", timeout=30)
 
 
-def test_what_onnx_runtime_says_is_said_as_in_this_process(tmp_path):
+def test_errors_of_onnx_runtime_read_as_in_this_process(tmp_path):
     path = saved(tmp_path / "m.onnx", "(float[N] x) => (float[N] y) { y = NoSuch(x) }")
     said = []
     for isolated_ in (False, True):
@@ -207,7 +207,7 @@ def test_results_of_every_dtype_come_back(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the memory as Linux does")
-def test_more_memory_than_there_is_is_an_error(tmp_path):
+def test_running_out_of_memory_is_an_error(tmp_path):
     path = saved(tmp_path / "m.onnx", "(int64[N] n) => (float[M] y) { y = ConstantOfShape(n) }")
     artifact = ow.load(path, isolated=True)
     with pytest.raises(RunError, match="The machine refuses to run m"):
@@ -215,7 +215,7 @@ def test_more_memory_than_there_is_is_an_error(tmp_path):
     assert artifact(torch.tensor([3])).tolist() == [0, 0, 0]
 
 
-def test_timeout_is_checked_at_the_door(relu):
+def test_wrong_timeout_is_an_input_error(relu):
     for timeout in (0, float("nan"), "5", True):
         with pytest.raises(InputError, match="timeout"):
             ow.load(relu, timeout=timeout)

@@ -1,7 +1,6 @@
 """Damaged and hostile files: one planned error at the door, and bounded work behind it."""
 
 import os
-import time
 from html import escape
 
 import numpy as np
@@ -80,7 +79,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_said_at_every_door(name, tmp_path):
+def test_every_function_that_reads_a_file_reports_its_fault(name, tmp_path):
     edit, said = WRONG[name]
     model, path = tiny(), tmp_path / "m.onnx"
     edit(model)
@@ -100,7 +99,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("place", FIELDS)
-def test_text_that_is_not_utf8_is_named(place, tmp_path):
+def test_error_names_text_that_is_not_utf8(place, tmp_path):
     model, text, path = tiny(), FIELDS[place], tmp_path / "m.onnx"
     model.graph.node[1].name, model.producer_name = "y_named", "maker"
     model.graph.node[0].metadata_props.add(key="k", value="noted")
@@ -121,13 +120,13 @@ def test_text_that_is_not_utf8_is_named(place, tmp_path):
 
 @pytest.mark.parametrize("door", [ow.load, ow.view])
 @pytest.mark.parametrize("given", [None, 3, "a\0b", "n" * 5000 + ".onnx", "no/such.onnx"])
-def test_no_path_of_a_file(door, given):
+def test_wrong_path_is_a_planned_error(door, given):
     with pytest.raises((InputError, LoadError)):
         door(given)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs fifos")
-def test_a_fifo_and_a_device_are_no_model(tmp_path):
+def test_fifo_and_device_are_refused(tmp_path):
     os.mkfifo(tmp_path / "fifo.onnx")
     for path in (tmp_path / "fifo.onnx", "/dev/zero"):
         with pytest.raises(InputError):
@@ -136,7 +135,7 @@ def test_a_fifo_and_a_device_are_no_model(tmp_path):
             ow.view(path)
 
 
-def test_a_sound_file_is_let_through_as_it_is():
+def test_sound_model_stays_as_it_is():
     assert reader.check(tiny(), "").model == tiny()
     grown = tiny()
     ladder(3)(grown)  # a thousand nodes: no harm
@@ -146,7 +145,7 @@ def test_a_sound_file_is_let_through_as_it_is():
 # What is behind the door
 
 
-def test_load_view_and_trace_make_no_session(tmp_path, monkeypatch):
+def test_load_view_and_trace_open_no_session(tmp_path, monkeypatch):
     def none(*args, **kwargs):
         raise AssertionError("a session was made")
 
@@ -245,7 +244,7 @@ def noted(**notes):
     return model
 
 
-def test_long_metadata_is_cut_and_the_cut_is_said(tmp_path):
+def test_long_metadata_is_cut_and_reported(tmp_path):
     frame = 'File "net.py", line 3, in forward\n    y\n'
     onnx.save(
         noted(stack_trace=frame * 100_000, fx_node="%a : [target=" * 30_000), tmp_path / "m.onnx"
@@ -272,7 +271,7 @@ WIDE = f'File "a.py", line 1, in f\n  {"a" * 2000}'
         ({"name_scopes": "['', 'a', 'b']"}, False),
     ],
 )
-def test_what_is_read_in_part_is_said(notes, cut, tmp_path):
+def test_metadata_read_in_part_is_reported(notes, cut, tmp_path):
     onnx.save(noted(**notes), tmp_path / "m.onnx")
     assert ("2 of its metadata entries" in ow.load(tmp_path / "m.onnx").cut) == cut
     model = tiny()  # beside a value, where a quantizer leaves it
@@ -282,31 +281,30 @@ def test_what_is_read_in_part_is_said(notes, cut, tmp_path):
     assert ("1 of its metadata entries" in ow.load(tmp_path / "m.onnx").cut) == cut
 
 
-def test_what_a_large_file_asks_too_much_of_is_said(tmp_path, monkeypatch):
+def test_large_file_with_a_wrong_opset_label_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(reader, "STEP_OVER_ABOVE", 0)
     text = "(float[2] x) => (float[2] y) { y = Gelu(x) }"
     with pytest.raises(LoadError, match="labeled opset 18 and holds Gelu"):
         saved(tmp_path / "m.onnx", text, opset=18)(torch.ones(2))
 
 
-def test_scopes_without_end_are_cut_to_a_depth():
+def test_deep_scopes_are_cut():
     model = noted(name_scopes=DEEP)
     model.graph.node.extend([node for _ in range(600) for node in model.graph.node])
     assert "1,202: " in repr(ow.view(model))
 
 
-def test_many_nodes_of_one_name_are_named_in_linear_time():
+def test_many_nodes_of_one_name_get_names_of_their_own():
+    """In quadratic time this would take minutes."""
     model = tiny()
     model.graph.node.extend([helper.make_node("Relu", ["x"], ["h"], name="n")] * 40_000)
-    start = time.process_time()
     names = [ref.name for ref in proto.walk(model)]
     assert len(set(names)) == 40_002
     assert names[-1] == "n_40000"
-    assert time.process_time() - start < 20  # quadratic, it takes minutes
 
 
 @pytest.mark.parametrize("name", ["}", "{", "{}", "{0.__class__}", "%s", "<b>&"])
-def test_a_name_is_drawn_as_it_is(name):
+def test_markup_in_a_name_is_drawn_as_text(name):
     model = tiny()
     model.graph.node[1].op_type = model.graph.input[0].name = name
     model.graph.node[0].input[0] = name
