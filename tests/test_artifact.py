@@ -215,7 +215,7 @@ def narrow(self, x):
     return wide, wide.to(x.dtype)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
 def test_dtypes_that_numpy_lacks_go_in_and_out_wherever_a_call_is_made(dtype):
     x = torch.linspace(-2, 2, 6).to(dtype).reshape(2, 3).T  # not contiguous
     made = export(narrow, x, dynamic_shapes={"x": {0: "n"}})
@@ -324,7 +324,6 @@ def test_what_fails_inside_onnx_runtime_has_its_sizes_or_its_true_reason(scores,
 
 
 REFUSED = [
-    (RELU, {"f": "no/m.onnx"}, InputError, "'no' of 'm.onnx'"),
     (RELU, {"opset_version": "18"}, InputError, "opset_version.*'18'"),
     (RELU, {"opset_version": 9}, ExportError, r"opset 9 .*wrote opset 18.* down\."),
     (nn.GELU(), {"opset_version": 99}, ExportError, r"up\. It is labeled opset 18 and holds Gelu"),

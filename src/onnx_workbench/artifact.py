@@ -26,7 +26,7 @@ from torch.onnx import ONNXProgram
 from torch.utils._pytree import tree_map_only
 
 from . import exporter_metadata, files, ort, progress, protobuf_reader, reader
-from .calls import Mode, normalize_call
+from .calls import Mode, normalize_call, number
 from .comparison import answer, compare
 from .errors import ExportError, InputError, LoadError, WorkbenchError
 from .files import Stamp
@@ -197,14 +197,12 @@ def load(
     """
     file = files.existing(path)
     ort.check_provider(provider)
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
-        raise InputError(f"`timeout` is {timeout!r}, but must be a number of seconds above 0.")
     if not isinstance(like, Artifact | None):
         raise InputError(
             f"`like` is {kind_of(like)}, but must be an Artifact, as export() returns."
         )
     made = {n: getattr(like, n) for n in ("signature", "graph", "translated")} if like else {}
-    limit = min(timeout, MOST_SECONDS)
+    limit = min(number("timeout", timeout), MOST_SECONDS)
     artifact = Artifact(file, provider, **made, isolated=isolated, timeout=limit)
     reader.check_weights(file, artifact.proto)
     stamped = replace(artifact, stamp=Stamp.of(artifact.files))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dis
 import re
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
@@ -25,7 +24,7 @@ from torch._guards import CompileContext  # which frame a graph, a guard or byte
 from .calls import check_initialized, normalize_call
 from .errors import CaptureError, InputError
 from .formatting import Code, Fold, Part, Report, Table, details, kind_of, plural, shaped
-from .source import Line, line_at, lines, nearest, user_line
+from .source import Line, line_at, nearest, user_line
 from .torch_state import silent_log
 
 _JUMPS = {*dis.hasjrel, *dis.hasjabs}
@@ -331,7 +330,7 @@ class _Listener:
         reasons = utils.graph_break_reasons[self.reported :]
         self.reported += len(reasons)
         current.breaks = tuple(
-            Break(_line("".join(traceback.format_list(reason.user_stack))), reason.reason)
+            Break(nearest([line_at(*frame[:3]) for frame in reason.user_stack]), reason.reason)
             for reason in reasons
             if reason.user_stack[0].filename == code.co_filename  # else from an abandoned frame
         )
@@ -468,11 +467,6 @@ def _words(guard: Any, tensors: dict[str, torch.Tensor]) -> Iterator[str]:
     else:
         words = kind.lower().replace("_", " ")
         yield f"{name}: {words}" if name else words
-
-
-def _line(trace: str) -> Line | None:
-    """The user's line in a trace of this process; Dynamo's traces may lack the text."""
-    return nearest([line_at(line.file, line.number, line.function) for line in lines(trace)])
 
 
 def _explained(name: str, error: Exception) -> CaptureError:

@@ -69,20 +69,15 @@ def normalize_call(function: Callable[P, R]) -> Callable[P, R]:
         except (WorkbenchError, CallError):
             raise
         except Exception as error:
-            raise _unplanned(name, error) from error
+            raise WorkbenchError(
+                f"{name}() got an error from a library that it has no explanation for",
+                "call the model itself with these inputs; if that works, report this with the "
+                "whole traceback.",
+                unless_internal(user_line(error.__traceback__)),
+                reason=first_words(error),
+            ) from error
 
     return wrapper
-
-
-def _unplanned(name: str, error: Exception) -> WorkbenchError:
-    """The WorkbenchError for a library error that no lower module explains."""
-    return WorkbenchError(
-        f"{name}() got an error from a library that it has no explanation for",
-        "call the model itself with these inputs; if that works, report this with the "
-        "whole traceback.",
-        unless_internal(user_line(error.__traceback__)),
-        reason=first_words(error),
-    )
 
 
 def _call(name: str, lead: str, given: Mapping[str, Any]) -> tuple[tuple, dict[str, Any]]:

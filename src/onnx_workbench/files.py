@@ -48,7 +48,7 @@ Make it first, or pass a path in a folder that exists.
     try:
         file = Path(os.fsdecode(path) if isinstance(path, bytes) else path)
         name, exists, is_folder = file.name, file.parent.is_dir(), file.is_dir()
-        special = file.exists() and not file.is_file()
+        taken = file.exists() and not file.is_file()
         with suppress(FileNotFoundError, NotADirectoryError):
             os.lstat(file)  # raises if the name is not a valid file name
     except (TypeError, ValueError, OSError) as error:
@@ -69,14 +69,10 @@ Make it first, or pass a path in a folder that exists.
             f"{name!r} cannot be written to {str(file.parent)!r}: this process has no permission "
             "to write there. Get permission, or pass a path in another folder."
         )
-    if is_folder:
+    if taken:
+        kind = "folder" if is_folder else "device, pipe or socket"
         raise InputError(
-            f"{str(file)!r} is a folder, so no file can be written there. Pass another name."
-        )
-    if special:
-        raise InputError(
-            f"{str(file)!r} is a device, pipe or socket, so no file can be written there. Pass "
-            "another name."
+            f"{str(file)!r} is a {kind}, so no file can be written there. Pass another name."
         )
     return file
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from . import progress
 from .agreement import verify
-from .artifact import Artifact, export
+from .artifact import export
 from .calls import normalize_call
 from .comparison import Tolerance, checked
 from .errors import ExportError, InputError, WorkbenchError
@@ -161,19 +161,12 @@ def _result(
             reason = str(error).splitlines()[0]
             return OpsetResult(opset, error.got, Counter(), error.step, reason=reason)
         result = OpsetResult(opset, artifact.opset, artifact.operations)
+        args, kwargs = graph.example
         try:
-            reason = _difference(graph, artifact, tolerance)
-        except InputError as error:  # such as complex numbers, which no file takes
-            return replace(result, compared=False, reason=str(error).splitlines()[0])
-        return replace(result, differs=bool(reason), reason=reason)
-
-
-def _difference(graph: Graph, artifact: Artifact, tolerance: Tolerance | None) -> str:
-    args, kwargs = graph.program.example_inputs
-    try:
-        agreement = verify(graph.model, artifact, args, kwargs, tolerance=tolerance)
-    except InputError:
-        raise
-    except WorkbenchError as error:
-        return str(error).splitlines()[0]
-    return "" if agreement else agreement.worst.summary
+            agreement = verify(graph.model, artifact, args, kwargs, tolerance=tolerance)
+        except WorkbenchError as error:
+            unfit = isinstance(error, InputError)  # such as complex numbers, which no file takes
+            reason = str(error).splitlines()[0]
+            return replace(result, differs=not unfit, compared=not unfit, reason=reason)
+        reason = "" if agreement else agreement.worst.summary
+        return replace(result, differs=not agreement, reason=reason)

@@ -1,16 +1,8 @@
 """capture(): the FX graph as a table, or the line that stops it."""
 
-import pytest
 import torch
 
 import onnx_workbench as ow
-
-
-class Choose(torch.nn.Module):
-    def forward(self, x):
-        if x.sum() > 0:
-            return x + 1
-        return x - 1
 
 
 def test_capture_gives_operations_with_their_lines(model, images):
@@ -27,11 +19,3 @@ def test_capture_polishes_for_the_translation(model, images):
     polished = ow.capture(model, images).polish()
     assert "aten.flatten.using_ints" not in polished.operations
     assert polished.operations["aten.view.default"] == 1
-
-
-def test_capture_names_the_line_that_needs_a_value():
-    with pytest.raises(ow.errors.CaptureError) as raised:
-        ow.capture(Choose().eval(), torch.ones(3))
-    assert raised.value.line.text == "if x.sum() > 0:"
-    assert raised.value.reason
-    assert raised.value.hint

@@ -25,31 +25,9 @@ def test_loaded_file_answers_like_the_exported_one(onnx, images):
     assert torch.equal(ow.load(onnx.path)(images), onnx(images))
 
 
-def test_save_moves_an_export_without_a_path(model, images, tmp_path):
-    made = ow.export(model, images)
-    kept = made.save(tmp_path / "kept.onnx")
-    assert torch.equal(ow.load(kept)(images), made(images))
-
-
-@pytest.mark.parametrize("opset", [18, 20])
-def test_export_writes_the_opset_that_was_asked_for(model, images, opset):
-    assert ow.export(model, images, opset_version=opset).opset == opset
-
-
-def test_export_refuses_an_opset_that_cannot_be_written(model, images, tmp_path):
-    with pytest.raises(ow.errors.ExportError):
-        ow.export(model, images, tmp_path / "no.onnx", opset_version=99)
-    assert not list(tmp_path.iterdir())
-
-
 def test_export_names_the_line_that_froze_a_dimension(table, tmp_path):
     words = {"words": {1: "length"}}
     with pytest.raises(ow.errors.CaptureError) as raised:
         ow.export(table, torch.ones(2, 16, 8), tmp_path / "no.onnx", dynamic_shapes=words)
     assert raised.value.line.text == "return words + self.table"
     assert not list(tmp_path.iterdir())
-
-
-def test_both_exporters_write_the_same_model(model, images):
-    traced = ow.export(model, images, dynamo=False)
-    assert ow.verify(model, traced, images)

@@ -9,13 +9,6 @@ def gate(x):
     return torch.relu(x * 2) + 1
 
 
-def choose(x):
-    y = x * 2
-    if y.sum() > 0:
-        return y + 1
-    return y - 1
-
-
 def test_watch_shows_bytecode_graph_and_guards_of_a_whole_function():
     seen = ow.watch(gate, torch.ones(3))
     (frame,) = seen.frames
@@ -24,10 +17,3 @@ def test_watch_shows_bytecode_graph_and_guards_of_a_whole_function():
     assert frame.bytecode.after
     assert frame.guards
     assert len(frame.nodes) == 5
-
-
-def test_watch_names_the_line_of_a_graph_break():
-    seen = ow.watch(choose, torch.ones(3))
-    (graph_break,) = seen.breaks
-    assert graph_break.line.text == "if y.sum() > 0:"
-    assert len(seen.frames) == 2

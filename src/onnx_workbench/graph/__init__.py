@@ -379,7 +379,7 @@ def _described(value: object, sizes: Mapping[str, str]) -> str:
 
 
 def _check_devices(model: nn.Module, arguments: object) -> None:
-    devices = {tensor.device for tensor in [*model.parameters(), *model.buffers()]}
+    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
     for tensor in pytree.tree_leaves(arguments):
         if devices and isinstance(tensor, torch.Tensor) and tensor.device not in devices:
             device = ", ".join(sorted(map(str, devices)))

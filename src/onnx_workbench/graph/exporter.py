@@ -28,6 +28,7 @@ from .reasons import translation_error
 from .torch_private import (
     dynamic_recurrence,
     full_stack_traces,
+    operators_looked_up_once,
     shared_translations,
     size_one_stays_dynamic,
     sizes_unchanged,
@@ -139,7 +140,13 @@ def _bake_enums(program: ExportedProgram) -> None:
 
 @contextlib.contextmanager
 def _decomposing(program: ExportedProgram) -> Iterator[None]:
-    with quiet(), full_stack_traces(), torch.no_grad(), sizes_unchanged(program):
+    with (
+        quiet(),
+        full_stack_traces(),
+        operators_looked_up_once(),
+        torch.no_grad(),
+        sizes_unchanged(program),
+    ):
         yield
 
 

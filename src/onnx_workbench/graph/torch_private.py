@@ -22,6 +22,7 @@ from unittest.mock import patch
 import torch
 import torch.fx.experimental._config as fx_config
 from torch import fx
+from torch._export import utils as export_utils
 from torch._logging import _internal, structured
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
@@ -183,6 +184,23 @@ def sizes_unchanged(program: ExportedProgram) -> Iterator[None]:
         for environment in environments:
             for counter in ("_version_counter", "_replacements_version_counter"):  # of its caches
                 setattr(environment, counter, getattr(environment, counter, 0) + 1)
+
+
+@contextmanager
+def operators_looked_up_once() -> Iterator[None]:
+    """Look up torch's composite operators now, and not again for a while: a decomposition looks up
+    all of them for each namespace of operators, twice, which takes a quarter of a small export.
+
+    Private: ``torch._export.utils._materialize_cpp_cia_ops``.
+    """
+    name = "_materialize_cpp_cia_ops"
+    look_up = getattr(export_utils, name, None)
+    if look_up is None:
+        yield
+        return
+    look_up()
+    with patch.object(export_utils, name, lambda: None):
+        yield
 
 
 # Translations

@@ -215,7 +215,7 @@ def _of_artifact(artifact: Artifact, args: tuple, kwargs: dict[str, Any], dynami
     if graph is None:
         return of_file(replace(artifact, isolated=True), args, kwargs, dynamic)
     if not (args or kwargs):
-        args, kwargs = graph.program.example_inputs
+        args, kwargs = graph.example
     if dynamic is not None:
         graph = replace(graph, axes=axes_of(graph, args, kwargs, dynamic))
     return of_graph(artifact, graph, args, kwargs)

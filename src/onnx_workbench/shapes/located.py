@@ -38,7 +38,7 @@ def located(
     """The first step that goes wrong between the captured graph and the file, for a call with the
     model's ``result``."""
     call = graph.signature.flatten(args, dict(kwargs))
-    example = graph.signature.flatten(*graph.program.example_inputs)
+    example = graph.signature.flatten(*graph.example)
     try:
         captured = _Run(graph.program, call)
         if captured.fault or artifact.translated is None:

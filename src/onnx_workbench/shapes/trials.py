@@ -14,6 +14,7 @@ import torch
 from .. import progress
 from ..agreement import verify
 from ..artifact import Artifact
+from ..brief import first_words
 from ..comparison import Tolerance, answer
 from ..errors import WorkbenchError
 from ..graph import Graph
@@ -26,7 +27,6 @@ AGREES = "agrees"
 DIFFERS = "differs"
 FAILS = "the file fails"
 REFUSES = "the model refuses"
-ALONE = "the model refuses, the file answers"
 RUNS = "runs"
 ANSWERS = "the model answers"
 MISDECLARED = "declares another shape"
@@ -392,10 +392,9 @@ def try_call(
         most = subject.largest_index(moved) if largest is None else None
         if most is not None:
             again = try_call(subject, size, moved, refused, most)
-            if again.outcome not in (REFUSES, ALONE):
+            if again.outcome != REFUSES:
                 return again
-        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-        return Trial(size, ALONE if not refused and _answers(artifact, call) else REFUSES, reason)
+        return Trial(size, REFUSES, first_words(error))
     if refused:
         return Trial(size, ANSWERS)
     try:
@@ -410,14 +409,6 @@ def try_call(
 def _declared(artifact: Artifact, size: int, call: Call, result: Any, outcome: str) -> Trial:
     reason = mismatch(artifact, *call, result)
     return Trial(size, MISDECLARED, reason, call) if reason else Trial(size, outcome)
-
-
-def _answers(artifact: Artifact, call: Call) -> bool:
-    try:
-        artifact(*call[0], **call[1])
-    except WorkbenchError:
-        return False
-    return True
 
 
 def _judged(dimension: Dimension, trials: Sequence[Trial], subject: Subject) -> Dimension:
