@@ -363,17 +363,6 @@ def test_full_disk_or_an_interrupt_leaves_what_was_there(where, tmp_path, monkey
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("m.onnx", b"what was there")]
 
 
-def test_file_that_is_no_model_or_half_of_one(scores, tmp_path):
-    path, whole = tmp_path / "m.onnx", scores.path.read_bytes()
-    for content in (b"no model at all", b"", whole[: len(whole) // 2]):
-        path.write_bytes(content)
-        words = r"^load was passed 'm\.onnx' .*(truncated|no ONNX model)"
-        with pytest.raises(LoadError, match=words):
-            load(path)
-    with pytest.raises(InputError, match=r"no file 'none\.onnx'"):
-        load(tmp_path / "none.onnx")
-
-
 def test_threads_that_do_not_start_are_the_machines_matter(scores, monkeypatch):
     def refuses(*args, **kwargs):
         raise RuntimeError("pthread_create failed: Resource temporarily unavailable")

@@ -185,7 +185,7 @@ def test_what_is_no_frame_gives_no_line():
         'File "", line 3, in f',
         "",
     ):
-        assert lines(text) == []
+        assert lines(text) == ()
 
 
 def test_of_a_long_trace_the_innermost_frames_are_read():

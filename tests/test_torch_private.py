@@ -66,22 +66,6 @@ def test_custom_operator_can_be_taken_apart():
 # Stack traces
 
 
-def grows(x):
-    return x * 2
-
-
-def shrinks(x):
-    return x / 2
-
-
-def test_nodes_keep_the_lines_of_helper_functions_and_of_branches():
-    branches = module(lambda self, x: torch.cond(x.sum() > 0, grows, shrinks, (x,)))
-    graph = ow.capture(branches, X)
-    for program in (graph, graph.polish()):
-        lines = {node.line.text for node in program.nodes if node.line}
-        assert {"return x * 2", "return x / 2"} <= lines
-
-
 def test_torchs_filter_of_frames_is_back_after_a_capture_that_failed_and_may_be_gone(monkeypatch):
     before = torch.fx.proxy.TracerBase._filter_traceback_frames
     with pytest.raises(CaptureError):

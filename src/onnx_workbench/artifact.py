@@ -26,12 +26,12 @@ from torch.onnx import ONNXProgram
 from torch.utils._pytree import tree_map_only
 
 from . import exporter_metadata, files, ort, progress, protobuf_reader, reader
-from .calls import Mode, normalize_call, number
+from .calls import Mode, normalize_call, number, whole
 from .comparison import answer, compare
 from .errors import ExportError, InputError, LoadError, WorkbenchError
 from .files import Stamp
 from .formatting import Code, Part, Report, Table, kind_of, plural, size
-from .graph import Graph, capture, check_module, exporter
+from .graph import Graph, capture, check_module, exporter, module_and_call
 from .graph.dims import from_dynamic_axes, parse_shapes
 from .graph.options import Options as Rare
 from .graph.options import checked
@@ -121,7 +121,7 @@ def export(
     ort.check_provider(provider)
     args, kwargs = _as_torch_reads(model, args, kwargs or {})
     if dynamic_shapes is None and dynamic_axes is not None:
-        known = _arguments(model, args, kwargs)
+        known = arguments(*module_and_call(model, args, kwargs, None)[:3])
         dynamic_shapes = from_dynamic_axes(
             dynamic_axes, known, input_names or (), output_names or ()
         )
@@ -564,13 +564,6 @@ def _as_torch_reads(
     return tuple(args_), last
 
 
-def _arguments(model: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(model, nn.Module):
-        graph = capture(model)
-        model, (args, kwargs) = graph.model, graph.example
-    return arguments(model, args, kwargs)
-
-
 @runtime_checkable
 class _Stream(Protocol):
     """A binary stream, which torch.onnx.export also takes as ``f``, such as ``io.BytesIO``."""
@@ -650,8 +643,8 @@ def _weights_at(target: Path) -> tuple[str, ...]:
 def _check_options(
     dynamo: bool, opset: object, inputs: object, outputs: object, translations: object
 ) -> None:
-    if opset is not None and (type(opset) is not int or opset < 1):
-        raise InputError(f"`opset_version` is {opset!r}, but must be a whole number such as 18.")
+    if opset is not None:
+        whole("opset_version", opset)
     for option, names in {"input_names": inputs, "output_names": outputs}.items():
         listed = isinstance(names, Sequence) and not isinstance(names, str)
         if names is not None and not (

@@ -42,7 +42,7 @@ class CallSite:
     @property
     def stack(self) -> tuple[Line, ...]:
         """All calls, outermost first."""
-        return tuple(lines(self.trace))
+        return lines(self.trace)
 
 
 def call_site(node: fx.Node) -> CallSite:

@@ -78,17 +78,13 @@ class Line:
         return f"{self.place}  {self.text}"
 
 
-def lines(stack_trace: str) -> list[Line]:
+@lru_cache(maxsize=4096)
+def lines(stack_trace: str) -> tuple[Line, ...]:
     """The frames of a stack trace as torch and Python print it, outermost first.
 
     Their text comes from the trace; no file is opened. If a trace is longer than ``LONGEST_TRACE``
     or ``MOST_FRAMES``, only its innermost frames are read.
     """
-    return list(_lines(stack_trace))
-
-
-@lru_cache(maxsize=4096)
-def _lines(stack_trace: str) -> tuple[Line, ...]:
     rows = stack_trace[-LONGEST_TRACE:].split("\n")
     frames = [
         Line(*frame, _text_below(rows[index + 1 : index + 2]))
@@ -123,7 +119,7 @@ def user_line(trace: str | TracebackType | None) -> Line | None:
     >>> user_line('File "/home/ada/model.py", line 12, in forward').place
     'model.py:12'
     """
-    return nearest(lines(trace) if isinstance(trace, str) else list(lines_of(trace)))
+    return nearest(lines(trace) if isinstance(trace, str) else tuple(lines_of(trace)))
 
 
 def nearest(frames: Sequence[Line]) -> Line | None:

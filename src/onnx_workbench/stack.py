@@ -77,7 +77,7 @@ def check() -> Stack:
     """Look up every package of the stack, try to import it, and read the three clocks of ONNX.
 
     The imports run in other processes, so a crash does not stop the check. The clocks are read from
-    small models that are exported, checked and loaded. Takes about 8 seconds.
+    small models that are exported, checked and loaded. Takes some seconds.
 
     Raises:
         importlib.metadata.PackageNotFoundError: the requirements are unknown, because this package

@@ -21,10 +21,6 @@ def test_exported_file_runs_with_onnxruntime_alone(onnx, model, images):
     torch.testing.assert_close(torch.from_numpy(result), model(five), rtol=1e-4, atol=1e-5)
 
 
-def test_loaded_file_answers_like_the_exported_one(onnx, images):
-    assert torch.equal(ow.load(onnx.path)(images), onnx(images))
-
-
 def test_export_names_the_line_that_froze_a_dimension(table, tmp_path):
     words = {"words": {1: "length"}}
     with pytest.raises(ow.errors.CaptureError) as raised:

@@ -316,7 +316,11 @@ class Graph(Report):
     def _parts(self) -> Iterator[Part]:
         yield self._headline()
         yield Table(self._cells(), _HEADER)
-        yield from self._polish_report()
+        if self.before and not self.changes():
+            yield "polished: no operator changed"
+        elif self.before:
+            yield "polished:"
+            yield Table(self.changes(), ("target", "was", "is"), right=(1, 2))
 
     def _cells(self) -> list[tuple[str, ...]]:
         rows: list[tuple[str, ...]] = [
@@ -337,14 +341,6 @@ class Graph(Report):
             f"{self.name}: {plural(self.operations.total(), 'operation')}, "
             f"{plural(len(weights), 'parameter')} ({plural(values, 'value')}){mode}{lost}"
         )
-
-    def _polish_report(self) -> list[Part]:
-        if self.before is None:
-            return []
-        changes = self.changes()
-        if not changes:
-            return ["polished: no operator changed"]
-        return ["polished:", Table(changes, ("target", "was", "is"), right=(1, 2))]
 
 
 def _place(line: Line | None) -> Code:
