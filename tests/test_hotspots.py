@@ -11,7 +11,7 @@ import matplotlib
 import onnx
 import pytest
 import torch
-from models import Folds, Scores, module, parsed
+from models import Folds, Scores, module, parsed, saved
 from onnxruntime.quantization import QuantFormat, quantize_dynamic, quantize_static
 from torch import nn
 
@@ -411,8 +411,7 @@ def profiled(model, *inputs, **options):
 
 def foreign(folder, text, **options):
     """Of a file that another tool made."""
-    onnx.save(parsed(text), folder / "m.onnx")
-    artifact = ow.load(folder / "m.onnx")
+    artifact = saved(folder / "m.onnx", text)
     inputs = tuple(torch.ones([int(size) for size in value.shape]) for value in artifact.inputs)
     return ow.profile(artifact, inputs, **{"seconds": 0.01, **options})
 

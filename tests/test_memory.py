@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import parser
+from models import parsed
 from torch import nn
 
 matplotlib.use("Agg")
@@ -24,92 +24,42 @@ from onnx_workbench.runs import profiler
 from onnx_workbench.runs.liveness import Footprint, footprint
 from onnx_workbench.source import Line
 
-LOOP = (
-    "(float[2] x) => (float[2] y) { [pre] h = Sin(x) n = Constant<value_int = 3>() "
-    "[loop] y = Loop(n, , h) <body = b (int64 i, bool c, float[2] s) => (bool d, float[2] t) "
-    "{ [keep] d = Not(c) [work] u = Sin(s) [last] t = Cos(u) }> }"
-)
 IF = (
-    "(bool p, float[2] x) => (float[2] y) { [if] r = If(p) "
-    "<then_branch = t () => (float[2] u) { [yes] u = Sin(x) }, "
-    "else_branch = e () => (float[2] v) { [no] v = Cos(x) }> [end] y = Sin(r) }"
+    "[if] r = If(p) <then_branch = t () => (float[2] u) { [yes] u = Sin(x) }, "
+    "else_branch = e () => (float[2] v) { [no] v = Cos(x) }> [end] y = Sin(r)"
 )
+LOOP = (
+    "[pre] h = Sin(x) n = Constant<value_int = 3>() "
+    "[loop] y = Loop(n, , h) <body = b (int64 i, bool c, float[2] s) => (bool d, float[2] t) "
+    "{ [keep] d = Not(c) [work] u = Sin(s) [last] t = Cos(u) }>"
+)
+OTHER = "[a] h = Sin(x) [s] q = Reshape(h, x) [b] r = Relu(h) [c] y = MatMul(r, q)"
+WAITS = "[a] h = Sin(x) [b] r = Cos(h) [c] s = Sin(r) [d] y = MatMul(s, h)"
 RUNS = {
-    "a chain": (
-        "(float[2] x) => (float[2] y) { [a] h = Sin(x) [b] r = Cos(h) [c] y = Sin(r) }",
-        "a b c",
-        (8, 16, 16),
-    ),
-    "a value that waits": (
-        "(float[2] x) => (float[2] y) { [a] h = Sin(x) [b] r = Cos(h) [c] s = Sin(r) "
-        "[d] y = MatMul(s, h) }",
-        "a b:6 c:6 d",
-        (8, 8 + 24, 8 + 48, 8 + 24 + 8),
-    ),
-    "a result that nobody reads": (
-        "(float[2] x) => (float[2] y) { [a] h, g = TopK(x, x) [b] y = Sin(h) }",
-        "a:2,4 b",
-        (24, 16),
-    ),
-    "another shape": (
-        "(float[2] x) => (float[2] y) { [a] h = Sin(x) [b] r = Reshape(h, x) [c] y = Sin(r) }",
-        "a b c",
-        (8, 8, 16),
-    ),
-    "another shape of an input": (
-        "(float[2] x) => (float[2] y) { [a] h = Flatten(x) [b] y = Sin(h) }",
-        "a b",
-        (0, 8),
-    ),
-    "another shape as the output": (
-        "(float[2] x) => (float[2] y) { [a] h = Sin(x) [b] y = Reshape(h, x) }",
-        "a b",
-        (8, 16),
-    ),
-    "in place": (
-        "(float[2] x) => (float[2] y) { [a] h = Sin(x) [b] r = Relu(h) [c] y = Sin(r) }",
-        "a b c",
-        (8, 8, 16),
-    ),
-    "not in place: it is read later": (
-        "(float[2] x) => (float[2] y) { [a] h = Sin(x) [b] r = Relu(h) [c] y = MatMul(r, h) }",
-        "a b c",
-        (8, 16, 24),
-    ),
-    "not in place: its other shape is read later": (
-        "(float[2] x) => (float[2] y) { [a] h = Sin(x) [s] q = Reshape(h, x) [b] r = Relu(h) "
-        "[c] y = MatMul(r, q) }",
-        "a s b c",
-        (8, 8, 16, 24),
-    ),
+    "chain": ("[a] h = Sin(x) [b] r = Cos(h) [c] y = Sin(r)", "a b c", "8 16 16"),
+    "a value that waits": (WAITS, "a b:6 c:6 d", "8 32 56 40"),
+    "a result that nobody reads": ("[a] h, g = TopK(x, x) [b] y = Sin(h)", "a:2,4 b", "24 16"),
+    "another shape": ("[a] h = Sin(x) [b] r = Reshape(h, x) [c] y = Sin(r)", "a b c", "8 8 16"),
+    "another shape of an input": ("[a] h = Flatten(x) [b] y = Sin(h)", "a b", "0 8"),
+    "another shape as the output": ("[a] h = Sin(x) [b] y = Reshape(h, x)", "a b", "8 16"),
+    "in place": ("[a] h = Sin(x) [b] r = Relu(h) [c] y = Sin(r)", "a b c", "8 8 16"),
+    "read later": ("[a] h = Sin(x) [b] r = Relu(h) [c] y = MatMul(r, h)", "a b c", "8 16 24"),
+    "its other shape is read later": (OTHER, "a s b c", "8 8 16 24"),
     "the sum inside a convolution": (
-        "(float[2] x) => (float[2] y) { [a] h = Sin(x) [b] r = Conv(x, x, x, h) [c] y = Sin(r) }",
-        "a b c",
-        (8, 8, 16),
+        *("[a] h = Sin(x) [b] r = Conv(x, x, x, h) [c] y = Sin(r)", "a b c", "8 8 16"),
     ),
-    "a branch": (IF, "yes if end", (8, 8, 16)),
+    "a branch": (IF, "yes if end", "8 8 16"),
     # the first state waits for the loop's end, and each iteration's for that of the next
-    "a loop": (
-        LOOP,
-        "pre keep:0 work last keep:0 work last loop",
-        (8, 8, 16, 24, 16, 24, 32, 24),
-    ),
-    "a kernel without a node": (
-        "(float[2] x) => (float[2] y) { [a] h = Sin(x) [b] y = Cos(h) }",
-        "a other:3 b",
-        (8, 20, 16),
-    ),
+    "loop": (LOOP, "pre keep:0 work last keep:0 work last loop", "8 8 16 24 16 24 32 24"),
+    "no node": ("[a] h = Sin(x) [b] y = Cos(h)", "a other:3 b", "8 20 16"),
 }
 """What is tried -> a graph; its kernels in the order of their end, with the numbers in each result;
 bytes live in each."""
 
 
-def parsed(text):
-    return parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> g {text}')
-
-
-def made_up(text, order):
-    model = parsed(text)
+def made_up(case):
+    nodes, order, _ = RUNS[case]
+    model = parsed(f"(bool p, float[2] x) => (float[2] y) {{ {nodes} }}")
     calls = []
     for word in order.split():
         name, _, counts = word.partition(":")
@@ -120,14 +70,13 @@ def made_up(text, order):
 
 @pytest.mark.parametrize("case", RUNS)
 def test_bytes_that_are_live_in_each_kernel(case):
-    text, order, expected = RUNS[case]
-    assert made_up(text, order).live == expected
+    assert made_up(case).live == tuple(map(int, RUNS[case][2].split()))
 
 
 def test_what_is_not_counted_is_named():
-    assert made_up(*RUNS["a chain"][:2]).missing[0].startswith("scratch memory inside kernels")
-    assert "collects" in made_up(*RUNS["a loop"][:2]).missing[1]
-    assert "1 kernel" in made_up(*RUNS["a kernel without a node"][:2]).missing[1]
+    assert made_up("chain").missing[0].startswith("scratch memory inside kernels")
+    assert "collects" in made_up("loop").missing[1]
+    assert "1 kernel" in made_up("no node").missing[1]
 
 
 ATTENTION = (
@@ -214,8 +163,7 @@ def test_the_report_is_the_same_on_every_run_and_the_plot_says_the_finding(wide)
 
 def test_what_has_no_line_is_said_and_hostile_names_are_text():
     line = Line("<b>.py", 1, "forward", "<script>")
-    run = made_up(*RUNS["a chain"][:2])
-    memory = Memory("<i>.onnx", run, {"a": line}, {})
+    memory = Memory("<i>.onnx", made_up("chain"), {"a": line}, {})
     assert "no line" in repr(memory)
     assert "<script>" in repr(memory)
     assert not {"<b>", "<i>", "<script>"} & set(memory._repr_html_().split())
