@@ -271,6 +271,7 @@ def test_each_slip_of_05_has_its_own_hint_and_lies_apart_from_the_others():
     answers, hints = ratio.answers(ratio.given()), lessons.exercise("05").hints
     right = answers.pop("right")
     check_hints("05", [(value, hints[name]) for name, value in answers.items()])
+    check_hints("05", [(1 / answers["mean"], hints["upside-down"])])
     check_hints("05", [(7, "none of the usual slips"), (math.nan, "none of the usual slips")])
     assert np.diff(np.log(sorted([right, *answers.values()]))).min() > 3 * ratio.CLOSE
     assert right == pytest.approx(1.4, rel=0.05)
@@ -421,7 +422,7 @@ def test_each_slip_of_06_has_its_own_hint():
         (positions(lambda self, x: x + self.table[-x.shape[1] :]), "Word i gets row i"),
         (
             positions(lambda self, x: x + self.table[: min(x.shape[1], 16)]),
-            *("With 17 words your model itself raises RuntimeError", "x.shape[1]"),
+            *("At length 17 your model itself raises RuntimeError", "as `x` has words"),
         ),
         (
             positions(lambda self, x: x + self.table[: int(x.shape[1])]),
@@ -429,7 +430,7 @@ def test_each_slip_of_06_has_its_own_hint():
         ),
         (
             positions(decides),
-            *("ONNX Runtime is wrong with 33 words", "BROKEN", "rows = self.table if x.shape[1]"),
+            *("ONNX Runtime is wrong at length 33", "BROKEN", "rows = self.table if x.shape[1]"),
         ),
     ]
     check_hints("06", wrong)
@@ -485,7 +486,7 @@ def test_09_tells_the_three_faults_worst_first_and_finds_an_audit_of_less_than_w
     }
     fewer = tuple(finding for finding in right.findings if finding.stage != "contract")
     wrong = [
-        (answer, "The first: ", answer.faults[0].sentence, answer.faults[0].repair),
+        (answer, "3 lines to fix", answer.faults[0].sentence, answer.faults[0].repair),
         (replace(right, case=replace(right.case, dynamic_shapes=None)), "one batch size"),
         (replace(right, findings=fewer), "skip"),
         (replace(right, case=replace(right.case, subject=nn.Flatten())), "computes something"),
@@ -528,6 +529,7 @@ def test_each_wrong_file_of_11_has_its_own_hint(monkeypatch):
         (file(lambda shares: best(shares)[::-1]), "probabilities come first"),
         (file(lambda shares: tuple(shares.topk(3))), "[1, 3]", "[1, 5]"),
         (file(lambda shares: best(900 * shares)), "add up to"),
+        (file(lambda shares: (best(shares)[0], best(shares)[1].int())), "int32"),
         (file(lambda shares: best(shares.flip(1))), "differs from"),
     ]
     check_hints("11", wrong)

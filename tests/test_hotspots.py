@@ -362,6 +362,27 @@ def test_the_plot_shows_both_runtimes_for_each_line_most_saved_first(folds):
     pyplot.close("all")
 
 
+class Stack(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def test_the_plot_has_a_row_for_each_layer_and_short_names_of_files():
+    spots = ow.profile(ow.export(Stack().eval(), torch.ones(2, 4)), torch.ones(2, 4), seconds=0.1)
+    labels = [label.get_text() for label in spots.plot().get_yticklabels()]
+    assert {re.sub(r":\d+", "", label) for label in labels} == {
+        *("linear.py  layers.0", "linear.py  layers.2"),
+        "activation.py  return torch.tanh(input)",
+    }
+    assert "    in activation.py:" in repr(spots)
+    assert "    in torch/nn/modules/activation.py:" in spots._repr_html_()
+    pyplot.close("all")
+
+
 # Where it ran
 
 

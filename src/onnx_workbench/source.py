@@ -70,6 +70,11 @@ class Line:
         return f"{_installed(self.file) or re.split(_SEPARATOR, self.file)[-1]}:{self.number}"
 
     @property
+    def short_place(self) -> str:
+        """The place without folders: ``resnet.py:92``."""
+        return self.place.rpartition("/")[2]
+
+    @property
     def where(self) -> str:
         """The place, and the place of the library's line that it calls."""
         return f"{self.place}, in {self.library.place}" if self.library else self.place

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -383,10 +383,12 @@ class Hotspots(Report, ToFrame):
         """PyTorch against ONNX Runtime for every line, the one that saves most first."""
         leaves = [leaf for spot in self.spots for leaf in spot.below or (spot,)]
         rows = sorted(leaves, key=lambda spot: -spot.saved)
+        lines = Counter(spot.line for spot in rows)  # a container has one line for all its layers
         times = {}
         for spot in rows:
             pair = {} if spot.torch is None else {"PyTorch": spot.torch}
-            times[_label(spot)] = pair | ({"ONNX Runtime": spot.seconds} if spot.runs else {})
+            label = _label(spot, spot.module if lines[spot.line] > 1 else "")
+            times[label] = pair | ({"ONNX Runtime": spot.seconds} if spot.runs else {})
         note = f"{self._how()}\nPyTorch: {_COVERS}" if self.laps else self._how()
         return plots.moves(times, self._title(rows), note, ax)
 
@@ -528,14 +530,19 @@ class Hotspots(Report, ToFrame):
         if not self.laps:
             return f"{self.hottest.name} takes the longest in ONNX Runtime"
         saved, cost = rows[0], rows[-1]
-        words = [f"most saved at {saved.name}"] if saved.saved > 0 else []
-        words += [f"most lost at {cost.name}"] if cost.saved < 0 else []
+        words = [f"most saved at {_short_name(saved)}"] if saved.saved > 0 else []
+        words += [f"most lost at {_short_name(cost)}"] if cost.saved < 0 else []
         return f"Line by line, PyTorch and ONNX Runtime: {', '.join(words)}"
 
 
-def _label(spot: Spot) -> str:
-    words = spot.line.text if spot.line else ""
-    return f"{spot.name}  {words if len(words) <= _LABEL else words[: _LABEL - 3] + '...'}".strip()
+def _short_name(spot: Spot) -> str:
+    return spot.line.short_place if spot.line else spot.name
+
+
+def _label(spot: Spot, module: str) -> str:
+    words = module or (spot.line.text if spot.line else "")
+    words = words if len(words) <= _LABEL else f"{words[: _LABEL - 3]}..."
+    return f"{_short_name(spot)}  {words}".strip()
 
 
 def _short(provider: str) -> str:

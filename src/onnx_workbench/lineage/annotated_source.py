@@ -17,14 +17,14 @@ def annotated(
     header: Sequence[str],
     left: Collection[int] = (),
     sources: Sources = NO_SOURCES,
-    below: Mapping[Line, Sequence[tuple[Sequence[object], str]]] | None = None,
+    below: Mapping[Line, Sequence[tuple[Sequence[object], Code]]] | None = None,
     wide: Collection[int] = (),
 ) -> Table:
     """Each line's cells, its number and its text, function by function.
 
     The lines between them and the ``def`` are shown too; long gaps are cut. If ``sources`` does not
     have the file, or it has changed, only the lines themselves are shown. ``left`` has the indices
-    of left-aligned columns, ``below`` more rows for a line: cells and text. ``wide`` is
+    of left-aligned columns, ``below`` more rows for a line: cells and code. ``wide`` is
     :class:`Table`'s.
 
     >>> line = Line("/home/ada/model.py", 12, "forward", "return x.relu()")
@@ -38,7 +38,7 @@ def annotated(
         for number, text, line in shown:
             rows.append((*(cells[line] if line else blank), str(number or ""), Code(text)))
             inner = (below or {}).get(line, ()) if line else ()
-            rows += [(*more, "", Code(words)) for more, words in inner]
+            rows += [(*more, "", code) for more, code in inner]
     return Table(rows, (*header, "line", "source"), {*range(len(header) + 1)} - {*left}, wide)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ..errors import InputError
-from ..formatting import plural
+from ..formatting import Code, plural
 from ..source import Line, below, is_layer, is_library
 
 MOST = 40
@@ -95,23 +95,34 @@ def common(modules: Iterable[str]) -> str:
     return ".".join(parts + ["*"] * any(len(path) > shared for path in paths))
 
 
-Row = tuple[Sequence[object], str]
+Row = tuple[Sequence[object], Code]
+_TEXT = 40
+"""The widest text behind which modules are aligned."""
 
 
 def rows_below(shown: Sequence[tuple[Sequence[object], Any]], count: int) -> list[Row]:
-    """Cells and a text for each library line, with places and modules aligned.
+    """Cells and a text for each library line, with places, texts and modules aligned.
+
+    A table of text, which has less room than HTML, names the file without its folders.
 
     Args:
         shown: pairs of cells and an object with a ``line`` and a ``module``.
         count: how many lines there are; a last row counts those that are not shown.
     """
-    names = [(one.line.place, one.module) for _, one in shown]
-    widths = [max(map(len, column)) for column in zip(*names, strict=True)]
-    rows: list[Row] = []
-    for (cells, one), pair in zip(shown, names, strict=True):
-        place, module = (name.ljust(width) for name, width in zip(pair, widths, strict=True))
-        rows.append((cells, f"    in {place}  {module}  {one.line.text}"))
+    cells = [cells for cells, _ in shown]
+    long, short = (_aligned([one for _, one in shown], name) for name in ("place", "short_place"))
+    rows = [(row, Code(*texts)) for row, *texts in zip(cells, long, short, strict=True)]
     if rows and count > len(shown):
         hidden = plural(count - len(shown), "more line")
-        rows.append(([""] * len(rows[0][0]), f"    and {hidden}"))
+        rows.append(([""] * len(rows[0][0]), Code(f"    and {hidden}")))
     return rows
+
+
+def _aligned(shown: Sequence[Any], place: str) -> list[str]:
+    places = [getattr(one.line, place) for one in shown]
+    width = max(map(len, places), default=0)
+    most = min(_TEXT, max((len(one.line.text) for one in shown), default=0))
+    return [
+        f"    in {place.ljust(width)}  {one.line.text.ljust(most)}  {one.module}".rstrip()
+        for place, one in zip(places, shown, strict=True)
+    ]

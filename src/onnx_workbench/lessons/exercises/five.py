@@ -36,14 +36,21 @@ def judge(answer: Any) -> Iterator[Hint]:
         if not isinstance(result, (tuple, list)) or len(result) != 2:
             yield hint("count", got="one output" if torch.is_tensor(result) else kind_of(result))
         shares, numbers = result
-        if (shares.dtype, numbers.dtype) == (torch.int64, torch.float32):
-            yield hint("swapped")
         if list(shares.shape) != asked:
             yield hint("shape", got=list(shares.shape), shape=shape, asked=asked)
-        if shares.sum() > len(photos) + 1e-3:
-            yield hint("scores", sum=f"{shares.sum():.1f}")
-        whole = given()(photos)
-        best = whole.topk(5).values
-        named = whole.gather(1, numbers.long())  # two classes may be alike
-        if reason := compare((best, best), (shares, named)).worst.reason:
-            yield hint("differs", reason=reason)
+        yield from mistaken(shares, numbers, photos)
+
+
+def mistaken(shares: torch.Tensor, numbers: torch.Tensor, photos: torch.Tensor) -> Iterator[Hint]:
+    """What is wrong with two outputs for these photographs."""
+    if (shares.dtype, numbers.dtype) == (torch.int64, torch.float32):
+        yield hint("swapped")
+    if shares.sum() > len(photos) + 1e-3:
+        yield hint("scores", sum=f"{shares.sum():.1f}")
+    if numbers.dtype != torch.int64:
+        yield hint("numbers", dtype=str(numbers.dtype).removeprefix("torch."))
+    whole = given()(photos)
+    best = whole.topk(5).values
+    named = whole.gather(1, numbers.long())  # two classes may be alike
+    if reason := compare((best, best), (shares, named)).worst.reason:
+        yield hint("differs", reason=reason)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...agreement import verify
-from ...formatting import kind_of
+from ...formatting import kind_of, plural
 from ...report import Audit
 from . import Hint, hint
 
@@ -45,10 +45,10 @@ def judge(answer: Any) -> Iterator[Hint]:
     if answer.case.model is None:
         yield hint("file")
     if answer.faults:
-        worst = answer.faults[0]
-        where = f" at {worst.line!r}" if worst.line else ""
-        count, first = len(answer.faults), f"{worst.sentence}{where}. {worst.repair}"
-        yield hint("faults", count=count, first=first)
+        worst, lines = answer.faults[0], {fault.line for fault in answer.faults}
+        where = f"{worst.line!r}\n" if worst.line else ""
+        first = f"{where}{worst.sentence}\n{worst.repair}"
+        yield hint("faults", count=plural(len(lines), "line"), first=first)
     if COUNTED - {finding.stage for finding in answer.findings}:
         yield hint("skipped")
     if not (answer.case.dynamic_shapes or {}).get("x"):

@@ -39,7 +39,7 @@ def given() -> Recording:
     >>> given()
     Recording: 16 rounds of a and b, in seconds; round 0 holds the first calls
     """
-    random = np.random.default_rng(32)
+    random = np.random.default_rng(558)
     drift = np.where(np.arange(ROUNDS) < ROUNDS // 2 + 1, 1.0, 1.7)
     a = 1.4e-3 * drift * random.normal(1, 0.04, ROUNDS)
     b = 1.0e-3 * drift * random.normal(1, 0.04, ROUNDS)
@@ -62,6 +62,8 @@ def answers(times: Recording) -> dict[str, float]:
         "unpaired": np.median(later_a) / np.median(later_b),
         "medians": np.median(a) / np.median(b),
         "first-calls": a[0] / b[0],
+        "first-mean": np.mean(a / b),
+        "minima": np.min(later_a) / np.min(later_b),
     }
 
 
@@ -70,9 +72,12 @@ def judge(answer: Any) -> Iterator[Hint]:
         number = float(answer)
     except (TypeError, ValueError):
         yield hint("kind", kind=kind_of(answer))
-    for name, value in answers(given()).items():
+    values = answers(given())
+    for name, value in values.items():
         if abs(number - value) <= CLOSE * value:
             if name != "right":
                 yield hint(name)
             return
+    if any(abs(number * value - 1) <= CLOSE for value in values.values()):
+        yield hint("upside-down")
     yield hint("unusual")
