@@ -37,6 +37,7 @@ from .graph.options import Options as Rare
 from .graph.options import checked
 from .graph.signature import Signature, arguments, kwargs_name, parameters
 from .isolated import TIMEOUT, File
+from .memory import trim_memory
 from .ort import LEVELS, Options, SessionCall, call_of
 from .proto import dtype_name, mislabeled, opset_of, strip, tensors_of, weight_bytes, weights
 from .source import Line, user_line
@@ -164,6 +165,7 @@ def export(
         weakref.finalize(artifact, shutil.rmtree, target.parent, ignore_errors=True)
     if isinstance(f, _Stream):
         f.write(target.read_bytes())
+    trim_memory()
     return artifact
 
 
@@ -207,6 +209,7 @@ def load(
     reader.check_weights(file, artifact.proto)
     stamped = replace(artifact, stamp=Stamp.of(artifact.files))
     stamped.__dict__["_read"] = artifact._read  # do not read the file twice
+    trim_memory()  # a tool may have written the file just now
     return stamped
 
 

@@ -24,6 +24,7 @@ from .exporter_metadata import call_site
 from .formatting import Part, Report, Table, kind_of, plural, shaped
 from .lineage.origins import NONE, Origin
 from .lineage.table import join
+from .memory import trim_memory
 from .proto import node_refs
 from .runs.intermediates import Intermediates
 from .runs.program import ProgramRun, stored
@@ -284,6 +285,7 @@ def compare_values(
     if captured and any(s.wrong for s in steps) and not any(s.blamed for s in steps):
         outputs = Agreement(tuple(leaf.excused() for leaf in outputs.leaves))
     random = {str(node.target): call_site(node).line for node in comparison.random}
+    trim_memory()
     return Divergence(outputs, captured, steps, comparison.not_comparable(), random)
 
 

@@ -18,7 +18,7 @@ SEED = 0
 SIDE = 224
 """Pixels of a side of the images that the network was trained on."""
 
-CROPS, CALIBRATION, BATCH = 200, 32, 2
+CROPS, CALIBRATION = 200, 32
 
 
 class Classifier(nn.Module):
@@ -50,9 +50,9 @@ class Photographs:
     calibration: torch.Tensor
 
     def best(self, predict: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """The best class of each crop, ``int64[200]``; ``predict`` gets 2 crops a call."""
+        """The best class of each crop, ``int64[200]``; ``predict`` gets one crop a call."""
         with torch.inference_mode():
-            return torch.cat([predict(some).argmax(dim=1) for some in self.crops.split(BATCH)])
+            return torch.cat([predict(some).argmax(dim=1) for some in self.crops.split(1)])
 
     def __repr__(self) -> str:
         weights = sum(p.numel() for p in self.model.parameters())

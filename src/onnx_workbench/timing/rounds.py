@@ -32,6 +32,7 @@ import torch
 from .. import calls, progress
 from ..errors import InputError
 from ..formatting import kind_of
+from ..memory import trim_memory
 from ..torch_state import evaluating
 from .bench import LAP_SECONDS, Bench, Started
 from .report import Race
@@ -289,6 +290,7 @@ def _in_process(rounds: _Rounds, why: str) -> Race:
     finally:
         if collecting:
             gc.enable()
+        trim_memory()
     stopped = "interrupted" if rounds.interrupted else f"after {seconds:g} s"
     return rounds.race(stopped, workers=False, why=why)
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import gzip
 import os
-import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -184,14 +181,3 @@ def packed(proto: onnx.ModelProto) -> bytes:
 def compressed(data: bytes) -> bytes:
     """Compress; the same data gives the same bytes."""
     return gzip.compress(data, compresslevel=6, mtime=0)
-
-
-def trim_memory() -> None:
-    """Return freed memory to the system: a parsed model takes several times the size of its file,
-    and Linux's allocator keeps that memory.
-
-    See https://man7.org/linux/man-pages/man3/malloc_trim.3.html; elsewhere this does nothing.
-    """
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):  # a C library other than GNU's
-            ctypes.CDLL(None).malloc_trim(0)

@@ -19,6 +19,7 @@ import traitlets
 from .. import files
 from ..errors import InputError
 from ..formatting import table
+from ..memory import trim_memory
 from ..source import Line
 from ..stack import needs
 from . import frontend, matching, origin, saved
@@ -28,7 +29,7 @@ from .fold import Folded, drawable
 from .frontend import FrontendWidget
 from .heat import Heat, contrast, scale
 from .live import Live, Together
-from .model import Model, compressed, packed, read, trim_memory
+from .model import Model, compressed, packed, read
 from .still import SCRIPT
 from .summary import counted, listed, plain, summary
 
