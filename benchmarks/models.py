@@ -241,7 +241,7 @@ class Deep(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for turn in range(self.turns):
             x = torch.tanh(x)
-            x = x + turn / self.turns
+            x = x + (1 + turn) / self.turns
         return x
 
 
