@@ -87,7 +87,7 @@ def test_mistyped_option_is_as_short(shown):
 
 
 def test_nothing_changes_outside_of_ipython():
-    said = python("import onnx_workbench as ow\now.trace(3)")[1]
+    said = python("from onnx_workbench.files import existing\nexisting(3)")[1]
     assert said.startswith("Traceback (most recent call last):")
     assert said.count("\n") > 5
     assert REST not in said
