@@ -170,16 +170,19 @@ def test_a_file_gets_its_codes(tmp_path):
     assert {finding.code for finding in found} >= ON_FILES
 
 
-def test_what_every_stage_may_say_has_the_digit_of_the_stage():
+def test_a_stage_that_raises_or_finds_nothing_says_so_with_the_digit_of_the_stage():
     def breaks(case):
-        raise RuntimeError
+        raise RuntimeError("no such luck\nand more") from KeyError("because")
         yield
 
     case = Case(nn.ReLU().eval(), (X,), {}, None, None, None, None, Path())
     for digit, (stage, *_) in enumerate(STAGES):
-        for counts, last in ((True, STOPPED), (False, NOT_TRIED)):
+        for counts, last, verdict in ((True, STOPPED, "broken"), (False, NOT_TRIED, "not tried")):
             [finding] = Stage(stage, breaks, counts=counts)(case)
             assert (finding.code, finding.stage) == (f"OW{digit}{last}", stage)
+            assert (finding.verdict, finding.sentence) == (verdict, "KeyError: 'because'")
+    [finding] = Stage("size", lambda case: iter(()))(case)
+    assert finding.code == "OW799"
 
 
 def test_every_code_is_made_and_every_code_made_is_known():
