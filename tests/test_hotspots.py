@@ -165,28 +165,29 @@ def test_runs_that_do_not_count_are_left_out_and_the_outermost_executor_is_the_r
     assert [run for run in range(12) if profiler.counts(run)] == [5, 6, 7, 9, 10, 11]
 
 
+SINES = "(float[2] x) => (float[2] c) { [named] a = Sin(x) b = Sin(a) c = Sin(b) }"
+REORDERED = (
+    "(float[2] x) => (float[2] c) { [R] a = ReorderOutput(x) b = Sin(a) "
+    "[R_token_2] c = ReorderOutput(b) }"
+)
+
+
 @pytest.mark.parametrize(
-    ("events", "outputs"),
+    ("graph", "operator", "ran", "outputs"),
     [
-        ((("Sin_7", 30), ("named", 10), ("Sin_9", 20)), {"named": "a", "Sin_9": "b", "Sin_7": "c"}),
-        ((("named", 10), ("Sin_9", 20)), {"named": "a", "Sin_9": ""}),  # cannot be counted off
-        ((("named", 10), ("Sin#1", 20), ("Sin#2", 30)), {"named": "a", "Sin#1": "", "Sin#2": ""}),
+        (SINES, "Sin", "named Sin_9 Sin_7", "a b c"),
+        (SINES, "Sin", "named Sin_9", "a -"),  # cannot be counted off
+        (SINES, "Sin", "named Sin#1 Sin#2", "a - -"),
+        (REORDERED, "ReorderOutput", "R_token_2 R", "a c"),  # each session numbers them anew
     ],
 )
-def test_kernels_of_nodes_without_a_name_are_told_by_the_order_they_run_in(events, outputs):
-    graph = parsed("(float[2] x) => (float[2] c) { [named] a = Sin(x) b = Sin(a) c = Sin(b) }")
-    found = read([(name, start, 1, "Sin") for name, start in events], graph)
-    assert {k.name: "".join(k.outputs) for k in found.kernels} == outputs
-
-
-def test_nodes_that_each_session_numbers_anew_are_told_by_the_order_they_run_in():
-    graph = parsed(
-        "(float[2] x) => (float[2] c) { [R] a = ReorderOutput(x) b = Sin(a) "
-        "[R_token_2] c = ReorderOutput(b) }"
-    )
-    events = [("R_token_2", 1, 1, "ReorderOutput"), ("R", 5, 1, "ReorderOutput")]
-    first, second = read(events, graph).kernels
-    assert (first.outputs, second.outputs) == (("a",), ("c",))
+def test_nodes_whose_names_tell_nothing_are_told_by_the_order_they_run_in(
+    graph, operator, ran, outputs
+):
+    events = [(name, 10 * at, 1, operator) for at, name in enumerate(ran.split())]
+    found = {k.name: k.outputs for k in read(events[::-1], parsed(graph)).kernels}
+    made = [() if value == "-" else (value,) for value in outputs.split()]
+    assert found == dict(zip(ran.split(), made, strict=True))
 
 
 def test_a_kernel_reads_what_is_not_known_before_the_run():
@@ -219,8 +220,7 @@ def us(name, *seconds, calls=1.0, inner=0.0):
         ([us("a", 30), us("b", 10, 10, 10, 10, calls=3)], 32e-6, 2e-6, 15e-6),
         # between the kernels of a body it is their owner's
         ([us("if", 50, inner=2), us("in", 30, calls=2)], 28e-6, 4e-6, 20e-6),
-        # noise cannot pass for it
-        ([us("a", 98)], 200e-6, 0, 2e-6),
+        ([us("a", 98)], 200e-6, 0, 2e-6),  # noise cannot pass for it
         ([us("a", 98)], 10e-6, 2e-6, 2e-6),
         ([], 1.0, 0, 0),
     ],
