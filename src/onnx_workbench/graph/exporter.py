@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.utils._pytree as pytree
@@ -112,14 +113,8 @@ def _named_keywords(model: nn.Module, kwargs: Mapping[str, Any]) -> Iterator[Non
     named = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     named += [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in more]
     by_name.__signature__ = signature.replace(parameters=named)  # type: ignore[attr-defined]
-    of_instance = vars(model).get("forward")
-    model.forward = by_name
-    try:
+    with patch.object(model, "forward", by_name):
         yield
-    finally:
-        del model.forward
-        if of_instance is not None:
-            model.forward = of_instance
 
 
 def _bake_enums(program: ExportedProgram) -> None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from itertools import dropwhile
+from traceback import walk_stack
 from types import FrameType
 from typing import Any
 
@@ -141,7 +142,8 @@ def recorded_guards() -> Iterator[list[Guard]]:
 
 
 def _guard(event: Mapping[str, Any]) -> Guard:
-    running = list(_running())
+    # in non-strict mode, the model's frames are among them
+    running = [frame for frame, _ in walk_stack(sys._getframe())]
     line = nearest(_with_outer([_line(frame) for frame in event["user_stack"]], running))
     frame = event["frame_locals"]
     sizes = {**frame["symbols"], **event["symbol_to_sources"]}
@@ -152,14 +154,6 @@ def _guard(event: Mapping[str, Any]) -> Guard:
     named = {name: _in_words(value, sizes) for name, value in values.items() if value}
     unrolled = any(frame["name"] in _UNBINDS for frame in event.get("stack", ()))
     return Guard(event["expr"], event["symbol_to_sources"], line, named, unrolled)
-
-
-def _running() -> Iterator[FrameType]:
-    """The running frames, innermost first. In non-strict mode the model's are among them."""
-    frame: FrameType | None = sys._getframe()
-    while frame:
-        yield frame
-        frame = frame.f_back
 
 
 def _with_outer(lines: list[Line], running: Sequence[FrameType]) -> list[Line]:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import dropwhile
-from types import CodeType, FrameType
+from types import CodeType
 from typing import Any
 from unittest.mock import patch
 
@@ -93,14 +93,12 @@ def _counts(frame: traceback.FrameSummary) -> bool:
 def _running() -> dict[str, fx.GraphModule]:
     """The file name of all running generated code -> its graph."""
     graphs: dict[str, fx.GraphModule] = {}
-    frame: FrameType | None = sys._getframe()
-    while frame:
+    for frame, _ in traceback.walk_stack(sys._getframe()):
         name = frame.f_code.co_filename
         if name.startswith(GENERATED):  # no other: reading f_locals keeps a frame's tensors alive
             owner = frame.f_locals.get("self")
             if isinstance(owner, fx.GraphModule):
                 graphs.setdefault(name, owner)
-        frame = frame.f_back
     return graphs
 
 
