@@ -32,6 +32,13 @@ def decides(self, x):
 
 
 @module
+def checked(self, x):
+    if not torch.compiler.is_exporting() and x.shape[0] > 8:
+        raise ValueError("at most 8 rows")
+    return x * 2
+
+
+@module
 def cache(self, x, past, mask):
     """One dimension is the sum of two others, as in a decoder with a cache."""
     return x @ torch.cat([past, x], 1).transpose(1, 2) + mask[:, None, :]
@@ -72,6 +79,7 @@ KEPT = {
     "bounds of a Dim": (decides, SIX, 0, BOUNDED, "kept within [5, 16]", {5, 16}, {1, 4, 17}),
     "far bound": (LINEAR, FIVE, 0, Dim("n", max=4096), "kept within [1, 13]", {1}, {4096}),
     "cond": (Cond().eval(), X, 0, "n", "kept", {1, 2, 13}, set()),
+    "check of the model": (checked, FIVE, 0, "n", "kept within [1, 8]", {1, 8}, {9}),
 }
 
 
@@ -89,6 +97,8 @@ def test_a_dimension_is_kept_where_the_model_answers(name):
         assert (dimension.line, dimension.repair, dimension.locals) == (None, "", {})
     if model is LIMITED:
         assert 33 in sizes(dimension, "the model refuses"), "the bound is found to the row"
+    if model is checked:
+        assert 9 in sizes(dimension, "the model refuses, the file answers")
     if label is BOUNDED:
         assert dimension.constraint == "5 to 16"
 

@@ -27,6 +27,7 @@ AGREES = "agrees"
 DIFFERS = "differs"
 FAILS = "the file fails"
 REFUSES = "the model refuses"
+ALONE = "the model refuses, the file answers"
 RUNS = "runs"
 ANSWERS = "the model answers"
 MISDECLARED = "declares another shape"
@@ -392,9 +393,10 @@ def try_call(
         most = subject.largest_index(moved) if largest is None else None
         if most is not None:
             again = try_call(subject, size, moved, refused, most)
-            if again.outcome != REFUSES:
+            if again.outcome not in (REFUSES, ALONE):
                 return again
-        return Trial(size, REFUSES, first_words(error))
+        alone = not refused and _answers(artifact, call)
+        return Trial(size, ALONE if alone else REFUSES, first_words(error))
     if refused:
         return Trial(size, ANSWERS)
     try:
@@ -409,6 +411,14 @@ def try_call(
 def _declared(artifact: Artifact, size: int, call: Call, result: Any, outcome: str) -> Trial:
     reason = mismatch(artifact, *call, result)
     return Trial(size, MISDECLARED, reason, call) if reason else Trial(size, outcome)
+
+
+def _answers(artifact: Artifact, call: Call) -> bool:
+    try:
+        artifact(*call[0], **call[1])
+    except WorkbenchError:
+        return False
+    return True
 
 
 def _judged(dimension: Dimension, trials: Sequence[Trial], subject: Subject) -> Dimension:
