@@ -485,11 +485,12 @@ def test_09_tells_the_three_faults_worst_first_and_finds_an_audit_of_less_than_w
         "x = F.dropout(x * self.weight, 0.1)",
     }
     fewer = tuple(finding for finding in right.findings if finding.stage != "contract")
+    flat = replace(right.case, subject=nn.Flatten().eval())
     wrong = [
         (answer, "3 lines to fix", answer.faults[0].sentence, answer.faults[0].repair),
         (replace(right, case=replace(right.case, dynamic_shapes=None)), "one batch size"),
         (replace(right, findings=fewer), "skip"),
-        (replace(right, case=replace(right.case, subject=nn.Flatten())), "computes something"),
+        (replace(right, case=flat), "computes something else"),
     ]
     check_hints("09", wrong)
 
