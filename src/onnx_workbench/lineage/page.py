@@ -19,20 +19,6 @@ _STYLE = """
   @media (max-width: 640px) { main .ow-floors { height: auto; } }
   @media (prefers-color-scheme: dark) { body { background: #0d1117; color-scheme: dark; } }"""
 
-# What floors.js asks of a widget's model, without a kernel behind it.
-_MODEL = """
-const ears = new Map();
-const model = {
-  get: (name) => saved[name],
-  set: (name, value) => {
-    saved[name] = value;
-    ears.get(`change:${name}`)?.forEach((act) => act());
-  },
-  save_changes: () => {},
-  on: (event, act) => ears.set(event, (ears.get(event) ?? new Set()).add(act)),
-  off: (event, act) => ears.get(event)?.delete(act),
-};
-"""
 _RENDER = 'render({ model, el: document.body.appendChild(document.createElement("main")) });'
 
 
@@ -44,4 +30,4 @@ def document(title: str, sheet: Mapping[str, Any], chosen: Sequence[int] = ()) -
 def script(sheet: Mapping[str, Any], chosen: Sequence[int] = ()) -> str:
     """JavaScript that defines ``render`` and its ``model``, for a page without a kernel."""
     data = json.dumps({"_sheet": sheet, "chosen": chosen})
-    return f"const saved = {data};\n{SCRIPT}\n{_MODEL}"
+    return f"const saved = {data};\n{SCRIPT}\n{saved.MODEL}const model = makeModel(saved);\n"

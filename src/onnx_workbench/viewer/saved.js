@@ -5,25 +5,12 @@ const page = new Map([["packed", bytes(saved.page)]]);
 const widget_manager = { get_model: async () => page };
 
 const kernel = ({ traits, graphs: { _sent: first, whole } }) => {
-  const ears = new Map();
-  const say = (event, ...args) => [...(ears.get(event) ?? [])].forEach((act) => act(...args));
-  traits._page = "";
-  traits._sent = { ...first, parts: first.parts.map(bytes) };
-  return {
-    widget_manager,
-    get: (name) => traits[name],
-    set: (name, value) => {
-      traits[name] = value;
-      say(`change:${name}`);
-    },
-    save_changes: () => say("saved"),
-    on: (event, act) => ears.set(event, (ears.get(event) ?? new Set()).add(act)),
-    off: (event, act) => ears.get(event)?.delete(act),
-    send: async ({ ask, id }) => {
-      await null; // an answer never comes before the question has been asked to its end
-      if (ask) say("msg:custom", { ...whole, id }, whole.parts.map(bytes));
-    },
+  const model = makeModel({ ...traits, _page: "", _sent: { ...first, parts: first.parts.map(bytes) } });
+  const send = async ({ ask, id }) => {
+    await null; // an answer never comes before the question has been asked to its end
+    if (ask) model.say("msg:custom", { ...whole, id }, whole.parts.map(bytes));
   };
+  return { ...model, widget_manager, send };
 };
 
 const models = saved.views.map(kernel);

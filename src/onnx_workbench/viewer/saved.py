@@ -10,6 +10,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+MODEL = (Path(__file__).parent / "model.js").read_text("utf-8")
+"""JavaScript that defines ``makeModel``, a widget's model without a kernel."""
+
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
     "worker-src data:; form-action 'none'; base-uri 'none'"
@@ -39,7 +42,7 @@ def document(title: str, views: Sequence[Mapping[str, Any]], script: str, page: 
     """
     data = json.dumps({"page": page, "views": views}, default=_coded)
     tail = (Path(__file__).parent / "saved.js").read_text(encoding="utf-8")
-    return offline(title, _STYLE, f"const saved = {data};\n{script}\n{tail}")
+    return offline(title, _STYLE, f"const saved = {data};\n{MODEL}\n{script}\n{tail}")
 
 
 def offline(title: str, style: str, script: str, body: str = "") -> str:
