@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import socket
@@ -22,17 +23,38 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+try:
+    from playwright.sync_api import expect, sync_playwright
+except ImportError:  # launched() says so
+    expect = sync_playwright = None
+
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "browser-test"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 # Netron replaces window.eval by a throw, on which browser drivers stumble. The init script that
 # keeps it must come first, and it comes late to a frame in a process of its own.
-FLAGS = ["--no-sandbox", "--disable-features=IsolateSandboxedIframes"]
+# No name of a host resolves: a request that leaves this machine fails, and Page.refused has it.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-features=IsolateSandboxedIframes",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+]
 KEEP_EVAL = """
 const evaluate = window.eval;
 Object.defineProperty(window, "eval", { get: () => evaluate, set: () => {} });
 """
+
+# A pad whose reader says 9: the real digits come with a training of seconds.
+PAD = """\
+import torch
+from types import SimpleNamespace
+import onnx_workbench.lessons.pad as pads
+digits = SimpleNamespace(test_labels=torch.arange(10), test_images=torch.ones(10, 1, 8, 8))
+pads.digits = lambda: digits
+pad = pads.draw_digit(lambda image: torch.arange(10.0))
+pad"""
 
 KERNEL_WAITS = """() => {
   const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;
@@ -47,10 +69,22 @@ class Lab:
     url: str
     folder: Path
 
+    def path(self, notebook: str) -> str:
+        """Of a notebook in the folder, as the server has it."""
+        return (self.folder / notebook).relative_to(ROOT).as_posix()
+
     def address(self, notebook: str) -> str:
         """Of a notebook in the folder, signed in, in a workspace with nothing else open."""
-        path = (self.folder / notebook).relative_to(ROOT).as_posix()
-        return f"{self.url}lab/tree/{path}?token={TOKEN}&reset"
+        return f"{self.url}lab/tree/{self.path(notebook)}?token={TOKEN}&reset"
+
+    def ask(self, method: str, what: str, body: Any) -> Any:
+        """An answer of the server's REST interface."""
+        headers = {"Authorization": f"token {TOKEN}"}
+        request = urllib.request.Request(
+            self.url + what, json.dumps(body).encode(), headers, method=method
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.loads(answer.read() or "null")
 
 
 @dataclass
@@ -82,6 +116,13 @@ class Notebook:
         deadline = time.monotonic() + 10
         while (seen := self.run(cell)) != printed:
             assert time.monotonic() < deadline, f"printed {seen!r}, not {printed!r}"
+
+    def save(self) -> None:
+        self.do("docmanager:save")
+
+    def load_anew(self) -> None:
+        self.page.reload(wait_until="domcontentloaded")
+        self.page.wait_for_function(KERNEL_WAITS)
 
     def restart(self) -> None:
         kernel = "jupyterapp.shell.currentWidget.sessionContext.session.kernel"
@@ -120,9 +161,7 @@ def browser() -> Iterator:
 @contextmanager
 def launched() -> Iterator[Any]:
     """The Chromium of this machine."""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
+    if sync_playwright is None:
         absent("playwright is not installed: pip install playwright")
     named = os.environ.get("ONNX_WORKBENCH_CHROMIUM")
     path = next(filter(None, map(shutil.which, [named] if named else BROWSERS)), None)
@@ -211,31 +250,63 @@ def wait_for(url: str, server: subprocess.Popen, log: Path, seconds: float = 180
     pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-3000:]}", pytrace=False)
 
 
+@pytest.fixture(scope="session")
+def context(browser) -> Any:
+    """One for all notebooks: JupyterLab is fetched and compiled once."""
+    return lab_context(browser)
+
+
+def lab_context(browser: Any) -> Any:
+    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    context.set_default_timeout(60_000)
+    context.add_init_script(KEEP_EVAL)
+    return context
+
+
+@pytest.fixture(scope="session")
+def kernel(lab) -> str:
+    """A kernel for the files that ask nothing of a new one; torch is imported there once."""
+    return lab.ask("POST", "api/kernels", {"name": "python3", "path": lab.path("any.ipynb")})["id"]
+
+
 @pytest.fixture(scope="module")
-def open_notebook(browser, lab) -> Iterator[Callable[[Path], Notebook]]:
-    """Opens a copy of a notebook in a fresh page, with a kernel that waits."""
+def open_notebook(context, lab) -> Iterator[Callable[..., Notebook]]:
+    """Opens a copy of a notebook in a fresh page, with a kernel that waits: a new one, or this."""
     opened = []
 
-    def open_(path: Path) -> Notebook:
+    def open_(path: Path, kernel: str | None = None) -> Notebook:
         shutil.copy(path, lab.folder)
-        opened.append(notebook := opening(browser, lab, path.name))
+        if kernel:
+            session = {"path": lab.path(path.name), "name": "", "type": "notebook"}
+            lab.ask("POST", "api/sessions", {**session, "kernel": {"id": kernel}})
+        opened.append(notebook := opening(context, lab, path.name))
         return notebook
 
     yield open_
     for notebook in opened:
-        notebook.page.context.close()
+        notebook.page.close()
 
 
 @pytest.fixture(scope="module")
-def run_cells(request, open_notebook, tmp_path_factory) -> Callable[[str], Notebook]:
-    """Opens a notebook of cells, which lines of ``===`` part, and runs them all."""
+def open_cells(request, open_notebook, tmp_path_factory) -> Callable[..., Notebook]:
+    """Opens a notebook of cells, which lines of ``===`` part."""
 
-    def run(cells: str) -> Notebook:
+    def open_(cells: str, kernel: str | None = None) -> Notebook:
         path = tmp_path_factory.mktemp("notebooks") / f"{request.path.stem}.ipynb"
-        kernel = {"name": "python3", "display_name": "Python 3"}
+        spec = {"name": "python3", "display_name": "Python 3"}
         made = [new_code_cell(source) for source in cells.split("\n===\n")]
-        nbformat.write(new_notebook(cells=made, metadata={"kernelspec": kernel}), path)
-        notebook = open_notebook(path)
+        nbformat.write(new_notebook(cells=made, metadata={"kernelspec": spec}), path)
+        return open_notebook(path, kernel)
+
+    return open_
+
+
+@pytest.fixture(scope="module")
+def run_cells(open_cells) -> Callable[..., Notebook]:
+    """Opens a notebook of cells and runs them all."""
+
+    def run(cells: str, kernel: str | None = None) -> Notebook:
+        notebook = open_cells(cells, kernel)
         notebook.run_all()
         outputs = [output for cell in notebook.outputs() for output in cell]
         assert [output for output in outputs if output["output_type"] == "error"] == []
@@ -244,15 +315,12 @@ def run_cells(request, open_notebook, tmp_path_factory) -> Callable[[str], Noteb
     return run
 
 
-def opening(browser: Any, lab: Lab, name: str) -> Notebook:
-    """A notebook of the lab's folder in a page that may ask nobody but the lab."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    context.set_default_timeout(60_000)
-    context.add_init_script(KEEP_EVAL)
-    notebook = Notebook(context.new_page(), [])
-    context.route("**/*", lambda route: guard(route, lab.url, notebook.refused))
-    notebook.page.goto(lab.address(name), wait_until="domcontentloaded")
-    notebook.page.wait_for_function(KERNEL_WAITS)
+def opening(context: Any, lab: Lab, name: str) -> Notebook:
+    """A notebook of the lab's folder in a new page."""
+    page = context.new_page()
+    notebook = Notebook(page, watched(page, lab.url))
+    page.goto(lab.address(name), wait_until="domcontentloaded")
+    page.wait_for_function(KERNEL_WAITS)
     return notebook
 
 
@@ -265,10 +333,13 @@ def until(frame: Any, condition: str, seconds: float = 60) -> None:
         frame.wait_for_timeout(50)
 
 
-def guard(route: Any, allowed: str, refused: list[str]) -> None:
-    """Lets requests below one address through; refuses and records all others."""
-    if route.request.url.startswith((allowed, "data:", "blob:")):
-        route.continue_()
-    else:
-        refused.append(route.request.url)
-        route.abort()
+def watched(page: Any, allowed: str) -> list[str]:
+    """What the page asks for, from now on, that is not below one address."""
+    refused: list[str] = []
+
+    def note(request: Any) -> None:
+        if not request.url.startswith((allowed, "data:", "blob:")):
+            refused.append(request.url)
+
+    page.on("request", note)
+    return refused

@@ -1,8 +1,8 @@
-"""The floors on a saved page: no kernel, every request refused. The last test is in JupyterLab."""
+"""The floors on a saved page: no kernel, every request refused. test_notebooks.py has them in
+JupyterLab."""
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 
 import pytest
@@ -11,10 +11,11 @@ import torch
 import tracing
 
 import onnx_workbench as ow
+from onnx_workbench.lessons.reader import DigitReader
 from onnx_workbench.lineage.page import document
 
 from .accessibility import findings
-from .conftest import guard
+from .conftest import expect, watched
 
 pytestmark = pytest.mark.browser
 
@@ -26,8 +27,7 @@ class Page:
     """A saved page, and the requests that were refused."""
 
     def __init__(self, page, path):
-        self.page, self.refused = page, []
-        page.route("**/*", lambda route: guard(route, path.as_uri(), self.refused))
+        self.page, self.refused = page, watched(page, path.as_uri())
         page.goto(path.as_uri())
         page.locator(".ow-floors .row").first.wait_for()
 
@@ -50,6 +50,9 @@ class Page:
         while folded.count():
             folded.first.click()
 
+    def choose(self, number, row):
+        self.page.evaluate("(chosen) => model.set('chosen', chosen)", [number, row])
+
     def press(self, *keys):
         for key in keys:
             self.page.keyboard.press(key)
@@ -63,18 +66,26 @@ class Page:
         return self.page.evaluate("document.activeElement.ariaLabel")
 
 
-@pytest.fixture
-def opened(browser, tmp_path):
+@pytest.fixture(scope="module")
+def files(browser):
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     context.set_default_timeout(20_000)
+    yield context
+    context.close()
 
+
+@pytest.fixture
+def opened(files, tmp_path):
     def open_(sheet, chosen=()):
         path = tmp_path / "floors.html"
-        path.write_text(document(sheet["title"], sheet, chosen), encoding="utf-8")
-        return Page(context.new_page(), path)
+        html = document(sheet["title"], sheet, chosen)
+        html = html.replace("render({ model, el:", "render({ model: (window.model = model), el:")
+        path.write_text(html, encoding="utf-8")
+        return Page(files.new_page(), path)
 
     yield open_
-    context.close()
+    for page in files.pages:
+        page.close()
 
 
 CHAIN = [
@@ -105,7 +116,7 @@ def test_nodes_of_one_kernel_converge_and_the_status_counts_them(opened):
     assert len(curves) == 2 + 2 + 2
     assert len({curve.split()[-1] for curve in curves[-2:]}) == 1
     page.floor(ONNX).locator(".head").click()
-    assert page.page.locator(".body > svg path").count() == 2 + 2
+    expect(page.page.locator(".body > svg path")).to_have_count(2 + 2)
 
 
 def test_an_inserted_node_and_a_folded_constant_say_so(opened):
@@ -299,12 +310,15 @@ def test_a_big_model_keeps_few_rows_in_the_page(nodes, opened):
     assert rows.count() < 300
 
 
+FITS = """(narrow) => document.documentElement.scrollWidth <= innerWidth &&
+  document.querySelector(".ow-floors").classList.contains("narrow") === narrow"""
+
+
 @pytest.mark.parametrize("width", [1280, 800, 500])
 def test_nothing_is_wider_than_the_page(width, opened):
     page = opened(sheets.small(), chosen=[SOURCE, 2])
     page.page.set_viewport_size({"width": width, "height": 800})
-    page.page.wait_for_timeout(100)
-    assert page.page.evaluate("document.documentElement.scrollWidth") <= width
+    page.page.wait_for_function(FITS, arg=width < 620)
     boxes = [page.floor(number).bounding_box() for number in (SOURCE, FX, ONNX, KERNEL)]
     below = [a["y"] < b["y"] for a, b in pairwise(boxes)]
     assert below == [width < 620] * 3
@@ -356,46 +370,13 @@ def test_every_text_has_enough_contrast_and_axe_finds_nothing_serious(scheme, op
     assert findings(page.page) == []
 
 
-LAB = """\
-import json
-from itertools import pairwise
-from onnx_workbench.lineage.floors import Floors
-with open("sheet.json") as file:
-    sheet = json.load(file)
-first = Floors(sheet, [row["t"] for row in sheet["floors"][4]["rows"]])
-first
-===
-second = Floors(sheet)
-second
-===
-print(first.chosen, first.marked, second.chosen)
-===
-first.choose("node_mul")
-"""
-
-
-def test_two_widgets_in_a_notebook_each_with_a_choice_of_its_own(run_cells, lab):
-    (lab.folder / "sheet.json").write_text(json.dumps(sheets.small()), encoding="utf-8")
-    notebook = run_cells(LAB)
-    first, second = (notebook.page.locator(".ow-floors").nth(at) for at in (0, 1))
-    first.locator(".row", has_text="self.conv(x)").click()
-    notebook.run_until(2, "[0, 2] ['node_conv2d', 'node_relu'] []")
-    first.locator(".list").first.focus()
-    notebook.page.keyboard.press("ArrowDown")  # not JupyterLab's step to the next cell
-    notebook.run_until(2, "[0, 3] ['node_add', 'node_mul'] []")
-    notebook.run(3)
-    first.locator(".row.chosen", has_text="node_mul").wait_for()
-    assert second.locator(".marked").count() == 0
-    assert notebook.refused == []
-
-
 @pytest.fixture(scope="module")
 def lineages(tmp_path_factory):
     """A trace with a call of five models, by name."""
-    digits, encoder = ow.lessons.digits(), ow.lessons.encoder()
+    encoder = ow.lessons.encoder()
     x, translations = torch.ones(4), {torch.ops.tracing.twice.default: tracing.translated}
     calls = {
-        "digits": (digits.model, digits.images[:1], {}),
+        "digits": (DigitReader().eval(), torch.rand(1, 1, 8, 8), {}),
         "encoder": (encoder.model, encoder.inputs, {}),
         "cond": (tracing.Chooses().eval(), x, {}),
         "loop": (tracing.Loops().eval(), x, {}),
@@ -417,12 +398,13 @@ def test_a_real_model_lights_what_its_links_say(name, lineages, opened):
     sheet = lineages[name].sheet
     rows = [floor["rows"] for floor in sheet["floors"]]
     whole = max(sheet["links"], key=lambda link: sum(row >= 0 for row in link))
+    page = opened(sheet)
+    page.open_all()
     for number, row in enumerate(whole):
-        page = opened(sheet, [number, row])
-        page.open_all()
+        page.choose(number, row)
         links = [link for link in sheet["links"] if link[number] == row]
         for floor, lit in enumerate(page.lit()):
             linked = {rows[floor][link[floor]]["t"].strip() for link in links if link[floor] >= 0}
             assert bool(lit) == bool(linked), (number, floor)
             assert set(lit) <= linked  # a folded row and one out of sight stand for others
-        assert page.refused == []
+    assert page.refused == []

@@ -6,7 +6,7 @@ import onnx
 import pytest
 from onnx import parser
 
-from .conftest import until
+from .conftest import expect, until
 
 pytestmark = pytest.mark.browser
 
@@ -63,18 +63,20 @@ def hostile(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="module")
-def notebook(run_cells, lab):
+def notebook(run_cells, kernel, lab):
     old, new = parser.parse_model(OLD), parser.parse_model(NEW)
     for name, model in (("old.onnx", old), ("new.onnx", new)):
         onnx.save(model, lab.folder / name)
     for name, model in ((FILE, old), ("hostile.onnx", new)):
         onnx.save(hostile(model), lab.folder / name)
-    return run_cells(CELLS)
+    return run_cells(CELLS, kernel)
 
 
-def fill(graph, name: str) -> str:
-    box = graph.locator(f'[id="node-name-{name}"] > .node-item-type path')
-    return box.evaluate("(path) => getComputedStyle(path).fill")
+def filled(graph, **fills: str) -> None:
+    """Waits until the boxes of these nodes have these colors."""
+    for name, fill in fills.items():
+        box = graph.locator(f'[id="node-name-{name}"] > .node-item-type path')
+        expect(box).to_have_css("fill", f"rgb({fill})")
 
 
 def test_two_graphs_stand_side_by_side_with_what_only_one_has_colored(notebook):
@@ -83,13 +85,11 @@ def test_two_graphs_stand_side_by_side_with_what_only_one_has_colored(notebook):
     assert boxes[0]["y"] == boxes[1]["y"]
     assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
     notebook.page.mouse.move(0, 0)
-    assert [fill(left, name) for name in "abc"] == ["rgb(216, 222, 228)", *["rgb(196, 78, 0)"] * 2]
-    assert [fill(right, name) for name in "ac"] == ["rgb(216, 222, 228)", "rgb(0, 114, 178)"]
-    legends = notebook.page.locator(".ow-legend:not([hidden])").all_inner_texts()
-    assert [legend.split("\n") for legend in legends[:2]] == [
-        ["2 nodes only in old.onnx", "1 node in both"],
-        ["1 node only in new.onnx", "1 node in both"],
-    ]
+    filled(left, a="216, 222, 228", b="196, 78, 0", c="196, 78, 0")
+    filled(right, a="216, 222, 228", c="0, 114, 178")
+    for at, mine in enumerate(("2 nodes only in old.onnx", "1 node only in new.onnx")):
+        legend = notebook.page.locator(".ow-legend:not([hidden])").nth(at)
+        expect(legend.locator("span")).to_have_text([mine, "1 node in both"])
 
 
 def test_the_picture_of_both_has_both_legends(notebook):
@@ -128,7 +128,7 @@ def test_a_click_in_one_graph_marks_its_counterpart_in_the_other(notebook):
     right.locator("#node-name-c").click()
     left.locator("#node-name-c.select").wait_for()
     notebook.run_until(1, "a ['c'] c []")
-    assert "only here" in notebook.page.locator(".ow-panel").nth(1).inner_text()
+    expect(notebook.page.locator(".ow-panel").nth(1)).to_contain_text("only here")
     left.locator("#node-name-a").click()  # once more, though it is what was clicked here last
     right.locator("#node-name-a.select").wait_for()
     notebook.run_until(1, "a [] c ['a']")
@@ -152,7 +152,7 @@ def test_markup_in_two_models_a_file_name_and_a_unit_runs_nothing(notebook):
     panel = notebook.page.locator(".ow-panel").nth(2)
     panel.get_by_text(MARKUP).first.wait_for()
     legend = notebook.page.locator(".ow-legend:not([hidden])").nth(2)
-    assert "only in <img src=x one" in legend.inner_text()
+    expect(legend).to_contain_text("only in <img src=x one")
     for place in (*pair, notebook.page):
         assert place.evaluate("document.body.title") != "harmed"
         assert place.locator("img[src=x]").count() == 0
@@ -166,7 +166,7 @@ def test_a_saved_file_of_a_hostile_model_runs_nothing(notebook, lab):
     frame = page.locator("iframe").element_handle().content_frame()
     frame.locator(".graph-node").first.click()
     page.locator(".ow-panel").get_by_text(MARKUP).first.wait_for()
-    assert MARKUP in page.locator(".ow-legend").inner_text()
+    expect(page.locator(".ow-legend")).to_contain_text(MARKUP)
     for place in (page, frame):
         assert place.evaluate("document.body.title") != "harmed"
         assert place.locator("img[src=x]").count() == 0
@@ -177,17 +177,18 @@ def rows(notebook, floor):
     return notebook.page.locator(".ow-floors section").nth(floor).locator(".row")
 
 
-def lit(notebook, floor):
+def lit(notebook, floor, *texts):
+    """Waits until these rows of a floor are lit, and no others."""
     shown = rows(notebook, floor).and_(notebook.page.locator(".marked")).locator(".text")
-    return [text.strip() for text in shown.all_inner_texts()]
+    expect(shown).to_have_text([*texts])
 
 
 def test_a_line_marks_its_nodes_on_every_floor_and_in_netron(notebook):
     graph = notebook.graph(4)
     rows(notebook, 0).filter(has_text="first = torch.relu(x + 1)").click()
-    assert lit(notebook, 0) == ["first = torch.relu(x + 1)"]
-    assert lit(notebook, 2) == ["add", "relu"]
-    assert lit(notebook, 4) == ["node_add", "node_relu"]
+    lit(notebook, 0, "first = torch.relu(x + 1)")
+    lit(notebook, 2, "add", "relu")
+    lit(notebook, 4, "node_add", "node_relu")
     notebook.run_until(6, "['node_add', 'node_relu'] ['node_add', 'node_relu']")
     assert graph.locator("#node-name-node_relu").count() == 1
 
@@ -195,8 +196,9 @@ def test_a_line_marks_its_nodes_on_every_floor_and_in_netron(notebook):
 def test_a_node_clicked_in_netron_marks_its_line(notebook):
     notebook.graph(4).locator("#node-name-node_tanh").click()
     notebook.page.locator(".ow-floors .marked", has_text="return torch.tanh(first)").wait_for()
-    assert lit(notebook, 4) == ["node_tanh"]
+    lit(notebook, 4, "node_tanh")
     panel = notebook.page.locator(".ow-panel").nth(4)
+    panel.locator(".place", has_text="cell \u00b7 Small.forward").wait_for()
     for tab, words in (("Values", "tanh  float32[2, 3]"), ("Times", "Tanh")):
         panel.get_by_role("tab", name=tab).click()
         panel.locator("dl", has_text=words).wait_for()
@@ -205,9 +207,10 @@ def test_a_node_clicked_in_netron_marks_its_line(notebook):
 def test_a_second_click_takes_the_marks_away_and_source_is_no_markup(notebook):
     row = rows(notebook, 2).filter(has_text="relu")
     row.click()
-    assert row.get_attribute("aria-selected") == "true"
+    expect(row).to_have_attribute("aria-selected", "true")
     row.click()
-    assert [lit(notebook, floor) for floor in (0, 2, 4)] == [[], [], []]
+    for floor in (0, 2, 4):
+        lit(notebook, floor)
     assert "<b>bold</b>" in notebook.page.locator(".ow-floors").inner_text()
     assert notebook.page.locator(".ow-floors b").count() == 0
 

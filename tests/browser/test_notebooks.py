@@ -1,27 +1,47 @@
-"""The widgets of the lessons in JupyterLab: a key moves a choice, a stroke is read.
+"""The floors and the widgets of the lessons in JupyterLab: a choice, a key, a stroke are heard.
 
 nbval runs every notebook; test_view.py and test_linked.py have the views.
 """
 
 from __future__ import annotations
 
+import json
+
 import pytest
+import sheets
+
+from .conftest import PAD, expect
 
 pytestmark = pytest.mark.browser
 
-CELLS = """\
+CELLS = f"""\
 from onnx_workbench import lessons
-lessons.explore(lambda n: f"{n} images", n=[1, 8])
+lessons.explore(lambda n: f"{{n}} images", n=[1, 8])
 ===
-pad = lessons.draw_digit(lessons.digits().model)
-pad
+{PAD}
 ===
-print(pad.pixels != pad.samples[0], len(pad.probabilities))"""
+print(pad.pixels != pad.samples[0], len(pad.probabilities))
+===
+import json
+from onnx_workbench.lineage.floors import Floors
+with open("sheet.json") as file:
+    sheet = json.load(file)
+first = Floors(sheet, [row["t"] for row in sheet["floors"][4]["rows"]])
+first
+===
+second = Floors(sheet)
+second
+===
+print(first.chosen, first.marked, second.chosen)
+===
+first.choose("node_mul")
+"""
 
 
 @pytest.fixture(scope="module")
-def notebook(run_cells):
-    return run_cells(CELLS)
+def notebook(run_cells, kernel, lab):
+    (lab.folder / "sheet.json").write_text(json.dumps(sheets.small()), encoding="utf-8")
+    return run_cells(CELLS, kernel)
 
 
 def test_a_key_moves_the_choice_of_explore_and_its_result_is_shown(notebook):
@@ -39,5 +59,20 @@ def test_a_drawn_stroke_is_read_by_the_model(notebook):
     mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.8, steps=8)
     mouse.up()
     notebook.run_until(2, "True 10")
-    assert "%" in notebook.page.locator(".ow-pad-best").text_content()
-    assert notebook.refused == [], "nobody else was asked for anything"
+    expect(notebook.page.locator(".ow-pad-best")).to_contain_text("%")
+
+
+def test_two_floors_have_each_a_choice_of_its_own(notebook):
+    first, second = (notebook.page.locator(".ow-floors").nth(at) for at in (0, 1))
+    first.locator(".row", has_text="self.conv(x)").click()
+    notebook.run_until(5, "[0, 2] ['node_conv2d', 'node_relu'] []")
+    first.locator(".list").first.focus()
+    notebook.page.keyboard.press("ArrowDown")  # not JupyterLab's step to the next cell
+    notebook.run_until(5, "[0, 3] ['node_add', 'node_mul'] []")
+    notebook.run(6)
+    first.locator(".row.chosen", has_text="node_mul").wait_for()
+    assert second.locator(".marked").count() == 0
+
+
+def test_nobody_else_was_asked_for_anything(notebook):
+    assert notebook.refused == []
