@@ -34,7 +34,7 @@ from onnx_workbench.source import Line
 from onnx_workbench.viewer import frontend, raster, view
 from onnx_workbench.viewer.diagram import cut, diagram, layers
 from onnx_workbench.viewer.drawing import COLORS, OTHER, layout
-from onnx_workbench.viewer.fold import fold
+from onnx_workbench.viewer.fold import drawable
 from onnx_workbench.viewer.heat import COLD, ink, palette, scale
 from onnx_workbench.viewer.model import LARGEST_TENSOR, Model, read
 from onnx_workbench.viewer.netron import LEFT, RIGHT, Comparison, Netron
@@ -779,7 +779,7 @@ def boxes_of(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
 
 def test_a_fold_has_a_box_for_each_module_and_loses_no_node():
     model = layered(300)
-    folded = fold(model)
+    folded = drawable(model, always=True)
     boxes = boxes_of(folded.proto.graph)
     assert [box.name for box in boxes] == [f"blocks.{block}" for block in range(300)]
     assert {box.op_type for box in boxes} == {"B"}
@@ -795,7 +795,7 @@ def test_a_fold_has_a_box_for_each_module_and_loses_no_node():
 
 def test_neighbors_of_no_module_are_folded_by_number_and_none_is_lost():
     model = chain(1500)
-    folded = fold(model).proto.graph
+    folded = drawable(model, always=True).proto.graph
     boxes = boxes_of(folded)
     assert (len(boxes), len(folded.node)) == (40, 40)
     assert [(box.name, box.op_type) for box in (boxes[0], boxes[-1])] == [
@@ -803,7 +803,7 @@ def test_neighbors_of_no_module_are_folded_by_number_and_none_is_lost():
         ("nodes 1,483 to 1,500", "18 nodes"),
     ]
     assert [n for n in nested(folded.node) if n.op_type == "Relu"] == list(model.graph.node)
-    outer = boxes_of(fold(layered(1100)).proto.graph)  # more modules than can be seen
+    outer = boxes_of(drawable(layered(1100)).proto.graph)  # more modules than can be seen
     assert {box.op_type for box in outer[:-1]} == {"132 nodes"}  # 33 modules of four
     inner = boxes_of(outer[0].attribute[0].g)
     assert [box.name for box in inner] == [f"blocks.{block}" for block in range(33)]
@@ -813,7 +813,7 @@ def test_a_path_in_a_name_is_a_module_where_the_file_tells_of_none():
     model = chain(8)
     for at, node in enumerate(model.graph.node):
         node.name = f"/encoder/{at // 4}/Relu_{at}"
-    boxes = boxes_of(fold(model).proto.graph)
+    boxes = boxes_of(drawable(model, always=True).proto.graph)
     assert [(box.name, box.op_type) for box in boxes] == [("encoder/0", "0"), ("encoder/1", "1")]
 
 

@@ -63,17 +63,14 @@ _Items = Sequence[onnx.NodeProto | _Box]
 
 
 def drawable(model: onnx.ModelProto, always: bool = False) -> Folded:
-    """Fold a graph of more than ``FOLD_ABOVE`` nodes, or any if ``always``; else keep it."""
-    return fold(model) if always or len(model.graph.node) > FOLD_ABOVE else Folded(model)
+    """Fold a graph of more than ``FOLD_ABOVE`` nodes, or any if ``always``; else keep it.
 
-
-def fold(model: onnx.ModelProto) -> Folded:
-    """Fold a graph so that Netron draws it fast: the same nodes in the same order.
-
-    A node belongs to the module in torch's ``name_scopes``, else to the path in its name. Only
-    neighbors are folded together, so that no fold makes a cycle.
+    A folded graph has the same nodes in the same order. A node belongs to the module in torch's
+    ``name_scopes``, else to the path in its name. Only neighbors are folded together, so that no
+    fold makes a cycle.
     """
-    return _Folder(model).folded
+    small = len(model.graph.node) <= FOLD_ABOVE and not always
+    return Folded(model) if small else _Folder(model).folded
 
 
 class _Folder:

@@ -53,12 +53,13 @@ def assemble(folder: Path) -> str:
     for name in PRIVATE:
         if not re.search(rf"\.{name}\b", "\n".join(modules)):
             raise UnfitError(f"view.js has no {name}")
-    parts = [_own("modules.js"), *modules, _own("netron.js"), _own("frame.js")]
+    parts = [_read(_HERE, "modules.js"), *modules]
+    parts += [_read(_HERE, "netron.js"), _read(_HERE, "frame.js")]
     script = re.sub(r"<(?=/script|script|!--)", r"\\x3C", "\n".join(parts), flags=re.IGNORECASE)
     html = _once(html, r'<meta http-equiv="Content-Security-Policy"[^>]*>', "")
     html = _once(html, r'<script [^>]*src="index\.js"[^>]*></script>', "")
     html = _once(html, r"<head>", f"<head>{_policy(script)}")
-    styles = f'<style id="grapher">{sheet}</style><style>{_own("frame.css")}</style>'
+    styles = f'<style id="grapher">{sheet}</style><style>{_read(_HERE, "frame.css")}</style>'
     html = _once(html, r"</head>", f"{styles}</head>")
     return _once(html, r"</body>", f"<script>{script}</script></body>")
 
@@ -155,10 +156,6 @@ def _read(folder: Path, name: str) -> str:
         return (folder / name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UnfitError(f"{name} cannot be read") from error
-
-
-def _own(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")
 
 
 def _once(html: str, pattern: str, new: str) -> str:

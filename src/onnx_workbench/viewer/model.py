@@ -103,7 +103,8 @@ def read(
     nodes = origins(light, refs)
     del refs  # scrub() needs memory, too
     scrub(light)
-    return Model(name, packed(light), nodes, tuple(sorted(external)), checked.cut, sources)
+    packed = compressed(light.SerializeToString())
+    return Model(name, packed, nodes, tuple(sorted(external)), checked.cut, sources)
 
 
 def _checked(model: Any, caller: str, largest: int) -> tuple[Checked, str, Path | None]:
@@ -172,10 +173,6 @@ def stub(tensor: onnx.TensorProto) -> onnx.TensorProto:
     stub = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
     stub.MergeFromString(protobuf_reader.ELSEWHERE)
     return stub
-
-
-def packed(proto: onnx.ModelProto) -> bytes:
-    return compressed(proto.SerializeToString())
 
 
 def compressed(data: bytes) -> bytes:

@@ -29,7 +29,7 @@ from .fold import Folded, drawable
 from .frontend import FrontendWidget
 from .heat import Heat, contrast, scale
 from .live import Live, Together
-from .model import Model, compressed, packed, read
+from .model import Model, compressed, read
 from .still import SCRIPT
 from .summary import counted, listed, plain, summary
 
@@ -302,15 +302,13 @@ class Netron(Live):
             "constants": constants(proto.graph),
         }
         whole = drawn.proto is proto
+        graph = self._model.packed if whole else compressed(drawn.proto.SerializeToString())
         rest = (frontend.operators(proto).encode(), json.dumps(source).encode())
         return {
             "name": self.name,
             "nodes": len(proto.graph.node),
             "folded": not whole,
-            "parts": [
-                self._model.packed if whole else packed(drawn.proto),
-                *map(compressed, rest),
-            ],
+            "parts": [graph, *map(compressed, rest)],
         }
 
 

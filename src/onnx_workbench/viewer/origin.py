@@ -77,13 +77,12 @@ def find(what: Line | str, nodes: Mapping[str, Origin]) -> tuple[str, ...]:
     return tuple(inside) or tuple(
         name
         for name, origin in nodes.items()
-        if any(where in ((at.file, at.number), at.place, at.text) for at in _lines(origin))
+        if any(
+            where in ((line.file, line.number), line.place, line.text)
+            for line in (origin.line, origin.library)
+            if line
+        )
     )
-
-
-def _lines(origin: Origin) -> list[Line]:
-    """The user's line, and the innermost line of an installed package that it calls."""
-    return [line for line in (origin.line, origin.library) if line]
 
 
 def sheet(nodes: Mapping[str, Origin], sources: Sources) -> dict[str, Any]:
