@@ -197,10 +197,17 @@ def test_the_readme_begins_with_the_picture_and_two_commands_and_its_links_lead_
     assert f"?urlpath=lab/tree/course/{start[1]})" in readme, "Binder's badge opens what lab opens"
 
 
-@pytest.mark.parametrize("command", [("check",), ("format", "--check")])
-def test_the_linter_has_nothing_to_say(command):
-    ruff = [sys.executable, "-m", "ruff", *command, "--no-cache", "."]
-    said = subprocess.run(ruff, cwd=ROOT, capture_output=True, text=True)
+TOOLS = {
+    "lint": ("ruff", "check", "--no-cache", "."),
+    "format": ("ruff", "format", "--check", "--no-cache", "."),
+    "types": ("mypy", "--cache-dir", os.devnull),
+}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_linter_formatter_and_type_checker_have_nothing_to_say(tool):
+    command = [sys.executable, "-m", *TOOLS[tool]]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert said.returncode == 0, said.stdout + said.stderr
 
 

@@ -143,7 +143,9 @@ def export(
                 verbose=rare["verbose"] or False,
             )
             artifact = Artifact(target, provider, graph.signature, graph, program.exported_program)
-            write = partial(_write, program, external_data, rare["keep_initializers_as_inputs"])
+            write: Callable[[Path], None] = partial(
+                _write, program, external_data, rare["keep_initializers_as_inputs"]
+            )
             del program  # its weights need not outlive the write
         else:
             step("trace")
@@ -392,7 +394,7 @@ class Artifact(Report):
             if not metadata:
                 strip(model)
             with _replacing(goal) as folder:
-                outside = {"save_as_external_data": True, "location": f"{goal.name}.data"}
+                outside: Any = {"save_as_external_data": True, "location": f"{goal.name}.data"}
                 onnx.save(model, folder / goal.name, **outside if external_data else {})
                 for name, new in moved.items():
                     shutil.copyfile(self.path.parent / name, folder / new)
@@ -644,7 +646,7 @@ def _weights_at(target: Path) -> tuple[str, ...]:
 
 
 def _check_options(
-    dynamo: bool, opset: object, inputs: object, outputs: object, translations: object
+    dynamo: bool, opset: object, inputs: Any, outputs: Any, translations: object
 ) -> None:
     if opset is not None:
         whole("opset_version", opset)
@@ -712,7 +714,9 @@ def _write(
     import onnx_ir
 
     graph = program.model.graph
-    weights = {v: v.const_value for v in graph.initializers.values() if v.const_value is not None}
+    weights: dict[Any, Any] = {
+        v: v.const_value for v in graph.initializers.values() if v.const_value is not None
+    }
     if external_data is None:
         external_data = sum(tensor.nbytes for tensor in weights.values()) > ONE_FILE_LIMIT
     if external_data:

@@ -65,7 +65,7 @@ def _frames(error: Any) -> list[str]:
     frames = dict.fromkeys(line for line in found if is_users(line.file))
     texts = {line: _frame(line, linecache.getlines(line.file)) for line in frames}
     if error.line:  # its file may be a name in a model: only a file that ran here is read
-        texts[error.line] = texts.pop(error.line, None) or _frame(error.line, [])
+        texts[error.line] = texts.pop(error.line, "") or _frame(error.line, [])
         if library := error.line.library:
             texts[library] = _frame(library, [])
     return [*texts.values()]

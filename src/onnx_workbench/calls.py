@@ -44,7 +44,7 @@ def normalize_call(function: Callable[P, R]) -> Callable[P, R]:
     ((1, []), (2, ['k']))
     """
     signature = inspect.signature(function)
-    name = function.__name__  # type: ignore[attr-defined]
+    name = function.__name__
     leads = [p for p in signature.parameters if p not in ("args", "kwargs", "f")]
     lead = ", ".join(leads[: list(signature.parameters).index("args")])
 
@@ -140,7 +140,7 @@ def whole(name: str, value: Any, least: int = 1) -> int:
     >>> whole("times", 3)
     3
     """
-    if isinstance(value, Integral) and not isinstance(value, bool) and value >= least:
+    if isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least:
         return int(value)
     raise InputError(f"{name} is {value!r:.80}; it must be a whole number of {least} or more.")
 

@@ -154,7 +154,12 @@ class Stamp:
     def at(self, folder: Path) -> Stamp:
         """The stamp of the same files after they have moved to ``folder``."""
         new = folder.absolute()
-        return Stamp(tuple((str(new / Path(path).name), *rest) for path, *rest in self.marks))
+        return Stamp(
+            tuple(
+                (str(new / Path(path).name), identity, digest)
+                for path, identity, digest in self.marks
+            )
+        )
 
     def check(self) -> None:
         """Raises LoadError if a file has changed or is gone."""

@@ -35,7 +35,8 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 T = TypeVar("T")
 WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
-LEVELS = {
+Level = Literal["off", "basic", "extended", "all"]
+LEVELS: dict[Level, str] = {
     "off": "ORT_DISABLE_ALL",
     "basic": "ORT_ENABLE_BASIC",
     "extended": "ORT_ENABLE_EXTENDED",
@@ -99,7 +100,7 @@ class Options:
     spinning off, IOBinding
     """
 
-    level: Literal["off", "basic", "extended", "all"] = "all"
+    level: Level = "all"
     spinning: bool = True
     arena: bool = True
     parallel: bool = False

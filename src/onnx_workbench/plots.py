@@ -24,8 +24,8 @@ PALETTE = ("#666666", "#0072B2", "#D55E00", "#009E73", "#CC79A7")
 MARKERS = "osD^vPX*"  # never color alone
 INK, _FAINT = "#767676", "#76767640"
 # On one lightness of tick labels, Lab would put a white card behind a figure without background.
-_TICKS = {"x": INK, "y": "#828282"}
-_STYLE: dict[str, Any] = {
+_TICKS: dict[Literal["x", "y"], str] = {"x": INK, "y": "#828282"}
+_STYLE: Any = {
     **{"figure.facecolor": "none", "axes.facecolor": "none", "axes.edgecolor": INK},
     **{"text.color": INK, "axes.labelcolor": INK, "axes.titleweight": "bold"},
     **{"hatch.linewidth": 0.6, "grid.color": _FAINT, "grid.linewidth": 0.8},
@@ -334,7 +334,7 @@ def steps(
         _beside(ax, word, place, (shift, 6), color=PALETTE[2], ha=side)
     _quantity_axis(ax, "y", [[*values, 0.0]], "B", log=False)
     ax.set_ylim(0, 1.15 * max(values, default=0) or 1)
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.locator_params(axis="x", integer=True)
     ax.set_xlabel("kernel, in the order of execution")
     ax.set_ylabel("bytes")
     return ax

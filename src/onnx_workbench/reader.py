@@ -269,7 +269,9 @@ def _read_in_part(note: onnx.StringStringEntryProto) -> bool:
     if note.key.endswith("name_scopes"):
         return note.value.count("', '") > DEEPEST
     frames = note.value.count('File "')
-    return frames > MOST_FRAMES or (frames and max(map(len, note.value.split("\n"))) > LONGEST_TEXT)
+    return frames > MOST_FRAMES or (
+        frames > 0 and max(map(len, note.value.split("\n"))) > LONGEST_TEXT
+    )
 
 
 @lru_cache(maxsize=1)

@@ -247,7 +247,7 @@ class Graph(Report):
     @property
     def example(self) -> tuple[tuple, dict[str, Any]]:
         """The ``args`` and ``kwargs`` of the capture."""
-        args, kwargs = self.program.example_inputs  # type: ignore[misc]
+        args, kwargs = self.program.example_inputs
         return args, kwargs
 
     @property

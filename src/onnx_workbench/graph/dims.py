@@ -66,8 +66,9 @@ def from_dynamic_axes(
         for path, leaf in zip(paths(value), leaves, strict=True):
             tensor = isinstance(leaf, torch.Tensor)
             entry = rest.pop(next(names, argument + path), None) if tensor else None
-            listed = isinstance(entry, (list, tuple))
-            entries.append(dict.fromkeys(entry, Dim.DYNAMIC) if listed else entry)
+            if isinstance(entry, (list, tuple)):
+                entry = dict.fromkeys(entry, Dim.DYNAMIC)
+            entries.append(entry)
         shapes[argument] = nested(spec, iter(entries))
     if rest:
         inputs = ", ".join(map(repr, input_names or arguments))

@@ -23,9 +23,15 @@ if TYPE_CHECKING:
 class Shown:
     """Mixin for a result with a ``sheet`` (:mod:`.sheet`) and its ``lines``."""
 
-    sheet: Any
-    lines: tuple[Line, ...]
     _repr_html_: Any = None  # a page without a kernel shows the picture, not a table
+
+    @property
+    def sheet(self) -> Any:
+        raise NotImplementedError
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        raise NotImplementedError
 
     @property
     def floors(self) -> Floors:
