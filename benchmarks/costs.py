@@ -123,7 +123,7 @@ LARGE = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import models, torch, onnx_workbench as ow
-model, x = models.Deep({NODES}).eval(), torch.ones({WIDTH})
+model, x = models.Deep({NODES}, growing=True).eval(), torch.ones({WIDTH})
 ow.verify(model, ow.export(model, x), x, values=%s)
 """
 
@@ -131,7 +131,7 @@ ow.verify(model, ow.export(model, x), x, values=%s)
 def values() -> Iterator[Pair | str]:
     """All values of a model compared with PyTorch's, beside torch's own way to do so; and the
     memory that large values take."""
-    model, x = models.Deep(NODES).eval(), torch.ones(8)
+    model, x = models.Deep(NODES, growing=True).eval(), torch.ones(8)
     found = []
     with quiet():
         graph = ow.capture(model, x)

@@ -232,16 +232,16 @@ class Branching(nn.Module):
 
 
 class Deep(nn.Module):
-    """A number of nodes on two lines, through which rounding errors do not grow."""
+    """A number of nodes on two lines, through which rounding errors grow if asked to."""
 
-    def __init__(self, nodes: int) -> None:
+    def __init__(self, nodes: int, growing: bool = False) -> None:
         super().__init__()
-        self.turns = nodes // 2
+        self.turns, self.growing = nodes // 2, growing
 
     def forward(self, x: Tensor) -> Tensor:
         for turn in range(self.turns):
-            x = torch.tanh(x)
-            x = x + (1 + turn) / self.turns
+            x = torch.sin(x)
+            x = x * (1 + turn) if self.growing else x + (1 + turn) / self.turns
         return x
 
 
