@@ -322,6 +322,7 @@ RIGGED = [
     ([("range(5)", "range(50)"), ("range(40)", "range(10)")], "follows the machine", 1.19, 1.25),
     ([("seconds(ours) / seconds(theirs)", "seconds(theirs) / seconds(ours)")], "upside down"),
     ([("seconds(ours) / ", "2 * seconds(ours) / ")], "without any pitfall", "2.50", "1.25"),
+    ([("return statistics.median(rounds)", "return 1.25")], "It says 1.25", "2.5"),
     ([("clock()", "0.0"), ("/ seconds", "- seconds")], "from `clock`"),
     ([(RUN, "ours()")], "never runs ONNX Runtime"),
     ([("return statistics.median(rounds)", "return rounds")], "a list"),

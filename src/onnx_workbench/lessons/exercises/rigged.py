@@ -110,7 +110,7 @@ def unequal(machine: Machine) -> Iterator[Hint]:
 
 
 def off(fixed: simulated.Benchmark) -> Iterator[Hint]:
-    """The wrong results of a benchmark on a machine without pitfalls, then with each of two."""
+    """The wrong results of a benchmark on machines without pitfalls, then with each of two."""
     quiet, begun, drifted = (
         simulated.run(fixed, first, drift)[0]
         for first, drift in ((False, False), (True, False), (True, True))
@@ -120,6 +120,8 @@ def off(fixed: simulated.Benchmark) -> Iterator[Hint]:
         yield hint("upside down")
     if not near(quiet, TRUTH):
         yield hint("untrue", truth=TRUTH, **ratios)
+    if not near(twice := simulated.run(fixed, False, False, 2 * TRUTH)[0], 2 * TRUTH):
+        yield hint("fixed", said=f"{twice:.2f}", truth=2 * TRUTH)
     if not near(begun, TRUTH):
         yield hint("first counted", **ratios)
     if not near(drifted, TRUTH):

@@ -41,7 +41,8 @@ class Machine:
     """The arguments of a benchmark: a ``model``, ``open_session``, an input ``x`` and a ``clock``.
 
     ``calls`` are the calls that it made, ``reads`` how often it read the clock. With ``first``,
-    first calls take longer; with ``drift``, the machine slows down from call to call.
+    first calls take longer; with ``drift``, the machine slows down from call to call. The session
+    is ``truth`` times as fast as the model.
 
     >>> machine = Machine()
     >>> session = machine.open_session(threads=1)
@@ -51,12 +52,12 @@ class Machine:
     ('ONNX Runtime', 0)
     """
 
-    def __init__(self, first: bool = True, drift: bool = True) -> None:
+    def __init__(self, first: bool = True, drift: bool = True, truth: float = TRUTH) -> None:
         self.calls: list[Call] = []
         self.reads = 0
         self.model = _Model(self)
         self.x = torch.ones(1, 8)
-        self.first, self.drift, self.now = first, drift, 0.0
+        self.first, self.drift, self.truth, self.now = first, drift, truth, 0.0
         self.inputs: dict[str, dict[int, object]] = {side: {} for side in SIDES}
         """By pointer; kept alive, so that no pointer is reused."""
         self._warm: set[object] = set()
@@ -103,7 +104,7 @@ class _Model(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         state = self.training, torch.is_grad_enabled()
         call = Call(PYTORCH, torch.get_num_threads(), x.data_ptr(), *state)
-        self._machine.spend(self, call, x, work=TRUTH)
+        self._machine.spend(self, call, x, work=self._machine.truth)
         return x
 
 
@@ -123,12 +124,14 @@ class _Session:
         return [array]
 
 
-def run(benchmark: Benchmark, first: bool = True, drift: bool = True) -> tuple[Any, Machine]:
+def run(
+    benchmark: Benchmark, first: bool = True, drift: bool = True, truth: float = TRUTH
+) -> tuple[Any, Machine]:
     """Run a benchmark on a new machine; return its result and the machine.
 
     Gradients are on, as in a notebook, and torch's number of threads is restored.
     """
-    machine, threads = Machine(first, drift), torch.get_num_threads()
+    machine, threads = Machine(first, drift, truth), torch.get_num_threads()
     try:
         with torch.enable_grad():
             return benchmark(machine.model, machine.open_session, machine.x, machine.clock), machine
