@@ -270,8 +270,8 @@ def command(verb: str, fresh: bool = False) -> list[str]:
         as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
         quiet = "--Application.log_level=WARN"  # the address is more than a warning
         return [PYTHON, "-m", "jupyterlab", *place, *as_root, quiet]
-    if verb == "test":  # two files at a time
-        return [PYTHON, "-m", "pytest", "--numprocesses=2"]
+    if verb == "test":  # two files at a time; the long ones, notebooks and browser, first
+        return [PYTHON, "-m", "pytest", "--numprocesses=2", "--no-loadscope-reorder"]
     python = sys.executable if lacks("lab") == "a Python that runs" else PYTHON
     return [python, "-c", REPORT, str(ROOT / "src")]
 
