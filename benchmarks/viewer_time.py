@@ -130,7 +130,7 @@ def by_netron(browser: Any, path: Path) -> None:
     """Netron's own page, with consent given and no network."""
     from playwright.sync_api import TimeoutError
 
-    address = netron.serve(str(path), browse=False)
+    address = netron.serve(str(path), address=("127.0.0.1", 0), browse=False)
     context = lab_context(browser)
     try:
         url = f"http://{address[0]}:{address[1]}"
