@@ -337,8 +337,8 @@
       if (source === "sidebar") return activate.call(this, value, source);
       // The line first: the cell would hear of it and paint it only after what Netron changes here.
       const now = () => at === key(value) && activate.call(this, value, source); // not closed since
-      const then = () => setTimeout(now);
-      requestAnimationFrame(() => requestAnimationFrame(then)); // the cell may be a frame behind
+      const painted = (frames) => frames ? requestAnimationFrame(() => painted(frames - 1)) : setTimeout(now);
+      painted(3); // the cell may be a frame or two behind
       return [];
     };
   };
