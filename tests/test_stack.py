@@ -238,7 +238,7 @@ def test_the_light_set_does_all_but_views_plots_and_lessons(tmp_path):
     command = [sys.executable, "-c", LIGHT]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    view = '"netron>=9,<10" "anywidget>=0.9.13" "ipywidgets>=8.1"'
+    view = '"netron>=9,<10" "anywidget>=0.9.13" "resvg-py>=0.5" "ipywidgets>=8.1"'
     assert done.stdout.replace("python -m pip install ", "").splitlines() == [
         f"view(): {view}",
         f"The widget of trace(): {view}",
