@@ -303,6 +303,8 @@ def main(arguments: list[str]) -> int:
     look_at_python()
     verb, *rest = arguments or [""]
     if verb not in ("lab", "test", "check"):
+        if verb and verb not in ("-h", "--help"):
+            print(f"{verb!r} is not a command.\n")
         print(__doc__)
         return 0 if verb in ("-h", "--help") else 2
     options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

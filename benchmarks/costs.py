@@ -25,7 +25,7 @@ import onnx_workbench as ow
 from onnx_workbench.divergence import CHUNK
 from onnx_workbench.formatting import seconds, size, table
 from onnx_workbench.graph import exporter
-from onnx_workbench.lineage.kernels import NEIGHBOR
+from onnx_workbench.lineage.kernels import BY_NEIGHBOR
 
 
 def imports() -> Iterator[Pair]:
@@ -78,7 +78,7 @@ def _joined(name: str, case: models.Case, budget: float = 2.0) -> tuple[str, ...
         f"{len(spots.lineage.origins)}{f' ({unexplained} unexplained)' if unexplained else ''}",
         str(len(spots.recording.kernels)),
         f"{1 - spots.unattributed:.1%}",
-        f"{1 - spots.rules[NEIGHBOR] - spots.rules['unattributed']:.1%}",
+        f"{1 - spots.rules[BY_NEIGHBOR] - spots.rules['unattributed']:.1%}",
         f"{spots.covered:.1%}",
         f"{spots.counted:.1%}",
         seconds(spots.whole),

@@ -54,7 +54,7 @@ PAINTED = "new Promise((done) => requestAnimationFrame(() => setTimeout(done)))"
 KERNEL = """
 import gc, psutil
 from onnx_workbench import view
-from onnx_workbench.memory import trim_memory
+from onnx_workbench.machine import trim_memory
 def held():
     gc.collect()
     trim_memory()

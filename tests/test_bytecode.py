@@ -16,7 +16,7 @@ from models import module
 from torch import nn
 
 from onnx_workbench import watch
-from onnx_workbench.bytecode import Bytecode, Instruction, read
+from onnx_workbench.bytecode import Bytecode, Instruction, disassemble
 from onnx_workbench.errors import CaptureError, InputError
 
 X = torch.ones(3)
@@ -102,7 +102,7 @@ def test_new_bytecode_calls_the_graph_and_both_resume_functions_and_keeps_the_ju
     assert tuple(step for _, run, _ in code.rows() for step in run) == code.before
     assert len(repr(code).splitlines()) < len(code.after) / 2, "moves of values are not folded"
     assert "<details><summary>..." in code._repr_html_()
-    code = read(branch.__code__)  # a jump and its target share a label
+    code = disassemble(branch.__code__)  # a jump and its target share a label
     (jump,) = (step for step in code if "JUMP" in step.name)
     assert jump.argument == "to L1"
     assert [step.label for step in code if step.label] == ["L1"]

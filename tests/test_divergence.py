@@ -226,14 +226,16 @@ def test_each_value_of_an_operator_that_makes_several_is_compared():
     found = diverged(module(several, rows=nn.LSTM(6, 5, batch_first=True)))
     assert found
     named = {step.name for step in found.steps}
-    assert {"split_split_0", "split_split_1"} <= named, found.apart
+    assert {"split_split_0", "split_split_1"} <= named, found.not_comparable
     assert {step.operator for step in found.steps} >= {"Split", "TopK", "Mul"}
-    assert not any(name.startswith("getitem") for name in found.apart.get(divergence.GONE, ()))
+    assert not any(
+        name.startswith("getitem") for name in found.not_comparable.get(divergence.GONE, ())
+    )
 
 
 def test_what_has_no_counterpart_is_counted_by_reason():
     found = diverged(branch)
-    assert set(found.apart) >= {divergence.BODY}
+    assert set(found.not_comparable) >= {divergence.BODY}
     assert f"{len(found.steps)} values compared, " in repr(found)
     assert divergence.BODY in repr(found)
 
@@ -416,7 +418,7 @@ def test_every_operator_that_draws_is_named_and_what_follows_is_not_judged():
         name.split(".")[1]: line.text.partition("# ")[2] for name, line in found.random.items()
     } == {name: name for name in ("rand_like", "randn", "bernoulli")}
     assert "sigmoid" in {step.fx for step in found.steps}, "what does not follow is judged"
-    assert any(name.startswith("add") for name in found.apart[divergence.RANDOM])
+    assert any(name.startswith("add") for name in found.not_comparable[divergence.RANDOM])
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -476,7 +478,7 @@ def test_what_has_no_graph_to_look_into_is_refused():
     ("table", "options", "words"),
     [
         ([1], {}, "`custom_translation_table` is a list"),
-        ({aten.relu: last_index}, {}, "name the overload: torch.ops.aten.relu.default."),
+        ({aten.relu: last_index}, {}, "Name the overload: torch.ops.aten.relu.default."),
         ({"relu": last_index}, {}, "takes one operator -> one function"),
         ({aten.relu.default: 3}, {}, "takes one operator -> one function"),
         (WRONG, {"dynamo": False}, "dynamo=False"),

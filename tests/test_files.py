@@ -156,7 +156,7 @@ def test_files_that_cannot_all_be_published_leave_the_old_ones(tmp_path):
             for name in "ab":
                 (folder / name).write_text("new")
 
-    with pytest.raises(OSError, match="b"):
+    with pytest.raises(InputError, match="What was there before is still there"):
         publish()
     assert (tmp_path / "a").read_text() == "old"
     assert names(tmp_path) == {"a", "b"}

@@ -22,7 +22,7 @@ import onnx_workbench as ow
 from onnx_workbench import hotspots, proto
 from onnx_workbench.errors import InputError
 from onnx_workbench.lineage.attribution import Share, attributed
-from onnx_workbench.lineage.call import Call
+from onnx_workbench.lineage.call import CallData
 from onnx_workbench.lineage.kernels import NAME, VALUE, Match, matches
 from onnx_workbench.runs import profiler
 from onnx_workbench.runs.profiler import Cost, Kernel, Recording
@@ -259,7 +259,7 @@ def made_up(artifact, rename=str, lap=None):
     found = matches(ran, refs)
     shares = attributed(found, lineage.origins, lineage.operations, {}, lap or {})
     whole = tuple(1e-5 * n * len(ran) for n in (1, 1, 2))
-    lineage = replace(lineage, call=Call(Recording(ran, whole, whole), found, shares))
+    lineage = replace(lineage, call=CallData(Recording(ran, whole, whole), found, shares))
     return hotspots.Hotspots(lineage, whole, (lap,) * 3 if lap else (), "all", 1)
 
 
@@ -314,7 +314,7 @@ def test_kernels_of_one_line_without_a_name_or_of_no_time_and_the_heat_of_nodes(
 def test_the_report_is_the_source_with_time_in_the_margin(folds):
     lap = {"conv2d": 3e-5, "batch_norm": 1e-5, "mean": 2e-5, "mul": 1e-6}
     rows = repr(made_up(folds, lap=lap)).splitlines()
-    assert rows[0].endswith(".onnx: 50.0 us a run, 50.0 us of it in 5 kernels")
+    assert rows[0].endswith(".onnx: 50.0 us a run without the profiler, 50.0 us in 5 kernels")
     assert " ".join(rows[1].split()) == "ORT share kernels PyTorch line source"
     assert re.sub(r"us +\d+  ", "us  N  ", rows[5]) == (
         "7.50 us  15.0 %*        1  30.0 us  N      x = self.conv(x)"

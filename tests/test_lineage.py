@@ -72,7 +72,7 @@ def test_lines_modules_and_fx_nodes_know_their_nodes(encoder):
     origin = encoder.of("node_softmax_1")
     assert (origin.module, origin.fx) == ("blocks.1.attention", "softmax_1")
     assert (origin.operator, origin.rule, origin.why) == ("Softmax", "metadata", "")
-    with pytest.raises(InputError, match=r"'node_softmax_l'.*Did you mean 'node_softmax_"):
+    with pytest.raises(InputError, match=r"(?s)'node_softmax_l'.*Did you mean 'node_softmax_"):
         encoder.of("node_softmax_l")
 
 

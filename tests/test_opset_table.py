@@ -84,5 +84,5 @@ def test_a_file_labeled_one_opset_with_operators_of_another_is_found(tmp_path):
         load(tmp_path / "wrong.onnx")(torch.ones(2))
     assert str(caught.value) == (
         "wrong.onnx could not be loaded: it is labeled opset 18 and holds Gelu, which came with "
-        "opset 20.\nWhat helps: export it again with export(), which refuses such a file."
+        "opset 20.\nWhat helps: Export it again with export(), which refuses such a file."
     )

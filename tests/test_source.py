@@ -16,7 +16,7 @@ from onnx_workbench.source import (
     MOST_FRAMES,
     Line,
     Sources,
-    is_users,
+    is_user_file,
     lines,
     unless_internal,
     user_line,
@@ -92,7 +92,7 @@ def test_the_users_line_names_the_librarys_below_it():
     ],
 )
 def test_whose_a_file_is_and_the_place_of_a_line_in_it(file, users, place):
-    assert is_users(str(file)) is users
+    assert is_user_file(str(file)) is users
     assert Line(str(file), 4, "f", "").place in (place, place.rpartition("/")[2])
 
 
@@ -103,8 +103,8 @@ def test_what_pip_put_into_a_folder_is_a_package_and_what_lies_beside_it_is_the_
         tmp_path / "net-1.0.dist-info" / "RECORD", "net/a.py,sha256=x,3\nnet-1.0.dist-info/W,,\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert not is_users(str(tmp_path / "net" / "a.py"))
-    assert is_users(str(tmp_path / "app" / "a.py"))
+    assert not is_user_file(str(tmp_path / "net" / "a.py"))
+    assert is_user_file(str(tmp_path / "app" / "a.py"))
     assert Line(str(tmp_path / "net" / "a.py"), 3, "f", "").place == "net/a.py:3"
 
 

@@ -29,7 +29,7 @@ from onnx_workbench.calls import PreparedCall
 from onnx_workbench.errors import InputError, LoadError, TrainingModeWarning
 from onnx_workbench.ort import Options
 from onnx_workbench.timing import bench
-from onnx_workbench.timing.targets import PLAIN, ModelCall
+from onnx_workbench.timing.targets import EAGER, ModelCall
 from onnx_workbench.timing.worker import POOLS, Worker, WorkerError
 
 X = torch.arange(6.0).reshape(3, 2)
@@ -180,7 +180,7 @@ def test_target_with_a_timed_call_is_timed_as_it_says_and_closed():
     class Model(nn.Linear):
         timed_call = Session.timed_call
 
-    assert quick({"model": Model(2, 2).eval()}, X).result("model").started.timed == PLAIN
+    assert quick({"model": Model(2, 2).eval()}, X).result("model").started.timed == EAGER
 
 
 def test_model_runs_in_eval_and_inference_mode_and_all_is_left_as_it_was():

@@ -32,7 +32,7 @@ from onnx_workbench.errors import InputError, LoadError
 from onnx_workbench.proto import nested, node_refs
 from onnx_workbench.source import Line
 from onnx_workbench.viewer import frontend, raster, view
-from onnx_workbench.viewer.diagram import cut, diagram, layers
+from onnx_workbench.viewer.diagram import abridged, diagram, layers
 from onnx_workbench.viewer.drawing import COLORS, OTHER, layout
 from onnx_workbench.viewer.fold import drawable
 from onnx_workbench.viewer.heat import COLD, ink, palette, scale
@@ -215,7 +215,7 @@ def test_a_missing_data_file_stops_only_who_asks_for_its_weights(tmp_path):
     assert "external data  add.data" in repr(view(path))
     with pytest.raises(LoadError, match=r"cannot read 'add\.data' beside the model") as caught:
         view(path, weights=True)
-    assert caught.value.hint == "put the file there, or view the graph without weights."
+    assert caught.value.hint == "Put the file there, or view the graph without weights."
 
 
 # What it sends
@@ -462,7 +462,7 @@ def test_what_a_branch_reads_from_outside_is_an_arrow():
 
 
 def test_a_big_graph_is_cut_and_says_by_how_much():
-    short = cut(diagram(chain(2000)))
+    short = abridged(diagram(chain(2000)))
     (gap,) = (box for box in short.boxes if box.kind == "gap")
     drawn = sum(box.kind == "op" for box in short.boxes)
     assert gap.title == f"{2000 - drawn:,} nodes not drawn"

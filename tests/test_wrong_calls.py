@@ -40,7 +40,8 @@ def refused(call, *args, **options):
     __tracebackhide__ = True
     with pytest.raises(InputError) as caught:
         call(*args, **options)
-    assert str(caught.value)
+    hint = caught.value.hint
+    assert hint[:1].isupper() and hint.rstrip(")").endswith("."), f"says what to do next: {hint!r}"
 
 
 SECONDS = [0, -1, NAN, INF, "5", [], True, 1j]
@@ -96,6 +97,8 @@ def test_inputs_of_a_file(onnx, loaded):
         refused(artifact.feeds, value)
         refused(artifact.using(bound=True), value)
         refused(ow.profile, artifact, (value,))
+        if value is not None:  # which is no call
+            refused(ow.trace, artifact, value)
 
 
 def test_as_many_inputs_as_the_file_takes(onnx, loaded):

@@ -31,4 +31,4 @@ _FORMER = {
 def _gone(name: str) -> None:
     from .errors import InputError
 
-    raise InputError(f"{name}() is gone.", f"write {_FORMER[name]}, which shows the same.")
+    raise InputError(f"{name}() is gone.", f"Write {_FORMER[name]}, which shows the same.")

@@ -17,23 +17,23 @@ from typing import TYPE_CHECKING, Any
 
 from .brief import brief
 from .errors import InputError, WorkbenchError
-from .versions import packages
+from .machine import packages
 
 if TYPE_CHECKING:
     from .report import Audit
     from .report.changes import Gate
 
 
-def main(words: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
-    options = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m onnx_workbench",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     installed = ", ".join(f"{name} {version}" for name, version in packages().items())
-    options.add_argument("--version", action="version", version=installed)
-    commands = options.add_subparsers(dest="command", required=True)
+    parser.add_argument("--version", action="version", version=installed)
+    commands = parser.add_subparsers(dest="command", required=True)
     audit = commands.add_parser("audit", help="audit a model")
     audit.set_defaults(run=_audit)
     audit.add_argument("factory", help="package.module:factory")
@@ -49,7 +49,7 @@ def main(words: list[str] | None = None) -> int:
     explain.add_argument("code", help="such as OW101")
     path = [*sys.path]
     try:
-        command = options.parse_args(words)
+        command = parser.parse_args(argv)
         return command.run(command)
     except WorkbenchError as error:
         print(brief(error), file=sys.stderr)
@@ -73,9 +73,9 @@ def _audit(command: argparse.Namespace) -> int:
     from .report import audit, bundle, changes, codes
 
     if command.report:
-        files.target(command.report)
+        files.writable(command.report)
     if command.bundle:
-        bundle.target(command.bundle)
+        bundle.writable(command.bundle)
     known = changes.faults(command.baseline) if command.baseline else []  # before the work
     ignored = [codes.known(name).name for name in command.ignore]
     model, args, options = _call_factory(command.factory)
@@ -85,7 +85,11 @@ def _audit(command: argparse.Namespace) -> int:
     try:
         inspect.signature(audit).bind(model, args, **options)
     except TypeError as error:
-        raise InputError(f"The factory {command.factory!r} returned options: {error}.") from error
+        raise InputError(
+            f"The factory {command.factory!r} returned options that audit() does not take: "
+            f"{error}.",
+            "Return only options of audit(), such as dynamic_shapes.",
+        ) from error
     report = audit(model, args, **options)
     gate = changes.gate(report, known, ignored)
     _show(report, gate, command)
@@ -116,16 +120,17 @@ def _call_factory(name: str) -> Any:
     module, _, path = name.partition(":")
     if not (module and path):
         raise InputError(
-            f"{name!r} names no function: audit takes package.module:function, such as "
-            "models.encoder:build for the function build() in models/encoder.py."
+            f"{name!r} names no function.",
+            "Pass package.module:function, such as models.encoder:build for the function build() "
+            "in models/encoder.py.",
         )
     try:
         factory: Any = reduce(getattr, path.split("."), importlib.import_module(module))
         result = factory()
     except (Exception, SystemExit) as error:
         raise InputError(
-            f"The factory {name!r} cannot be called: {type(error).__name__}: {error}. "
-            "Pass package.module:function, of a function that takes no arguments."
+            f"The factory {name!r} cannot be called: {type(error).__name__}: {error}.",
+            "Pass package.module:function, of a function that takes no arguments.",
         ) from error
     match result:
         case (model, tuple(args)):
@@ -133,9 +138,9 @@ def _call_factory(name: str) -> Any:
         case (model, tuple(args), dict(options)):
             return model, args, options
     raise InputError(
-        f"The factory {name!r} returned {_outline(result)}, but must return (model, args) or "
-        "(model, args, options), with args a tuple and options a dict of audit()'s options: "
-        "{'dynamic_shapes': {'x': {0: 'batch'}}}."
+        f"The factory {name!r} returned {_outline(result)}.",
+        "Return (model, args) or (model, args, options), with args a tuple and options a dict of "
+        "audit()'s options: {'dynamic_shapes': {'x': {0: 'batch'}}}.",
     )
 
 

@@ -95,11 +95,11 @@ def verify(
     reference, other = (_answer(name, one, args, kwargs) for name, one in named.items())
     outputs = compare(reference, other, bounds)
     if values:
-        return compare_values(b, args, kwargs, (reference, other), bounds)
-    if not outputs and getattr(b, "translated", None):
-        with suppress(WorkbenchError):  # the graph does not run on these sizes
-            return compare_values(b, args, kwargs, (reference, other), bounds).outputs
-        return outputs
+        return compare_values(b, args, kwargs, reference, other, bounds)
+    if not outputs:
+        with suppress(WorkbenchError):  # b has no graph, or it does not run on these sizes
+            check_graph(b)
+            return compare_values(b, args, kwargs, reference, other, bounds).outputs
     if outputs or bounds or not any(leaf.worst for leaf in outputs.leaves):
         return outputs
     grains = [Grains.of_call(function, args, kwargs) for function in named.values()]
@@ -109,8 +109,8 @@ def verify(
 def _answer(name: str, function: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any]) -> Any:
     if not callable(function):
         raise InputError(
-            f"verify() was given {kind_of(function)} as {name!r}, but it takes two "
-            "callables and their arguments: verify(model, artifact, x)."
+            f"verify() was given {kind_of(function)} as {name!r}, but it takes two callables.",
+            "Write verify(model, artifact, x).",
         )
     try:
         return answer(function, args, kwargs)
@@ -120,6 +120,6 @@ def _answer(name: str, function: Callable[..., Any], args: tuple, kwargs: Mappin
         raise InputError(
             f"verify() called {name!r}, a {type(function).__name__}, which refuses these "
             f"arguments: {first_words(error)}",
-            "pass arguments that both take, in the same order.",
+            "Pass arguments that both take, in the same order.",
             unless_internal(user_line(error.__traceback__)),
         ) from error

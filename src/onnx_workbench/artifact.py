@@ -33,11 +33,10 @@ from .files import Stamp
 from .formatting import Code, Part, Report, Table, kind_of, plural, size
 from .graph import Graph, capture, check_module, exporter, module_and_call
 from .graph.dims import from_dynamic_axes, parse_shapes
-from .graph.options import Options as Rare
-from .graph.options import checked
+from .graph.options import ExportOptions, with_defaults
 from .graph.signature import Signature, arguments, kwargs_name, parameters
-from .isolated import TIMEOUT, File
-from .memory import trim_memory
+from .isolated import TIMEOUT, IsolatedFile
+from .machine import trim_memory
 from .ort import LEVELS, Options, SessionCall, call_of
 from .proto import dtype_name, mislabeled, opset_of, strip, tensors_of, weight_bytes, weights
 from .source import Line, user_line
@@ -72,7 +71,7 @@ def export(
     dynamo: bool = True,
     dynamic_axes: Mapping[str, Any] | None = None,
     provider: str = ort.CPU,
-    **options: Unpack[Rare],
+    **options: Unpack[ExportOptions],
 ) -> Artifact:
     """Export a model with ``torch.onnx.export``'s own call, then check and load the file.
 
@@ -113,7 +112,7 @@ def export(
     >>> relu(torch.tensor([-1.0, 3.0]))
     tensor([0., 3.])
     """
-    rare = checked(options, getattr(model, "training", False))
+    rare = with_defaults(options, getattr(model, "training", False))
     captured = isinstance(model, (Graph, ExportedProgram))
     dynamo = dynamo or captured
     if not captured and (dynamo or not isinstance(model, torch.jit.ScriptModule)):
@@ -128,7 +127,7 @@ def export(
         )
     names = input_names, output_names
     with _target(model, f) as target, progress.bar("export", total=5) as step:
-        _check_weights(model, target, external_data)
+        _check_weight_size(model, target, external_data)
         if dynamo:
             step("capture")
             graph = capture(model, args, kwargs, dynamic_shapes=dynamic_shapes)
@@ -149,19 +148,22 @@ def export(
             del program  # its weights need not outlive the write
         else:
             step("trace")
-            signature, write = _traced(
+            signature, write = _torchscript(
                 model, args, kwargs, dynamic_shapes, names, {**rare, "opset_version": opset_version}
             )
             artifact = Artifact(target, provider, signature)
-        with _written(target) as path:  # starts late: a killed process leaves the folder
+        # opened only now: a process that is killed before leaves no hidden folder behind
+        with _replacing(target, ExportError) as folder:
+            path = folder / target.name
             step("write")
             write(path)
             del write
             draft = replace(artifact, path=path)
             _check(draft, opset_version, (model, args, kwargs) if rare["verify"] else None, step)
-            stamp = Stamp.of(path.parent.iterdir()).at(target.parent)  # not of a later export's
+            # taken before the rename: another export may then replace the files
+            stamp = Stamp.of(folder.iterdir()).at(target.parent)
         artifact = replace(artifact, path=target, stamp=stamp)
-        for name in ("session", "inputs", "outputs"):  # a call does not depend on the path
+        for name in ("session", "inputs", "outputs"):  # which do not depend on the path
             artifact.__dict__[name] = getattr(draft, name)
     if f is None or isinstance(f, _Stream):
         weakref.finalize(artifact, shutil.rmtree, target.parent, ignore_errors=True)
@@ -203,9 +205,9 @@ def load(
     ort.check_provider(provider)
     if not isinstance(like, Artifact | None):
         raise InputError(
-            f"`like` is {kind_of(like)}, but must be an Artifact, as export() returns."
+            f"`like` is {kind_of(like)}, but must be an Artifact.", "Pass what export() returned."
         )
-    made = {n: getattr(like, n) for n in ("signature", "graph", "translated")} if like else {}
+    made = {n: getattr(like, n) for n in ("signature", "graph", "exported_program")} if like else {}
     limit = min(number("timeout", timeout), MOST_SECONDS)
     artifact = Artifact(file, provider, **made, isolated=isolated, timeout=limit)
     reader.check_weights(file, artifact.proto)
@@ -221,7 +223,7 @@ class Artifact(Report):
 
     Made by :func:`export` and :func:`load`. It returns torch tensors, nested as the model returns
     them. An ``isolated`` artifact runs in its own process, for at most ``timeout`` seconds a call.
-    ``graph`` is the captured graph, ``translated`` the decomposed graph that the exporter
+    ``graph`` is the captured graph, ``exported_program`` the decomposed one that the exporter
     translated node by node; both are None if the tracer made the file or it was loaded. If the file
     has changed since its ``stamp``, reading it raises LoadError.
     """
@@ -230,7 +232,7 @@ class Artifact(Report):
     provider: str = ort.CPU
     signature: Signature | None = None
     graph: Graph | None = None
-    translated: ExportedProgram | None = None
+    exported_program: ExportedProgram | None = None
     isolated: bool = False
     timeout: float = TIMEOUT
     stamp: Stamp = field(default_factory=partial(Stamp, ()))
@@ -247,12 +249,12 @@ class Artifact(Report):
         if not self.isolated:
             return call_of(self.session, feeds)
         try:
-            self.file.open(self.proto)
+            self.worker_file.open(self.proto)
         except WorkbenchError:
             raise
         except Exception as error:
             raise ort.refused(self.path, error) from error
-        return partial(self.file.run, self.proto, feeds)
+        return partial(self.worker_file.run, self.proto, feeds)
 
     @property
     def unchanged(self) -> Path:
@@ -265,11 +267,6 @@ class Artifact(Report):
         return self.path
 
     @property
-    def exported_program(self) -> ExportedProgram | None:
-        """:attr:`translated`, under its name in ``torch.onnx.ONNXProgram``."""
-        return self.translated
-
-    @property
     def model_proto(self) -> onnx.ModelProto:
         """The whole ``onnx.ModelProto`` with its weights: a fresh copy, as in ONNXProgram."""
         return self._loaded(weights=True)
@@ -280,13 +277,13 @@ class Artifact(Report):
         except (OSError, onnx.checker.ValidationError) as error:
             raise LoadError(
                 f"{self.path.name} could not be read with its weights: {error}",
-                "copy the files into one folder: onnx does not follow links to weights.",
+                "Copy the files into one folder: onnx does not follow links to weights.",
             ) from error
 
     @property
-    def file(self) -> File:
+    def worker_file(self) -> IsolatedFile:
         """The file, as the worker process takes it."""
-        return File(self.unchanged, self.provider, self.timeout)
+        return IsolatedFile(self.unchanged, self.provider, self.timeout)
 
     @cached_property
     def session(self) -> onnxruntime.InferenceSession:
@@ -298,8 +295,8 @@ class Artifact(Report):
         """
         if self.isolated:
             raise InputError(
-                f"{self.path.name} runs in its own process and has no session in this one. Call "
-                "the Artifact itself, or load() a file that you trust without isolated=True."
+                f"{self.path.name} runs in its own process and has no session in this one.",
+                "Call the Artifact itself, or load() a file that you trust without isolated=True.",
             )
         return ort.open_session(self.unchanged, self.provider)
 
@@ -381,28 +378,22 @@ class Artifact(Report):
         >>> str(folder).encode() in bare.path.read_bytes(), bare(torch.ones(2))
         (False, tensor([1., 1.]))
         """
-        goal = files.target(path)
-        try:
-            reader.check_weights(self.unchanged, self.proto)
-            model = self._loaded(weights=external_data is not None)
-            names = reader.weight_files(model)
-            ends = [".data"] if len(names) == 1 else [f".{i}.data" for i in range(len(names))]
-            moved = {name: goal.name + end for name, end in zip(names, ends, strict=True)}
-            for entry in (entry for t in tensors_of(model) for entry in t.external_data):
-                if entry.key == "location":
-                    entry.value = moved[entry.value]
-            if not metadata:
-                strip(model)
-            with _replacing(goal) as folder:
-                outside: Any = {"save_as_external_data": True, "location": f"{goal.name}.data"}
-                onnx.save(model, folder / goal.name, **outside if external_data else {})
-                for name, new in moved.items():
-                    shutil.copyfile(self.path.parent / name, folder / new)
-        except OSError as error:
-            raise InputError(
-                f"{self.path.name} could not be saved as {goal.name!r}: {error.strerror or error}. "
-                "Free space or get write permission, or pass another path."
-            ) from error
+        goal = files.writable(path)
+        reader.check_weights(self.unchanged, self.proto)
+        model = self._loaded(weights=external_data is not None)
+        names = reader.weight_files(model)
+        ends = [".data"] if len(names) == 1 else [f".{i}.data" for i in range(len(names))]
+        moved = {name: goal.name + end for name, end in zip(names, ends, strict=True)}
+        for entry in (entry for t in tensors_of(model) for entry in t.external_data):
+            if entry.key == "location":
+                entry.value = moved[entry.value]
+        if not metadata:
+            strip(model)
+        with _replacing(goal, InputError) as folder:
+            outside: Any = {"save_as_external_data": True, "location": f"{goal.name}.data"}
+            onnx.save(model, folder / goal.name, **outside if external_data else {})
+            for name, new in moved.items():
+                shutil.copyfile(self.path.parent / name, folder / new)
         return goal
 
     def feeds(self, *args: Any, **kwargs: Any) -> dict[str, np.ndarray]:
@@ -413,7 +404,7 @@ class Artifact(Report):
         Raises:
             InputError: the call does not fit the model.
         """
-        tensors = self.tensors(args, kwargs)
+        tensors = self.tensors(*args, **kwargs)
         for value, tensor in zip(self.inputs, tensors, strict=True):
             ort.check_input(value, tensor)
         if self.signature:
@@ -504,8 +495,8 @@ class Artifact(Report):
             f"{plural(len(self.files), 'file')}, {self.provider}"
         )
 
-    def tensors(self, args: tuple, kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
-        """The tensors of a call ``artifact(*args, **kwargs)``, in the order of :attr:`inputs`."""
+    def tensors(self, *args: Any, **kwargs: Any) -> list[torch.Tensor]:
+        """The tensors of a call, in the order of :attr:`inputs`."""
         if self.signature is None:
             return self._by_input_name(args, kwargs)
         tensors = self.signature.flatten(args, kwargs)
@@ -521,8 +512,8 @@ class Artifact(Report):
         if len(args) > len(names) or set(given) != set(names):
             raise InputError(
                 f"{self.path.name} takes {', '.join(map(repr, names))}, but was called with "
-                f"{plural(len(args), 'positional argument')} and the names {sorted(kwargs)}. "
-                "Pass one tensor for each input, in that order or by name."
+                f"{plural(len(args), 'positional argument')} and the names {sorted(kwargs)}.",
+                "Pass one tensor for each input, in that order or by name.",
             )
         return [given[name] for name in names]
 
@@ -564,7 +555,7 @@ def _as_torch_reads(
                 "export() reads a dict at the end of `args` as keyword arguments, as "
                 f"torch.onnx.export does, but forward{forward} does not take "
                 f"{', '.join(map(repr, last))}.",
-                "append an empty dict to pass it as an argument: args=(value, {}).",
+                "Append an empty dict to pass it as an argument: args=(value, {}).",
             ) from error
     return tuple(args_), last
 
@@ -580,7 +571,7 @@ class _Stream(Protocol):
 def _target(model: Any, f: Any) -> Iterator[Path]:
     """The path to write to; for None, in a temporary folder that is removed if the export fails."""
     if f is not None and not isinstance(f, _Stream):
-        yield files.target(f)
+        yield files.writable(f)
         return
     folder = Path(tempfile.mkdtemp(prefix="onnx-workbench-"))
     name = model.name if isinstance(model, Graph) else type(model).__name__
@@ -611,7 +602,7 @@ def _locate(model: onnx.ModelProto, path: Path) -> None:
                 tensor.ParseFromString(data[field.value : field.end])
 
 
-def _check_weights(model: Any, target: Path, external_data: bool | None) -> None:
+def _check_weight_size(model: Any, target: Path, external_data: bool | None) -> None:
     """Raises InputError, before any work, if the weights cannot be written as asked."""
     program = model.program if isinstance(model, Graph) else model
     module = isinstance(program, nn.Module)
@@ -620,8 +611,8 @@ def _check_weights(model: Any, target: Path, external_data: bool | None) -> None
     total = sum(tensor.nbytes for tensor in dense)
     if total > ONE_FILE_LIMIT and external_data is False:
         raise InputError(
-            f"The weights take {size(total)}, but one file holds {size(ONE_FILE_LIMIT)} at most. "
-            "Leave `external_data` out to get the weights in a second file."
+            f"The weights take {size(total)}, but one file holds {size(ONE_FILE_LIMIT)} at most.",
+            "Leave `external_data` out to get the weights in a second file.",
         )
     if external_data or total > ONE_FILE_LIMIT:
         _check_foreign(target, [target.with_name(f"{target.name}.data")])
@@ -633,7 +624,8 @@ def _check_foreign(target: Path, files: Sequence[Path]) -> None:
         if file != target and file.exists() and file.name not in _weights_at(target):
             raise InputError(
                 f"{file.name!r} is already in {str(file.parent)!r} and holds no weights of "
-                f"{target.name!r}. Move it away, or pass another path."
+                f"{target.name!r}.",
+                "Move it away, or pass another path.",
             )
 
 
@@ -656,34 +648,39 @@ def _check_options(
             listed and all(isinstance(n, str) for n in names) and len({*names}) == len(names)
         ):
             raise InputError(
-                f"`{option}` is {names!r}, but must be a list of different names, such as ['x']."
+                f"`{option}` is {names!r}, but must be a list of different names.",
+                "Write for example ['x'].",
             )
     if translations is not None:
         _check_translations(translations, dynamo)
 
 
 def _check_translations(table: object, dynamo: bool) -> None:
-    message, hint = "", "write {torch.ops.demo.swishy.default: swishy}."
+    message, hint = "", "Write {torch.ops.demo.swishy.default: swishy}."
     if not isinstance(table, Mapping):
         message = f"is {kind_of(table)}, but must be a dict: torch operator -> onnxscript function"
     elif not dynamo:
         message = "was given with dynamo=False, but the tracer takes none"
-        hint = "leave dynamo out, or use torch.onnx.register_custom_op_symbolic."
+        hint = "Leave dynamo out, or use torch.onnx.register_custom_op_symbolic."
     else:
         for operator, function in table.items():
             packet = isinstance(operator, torch._ops.OpOverloadPacket)
             if packet or not callable(operator) or not callable(function):
                 message = f"has {operator!s}: {function!r}, but takes one operator -> one function"
             if packet:
-                hint = f"name the overload: torch.ops.{operator}.{operator.overloads()[0]}."
+                hint = f"Name the overload: torch.ops.{operator}.{operator.overloads()[0]}."
     if message:
         raise InputError(f"`custom_translation_table` {message}.", hint)
 
 
 @contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """Yield a folder whose files replace the model at ``target``, its own ``.data`` included."""
-    with files.replacing(target) as folder:
+def _replacing(target: Path, kind: type[WorkbenchError]) -> Iterator[Path]:
+    """Yield a folder whose files replace the model at ``target``, its own ``.data`` included.
+
+    Raises:
+        WorkbenchError: of this ``kind``, if that fails.
+    """
+    with files.replacing(target, kind) as folder:
         yield folder
         new = [target.with_name(file.name) for file in folder.iterdir()]
         _check_foreign(target, new)
@@ -691,20 +688,6 @@ def _replacing(target: Path) -> Iterator[Path]:
         stale = data not in new and data.name in _weights_at(target)
     if stale:
         data.unlink(missing_ok=True)
-
-
-@contextmanager
-def _written(target: Path) -> Iterator[Path]:
-    """Yield a path in a hidden folder; the file written there replaces ``target`` at the end."""
-    try:
-        with _replacing(target) as folder:
-            yield folder / target.name
-    except OSError as error:
-        raise ExportError(
-            f"{target.name} could not be written to {str(target.parent)!r}: "
-            f"{error.strerror or error}. The old file is still there.",
-            "free space or get write permission, or pass another path.",
-        ) from error
 
 
 def _write(
@@ -744,7 +727,7 @@ _TRACER_OPTIONS = (
 )
 
 
-def _traced(
+def _torchscript(
     model: Any,
     args: tuple,
     kwargs: dict[str, Any],
@@ -767,7 +750,7 @@ def _traced(
 
     def write(draft: Path) -> None:
         with evaluating(model, warn=False):
-            exporter.trace(
+            exporter.export_torchscript(
                 model,
                 draft,
                 args,
@@ -794,8 +777,8 @@ def _check(
         if call:
             _check_numbers(draft, *call)
     except ExportError as error:
-        if graph := draft.graph:  # for trace(error)
-            error.partial = lambda: (graph.program, "torch.export")
+        if graph := draft.graph:
+            error.partial_graph = lambda: (graph.program, "torch.export")
         raise
 
 
@@ -804,7 +787,7 @@ def _check_session(draft: Artifact) -> None:
         _ = draft.session
     except LoadError as error:
         reason = error.message.replace(f"{draft.path.parent.name}{os.sep}", "")  # draft's folder
-        line = _line_of_rejected(draft.path, reason, draft.translated)
+        line = _line_of_rejected(draft.path, reason, draft.exported_program)
         message = f"ONNX Runtime rejects the exporter's file. {reason}"
         raise ExportError(message, error.hint, line, step="load", got=draft.opset) from error
 
@@ -817,7 +800,7 @@ def _check_numbers(draft: Artifact, model: Any, args: tuple, kwargs: dict[str, A
         raise ExportError(
             f"The file's results differ from the model's: {result.worst.path} differs, "
             f"{result.worst.summary}.",
-            "leave verify=True out, and look for the first value that differs: "
+            "Leave verify=True out, and look for the first value that differs: "
             "verify(model, onnx, args, values=True).",
             step="verify",
             got=draft.opset,
@@ -833,13 +816,13 @@ def _check_file(draft: Artifact, asked: int | None) -> None:
     got, foreign = opset_of(proto), mislabeled(proto)
     if not proto.graph.output:
         message = "The model returns no tensor, so the file has no output."
-        raise ExportError(message, "return a tensor from forward().", step="check", got=got)
+        raise ExportError(message, "Return a tensor from forward().", step="check", got=got)
     if asked is not None and asked != got:
         direction = "down" if asked < got else "up"
         raise ExportError(
             f"You asked for opset {asked} and the exporter wrote opset {got} without raising an "
             f"error: it could not convert the graph {direction}.{f' {foreign}' * bool(foreign)}",
-            f"ask for opset {got}, or leave `opset_version` out; check() shows the highest "
+            f"Ask for opset {got}, or leave `opset_version` out; check() shows the highest "
             "that this stack writes and loads.",
             step="opset",
             got=got,
@@ -853,23 +836,23 @@ def _check_file(draft: Artifact, asked: int | None) -> None:
     except Exception as error:
         reason = foreign or str(error).splitlines()[0]
         message = f"The exporter wrote a file that onnx.checker rejects: {reason}"
-        hint = "ask for another opset; check() shows which this stack writes and loads."
+        hint = "Ask for another opset; check() shows which this stack writes and loads."
         raise ExportError(message, hint, step="check", got=got) from error
     if light != path:
         light.unlink()
 
 
-def _line_of_rejected(draft: Path, reason: str, translated: ExportedProgram | None) -> Line | None:
+def _line_of_rejected(draft: Path, reason: str, program: ExportedProgram | None) -> Line | None:
     """The line of the node that ONNX Runtime names in its ``reason``.
 
     If dtypes clash there, the node at fault is an earlier one, whose dtype in the file differs from
     the FX node's.
     """
     proto = onnx.load(draft, load_external_data=False)
-    if translated and "bound to different types" in reason:
+    if program and "bound to different types" in reason:
         values = onnx.shape_inference.infer_shapes(proto).graph.value_info
         dtypes = {v.name: v.type.tensor_type.elem_type for v in values}
-        for node in translated.graph.nodes:
+        for node in program.graph.nodes:
             dtype, in_file = getattr(node.meta.get("val"), "dtype", None), dtypes.get(node.name)
             if dtype and in_file and f"torch.{dtype_name(in_file)}" != str(dtype):
                 return user_line(node.meta.get("stack_trace"))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .formatting import wrapped
-from .source import Line, is_users, lines_of
+from .source import Line, is_user_file, lines_of
 
 REST = "The whole traceback: %tb"
 """The last line in IPython: what shows the frames of torch and of this package, and the causes."""
@@ -62,7 +62,7 @@ def brief(error: Any, rest: str = "", colors: bool = False) -> str:
 def _frames(error: Any) -> list[str]:
     """The user's frames of the error and of its causes, outermost first; the last is at fault."""
     found = [line for one in chained(error) for line in lines_of(one.__traceback__)]
-    frames = dict.fromkeys(line for line in found if is_users(line.file))
+    frames = dict.fromkeys(line for line in found if is_user_file(line.file))
     texts = {line: _frame(line, linecache.getlines(line.file)) for line in frames}
     if error.line:  # its file may be a name in a model: only a file that ran here is read
         texts[error.line] = texts.pop(error.line, "") or _frame(error.line, [])

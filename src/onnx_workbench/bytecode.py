@@ -353,7 +353,7 @@ class _Listener:
             file_of_failure = entry.fail_user_frame_filename or file
             at = line_at(file_of_failure, entry.fail_user_frame_lineno or number, name)
             breaks += (Break(nearest([at]), entry.fail_reason),)
-        codes = (read(code, names) if code else () for code in (before, after))
+        codes = (disassemble(code, names) if code else () for code in (before, after))
         return Frame(
             name=_RESUMED.sub(r"\1\2, resumed at line \3", name.rpartition("<locals>.")[2]),
             line=nearest([line_at(file, number, name)]),
@@ -365,10 +365,10 @@ class _Listener:
         )
 
 
-def read(code: CodeType, names: dict[str, list[str]] | None = None) -> Run:
+def disassemble(code: CodeType, names: dict[str, list[str]] | None = None) -> Run:
     """Disassemble code.
 
-    >>> read((lambda x: x).__code__)[-1]
+    >>> disassemble((lambda x: x).__code__)[-1]
     RETURN_VALUE
     """
     names = {} if names is None else names

@@ -53,8 +53,8 @@ def normalize_call(function: Callable[P, R]) -> Callable[P, R]:
         for old in _OLD.keys() & options.keys():
             if (new := _OLD[old]) in signature.parameters:
                 raise InputError(
-                    f"{name}() has no option `{old}`: torch's name for it is `{new}`. "
-                    f"Write {name}(..., {new}=...)."
+                    f"{name}() has no option `{old}`: torch's name for it is `{new}`.",
+                    f"Write {name}(..., {new}=...).",
                 )
         _check_options(name, lead, signature, options)
         try:
@@ -70,8 +70,8 @@ def normalize_call(function: Callable[P, R]) -> Callable[P, R]:
             raise
         except Exception as error:
             raise WorkbenchError(
-                f"{name}() got an error from a library that it has no explanation for",
-                "call the model itself with these inputs; if that works, report this with the "
+                f"{name}() failed with an error of a library that it cannot explain",
+                "Call the model itself with these inputs; if that works, report this with the "
                 "whole traceback.",
                 unless_internal(user_line(error.__traceback__)),
                 reason=first_words(error),
@@ -88,8 +88,8 @@ def _call(name: str, lead: str, given: Mapping[str, Any]) -> tuple[tuple, dict[s
         kwargs = {}
     if not (isinstance(kwargs, Mapping) and all(isinstance(key, str) for key in kwargs)):
         raise InputError(
-            f"{name}() was given {kind_of(kwargs)} as `kwargs`, which must be a dict by name. "
-            f"Pass several arguments as one tuple: {name}({lead}, (x, y))."
+            f"{name}() was given {kind_of(kwargs)} as `kwargs`, which must be a dict by name.",
+            f"Pass several arguments as one tuple: {name}({lead}, (x, y)).",
         )
     return args if isinstance(args, tuple) else (args,), dict(kwargs)
 
@@ -98,14 +98,15 @@ def _check_export(args: object) -> None:
     """export() reads ``args`` as torch.onnx.export does: a tuple, or one tensor alone."""
     if isinstance(args, (str, bytes, os.PathLike)):
         raise InputError(
-            f"export() was given {args!r} as `args`. The inputs of the model come before the path, "
-            "as in torch.onnx.export: export(model, (x,), 'model.onnx')."
+            f"export() was given {args!r} as `args`, but the inputs of the model come before the "
+            "path, as in torch.onnx.export.",
+            "Write export(model, (x,), 'model.onnx').",
         )
     if isinstance(args, (list, dict)):
         one = "kwargs={...}" if isinstance(args, dict) else "(x, y)"
         raise InputError(
-            f"export() was given {kind_of(args)} as `args`, which must be a tuple of inputs. Write "
-            f"{one}, or (value,) if the model takes one {type(args).__name__}."
+            f"export() was given {kind_of(args)} as `args`, which must be a tuple of inputs.",
+            f"Write {one}, or (value,) if the model takes one {type(args).__name__}.",
         )
 
 
@@ -116,8 +117,9 @@ def _check_options(
     for key, value in options.items():
         if key not in signature.parameters and _is_tensor(value):
             raise InputError(
-                f"{name}() has no option {key!r}, but got a tensor for it. Pass keyword arguments "
-                f"of the model as one dict: {name}({lead}, args, kwargs={{{key!r}: ...}})."
+                f"{name}() has no option {key!r}, but got a tensor for it.",
+                "Pass keyword arguments of the model as one dict: "
+                f"{name}({lead}, args, kwargs={{{key!r}: ...}}).",
             )
 
 
@@ -126,7 +128,8 @@ def _check_positions(name: str, lead: str, given: tuple, options: Mapping[str, A
     if len(given) > 2 and any(map(_is_tensor, given)) and not options.keys() - _OLD.keys():
         raise InputError(
             f"{name}() takes the inputs of the model as one tuple, and was given {len(given)} "
-            f"positional arguments. Write {name}({lead}, (x, y))."
+            "positional arguments.",
+            f"Write {name}({lead}, (x, y)).",
         )
 
 
@@ -142,13 +145,14 @@ def whole(name: str, value: Any, least: int = 1) -> int:
     """
     if isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least:
         return int(value)
-    raise InputError(f"{name} is {value!r:.80}; it must be a whole number of {least} or more.")
+    wanted = f"a whole number of {least} or more"
+    raise InputError(f"{name} is {value!r:.80}; it must be {wanted}.", f"Pass {wanted}.")
 
 
 def threads(value: Any) -> int:
     """A number of threads that this machine can run: up to four for each core.
 
-    >>> threads(100_000)
+    >>> threads(100_000)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     onnx_workbench.errors.InputError: threads is 100000; it must be a whole number of 1 or more, ...
     """
@@ -157,7 +161,8 @@ def threads(value: Any) -> int:
     if count > most:
         raise InputError(
             f"threads is {count}; it must be a whole number of 1 or more, and at most {most} here: "
-            f"{_THREADS_PER_CORE} for each core. Pass the number of cores or less."
+            f"{_THREADS_PER_CORE} for each core.",
+            "Pass the number of cores or less.",
         )
     return count
 
@@ -172,7 +177,7 @@ def number(name: str, value: Any, zero: bool = False) -> float:
     if real and (value > 0 or (zero and value == 0)):
         return float(value)
     least = "a number of 0 or more" if zero else "more than 0"
-    raise InputError(f"{name} is {value!r:.80}; it must be {least}.")
+    raise InputError(f"{name} is {value!r:.80}; it must be {least}.", f"Pass {least}.")
 
 
 def check_initialized(caller: str, model: Any) -> None:
@@ -180,7 +185,8 @@ def check_initialized(caller: str, model: Any) -> None:
     if not hasattr(model, "_parameters"):
         raise InputError(
             f"{caller}() was given {kind_of(model)} whose __init__ does not call "
-            "super().__init__(). Call it first there: it sets up torch.nn.Module."
+            "super().__init__().",
+            "Call it first there: it sets up torch.nn.Module.",
         )
 
 

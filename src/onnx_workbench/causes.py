@@ -12,13 +12,16 @@ import torch
 import torch.utils._pytree as pytree
 from torch import fx
 
-from .comparison import Tolerance, coarsest, distance, magnitude, plain, wide
+from .comparison import Tolerance, coarsest, distance, magnitude, on_cpu, wide
+from .exporter_metadata import is_getitem
 from .formatting import plural, shaped
 
 _AS_NEAR = 4.0
 """The factor by which the largest errors of two orders of summation may differ without a fault."""
-_BITS, _NUDGES = 8.0, 4
-"""The error that a node may have, in last bits of its inputs, and how often these are nudged."""
+_BITS = 8.0
+"""The error that a node may have, in last bits of its inputs."""
+_NUDGES = 4
+"""How often the inputs are nudged by their last bit."""
 _LARGEST = 1e3
 """The largest error that counts as rounding, in steps of the dtype at the node's largest number."""
 
@@ -84,8 +87,8 @@ def of_numbers(
     """
     if not distance(reference, alone, tolerance).wrong:
         return ROUNDING
-    inputs = [plain(value) for value in given.values() if isinstance(value, torch.Tensor)]
-    reference, alone = plain(reference), plain(alone)
+    inputs = [on_cpu(value) for value in given.values() if isinstance(value, torch.Tensor)]
+    reference, alone = on_cpu(reference), on_cpu(alone)
     recomputed = partial(_recomputed, node, given, constants)
     if _as_near(recomputed, inputs, reference, alone):
         return ROUNDING
@@ -106,7 +109,7 @@ def _as_near(
     nudged = partial(_nudged, torch.Generator().manual_seed(0))
     casts: list[Callable[[Any], Any]] = [_double, *[nudged] * _NUDGES]
     try:
-        exact, *near = [plain(recomputed(cast)) for cast in casts]
+        exact, *near = [on_cpu(recomputed(cast)) for cast in casts]
     except Exception:  # the operator has no float64
         return False
     if any(tensor.shape != reference.shape for tensor in (exact, *near)):
@@ -166,7 +169,7 @@ def _error(exact: torch.Tensor, value: torch.Tensor) -> float:
 
 def _operator(node: fx.Node) -> str:
     """The operator of a node; for an item of a tuple, the operator that made the tuple."""
-    whole = node.args[0] if getattr(node.target, "__name__", "") == "getitem" else node
+    whole = node.args[0] if is_getitem(node) else node
     return str(whole.target if isinstance(whole, fx.Node) else node.target)
 
 

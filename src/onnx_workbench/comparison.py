@@ -55,7 +55,7 @@ def checked(tolerance: Any) -> Tolerance | None:
         raise InputError(
             f"`tolerance` is {tolerance!r:.100}, but must be (relative, absolute), two finite "
             "numbers of 0 or more, or the relative one alone.",
-            "write tolerance=1e-3 or tolerance=(1e-3, 1e-5).",
+            "Write tolerance=1e-3 or tolerance=(1e-3, 1e-5).",
         )
     return float(pair[0]), float(pair[1])
 
@@ -246,7 +246,7 @@ def distance(a: torch.Tensor, b: torch.Tensor, tolerance: Tolerance) -> Distance
     """
     if not a.numel():
         return Distance(0.0, 0, 0.0, 0)
-    pairs = [*zip(*(plain(part).flatten().split(_SLICE) for part in (a, b)), strict=True)]
+    pairs = [*zip(*(on_cpu(part).flatten().split(_SLICE) for part in (a, b)), strict=True)]
     peak = max(magnitude(x) for x, _ in pairs) or 1.0
     parts = [_slice_distance(x, y, tolerance, peak) for x, y in pairs]
     start, worst = max(enumerate(parts), key=lambda part: (bool(part[1].wrong), part[1].worst))
@@ -290,7 +290,7 @@ def magnitude(tensor: torch.Tensor) -> float:
     return float(sizes.max()) if sizes.numel() else 0.0
 
 
-def plain(tensor: torch.Tensor) -> torch.Tensor:
+def on_cpu(tensor: torch.Tensor) -> torch.Tensor:
     """On the CPU, dense, without autograd history."""
     tensor = tensor.detach().cpu()
     if tensor.is_quantized:

@@ -20,11 +20,11 @@ from .artifact import Artifact
 from .causes import Cause
 from .comparison import Agreement, Grains, Tolerance, compare, compare_leaf
 from .errors import InputError, WorkbenchError
-from .exporter_metadata import call_site
+from .exporter_metadata import call_site, is_getitem
 from .formatting import Part, Report, Table, kind_of, plural, shaped
 from .lineage.origins import NONE, Origin
 from .lineage.table import join
-from .memory import trim_memory
+from .machine import trim_memory
 from .proto import node_refs
 from .runs.intermediates import Intermediates
 from .runs.program import ProgramRun, stored
@@ -37,9 +37,10 @@ if TYPE_CHECKING:
 CHUNK = 256_000_000
 """Bytes of values in memory at a time, in PyTorch and again in ONNX Runtime."""
 
-_MANY, _BATCH = 300, 32
-"""Nodes from which the pictures of values are smaller, and values that are computed at a time where
-PyTorch has none."""
+_LARGE_GRAPH = 300
+"""Nodes from which the pictures of values have a quarter of the side."""
+_BATCH = 32
+"""Values that ONNX Runtime computes at a time where PyTorch has none."""
 
 Look = Callable[[Mapping[str, Any]], None]
 
@@ -63,9 +64,10 @@ class Step:
     """One value, in PyTorch and in ONNX Runtime.
 
     ``node`` computes it in the file, ``fx`` in the graph. ``error`` is the relative error of
-    :func:`~onnx_workbench.verify`, ``inherited`` the largest error among the nearest compared
-    values that it depends on. ``cause`` is known if the node was recomputed alone; ``weights`` are
-    its weights that differ from the model's.
+    :func:`~onnx_workbench.verify`, ``bounds`` its tolerance as a pair, ``inherited`` the largest
+    error among the nearest compared values that it depends on. A wrong value has a ``cause`` if its
+    inputs agree, or differ only by rounding; ``weights`` are its weights that differ from the
+    model's.
     """
 
     name: str
@@ -84,7 +86,7 @@ class Step:
 
     @property
     def tolerance(self) -> float:
-        """The relative one."""
+        """The relative bound; the absolute one if the relative is 0."""
         return self.bounds[0] or self.bounds[1]
 
     @property
@@ -136,14 +138,14 @@ class Divergence(Report):
 
     ``outputs`` compares the outputs of ``a`` and ``b``, ``steps`` the values inside ``b`` in
     execution order. ``captured`` compares the outputs of ``a`` and of the captured graph, both in
-    PyTorch. ``apart`` has the values that cannot be compared, by reason, and ``random`` the
+    PyTorch. ``not_comparable`` has the values that cannot be compared, by reason; ``random`` the
     operators that draw new numbers on every call, with their lines.
     """
 
     outputs: Agreement
     captured: Agreement
     steps: tuple[Step, ...]
-    apart: Mapping[str, tuple[str, ...]]
+    not_comparable: Mapping[str, tuple[str, ...]]
     random: Mapping[str, Line | None]
 
     def __bool__(self) -> bool:
@@ -208,7 +210,7 @@ class Divergence(Report):
         return f"DIFFERENT: the outputs differ although all {count} agree: {why}"
 
     def _count(self) -> str:
-        missing = sum(map(len, self.apart.values()))
+        missing = sum(map(len, self.not_comparable.values()))
         return f"{plural(len(self.steps), 'value')} compared, {missing:,} not comparable"
 
     def _table(self) -> Iterator[Part]:
@@ -232,7 +234,8 @@ class Divergence(Report):
 
     def _notes(self) -> Iterator[Part]:
         yield self._count()
-        rows = [(f"{len(names):,}", reason, names[0]) for reason, names in self.apart.items()]
+        missing = self.not_comparable.items()
+        rows = [(f"{len(names):,}", reason, names[0]) for reason, names in missing]
         rows += [("random", op, line.place if line else "") for op, line in self.random.items()]
         if rows:
             yield Table(rows)
@@ -251,14 +254,15 @@ def check_graph(b: object) -> None:
     if not isinstance(b, Artifact):
         raise InputError(
             f"verify(values=True) was given {kind_of(b)} as 'b', but it compares the values inside "
-            "an Artifact. Pass the result of export(): verify(model, artifact, x, values=True)."
+            "an Artifact.",
+            "Pass the result of export(): verify(model, artifact, x, values=True).",
         )
-    if b.translated is None:
+    if b.exported_program is None:
         raise InputError(
             f"{b.path.name} has no captured graph to compare its values with: it was loaded from "
-            "a file, or made with dynamo=False. Pass the result of export(). If a tool made this "
-            "file from that one, pass load(path, like=artifact). Or leave values=True out and "
-            "compare the outputs."
+            "a file, or made with dynamo=False.",
+            "Pass the result of export(). If a tool made this file from that one, pass load(path, "
+            "like=artifact). Or leave values=True out and compare the outputs.",
         )
 
 
@@ -266,19 +270,16 @@ def compare_values(
     artifact: Any,
     args: tuple,
     kwargs: Mapping[str, Any],
-    results: tuple[Any, Any],
+    reference: Any,
+    other: Any,
     tolerance: Tolerance | None,
 ) -> Divergence:
-    """Compare the values of a file with those of the graph that it was translated from.
-
-    Args:
-        results: the outputs of the model and of the artifact for this call.
-    """
+    """Compare the values of a file with those of the graph that it was translated from. The outputs
+    of the model and of the file are ``reference`` and ``other``."""
     comparison = _Comparison(artifact, artifact.feeds(*args, **kwargs), tolerance)
     leaves = artifact.signature.flatten(args, dict(kwargs))
     result = artifact.signature.unflatten(comparison.run(leaves))
     grains = [comparison.grains.of(leaf) for leaf in pytree.tree_leaves(result)]
-    reference, other = results
     outputs = compare(reference, other, tolerance, grains)
     captured = compare(reference, result, tolerance, grains)
     steps = comparison.judged(leaves)
@@ -286,7 +287,7 @@ def compare_values(
         outputs = Agreement(tuple(leaf.excused() for leaf in outputs.leaves))
     random = {str(node.target): call_site(node).line for node in comparison.random}
     trim_memory()
-    return Divergence(outputs, captured, steps, comparison.not_comparable(), random)
+    return Divergence(outputs, captured, steps, comparison.left_out(), random)
 
 
 def summaries(artifact: Any, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Summary]:
@@ -296,14 +297,14 @@ def summaries(artifact: Any, args: tuple, kwargs: Mapping[str, Any]) -> dict[str
     """
     found: dict[str, Summary] = {}
     feeds = artifact.feeds(*args, **kwargs)
-    side = SIDE if len(artifact.proto.graph.node) < _MANY else SIDE // 4
+    side = SIDE if len(artifact.proto.graph.node) < _LARGE_GRAPH else SIDE // 4
 
     def look(values: Mapping[str, Any]) -> None:
         for name, value in values.items():
             if isinstance(value, torch.Tensor) and name not in found:
                 found[name] = summary(value, side)
 
-    if artifact.translated is None:
+    if artifact.exported_program is None:
         file = Intermediates(artifact.unchanged, artifact.proto, artifact.provider, feeds)
         _look_at_rest(file, look)
         return found
@@ -333,7 +334,7 @@ class _Comparison:
         look: Look | None = None,
     ) -> None:
         self.look = look
-        self.program: ExportedProgram = artifact.translated
+        self.program: ExportedProgram = artifact.exported_program
         self.tolerance, self.grains = tolerance, Grains()
         self.file = Intermediates(artifact.unchanged, artifact.proto, artifact.provider, feeds)
         lineage = join(artifact)
@@ -349,7 +350,7 @@ class _Comparison:
         self.names: dict[fx.Node, str] = {}
         self.random: list[fx.Node] = []
         self.tainted: set[fx.Node] = set()  # depends on a random operator
-        self.apart: dict[str, list[str]] = {}
+        self.not_comparable: dict[str, list[str]] = {}
 
     def run(self, leaves: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Run the whole graph, compare its values and return its outputs. The state of the random
@@ -387,14 +388,15 @@ class _Comparison:
         tensor = torch.tensor(value) if is_size else value
         name = next((name for name in _names(node) if name in self.file.names), "")
         if node not in self.tainted and not name:  # it may be computed at export, as a weight
-            self._compare(node, tensor, self.file.weight(node.name), node.name)
+            weight = self.file.weight(node.name)
+            self._compare(node, tensor, weight, node.name, must_match=False)
             if node in self.steps:
                 return
         if name:
             self.names[node] = name
         if not name or node in self.tainted:
             reason = RANDOM if node in self.tainted else GONE
-            self.apart.setdefault(reason, []).append(name or node.name)
+            self.not_comparable.setdefault(reason, []).append(name or node.name)
             return
         self.pending[node] = tensor, is_size
         self.bytes += tensor.nbytes
@@ -408,22 +410,22 @@ class _Comparison:
             self.look(values)
         for node, (reference, is_size) in self.pending.items():
             name = self.names[node]
-            self._compare(node, reference, values[name], name, is_size)
+            self._compare(node, reference, values[name], name, must_match=not is_size)
             if node not in self.steps:
-                self.apart.setdefault(KIND, []).append(name)
+                self.not_comparable.setdefault(KIND, []).append(name)
         self.pending.clear()
         self.bytes = 0
 
     def _compare(
-        self, node: fx.Node, reference: torch.Tensor, value: Any, name: str, is_size: bool = True
+        self, node: fx.Node, reference: torch.Tensor, value: Any, name: str, *, must_match: bool
     ) -> None:
-        """Record the error of a value. A tensor of another shape or dtype is wrong; a size of
-        another dtype is not compared."""
+        """Record the error of a value. One of another shape or dtype is wrong if it ``must_match``;
+        if not, it is not compared."""
         if not isinstance(value, torch.Tensor):
             return
         expected = reference if value.is_complex() else _in_file(reference)
         fits = expected.shape == value.shape and expected.dtype == value.dtype
-        if not fits and is_size:
+        if not (fits or must_match):
             return
         site = call_site(node)
         origin = self.origins.get(name.removesuffix(_INT8), self.origins.get(name, _WEIGHT))
@@ -501,11 +503,11 @@ class _Comparison:
                 ):
                     yield str(spec.target)
 
-    def not_comparable(self) -> dict[str, tuple[str, ...]]:
-        """Reason -> the values without a counterpart."""
+    def left_out(self) -> dict[str, tuple[str, ...]]:
+        """Reason -> the values that were not compared."""
         inner = sorted(self.file.names - set(self.names.values()))
-        apart = self.apart | {INNER: inner, BODY: self.file.hidden}
-        return {reason: tuple(names) for reason, names in apart.items() if names}
+        found = self.not_comparable | {INNER: inner, BODY: self.file.hidden}
+        return {reason: tuple(names) for reason, names in found.items() if names}
 
 
 class _Judge:
@@ -580,7 +582,7 @@ def _names(node: fx.Node) -> list[str]:
     quantized file, else the exporter's. That numbers the items of a tuple; onnxscript's optimizer
     renames them if it turns a sequence into a Split (``_constant_folding.py``)."""
     names = [node.name]
-    if getattr(node.target, "__name__", "") == "getitem":
+    if is_getitem(node):
         whole, item = node.args
         names = [f"{whole}__{item}", f"{whole}_split_{item}", node.name]
     return [*(f"{name}{_INT8}" for name in names), *names]

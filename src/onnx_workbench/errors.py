@@ -9,6 +9,7 @@
     ├── LoadError                 the file is not an ONNX model that ONNX Runtime can load
     ├── RunError                  ONNX Runtime loaded the model and failed while running it
     └── MissingPackageError (ImportError)   an optional package is not installed
+    CallError (TypeError)         there is no option of that name
 
 Every error says what was passed, what was expected and what to do next. ``reason``, ``hint`` and
 ``line`` are fields, so that no caller has to parse the text. If an error of torch, onnx or ONNX
@@ -78,8 +79,8 @@ class WorkbenchError(Brief, Exception):
         line: the :class:`~onnx_workbench.source.Line` of the user's code at fault, if known.
         reason: why it failed; the default is ``message``.
 
-    ``partial`` is set where a model did not become a file: it returns what there is of its graph
-    (an ExportedProgram or None) and how that was captured. ``trace(error)`` shows both.
+    ``partial_graph`` is set where a model did not become a file. It returns the part of its graph
+    that was captured (an ExportedProgram, or None), and how; ``trace(error)`` shows both.
 
     >>> print(WorkbenchError("Net could not be captured", "use torch.where", reason="it branches"))
     Net could not be captured
@@ -93,7 +94,7 @@ class WorkbenchError(Brief, Exception):
         super().__init__(message)
         self.message, self.hint, self.line = message, hint, line
         self.reason = reason or message
-        self.partial: Callable[[], tuple[Any, str]] | None = None
+        self.partial_graph: Callable[[], tuple[Any, str]] | None = None
 
     def __str__(self) -> str:
         text = self.message
@@ -125,8 +126,8 @@ class CaptureError(WorkbenchError):
 class ExportError(WorkbenchError):
     """The graph did not become an ``.onnx`` file that ONNX Runtime loads.
 
-    ``step`` is the one that failed: translate, opset, check or load. ``got`` is the opset of the
-    refused file, if one was written.
+    ``step`` is the one that failed: translate, opset, check, load or verify. ``got`` is the opset
+    of the refused file, if one was written.
     """
 
     def __init__(

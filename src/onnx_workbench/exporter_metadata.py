@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -49,6 +49,16 @@ def call_site(node: fx.Node) -> CallSite:
     """The call site of an FX node."""
     modules = list((node.meta.get("nn_module_stack") or {}).values())
     return CallSite(node.meta.get("stack_trace") or "", modules[-1][0] if modules else "")
+
+
+def calls(graph: fx.Graph) -> Iterator[fx.Node]:
+    """The nodes that call an operator, those that unpack its results included."""
+    return (node for node in graph.nodes if node.op == "call_function")
+
+
+def is_getitem(node: fx.Node) -> bool:
+    """Whether a node takes one of several results."""
+    return getattr(node.target, "__name__", "") == "getitem"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import InputError, LoadError
+from .errors import InputError, LoadError, WorkbenchError
 
 
 def folder(path: str | os.PathLike[str]) -> Path:
@@ -27,23 +27,23 @@ def folder(path: str | os.PathLike[str]) -> Path:
     except (TypeError, ValueError, RuntimeError):  # not a path, or an unknown home
         pass
     raise InputError(
-        f"`source` is {path!r:.200}, but there is no such folder. "
-        "Pass the folder with the model's .py files."
+        f"`source` is {path!r:.200}, but there is no such folder.",
+        "Pass the folder with the model's .py files.",
     )
 
 
-def target(path: str | os.PathLike[str], suffix: str = "") -> Path:
+def writable(path: str | os.PathLike[str]) -> Path:
     """Check the path of a file to write, before any work is done for it.
 
     Raises:
-        InputError: it is no path, has another suffix, or is a folder, or its parent does not exist
-            or cannot be written to.
+        InputError: it is no path or is a folder, or its parent does not exist or cannot be written
+            to.
 
-    >>> target("no/such/folder/report.html")
+    >>> writable("no/such/folder/report.html")
     Traceback (most recent call last):
         ...
-    onnx_workbench.errors.InputError: The folder 'no/such/folder' of 'report.html' does not exist. \
-Make it first, or pass a path in a folder that exists.
+    onnx_workbench.errors.InputError: The folder 'no/such/folder' of 'report.html' does not exist.
+    What helps: Make it first, or pass a path in a folder that exists.
     """
     try:
         file = Path(os.fsdecode(path) if isinstance(path, bytes) else path)
@@ -53,26 +53,26 @@ Make it first, or pass a path in a folder that exists.
             os.lstat(file)  # raises if the name is not a valid file name
     except (TypeError, ValueError, OSError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{path!r:.200} is not a file path: {why}. Pass another one.") from error
-    if not name or (suffix and file.suffix != suffix):
+        raise InputError(f"{path!r:.200} is not a file path: {why}.", "Pass another.") from error
+    if not name:
         raise InputError(
-            f"The path {os.fspath(file)!r} does not end in {suffix or 'a file name'}. "
-            f"Pass {(name or 'model') + suffix!r}."
+            f"The path {os.fspath(file)!r} does not end in a file name.", "Pass 'model', say."
         )
     if not exists:
         raise InputError(
-            f"The folder {str(file.parent)!r} of {name!r} does not exist. "
-            "Make it first, or pass a path in a folder that exists."
+            f"The folder {str(file.parent)!r} of {name!r} does not exist.",
+            "Make it first, or pass a path in a folder that exists.",
         )
     if not os.access(file.parent, os.W_OK | os.X_OK):
         raise InputError(
             f"{name!r} cannot be written to {str(file.parent)!r}: this process has no permission "
-            "to write there. Get permission, or pass a path in another folder."
+            "to write there.",
+            "Get permission, or pass a path in another folder.",
         )
     if taken:
         kind = "folder" if is_folder else "device, pipe or socket"
         raise InputError(
-            f"{str(file)!r} is a {kind}, so no file can be written there. Pass another name."
+            f"{str(file)!r} is a {kind}, so no file can be written there.", "Pass another name."
         )
     return file
 
@@ -85,19 +85,20 @@ def existing(path: str | os.PathLike[str]) -> Path:
 
     >>> existing(None)
     Traceback (most recent call last):
-    onnx_workbench.errors.InputError: None is not a file path. Pass one as a string or a Path.
+    onnx_workbench.errors.InputError: None is not a file path.
+    What helps: Pass one as a string or a Path.
     """
     try:
         file = Path(path)
         exists = file.is_file()
     except (TypeError, ValueError, OSError) as error:
         raise InputError(
-            f"{path!r:.200} is not a file path. Pass one as a string or a Path."
+            f"{path!r:.200} is not a file path.", "Pass one as a string or a Path."
         ) from error
     if not exists:
         raise InputError(
-            f"There is no file {file.name!r:.200} in {str(file.parent)!r:.200}. "
-            "Pass the path of a file that exists."
+            f"There is no file {file.name!r:.200} in {str(file.parent)!r:.200}.",
+            "Pass the path of a file that exists.",
         )
     return file
 
@@ -109,19 +110,12 @@ def write(path: str | os.PathLike[str], content: str | bytes) -> Path:
     'hello'
 
     Raises:
-        InputError: as for :func:`target`, or the file cannot be written.
+        InputError: as for :func:`writable`, or the file cannot be written.
     """
-    file = target(path)
-    try:
-        with replacing(file) as folder:
-            data = content.encode() if isinstance(content, str) else content
-            (folder / file.name).write_bytes(data)
-    except OSError as error:
-        raise InputError(
-            f"{file.name!r} could not be written to {str(file.parent)!r}: "
-            f"{error.strerror or error}. "
-            "Free space or get write permission, or pass another path."
-        ) from error
+    file = writable(path)
+    with replacing(file) as folder:
+        data = content.encode() if isinstance(content, str) else content
+        (folder / file.name).write_bytes(data)
     return file
 
 
@@ -141,7 +135,7 @@ class Stamp:
     Traceback (most recent call last):
         ...
     onnx_workbench.errors.LoadError: 'a.txt' has changed since it was read or written.
-    What helps: load() it again, or export to another path.
+    What helps: Call load() again, or export to another path.
     """
 
     marks: tuple[Mark, ...]
@@ -169,12 +163,12 @@ class Stamp:
             except OSError as error:
                 raise LoadError(
                     f"{Path(path).name!r} is gone or cannot be read: {error.strerror or error}.",
-                    "put it back, or export the model again.",
+                    "Put it back, or export the model again.",
                 ) from error
             if not same:
                 raise LoadError(
                     f"{Path(path).name!r} has changed since it was read or written.",
-                    "load() it again, or export to another path.",
+                    "Call load() again, or export to another path.",
                 )
 
 
@@ -189,19 +183,30 @@ def _digest(path: str | Path) -> bytes:
 
 
 @contextmanager
-def replacing(file: Path) -> Iterator[Path]:
+def replacing(file: Path, kind: type[WorkbenchError] = InputError) -> Iterator[Path]:
     """Yield a new folder beside ``file``. At the end of the block its files move next to it: all of
     them, or none. The folder is removed in either case.
 
     Its name is random, so nobody can place a link there; a rename replaces a link and does not
     follow it.
+
+    Raises:
+        WorkbenchError: an OSError in the block, or of the move, as an error of this ``kind``.
     """
-    folder = Path(tempfile.mkdtemp(prefix=f".{file.name[:40]}-", dir=file.parent))
+    folder = None
     try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{file.name[:40]}-", dir=file.parent))
         yield folder
         _publish(folder, file.parent)
+    except OSError as error:
+        raise kind(
+            f"{file.name!r} could not be written to {str(file.parent)!r}: "
+            f"{error.strerror or error}. What was there before is still there.",
+            "Free space or get write permission, or pass another path.",
+        ) from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _publish(folder: Path, destination: Path) -> None:

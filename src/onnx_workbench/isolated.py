@@ -21,7 +21,7 @@ import onnx
 
 from . import exporter_metadata
 from .errors import LoadError, RunError
-from .ort import WEIGHTS_FOLDER, Options, call_of, plain
+from .ort import WEIGHTS_FOLDER, Options, as_arrays, call_of
 from .proto import NodeRef, node_refs
 from .timing.worker import Worker, WorkerError
 
@@ -40,7 +40,7 @@ model may take, and the most for the whole search."""
 
 
 @dataclass(frozen=True)
-class File:
+class IsolatedFile:
     """A file that runs in the worker."""
 
     path: Path
@@ -101,7 +101,7 @@ class File:
                     f"{doing} it, and its process was stopped.{works}"
                 )
                 hint = (
-                    "if the model takes that long, pass load() a longer `timeout`; else look for "
+                    "If the model takes that long, pass load() a longer `timeout`; else look for "
                     f"an endless loop{' there' if node else ''}."
                 )
             else:
@@ -111,8 +111,8 @@ class File:
                     "so this one goes on."
                 )
                 hint = (
-                    f"{'fix that node or its inputs, or ' if node else ''}try another version of "
-                    "onnxruntime, and report it there with the file."
+                    f"{'Fix that node or its inputs, or try' if node else 'Try'} another version "
+                    "of onnxruntime, and report it there with the file."
                 )
             line = exporter_metadata.read(ref.node).line if ref else None
             raise kind(message, hint, line) from error
@@ -178,7 +178,7 @@ _ONE_AT_A_TIME = threading.RLock()
 
 
 def _culprit(
-    file: File, model: onnx.ModelProto, feeds: Mapping[str, np.ndarray] | None, end: Ended
+    file: IsolatedFile, model: onnx.ModelProto, feeds: Mapping[str, np.ndarray] | None, end: Ended
 ) -> NodeRef | None:
     """The first node of the main graph that ends the worker in this way; None if the search runs
     out of time."""
@@ -263,7 +263,7 @@ def _opened(model: str | bytes, provider: str, options: Any) -> onnxruntime.Infe
 def _run(key: tuple[Any, ...], feeds: Mapping[str, np.ndarray]) -> list[Any]:
     _session(key)  # opens it again if an earlier call ended the worker
     try:
-        return [plain(result) for result in call_of(_OPEN[key], feeds)()]
+        return [as_arrays(result) for result in call_of(_OPEN[key], feeds)()]
     except Exception:
         del _OPEN[key]  # a session that ran out of memory stays broken
         raise

@@ -59,8 +59,8 @@ def check_level(level: object) -> None:
     """Raises InputError unless ``level`` is one of :data:`LEVELS`."""
     if not isinstance(level, str) or level not in LEVELS:
         raise InputError(
-            f"`level` is {level!r:.80}, but must be one of {', '.join(map(repr, LEVELS))}: how far "
-            "ONNX Runtime may optimize the graph."
+            f"`level` is {level!r:.80}, but it says how far ONNX Runtime may optimize the graph.",
+            f"Pass one of {', '.join(map(repr, LEVELS))}.",
         )
 
 
@@ -79,7 +79,8 @@ def check_provider(name: str) -> None:
         )
         raise InputError(
             f"The execution provider {name!r} is not in this onnxruntime, which has "
-            f"{', '.join(available)}. {advice}"
+            f"{', '.join(available)}.",
+            advice,
         )
 
 
@@ -110,7 +111,7 @@ class Options:
         check_level(self.level)
         for name in ("spinning", "arena", "parallel", "bound"):
             if not isinstance(given := getattr(self, name), bool):
-                raise InputError(f"`{name}` is {given!r:.80}, but must be True or False.")
+                raise InputError(f"`{name}` is {given!r:.80}.", "Pass True or False.")
 
     def __repr__(self) -> str:
         words = {
@@ -230,8 +231,8 @@ def check_input(value: Value, tensor: object) -> None:
 
     if not isinstance(tensor, torch.Tensor):
         raise InputError(
-            f"The input {value.name!r} is {kind_of(tensor)}, but the file takes {value!r}. "
-            "Pass a torch.Tensor."
+            f"The input {value.name!r} is {kind_of(tensor)}, but the file takes {value!r}.",
+            "Pass a torch.Tensor.",
         )
     have, dtype = shaped(tensor.dtype, tensor.shape), str(tensor.dtype).removeprefix("torch.")
     if tensor.layout is not torch.strided:
@@ -271,8 +272,8 @@ def check_names(values: Sequence[Value], tensors: Sequence[torch.Tensor]) -> Non
             if isinstance(name, str) and name.isidentifier() and other != size:
                 raise InputError(
                     f"{first} is {other} and {place} is {size}, but both are {name!r} in the file: "
-                    "one name means one size. Pass tensors of one size there, or export with two "
-                    "names."
+                    "one name means one size.",
+                    "Pass tensors of one size there, or export with two names.",
                 )
 
 
@@ -293,7 +294,7 @@ def to_torch(result: Any) -> Any:
     stay a NumPy array."""
     import torch
 
-    result = plain(result)
+    result = as_arrays(result)
     if isinstance(result, list):
         return [to_torch(item) for item in result]
     if not isinstance(result, (np.ndarray, np.generic)):
@@ -305,14 +306,14 @@ def to_torch(result: Any) -> Any:
     return torch.from_numpy(np.asarray(result)) if result.dtype.kind in "biufc" else result
 
 
-def plain(result: Any) -> Any:
+def as_arrays(result: Any) -> Any:
     """A session's result as NumPy arrays; bfloat16 and float8 become ml_dtypes' dtypes."""
     if isinstance(result, Sequence) and not isinstance(result, (str, bytes)):
-        return [plain(item) for item in result]
+        return [as_arrays(item) for item in result]
     if not hasattr(result, "data_ptr"):  # no OrtValue
         return result
     if not result.is_tensor():
-        return plain(result.numpy())
+        return as_arrays(result.numpy())
     dtype = onnx.helper.tensor_dtype_to_np_dtype(result.element_type())
     if not _is_foreign(dtype.name):
         return result.numpy()
@@ -373,13 +374,13 @@ def run(call: Callable[[], T], feeds: Mapping[str, np.ndarray], name: str) -> T:
             raise RunError(message, machine[1], reason=machine[0]) from error
         reason = ""
         hint = (
-            "try the sizes of the export. If they work, a dimension is dynamic in the file but "
+            "Try the sizes of the export. If they work, a dimension is dynamic in the file but "
             "not in the model: export with other sizes, or name it in `dynamic_shapes`."
         )
         if "ConcatFromSequence" in str(error) and "1 or more inputs" in str(error):
             reason = "A loop ran zero times, and ONNX cannot concatenate zero results."
             hint = (
-                "pass sizes for which it runs at least once: nn.EmbeddingBag with "
+                "Pass sizes for which it runs at least once: nn.EmbeddingBag with "
                 "include_last_offset=True takes two offsets or more."
             )
         message = f"ONNX Runtime failed while running {name} on {given}: {_short(error)}"
@@ -401,22 +402,22 @@ def _why(path: Path, error: Exception) -> tuple[str, str]:
     if foreign := mislabeled(proto):
         return (
             f"{foreign[0].lower()}{foreign[1:]}",
-            "export it again with export(), which refuses such a file.",
+            "Export it again with export(), which refuses such a file.",
         )
     reason = _short(error)
     if re.search(r"opset|IR version", str(error), re.IGNORECASE):
         return (
             f"it needs a newer onnxruntime: {reason}",
-            "export with a lower `opset_version` (check() shows the highest that loads), or "
+            "Export with a lower `opset_version` (check() shows the highest that loads), or "
             "upgrade onnxruntime.",
         )
     if re.search(r"NOT_IMPLEMENTED|Could not find an implementation", str(error)):
         return (
             reason,
-            "the operator exists, but the provider has no kernel for its dtypes: "
+            "The operator exists, but the provider has no kernel for its dtypes: "
             "compute that step in float32, export model.float(), or use another `provider`.",
         )
-    return reason, "check the file with onnx.checker.check_model."
+    return reason, "Check the file with onnx.checker.check_model."
 
 
 def _short(error: Exception) -> str:
@@ -491,7 +492,7 @@ class SessionCall:
                 return session
         raise LoadError(
             f"{self.provider} cannot be used here.",
-            "install its onnxruntime package and its device, or race without it.",
+            "Install its onnxruntime package and its device, or race without it.",
         )
 
     def is_bound_form_of(self, other: object) -> bool:

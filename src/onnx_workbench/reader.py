@@ -43,7 +43,7 @@ MOST_NUMBERS = 2**48
 MOST_NODES = 2_000_000
 """Nodes of a model whose functions are inlined, as ONNX Runtime does."""
 
-_HINT = "copy the file again, or export the model again."
+_HINT = "Copy the file again, or export the model again."
 _KEYS = {"location", "offset", "length", "checksum", "basepath"}
 _ATTRIBUTES = set(onnx.AttributeProto.AttributeType.values()) - {onnx.AttributeProto.UNDEFINED}
 _BIG = 18  # digits of a number that fits 64 bits
@@ -76,7 +76,8 @@ def read(path: str | os.PathLike[str], caller: str, largest: int | None = None) 
         why = getattr(error, "strerror", None) or error
         raise LoadError(
             f"{caller} was passed {name!r:.200}, which cannot be read: {why}. It expected the path "
-            f"of an .onnx file. Write one first: export(model, {name!r:.200}, x)."
+            "of an .onnx file.",
+            f"Write one first: export(model, x, {name!r:.200}).",
         ) from error
 
 
@@ -107,7 +108,7 @@ def check(model: onnx.ModelProto, passed: str, data: protobuf_reader.Data | None
         ...
     onnx_workbench.errors.LoadError: load was passed 'a.onnx', which asks for opset -1 of ''. \
 It expected a whole .onnx file.
-    What helps: copy the file again, or export the model again.
+    What helps: Copy the file again, or export the model again.
     """
     if bad := _bad_text(model, model.SerializeToString() if data is None else data):
         raise _refused(passed, f"which holds text that is not UTF-8 at {bad}")
@@ -137,7 +138,7 @@ def check_weights(path: Path, proto: onnx.ModelProto) -> None:
             raise LoadError(
                 f"{path.name} could not be loaded: its weights are in {name!r}, which is not "
                 "beside it.",
-                "copy both files, or export again into one.",
+                "Copy both files, or export again into one.",
             )
 
 

@@ -130,7 +130,7 @@ def user_line(trace: str | TracebackType | None) -> Line | None:
 def nearest(frames: Sequence[Line]) -> Line | None:
     """The line that :func:`user_line` picks from these frames, outermost first."""
     frames = [line for line in frames if not line.file.startswith(GENERATED)]
-    users = [index for index, line in enumerate(frames) if is_users(line.file)]
+    users = [index for index, line in enumerate(frames) if is_user_file(line.file)]
     if not users:
         return _librarys(frames) or next(reversed(frames), None)
     called = [line for line in frames[users[-1] + 1 :] if _package(line.file)]
@@ -140,7 +140,7 @@ def nearest(frames: Sequence[Line]) -> Line | None:
 def below(frames: Sequence[Line]) -> tuple[Line, ...]:
     """The lines of installed packages that the user's line calls, outermost first; if there are
     none, those of torch's layers. Empty if no frame is the user's."""
-    users = [index for index, line in enumerate(frames) if is_users(line.file)]
+    users = [index for index, line in enumerate(frames) if is_user_file(line.file)]
     called = frames[users[-1] + 1 :] if users else ()
     packages = tuple(line for line in called if _package(line.file))
     return packages or tuple(line for line in called if is_layer(line.file))
@@ -158,7 +158,7 @@ def is_layer(file: str) -> bool:
 
 def unless_internal(line: Line | None) -> Line | None:
     """The line if it belongs to a model; None if it is internal to torch."""
-    if line is None or is_users(line.file) or _package(line.file) or line.function == "forward":
+    if line is None or is_user_file(line.file) or _package(line.file) or line.function == "forward":
         return line
     return None
 
@@ -228,7 +228,7 @@ def is_cell(file: str) -> bool:
     return bool(_CELL.search(file))
 
 
-def is_users(file: str) -> bool:
+def is_user_file(file: str) -> bool:
     """Whether a file is the user's own: not in the standard library or an installed package.
 
     The models of this package's lessons count as the user's.

@@ -13,7 +13,7 @@ from typing import Any
 from torch import fx, nn
 
 from .errors import TrainingModeWarning
-from .source import depth_of_caller, is_users
+from .source import depth_of_caller, is_user_file
 
 _LOCK = threading.RLock()
 
@@ -82,7 +82,7 @@ def quiet() -> Iterator[None]:
         text = str(warning.message)
         if "assigned during export" in text and "_flat_weights" not in text:  # torch.nn's own
             warnings.warn(warning.message, warning.category, stacklevel=depth_of_caller())
-        elif is_users(warning.filename):
+        elif is_user_file(warning.filename):
             warnings.warn_explicit(
                 warning.message, warning.category, warning.filename, warning.lineno
             )

@@ -66,7 +66,7 @@ def trace(
     if isinstance(artifact, WorkbenchError):
         return stopped(artifact)
     lineage = join(artifact, source=source, depth=depth)
-    if args == (None,) and not kwargs:
+    if len(args) == 1 and args[0] is None and not kwargs:
         return lineage
     kwargs = kwargs or {}
     values = {} if artifact.isolated else summaries(artifact, args, kwargs)

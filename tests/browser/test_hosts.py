@@ -20,7 +20,7 @@ from onnx_workbench.lessons import draw_digit
 from onnx_workbench.lineage.floors import Floors
 from onnx_workbench.viewer import frontend
 from onnx_workbench.viewer.saved import document
-from onnx_workbench.viewer.still import with_line
+from onnx_workbench.viewer.still import captioned
 
 from .conftest import KEEP_EVAL
 
@@ -163,7 +163,7 @@ def test_a_host_needs_no_more_than_a_page_and_a_model(browser, make, live, touch
             return route.continue_()
         asked.append(route.request.url)
         data = json.dumps(coded).replace("</", "<\\/")
-        body = BARE % (quote(with_line(widget._still())), data)
+        body = BARE % (quote(captioned(widget._still())), data)
         route.fulfill(body=body, content_type="text/html; charset=utf-8")
 
     page.route("**/*", answer)

@@ -120,8 +120,8 @@ def check_module(name: str, model: object) -> None:
         )
     if not isinstance(model, nn.Module):
         raise InputError(
-            f"{name}() was given {kind_of(model)}, but it takes a torch.nn.Module. "
-            "Put the function into the forward() of a module, or pass the module itself."
+            f"{name}() was given {kind_of(model)}, but it takes a torch.nn.Module.",
+            "Put the function into the forward() of a module, or pass the module itself.",
         )
     check_initialized(name, model)
 
@@ -163,7 +163,7 @@ def _captured(
             raise InputError(
                 f"`dynamic_shapes` names axis {fixed[0]} of {name!r}, which was captured with "
                 "a fixed size.",
-                "name it when you capture the model.",
+                "Name it when you capture the model.",
             )
     return replace(graph, axes=axes)
 
@@ -172,7 +172,7 @@ def _of_program(program: ExportedProgram) -> Graph:
     if program.example_inputs is None:
         raise InputError(
             "The ExportedProgram has no example inputs, so its call is unknown.",
-            "capture the model again, or save the program with its inputs.",
+            "Capture the model again, or save the program with its inputs.",
         )
     args, kwargs = program.example_inputs
     model = program.module()
@@ -381,7 +381,8 @@ def _check_devices(model: nn.Module, arguments: object) -> None:
             device = ", ".join(sorted(map(str, devices)))
             raise InputError(
                 f"An input is on {tensor.device} and the model on {device}; both must be on one "
-                f"device. Pass the input with .to('{device}'), or move the model."
+                "device.",
+                f"Pass the input with .to('{device}'), or move the model.",
             )
 
 
@@ -420,7 +421,7 @@ def _explained(
         code=code,
     )
     relax = relaxed(shapes)
-    refused.partial = lambda: exporter.partial_program(model, args, kwargs, relax)
+    refused.partial_graph = lambda: exporter.partial_program(model, args, kwargs, relax)
     return refused
 
 

@@ -56,7 +56,7 @@ def from_dynamic_axes(
     if not isinstance(dynamic_axes, Mapping):
         raise InputError(
             f"`dynamic_axes` is {dynamic_axes!r}, but must be a dict by input name.",
-            "write {'x': {0: 'batch'}}.",
+            "Write {'x': {0: 'batch'}}.",
         )
     rest = {name: entry for name, entry in dynamic_axes.items() if name not in output_names}
     names, shapes = iter(input_names), {}
@@ -74,7 +74,7 @@ def from_dynamic_axes(
         inputs = ", ".join(map(repr, input_names or arguments))
         raise InputError(
             f"`dynamic_axes` names {', '.join(map(repr, rest))}, but the inputs are {inputs}.",
-            "name one of those; an output must be in `output_names`.",
+            "Name one of those; an output must be in `output_names`.",
         )
     return shapes
 
@@ -127,12 +127,12 @@ def _by_name(given: Any, arguments: Mapping[str, Any], rest: str) -> dict[str, A
         raise InputError(
             f"`dynamic_shapes` has {len(given)} entries, but this call has {len(names)} "
             f"argument{'s' * (len(names) != 1)}: {listed}.",
-            f"give one entry for each, None if nothing in it is dynamic.{nest}",
+            f"Give one entry for each, None if nothing in it is dynamic.{nest}",
         )
     if not isinstance(given, Mapping):
         raise InputError(
             f"`dynamic_shapes` is {given!r}, but must be a dict by argument of forward().",
-            f"write for example {{{names[0] if names else 'x'!r}: {{0: 'batch'}}}}.",
+            f"Write for example {{{names[0] if names else 'x'!r}: {{0: 'batch'}}}}.",
         )
     entries = dict(given)
     if rest and rest not in arguments and isinstance(entries.get(rest), Mapping):
@@ -141,7 +141,7 @@ def _by_name(given: Any, arguments: Mapping[str, Any], rest: str) -> dict[str, A
         raise InputError(
             f"`dynamic_shapes` names {', '.join(map(repr, unknown))}, but this call has the "
             f"arguments {listed}.",
-            "use the names of forward()'s parameters.",
+            "Use the names of forward()'s parameters.",
         )
     return entries
 
@@ -162,7 +162,7 @@ def _of_leaves(entry: Any, value: Any, path: str) -> Iterator[Axes | None]:
         raise InputError(
             f"`dynamic_shapes` has {entry!r} for {path!r}, which is {kind_of(value)} of "
             f"{len(children)}.",
-            f"give it {form}, with entries such as {{0: 'batch'}} or None.",
+            f"Give it {form}, with entries such as {{0: 'batch'}} or None.",
         )
     for key, child in zip(keys, children, strict=True):
         yield from _of_leaves(entry.get(key), child, f"{path}[{key!r}]")
@@ -174,7 +174,7 @@ def _axes(entry: Any, value: Any, path: str) -> Axes | None:
     if not isinstance(value, torch.Tensor):
         raise InputError(
             f"`dynamic_shapes` has {entry!r} for {path!r}, which is {value!r:.60} and no tensor.",
-            "make it a tensor, or leave it out; if it is a class of yours, such as a cache, "
+            "Make it a tensor, or leave it out; if it is a class of yours, such as a cache, "
             "register it before the call (torch.utils._pytree.register_pytree_node).",
         )
     count = value.dim()
@@ -183,7 +183,7 @@ def _axes(entry: Any, value: Any, path: str) -> Axes | None:
     if not isinstance(entry, Mapping):
         raise InputError(
             f"`dynamic_shapes` has {entry!r} for the tensor {path!r} of {count} dimensions.",
-            "give it a dict by axis, such as {0: 'batch'}, or one entry for each dimension.",
+            "Give it a dict by axis, such as {0: 'batch'}, or one entry for each dimension.",
         )
     axes: Axes = {}
     for axis, label in entry.items():
@@ -191,7 +191,7 @@ def _axes(entry: Any, value: Any, path: str) -> Axes | None:
             raise InputError(
                 f"`dynamic_shapes` names axis {axis!r} of {path!r}, which has {count} dimensions, "
                 f"{list(value.shape)}.",
-                f"name an axis from 0 to {count - 1}, each once.",
+                f"Name an axis from 0 to {count - 1}, each once.",
             )
         _check_label(label, axis % count, value.shape[axis], path)
         axes[axis % count] = label
@@ -205,17 +205,17 @@ def _check_label(label: Any, axis: int, size: int, path: str) -> None:
         raise InputError(
             f"`dynamic_shapes` has {label} for axis {axis} of {path!r}, but the example has "
             f"{size}.",
-            "pass an example of that size, or a name for a dimension that changes.",
+            "Pass an example of that size, or a name for a dimension that changes.",
         )
     if label is not None and not whole and (not named or label == ""):
         raise InputError(
             f"`dynamic_shapes` has {label!r} for axis {axis} of {path!r}.",
-            "write a name such as 'batch', a torch.export.Dim, or Dim.DYNAMIC.",
+            "Write a name such as 'batch', a torch.export.Dim, or Dim.DYNAMIC.",
         )
     if size == 0 and dynamic_dims({axis: label}):
         raise InputError(
             f"Axis {axis} of {path!r} is dynamic, but its size is 0 in the example.",
-            "pass an example with at least one row.",
+            "Pass an example with at least one row.",
         )
 
 
@@ -233,7 +233,7 @@ def _check_sizes(shapes: Shapes, arguments: Mapping[str, Any]) -> None:
             raise InputError(
                 f"`dynamic_shapes` calls {' and '.join(places.values())} both {name!r}, but one "
                 "name means one size.",
-                "give them two names, or pass examples of one size.",
+                "Give them two names, or pass examples of one size.",
             )
 
 

@@ -3,7 +3,7 @@
 ``torch.onnx`` has two flavors of exporter. ``dynamo=True``, the default since torch 2.9, captures
 the model with ``torch.export`` and translates the FX graph node by node; :func:`capture_program`
 and :func:`translate` are its two halves. ``dynamo=False`` runs the model once, records it with the
-TorchScript tracer, and translates that; it is :func:`trace`.
+TorchScript tracer, and translates that; it is :func:`export_torchscript`.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def translate(
             )
     except Exception as error:
         refused = translation_error(error, program)
-        refused.partial = lambda: (program, "torch.export")
+        refused.partial_graph = lambda: (program, "torch.export")
         raise refused from error
     assert onnx_program is not None  # only dynamo=False returns None
     _correct_shapes(onnx_program, program)
@@ -275,7 +275,7 @@ def partial_program(
     return None, ""
 
 
-def trace(
+def export_torchscript(
     model: nn.Module, path: Path, args: tuple, kwargs: dict[str, Any], **options: Any
 ) -> None:
     """``torch.onnx.export(dynamo=False)``: the TorchScript tracer, kept for comparison."""

@@ -34,7 +34,7 @@ _IMPOSSIBLE = {
 }
 
 
-class Options(TypedDict, total=False):
+class ExportOptions(TypedDict, total=False):
     """The options not in the signature of :func:`~onnx_workbench.export`; torch's defaults hold."""
 
     verbose: bool | None
@@ -54,17 +54,17 @@ class Options(TypedDict, total=False):
     autograd_inlining: bool
 
 
-def checked(options: Mapping[str, Any], training: bool = False) -> Options:
+def with_defaults(options: Mapping[str, Any], training: bool = False) -> ExportOptions:
     """Check the options and fill in torch's defaults. ``training`` is the model's mode.
 
     Raises:
         CallError: a TypeError; torch.onnx.export has no option of that name.
         InputError: no file could have such a value.
 
-    >>> checked({"optimize": False})["optimize"], checked({})["optimize"]
+    >>> with_defaults({"optimize": False})["optimize"], with_defaults({})["optimize"]
     (False, True)
     """
-    names = Options.__annotations__
+    names = ExportOptions.__annotations__
     if unknown := [name for name in options if name not in names]:
         raise CallError(f"export() got an unexpected keyword argument {unknown[0]!r}")
     changed = {name: value for name, value in options.items() if value != _DEFAULTS.get(name)}
@@ -74,7 +74,7 @@ def checked(options: Mapping[str, Any], training: bool = False) -> Options:
     for name in _IMPOSSIBLE.keys() & changed.keys():
         raise InputError(
             f"export() was given {name}={changed[name]!r}, but {_IMPOSSIBLE[name]}.",
-            f"leave `{name}` out.",
+            f"Leave `{name}` out.",
         )
     for name in _INSTEAD.keys() & changed.keys():
         warnings.warn(
@@ -83,4 +83,4 @@ def checked(options: Mapping[str, Any], training: bool = False) -> Options:
             UserWarning,
             stacklevel=depth_of_caller(),
         )
-    return Options(**{name: _DEFAULTS.get(name) for name in names} | changed)  # type: ignore[typeddict-item]
+    return ExportOptions(**{name: _DEFAULTS.get(name) for name in names} | changed)  # type: ignore[typeddict-item]

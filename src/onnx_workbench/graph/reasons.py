@@ -162,7 +162,7 @@ def translation_error(error: Exception, program: ExportedProgram | None = None) 
             return ExportError(
                 f"{node.target} draws random numbers from a torch.Generator, which a file cannot "
                 "contain.",
-                "draw them once, in __init__, and keep them in a buffer; or take them as an input.",
+                "Draw them once, in __init__, and keep them in a buffer; or take them as an input.",
                 user_line(node.meta.get("stack_trace")),
             )
     root = list(chained(error))[-1]
@@ -174,7 +174,7 @@ def translation_error(error: Exception, program: ExportedProgram | None = None) 
     if missing := re.search(r"OpOverload\(op='([^']+)'", str(root)):
         message = f"The operator {operator or missing[1]} has no translation into ONNX."
         hint = (
-            f"write that step with other operators, or pass an onnxscript function for it {_OWN}."
+            f"Write that step with other operators, or pass an onnxscript function for it {_OWN}."
         )
     elif known := explain(error):
         message = "torch.onnx could not translate the graph."
@@ -185,13 +185,13 @@ def translation_error(error: Exception, program: ExportedProgram | None = None) 
             "leaves out: torch has a default for it, torch.onnx has none."
         )
         whole = ", or reduce x.flatten() along dim=0 for the whole tensor" * (lacking[1] == "dim")
-        hint = f"pass {lacking[1]} in the call{whole}."
+        hint = f"Pass {lacking[1]} in the call{whole}."
     elif operator:
         message = f"The translation of {operator} refuses this call: {raw}"
-        hint = f"write that step in another way, or pass an onnxscript function for it {_OWN}."
+        hint = f"Write that step in another way, or pass an onnxscript function for it {_OWN}."
     else:
         message = f"torch.onnx could not translate the graph: {raw}"
-        hint = "look at the graph with capture(...).polish(), and at the chained error."
+        hint = "Look at the graph with capture(...).polish(), and at the chained error."
     return ExportError(message, hint, line, reason=reason)
 
 

@@ -111,14 +111,14 @@ class Signature:
             raise InputError(
                 f"The arguments have the structure {_structure(spec)}, but the model was captured "
                 f"with {_structure(self.in_spec)}.",
-                "pass the same nesting, or capture the model again with these arguments.",
+                "Pass the same nesting, or capture the model again with these arguments.",
             )
         for index, value in self.baked_inputs.items():
             if not _same(leaves[index], value):
                 raise InputError(
                     f"The argument {self.inputs[index]!r} is {leaves[index]!r}, but {value!r} was "
                     "baked into the graph when it was captured.",
-                    "pass that value, capture the model again with this one, or make the argument "
+                    "Pass that value, capture the model again with this one, or make the argument "
                     "a tensor.",
                 )
         named = [(leaf, self.inputs[i]) for i, leaf in enumerate(leaves)]
@@ -164,7 +164,7 @@ class Signature:
             raise InputError(
                 f"This call {' and '.join(wrong)}; the captured call had "
                 f"{', '.join(map(repr, known))}.",
-                "pass the same arguments, or capture the model again with these.",
+                "Pass the same arguments, or capture the model again with these.",
             )
         return tuple(given[name] for name in self.args), {n: given[n] for n in self.kwargs}
 
@@ -205,7 +205,7 @@ def _bound(
         names = ", ".join([type(arg).__name__ for arg in args] + [f"{name}=" for name in kwargs])
         raise InputError(
             f"The model was called with ({names}), but takes {signature}: {error}.",
-            "pass the arguments as you would to the model itself.",
+            "Pass the arguments as you would to the model itself.",
         ) from error
 
 
@@ -245,5 +245,5 @@ def _as_tensor(leaf: Any, name: str) -> torch.Tensor:
         return torch.tensor(leaf)
     raise InputError(
         f"The argument {name!r} is {kind_of(leaf)}, but the model takes a tensor or a number.",
-        "pass torch.from_numpy(array)." if hasattr(leaf, "__array__") else "pass one of these.",
+        "Pass torch.from_numpy(array)." if hasattr(leaf, "__array__") else "Pass one of these.",
     )

@@ -29,7 +29,7 @@ from torch.export import ExportedProgram
 from torch.fx.proxy import TracerBase
 from torch.library import CustomOpDef
 
-from ..source import GENERATED, is_layer, is_library, is_users, lines
+from ..source import GENERATED, is_layer, is_library, is_user_file, lines
 
 _FORWARDS = ("*args, **kwargs", "handle_torch_function(")
 _PATCHES = "torch.export._patches"
@@ -84,7 +84,7 @@ def full_stack_traces() -> Iterator[None]:
 def _counts(frame: traceback.FrameSummary) -> bool:
     """Whether a frame is the user's, a library's or of one of torch's layers, and not a decorator
     or a function that torch calls a second time: these only forward their arguments."""
-    if is_users(frame.filename):
+    if is_user_file(frame.filename):
         return True
     forwards = any(words in (frame.line or "") for words in _FORWARDS)
     return not forwards and (is_library(frame.filename) or is_layer(frame.filename))

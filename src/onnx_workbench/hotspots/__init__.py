@@ -24,7 +24,7 @@ from ..errors import InputError
 from ..formatting import Fold, Part, Percent, Report, Table, ToFrame
 from ..lineage.annotated_source import annotated
 from ..lineage.attribution import Share, attributed
-from ..lineage.call import Call
+from ..lineage.call import CallData
 from ..lineage.kernels import RULES, matches
 from ..lineage.library import MOST, Row, groups, rows_below
 from ..lineage.operations import Operation
@@ -106,7 +106,7 @@ def profile(
     if graph := artifact.graph:
         run, leaves = ProgramRun(graph.program), graph.signature.flatten(args, kwargs or {})
         lap = lambda: laps.append(_lap(run, leaves))  # noqa: E731
-    file = replace(artifact.file, timeout=min(artifact.timeout + seconds, TIMEOUT_MAX))
+    file = replace(artifact.worker_file, timeout=min(artifact.timeout + seconds, TIMEOUT_MAX))
 
     def measure(function: Callable, *rest: Any) -> Any:
         """Call it in this process, or in that of an isolated file, which has no ``lap``."""
@@ -124,7 +124,7 @@ def profile(
     kept = tuple(lap for index, lap in enumerate(laps) if profiler.counts(index))
     eager = {fx: statistics.median(lap[fx] for lap in kept) for fx in (kept or ({},))[0]}
     shares = attributed(matched, lineage.origins, lineage.operations, alone, eager)
-    lineage = replace(lineage, call=Call(recording, matched, shares))
+    lineage = replace(lineage, call=CallData(recording, matched, shares))
     return Hotspots(lineage, tuple(plain), kept, level, threads)
 
 
@@ -185,7 +185,7 @@ class Hotspots(Report, ToFrame):
     threads: int
 
     @property
-    def call(self) -> Call:
+    def call(self) -> CallData:
         """What ``lineage`` knows of the profiled call: the rule, the exported nodes and the shares
         of each kernel."""
         return self.lineage.call  # type: ignore[return-value]
@@ -304,7 +304,7 @@ class Hotspots(Report, ToFrame):
     @cached_property
     def memory(self) -> Memory:
         """What a run holds in memory, kernel by kernel, and which lines hold it at the peak."""
-        lines = {kernel: share.line for kernel, share in self._results.items()}
+        lines = {kernel: share.line for kernel, share in self._result_share.items()}
         operators = {name: kernel.operator for name, kernel in self.call.kernels.items()}
         name = self.lineage.artifact.path.name
         return Memory(name, self.recording.footprint, lines, operators)
@@ -328,23 +328,28 @@ class Hotspots(Report, ToFrame):
         ``fraction`` and ``seconds`` are the share's, ``bytes`` the size of the kernel's results:
         they count for the share that makes them, and are 0 in its others.
         """
-        return [
-            {
-                "line": share.line.place if share.line else None,
-                "stack": " > ".join(f.line.place for f in stack_of(share) if f.line) or None,
-                "module": share.module or None,
-                "onnx": share.node or None,
-                "kernel": kernel.name,
-                "operator": kernel.operator,
-                "rule": self.call.matches[kernel.name].rule,
-                "seconds": share.fraction * self.call.seconds[kernel.name],
-                "bytes": kernel.size if share is self._results[kernel.name] else 0,
-                "provider": kernel.provider,
-                "fraction": share.fraction,
-            }
-            for kernel in self.recording.kernels
-            for share in self.call.shares[kernel.name]
-        ]
+        return [record for _, record in self._rows]
+
+    @cached_property
+    def _rows(self) -> list[tuple[Share, dict[str, Any]]]:
+        """Each share with its record."""
+        kernels = self.recording.kernels
+        return [(s, self._record(k, s)) for k in kernels for s in self.call.shares[k.name]]
+
+    def _record(self, kernel: Kernel, share: Share) -> dict[str, Any]:
+        return {
+            "line": share.line.place if share.line else None,
+            "stack": " > ".join(f.line.place for f in stack_of(share) if f.line) or None,
+            "module": share.module or None,
+            "onnx": share.node or None,
+            "kernel": kernel.name,
+            "operator": kernel.operator,
+            "rule": self.call.matches[kernel.name].rule,
+            "seconds": share.fraction * self.call.seconds[kernel.name],
+            "bytes": kernel.size if share is self._result_share[kernel.name] else 0,
+            "provider": kernel.provider,
+            "fraction": share.fraction,
+        }
 
     def flame(self, by: Literal["stack", "module"] = "stack") -> Flame:
         """The kernels' time as boxes within boxes.
@@ -356,7 +361,7 @@ class Hotspots(Report, ToFrame):
             InputError: ``by`` is neither.
         """
         if by not in ("stack", "module"):
-            raise InputError(f"`by` is {by!r:.80}, but it must be 'stack' or 'module'.")
+            raise InputError(f"flame() got by={by!r:.80}.", "Pass 'stack' or 'module'.")
         frames = stack_of if by == "stack" else modules_of
         paths = [(frames(share), row["seconds"]) for share, row in self._rows]
         return grown(self.lineage.artifact.path.name, paths)
@@ -368,12 +373,12 @@ class Hotspots(Report, ToFrame):
         Raises:
             InputError: another suffix, or a path that cannot be written to.
         """
-        goal, name = files.target(path), self.lineage.artifact.path.name
+        goal, name = files.writable(path), self.lineage.artifact.path.name
         if goal.suffix != ".json":
             raise InputError(
-                f"{goal.name!r} ends neither in .json, Chrome's trace events for Perfetto, nor in "
-                f"{formats.SPEEDSCOPE}.",
-                "pass 'trace.json' or 'profile.speedscope.json', or write .records() yourself.",
+                f"save() was given {goal.name!r}, but it writes .json, Chrome's trace events for "
+                f"Perfetto, or {formats.SPEEDSCOPE}.",
+                "Pass 'trace.json' or 'profile.speedscope.json', or write .records() yourself.",
             )
         write = formats.speedscope if goal.name.endswith(formats.SPEEDSCOPE) else formats.trace
         slices = [formats.Slice(stack_of(share), share.line, row) for share, row in self._rows]
@@ -397,15 +402,8 @@ class Hotspots(Report, ToFrame):
         yield from self._body()
         yield Fold("How it was measured", [Table([*self._facts()])])
 
-    @property
-    def _rows(self) -> list[tuple[Share, dict[str, Any]]]:
-        """Each share with its record."""
-        kernels = self.recording.kernels
-        shares = chain.from_iterable(self.call.shares[kernel.name] for kernel in kernels)
-        return [*zip(shares, self.records(), strict=True)]
-
     @cached_property
-    def _results(self) -> dict[str, Share]:
+    def _result_share(self) -> dict[str, Share]:
         """Kernel -> its share that makes its results: that of the last node fused in it."""
         made = producers(node_refs(self.lineage.artifact.proto))
         found = {}
@@ -422,8 +420,8 @@ class Hotspots(Report, ToFrame):
 
     def _headline(self) -> str:
         return (
-            f"{self.lineage.artifact.path.name}: {_time(self.whole)} a run, "
-            f"{_time(self.total)} of it in {formatting.plural(len(self.call.kernels), 'kernel')}"
+            f"{self.lineage.artifact.path.name}: {_time(self.whole)} a run without the profiler, "
+            f"{_time(self.total)} in {formatting.plural(len(self.call.kernels), 'kernel')}"
         )
 
     def _body(self) -> Iterator[Part]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import formatting
 from ..lineage.attribution import Share
-from ..source import Line, below, is_users
+from ..source import Line, below, is_user_file
 
 _LEAST = 0.01
 """Share of the time from which a box is a row of the repr."""
@@ -40,7 +40,7 @@ def stack_of(share: Share) -> tuple[Frame, ...]:
     """The user's lines that led to a share of a kernel, outermost first, then the library's."""
     if share.line is None:
         return (NO_LINE,)
-    own = [line for line in share.stack if is_users(line.file)]
+    own = [line for line in share.stack if is_user_file(line.file)]
     known = own[: own.index(share.line) + 1] if share.line in own else [share.line]
     return tuple(map(Frame.of, (*known, *below(share.stack))))
 

@@ -60,10 +60,14 @@ def trace(slices: Sequence[Slice], name: str) -> dict[str, Any]:
     """Chrome's trace event format: a track for each source line, on it the library's lines and the
     kernels of one run. Times are in microseconds."""
     tracks = {line: tid for tid, line in enumerate(dict.fromkeys(s.line for s in slices), 1)}
-    events: list[dict[str, Any]] = [_named("process_name", 0, name)]
+    events: list[dict[str, Any]] = [_metadata_event("process_name", 0, name)]
     for line, tid in tracks.items():
-        events.append(_named("thread_name", tid, (Frame.of(line) if line else NO_LINE).name))
-        events.append({**_named("thread_sort_index", tid, ""), "args": {"sort_index": tid}})
+        events.append(
+            _metadata_event("thread_name", tid, (Frame.of(line) if line else NO_LINE).name)
+        )
+        events.append(
+            {**_metadata_event("thread_sort_index", tid, ""), "args": {"sort_index": tid}}
+        )
     begun: list[dict[str, Any]] = []
     for step in _steps([_below_line(item) for item in slices]):
         if not step.opens:
@@ -85,7 +89,7 @@ def _below_line(item: Slice) -> Slice:
     return Slice(item.frames[at:], item.line, item.record)
 
 
-def _named(what: str, tid: int, name: str) -> dict[str, Any]:
+def _metadata_event(what: str, tid: int, name: str) -> dict[str, Any]:
     return {"name": what, "ph": "M", "pid": 1, "tid": tid, "args": {"name": name}}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import InputError, WorkbenchError
 from ..formatting import wrapped
-from ..source import is_users, user_line
+from ..source import is_user_file, user_line
 from .course import after, record
 from .exercises import Hint
 
@@ -142,7 +142,7 @@ def _described(error: Exception) -> str:
         return f"Your answer stopped with this {type(error).__name__}:\n{error}"
     text = f"Your answer raised {type(error).__name__}: {error}"
     line = user_line(error.__traceback__)
-    if line is None or not is_users(line.file) or Path(line.file).parent == _FOLDER:
+    if line is None or not is_user_file(line.file) or Path(line.file).parent == _FOLDER:
         return text
     return f"{text} at {line.place}\n    {line.text}"
 

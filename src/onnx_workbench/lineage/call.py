@@ -14,7 +14,7 @@ from .kernels import Match
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Call:
+class CallData:
     """``recording`` has the kernels, ``matches`` the exported nodes of each, ``shares`` its lines.
 
     ``values`` are those of the ONNX graph, by name. ``flame`` has the time as a tree, by stack and

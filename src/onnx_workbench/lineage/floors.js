@@ -1,11 +1,11 @@
 // The floors of a model side by side, from the source line to the kernel; floors.py says what `_sheet`
 // holds. A row is a number in a floor's list. An entry is what the list shows: a row, or one that
 // stands for a folded group. Everything that comes from a model is set as text, never as markup.
+// `make` and `cover` are those of still.js, which page.py puts in front of this file.
 
 const ROW = 22; // pixels: rows of one height let a list know which of them are in sight
 const SPARE = 6; // entries drawn above and below those in sight
 const [NARROW, WIDE] = [620, 1180]; // below: one floor under the other; from: details beside the floors
-const LEAST_GROUP = 3; // rows that become one entry, as in sheet.py
 const MOST_CARDS = 2; // of the nodes of one floor; of more the last, whose value is the result
 const [SOURCE, ONNX, KERNEL] = [0, 4, 6];
 const NOUNS = [
@@ -167,14 +167,6 @@ const STYLE = `
     }
   }`;
 
-// Children that are false or empty are left out.
-const make = (name, { style = {}, data = {}, ...rest } = {}, ...children) => {
-  const element = Object.assign(document.createElement(name), rest);
-  Object.assign(element.dataset, data);
-  for (const [key, value] of Object.entries(style)) element.style.setProperty(key, value);
-  element.append(...children.filter(Boolean));
-  return element;
-};
 const say = (name, textContent, rest = {}) => make(name, { textContent, ...rest });
 
 const figures = (x) => {
@@ -207,10 +199,10 @@ const fold = (rows, opened) => {
   };
   let closed = Infinity; // rows deeper than this are hidden
   rows.forEach(({ g, h, d: depth = 0 }, row) => {
-    const group = groups.get(g) ?? [];
+    const group = groups.get(g);
     if (depth > closed) {
       stands[row] = entries.length - 1;
-    } else if (group.length < LEAST_GROUP) {
+    } else if (!group) {
       const parent = !h && (rows[row + 1]?.d ?? 0) > depth;
       add(row, [row], parent ? row : null);
       closed = parent && !opened.has(row) ? depth : Infinity;

@@ -14,7 +14,7 @@ VALUE = "value"
 LAYOUT = "layout"
 FUSED = "fused name"
 INLINED = "inlined"
-NEIGHBOR = "neighbor"
+BY_NEIGHBOR = "neighbor"
 UNKNOWN = "unattributed"
 
 RULES = {
@@ -23,7 +23,7 @@ RULES = {
     LAYOUT: "its name is that of an exported node or value, plus _nchwc",
     FUSED: "its name begins with that of an exported node, before /, _new_reshape or _token_",
     INLINED: "it is inside a function, and leads to a result of the function's call",
-    NEIGHBOR: "the optimizer added it: it gets the line of its consumer, else of its producer",
+    BY_NEIGHBOR: "the optimizer added it: it gets the line of its consumer, else of its producer",
     UNKNOWN: "none of these",
 }
 """The first rule that fits counts."""
@@ -141,7 +141,7 @@ class _Join:
         def near(kernel: Kernel, neighbors: Iterable[Kernel]) -> None:
             known = (matches[other.name].nodes[:1] for other in neighbors if other.name in matches)
             if kernel.name not in matches and (nodes := next(known, None)):
-                matches[kernel.name] = Match(NEIGHBOR, nodes)
+                matches[kernel.name] = Match(BY_NEIGHBOR, nodes)
 
         for kernel in reversed(self.kernels):
             readers = [reader for value in kernel.outputs for reader in readers_of.get(value, ())]

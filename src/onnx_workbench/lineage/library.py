@@ -30,8 +30,9 @@ def check_depth(depth: object) -> None:
     if depth is None or (isinstance(depth, int) and not isinstance(depth, bool) and depth >= 0):
         return
     raise InputError(
-        f"`depth` is {depth!r}, but must be a whole number of 0 or more: how many calls below a "
-        "line of your code its nodes are grouped by. None means the innermost call."
+        f"`depth` is {depth!r}, but must be a whole number of 0 or more, or None.",
+        "Pass how many calls below a line of your code its nodes are grouped by; None means the "
+        "innermost call.",
     )
 
 

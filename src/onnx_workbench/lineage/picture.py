@@ -14,7 +14,7 @@ from typing import Any
 from ..formatting import plural, seconds, table
 from ..source import Line
 from ..viewer.origin import without_folders
-from ..viewer.summary import plain
+from ..viewer.summary import one_line
 from .sheet import BYTECODE, FX, KERNEL, ONNX, SOURCE
 
 Sheet = Mapping[str, Any]
@@ -61,7 +61,7 @@ def best_line(sheet: Sheet) -> int:
         floors = sum(
             any(link[of] >= 0 for link in chains[row]) for of in range(len(sheet["floors"]))
         )
-        nodes, kernels = len(_lit(chains[row], ONNX)), len(_lit(chains[row], KERNEL))
+        nodes, kernels = len(_rows_on(chains[row], ONNX)), len(_rows_on(chains[row], KERNEL))
         return floors, nodes - kernels if kernels else 0, -row
 
     return max(chains, key=tells, default=-1)
@@ -108,7 +108,7 @@ def svg(sheet: Sheet, row: int | None = None, times: bool = False) -> str:
     parts = [
         _text(_MARGIN, 34, "Follow one line of PyTorch", 17, weight=700),
         _text(_MARGIN, 56, f"to the kernel that runs it: {found}", 13, _QUIET),
-        _text(_WIDTH - _MARGIN, 34, plain(sheet["title"]), 13, _QUIET, anchor="end"),
+        _text(_WIDTH - _MARGIN, 34, one_line(sheet["title"]), 13, _QUIET, anchor="end"),
         *_source(sheet["floors"][SOURCE]["rows"], row),
         *_arrows(columns, lefts, wide, links),
         *(part for of in columns for part in _column(of, columns[of], lefts[of], wide)),
@@ -116,7 +116,7 @@ def svg(sheet: Sheet, row: int | None = None, times: bool = False) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{_WIDTH}" height="{height}" '
         f'viewBox="0 0 {_WIDTH} {height}" font-family="{_SANS}">'
-        f"<title>{escape(plain(sheet['title']))}: {found}</title>"
+        f"<title>{escape(one_line(sheet['title']))}: {found}</title>"
         f'<rect x=".5" y=".5" width="{_WIDTH - 1}" height="{height - 1}" rx="8" fill="{_PAPER}" '
         f'stroke="{_EDGE}"/>{"".join(parts)}</svg>'
     )
@@ -133,7 +133,7 @@ def text(sheet: Sheet) -> str:
     more = len(made) - _MOST_LINES
     return "\n".join(
         [
-            plain(sheet["title"], 99),
+            one_line(sheet["title"], 99),
             *([shown] if rows else ["no line became a node"]),
             *([f"and {plural(more, 'more line')}"] if more > 0 else []),
             *_stopped(sheet),
@@ -145,15 +145,15 @@ def _stopped(sheet: Sheet) -> Iterator[str]:
     if stop := sheet.get("stop"):
         line = sheet["floors"][SOURCE]["rows"][stop["row"]] if stop["row"] >= 0 else {}
         where = f" at line {line['m']}" if "m" in line else ""
-        yield f"stopped{where}: {plain(stop['reason'], 70)}"
+        yield f"stopped{where}: {one_line(stop['reason'], 70)}"
 
 
-def _lit(links: Sequence[Sequence[int]], of: int) -> list[int]:
+def _rows_on(links: Sequence[Sequence[int]], floor: int) -> list[int]:
     """The rows of a floor, each once, in their order."""
-    return sorted({link[of] for link in links} - {-1})
+    return sorted({link[floor] for link in links} - {-1})
 
 
-def _named(row: Mapping[str, Any]) -> list[str]:
+def _box_lines(row: Mapping[str, Any]) -> list[str]:
     """The operator of a node and its name, unless the name begins with it: relu_1."""
     name, operator = row["t"].strip(), row.get("m", "")
     return [name] if name.startswith(operator) else [operator, name]
@@ -166,7 +166,7 @@ def _name(row: Mapping[str, Any]) -> str:
 
 def _listed(sheet: Sheet, of: int, links: Sequence[Sequence[int]]) -> str:
     rows = sheet["floors"][of]["rows"]
-    names = [rows[at]["t"].strip() if of == FX else _name(rows[at]) for at in _lit(links, of)]
+    names = [rows[at]["t"].strip() if of == FX else _name(rows[at]) for at in _rows_on(links, of)]
     if len(names) <= 2:
         return _cut(", ".join(names), 17)
     rest = f", +{len(names) - 1}"
@@ -174,23 +174,23 @@ def _listed(sheet: Sheet, of: int, links: Sequence[Sequence[int]]) -> str:
 
 
 def _cut(words: str, most: int) -> str:
-    words = plain(words, 1000)
+    words = one_line(words, 1000)
     return words if len(words) <= most else f"{words[: most - 1]}…"
 
 
 def _counts(links: Sequence[Sequence[int]]) -> str:
-    found = {noun: len(_lit(links, of)) for of, (_, noun, _) in _COLUMNS.items()}
+    found = {noun: len(_rows_on(links, of)) for of, (_, noun, _) in _COLUMNS.items()}
     return ", ".join(plural(count, noun) for noun, count in found.items() if count) or "no node"
 
 
 def _boxes(sheet: Sheet, of: int, links: Sequence[Sequence[int]]) -> list[_Box]:
-    rows, lit = sheet["floors"][of]["rows"], _lit(links, of)
+    rows, lit = sheet["floors"][of]["rows"], _rows_on(links, of)
     if of == BYTECODE:  # one box for the line, a step in each line of it
         steps = [rows[at]["t"].strip() for at in lit]
         cut = [*steps[: _MOST_STEPS - 1], f"and {len(steps) - _MOST_STEPS + 1} more"]
         return [_Box(steps if len(steps) <= _MOST_STEPS else cut, set(lit))] if lit else []
     shown = lit if len(lit) <= _MOST_BOXES else lit[: _MOST_BOXES - 1]
-    boxes = [_Box(_named(rows[at]), {at}) for at in shown]
+    boxes = [_Box(_box_lines(rows[at]), {at}) for at in shown]
     rest = set(lit) - set(shown)
     return [*boxes, _Box([f"and {len(rest)} more"], rest)] if rest else boxes
 

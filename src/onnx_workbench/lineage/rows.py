@@ -8,10 +8,10 @@ from itertools import chain as joined
 from itertools import product
 from typing import Any
 
-from ..exporter_metadata import call_site
+from ..exporter_metadata import call_site, calls
 from ..source import Line
 from .instructions import instructions
-from .kernels import NEIGHBOR
+from .kernels import BY_NEIGHBOR
 from .origins import Origin
 
 REMOVED = "removed by ONNX Runtime's optimizer"
@@ -144,12 +144,12 @@ class _Table:
         return INSERTED if self._inserted(kernel, origin.operator) else origin.why
 
     def _inserted(self, kernel: str, operator: str) -> bool:
-        """Whether the optimizer added a kernel: it has no node of its own, or it is of another
-        operator than its node, which a kernel of the node's operator or a fusion runs."""
+        """Whether the optimizer added this kernel: only a neighbor matched it; or its operator is
+        not that of its only node, which another kernel also runs."""
         match = self.call.matches[kernel]
-        others = [k for node in match.nodes for k in self.kernels[node] if k != kernel]
-        other = self.call.kernels[kernel].operator != operator and len(match.nodes) == 1
-        return match.rule == NEIGHBOR or (other and bool(others))
+        other_kernels = [k for node in match.nodes for k in self.kernels[node] if k != kernel]
+        differs = self.call.kernels[kernel].operator != operator and len(match.nodes) == 1
+        return match.rule == BY_NEIGHBOR or (differs and bool(other_kernels))
 
 
 def captured_names(lineage: Any) -> dict[str, str]:
@@ -158,17 +158,16 @@ def captured_names(lineage: Any) -> dict[str, str]:
     torch keeps the history of a node in ``meta["from_node"]``; where that names no captured node,
     an equal call site decides.
     """
-    program = lineage.artifact.translated
+    program = lineage.artifact.exported_program
     if program is None or not lineage.operations:
         return {}
     known = {operation.fx for operation in lineage.operations}
     by_site = {operation.site: operation.fx for operation in reversed(lineage.operations)}
     found: dict[str, str] = {}
-    for node in program.graph.nodes:
-        if node.op == "call_function":
-            names = [*_history(node.meta.get("from_node"))]
-            name = next((name for name in names if name in known), "")
-            found[node.name] = name or by_site.get(call_site(node), "")
+    for node in calls(program.graph):
+        names = _history(node.meta.get("from_node"))
+        name = next((name for name in names if name in known), "")
+        found[node.name] = name or by_site.get(call_site(node), "")
     return {name: captured for name, captured in found.items() if captured}
 
 

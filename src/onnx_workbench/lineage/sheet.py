@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
+from ..exporter_metadata import calls
 from ..formatting import finite, plural
 from ..runs.summary import Summary
 from ..source import Line, Sources
@@ -55,17 +57,28 @@ class Floor:
         return self.at[key]
 
     def encoded(self) -> dict[str, Any]:
-        shown = self.name in OPEN
-        title = FLOORS[self.name]
-        return {"name": self.name, "title": title, "open": shown, "note": self.note} | {
-            "rows": self.rows
+        return {
+            "name": self.name,
+            "title": FLOORS[self.name],
+            "open": self.name in OPEN,
+            "note": self.note,
+            "rows": self.rows,
         }
+
+
+def link(**rows: int) -> tuple[int, ...]:
+    """Rows that belong together, by their floor; -1 on the other floors.
+
+    >>> link(source=3, fx=0)
+    (3, -1, 0, -1, -1, -1, -1)
+    """
+    return tuple(rows.get(floor, -1) for floor in FLOORS)
 
 
 def encoded(
     title: str,
     floors: Mapping[str, Floor],
-    links: Sequence[Sequence[int]],
+    links: Iterable[Sequence[int]],
     values: Mapping[str, Any] | None = None,
     flame: Mapping[str, Any] | None = None,
     stop: Mapping[str, Any] | None = None,
@@ -74,7 +87,7 @@ def encoded(
     return {
         "title": title,
         "floors": [floor.encoded() for floor in floors.values()],
-        "links": [list(link) for link in links],
+        "links": [list(rows) for rows in links],
         "values": values or {},
         "flame": flame,
         "stop": stop,
@@ -152,12 +165,11 @@ class _Sheet:
         artifact = self.lineage.artifact
         programs = {
             "fx": artifact.graph.program if artifact.graph else None,
-            "decomposed": artifact.translated,
+            "decomposed": artifact.exported_program,
         }
         for name, program in programs.items():
-            for node in program.graph.nodes if program else ():
-                if node.op == "call_function":
-                    self.floors[name].add(node.name, node.name, operator_name(node.target))
+            for node in calls(program.graph) if program else ():
+                self.floors[name].add(node.name, node.name, operator_name(node.target))
         gone = {item.fx: item.why for item in self.lineage.absent}
         for fx, why in gone.items():
             if fx in self.floors["fx"].at:
@@ -180,18 +192,17 @@ class _Sheet:
             more = {"x": remark, "k": match.rule, "s": call.seconds[name]}
             self.floors["kernel"].add(name, operator, **more)
 
-    def _links(self) -> list[tuple[int, ...]]:
-        """One list of row numbers for each chain; more where its line has several instructions or
-        lies above a library's."""
+    def _links(self) -> Iterable[tuple[int, ...]]:
+        """One link for each chain; more where its line has several instructions or lies above a
+        library's."""
         found: dict[tuple[int, ...], None] = {}
         at = {name: floor.at for name, floor in self.floors.items()}
         for chain in self.chains:
-            ends = [at[floor].get(name, -1) for floor, name in _names(chain).items()]
+            ends = {floor: at[floor].get(name, -1) for floor, name in _names(chain).items()}
             codes = self.instructions.get(chain.line) or [-1]
-            for line in self._lines(chain):
-                for code in codes:
-                    found[line, code, *ends] = None
-        return [*found]
+            for line, code in product(self._lines(chain), codes):
+                found[link(source=line, bytecode=code, **ends)] = None
+        return found
 
     def _lines(self, chain: Chain) -> Iterable[int]:
         """The row of the user's line and, below it, that of the library's line."""
@@ -212,8 +223,8 @@ class _Sheet:
         for chain in self.chains:
             for floor, name in _names(chain).items():
                 chains[floor].setdefault(name, chain)
-        for name, of in chains.items():
-            fold(self.floors[name], of)
+        for name, by_key in chains.items():
+            fold(self.floors[name], by_key)
 
     def _encoded_values(self) -> dict[str, Any]:
         found = {}
@@ -245,15 +256,14 @@ def add_source(
     add: Callable[[Line, str], object] | None = None,
 ) -> None:
     """Add the functions around these lines; ``add`` adds the row of such a line."""
+    add = add or (lambda line, text: floor.add(line, text, str(line.number)))
     for title, shown in stretches(lines, sources):
         floor.add((title, "title"), title, h=1)
         for number, text, line in shown:
-            if line is None:
-                floor.add((title, len(floor.rows)), text, str(number or ""), h=1)
-            elif add:
+            if line:
                 add(line, text)
             else:
-                floor.add(line, text, str(number))
+                floor.add((title, len(floor.rows)), text, str(number or ""), h=1)
 
 
 def add_bytecode(

@@ -11,11 +11,11 @@ from typing import Any
 from torch import fx
 
 from ..errors import InputError, WorkbenchError
-from ..exporter_metadata import call_site
-from ..formatting import Part, Report, Table, plural
+from ..exporter_metadata import call_site, calls
+from ..formatting import Part, Report, Table, kind_of, plural
 from ..source import Line, Sources
 from .annotated_source import annotated
-from .sheet import FLOORS, Floor, add_bytecode, add_source, encoded, operator_name
+from .sheet import FLOORS, Floor, add_bytecode, add_source, encoded, link, operator_name
 from .widget import Shown
 
 _NOTHING = "torch captured no part of this model."
@@ -41,8 +41,8 @@ class Stopped(Shown, Report):
 
     @cached_property
     def nodes(self) -> Mapping[str, Line | None]:
-        found = self.graph.nodes if self.graph else ()
-        return {node.name: call_site(node).line for node in found if node.op == "call_function"}
+        found = calls(self.graph) if self.graph else ()
+        return {node.name: call_site(node).line for node in found}
 
     @cached_property
     def lines(self) -> tuple[Line, ...]:
@@ -63,14 +63,13 @@ class Stopped(Shown, Report):
         rows = floors["source"].at
         codes = add_bytecode(floors["bytecode"], self.lines, self.sources)
         links = [
-            [rows[line], code, -1, -1, -1, -1, -1] for line in self.lines for code in codes[line]
+            link(source=rows[line], bytecode=code) for line in self.lines for code in codes[line]
         ]
-        for node in self.graph.nodes if self.graph else ():
-            if node.op == "call_function":
-                at = floors["fx"].add(node.name, node.name, operator_name(node.target))
-                made_at = self.nodes[node.name]
-                for code in codes.get(made_at) or [-1]:
-                    links.append([rows.get(made_at, -1), code, at, -1, -1, -1, -1])
+        for node in calls(self.graph) if self.graph else ():
+            at = floors["fx"].add(node.name, node.name, operator_name(node.target))
+            made_at = self.nodes[node.name]
+            for code in codes.get(made_at) or [-1]:
+                links.append(link(source=rows.get(made_at, -1), bytecode=code, fx=at))
         floors["fx"].note = f"From {self.way}." if self.graph else _NOTHING
         for name in ("decomposed", "onnx", "optimized", "kernel"):
             floors[name].note = _NOT_REACHED
@@ -93,14 +92,15 @@ class Stopped(Shown, Report):
 
 
 def stopped(error: WorkbenchError) -> Stopped:
-    """
+    """The floors of the model that this error stopped.
+
     Raises:
-        InputError: it is no error of a model that was to be exported or captured.
+        InputError: it is no error of export() or capture() about a model.
     """
-    if error.partial is None:
+    if error.partial_graph is None:
         raise InputError(
-            f"trace() was given {error.__class__.__name__}, which stopped no model on its way.",
-            "pass an error that export() or capture() raised.",
+            f"trace() was given {kind_of(error)} that stopped no model.",
+            "Pass an error that export() or capture() raised about a model.",
         )
-    program, way = error.partial()
+    program, way = error.partial_graph()
     return Stopped(error, program.graph if program else None, way)

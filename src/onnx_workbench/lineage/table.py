@@ -18,7 +18,7 @@ from ..proto import node_refs
 from ..runs.summary import Summary
 from ..source import NO_SOURCES, Line, Sources, below
 from .annotated_source import annotated
-from .call import Call
+from .call import CallData
 from .library import MOST, Group, check_depth, groups, rows_below
 from .operations import Absent, Operation, operations
 from .origins import METADATA, NEIGHBOR, NONE, Origin, origins_of
@@ -48,8 +48,8 @@ def join(
     """
     if not isinstance(artifact, Artifact):
         raise InputError(
-            f"trace() was given {kind_of(artifact)}, but it takes an Artifact. "
-            "Make one with export(model, x, path), or load(path)."
+            f"trace() was given {kind_of(artifact)}, but it takes an Artifact.",
+            "Make one with export(model, x, path), or load(path).",
         )
     check_depth(depth)
     sources = Sources.of(artifact, None if source is None else files.folder(source))
@@ -74,7 +74,7 @@ class Lineage(Shown, Report, ToFrame):
     operations: tuple[Operation, ...] = ()
     sources: Sources = NO_SOURCES
     depth: int | None = None
-    call: Call | None = None
+    call: CallData | None = None
 
     @cached_property
     def chains(self) -> tuple[Chain, ...]:
@@ -114,7 +114,7 @@ class Lineage(Shown, Report, ToFrame):
         if node not in self._by_name:
             close = difflib.get_close_matches(str(node), self._by_name, n=1)
             hint = f"Did you mean {close[0]!r}?" if close else "The names are those of .origins."
-            raise InputError(f"{self.artifact.path.name} has no node {node!r}. {hint}")
+            raise InputError(f"{self.artifact.path.name} has no node {node!r}.", hint)
         return self._by_name[node]
 
     def line_of(self, node: str) -> Line | None:

@@ -24,7 +24,7 @@ from ..formatting import Part, Report, Table, kind_of, plural
 from ..graph import Graph, module_and_call
 from ..graph.exporter import Translations
 from ..lineage.stopped import stopped
-from ..versions import versions
+from ..machine import versions
 from . import bundle, changes, codes, formats, page
 from .changes import Changes
 from .finding import FAULTS, VERDICTS, Finding
@@ -76,17 +76,18 @@ def audit(
     model, args, kwargs, dynamic_shapes = module_and_call(model, args, kwargs or {}, dynamic_shapes)
     if not isinstance(model, (nn.Module, Artifact)):
         raise InputError(
-            f"audit() takes a torch.nn.Module or an Artifact, and was given {kind_of(model)}. "
-            "Pass the model itself, or the .onnx file through load()."
+            f"audit() takes a torch.nn.Module or an Artifact, and was given {kind_of(model)}.",
+            "Pass the model itself, or the .onnx file through load().",
         )
     if isinstance(model, nn.Module):
         calls.check_initialized("audit", model)
     if isinstance(skip, str) or not isinstance(skip, Collection):
-        raise InputError(f"`skip` is {skip!r:.80}; it must be a set of names of stages.")
+        raise InputError(f"`skip` is {skip!r:.80}.", "Pass a set of names of stages.")
     names = [stage.name for stage in STAGES]
     if unknown := [name for name in skip if name not in names]:
         raise InputError(
-            f"`skip` names {', '.join(map(repr, unknown))}; the stages are {', '.join(names)}."
+            f"`skip` names {', '.join(map(repr, unknown))}, which are no stages.",
+            f"The stages are {', '.join(names)}.",
         )
     bounds = checked(tolerance)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -212,7 +213,7 @@ class Audit(Report):
         lineage, error = self.case.lineage, self.case.error
         if lineage:
             return lineage.sheet
-        return stopped(error).sheet if error and error.partial else None
+        return stopped(error).sheet if error and error.partial_graph else None
 
     @cached_property
     def versions(self) -> dict[str, str]:

@@ -32,7 +32,7 @@ from ..comparison import Grains, answer, tolerance_of
 from ..errors import InputError
 from ..graph.signature import bind
 from ..graph.torch_private import custom_operator
-from ..source import is_users
+from ..source import is_user_file
 from . import repro
 
 if TYPE_CHECKING:
@@ -44,16 +44,16 @@ _KEPT = 4096
 """Bytes of the largest input that goes into the bundle unchanged."""
 
 
-def target(path: str | PathLike[str]) -> Path:
+def writable(path: str | PathLike[str]) -> Path:
     """Check the path of a bundle, before any work is done for it."""
     if os.path.lexists(path):
-        raise InputError(f"{fspath(path)!r} exists. Pass the name of a new folder or .zip file.")
-    return files.target(path)
+        raise InputError(f"{fspath(path)!r} exists.", "Pass the name of a new folder or .zip file.")
+    return files.writable(path)
 
 
 def write(audit: Audit, path: str | PathLike[str]) -> Path:
     """Write the bundle at ``path``, whole or not at all."""
-    goal = target(path)
+    goal = writable(path)
     with tempfile.TemporaryDirectory() as work, files.replacing(goal) as draft:
         zipped = goal.suffix == ".zip"
         folder = Path(work) / goal.stem if zipped else draft / goal.name
@@ -67,7 +67,7 @@ def write(audit: Audit, path: str | PathLike[str]) -> Path:
 def _fill(folder: Path, audit: Audit) -> None:
     case = audit.case
     if case.model is None:
-        raise InputError(f"A file needs no bundle, since it is its own repro: attach {case.name}.")
+        raise InputError("A file needs no bundle: it is its own repro.", f"Attach {case.name}.")
     call = _call(case)
     try:
         with (folder / "call.pkl").open("wb") as stream:
@@ -75,8 +75,8 @@ def _fill(folder: Path, audit: Audit) -> None:
             pickler.dump(call)
     except Exception as error:  # an object in the model may raise anything when it is pickled
         raise InputError(
-            f"{case.name} cannot be pickled: {type(error).__name__}: {error}\n"
-            "Remove what cannot be pickled from the model, or from its globals."
+            f"{case.name} cannot be pickled: {type(error).__name__}: {error}",
+            "Remove what cannot be pickled from the model, or from its globals.",
         ) from error
     (folder / "versions.json").write_text(json.dumps(audit.versions, indent=1), "utf-8")
     (folder / "report.txt").write_text(f"{audit!r}\n", "utf-8")
@@ -194,7 +194,7 @@ def _kept(tensor: torch.Tensor, is_weight: bool) -> torch.Tensor:
 def _sources(used: set[str]) -> Iterator[tuple[str, str]]:
     """The user's files that define these modules: their whole packages, and what these import."""
     paths = {name: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()}
-    users = {name for name, path in paths.items() if is_users(path) and Path(path).is_file()}
+    users = {name for name, path in paths.items() if is_user_file(path) and Path(path).is_file()}
     users = {name for name in users if paths[name].endswith(".py")} - {"__main__"}
     needed: set[str] = set()
     while new := {name for name in users - needed if _root(name) in map(_root, used)}:

@@ -16,7 +16,7 @@ _CODE = re.compile(
 )
 
 
-class Code(NamedTuple):
+class FindingCode(NamedTuple):
     """``title`` and ``text`` say what all findings of a code have in common."""
 
     name: str
@@ -26,14 +26,14 @@ class Code(NamedTuple):
     text: str
 
 
-def _read() -> dict[str, Code]:
+def _read() -> dict[str, FindingCode]:
     page = (Path(__file__).parent / "codes.md").read_text("utf-8")
     stages = {match["digit"]: match["stage"] for match in _STAGE.finditer(page)}
     found = {}
     for match in _CODE.finditer(page):
         for digit in stages if match["digit"] == "x" else [match["digit"]]:
             name = f"OW{digit}{match['rest']}"
-            found[name] = Code(name, stages[digit], *match.group("verdict", "title", "text"))
+            found[name] = FindingCode(name, stages[digit], *match.group("verdict", "title", "text"))
     return dict(sorted(found.items()))
 
 
@@ -50,7 +50,7 @@ def code_of(stage: str, last: str) -> str:
     return next(name for name, code in CODES.items() if code.stage == stage and name.endswith(last))
 
 
-def known(name: str) -> Code:
+def known(name: str) -> FindingCode:
     """The code of this name.
 
     Raises:

@@ -18,7 +18,7 @@ from ..formatting import plural, shaped, size
 from ..graph import Graph, exporter
 from ..lineage.table import join
 from ..proto import described
-from ..source import Line, is_users, method_lines, user_line
+from ..source import Line, is_user_file, method_lines, user_line
 from ..viewer.origin import without_folders
 from .finding import Finding
 
@@ -58,7 +58,7 @@ def _version(leaf: Any) -> int:
     return leaf._version if isinstance(leaf, torch.Tensor) and not leaf.is_inference() else 0
 
 
-def stored(before: Snapshot, after: Snapshot) -> Iterator[Finding]:
+def attribute_writes(before: Snapshot, after: Snapshot) -> Iterator[Finding]:
     """The attributes that a call between two snapshots wrote, tensors first.
 
     An attribute that none of the user's methods writes belongs to a hook, such as weight_norm's,
@@ -94,7 +94,7 @@ def _writing_line(kind: type, name: str) -> Line | None:
     """The user's first line outside ``__init__`` that writes the attribute."""
     methods = {key: method for cls in kind.__mro__[::-1] for key, method in vars(cls).items()}
     methods.pop("__init__", None)
-    lines = [x for method in methods.values() for x in method_lines(method) if is_users(x.file)]
+    lines = [x for method in methods.values() for x in method_lines(method) if is_user_file(x.file)]
     patterns = [re.compile(text.replace("{name}", re.escape(name))) for text in _WRITES]
     return next((line for p in patterns for line in lines if p.search(line.text)), None)
 

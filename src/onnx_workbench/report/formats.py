@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..formatting import finite
-from ..source import Line, is_cell, is_users
+from ..source import Line, is_cell, is_user_file
 from ..viewer.origin import without_folders
 from .codes import CODES
 from .finding import Finding
@@ -62,7 +62,7 @@ def relative(line: Line) -> str:
     path = Path(line.file).absolute()
     roots = [folder for folder in path.parents if (folder / ".git").exists()]
     for root in [*roots[:1], Path.cwd()]:
-        if is_users(line.file) and not is_cell(line.file) and path.is_relative_to(root):
+        if is_user_file(line.file) and not is_cell(line.file) and path.is_relative_to(root):
             return path.relative_to(root).as_posix()
     return line.place.rpartition(":")[0]
 

@@ -26,7 +26,7 @@ from ..lineage.table import Lineage, join
 from ..opset_table import opsets
 from ..shapes.contract import misdeclared, probe
 from ..shapes.trials import BAD, BROKEN, FINE, REFUSED, STATIC, TIED, UNTRIED, WITHIN, WRONG, Call
-from ..source import Line, is_users, unless_internal, user_line
+from ..source import Line, is_user_file, unless_internal, user_line
 from ..timing.rounds import race
 from ..torch_state import evaluating, trains
 from . import facts
@@ -64,6 +64,14 @@ _DIMENSIONS = {
     UNTRIED: "OW307",
 }
 """Start of the verdict on a dimension that is not kept -> code."""
+
+_NEEDS = {
+    "model": "the model, which a file does not contain",
+    "graph": "the graph, which capture could not make",
+    "artifact": "the file, which export could not make",
+    "working_file": "a file that runs on this call",
+}
+"""Attribute of a case -> what a stage lacks without it."""
 
 OLDEST = 18
 """The opset that torch.onnx's own translations target; lower opsets are converted from it."""
@@ -149,8 +157,7 @@ class Stage(NamedTuple):
     def __call__(self, case: Case) -> Iterator[Finding]:
         missing = [name for name in self.needs if getattr(case, name) is None]
         if missing:
-            noun = missing[0].replace("_", " ")
-            yield Finding(code_of(self.name, NOT_TRIED), f"it needs the {noun}, which is missing")
+            yield Finding(code_of(self.name, NOT_TRIED), f"it needs {_NEEDS[missing[0]]}")
             return
         finding = None
         try:
@@ -160,7 +167,7 @@ class Stage(NamedTuple):
             yield _broken(self.name, error)
         except Exception as error:  # a stage that fails must not hide the others
             line = user_line(error.__traceback__)
-            line = line if line and is_users(line.file) else None
+            line = line if line and is_user_file(line.file) else None
             if self.counts and case.model is not None:
                 line = line or facts.forward_line(case.model)
             last = STOPPED if self.counts else NOT_TRIED
@@ -220,7 +227,7 @@ def _model(case: Case) -> Iterator[Finding]:
             "Fix the call or the model first; until then the other stages mean nothing.",
         )
         return
-    case.attribute_writes = tuple(facts.stored(before, facts.snapshot(model)))
+    case.attribute_writes = tuple(facts.attribute_writes(before, facts.snapshot(model)))
     yield from case.attribute_writes
     outputs = sum(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(result))
     returns = f", and returns {plural(outputs, 'tensor')}" if outputs else ""
@@ -273,14 +280,12 @@ def _contract(case: Case) -> Iterator[Finding]:
         else:
             yield Finding("OW300", "no dimension was asked to stay dynamic")
         return
-    contract = probe(
-        case.model,
-        case.args,
-        case.kwargs,
-        dynamic_shapes=case.dynamic_shapes,
-        custom_translation_table=case.translations,
-        tolerance=case.tolerance,
-    )
+    # a model that could not be exported as asked is exported as far as it goes
+    subject = case.model if case.error else case.artifact
+    options: Any = {"dynamic_shapes": case.dynamic_shapes, "tolerance": case.tolerance}
+    if case.error:
+        options["custom_translation_table"] = case.translations
+    contract = probe(subject, case.args, case.kwargs, **options)
     for dimension in contract.dimensions:
         verdict = dimension.verdict
         code = next(
@@ -361,7 +366,7 @@ def _unsteady(case: Case) -> Finding:
 
 def _first_line(case: Case) -> tuple[Line | None, str, str]:
     """Where the values first differ, why, and what usually helps."""
-    if case.artifact.translated is None:
+    if case.artifact.exported_program is None:
         return None, "", "This line makes the output; the fault may be earlier."
     model, artifact, bounds = case.model, case.artifact, case.tolerance
     inside = verify(model, artifact, case.args, case.kwargs, values=True, tolerance=bounds)
@@ -387,8 +392,8 @@ def _opsets(case: Case) -> Iterator[Finding]:
         if result.differs and not case.is_random:
             sentence = f"opset {result.asked} gives other numbers: {result.reason}"
             yield Finding("OW501", sentence, about=f"opset {result.asked}")
-    tried = ", ".join(f"{r.asked} {'is refused' if r.refused else 'loads'}" for r in results)
-    written = f"opset {ours} written; also tried: {tried}"
+    tried = (f"opset {r.asked} {'is refused' if r.refused else 'also loads'}" for r in results)
+    written = f"opset {ours} written; {', '.join(tried)}"
     yield Finding("OW500", written, numbers={"opset": ours})
 
 

@@ -142,7 +142,7 @@ class Intermediates:
             raise LoadError(
                 f"{self._path.name} could not be loaded with {len(names)} of its values as "
                 f"outputs: {str(error).splitlines()[0]}",
-                "compare the outputs alone, without values=True.",
+                "Compare the outputs alone, without values=True.",
             ) from error
         try:
             results = session.run_with_ort_values(list(names), feeds)
@@ -150,7 +150,7 @@ class Intermediates:
             raise RunError(
                 f"ONNX Runtime failed while running {self._path.name} without its optimizer: "
                 f"{str(error).splitlines()[0]}",
-                "try the sizes of the export.",
+                "Try the sizes of the export.",
             ) from error
         return dict(zip(names, results, strict=True))
 

@@ -28,7 +28,7 @@ Found by trying each on ONNX Runtime 1.32; Add, Mul, Gelu and most others make a
 
 _ITERATES = ("Loop", "Scan")
 
-Call = tuple[str, Mapping[str, Any]]
+KernelCall = tuple[str, Mapping[str, Any]]
 """The name of a kernel and what the profiler says of one call of it (``args``)."""
 
 
@@ -84,7 +84,7 @@ EMPTY = Footprint()
 
 
 def footprint(
-    calls: Sequence[Call], refs: Mapping[str, NodeRef], model: onnx.ModelProto
+    calls: Sequence[KernelCall], refs: Mapping[str, NodeRef], model: onnx.ModelProto
 ) -> Footprint:
     """Follow the values of one run from the kernel that makes them to the last that reads them.
 
@@ -114,7 +114,7 @@ def footprint(
     return Footprint(kernels, buffers, weight_bytes(graph), tuple(plan.missing()), _arena(calls))
 
 
-def _arena(calls: Sequence[Call]) -> int:
+def _arena(calls: Sequence[KernelCall]) -> int:
     """The growth of the arena over its state before the run. Its peak counts from when the session
     was made: if the run did not raise it, the bytes after each kernel are what is known."""
     if not all("mem_in_use_peak" in args for _, args in calls):  # before ONNX Runtime 1.32
@@ -143,8 +143,9 @@ class _Made(NamedTuple):
     def fits(self, other: _Made) -> bool:
         """Whether ONNX Runtime knows before the run that both have one size."""
         known = [one.declared for one in (self, other) if one.declared is not None]
-        same = known[0] == known[-1] and "?" not in known[0] if known else True
-        return same and (self.item, self.shape) == (other.item, other.shape)
+        if known and (known[0] != known[-1] or "?" in known[0]):
+            return False
+        return (self.item, self.shape) == (other.item, other.shape)
 
 
 class _Open:
@@ -161,7 +162,7 @@ class _Plan:
     become free first."""
 
     def __init__(
-        self, calls: Sequence[Call], refs: Mapping[str, NodeRef], graph: onnx.GraphProto
+        self, calls: Sequence[KernelCall], refs: Mapping[str, NodeRef], graph: onnx.GraphProto
     ) -> None:
         self.calls = calls
         self.nodes = {name: refs[name] for name, _ in calls if name in refs}

@@ -246,7 +246,7 @@ class _Profile:
             raise LoadError(
                 f"ONNX Runtime cannot load the model at the optimization level {level!r}: "
                 f"{str(error).splitlines()[0]}",
-                "pass another `level`.",
+                "Pass another `level`.",
             ) from error
 
     def _write_graph(self, options: onnxruntime.SessionOptions, model: bytes | str) -> None:

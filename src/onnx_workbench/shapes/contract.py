@@ -37,8 +37,8 @@ from .trials import (
     Trial,
     of_file,
     of_graph,
-    sweep,
     try_call,
+    try_sizes,
 )
 
 
@@ -97,11 +97,11 @@ def probe(
         subject = replace(subject, tolerance=bounds)
         if not subject.dimensions:
             raise InputError(
-                "probe() has no dynamic dimension to try. Name the dimensions that may change, for "
-                "example dynamic_shapes={'x': {0: 'batch'}}."
+                "probe() has no dynamic dimension to try.",
+                "Name the dimensions that may change: dynamic_shapes={'x': {0: 'batch'}}.",
             )
         with evaluating(subject.graph.model) if subject.graph else nullcontext():
-            dimensions = sweep(subject)
+            dimensions = try_sizes(subject)
             joints = tuple(_joints(subject, dimensions))
         dimensions = [_tied(dimension, joints) for dimension in dimensions]
         if subject.graph and not all(dimensions):

@@ -24,7 +24,7 @@ def mismatch(artifact: Artifact, args: tuple, kwargs: Mapping[str, Any], result:
     A dimension such as ``2*batch + 1`` is computed from the sizes of the inputs. If no input has
     its name, it may have any size.
     """
-    tensors = artifact.tensors(args, kwargs)
+    tensors = artifact.tensors(*args, **kwargs)
     sizes = {
         name: size
         for value, tensor in zip(artifact.inputs, tensors, strict=False)

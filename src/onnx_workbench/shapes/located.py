@@ -41,10 +41,12 @@ def located(
     example = graph.signature.flatten(*graph.example)
     try:
         captured = _Run(graph.program, call)
-        if captured.fault or artifact.translated is None:
+        if captured.fault or artifact.exported_program is None:
             return captured.fault
-        decomposed = _Run(artifact.translated, call)
-        expected = _differing(_Run(graph.program, example), _Run(artifact.translated, example))
+        decomposed = _Run(artifact.exported_program, call)
+        expected = _differing(
+            _Run(graph.program, example), _Run(artifact.exported_program, example)
+        )
         faults = _differing(captured, decomposed)
         if new := next((fault for site, fault in faults.items() if site not in expected), None):
             return new

@@ -289,7 +289,7 @@ def of_file(
     }
     labels = declared if dynamic is None else {name: dynamic.get(name) for name in declared}
     dimensions = list(_dimensions(artifact, labels, sizes, known=False))
-    tensors = artifact.tensors(args, kwargs)
+    tensors = artifact.tensors(*args, **kwargs)
     return Subject(artifact, None, tensors, lambda tensors: (tuple(tensors), {}), sizes, dimensions)
 
 
@@ -306,7 +306,7 @@ def _dimensions(
             yield Dimension(name, at, label, size, frozen, shape[axis] if shape else "?")
 
 
-def sweep(subject: Subject) -> list[Dimension]:
+def try_sizes(subject: Subject) -> list[Dimension]:
     """Try each requested dimension at many sizes, with the others as in the example.
 
     A dimension that depends on others (their sum) takes part in the trials of each of these.

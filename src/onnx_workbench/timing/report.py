@@ -65,7 +65,7 @@ class Race(Saved, Report, ToFrame):
         results = {one.name: one for one in self.results}
         if name not in results:
             names = ", ".join(map(repr, results))
-            raise InputError(f"There is no target {name!r} in this race. It has {names}.")
+            raise InputError(f"There is no target {name!r} in this race.", f"It has {names}.")
         return results[name]
 
     def ratio(self, name: str) -> Ratio | None:
@@ -143,9 +143,9 @@ class Race(Saved, Report, ToFrame):
             title = "\n".join(self._copied())
             return plots.stacked(parts, title, over="time per call, median", **look)
         raise InputError(
-            f"There is no plot {what!r} of this race: pass 'times'; 'ratios' if two or more raced; "
-            "'startup' if they raced in fresh processes; or 'copies' if a file raced with and "
-            "without .using(bound=True)."
+            f"There is no plot {what!r} of this race.",
+            "Pass 'times'; 'ratios' if two or more raced; 'startup' if they raced in fresh "
+            "processes; or 'copies' if a file raced with and without .using(bound=True).",
         )
 
     def since(self, earlier: Race) -> dict[str, Ratio]:
@@ -162,12 +162,13 @@ class Race(Saved, Report, ToFrame):
             diff = "; ".join(f"{key}: {one.get(key)} now, {other.get(key)} then" for key in apart)
             raise InputError(
                 f"The two races ran in different environments ({diff}), so their times cannot be "
-                "compared. Race both in one environment, or in one race."
+                "compared.",
+                "Race both in one environment, or in one race.",
             )
         if min(self.replicates, earlier.replicates) < 2:
             raise InputError(
-                "One of the races has a single process for each target, which gives no interval. "
-                "Race again without quick=True."
+                "One of the races has a single process for each target, which gives no interval.",
+                "Race again without quick=True.",
             )
         then = {one.name: one for one in earlier._ran}
         return {

@@ -49,7 +49,7 @@ class Saved:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
             raise LoadError(
                 f"{file.name} is not a saved {cls.__name__}: {type(error).__name__}: {error}.",
-                f"pass a file that {cls.__name__}.save() wrote.",
+                f"Pass a file that {cls.__name__}.save() wrote.",
             ) from error
 
 

@@ -32,7 +32,7 @@ import torch
 from .. import calls, progress
 from ..errors import InputError
 from ..formatting import kind_of
-from ..memory import trim_memory
+from ..machine import trim_memory
 from ..torch_state import evaluating
 from .bench import LAP_SECONDS, Bench, Started
 from .report import Race
@@ -41,9 +41,13 @@ from .statistics import REPLICATES
 from .targets import call_of
 from .worker import PINS, NotSendable, RemoteBench, pack
 
-LEAST, ENOUGH, MOST = 2, 3, 20
-"""Replicates: the fewest; the fewest within 1.25 times the budget; the most."""
-WIDTH = 0.025
+LEAST = 2
+"""The fewest replicates."""
+ENOUGH = 3
+"""The replicates up to which a race may take 1.25 times its budget."""
+MOST = 20
+"""The most replicates."""
+WIDTH = 0.02
 """The half-width at which a race ends."""
 LEAST_ROUNDS, MOST_ROUNDS = 5, 40
 QUICK, CAREFUL = 2.0, 25.0
@@ -72,9 +76,10 @@ def race(
     (:class:`~onnx_workbench.calls.PreparedCall`). Any other is timed as ``fn(*args, **kwargs)``
     under ``torch.inference_mode``, a model in eval mode.
 
-    Each replicate starts every target in a fresh process. The race has at least five replicates. It
-    ends when all 95 % intervals are within 2.5 % to each side, after twenty replicates, or when the
-    seconds are over; it never waits for significance. If a target cannot be sent to another
+    Each replicate starts every target in a fresh process. From five replicates on, the race ends
+    when all 95 % intervals are within 2 % to each side. It ends earlier, but not before two, when
+    the seconds are over, and in any case after twenty. It never waits for significance. If a target
+    cannot be sent to another
     process, all targets race in this one, with wider intervals, and the report says so. A target
     that fails stays in the table with its reason. Ctrl-C returns the results so far, and ends every
     process.
@@ -209,8 +214,8 @@ class _Rounds:
                 f"{name}: {_reason(self.errors[name])}" for name in self.timed if name != self.copy
             ]
             raise InputError(
-                f"No target ran. {'; '.join(failed)}. "
-                "Call one yourself with the same inputs to see it fail."
+                f"No target ran. {'; '.join(failed)}.",
+                "Call one yourself with the same inputs to see it fail.",
             ) from self.errors[self.first]
         more |= {"took": self.took, "interrupted": self.interrupted, "stopped": stopped}
         names = dict.fromkeys((self.first, self.copy, *self.timed))
@@ -276,7 +281,7 @@ def _in_process(rounds: _Rounds, why: str) -> Race:
             raise InputError(
                 f"The target {name!r} is an isolated file, but this race would run it in this "
                 f"process, because it is {why}.",
-                "leave out quick=True and targets that cannot be sent, or load() a file that you "
+                "Leave out quick=True and targets that cannot be sent, or load() a file that you "
                 "trust without isolated=True.",
             )
     seconds, collecting = rounds.conditions.seconds, gc.isenabled()
@@ -301,7 +306,7 @@ def _check(targets: Any) -> None:
         given = "an empty one" if isinstance(targets, Mapping) else type(targets).__name__
         raise InputError(
             f"race() takes a dict of name -> callable, and got {given}.",
-            'write race({"PyTorch": model, "ONNX Runtime": artifact}, x).',
+            'Write race({"PyTorch": model, "ONNX Runtime": artifact}, x).',
         )
     for name, fn in targets.items():
         if isinstance(fn, torch.nn.Module):
@@ -310,7 +315,7 @@ def _check(targets: Any) -> None:
             raise InputError(
                 f"race() takes a dict of name -> callable, and got {name!r:.80}, {kind_of(name)}, "
                 f"with {kind_of(fn)}.",
-                "pass a string as the name of a model, an Artifact or a function.",
+                "Pass a string as the name of a model, an Artifact or a function.",
             )
 
 

@@ -245,12 +245,12 @@ def _axis(inputs: Any, threads: Any, sizes: Mapping[str, Any]) -> tuple[str, lis
         raise InputError(
             f"sweep() takes one thing to sweep over, but was given {given} and inputs of type "
             f"{type(inputs).__name__}.",
-            "write sweep(targets, lambda batch: x[:batch], batch=(1, 4, 16)) or "
+            "Write sweep(targets, lambda batch: x[:batch], batch=(1, 4, 16)) or "
             "sweep(targets, x, threads=(1, 2)).",
         )
     ((over, axis),) = axes.items()
     points = list(axis) if isinstance(axis, Iterable) and not isinstance(axis, str) else [axis]
     if not points:
-        raise InputError(f"{over} has no sizes; it takes whole numbers, such as (1, 4, 16).")
+        raise InputError(f"{over} has no sizes.", "Pass whole numbers, such as (1, 4, 16).")
     checked = calls.threads if over == THREADS else partial(calls.whole, over)
     return over, sorted(set(map(checked, points)))

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from ..calls import PreparedCall
 from ..errors import InputError
 
-PLAIN = "call: tensors in, tensors out, under torch.inference_mode"
+EAGER = "call: tensors in, tensors out, under torch.inference_mode"
 Make: TypeAlias = Callable[[Any, tuple, dict], tuple[Any, tuple, dict]]
 
 
@@ -29,7 +29,7 @@ class ModelCall:
     args: tuple = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     threads: int = 1
-    timed: str = PLAIN
+    timed: str = EAGER
     make: Make | None = None
 
     @property
@@ -72,7 +72,7 @@ def compiled(model: Callable[..., object], **options: Any) -> Derived:
     """
     name = getattr(model, "__name__", type(model).__name__)
     keywords = [f"{key}={value!r}" for key, value in options.items()]
-    timed = f"{PLAIN}, of torch.compile({', '.join(['model', *keywords])})"
+    timed = f"{EAGER}, of torch.compile({', '.join(['model', *keywords])})"
     words = f"compiled({', '.join([name, *keywords])})"
     return Derived(model, partial(_compile, options), words, timed)
 
@@ -97,7 +97,7 @@ class Derived:
     model: Any
     make: Make
     words: str
-    timed: str = PLAIN
+    timed: str = EAGER
 
     def __call__(self, *args: Any, **kwargs: Any) -> object:
         fn, args, kwargs = self.make(self.model, args, kwargs)
@@ -164,7 +164,7 @@ def _place(device: str, model: Any, args: tuple, kwargs: dict) -> tuple[Any, tup
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise InputError(
             f"torch {torch.__version__} finds no CUDA device.",
-            "install a PyTorch with CUDA, or race without this target.",
+            "Install a PyTorch with CUDA, or race without this target.",
         )
     args, kwargs = tree_map_only(torch.Tensor, lambda x: x.to(device), (args, kwargs))
     return copy.deepcopy(model).to(device), args, kwargs

@@ -2,8 +2,8 @@
 // Kernel: the trait `_sent` holds all that is drawn first, `_page` names the model of the front-end;
 // {ask: "whole"} and {ask: "page"} are answered in a custom message with the same id. A kernel that runs
 // the cells below answers late, but has sent before.
-// Frame: see frame.js. Only messages of our own frame are heard. `tag`, `makePanel` and `makeLegend`
-// are those of panel.js, `cover` that of still.js, which netron.py puts in front of this file.
+// Frame: see frame.js. Only messages of our own frame are heard. `makePanel` and `makeLegend` are
+// those of panel.js, `make` and `cover` those of still.js; netron.py puts both in front of this file.
 
 const SANDBOX = "allow-scripts allow-downloads allow-popups";
 const PATIENCE = 20000; // ms until a frame that says nothing is given up
@@ -42,10 +42,10 @@ const STYLE = `
 
 const instead = (said, why) => `${said} (${why.replace(/\.$/, "")}), so this is a static picture.`;
 
-// Listeners go as they are called: the page holds on to the signal of a view that is gone.
+// `once`, since the page keeps the signal of a closed view: its listeners must not keep the view.
 const atEnd = (signal, act) => signal.addEventListener("abort", act, { once: true });
 
-// A function of its own, which holds nothing else: anywidget keeps it for as long as the page lives.
+// A separate function, whose closure does not keep the view: anywidget never drops it.
 const ending = (life) => () => life.abort();
 
 const ask = (model, question, signal, unanswered) =>
@@ -101,9 +101,9 @@ const followTheme = (element, tell, signal) => {
 function render({ model, el }) {
   const life = new AbortController();
   const { signal } = life;
-  const note = tag("div", { className: "ow-note", textContent: "Loading Netron\u2026" });
-  const still = tag("img", { className: "ow-still", alt: model.get("_summary") });
-  const frame = tag("iframe");
+  const note = make("div", { className: "ow-note", textContent: "Loading Netron\u2026" });
+  const still = make("img", { className: "ow-still", alt: model.get("_summary") });
+  const frame = make("iframe");
   frame.sandbox = SANDBOX;
   const tell = (message) => frame.contentWindow?.postMessage(message, "*");
   const keep = (name, value) => {
@@ -117,22 +117,22 @@ function render({ model, el }) {
     changed: () => measureSoon(),
   });
   const legend = makeLegend();
-  const button = (words, title, onclick) => tag("button", { textContent: words, title, onclick });
-  const title = tag("b");
-  const count = tag("output");
-  const steps = tag("span", { hidden: true }, button("Previous", "Previous marked node (P)", () => step(-1)),
+  const button = (words, title, onclick) => make("button", { textContent: words, title, onclick });
+  const title = make("b");
+  const count = make("output");
+  const steps = make("span", { hidden: true }, button("Previous", "Previous marked node (P)", () => step(-1)),
     count, button("Next", "Next marked node (N)", () => step(1)));
-  const whole = tag("button", { className: "ow-whole", hidden: true });
+  const whole = make("button", { className: "ow-whole", hidden: true });
   const fit = button("Fit", "Show the whole graph, or go back (F)", () => tell({ type: "fit" }));
   const screen = button("Full screen", "Escape leaves it", () =>
     document.fullscreenElement ? document.exitFullscreen() : view.requestFullscreen());
   screen.hidden = !document.fullscreenEnabled;
-  const bar = tag("div", { className: "ow-bar" }, title, steps, whole, fit, screen);
-  const graph = tag("div", { className: "ow-graph" }, note, still);
-  const box = tag("div", { className: "ow-netron" }, graph, panel.element);
-  const view = tag("div", { className: "ow-view" }, bar, box, legend.element);
+  const bar = make("div", { className: "ow-bar" }, title, steps, whole, fit, screen);
+  const graph = make("div", { className: "ow-graph" }, note, still);
+  const box = make("div", { className: "ow-netron" }, graph, panel.element);
+  const view = make("div", { className: "ow-view" }, bar, box, legend.element);
   box.style.setProperty("--high", `${model.get("height")}px`);
-  el.append(tag("style", { textContent: STYLE }), view);
+  el.append(make("style", { textContent: STYLE }), view);
 
   // The frame lies under the panel too, whose tabs may show Netron's sidebar. It hears what is left for
   // the graph, and where the sidebar stands.
@@ -225,7 +225,7 @@ function render({ model, el }) {
   let coming = show();
   coming.catch(failed);
 
-  // A big graph takes seconds: the note counts them, so that nobody takes it for dead.
+  // A big graph takes seconds: the note counts them, as a sign of progress.
   const draw = async () => {
     const opened = await coming;
     signal.throwIfAborted();
@@ -254,7 +254,7 @@ function render({ model, el }) {
   };
 
   const hears = {
-    // Once more whenever the notebook moves the frame, which loads it anew.
+    // Sent again when the notebook moves the frame, since that reloads it.
     ready: () => {
       clearTimeout(waiting);
       panel.side("");
@@ -319,7 +319,7 @@ function render({ model, el }) {
     uncover();
     sized.disconnect();
     const deaf = { onclick: null, onkeydown: null, onpointerdown: null, onlostpointercapture: null };
-    for (const one of view.querySelectorAll("*")) Object.assign(one, deaf); // who holds one node holds all
+    for (const one of view.querySelectorAll("*")) Object.assign(one, deaf); // a handler keeps the whole view
     clearTimeout(waiting);
     clearInterval(counting);
     el.replaceChildren();

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from ..formatting import plural
 from ..proto import bodies, captured, dims_of, nested
 from .origin import key
-from .summary import plain
+from .summary import one_line
 
 MOST_BOXES = 60
 """Of a larger graph only the head and the tail are drawn, with one box for the nodes between."""
@@ -63,7 +63,7 @@ def diagram(model: onnx.ModelProto, added: Container[str] = ()) -> Diagram:
     [(0, 1), (1, 2)]
     """
     graph = model.graph
-    constants = dict(_constants(graph))
+    known = _constants(graph)
     infos = (*graph.value_info, *graph.input, *graph.output)
     shapes = {v.name: _product(dims) for v in infos if (dims := dims_of(v)) is not None}
     opsets = {entry.domain: entry.version for entry in model.opset_import}
@@ -76,33 +76,33 @@ def diagram(model: onnx.ModelProto, added: Container[str] = ()) -> Diagram:
         boxes.append(box)
 
     for value in graph.input:
-        if value.name not in constants:
+        if value.name not in known:
             maker[value.name] = len(boxes)
-            add(Box(plain(value.name, 32), kind="end", label=shapes.get(value.name, "")))
+            add(Box(one_line(value.name, 32), kind="end", label=shapes.get(value.name, "")))
     for node in graph.node:
-        if constants.keys() >= set(node.output):
+        if known.keys() >= set(node.output):
             continue
         inside = (key(inner) for body in bodies(node) for inner in nested(body.node))
         nodes = tuple(name for name in (key(node), *inside) if name not in added)
-        title, lines = plain(node.op_type, 32), tuple(_lines(node, constants, opsets))
+        title, lines = one_line(node.op_type, 32), tuple(_lines(node, known, opsets))
         if key(node) in added:
-            words = plain(key(node), 32), plural(len(nodes), "node")
+            words = one_line(key(node), 32), plural(len(nodes), "node")
             lines = tuple(("", line) for line in words if line != title) if nodes else ()
         outputs = dict.fromkeys(shapes[name] for name in node.output if name in shapes)
-        box = Box(title, lines, nodes=nodes, label=plain(", ".join(outputs), 40))
+        box = Box(title, lines, nodes=nodes, label=one_line(", ".join(outputs), 40))
         add(box, [*node.input, *captured(node)])
         maker.update(dict.fromkeys(filter(None, node.output), len(boxes) - 1))
     for value in graph.output:
-        add(Box(plain(value.name, 32), kind="end"), [value.name])
+        add(Box(one_line(value.name, 32), kind="end"), [value.name])
     return Diagram(boxes, list(arrows))
 
 
-def cut(whole: Diagram, most: int = MOST_BOXES, depth: int = MOST_LAYERS) -> Diagram:
+def abridged(whole: Diagram, most: int = MOST_BOXES, depth: int = MOST_LAYERS) -> Diagram:
     """The same diagram if it is small, else its first and last boxes around one box "not drawn".
 
     >>> boxes = [Box(f"{number}", nodes=(f"{number}",)) for number in range(9)]
     >>> chain = Diagram(boxes, [(i, i + 1) for i in range(8)])
-    >>> [box.title for box in cut(chain, depth=5).boxes]
+    >>> [box.title for box in abridged(chain, depth=5).boxes]
     ['0', '1', '2', '5 nodes not drawn', '8']
     """
     layer = layers(len(whole.boxes), whole.arrows)
@@ -110,9 +110,9 @@ def cut(whole: Diagram, most: int = MOST_BOXES, depth: int = MOST_LAYERS) -> Dia
     if len(layer) <= most and last < depth:
         return whole
     order = sorted(range(len(layer)), key=layer.__getitem__)
-    head = [box for box in order[: most * 3 // 4] if layer[box] < depth - 1 - below]
-    tail = [box for box in order[-(most // 4) :] if layer[box] > last - below and box not in head]
-    gap, kept = len(head), [*sorted(head), *sorted(tail)]
+    first = [box for box in order[: most * 3 // 4] if layer[box] < depth - 1 - below]
+    rest = [box for box in order[-(most // 4) :] if layer[box] > last - below and box not in first]
+    gap, kept = len(first), [*sorted(first), *sorted(rest)]
     place = {box: at + (at >= gap) for at, box in enumerate(kept)}
     hidden = sum(len(box.nodes) for at, box in enumerate(whole.boxes) if at not in place)
     boxes = [whole.boxes[at] for at in kept]
@@ -147,21 +147,20 @@ def layers(count: int, edges: Iterable[tuple[int, int]]) -> list[int]:
 
 def constants(graph: onnx.GraphProto) -> dict[str, str]:
     """Name -> value, of the initializers and constants whose value a box has room for."""
-    shown = dict(_constants(graph)).items()
+    shown = _constants(graph).items()
     return {name: text.removeprefix("= ") for name, text in shown if text.startswith("= ")}
 
 
-def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
-    """Names of initializers and constants, with a value or a shape to show."""
-    for tensor in graph.initializer:
-        yield tensor.name, _shown(tensor)
-    for sparse in graph.sparse_initializer:
-        yield sparse.values.name, _product(sparse.dims)
+def _constants(graph: onnx.GraphProto) -> dict[str, str]:
+    """The name of each initializer and constant -> ``= value`` where there is room, or a shape."""
+    shown = {tensor.name: _shown(tensor) for tensor in graph.initializer}
+    shown |= {sparse.values.name: _product(sparse.dims) for sparse in graph.sparse_initializer}
     for node in graph.node:
         if node.op_type == "Constant" and len(node.output) == 1 and node.attribute:
             value = onnx.helper.get_attribute_value(node.attribute[0])
-            shown = _shown(value) if isinstance(value, onnx.TensorProto) else str(value)
-            yield node.output[0], plain(shown, 20)
+            text = _shown(value) if isinstance(value, onnx.TensorProto) else str(value)
+            shown[node.output[0]] = one_line(text, 20)
+    return shown
 
 
 def _shown(tensor: onnx.TensorProto) -> str:
@@ -180,7 +179,7 @@ def _shown(tensor: onnx.TensorProto) -> str:
 
 def _product(dims: Iterable[object]) -> str:
     """A shape as Netron writes it, with multiplication signs."""
-    return "\u00d7".join(plain(str(dim), 24) for dim in dims) or "scalar"
+    return "\u00d7".join(one_line(str(dim), 24) for dim in dims) or "scalar"
 
 
 def _lines(
@@ -201,4 +200,4 @@ def _lines(
         yield "", f"and {len(weights) - _MOST_LINES} more"
     for attribute in node.attribute:
         if count := sum(len(graph.node) for graph in (attribute.g, *attribute.graphs)):
-            yield plain(attribute.name, 16), plural(count, "node")
+            yield one_line(attribute.name, 16), plural(count, "node")

@@ -15,7 +15,7 @@ from statistics import fmean
 
 from .diagram import Box, Diagram, layers
 from .heat import Heat, ink
-from .summary import plain
+from .summary import one_line
 
 _MARGIN, _HEADER, _LINE, _RAIL = 20, 24, 16, 12
 FONT = "-apple-system,BlinkMacSystemFont,'Segoe UI',Ubuntu,'Noto Sans',Helvetica,Arial,sans-serif"
@@ -71,7 +71,7 @@ def draw(
     >>> svg[:4], "Relu" in svg
     ('<svg', True)
     """
-    boxes, title = picture.boxes, plain(name)
+    boxes, title = picture.boxes, one_line(name)
     if heat:
         boxes = [replace(b, lines=(*b.lines, ("", heat.label(b.nodes)))) for b in boxes]
     sizes = [(max(_width(box), _wide(box.label, 10) + 12), _height(box)) for box in boxes]
@@ -168,7 +168,7 @@ def legend(heat: Heat) -> tuple[str, float, float]:
             for at, (color, words) in enumerate(heat.swatches)
         )
         return "".join(rows), 17 + max(_wide(words, 11) for _, words in heat.swatches), 50
-    low, high = (plain(end, 40) for end in heat.ends)
+    low, high = (one_line(end, 40) for end in heat.ends)
     side, long = max(_wide(low, 11), _wide(high, 11)) + 6, 4 * len(heat.colors)
     bars = (
         f'<rect x="{side + 4 * at:.1f}" width="4.5" height="10" fill="{color}"/>'

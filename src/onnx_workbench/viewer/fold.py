@@ -14,6 +14,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby
 from math import isqrt
+from typing import NamedTuple
 
 import onnx
 from onnx import helper
@@ -22,8 +23,8 @@ from .. import exporter_metadata
 from ..formatting import plural
 from ..proto import captured
 from ..reader import DEEPEST
-from .diagram import Diagram, cut, diagram, layers
-from .model import LARGEST_TENSOR, header, stub
+from .diagram import Diagram, abridged, diagram, layers
+from .model import LARGEST_TENSOR, header, without_values
 
 FOLD_ABOVE = 1000
 """The most nodes of a graph that is not folded."""
@@ -46,7 +47,7 @@ class Folded:
 
     def diagram(self) -> Diagram:
         """Its boxes for the static picture: all, or the first and the last."""
-        return cut(diagram(self.proto, {**self.modules, **self.stubs}))
+        return abridged(diagram(self.proto, {**self.modules, **self.stubs}))
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class _Folder:
             else:
                 self._boxes[path] += 1
                 name = f"{path} ({self._boxes[path]})" if self._boxes[path] > 1 else path
-                kind = self._scopes[id(members[0])][1][depth]
+                kind = self._scopes[id(members[0])].classes[depth]
                 items.append(_Box(name, kind, members, self._level(members, depth + 1)))
         if len(items) <= FOLD_ABOVE:
             return items
@@ -118,14 +119,14 @@ class _Folder:
         return _Box(f"nodes {first:,} to {last:,}", plural(len(nodes), "node"), nodes, items)
 
     def _path(self, node: onnx.NodeProto, depth: int) -> str:
-        scopes = self._scopes[id(node)][0]
-        return scopes[depth] if depth < len(scopes) else ""
+        paths = self._scopes[id(node)].paths
+        return paths[depth] if depth < len(paths) else ""
 
     def _graph(
         self, name: str, items: _Items, inputs: Sequence[onnx.ValueInfoProto]
     ) -> onnx.GraphProto:
         nodes = [self._box(item) if isinstance(item, _Box) else deepcopy(item) for item in items]
-        self._cut(nodes, [value.name for value in inputs])
+        self._replace_long_edges(nodes, [value.name for value in inputs])
         graph = onnx.GraphProto(name=name.replace(".", "/"), node=nodes, input=inputs)
         read = dict.fromkeys(name for node in nodes for name in _reads(node))
         graph.initializer.extend(self._weight(name) for name in read if name in self._weights)
@@ -136,7 +137,7 @@ class _Folder:
     def _weight(self, name: str) -> onnx.TensorProto:
         tensor = self._weights[name]
         shared = len(self._readers[name]) > 1 and tensor.ByteSize() > LARGEST_TENSOR // 64
-        return stub(tensor) if shared else tensor
+        return without_values(tensor) if shared else tensor
 
     def _box(self, box: _Box) -> onnx.NodeProto:
         """The node that replaces a box, with the box's nodes in its body."""
@@ -153,7 +154,7 @@ class _Folder:
     def _info(self, name: str) -> onnx.ValueInfoProto:
         return self._infos.get(name) or onnx.ValueInfoProto(name=name)
 
-    def _cut(self, nodes: list[onnx.NodeProto], inputs: Sequence[str]) -> None:
+    def _replace_long_edges(self, nodes: list[onnx.NodeProto], inputs: Sequence[str]) -> None:
         """Replace edges over many layers by stubs in front of the reader."""
         maker = {name: at for at, name in enumerate(inputs)}
         maker |= {n: at for at, node in enumerate(nodes, len(inputs)) for n in node.output if n}
@@ -164,26 +165,33 @@ class _Folder:
             if name in maker
         ]
         layer = layers(len(inputs) + len(nodes), [(maker[name], at) for *_, name, at in reads])
-        cut: list[onnx.NodeProto] = []
+        new_nodes: list[onnx.NodeProto] = []
         for node, port, name, at in reads:
             if layer[at] - layer[maker[name]] > LONGEST_EDGE:
                 label = f"{_ARROW} {name} {len(self.folded.stubs) + 1}"
                 self.folded.stubs[label] = name
                 kind = f"{_ARROW} {name}".replace(".", "_")
-                cut.append(helper.make_node(kind, [], [label], name=label))
+                new_nodes.append(helper.make_node(kind, [], [label], name=label))
                 node.input[port] = label
-        nodes[:0] = cut
+        nodes[:0] = new_nodes
 
 
-def _scopes(nodes: Sequence[onnx.NodeProto]) -> Iterator[tuple[int, tuple[tuple, tuple]]]:
-    """Module paths and classes by node; a node without any (a constant) gets the next node's."""
-    scopes: tuple[tuple, tuple] = ((), ())
+class _Scopes(NamedTuple):
+    """The modules around a node, outermost first: their paths and their classes."""
+
+    paths: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+
+
+def _scopes(nodes: Sequence[onnx.NodeProto]) -> Iterator[tuple[int, _Scopes]]:
+    """The scopes of each node; a node without any (a constant) gets the next node's."""
+    scopes = _Scopes()
     for node in reversed(nodes):
         metadata = exporter_metadata.read(node)
         if metadata.fx or metadata.modules:
-            scopes = metadata.modules, metadata.classes
+            scopes = _Scopes(metadata.modules, metadata.classes)
         elif folders := tuple(node.name.strip("/").split("/")[:-1][:DEEPEST]):
-            scopes = tuple(accumulate(folders, "{}/{}".format)), folders
+            scopes = _Scopes(tuple(accumulate(folders, "{}/{}".format)), folders)
         yield id(node), scopes
 
 

@@ -52,7 +52,7 @@ def assemble(folder: Path) -> str:
     modules = [_module(folder, name) for name in MODULES]
     for name in PRIVATE:
         if not re.search(rf"\.{name}\b", "\n".join(modules)):
-            raise UnfitError(f"view.js has no {name}")
+            raise UnfitError(f"its modules have no {name}")
     parts = [_read(_HERE, "modules.js"), *modules]
     parts += [_read(_HERE, "netron.js"), _read(_HERE, "frame.js")]
     script = re.sub(r"<(?=/script|script|!--)", r"\\x3C", "\n".join(parts), flags=re.IGNORECASE)

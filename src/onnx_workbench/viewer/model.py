@@ -94,7 +94,7 @@ def read(
     for tensor in sorted(tensors_of(light, refs), key=onnx.TensorProto.ByteSize):  # small first
         bytes_, outside = tensor.ByteSize(), tensor.data_location == onnx.TensorProto.EXTERNAL
         if outside or bytes_ > min(each, most):
-            tensor.CopyFrom(stub(tensor))
+            tensor.CopyFrom(without_values(tensor))
         else:
             most -= bytes_
     for ref in refs:
@@ -124,14 +124,15 @@ def _checked(model: Any, caller: str, largest: int) -> tuple[Checked, str, Path 
     if not isinstance(path, str | os.PathLike):
         raise InputError(
             f"{caller} was passed an object of class {type(model).__name__}. It expected "
-            f"{_EXPECTED}. Export a model first: {caller}(export(model, x))."
+            f"{_EXPECTED}.",
+            f"Export a model first: {caller}(export(model, x)).",
         )
     return reader.read(path, caller, largest), Path(path).name, Path(path).parent
 
 
 def _light(model: onnx.ModelProto, largest: int) -> onnx.ModelProto:
     """A copy with stubs in place of large weights, which are never copied."""
-    tensors = (t if t.ByteSize() <= largest else stub(t) for t in model.graph.initializer)
+    tensors = (t if t.ByteSize() <= largest else without_values(t) for t in model.graph.initializer)
     light = header(model)
     light.graph.CopyFrom(
         onnx.GraphProto(**_fields(model.graph, without="initializer"), initializer=tensors)
@@ -161,14 +162,14 @@ def _fetch(model: onnx.ModelProto, folder: Path, left: int) -> None:
             raise LoadError(
                 f"view(weights=True) cannot read {PurePath(info.location).name!r} beside the "
                 f"model: {first_words(error)}",
-                "put the file there, or view the graph without weights.",
+                "Put the file there, or view the graph without weights.",
             ) from error
         tensor.ClearField("external_data")
         tensor.data_location = onnx.TensorProto.DEFAULT
         left -= tensor.ByteSize()
 
 
-def stub(tensor: onnx.TensorProto) -> onnx.TensorProto:
+def without_values(tensor: onnx.TensorProto) -> onnx.TensorProto:
     """The tensor's name, type and shape, without its values."""
     stub = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
     stub.MergeFromString(protobuf_reader.ELSEWHERE)

@@ -19,7 +19,7 @@ import traitlets
 from .. import files
 from ..errors import InputError
 from ..formatting import table
-from ..memory import trim_memory
+from ..machine import trim_memory
 from ..source import Line
 from ..stack import needs
 from . import frontend, matching, origin, saved
@@ -31,7 +31,7 @@ from .heat import Heat, contrast, scale
 from .live import Live, Together
 from .model import Model, compressed, read
 from .still import SCRIPT
-from .summary import counted, listed, plain, summary
+from .summary import counted, listed, one_line, summary
 
 _HERE = Path(__file__).parent
 
@@ -115,7 +115,8 @@ class Netron(Live):
             raise InputError(
                 f"select() was given {what!r}, which matches no node of {self.name}. It "
                 "expected the name of a node, the path of a module, or a line: its text, or its "
-                "place as in 'model.py:12'. Click a node to see its name."
+                "place as in 'model.py:12'.",
+                "Click a node to see its name.",
             )
         self.marked = list(names)
         return names
@@ -187,8 +188,8 @@ class Netron(Live):
     def _must_be_open(self) -> None:
         if not self._model.packed:
             raise InputError(
-                f"This view of {self.name} was closed: the cell that made it ran again. Use the "
-                "new view, or call view() again."
+                f"This view of {self.name} was closed: the cell that made it ran again.",
+                "Use the new view, or call view() again.",
             )
 
     def _numbers(self, values: Mapping[str, float]) -> dict[str, float]:
@@ -198,13 +199,14 @@ class Netron(Live):
             given = f"the name {wrong[0]!r}" if wrong else "no values"
             raise InputError(
                 f"heat() was given {given}, but {self.name} has nodes such as "
-                f"{next(iter(self.origins), '')!r}. Pass a number for each node, by its name."
+                f"{next(iter(self.origins), '')!r}.",
+                "Pass a number for each node, by its name.",
             )
         for name, value in numbers.items():
             if not math.isfinite(value):
                 raise InputError(
-                    f"heat() was given {value} for {name!r}, but it takes finite numbers. Leave "
-                    "the node out."
+                    f"heat() was given {value} for {name!r}, but it takes finite numbers.",
+                    "Leave the node out.",
                 )
         return numbers
 
@@ -224,8 +226,8 @@ class Netron(Live):
         """
         if self._screen is None or self._screen[1] is None:
             raise InputError(
-                "png() takes the picture from the page, but no page has drawn this view yet. Show "
-                "the view and call png() in a later cell; svg() works anywhere."
+                "png() takes the picture from the page, but no page has drawn this view yet.",
+                "Show the view and call png() in a later cell; svg() works anywhere.",
             )
         return self._screen[1]
 
@@ -238,7 +240,7 @@ class Netron(Live):
         Raises:
             InputError: the folder does not exist, or the installed netron cannot be shown.
         """
-        goal = files.target(path)
+        goal = files.writable(path)
         views = [self._saved()]  # raises with a reason if there is no page
         text = saved.document(self.name, views, self._esm, frontend.shared().packed)
         return files.write(goal, text)
@@ -247,7 +249,7 @@ class Netron(Live):
         """The data of this view in a saved file."""
         self._must_be_open()
         if why := self._sent.get("why"):
-            raise InputError(f"save() needs Netron's front-end for the file. {why}")
+            raise InputError("save() needs Netron's front-end for the file.", why)
         graphs = {"_sent": self._sent}
         if self._sent["folded"]:
             graphs["whole"] = self._whole()
@@ -383,7 +385,7 @@ class Comparison:
         Raises:
             InputError: the folder does not exist, or the installed netron cannot be shown.
         """
-        goal, pairs = files.target(path), zip(self._sides, self._related, strict=True)
+        goal, pairs = files.writable(path), zip(self._sides, self._related, strict=True)
         views = [{**side._saved(), "related": related} for side, related in pairs]
         page = frontend.shared().packed
         return files.write(goal, saved.document(" | ".join(self._names), views, Netron._esm, page))
@@ -426,7 +428,7 @@ class Comparison:
 
     @cached_property
     def _names(self) -> tuple[str, str]:
-        left, right = (plain(side.name, 30) for side in self._sides)
+        left, right = (one_line(side.name, 30) for side in self._sides)
         return (left, right) if left != right else (f"{left} (left)", f"{right} (right)")
 
 

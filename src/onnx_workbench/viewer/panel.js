@@ -1,12 +1,7 @@
 // What stands beside and below the graph, in the notebook's own page: the panel, in tabs what is known
 // of the node that was clicked, and the legend of the heat. netron.py puts this file in front of
-// bridge.js. Everything that comes from a model is set as text, never as markup.
-
-const tag = (name, attributes, ...children) => {
-  const element = Object.assign(document.createElement(name), attributes);
-  element.append(...children);
-  return element;
-};
+// bridge.js, and still.js, which has `make`, in front of both. Everything that comes from a model is set
+// as text, never as markup.
 
 const PANEL_STYLE = `
   .ow-view [hidden] { display: none !important; }
@@ -69,7 +64,7 @@ const STEP = 24; // pixels that a key moves the edge
 
 // The edge of the panel, which a drag or an arrow key moves; it stands at the left, or above.
 const makeEdge = (panel) => {
-  const edge = tag("div", { className: "ow-edge", role: "separator", tabIndex: 0, ariaLabel: "Size of the panel" });
+  const edge = make("div", { className: "ow-edge", role: "separator", tabIndex: 0, ariaLabel: "Size of the panel" });
   const narrow = () => panel.parentElement.classList.contains("narrow");
   const move = (pixels) => panel.style.setProperty(narrow() ? "--tall" : "--wide", `${Math.max(120, pixels)}px`);
   edge.onpointerdown = ({ pointerId }) => {
@@ -104,9 +99,9 @@ const makePanel = ({ mark, activate, close, changed }) => {
   let side = ""; // the title of what Netron's sidebar shows
   let wanted = "Source"; // the tab that the reader chose
   let asked = false; // whether Netron's sidebar shows what the reader asked of it
-  const element = tag("aside", { className: "ow-panel", hidden: true, ariaLabel: "Node" });
-  const [header, tabs] = [tag("header", {}), tag("div", { className: "ow-tabs", role: "tablist" })];
-  const page = tag("section", { role: "tabpanel", tabIndex: 0 });
+  const element = make("aside", { className: "ow-panel", hidden: true, ariaLabel: "Node" });
+  const [header, tabs] = [make("header", {}), make("div", { className: "ow-tabs", role: "tablist" })];
+  const page = make("section", { role: "tabpanel", tabIndex: 0 });
   const { edge, measured } = makeEdge(element);
   element.append(edge, header, tabs, page);
   element.onkeydown = (event) => {
@@ -141,19 +136,19 @@ const makePanel = ({ mark, activate, close, changed }) => {
   };
 
   const origin = (name, node) => {
-    const list = tag("dl", {});
-    const row = (term, value) => value && list.append(tag("dt", { textContent: term }), tag("dd", {}, value));
+    const list = make("dl", {});
+    const row = (term, value) => value && list.append(make("dt", { textContent: term }), make("dd", {}, value));
     row("FX node", node?.fx && `${node.fx} = ${node.target}`);
     const below = node?.below;
     if (below?.place) {
       const onclick = () => mark(calling(below));
-      row("calls", tag("button", { textContent: below.place, title: "Mark its nodes", onclick }));
-      row("", tag("code", { textContent: below.text }));
+      row("calls", make("button", { textContent: below.place, title: "Mark its nodes", onclick }));
+      row("", make("code", { textContent: below.text }));
     }
     const module = node?.module;
     if (module) {
       const onclick = () => mark(inside(module));
-      row("module", tag("button", { textContent: module, title: "Mark its nodes", onclick }));
+      row("module", make("button", { textContent: module, title: "Mark its nodes", onclick }));
     }
     row(heat.ends ? "value" : "compared", heat.shown?.[name]);
     return list;
@@ -164,19 +159,20 @@ const makePanel = ({ mark, activate, close, changed }) => {
     const all = Object.entries(heat.values).sort(([, one], [, other]) => other - one);
     const most = Math.max(Math.abs(all[0][1]), Math.abs(all.at(-1)[1]));
     const rows = all.slice(0, MOST_CHIPS).map(([name, value]) => {
-      const parts = [tag("span", { textContent: `${sheet.nodes[name]?.op ?? ""} ${name}` }), heat.shown[name]];
-      const row = tag("button", { ariaCurrent: name === shown, onclick: () => activate(name) }, ...parts);
+      const parts = [make("span", { textContent: `${sheet.nodes[name]?.op ?? ""} ${name}` }), heat.shown[name]];
+      const row = make("button", { ariaCurrent: name === shown, onclick: () => activate(name) }, ...parts);
       row.style.setProperty("--share", `${(100 * Math.abs(value)) / most || 0}%`);
       return row;
     });
-    const more = all.length > MOST_CHIPS ? [tag("div", { textContent: `and ${all.length - MOST_CHIPS} more` })] : [];
-    return tag("div", { className: "ow-rank" }, ...rows, ...more);
+    const more = all.length > MOST_CHIPS ? [make("div", { textContent: `and ${all.length - MOST_CHIPS} more` })] : [];
+    return make("div", { className: "ow-rank" }, ...rows, ...more);
   };
   const numbers = (kind) => {
     const rows = facts[kind]?.[shown] ?? [];
-    const list = tag("dl", {}, ...rows.flatMap(([term, said]) => [tag("dt", {}, term), tag("dd", {}, said)]));
     const hot = heat.ends && kind === (heat.unit === "s" ? "Times" : "Values");
-    return (rows.length || hot) && (() => (hot ? [list, rank()] : [list]));
+    const cells = ([term, said]) => [make("dt", {}, term), make("dd", {}, said)];
+    const page = () => [make("dl", {}, ...rows.flatMap(cells)), ...(hot ? [rank()] : [])];
+    return rows.length || hot ? page : null;
   };
 
   const code = (node) => {
@@ -186,20 +182,20 @@ const makePanel = ({ mark, activate, close, changed }) => {
     );
     const rows = lines.map((text, index) => {
       const number = first + index;
-      const parts = [tag("i", { textContent: number }), tag("span", { textContent: text || " " })];
-      if (!owners.has(number)) return tag("div", {}, ...parts);
+      const parts = [make("i", { textContent: number }), make("span", { textContent: text || " " })];
+      if (!owners.has(number)) return make("div", {}, ...parts);
       const here = number === node.line;
       const nodes = () => made({ ...node, line: number, place: node.place.replace(/\d+$/, number) });
-      return tag("button", { className: here ? "made here" : "made", ariaCurrent: here,
+      return make("button", { className: here ? "made here" : "made", ariaCurrent: here,
         title: "Mark the nodes that this line made", onclick: () => mark(nodes()) }, ...parts);
     });
-    return tag("div", { className: "code" }, ...rows);
+    return make("div", { className: "code" }, ...rows);
   };
 
   const chips = (names, current) =>
-    tag("div", { className: "made-by" }, "This line made ",
+    make("div", { className: "made-by" }, "This line made ",
       ...names.slice(0, MOST_CHIPS).map((name) =>
-        tag("button", { textContent: sheet.nodes[name].op, title: name,
+        make("button", { textContent: sheet.nodes[name].op, title: name,
           className: name === current ? "here" : "", onclick: () => activate(name) })),
       names.length > MOST_CHIPS ? `and ${names.length - MOST_CHIPS} more` : "");
 
@@ -209,28 +205,29 @@ const makePanel = ({ mark, activate, close, changed }) => {
       const silent = kind
         ? `${node.module ? "A module" : kind}, folded. Press + on its box to expand it.`
         : "The file does not say which line made this node.";
-      return [...parts, tag("div", { className: "place", textContent: silent })];
+      return [...parts, make("div", { className: "place", textContent: silent })];
     }
     if (node.function < 0) {
       const gone = `${node.place}, which is not here or has changed since the export`;
-      return [...parts, tag("div", { className: "place", textContent: gone }),
-        tag("div", { className: "code" }, tag("div", {}, tag("i", { textContent: node.line }), node.text)),
+      return [...parts, make("div", { className: "place", textContent: gone }),
+        make("div", { className: "code" }, make("div", {}, make("i", { textContent: node.line }), node.text)),
         chips(made(node), name)];
     }
     const { file, name: title } = sheet.functions[node.function];
-    return [...parts, tag("div", { className: "place", textContent: `${file} \u00b7 ${title}` }),
+    return [...parts, make("div", { className: "place", textContent: `${file} \u00b7 ${title}` }),
       code(node), chips(made(node), name)];
   };
 
-  // Tab -> what makes its page; one that would be empty is not there.
+  // The name of a tab -> a function that makes its contents; empty tabs are left out.
   const pages = (node, kind) => {
-    const [values, times] = [numbers("Values"), numbers("Times")];
-    return {
-      ...(shown !== null && { Source: () => source(shown, node, kind) }),
-      ...(side && { [side]: () => [] }),
-      ...(shown !== null && values && { Values: values }),
-      ...(shown !== null && times && { Times: times }),
+    const known = shown !== null;
+    const all = {
+      Source: known && (() => source(shown, node, kind)),
+      [side]: side && (() => []),
+      Values: known && numbers("Values"),
+      Times: known && numbers("Times"),
     };
+    return Object.fromEntries(Object.entries(all).filter(([, contents]) => contents));
   };
   const draw = () => {
     const kind = sheet.modules[shown]; // of what is folded into one node
@@ -240,10 +237,10 @@ const makePanel = ({ mark, activate, close, changed }) => {
     element.hidden = !name;
     if (!name) return changed();
     const focused = element.contains(document.activeElement) && document.activeElement;
-    header.replaceChildren(tag("b", { textContent: node?.op ?? side }), tag("span", { textContent: shown ?? "" }),
-      tag("button", { textContent: "\u00d7", title: "Close (Escape)", ariaLabel: "Close", onclick: close }));
+    header.replaceChildren(make("b", { textContent: node?.op ?? side }), make("span", { textContent: shown ?? "" }),
+      make("button", { textContent: "\u00d7", title: "Close (Escape)", ariaLabel: "Close", onclick: close }));
     tabs.replaceChildren(...Object.keys(all).map((tab) =>
-      tag("button", { textContent: tab, role: "tab", ariaSelected: tab === name, tabIndex: tab === name ? 0 : -1,
+      make("button", { textContent: tab, role: "tab", ariaSelected: tab === name, tabIndex: tab === name ? 0 : -1,
         onclick: () => choose(tab) })));
     element.classList.toggle("through", name === side);
     page.tabIndex = name === side ? -1 : 0;
@@ -302,14 +299,14 @@ const makePanel = ({ mark, activate, close, changed }) => {
 };
 
 const makeLegend = () => {
-  const [low, bar, high] = [tag("span", {}), tag("i", {}), tag("span", {})];
-  const element = tag("div", { className: "ow-legend", hidden: true }, low, bar, high);
+  const [low, bar, high] = [make("span", {}), make("i", {}), make("span", {})];
+  const element = make("div", { className: "ow-legend", hidden: true }, low, bar, high);
   return {
     element,
     heat: ({ palette, swatches, ends }) => {
       element.hidden = !palette;
       if (!palette) return;
-      const key = ([background, words]) => [tag("b", { style: `background: ${background}` }), tag("span", {}, words)];
+      const key = ([background, words]) => [make("b", { style: { background } }), make("span", {}, words)];
       element.replaceChildren(...(ends ? [low, bar, high] : swatches.flatMap(key)));
       if (!ends) return;
       bar.style.background = `linear-gradient(to right, ${palette.map(([color]) => color).join()})`;

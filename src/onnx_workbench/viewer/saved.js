@@ -7,7 +7,7 @@ const widget_manager = { get_model: async () => page };
 const kernel = ({ traits, graphs: { _sent: first, whole } }) => {
   const model = makeModel({ ...traits, _page: "", _sent: { ...first, parts: first.parts.map(bytes) } });
   const send = async ({ ask, id }) => {
-    await null; // an answer never comes before the question has been asked to its end
+    await null; // answer asynchronously, as a kernel does
     if (ask) model.say("msg:custom", { ...whole, id }, whole.parts.map(bytes));
   };
   return { ...model, widget_manager, send };

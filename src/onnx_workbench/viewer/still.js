@@ -14,6 +14,15 @@ const cover = (el) => {
   };
 };
 
+// Children that are false or empty are left out.
+const make = (name, { style = {}, data = {}, ...rest } = {}, ...children) => {
+  const element = Object.assign(document.createElement(name), rest);
+  Object.assign(element.dataset, data);
+  for (const [key, value] of Object.entries(style)) element.style.setProperty(key, value);
+  element.append(...children.filter(Boolean));
+  return element;
+};
+
 // The element before this one, or before one that it is in, which holds our picture and nothing else.
 const pictureBefore = (el) => {
   for (let at = el; at; at = at.parentElement) {

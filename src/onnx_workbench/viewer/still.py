@@ -15,8 +15,8 @@ from .raster import png
 
 SCRIPT = (Path(__file__).parent / "still.js").read_text("utf-8")
 
-_LINE = "Static picture: run the cell."
-_LEAST, _FOOT = 190, 22  # pixels that the line takes
+_CAPTION = "Static picture: run the cell."
+_CAPTION_WIDTH, _CAPTION_HEIGHT = 190, 22
 
 Output = tuple[dict[str, Any], dict[str, Any]]
 
@@ -31,7 +31,7 @@ def show(widget: Any, text: str, svg: str) -> None:
 
 def outputs(widget: Any, text: str, svg: str) -> list[Output]:
     """The data and the metadata of each output of :func:`show`."""
-    picture = with_line(svg)
+    picture = captioned(svg)
     data: dict[str, Any] = {"text/plain": text, "image/svg+xml": picture}
     metadata: dict[str, Any] = {}
     if image := png(picture):
@@ -45,15 +45,15 @@ def outputs(widget: Any, text: str, svg: str) -> list[Output]:
     return shown
 
 
-def with_line(svg: str) -> str:
-    """The picture above a line that says how to get the widget."""
+def captioned(svg: str) -> str:
+    """The picture above a caption that says how to get the widget."""
     wide, high = size_of(svg)
-    whole = max(wide, _LEAST)
+    whole, tall = max(wide, _CAPTION_WIDTH), high + _CAPTION_HEIGHT
     inner = svg.replace("<svg ", f'<svg x="{(whole - wide) // 2}" ', 1)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="ow-still" role="img" width="{whole}" '
-        f'height="{high + _FOOT}" viewBox="0 0 {whole} {high + _FOOT}"><rect width="100%" '
+        f'height="{tall}" viewBox="0 0 {whole} {tall}"><rect width="100%" '
         f'height="100%" rx="8" fill="#ffffff"/>{inner}<text x="{whole / 2:.0f}" y="{high + 13}" '
-        f'font-family="{FONT}" font-size="11" fill="#57606a" text-anchor="middle">{_LINE}</text>'
+        f'font-family="{FONT}" font-size="11" fill="#57606a" text-anchor="middle">{_CAPTION}</text>'
         "</svg>"
     )

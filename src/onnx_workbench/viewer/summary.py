@@ -31,27 +31,27 @@ def summary(name: str, proto: onnx.ModelProto, external: Iterable[str] = (), cut
     initializers = [(name, math.prod(dims)) for name, dims, _ in weights(graph)]
     known = {name for name, _ in initializers}
     opsets = (
-        f"opset {entry.version}" + (f" of {plain(entry.domain)}" if entry.domain else "")
+        f"opset {entry.version}" + (f" of {one_line(entry.domain)}" if entry.domain else "")
         for entry in proto.opset_import
     )
-    ops = Counter(plain(node.op_type) for node in graph.node)
+    ops = Counter(one_line(node.op_type) for node in graph.node)
     count, numbers = len(initializers), sum(count for _, count in initializers)
     stored = f"{count:,}, together {numbers:,} numbers, {size(weight_bytes(graph))}"
     rows = [
-        (plain(name), ", ".join([*opsets, f"IR {proto.ir_version}"])),
+        (one_line(name), ", ".join([*opsets, f"IR {proto.ir_version}"])),
         *_ends("input", [value for value in graph.input if value.name not in known]),
         *_ends("output", graph.output),
         ("nodes", f"{ops.total():,}: {counted(ops)}" if ops else "none"),
         ("initializers", stored if initializers else "none"),
-        *(("external data", plain(file)) for file in external),
+        *(("external data", one_line(file)) for file in external),
     ]
     return table([*rows, ("metadata", cut)] if cut else rows)
 
 
-def plain(name: str, longest: int = 60) -> str:
+def one_line(name: str, longest: int = 60) -> str:
     """A name on one line, cut in the middle if it is long.
 
-    >>> plain("a\\nb"), plain("abcdefghij", longest=7)
+    >>> one_line("a\\nb"), one_line("abcdefghij", longest=7)
     ('a b', 'abc…hij')
     """
     name = "".join(char if char.isprintable() else " " for char in name)
@@ -71,12 +71,12 @@ def counted(ops: Counter[str]) -> str:
 
 def listed(names: Sequence[str], others: str = "more node") -> str:
     more = [plural(len(names) - _MOST, others)] if len(names) > _MOST else []
-    return ", ".join([*(plain(name, 40) for name in names[:_MOST]), *more]) or "none"
+    return ", ".join([*(one_line(name, 40) for name in names[:_MOST]), *more]) or "none"
 
 
 def _ends(noun: str, values: Iterable[onnx.ValueInfoProto]) -> Iterator[tuple[str, str]]:
     values = list(values)
-    cells = [(plain(value.name), _kind(value)) for value in values[:_MOST]]
+    cells = [(one_line(value.name), _kind(value)) for value in values[:_MOST]]
     lines = table(cells).splitlines() if cells else ["none"]
     if len(values) > _MOST:
         lines.append(f"and {len(values) - _MOST} more")
@@ -90,4 +90,4 @@ def _kind(value: onnx.ValueInfoProto) -> str:
     dtype, dims = dtype_name(value.type.tensor_type.elem_type), dims_of(value)
     if dims is None:
         return f"{dtype} of any shape"
-    return shaped(dtype, [plain(str(dim), 24) for dim in dims])
+    return shaped(dtype, [one_line(str(dim), 24) for dim in dims])
