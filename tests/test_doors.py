@@ -35,7 +35,7 @@ def shapes(made):
 
 def test_export_takes_every_name_of_torch():
     ours, theirs = (inspect.signature(one).parameters for one in (ow.export, torch.onnx.export))
-    assert set(theirs) <= {*ours, *ow.graph.options.Options.__annotations__}
+    assert set(theirs) <= {*ours, *ow.graph.options.ExportOptions.__annotations__}
     assert list(ours)[:3] == list(theirs)[:3]
 
 

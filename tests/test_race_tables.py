@@ -81,7 +81,7 @@ def test_first_that_ran_is_the_baseline():
     assert found.baseline == "b"
     assert found.ratio("c").value == pytest.approx(2.0)
     assert found.ratio("b") is found.ratio("a") is None
-    with pytest.raises(InputError, match=r"'d'.*'a', 'b', 'c'"):
+    with pytest.raises(InputError, match=r"(?s)'d'.*'a', 'b', 'c'"):
         found.result("d")
 
 

@@ -21,7 +21,7 @@ import onnx
 
 from . import exporter_metadata
 from .errors import LoadError, RunError
-from .ort import WEIGHTS_FOLDER, Options, as_arrays, call_of
+from .ort import WEIGHTS_FOLDER, Options, as_arrays, call_of, session_of
 from .proto import NodeRef, node_refs
 from .timing.worker import Worker, WorkerError
 
@@ -251,13 +251,7 @@ def _session(key: tuple[Any, ...]) -> None:
         while len(_OPEN) >= _SESSIONS:
             del _OPEN[next(iter(_OPEN))]
         path, *_, provider = key
-        _OPEN[key] = _opened(path, provider, Options().for_session())
-
-
-def _opened(model: str | bytes, provider: str, options: Any) -> onnxruntime.InferenceSession:
-    import onnxruntime
-
-    return onnxruntime.InferenceSession(model, options, providers=[provider])
+        _OPEN[key] = session_of(path, provider)
 
 
 def _run(key: tuple[Any, ...], feeds: Mapping[str, np.ndarray]) -> list[Any]:
@@ -274,7 +268,7 @@ def _trial(
 ) -> None:
     options = Options().for_session()
     options.add_session_config_entry(WEIGHTS_FOLDER, folder)
-    session = _opened(model, provider, options)
+    session = session_of(model, provider, options)
     if feeds is not None:
         taken = {value.name for value in session.get_inputs()}
         call_of(session, {name: array for name, array in feeds.items() if name in taken})()

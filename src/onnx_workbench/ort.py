@@ -144,19 +144,27 @@ class Options:
         return options
 
 
-def open_session(path: str | os.PathLike[str], provider: str = CPU) -> onnxruntime.InferenceSession:
-    """A quiet InferenceSession with ONNX Runtime's defaults.
+def session_of(
+    model: str | bytes, provider: str = CPU, options: onnxruntime.SessionOptions | None = None
+) -> onnxruntime.InferenceSession:
+    """A quiet InferenceSession of a path or of bytes, by default with ONNX Runtime's defaults; its
+    errors are raised unchanged."""
+    import onnxruntime
+
+    options = options or Options().for_session()
+    return onnxruntime.InferenceSession(model, options, providers=[provider])
+
+
+def open_session(path: Path, provider: str = CPU) -> onnxruntime.InferenceSession:
+    """:func:`session_of` a file.
 
     Raises:
         LoadError: the file is no model, lacks its weights, or needs a newer ONNX Runtime.
     """
-    import onnxruntime
-
     try:
-        options = Options().for_session()
-        return onnxruntime.InferenceSession(os.fspath(path), options, providers=[provider])
+        return session_of(os.fspath(path), provider)
     except Exception as error:
-        raise refused(Path(path), error) from error
+        raise refused(path, error) from error
 
 
 def model_bytes(model: onnx.ModelProto, path: Path, options: onnxruntime.SessionOptions) -> bytes:
@@ -487,7 +495,7 @@ class SessionCall:
 
         if self.provider in onnxruntime.get_available_providers():
             options = self.options.for_session(self.threads)
-            session = onnxruntime.InferenceSession(self.path, options, providers=[self.provider])
+            session = session_of(self.path, self.provider, options)
             if session.get_providers()[0] == self.provider:
                 return session
         raise LoadError(

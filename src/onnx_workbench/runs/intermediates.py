@@ -13,7 +13,7 @@ import onnx.compose
 import torch
 
 from ..errors import LoadError, RunError
-from ..ort import Options, model_bytes, ort_value, tensor_view, to_numpy, to_torch
+from ..ort import Options, model_bytes, ort_value, session_of, tensor_view, to_numpy, to_torch
 from ..proto import NodeRef, node_refs, producers
 
 
@@ -125,8 +125,6 @@ class Intermediates:
         self, part: Sequence[NodeRef], names: Sequence[str], known: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Run these nodes in a session that ends with this call."""
-        from onnxruntime import InferenceSession
-
         if not names:
             return {}
         read = {value for ref in part for value in ref.inputs}
@@ -137,7 +135,7 @@ class Intermediates:
         options.add_session_config_entry("session.disable_prepacking", "1")
         try:
             data = model_bytes(self._submodel(part, feeds, names, read), self._path, options)
-            session = InferenceSession(data, options, providers=[self._provider])
+            session = session_of(data, self._provider, options)
         except Exception as error:
             raise LoadError(
                 f"{self._path.name} could not be loaded with {len(names)} of its values as "

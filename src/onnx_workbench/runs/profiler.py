@@ -25,7 +25,7 @@ import onnx
 
 from .. import progress
 from ..errors import LoadError
-from ..ort import Options, call_of, model_bytes
+from ..ort import Options, call_of, model_bytes, session_of
 from ..proto import NodeRef, named, node_refs
 from .liveness import EMPTY, Footprint, footprint, result_bytes
 
@@ -229,8 +229,6 @@ class _Profile:
         Raises:
             LoadError: this level cannot run the model (a function needs the basic level).
         """
-        from onnxruntime import InferenceSession
-
         options = Options(level=level).for_session(threads)  # type: ignore[arg-type]
         model: bytes | str = os.fspath(self.path)
         if self.renamed:
@@ -241,7 +239,7 @@ class _Profile:
                 options.add_session_config_entry(_ASSIGNED, "1")
                 options.enable_profiling = True
                 options.profile_file_prefix = os.fspath(self.folder / "profile")
-            return InferenceSession(model, options, providers=[self.provider])
+            return session_of(model, self.provider, options)
         except Exception as error:
             raise LoadError(
                 f"ONNX Runtime cannot load the model at the optimization level {level!r}: "
@@ -251,13 +249,11 @@ class _Profile:
 
     def _write_graph(self, options: onnxruntime.SessionOptions, model: bytes | str) -> None:
         """Write the optimized graph, from a temporary session, which holds each weight twice."""
-        from onnxruntime import InferenceSession
-
         options.optimized_model_filepath = os.fspath(self.folder / "optimized.onnx")
         # weights go into another file, so that only the graph is read back
         options.add_session_config_entry(f"{_OPTIMIZED}file_name", "optimized.weights")
         options.add_session_config_entry(f"{_OPTIMIZED}min_size_in_bytes", "128")
-        InferenceSession(model, options, providers=[self.provider])
+        session_of(model, self.provider, options)
         options.optimized_model_filepath = ""
 
     def read(self) -> Recording:
@@ -288,11 +284,8 @@ def _profiled(*of: Any) -> Iterator[_Profile]:
 
 def _idle(provider: str, threads: int) -> float:
     """Seconds of a ``session.run`` outside its kernels, measured on a model without work."""
-    from onnxruntime import InferenceSession
-
     model = onnx.parser.parse_model(_IDLE).SerializeToString()
-    options = Options(level="off").for_session(threads)
-    session = InferenceSession(model, options, providers=[provider])
+    session = session_of(model, provider, Options(level="off").for_session(threads))
     feeds = {"x": np.zeros(4, np.float32)}
     return min(_timed(lambda: session.run(None, feeds)) for _ in range(_TRIALS))
 

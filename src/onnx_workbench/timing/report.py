@@ -65,7 +65,7 @@ class Race(Saved, Report, ToFrame):
         results = {one.name: one for one in self.results}
         if name not in results:
             names = ", ".join(map(repr, results))
-            raise InputError(f"There is no target {name!r} in this race.", f"It has {names}.")
+            raise InputError(f"There is no target {name!r} in this race.", f"Pass one of {names}.")
         return results[name]
 
     def ratio(self, name: str) -> Ratio | None:

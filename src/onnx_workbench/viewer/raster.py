@@ -6,16 +6,21 @@ import io
 from importlib.util import find_spec
 from pathlib import Path
 
+from .drawing import size_of
+
 SCALE = 1.5
 """Pixels of the PNG for each of the picture: sharp enough on most screens, and small."""
+
+_LARGE = 400_000
+"""Pixels of a picture that is not enlarged: its PNG would take longer than the view itself."""
 
 _COLORS = 64
 _FONTS = "DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSansMono-Bold"
 
 
 def png(svg: str) -> bytes | None:
-    """The picture as a PNG file, with SCALE pixels for each of its own; None without matplotlib,
-    whose fonts give the same picture on every machine.
+    """The picture as a PNG file; None without matplotlib, whose fonts give the same picture on
+    every machine.
 
     >>> png('<svg xmlns="http://www.w3.org/2000/svg" width="8" height="4" viewBox="0 0 2 1"/>')[1:4]
     b'PNG'
@@ -26,10 +31,11 @@ def png(svg: str) -> bytes | None:
     import resvg_py
     from PIL import Image
 
+    wide, high = size_of(svg)
     fonts = Path(matplotlib.origin).parent / "mpl-data" / "fonts" / "ttf"
     drawn = resvg_py.svg_to_bytes(
         svg,
-        zoom=SCALE,
+        zoom=SCALE if wide * high < _LARGE else 1.0,
         background="white",
         skip_system_fonts=True,
         font_files=[str(fonts / f"{name}.ttf") for name in _FONTS],
@@ -38,5 +44,5 @@ def png(svg: str) -> bytes | None:
     )
     image = Image.open(io.BytesIO(drawn)).convert("RGB")
     few = image.quantize(_COLORS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    few.save(stream := io.BytesIO(), "PNG", compress_level=9)
+    few.save(stream := io.BytesIO(), "PNG", compress_level=6)
     return stream.getvalue()
