@@ -44,6 +44,7 @@ def test_private_fields_are_where_they_were():
     environment = torch.fx.experimental.symbolic_shapes.ShapeEnv()
     fields = {"_version_counter", "_replacements_version_counter", "pending_fresh_unbacked_symbols"}
     assert fields <= set(vars(environment))
+    assert environment.source_to_var == {}
     assert hasattr(torch.ops.aten.lstm.input, "_dispatch_cache")
     module = torch.fx.symbolic_trace(nn.ReLU())
     assert hasattr(module, "_lineno_map")

@@ -6,6 +6,7 @@ environment adds a guard: ``Eq(s27, 16)`` freezes a dimension.
 
 from __future__ import annotations
 
+import dis
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,9 +19,10 @@ from types import FrameType
 from typing import Any
 
 import torch
+import torch.utils._pytree as pytree
 
 from ..source import Line, line_at, nearest
-from .torch_private import frame_file, guard_events
+from .torch_private import frame_file, guard_events, symbol_sources
 
 _SIZE = re.compile(r"L\['(\w+)'\](.*?)\.size\(\)\[(\d+)\]")
 _RELATION = re.compile(r"^(Eq|Ne)\(((?:[^(),]|\([^()]*\))+), (.+)\)$")
@@ -145,15 +147,9 @@ def _guard(event: Mapping[str, Any]) -> Guard:
     # in non-strict mode, the model's frames are among them
     running = [frame for frame, _ in walk_stack(sys._getframe())]
     line = nearest(_with_outer([_line(frame) for frame in event["user_stack"]], running))
-    frame = event["frame_locals"]
-    sizes = {**frame["symbols"], **event["symbol_to_sources"]}
-    values = {
-        name: ", ".join(_short(v) for v in known if v) for name, known in frame["locals"].items()
-    }
-    values |= _attributes(line and (line.library or line), running)
-    named = {name: _in_words(value, sizes) for name, value in values.items() if value}
+    values = _values(line and (line.library or line), running)
     unrolled = any(frame["name"] in _UNBINDS for frame in event.get("stack", ()))
-    return Guard(event["expr"], event["symbol_to_sources"], line, named, unrolled)
+    return Guard(event["expr"], event["symbol_to_sources"], line, values, unrolled)
 
 
 def _with_outer(lines: list[Line], running: Sequence[FrameType]) -> list[Line]:
@@ -165,19 +161,46 @@ def _with_outer(lines: list[Line], running: Sequence[FrameType]) -> list[Line]:
     return [line_at(*call) for call in calls[: inner[-1] + 1]] if inner else lines
 
 
-def _attributes(line: Line | None, running: Sequence[FrameType]) -> dict[str, str]:
-    """The attributes that the line reads; torch reports only local variables. Calls no property."""
+def _values(line: Line | None, running: Sequence[FrameType]) -> dict[str, str]:
+    """The local tensors and sizes that the line reads, and the attributes; calls no property.
+
+    torch reports the locals, too (``frame_locals``), but none of them from Python 3.13 on.
+    """
     at = (line.file, line.number) if line else None
     frame = next((f for f in running if (f.f_code.co_filename, f.f_lineno) == at), None)
-    attributes: dict[str, str] = {}
-    for path in _PATH.findall(line.text) if line and frame else ():
+    if line is None or frame is None:
+        return {}
+    held = frame.f_locals
+    values = {name: pytree.tree_leaves(held[name]) for name in _locals_read(frame) if name in held}
+    shown = {name: [_shown(v) for v in found if _sized(v)] for name, found in values.items()}
+    named = {name: ", ".join(found) for name, found in shown.items() if found}
+    for path in _PATH.findall(line.text):
         root, *names = path.split(".")
-        value = reduce(_attribute, names, frame.f_locals.get(root))  # type: ignore[union-attr]
-        if isinstance(value, torch.Tensor):
-            attributes[path] = f"Tensor[{', '.join(map(str, value.shape))}]"
-        elif isinstance(value, (bool, int, float, str, torch.SymInt)):
-            attributes[path] = repr(value) if isinstance(value, str) else str(value)
-    return attributes
+        value = reduce(_attribute, names, held.get(root))
+        if _sized(value) or isinstance(value, (bool, int, float, str)):
+            named[path] = _shown(value)
+    return named
+
+
+def _locals_read(frame: FrameType) -> Iterator[str]:
+    """The names in the instructions of the statement that a frame is at."""
+    first, last, *_ = list(frame.f_code.co_positions())[frame.f_lasti // 2]
+    for step in dis.get_instructions(frame.f_code):
+        at = step.positions.lineno if step.positions else None
+        if at and first and last and first <= at <= last:
+            # one instruction of Python 3.13 reads two names
+            yield from step.argval if isinstance(step.argval, tuple) else (step.argval,)
+
+
+def _sized(value: Any) -> bool:
+    return isinstance(value, (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool))
+
+
+def _shown(value: Any) -> str:
+    """``Tensor[2, x.shape[1], 8]`` for a tensor, else what ``repr`` shows, with named sizes."""
+    if isinstance(value, torch.Tensor):
+        return f"Tensor[{', '.join(map(_shown, value.shape))}]"
+    return _in_words(repr(value), symbol_sources(value)) if _sized(value) else repr(value)
 
 
 def _attribute(owner: Any, name: str) -> Any:
@@ -196,9 +219,3 @@ def _in_words(text: str, sources: Mapping[str, str]) -> str:
 
 def _line(frame: Mapping[str, Any]) -> Line:
     return line_at(frame_file(frame["filename"]), frame["line"], frame["name"])
-
-
-def _short(value: str) -> str:
-    """``Tensor(shape: torch.Size([2, s27, 8]), stride: ...)`` -> ``Tensor[2, s27, 8]``."""
-    shape = value.removeprefix("Tensor(shape: torch.Size(")
-    return value if shape == value else f"Tensor{shape.partition(')')[0]}"

@@ -275,6 +275,16 @@ class _TraceLog:
         return getattr(self._logger, name)
 
 
+def symbol_sources(size: Any) -> dict[str, str]:
+    """The symbols of a size's shape environment -> the sizes of inputs that they stand for:
+    ``{"s27": "L['x'].size()[1]"}``.
+
+    Private: ``ShapeEnv.source_to_var``.
+    """
+    known = getattr(size.node.shape_env, "source_to_var", {})
+    return {str(symbol): source for source, symbol in known.items()}
+
+
 def frame_file(number: int) -> str:
     """The file of a frame in an event, which has the number of its interned name.
 
