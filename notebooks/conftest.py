@@ -30,5 +30,7 @@ def pytest_cmdline_main(config):
 def pytest_runtest_protocol(item):
     # A hook, not a fixture: nbval starts a kernel before any fixture of its cells would run.
     folders = dict.fromkeys(("ONNX_WORKBENCH_HOME", "IPYTHONDIR"), _HOME.name)
-    with mock.patch.dict(os.environ, {"TQDM_DISABLE": "1", **folders}):
+    # Two notebooks at a time: torch's threads would wait for those of the other one.
+    alone = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
+    with mock.patch.dict(os.environ, {**alone, **folders}):
         return (yield)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from onnx_workbench import lessons, verify
+from onnx_workbench import export, lessons, verify
 from onnx_workbench.errors import InputError, WorkbenchError
 from onnx_workbench.lessons import classifier, course, reader
 from onnx_workbench.lessons.course import Progress
@@ -136,9 +136,20 @@ def test_photographs_are_the_same_every_time_and_no_crop_is_in_both_sets():
     assert torch.equal(crops, again.crops)
     assert not {c.numpy().tobytes() for c in crops} & {c.numpy().tobytes() for c in calibration}
     assert photographs.temple.shape == photographs.flower.shape == (1, 427, 427, 3)
-    best = photographs.best(lambda some: some.float().mean(dim=(1, 2))[:, :2])
-    assert best.shape == (200,)
-    assert set(best.tolist()) == {0, 1}
+
+
+def test_the_best_class_of_each_crop_is_that_of_a_file():
+    photographs = lessons.photographs()
+
+    class Colors(torch.nn.Module):
+        def forward(self, photos):
+            return photos.float().mean(dim=(1, 2))
+
+    model = Colors().eval()
+    file = export(model, photographs.crops[:2], dynamic_shapes={"photos": {0: "batch"}})
+    best = photographs.best(file)
+    assert torch.equal(best, model(photographs.crops).argmax(dim=1))
+    assert len(set(best.tolist())) > 1
 
 
 def test_the_classifier_knows_both_photographs():

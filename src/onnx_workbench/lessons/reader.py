@@ -17,7 +17,7 @@ from ..errors import InputError, WorkbenchError
 from ..formatting import kind_of, plural, wrapped
 from ..stack import needs
 
-SEED, TEST, EPOCHS, BATCH = 0, 360, 15, 64
+SEED, TEST, EPOCHS, BATCH, RATE = 0, 360, 5, 64, 0.02
 LEVELS = 16
 """Gray levels of a pixel."""
 
@@ -159,7 +159,10 @@ def _load() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _train(model: DigitReader, images: torch.Tensor, labels: torch.Tensor) -> DigitReader:
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(model.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, RATE, epochs=EPOCHS, steps_per_epoch=len(images.split(BATCH))
+    )
     with progress.bar("training on digits", total=EPOCHS) as step:
         for _ in range(EPOCHS):
             for batch in torch.randperm(len(images)).split(BATCH):
@@ -167,6 +170,7 @@ def _train(model: DigitReader, images: torch.Tensor, labels: torch.Tensor) -> Di
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+                schedule.step()
             step()
     return model.eval().requires_grad_(False)
 
