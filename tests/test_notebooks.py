@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbval.plugin import get_sanitize_patterns
 
 from onnx_workbench import errors
 from onnx_workbench.brief import REST
@@ -155,6 +156,12 @@ RULES = [
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem[:2])
 def test_a_lesson_keeps_the_rules(path):
     assert [breach for rule in RULES for breach in rule(path.name, read(path))] == []
+
+
+def test_nbval_reads_every_rule():
+    """It skips a rule that has no replacement."""
+    rules = NOTEBOOKS[0].parents[1].joinpath("tests/nbval.cfg").read_text("ascii")
+    assert len(get_sanitize_patterns(rules)) == len(re.findall(r"(?m)^\[\w+\]$", rules))
 
 
 def test_the_lessons_are_all_here():
