@@ -19,7 +19,7 @@ import onnx
 from nbformat.v4 import new_code_cell, new_notebook
 from side_by_side import Pair, take_turns
 
-from tests.browser.conftest import Lab, Notebook, lab_context, launched, opening, serving
+from tests.browser.conftest import Lab, Notebook, launched, load, new_context, serving
 
 GIGABYTE = 1 << 30
 PATIENCE = 120_000  # ms
@@ -98,7 +98,8 @@ def opened(browser: Any, lab: Lab) -> Notebook:
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     cells = [new_code_cell(KERNEL), new_code_cell()]
     nbformat.write(new_notebook(cells=cells, metadata=kernel), lab.folder / "bench.ipynb")
-    notebook = opening(lab_context(browser), lab, "bench.ipynb")
+    notebook = Notebook(load(new_context(browser), lab), lab.path("bench.ipynb"))
+    notebook.open()
     notebook.page.set_default_timeout(PATIENCE)
     notebook.run(SHOWN)
     return notebook
@@ -131,7 +132,7 @@ def by_netron(browser: Any, path: Path) -> None:
     from playwright.sync_api import TimeoutError
 
     address = netron.serve(str(path), address=("127.0.0.1", 0), browse=False)
-    context = lab_context(browser)
+    context = new_context(browser)
     try:
         url = f"http://{address[0]}:{address[1]}"
         context.add_cookies([{"name": "consent", "value": "1", "url": url}])

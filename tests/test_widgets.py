@@ -1,7 +1,5 @@
-import nbformat
 import pytest
 import torch
-from nbclient import NotebookClient
 
 from onnx_workbench import lessons
 from onnx_workbench.errors import InputError
@@ -96,29 +94,3 @@ def test_an_error_is_shown_and_the_next_choice_runs(error):
 def test_without_a_choice_there_is_nothing_to_explore(choices):
     with pytest.raises(InputError, match="nothing to choose from"):
         lessons.explore(print, **choices)
-
-
-KINDS = {
-    "lambda n: plt.figure().subplots()": ("(a plot)", "image/png"),
-    "lambda n: __import__('IPython').display.HTML('<b>1</b>')": ("<IPython", "text/html"),
-}
-
-
-def test_a_notebook_shows_a_result_in_the_widget_and_nowhere_else():
-    """Its outputs must be the same with a page (nbclient plays one) and without one (nbval)."""
-    cells = ["from onnx_workbench import lessons\nfrom matplotlib import pyplot as plt"]
-    for function in KINDS:
-        cells += [
-            f"shown = lessons.explore({function}, n=[1, 2])\nshown",
-            "plt.get_fignums(), sorted(shown.out.outputs[0]['data'])",
-        ]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    NotebookClient(notebook, kernel_name="python3").execute()
-    outputs = [cell.outputs for cell in notebook.cells[1:]]
-    for (text, kind), (shown,), (state,) in zip(
-        KINDS.values(), outputs[::2], outputs[1::2], strict=True
-    ):
-        assert shown.data["text/plain"].startswith(f"n=1 of 1, 2\n{text}")
-        assert VIEW in shown.data
-        assert (kind in shown.data) == (kind == "image/png")
-        assert state.data["text/plain"] == f"([], {sorted([kind, 'text/plain'])})"

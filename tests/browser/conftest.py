@@ -30,6 +30,7 @@ except ImportError:  # launched() says so
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "browser-test"
+SIZE = {"width": 1280, "height": 1000}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 # Netron replaces window.eval by a throw, on which browser drivers stumble. The init script that
@@ -56,10 +57,13 @@ pads.digits = lambda: digits
 pad = pads.draw_digit(lambda image: torch.arange(10.0))
 pad"""
 
-KERNEL_WAITS = """() => {
-  const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;
+# JavaScript: the notebook that is shown, and its kernel.
+SHOWN = "jupyterapp.shell.currentWidget"
+KERNEL = f"{SHOWN}.sessionContext.session.kernel"
+KERNEL_WAITS = f"""() => {{
+  const kernel = {SHOWN}?.sessionContext?.session?.kernel;
   return kernel?.connectionStatus === "connected" && kernel.status === "idle";
-}"""
+}}"""
 
 
 @dataclass
@@ -73,10 +77,6 @@ class Lab:
         """Of a notebook in the folder, as the server has it."""
         return (self.folder / notebook).relative_to(ROOT).as_posix()
 
-    def address(self, notebook: str) -> str:
-        """Of a notebook in the folder, signed in, in a workspace with nothing else open."""
-        return f"{self.url}lab/tree/{self.path(notebook)}?token={TOKEN}&reset"
-
     def ask(self, method: str, what: str, body: Any) -> Any:
         """An answer of the server's REST interface."""
         headers = {"Authorization": f"token {TOKEN}"}
@@ -89,27 +89,42 @@ class Lab:
 
 @dataclass
 class Notebook:
-    """A notebook open in a page, and the requests that wanted to leave the server's address.
+    """A notebook open in a page of JupyterLab; ``path`` is its own on the server.
 
     ``page.evaluate`` waits until a command has done its work.
     """
 
     page: Any
-    refused: list[str]
+    path: str
 
     def do(self, command: str, **arguments: Any) -> None:
+        """Runs a command, whose result may be all of JupyterLab: it stays there."""
         self.page.evaluate(
-            "([name, args]) => jupyterapp.commands.execute(name, args)", [command, arguments]
+            "([name, args]) => jupyterapp.commands.execute(name, args).then(() => {})",
+            [command, arguments],
         )
+
+    def open(self) -> None:
+        """Shows the notebook as it was saved; its kernel waits."""
+        self.do("docmanager:open", path=self.path)
+        self.page.wait_for_function(KERNEL_WAITS)
+
+    def save(self) -> None:
+        self.do("docmanager:save")
+
+    def open_again(self) -> None:
+        """As it was saved."""
+        self.page.evaluate(f"{SHOWN}.dispose()")
+        self.open()
 
     def run_all(self) -> None:
         self.do("notebook:run-all-cells")
 
     def run(self, cell: int) -> str:
         """Runs one cell; the text that it prints."""
-        self.page.evaluate(f"jupyterapp.shell.currentWidget.content.activeCellIndex = {cell}")
+        self.page.evaluate(f"{SHOWN}.content.activeCellIndex = {cell}")
         self.do("notebook:run-cell")
-        return "".join(output.get("text", "") for output in self.outputs()[cell]).strip()
+        return "".join(output.get("text", "") for output in self.outputs(cell)).strip()
 
     def run_until(self, cell: int, printed: str) -> None:
         """Runs one cell until it prints this: messages of the page reach the kernel in between."""
@@ -117,32 +132,39 @@ class Notebook:
         while (seen := self.run(cell)) != printed:
             assert time.monotonic() < deadline, f"printed {seen!r}, not {printed!r}"
 
-    def save(self) -> None:
-        self.do("docmanager:save")
-
-    def load_anew(self) -> None:
-        self.page.reload(wait_until="domcontentloaded")
-        self.page.wait_for_function(KERNEL_WAITS)
-
     def restart(self) -> None:
-        kernel = "jupyterapp.shell.currentWidget.sessionContext.session.kernel"
-        self.page.evaluate(f"{kernel}.restart()")
+        self.page.evaluate(f"{KERNEL}.restart()")
         self.page.wait_for_function(KERNEL_WAITS)
 
-    def outputs(self) -> list[list[dict[str, Any]]]:
-        """Those of each cell, as the notebook would be saved now."""
-        cells = self.page.evaluate("jupyterapp.shell.currentWidget.content.model.toJSON().cells")
-        return [cell.get("outputs", []) for cell in cells]
+    def outputs(self, cell: int) -> list[dict[str, Any]]:
+        """Those of a cell, as the notebook would be saved now."""
+        return self.page.evaluate(f"{SHOWN}.content.model.cells.get({cell}).toJSON().outputs ?? []")
 
     def graph(self, index: int) -> Any:
         """The frame of the view with this index on the page, once Netron has drawn."""
         box = self.page.locator(".ow-netron").nth(index)
         box.scroll_into_view_if_needed()
-        try:
-            box.and_(self.page.locator(".drawn")).wait_for()
-        except Exception as error:
-            raise AssertionError(f"not drawn: {box.inner_text()!r}") from error
-        return box.locator("iframe").element_handle().content_frame()
+        return drawing(self.page, index)
+
+    def metrics(self) -> dict[str, int]:
+        """What the page holds, once all that nothing reaches any more is collected."""
+        session = self.page.context.new_cdp_session(self.page)
+        session.send("Performance.enable")
+        for _ in range(3):
+            session.send("HeapProfiler.collectGarbage")
+        told = session.send("Performance.getMetrics")["metrics"]
+        session.detach()
+        return {metric["name"]: int(metric["value"]) for metric in told}
+
+
+def drawing(page: Any, index: int = 0) -> Any:
+    """The frame of the view with this index on a page, once Netron has drawn."""
+    box = page.locator(".ow-netron").nth(index)
+    try:
+        box.and_(page.locator(".drawn")).wait_for()
+    except Exception as error:
+        raise AssertionError(f"not drawn: {box.inner_text()!r}") from error
+    return box.locator("iframe").element_handle().content_frame()
 
 
 def absent(what: str) -> None:
@@ -250,17 +272,26 @@ def wait_for(url: str, server: subprocess.Popen, log: Path, seconds: float = 180
     pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-3000:]}", pytrace=False)
 
 
-@pytest.fixture(scope="session")
-def context(browser) -> Any:
-    """One for all notebooks: JupyterLab is fetched and compiled once."""
-    return lab_context(browser)
-
-
-def lab_context(browser: Any) -> Any:
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+def new_context(browser: Any, **options: Any) -> Any:
+    """A context of its own fetches and compiles all that it shows."""
+    context = browser.new_context(**{"viewport": SIZE, **options})
     context.set_default_timeout(60_000)
     context.add_init_script(KEEP_EVAL)
     return context
+
+
+@pytest.fixture(scope="session")
+def lab_page(browser, lab) -> Any:
+    """JupyterLab, loaded once for all notebooks."""
+    return load(new_context(browser), lab)
+
+
+def load(context: Any, lab: Lab) -> Any:
+    """JupyterLab in a new page, in a workspace with nothing open."""
+    page = context.new_page()
+    page.goto(f"{lab.url}lab?token={TOKEN}&reset", wait_until="domcontentloaded")
+    page.wait_for_function("() => window.jupyterapp?.restored.then(() => true)")
+    return page
 
 
 @pytest.fixture(scope="session")
@@ -270,35 +301,29 @@ def kernel(lab) -> str:
 
 
 @pytest.fixture(scope="module")
-def open_notebook(context, lab) -> Iterator[Callable[..., Notebook]]:
-    """Opens a copy of a notebook in a fresh page, with a kernel that waits: a new one, or this."""
-    opened = []
+def open_cells(request, lab, lab_page) -> Iterator[Callable[..., Notebook]]:
+    """Opens a notebook of cells, which lines of ``===`` part, with a new kernel or with this.
 
-    def open_(path: Path, kernel: str | None = None) -> Notebook:
-        shutil.copy(path, lab.folder)
+    In the end its page must have asked nobody but the server for anything.
+    """
+    refused = watched(lab_page, lab.url)
+    lab_page.set_viewport_size(SIZE)
+
+    def open_(cells: str, kernel: str | None = None) -> Notebook:
+        file = lab.folder / f"{request.path.stem}.ipynb"
+        spec = {"name": "python3", "display_name": "Python 3"}
+        made = [new_code_cell(source) for source in cells.split("\n===\n")]
+        nbformat.write(new_notebook(cells=made, metadata={"kernelspec": spec}), file)
+        notebook = Notebook(lab_page, lab.path(file.name))
         if kernel:
-            session = {"path": lab.path(path.name), "name": "", "type": "notebook"}
+            session = {"path": notebook.path, "name": "", "type": "notebook"}
             lab.ask("POST", "api/sessions", {**session, "kernel": {"id": kernel}})
-        opened.append(notebook := opening(context, lab, path.name))
+        notebook.open()
         return notebook
 
     yield open_
-    for notebook in opened:
-        notebook.page.close()
-
-
-@pytest.fixture(scope="module")
-def open_cells(request, open_notebook, tmp_path_factory) -> Callable[..., Notebook]:
-    """Opens a notebook of cells, which lines of ``===`` part."""
-
-    def open_(cells: str, kernel: str | None = None) -> Notebook:
-        path = tmp_path_factory.mktemp("notebooks") / f"{request.path.stem}.ipynb"
-        spec = {"name": "python3", "display_name": "Python 3"}
-        made = [new_code_cell(source) for source in cells.split("\n===\n")]
-        nbformat.write(new_notebook(cells=made, metadata={"kernelspec": spec}), path)
-        return open_notebook(path, kernel)
-
-    return open_
+    lab_page.evaluate(f"{SHOWN}?.dispose()")
+    assert refused == []
 
 
 @pytest.fixture(scope="module")
@@ -308,20 +333,36 @@ def run_cells(open_cells) -> Callable[..., Notebook]:
     def run(cells: str, kernel: str | None = None) -> Notebook:
         notebook = open_cells(cells, kernel)
         notebook.run_all()
-        outputs = [output for cell in notebook.outputs() for output in cell]
-        assert [output for output in outputs if output["output_type"] == "error"] == []
+        for cell in range(cells.count("\n===\n") + 1):
+            assert [each for each in notebook.outputs(cell) if each["output_type"] == "error"] == []
         return notebook
 
     return run
 
 
-def opening(context: Any, lab: Lab, name: str) -> Notebook:
-    """A notebook of the lab's folder in a new page."""
-    page = context.new_page()
-    notebook = Notebook(page, watched(page, lab.url))
-    page.goto(lab.address(name), wait_until="domcontentloaded")
-    page.wait_for_function(KERNEL_WAITS)
-    return notebook
+@pytest.fixture(scope="module")
+def open_file(browser) -> Iterator[Callable[..., Any]]:
+    """Opens a saved page, the same file in the same page. It must ask nobody for anything."""
+    pages: dict[str, Any] = {}
+    refused = []
+
+    def open_(path: Path, script: str = "", **options: Any) -> Any:
+        address = path.as_uri()
+        key = f"{address} {options}"
+        if key not in pages:
+            pages[key] = new_context(browser, **options).new_page()
+            pages[key].add_init_script(script)
+            refused.append(watched(pages[key], address))
+        page = pages[key]
+        page.emulate_media(media="screen", color_scheme="light")
+        page.set_viewport_size(SIZE)
+        page.goto(address)
+        return page
+
+    yield open_
+    for page in pages.values():
+        page.context.close()
+    assert not any(refused)
 
 
 def until(frame: Any, condition: str, seconds: float = 60) -> None:

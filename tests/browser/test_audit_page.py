@@ -9,7 +9,7 @@ from torch import nn
 import onnx_workbench as ow
 
 from .accessibility import findings
-from .conftest import expect, watched
+from .conftest import expect
 
 pytestmark = pytest.mark.browser
 
@@ -30,22 +30,14 @@ class Words(nn.Module):
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     shapes = {"tokens": {0: "batch", 1: "words"}}
-    tokens, skip = torch.arange(12).reshape(2, 6), {"opsets", "portability"}
+    tokens, skip = torch.arange(12).reshape(2, 6), {"opsets", "portability", "latency"}
     report = ow.audit(Words().eval(), tokens, dynamic_shapes=shapes, skip=skip)
     assert [fault.code for fault in report.faults] == ["OW102", "OW301", "OW110"]
     return report.save(tmp_path_factory.mktemp("audit") / "report.html")
 
 
-def opened(browser, path, **options):
-    page = browser.new_context(viewport={"width": 1280, "height": 900}, **options).new_page()
-    page.set_default_timeout(20_000)
-    refused = watched(page, path.as_uri())
-    page.goto(path.as_uri())
-    return page, refused
-
-
-def test_the_page_links_findings_floors_and_graph(browser, path):
-    page, refused = opened(browser, path)
+def test_the_page_links_findings_floors_and_graph(open_file, path):
+    page = open_file(path)
     card = page.locator("#finding-1")
     assert page.locator("h1").inner_text() == "Words: 3 findings"
     assert page.locator(".chips a").all_inner_texts() == [
@@ -81,24 +73,21 @@ def test_the_page_links_findings_floors_and_graph(browser, path):
     assert page.locator(".chain .still img").is_visible()
     assert not page.locator(".ow-floors").is_visible()
     assert card.locator("details p").is_visible()
-    assert refused == []
-    page.context.close()
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 500)])
-def test_axe_finds_nothing_serious_on_the_page(scheme, width, browser, path):
-    page, _ = opened(browser, path, color_scheme=scheme)
-    page.set_viewport_size({"width": width, "height": 900})
+def test_axe_finds_nothing_serious_on_the_page(open_file, path):
+    page = open_file(path)
     page.locator(".ow-floors .row").first.wait_for()
     for details in page.locator("details summary").all():
         details.click()
-    assert findings(page) == []
-    page.context.close()
+    for scheme, width in (("light", 1280), ("dark", 500)):
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size({"width": width, "height": 900})
+        assert findings(page) == []
 
 
-def test_without_a_script_the_page_has_all_but_the_floors(browser, path):
-    page, _ = opened(browser, path, java_script_enabled=False)
+def test_without_a_script_the_page_has_all_but_the_floors(open_file, path):
+    page = open_file(path, java_script_enabled=False)
     assert page.locator(".chain .still img").is_visible()
     assert page.locator(".graph svg").is_visible()
     assert not page.get_by_role("button").first.is_visible()
-    page.context.close()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import onnx
 import pytest
+from graphs import note
 from onnx import parser
 
-from .conftest import expect, until
+from .conftest import drawing, expect, until
 
 pytestmark = pytest.mark.browser
 
@@ -30,12 +31,6 @@ saved.compare("hostile.onnx")
 saved.heat(dict.fromkeys(saved.origins, 1.0), unit={MARKUP!r})
 print(saved.save("hostile.html"))
 ===
-import io
-from PIL import Image
-wide = pair.left._screen and pair.right._screen and Image.open(io.BytesIO(pair.png())).width
-words = ["2 nodes only in old.onnx", "1 node only in new.onnx"]
-print(wide and wide > 400, [f">{{said}}<" in pair.svg() for said in words])
-===
 import torch
 import onnx_workbench as ow
 class Small(torch.nn.Module):
@@ -51,14 +46,12 @@ print(shown.marked, lineage.floors.marked)"""
 
 
 def hostile(model: onnx.ModelProto) -> onnx.ModelProto:
-    model.graph.name = model.doc_string = MARKUP
+    model.graph.name = model.doc_string = model.graph.doc_string = model.producer_name = MARKUP
     trace = f'File "{MARKUP[:9]}.py", line 1, in {MARKUP[:9]}\n    {MARKUP}'
     scopes = str(["", MARKUP, ""])
-    notes = {"fx_node": f"%f : {MARKUP}", "stack_trace": trace, "name_scopes": scopes}
     for node in model.graph.node:
         node.op_type, node.name = MARKUP + node.op_type, node.name + MARKUP
-        for key, value in notes.items():
-            node.metadata_props.add(key=f"pkg.torch.onnx.{key}", value=value)
+        note(node, fx_node=f"%f : {MARKUP}", stack_trace=trace, name_scopes=scopes)
     return model
 
 
@@ -90,10 +83,6 @@ def test_two_graphs_stand_side_by_side_with_what_only_one_has_colored(notebook):
     for at, mine in enumerate(("2 nodes only in old.onnx", "1 node only in new.onnx")):
         legend = notebook.page.locator(".ow-legend:not([hidden])").nth(at)
         expect(legend.locator("span")).to_have_text([mine, "1 node in both"])
-
-
-def test_the_picture_of_both_has_both_legends(notebook):
-    notebook.run_until(4, "True [True, True]")
 
 
 def test_a_frame_made_lower_still_shows_the_whole_of_a_small_graph(notebook):
@@ -162,8 +151,10 @@ def test_a_saved_file_of_a_hostile_model_runs_nothing(notebook, lab):
     page = notebook.page.context.new_page()
     page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
     page.set_content((lab.folder / "hostile.html").read_text(encoding="utf-8"))
-    page.locator(".ow-netron.drawn").wait_for()
-    frame = page.locator("iframe").element_handle().content_frame()
+    frame = drawing(page)
+    for label in ("Model Properties", "Graph Properties"):
+        frame.locator(f'button[title="{label}"]').click()
+        frame.locator("#sidebar").get_by_text(MARKUP).first.wait_for()
     frame.locator(".graph-node").first.click()
     page.locator(".ow-panel").get_by_text(MARKUP).first.wait_for()
     expect(page.locator(".ow-legend")).to_contain_text(MARKUP)
@@ -189,7 +180,7 @@ def test_a_line_marks_its_nodes_on_every_floor_and_in_netron(notebook):
     lit(notebook, 0, "first = torch.relu(x + 1)")
     lit(notebook, 2, "add", "relu")
     lit(notebook, 4, "node_add", "node_relu")
-    notebook.run_until(6, "['node_add', 'node_relu'] ['node_add', 'node_relu']")
+    notebook.run_until(5, "['node_add', 'node_relu'] ['node_add', 'node_relu']")
     assert graph.locator("#node-name-node_relu").count() == 1
 
 
@@ -213,7 +204,3 @@ def test_a_second_click_takes_the_marks_away_and_source_is_no_markup(notebook):
         lit(notebook, floor)
     assert "<b>bold</b>" in notebook.page.locator(".ow-floors").inner_text()
     assert notebook.page.locator(".ow-floors b").count() == 0
-
-
-def test_nobody_else_was_asked_for_anything(notebook):
-    assert notebook.refused == []

@@ -1,4 +1,4 @@
-"""What results, errors, plots and progress bars look like in JupyterLab, and after a reload."""
+"""What results, errors, plots and progress bars look like in JupyterLab, and once saved."""
 
 from __future__ import annotations
 
@@ -43,9 +43,10 @@ print("done")
 ow.capture(Step().eval(), torch.ones(3))"""
 BAR, ERROR = 3, 4
 
+# Of the outputs of a cell that take room.
 HEIGHTS = """at => [...jupyterapp.shell.currentWidget.content.widgets[at].outputArea.node.children]
-  .filter(child => !child.matches(".jp-OutputArea-promptOverlay"))
-  .map(child => child.getBoundingClientRect().height)"""
+  .filter(child => !child.matches(".jp-OutputArea-promptOverlay") && child.offsetHeight)
+  .map(child => child.offsetHeight)"""
 # A page that is loaded now, and hears of no end, hides the bar. Each step draws a new element.
 HIDES_BY_ITSELF = """() => {
   const bar = document.querySelector(".ow-progress");
@@ -61,7 +62,7 @@ def notebook(open_cells, kernel):
     return open_cells(CELLS, kernel)
 
 
-def test_one_bar_shows_then_nothing_is_left_and_neither_after_a_reload(notebook, lab):
+def test_one_bar_shows_then_nothing_is_left_and_neither_in_the_saved_notebook(notebook, lab):
     page, bar = notebook.page, notebook.page.locator(".ow-progress")
     page.evaluate("() => void jupyterapp.commands.execute('notebook:run-all-cells')")
     bar.first.wait_for()  # visible, beside a view and its style
@@ -72,31 +73,31 @@ def test_one_bar_shows_then_nothing_is_left_and_neither_after_a_reload(notebook,
     (lab.folder / "seen").touch()
     page.get_by_text("CaptureError: Step could not").wait_for()
     expect(bar).to_have_count(0)
-    done = page.evaluate(HEIGHTS, BAR)
-    assert sum(height > 0 for height in done) == 1, "only what was printed"
-    assert notebook.outputs()[BAR][0]["data"] == {}
+    (printed,) = page.evaluate(HEIGHTS, BAR)
+    assert notebook.outputs(BAR)[0]["data"] == {}
     notebook.save()
-    notebook.load_anew()
+    notebook.open_again()
     page.get_by_text("CaptureError: Step could not").wait_for()
-    assert page.evaluate(HEIGHTS, BAR) == pytest.approx(done, abs=1)
+    same = f"([at, high]) => String(({HEIGHTS})(at)) === String(high)"
+    page.wait_for_function(same, arg=[BAR, printed])
 
 
 def test_error_is_a_few_lines(notebook):
-    assert sum(notebook.page.evaluate(HEIGHTS, ERROR)) < 400
+    (high,) = notebook.page.evaluate(HEIGHTS, ERROR)
+    assert high < 400
     outputs = notebook.page.locator(".jp-OutputArea-output")
     text = outputs.filter(has_text="CaptureError: Step could not").inner_text()
     assert "----> 7         if x.sum() > 0:" in text
     assert text.rstrip().endswith("%tb")
 
 
-@pytest.mark.parametrize("width", [1280, 800])
-@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+@pytest.mark.parametrize(("theme", "width"), [("Dark", 800), ("Light", 1280)])
 def test_nothing_is_cut_and_everything_reads(notebook, width, theme):
     page = notebook.page
     page.set_viewport_size({"width": width, "height": 1000})
-    notebook.do("apputils:change-theme", theme=theme)
-    dark = theme.endswith("Dark")
-    page.wait_for_function(f"document.body.dataset.jpThemeLight === '{str(not dark).lower()}'")
+    notebook.do("apputils:change-theme", theme=f"JupyterLab {theme}")
+    light = str(theme == "Light").lower()
+    page.wait_for_function(f"document.body.dataset.jpThemeLight === '{light}'")
     table = page.locator(".jp-RenderedHTMLCommon table").first
     box = table.locator("xpath=..")
     assert box.evaluate("box => box.scrollWidth > box.clientWidth"), "long code scrolls in its box"

@@ -1,5 +1,5 @@
-"""Widgets after any order of run, save, reload, restart and a second tab: each lives, or its cell
-shows the static picture, which says to run the cell. Never both, and never neither."""
+"""Widgets after any order of run, save, restart, opening again and a second tab: each lives, or its
+cell shows the static picture, which says to run the cell. Never both, and never neither."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 import pytest
 import sheets
 
-from .conftest import KERNEL_WAITS, PAD, opening
+from .conftest import KERNEL, PAD, SHOWN, Notebook, load
 
 pytestmark = pytest.mark.browser
 
@@ -19,7 +19,7 @@ from onnx_workbench import view
 def graph(name, last="Neg"):
     return parser.parse_model(
         '<ir_version: 10, opset_import: ["": 20]> '
-        f'{{name}} (float[2] x) => (float[2] y) {{{{ h = Relu(x) y = {{last}}(h) }}}}')
+        f'{{name}} (float[2] x) => (float[2] y) {{{{ [first] h = Relu(x) y = {{last}}(h) }}}}')
 ===
 one = view(graph("one"), height=200, folded=True)
 one
@@ -35,43 +35,50 @@ Floors(json.loads({json.dumps(sheets.small())!r}))
 ===
 from ipywidgets import Label, VBox
 told = Label("of the user's")
-VBox([told, one])"""
+VBox([told, one])
+===
+print(one.selected)"""
 
-VIEW, PAIR, FLOORS, DIGIT, BOX = range(1, 6)
+VIEW, PAIR, FLOORS, DIGIT, BOX, CHOSEN = range(1, 7)
 LIVE = {VIEW: "live", PAIR: "live live", FLOORS: "live", DIGIT: "live", BOX: "live"}
 GONE = {**dict.fromkeys((VIEW, PAIR, FLOORS, DIGIT), "picture"), BOX: ""}  # the box is ipywidgets'
 
-SHOWN = """() => [...document.querySelectorAll(".jp-Notebook .jp-CodeCell")].map((cell) => {
+SEEN = """() => [...document.querySelectorAll(".jp-Notebook .jp-CodeCell")].map((cell) => {
   const seen = (what) => [...cell.querySelectorAll(what)].filter((one) => one.clientHeight > 20);
   const live = seen(".ow-netron.drawn, .ow-floors, .ow-pad").map(() => "live");
   const pictures = seen('img[src*="ow-still"]').map(() => "picture");
   return [...live, ...pictures].join(" ");
 })"""
 
-KERNEL = "jupyterapp.shell.currentWidget.sessionContext.session.kernel"
 UNTOLD = """import ipywidgets
 slider = ipywidgets.IntSlider()
 box = ipywidgets.VBox([slider])
 slider.close()"""  # from here on the kernel fails to tell a page the state of its widgets
 
-
 TALL = {"width": 1280, "height": 2600}  # all cells are in sight
 # The view waits twenty seconds for a kernel that does not answer.
 HURRY = """() => {
-  const wait = window.setTimeout;
+  window.wait = window.setTimeout;
   window.setTimeout = (act, ms, ...more) => wait(act, ms === 20000 ? 200 : ms, ...more);
 }"""
+NO_HURRY = "() => void (window.setTimeout = window.wait)"
+SAVE_STATE = "@jupyter-widgets/jupyterlab-manager:saveWidgetState"  # turns the setting on and off
 
 
 def shows(notebook, *expected: dict[int, str]) -> None:
     """Waits until each cell shows this, by its number."""
-    wanted = {0: ""}
+    wanted = {0: "", CHOSEN: ""}
     for more in expected:
         wanted |= more
     deadline = time.monotonic() + 60
-    while (seen := dict(enumerate(notebook.page.evaluate(SHOWN)))) != wanted:
+    while (seen := dict(enumerate(notebook.page.evaluate(SEEN)))) != wanted:
         assert time.monotonic() < deadline, f"{seen}, not {wanted}"
-        notebook.page.wait_for_timeout(100)
+        notebook.page.wait_for_timeout(50)
+
+
+def run(notebook, *cells: int) -> None:
+    for cell in cells:
+        notebook.run(cell)
 
 
 def execute(notebook, code: str) -> None:
@@ -81,80 +88,53 @@ def execute(notebook, code: str) -> None:
     )
 
 
-def close_and_open(notebook, lab) -> None:
-    notebook.do("application:close")
-    notebook.do("docmanager:open", path=lab.path("test_survival.ipynb"))
-    notebook.page.wait_for_function(KERNEL_WAITS)
-
-
 def shut_down(notebook) -> None:
-    notebook.page.evaluate("jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+    notebook.page.evaluate(f"{SHOWN}.sessionContext.shutdown()")
 
 
-@pytest.fixture(params=[False, True], ids=["state not saved", "state saved"])
-def notebook(request, run_cells, lab):
-    """All cells run once, with Lab's setting "Save Widget State Automatically" off and on."""
-    setting = "lab/api/settings/@jupyter-widgets/jupyterlab-manager:plugin"
-    lab.ask("PUT", setting, {"raw": json.dumps({"saveState": request.param})})
+@pytest.fixture
+def notebook(run_cells, lab):
+    """All cells run once, in a kernel of their own."""
     notebook = run_cells(CELLS)
-    notebook.saved = request.param
     notebook.page.set_viewport_size(TALL)
     yield notebook
-    lab.ask("PUT", setting, {"raw": "{}"})
+    lab.ask("PUT", "lab/api/settings/@jupyter-widgets/jupyterlab-manager:plugin", {"raw": "{}"})
     shut_down(notebook)
 
 
-def in_two_tabs(notebook, context, lab) -> None:
-    """One kernel: what one of them runs again is closed in the other."""
+def test_every_order_ends_in_a_live_widget_or_in_its_picture(notebook, lab):
+    shows(notebook, LIVE)
+
+    # What runs again is closed wherever else it is shown: in the user's box.
+    run(notebook, PAIR, FLOORS, DIGIT, VIEW)
+    shows(notebook, LIVE, {BOX: ""})
     notebook.save()
-    other = opening(context, lab, "test_survival.ipynb")
+    notebook.open_again()
+    shows(notebook, LIVE, {BOX: ""})
+
+    # And in another page.
+    other = Notebook(load(notebook.page.context, lab), notebook.path)
     other.page.set_viewport_size(TALL)
-    shows(other, LIVE)
-    for cell in (VIEW, FLOORS):
-        notebook.run(cell)
-    shows(other, LIVE, {VIEW: "picture", FLOORS: "picture", BOX: ""})
-    for cell in (VIEW, PAIR, FLOORS):
-        other.run(cell)
+    other.open()
     shows(other, LIVE, {BOX: ""})
-    shows(notebook, GONE, {DIGIT: "live"})
+    run(notebook, VIEW, PAIR, FLOORS, BOX)
+    shows(notebook, LIVE)
+    shows(other, GONE, {DIGIT: "live"})
     other.page.close()
 
-
-def test_every_order_ends_in_a_live_widget_or_in_its_picture(notebook, context, lab):
-    shows(notebook, LIVE)
-
-    if not notebook.saved:  # the tabs show what the kernel has
-        in_two_tabs(notebook, context, lab)
-
-    # Run again, load anew: the view in the user's box is closed.
-    for cell in (PAIR, FLOORS, DIGIT, VIEW):
-        notebook.run(cell)
-    shows(notebook, LIVE, {BOX: ""})
-    notebook.save()
-    notebook.load_anew()
-    shows(notebook, LIVE, {BOX: ""})
-    notebook.run(VIEW)
-    notebook.run(BOX)
-    shows(notebook, LIVE)
-
-    # Close the notebook and open it again.
-    notebook.save()
-    close_and_open(notebook, lab)
-    shows(notebook, LIVE)
-
-    # Another kernel, with what was saved before.
+    # Another kernel has the widgets that were saved. Saved are those that live.
+    notebook.do(SAVE_STATE)
     notebook.save()
     shut_down(notebook)
-    notebook.load_anew()
-    shows(notebook, LIVE if notebook.saved else GONE)
-    for cell in (0, VIEW):
-        notebook.run(cell)
-    shows(notebook, LIVE if notebook.saved else GONE, {VIEW: "live"})
-
-    # Lab saves the state of live widgets only.
+    notebook.open_again()
+    shows(notebook, LIVE)
+    run(notebook, 0, VIEW)
+    shows(notebook, LIVE)
     notebook.save()
-    close_and_open(notebook, lab)
+    notebook.open_again()
     shows(notebook, GONE, {VIEW: "live"})
+    notebook.graph(0).locator("#node-name-first").click()
+    notebook.run_until(CHOSEN, "first")
 
     # A button that a new kernel cannot answer.
     notebook.restart()
@@ -162,20 +142,26 @@ def test_every_order_ends_in_a_live_widget_or_in_its_picture(notebook, context, 
     notebook.page.get_by_role("button", name="Show all").click()
     notebook.page.get_by_text("If it was restarted, run the cell.").wait_for()
     assert notebook.page.locator(".ow-netron .ow-still").first.is_visible()
-    notebook.save()
-    notebook.load_anew()
-    shows(notebook, GONE)
+    notebook.page.evaluate(NO_HURRY)
+    run(notebook, 0, VIEW)
+    shows(notebook, GONE, {VIEW: "live"})
 
     # A view that the user closes, and a kernel that fails to tell of its widgets.
-    for cell in (0, VIEW, PAIR, BOX):
-        notebook.run(cell)
+    run(notebook, PAIR, BOX)
     shows(notebook, LIVE, {FLOORS: "picture", DIGIT: "picture"})
     execute(notebook, "one.close()")
     shows(notebook, GONE, {PAIR: "live live"})
     execute(notebook, UNTOLD)
+    notebook.do(SAVE_STATE)
     notebook.save()
-    close_and_open(notebook, lab)
-    notebook.run(VIEW)
+    notebook.open_again()
+    run(notebook, VIEW)
     shows(notebook, GONE, {VIEW: "live"})
-    notebook.run(PAIR)
+    run(notebook, PAIR)
     shows(notebook, GONE, {VIEW: "live", PAIR: "live live"})
+
+    # Another kernel, and no widget was saved.
+    notebook.save()
+    shut_down(notebook)
+    notebook.open_again()
+    shows(notebook, GONE)
