@@ -842,6 +842,13 @@ def test_a_second_run_of_a_cell_closes_what_the_first_has_shown_and_nothing_else
     assert [one.comm is None for one in views] == [True, True, False, False, False, False]
 
 
+def test_a_pair_closes_with_one_of_its_views():
+    pair = view(tiny()).compare(tiny())
+    displayed(pair)
+    pair.left.close()
+    assert pair._box.comm is None, "a page cannot load it without both views"
+
+
 def test_a_closed_view_holds_no_model():
     netron = view(tiny())
     text, picture = repr(netron), netron.svg()

@@ -24,9 +24,10 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 try:
+    from axe_playwright_python.sync_playwright import Axe
     from playwright.sync_api import expect, sync_playwright
 except ImportError:  # launched() says so
-    expect = sync_playwright = None
+    Axe = expect = sync_playwright = None
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "browser-test"
@@ -184,7 +185,7 @@ def browser() -> Iterator:
 def launched() -> Iterator[Any]:
     """The Chromium of this machine."""
     if sync_playwright is None:
-        absent("playwright is not installed: pip install playwright")
+        absent("a package is missing: pip install playwright axe-playwright-python")
     named = os.environ.get("ONNX_WORKBENCH_CHROMIUM")
     path = next(filter(None, map(shutil.which, [named] if named else BROWSERS)), None)
     if path is None:
@@ -384,3 +385,15 @@ def watched(page: Any, allowed: str) -> list[str]:
 
     page.on("request", note)
     return refused
+
+
+def findings(place: Any) -> list[str]:
+    """What axe-core finds in a page or a frame that is serious: its rules and elements. A page does
+    not answer for its frames: ask each of them. See https://dequeuniversity.com/rules/axe."""
+    options = {"resultTypes": ["violations"], "iframes": False}
+    return [
+        f"{rule['id']}: {node['html'][:200]} {node['failureSummary']}"
+        for rule in Axe().run(place, options=options).response["violations"]
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"]
+    ]

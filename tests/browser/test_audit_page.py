@@ -8,8 +8,7 @@ from torch import nn
 
 import onnx_workbench as ow
 
-from .accessibility import findings
-from .conftest import expect
+from .conftest import expect, findings
 
 pytestmark = pytest.mark.browser
 
