@@ -5,9 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import logging.handlers
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -144,18 +141,13 @@ def test_a_dynamic_dimension_is_a_symbol_in_the_guard_and_in_the_graph():
     assert "2 <= L['x'].size()[0]" in frame.guards
 
 
-def test_the_report_is_the_same_twice_and_in_another_process_and_names_no_address_or_unique_id():
-    code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_bytecode as t"
-        "\nprint(t.everything(t.watch(t.branch, t.X)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    here = everything(watch(branch, X))
-    assert done.stdout == f"{here}\n"
+def test_the_report_is_the_same_twice_and_names_no_address_or_unique_id():
+    """In another process it is the same too: nbval compares that of lesson 02."""
     for f in (branch, calls_helper, loop):
-        assert everything(watch(f, X)) == everything(watch(f, X))
-    assert "0x" not in here
-    assert "_fn_1_" not in here
+        here = everything(watch(f, X))
+        assert here == everything(watch(f, X))
+        assert "0x" not in here
+        assert "_fn_1_" not in here
 
 
 @pytest.mark.parametrize("called", [lambda model: model, lambda model: model.forward])
@@ -239,7 +231,3 @@ def test_the_private_names_of_torch_are_where_they_were():
     assert isinstance(utils.CleanupManager.instance.refs, dict)
     assert callable(convert_frame.register_bytecode_hook)
     assert callable(CompileContext.current_compile_id)
-    first, second = watch(branch, X).frames
-    assert (bool(first.bytecode.after), bool(first.graph), len(first.breaks)) == (True, True, 1)
-    assert first.guards
-    assert "resumed at" in second.name
