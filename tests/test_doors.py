@@ -55,7 +55,6 @@ OLD_EXPORTER = {
 CALLS = {
     "kwargs": (MASKED, (X,), {"kwargs": {"mask": X}}),
     "a dict at the end": (MASKED, (X, {"mask": X}), {}),
-    "an empty dict at the end": (NESTED, ((X, X), {"a": X}, {}), {}),
     "names": (TWO, (X, X), {"input_names": ["p", "q"], "output_names": ["r", "s"]}),
     "fewer names": (TWO, (X, X), {"input_names": ["p"], "output_names": ["r"]}),
     "plain": (RELU, (X,), {"external_data": False, "optimize": False, "verbose": False}),
@@ -143,7 +142,7 @@ def test_every_door_takes_what_is_captured_already(kind, tmp_path):
     model = graph if kind == "graph" else graph.program
     made = ow.export(model, f=tmp_path / "m.onnx")
     assert ow.probe(model)
-    assert ow.audit(model, skip={"latency", "hot lines", "opsets"})
+    assert ow.audit(model, skip={"contract", "numbers", "opsets", "latency", "hot lines"})
     assert ow.opsets(model, asked=[20]).good == (20,)
     assert ow.verify(model, made, (X, X))
     assert ow.race({"model": model, "file": made}, (X, X), quick=True, seconds=0.01).results

@@ -147,10 +147,6 @@ REFUSED = {
         quantization.quantize_dynamic(COUNTED, {nn.Linear}, dtype=torch.qint8),
         *("quantized module", "onnxruntime.quantization", None),
     ),
-    "fake quantized": (
-        nn.Sequential(quantization.FakeQuantize(quant_min=0, quant_max=255)).eval(),
-        *("quantized module", "onnxruntime.quantization", None),
-    ),
 }
 
 

@@ -80,10 +80,9 @@ X = torch.ones(2)
 
 def test_crash_while_loading_names_its_node(deadly):
     artifact = ow.load(deadly, isolated=True)
-    for _ in range(2):
-        with pytest.raises(LoadError, match=r"SIG.*'least' \(Div\)") as caught:
-            artifact(X)
-        assert caught.value.line.place == "net.py:5"
+    with pytest.raises(LoadError, match=r"SIG.*'least' \(Div\)") as caught:
+        artifact(X)
+    assert caught.value.line.place == "net.py:5"
     assert "Div" in repr(ow.view(artifact))
     assert ow.trace(artifact).line_of("least").number == 5
 
@@ -156,18 +155,20 @@ def test_isolated_file_never_runs_in_this_process(fatal):
 
 
 def test_long_profile_is_no_timeout(relu):
-    artifact = ow.load(relu, isolated=True, timeout=1)
-    assert ow.profile(artifact, torch.ones(4_000_000), seconds=1.5).recording.kernels
+    artifact = ow.load(relu, isolated=True, timeout=2)
+    assert ow.profile(artifact, torch.ones(4_000_000), seconds=2.2).recording.kernels
 
 
 def test_audit_and_probe_survive_a_crash(fatal):
-    report = ow.audit(ow.load(fatal), CALL)
+    file, rows = ow.load(fatal), {"x": {0: torch.export.Dim("N", max=2)}}
+    report = ow.audit(file, CALL)
     verdicts = {finding.stage: finding.verdict for finding in report.findings}
     assert verdicts["model"] == "broken"
     assert verdicts["latency"] == verdicts["hot lines"] == "not tried"
     assert verdicts["portability"] == verdicts["size"] == "ok"
     assert "'quotient'" in repr(report)
-    assert not ow.probe(ow.load(fatal), CALL)
+    (dimension,) = ow.probe(file, CALL, dynamic_shapes=rows).dimensions
+    assert {trial.outcome for trial in dimension.trials} == {"the file fails"}
 
 
 def test_sound_file_is_audited_in_one_process_that_has_no_torch(relu):

@@ -211,7 +211,7 @@ LONG = (
 SPREAD = (1.0, 0.1, 20.0, 1.01, 1.12, 0.34, 1.0, 0.98)
 
 
-@pytest.mark.parametrize("count", [1, 5, 8])
+@pytest.mark.parametrize("count", [1, 8])
 @pytest.mark.parametrize("draw", ["blocks", "ratios", "stacked", "sweep"])
 def test_long_names_and_far_ratios_neither_overlap_nor_leave_the_picture(draw, count):
     pairs = [*zip(LONG, SPREAD, strict=True)][:count]

@@ -95,10 +95,12 @@ def test_a_dimension_that_capture_refuses_does_not_end_the_audit():
             return x + self.rows
 
     x = torch.ones(4, 2)
-    found = by_stage(audit(Table().eval(), x, dynamic_shapes={"x": {0: "rows"}}, skip=QUICK))
+    skip = QUICK | {"contract"}
+    found = by_stage(audit(Table().eval(), x, dynamic_shapes={"x": {0: "rows"}}, skip=skip))
     assert found["capture"].verdict == "broken"
     assert (found["export"].verdict, found["numbers"].verdict) == ("ok", "ok")
-    assert audit(Table().eval(), x, skip=QUICK), "torch's marks stay off the user's tensors"
+    marked = audit(Table().eval(), x, skip=all_but("model", "capture"))
+    assert marked, "torch's marks stay off the user's tensors"
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,7 @@ def test_model_and_inputs_are_left_as_they_were():
             return x
 
     x, model = torch.zeros(2), Writes()
-    assert not audit(model, x, skip=QUICK)
+    assert not audit(model, x, skip=all_but("model", "capture"))
     assert model.training
     assert x.tolist() == [0.0, 0.0]
 
@@ -158,8 +160,7 @@ def test_a_weight_that_a_hook_computes_is_no_attribute_of_forward():
         assert audit(model, torch.ones(1, 2), skip=all_but("model", "capture", "export", "numbers"))
 
 
-@pytest.mark.parametrize("tolerance", [None, (0.5, 0.5)])
-def test_a_tolerance_holds_in_every_stage_that_compares(tolerance):
+def test_a_tolerance_holds_in_every_stage_that_compares():
     wrong = lambda x: op.Mul(op.Sin(x), op.CastLike(1.1, x))  # noqa: E731
     report = audit(
         module(lambda self, x: torch.sin(x)),
@@ -167,10 +168,11 @@ def test_a_tolerance_holds_in_every_stage_that_compares(tolerance):
         dynamic_shapes=({0: "n"},),
         custom_translation_table={torch.ops.aten.sin.default: wrong},
         skip={"portability", "size", "latency", "hot lines"},
-        tolerance=tolerance,
+        tolerance=(0.5, 0.5),
     )
-    faults = {finding.stage for finding in report.faults}
-    assert faults == (set() if tolerance else {"numbers", "contract", "opsets"})
+    found = by_stage(report)
+    assert [found[name].verdict for name in ("numbers", "contract", "opsets")] == ["ok"] * 3
+    assert found["numbers"].numbers["error"] > 0.05
 
 
 class Interrupts(nn.Module):
@@ -454,7 +456,7 @@ def test_a_bundle_shows_the_wrong_numbers_at_the_call_and_at_the_sizes_found(tmp
     ("model", "x", "options", "code", "said"),
     [
         (nn.ReLU(), TWO, {"opset_version": 9}, 1, "opset asked for: 9; opset of the file: 18"),
-        (Half(), COARSE, ROWS, 0, ": agrees"),
+        (Half(), COARSE, {}, 0, ": agrees"),
         (zoo_factories.Coarse(), torch.arange(93).reshape(3, 31) / 558, {}, 0, ": agrees"),
         (zoo_factories.Normed(), torch.ones(2, 2, 3), {}, 1, " differ, "),
     ],
@@ -495,7 +497,7 @@ def skipping(*words):
     return terminal.main(["audit", *words, "--skip", *QUICK])
 
 
-def test_a_baseline_and_ignored_codes_let_a_known_fault_pass(tmp_path, capsys):
+def test_a_baseline_lets_a_known_fault_pass(tmp_path, capsys):
     assert skipping("zoo_factories:broken", "--format", "json") == 1
     said = capsys.readouterr().out
     assert json.loads(said)["verdict"] == "faults"
@@ -503,21 +505,19 @@ def test_a_baseline_and_ignored_codes_let_a_known_fault_pass(tmp_path, capsys):
     known.write_text(said)
     assert skipping("zoo_factories:broken", "--baseline", str(known)) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "0 findings to fix, 4 known, 0 ignored"
-    assert skipping("zoo_factories:broken", "--ignore", "OW101", "OW299") == 1
-    assert capsys.readouterr().out.splitlines()[-1] == "2 findings to fix, 0 known, 2 ignored"
     for wrong in (("--ignore", "OW1"), ("--baseline", str(tmp_path / "absent.json"))):
         assert skipping("zoo_factories:stopped", *wrong) == 2, "before the factory is called"
 
 
-def test_annotations_stand_on_the_line_in_the_repository(capsys):
-    assert skipping("zoo_factories:broken", "--format", "github") == 1
+def test_annotations_stand_on_the_line_in_the_repository_and_leave_out_ignored_codes(capsys):
+    assert skipping("zoo_factories:broken", "--format", "github", "--ignore", "OW299") == 1
     first, *others, last = capsys.readouterr().out.splitlines()
     number = zoo_factories.Branching.forward.__code__.co_firstlineno + 1
     where = f"file=tests/zoo_factories.py,line={number},title=OW101 Python needs a value"
     assert first.startswith(f"::error {where}")
     assert "%0A" in first
     assert all(line.startswith("::error title=OW") for line in others)
-    assert last == "4 findings to fix, 0 known, 0 ignored"
+    assert last == "3 findings to fix, 0 known, 1 ignored"
     risk = Finding("OW112", "50 %, in x", Line("<stdin>", 1, "f", "g"), "a: b")
     assert [*formats.github([risk])] == [
         "::warning file=cell,line=1,title=OW112 An input is unused::50 %25, in x%0Aa: b"
@@ -537,11 +537,10 @@ def test_exit_code_is_0_for_a_sound_model_its_opset_counts_and_the_files_are_wri
     assert (folder / "source" / "zoo_factories.py").exists()
 
 
-def test_the_versions_are_told(capsys):
-    with pytest.raises(SystemExit) as ended:
-        terminal.main(["--version"])
-    assert ended.value.code == 0
-    assert f"torch {version('torch')}" in capsys.readouterr().out
+def test_the_versions_are_told():
+    command = [sys.executable, "-m", "onnx_workbench", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"torch {version('torch')}" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -197,8 +197,11 @@ def test_a_release_newer_than_the_tested_one_is_named():
 
 
 LIGHT = """
+import gc
 import sys
 from importlib import metadata
+
+gc.disable()  # as tests/conftest.py does
 
 gone = ("anywidget", "ipywidgets", "traitlets", "netron", "matplotlib", "PIL", "sklearn",
         "scikit-learn", "jupyterlab", "ipykernel", "IPython", "pandas")
@@ -225,7 +228,7 @@ for result in (ow.watch(model, x), ow.capture(model, x), onnx, traced, profiled,
                ow.verify(model, onnx, x, values=True), ow.probe(onnx)):
     assert repr(result)
 traced.save("floors.html")
-ow.audit(model, x, dynamic_shapes=batch).save("audit.html")
+ow.audit(model, x, skip={"contract", "numbers", "opsets"}).save("audit.html")
 for task in (lambda: ow.view(onnx), lambda: traced.floors, ow.lessons.digits, profiled.plot):
     try:
         task()

@@ -477,8 +477,10 @@ def test_variants_change_one_option_each_and_race_as_one_kind(relu, tmp_path):
 
 def test_session_options_arrive_in_the_session(relu):
     options = {"level": "basic", "spinning": False, "arena": False, "parallel": True}
-    ready = relu.using(**options).timed_call((X,), {}).prepare()
+    ready = relu.using(**options).timed_call((X,), {}, threads=2).prepare()
+    assert ready.run.func.__self__ is not relu.session
     granted = ready.run.func.__self__.get_session_options()
+    assert (granted.intra_op_num_threads, ready.threads) == (2, 2)
     assert granted.graph_optimization_level == GraphOptimizationLevel.ORT_ENABLE_BASIC
     assert granted.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     assert not granted.enable_cpu_mem_arena

@@ -90,18 +90,6 @@ def stopped():
     raise KeyboardInterrupt
 
 
-class Counts(nn.Module):
-    """Adds the number of its calls."""
-
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("calls", torch.zeros(1))
-
-    def forward(self, x):
-        self.calls.add_(1)
-        return x + self.calls
-
-
 class Coarse(nn.Module):
     """Its float32 result comes from steps in float16."""
 
