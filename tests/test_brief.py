@@ -26,6 +26,8 @@ CELLS = (
     "ow.export(Step().eval(), x, dynamic_shape={})",
 )
 RUN = """
+import gc
+gc.disable()  # as tests/conftest.py does
 from IPython.terminal.interactiveshell import TerminalInteractiveShell
 shell = TerminalInteractiveShell.instance()
 for cell in {cells!r}:

@@ -154,11 +154,6 @@ def test_call_that_does_not_fit_says_what_was_passed_and_expected(call):
         assert noun in str(caught.value)
 
 
-def test_strict_capture_reads_the_bytecode_and_gives_the_same_operators():
-    model = Scores().eval()
-    assert capture(model, X, strict=True).operations == capture(model, X).operations
-
-
 def test_hint_gets_the_name_that_the_user_gave_the_same_size_else_input_and_axis():
     model, x, auto = PAIR, torch.rand(4, 8), {0: Dim.AUTO, 1: Dim.AUTO}
     graph = capture(model, (x, x), dynamic_shapes={"x": auto, "y": N})

@@ -170,9 +170,9 @@ def test_a_tolerance_holds_in_every_stage_that_compares():
         skip={"portability", "size", "latency", "hot lines"},
         tolerance=(0.5, 0.5),
     )
-    found = by_stage(report)
-    assert [found[name].verdict for name in ("numbers", "contract", "opsets")] == ["ok"] * 3
-    assert found["numbers"].numbers["error"] > 0.05
+    assert {f.stage for f in report.findings} >= {"numbers", "contract", "opsets"}
+    assert not report.faults
+    assert by_stage(report)["numbers"].numbers["error"] > 0.05
 
 
 class Interrupts(nn.Module):
@@ -395,7 +395,7 @@ def test_a_bundle_of_a_script_runs_by_itself_in_another_folder(tmp_path, monkeyp
     there = tmp_path / "there"
     zipfile.ZipFile(tmp_path / "bundle.zip").extractall(there)
     folder = there / "bundle"
-    alone = "import runpy, sys\nsys.modules['onnx_workbench'] = None\n"
+    alone = "import gc, runpy, sys\ngc.disable()\nsys.modules['onnx_workbench'] = None\n"
     alone += "runpy.run_path(sys.argv[1], {}, '__main__')"
     command = [sys.executable, "-I", "-c", alone, str(folder / "repro.py")]
     done = subprocess.run(command, cwd=there, capture_output=True, text=True, timeout=300)
