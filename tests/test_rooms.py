@@ -22,6 +22,7 @@ def test_every_arrow_points_down():
 
 
 def run(code: str) -> str:
+    code = f"import gc; gc.disable(); {code}"  # as tests/conftest.py does
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return done.stdout
 
