@@ -20,6 +20,8 @@ def test_the_pad_starts_with_a_real_digit_already_read_and_has_one_of_each():
     images = digits.test_images.flatten(1).tolist()
     labels = [int(digits.test_labels[images.index(sample)]) for sample in pad.samples]
     assert sorted(labels) == list(range(10))
+    samples = torch.tensor(pad.samples).reshape(10, 1, 8, 8)
+    assert digits.model(samples).argmax(dim=1).tolist() == labels
     (picture, _), (widget, _) = outputs(pad, repr(pad), pad._still())
     assert set(picture) == {"text/plain", "image/svg+xml", "image/png"}
     assert set(widget) == {VIEW}

@@ -17,7 +17,7 @@ from ..errors import InputError, WorkbenchError
 from ..formatting import kind_of, plural, wrapped
 from ..stack import needs
 
-SEED, TEST, EPOCHS, BATCH, RATE = 0, 360, 5, 64, 0.02
+SEED, TEST, EPOCHS, BATCH, RATE = 0, 360, 7, 64, 0.02
 LEVELS = 16
 """Gray levels of a pixel."""
 
