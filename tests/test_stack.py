@@ -203,8 +203,8 @@ from importlib import metadata
 
 gc.disable()  # as tests/conftest.py does
 
-gone = ("anywidget", "ipywidgets", "traitlets", "netron", "matplotlib", "PIL", "sklearn",
-        "scikit-learn", "jupyterlab", "ipykernel", "IPython", "pandas")
+gone = ("anywidget", "ipywidgets", "traitlets", "netron", "resvg_py", "resvg-py", "matplotlib",
+        "PIL", "sklearn", "scikit-learn", "jupyterlab", "ipykernel", "IPython", "pandas")
 sys.modules |= dict.fromkeys(gone)
 version = metadata.version
 
