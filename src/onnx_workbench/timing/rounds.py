@@ -47,7 +47,7 @@ ENOUGH = 3
 """The replicates up to which a race may take 1.25 times its budget."""
 MOST = 20
 """The most replicates."""
-WIDTH = 0.02
+WIDTH = 0.025
 """The half-width at which a race ends."""
 LEAST_ROUNDS, MOST_ROUNDS = 5, 40
 QUICK, CAREFUL = 2.0, 25.0
@@ -77,7 +77,7 @@ def race(
     under ``torch.inference_mode``, a model in eval mode.
 
     Each replicate starts every target in a fresh process. From five replicates on, the race ends
-    when all 95 % intervals are within 2 % to each side. It ends earlier, but not before two, when
+    when all 95 % intervals are within 2.5 % to each side. It ends earlier, but not before two, when
     the seconds are over, and in any case after twenty. It never waits for significance. If a target
     cannot be sent to another
     process, all targets race in this one, with wider intervals, and the report says so. A target
