@@ -1,5 +1,5 @@
-"""Less garbage collection: torch keeps 400,000 objects alive, and a look at each of them again and
-again is a third of the time of an export."""
+"""Less garbage collection: torch keeps many objects alive, and an export makes the collector look
+at each of them again and again."""
 
 import gc
 

@@ -232,6 +232,8 @@ def test_the_records_add_up_to_the_profile(spots):
     assert all(fraction == pytest.approx(1) for fraction in fractions.values())
     assert json.dumps(records)
     assert len(spots.to_frame()) == len(records)
+    records[0].clear()
+    assert spots.records()[0], "callers may change what they get"
 
 
 @pytest.mark.parametrize("by", ["stack", "module"])

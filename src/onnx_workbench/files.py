@@ -56,7 +56,8 @@ def writable(path: str | os.PathLike[str]) -> Path:
         raise InputError(f"{path!r:.200} is not a file path: {why}.", "Pass another.") from error
     if not name:
         raise InputError(
-            f"The path {os.fspath(file)!r} does not end in a file name.", "Pass 'model', say."
+            f"The path {os.fspath(file)!r} does not end in a file name.",
+            "Add one, such as 'model.onnx'.",
         )
     if not exists:
         raise InputError(

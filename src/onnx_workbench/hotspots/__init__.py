@@ -328,7 +328,7 @@ class Hotspots(Report, ToFrame):
         ``fraction`` and ``seconds`` are the share's, ``bytes`` the size of the kernel's results:
         they count for the share that makes them, and are 0 in its others.
         """
-        return [record for _, record in self._rows]
+        return [dict(record) for _, record in self._rows]
 
     @cached_property
     def _rows(self) -> list[tuple[Share, dict[str, Any]]]:

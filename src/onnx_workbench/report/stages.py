@@ -67,8 +67,8 @@ _DIMENSIONS = {
 
 _NEEDS = {
     "model": "the model, which a file does not contain",
-    "graph": "the graph, which capture could not make",
-    "artifact": "the file, which export could not make",
+    "graph": "a captured graph, and there is none",
+    "artifact": "an exported file, and there is none",
     "working_file": "a file that runs on this call",
 }
 """Attribute of a case -> what a stage lacks without it."""

@@ -12,7 +12,7 @@ SCALE = 1.5
 """Pixels of the PNG for each of the picture: sharp enough on most screens, and small."""
 
 _LARGE = 400_000
-"""Pixels of a picture that is not enlarged: its PNG would take longer than the view itself."""
+"""Pixels of a picture from which it is not enlarged: a view should not wait for its PNG."""
 
 _COLORS = 64
 _FONTS = "DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSansMono-Bold"
