@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
-from itertools import accumulate, groupby
+from itertools import accumulate, chain, groupby
 from math import isqrt
 from typing import NamedTuple
 
@@ -83,10 +82,11 @@ class _Folder:
         self._scopes = dict(_scopes(self._nodes))
         self._weights = {tensor.name: tensor for tensor in graph.initializer}
         self._infos = {v.name: v for v in (*graph.value_info, *graph.input, *graph.output)}
+        self._reads = {id(n): [*filter(None, n.input), *captured(n)] for n in self._nodes}
         self._readers: defaultdict[str, list[int]] = defaultdict(list)
-        for node in self._nodes:
-            for name in _reads(node):
-                self._readers[name].append(id(node))
+        for reader, names in self._reads.items():
+            for name in names:
+                self._readers[name].append(reader)
         for value in graph.output:
             self._readers[value.name].append(-1)
         self.folded = Folded(header(model))
@@ -125,10 +125,12 @@ class _Folder:
     def _graph(
         self, name: str, items: _Items, inputs: Sequence[onnx.ValueInfoProto]
     ) -> onnx.GraphProto:
-        nodes = [self._box(item) if isinstance(item, _Box) else deepcopy(item) for item in items]
-        self._replace_long_edges(nodes, [value.name for value in inputs])
+        nodes = [self._box(item) if isinstance(item, _Box) else item for item in items]
+        copies = onnx.GraphProto(node=nodes).node
+        nodes = [*self._stubs(copies, [value.name for value in inputs]), *copies]
         graph = onnx.GraphProto(name=name.replace(".", "/"), node=nodes, input=inputs)
-        read = dict.fromkeys(name for node in nodes for name in _reads(node))
+        own = (self._reads[id(item)] for item in items if not isinstance(item, _Box))
+        read = dict.fromkeys(chain.from_iterable(own))
         graph.initializer.extend(self._weight(name) for name in read if name in self._weights)
         outputs = [name for node in nodes for name in node.output]
         graph.value_info.extend(self._infos[name] for name in outputs if name in self._infos)
@@ -143,7 +145,7 @@ class _Folder:
         """The node that replaces a box, with the box's nodes in its body."""
         inside = {id(node) for node in box.nodes}
         made = dict.fromkeys(name for node in box.nodes for name in node.output if name)
-        read = dict.fromkeys(name for node in box.nodes for name in _reads(node))
+        read = dict.fromkeys(name for node in box.nodes for name in self._reads[id(node)])
         inputs = [name for name in read if name not in made and name not in self._weights]
         outputs = [n for n in made if any(r not in inside for r in self._readers[n])]
         self.folded.modules[box.name] = box.kind
@@ -154,8 +156,10 @@ class _Folder:
     def _info(self, name: str) -> onnx.ValueInfoProto:
         return self._infos.get(name) or onnx.ValueInfoProto(name=name)
 
-    def _replace_long_edges(self, nodes: list[onnx.NodeProto], inputs: Sequence[str]) -> None:
-        """Replace edges over many layers by stubs in front of the reader."""
+    def _stubs(
+        self, nodes: Sequence[onnx.NodeProto], inputs: Sequence[str]
+    ) -> Iterator[onnx.NodeProto]:
+        """Stubs of the edges over many layers, which the readers among ``nodes`` read instead."""
         maker = {name: at for at, name in enumerate(inputs)}
         maker |= {n: at for at, node in enumerate(nodes, len(inputs)) for n in node.output if n}
         reads = [
@@ -165,15 +169,13 @@ class _Folder:
             if name in maker
         ]
         layer = layers(len(inputs) + len(nodes), [(maker[name], at) for *_, name, at in reads])
-        new_nodes: list[onnx.NodeProto] = []
         for node, port, name, at in reads:
             if layer[at] - layer[maker[name]] > LONGEST_EDGE:
                 label = f"{_ARROW} {name} {len(self.folded.stubs) + 1}"
                 self.folded.stubs[label] = name
                 kind = f"{_ARROW} {name}".replace(".", "_")
-                new_nodes.append(helper.make_node(kind, [], [label], name=label))
                 node.input[port] = label
-        nodes[:0] = new_nodes
+                yield helper.make_node(kind, [], [label], name=label)
 
 
 class _Scopes(NamedTuple):
@@ -193,8 +195,3 @@ def _scopes(nodes: Sequence[onnx.NodeProto]) -> Iterator[tuple[int, _Scopes]]:
         elif folders := tuple(node.name.strip("/").split("/")[:-1][:DEEPEST]):
             scopes = _Scopes(tuple(accumulate(folders, "{}/{}".format)), folders)
         yield id(node), scopes
-
-
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    yield from filter(None, node.input)
-    yield from captured(node)
