@@ -19,7 +19,7 @@ BLOCK = 4e-3
 """Seconds. Blocks below 3 ms show the clock and the caches, blocks above 37 ms the machine's drift.
 """
 WARM_CALLS = 50
-WARM_SECONDS = 0.4
+WARM_SECONDS = 0.2
 LAPS = 1000
 LAP_SECONDS = 0.1
 SCHEDULER = "/proc/thread-self/schedstat"

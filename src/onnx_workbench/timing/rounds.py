@@ -9,6 +9,7 @@
 * Time in which other processes had the core is subtracted, if the system reports it.
 * Thread budgets are equal and read back. First calls are reported separately.
 * The baseline races against a copy of itself. A race that finds a difference there is not trusted.
+  Every other target is compared with the mean of the two: half the variance of one.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ ENOUGH = 3
 """The replicates up to which a race may take 1.25 times its budget."""
 MOST = 20
 """The most replicates."""
-WIDTH = 0.025
+WIDTH = 0.02
 """The half-width at which a race ends."""
 LEAST_ROUNDS, MOST_ROUNDS = 5, 40
 QUICK, CAREFUL = 2.0, 25.0
@@ -77,7 +78,7 @@ def race(
     under ``torch.inference_mode``, a model in eval mode.
 
     Each replicate starts every target in a fresh process. From five replicates on, the race ends
-    when all 95 % intervals are within 2.5 % to each side. It ends earlier, but not before two, when
+    when all 95 % intervals are within 2 % to each side. It ends earlier, but not before two, when
     the seconds are over, and in any case after twenty. It never waits for significance. If a target
     cannot be sent to another
     process, all targets race in this one, with wider intervals, and the report says so. A target
