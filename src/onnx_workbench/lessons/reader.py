@@ -85,9 +85,15 @@ class Digits:
             f"{type(self.model).__name__} with {plural(weights, 'parameter')}, trained"
         )
 
-    def _repr_html_(self) -> str:
-        picture = svg(self.test_images[:16], self.test_labels[:16].tolist())
-        return f"<p>{escape(repr(self))}</p>{picture}"
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        from ..viewer.still import picture  # a process that races the reader needs no viewer
+
+        print(self)
+        drawn = svg(self.test_images[:16], self.test_labels[:16].tolist())
+        data, metadata = picture("The first 16 digits of the test.", drawn)
+        display(data, metadata=metadata, raw=True)
 
 
 @cache

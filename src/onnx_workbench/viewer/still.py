@@ -31,18 +31,22 @@ def show(widget: Any, text: str, svg: str) -> None:
 
 def outputs(widget: Any, text: str, svg: str) -> list[Output]:
     """The data and the metadata of each output of :func:`show`."""
-    picture = captioned(svg)
-    data: dict[str, Any] = {"text/plain": text, "image/svg+xml": picture}
-    metadata: dict[str, Any] = {}
-    if image := png(picture):
-        data["image/png"] = base64.b64encode(image).decode()
-        wide, high = size_of(picture)
-        metadata["image/png"] = {"width": wide, "height": high}
-    shown = [(data, metadata)]
+    shown = [picture(text, captioned(svg))]
     if widget and widget.comm is not None:
         view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
         shown.append(({"application/vnd.jupyter.widget-view+json": view}, {}))
     return shown
+
+
+def picture(text: str, svg: str) -> Output:
+    """The picture as SVG, and as the PNG that a notebook shows if it is not trusted."""
+    data: dict[str, Any] = {"text/plain": text, "image/svg+xml": svg}
+    metadata: dict[str, Any] = {}
+    if image := png(svg):
+        data["image/png"] = base64.b64encode(image).decode()
+        wide, high = size_of(svg)
+        metadata["image/png"] = {"width": wide, "height": high}
+    return data, metadata
 
 
 def captioned(svg: str) -> str:
