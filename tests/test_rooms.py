@@ -1,8 +1,10 @@
 """The arrows between the rooms: imports point down, and what is heavy waits until it is used."""
 
+import ast
 import os
 import subprocess
 import sys
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -46,3 +48,10 @@ def test_every_door_opens_whatever_room_was_entered_first_and_what_is_heavy_wait
         "print(heavy & set(sys.modules), [d for d in doors if not callable(getattr(ow, d))])"
     )
     assert run(code) == "set() []\n"
+
+
+def test_each_public_class_has_a_name_of_its_own():
+    modules = (ROOT / "src").rglob("*.py")
+    bodies = (ast.parse(path.read_text(encoding="utf-8")).body for path in modules)
+    names = Counter(node.name for body in bodies for node in body if isinstance(node, ast.ClassDef))
+    assert [name for name, count in names.items() if count > 1 and name[0] != "_"] == []

@@ -22,40 +22,41 @@ _SHADE_FROM = (0.05, 0.2, 0.5)
 
 
 @dataclass(frozen=True)
-class Frame:
+class FlameFrame:
     """One call on the way to a kernel; ``line`` is None for a module, a kernel, or without one."""
 
     name: str
     line: Line | None = None
 
     @classmethod
-    def of(cls, line: Line) -> Frame:
+    def of(cls, line: Line) -> FlameFrame:
         return cls(f"{line.place}  {line.text}".rstrip(), line)
 
 
-NO_LINE = Frame("no line")
+NO_LINE = FlameFrame("no line")
 
 
-def stack_of(share: Share) -> tuple[Frame, ...]:
+def stack_of(share: Share) -> tuple[FlameFrame, ...]:
     """The user's lines that led to a share of a kernel, outermost first, then the library's."""
     if share.line is None:
         return (NO_LINE,)
     own = [line for line in share.stack if is_user_file(line.file)]
     known = own[: own.index(share.line) + 1] if share.line in own else [share.line]
-    return tuple(map(Frame.of, (*known, *below(share.stack))))
+    return tuple(map(FlameFrame.of, (*known, *below(share.stack))))
 
 
-def modules_of(share: Share) -> tuple[Frame, ...]:
+def modules_of(share: Share) -> tuple[FlameFrame, ...]:
     """The modules around a share of a kernel: ``blocks``, ``blocks.0``, ``blocks.0.conv``."""
     parts = share.module.split(".") if share.module else []
-    return tuple(Frame(".".join(parts[: n + 1])) for n in range(len(parts)))
+    return tuple(FlameFrame(".".join(parts[: n + 1])) for n in range(len(parts)))
 
 
 @dataclass(frozen=True, repr=False)
 class Flame:
     """A box: its ``seconds`` are those of its ``children`` and what it spends beside them.
 
-    >>> flame = grown("run", [((Frame("a"), Frame("b")), 3e-6), ((Frame("a"),), 1e-6)])
+    >>> a, b = FlameFrame("a"), FlameFrame("b")
+    >>> flame = grown("run", [((a, b), 3e-6), ((a,), 1e-6)])
     >>> flame
        time    share
     -------  -------  -----
@@ -101,14 +102,14 @@ class Flame:
         return {"text/plain": repr(self), "image/svg+xml": picture, "text/html": picture}
 
 
-def grown(name: str, paths: Iterable[tuple[Sequence[Frame], float]]) -> Flame:
+def grown(name: str, paths: Iterable[tuple[Sequence[FlameFrame], float]]) -> Flame:
     """Add up the seconds of each path of frames; children are in the order of first appearance."""
     found = [(tuple(path), seconds) for path, seconds in paths]
-    return _grown(Frame(name), found)
+    return _grown(FlameFrame(name), found)
 
 
-def _grown(frame: Frame, paths: Sequence[tuple[tuple[Frame, ...], float]]) -> Flame:
-    below: dict[Frame, list[tuple[tuple[Frame, ...], float]]] = {}
+def _grown(frame: FlameFrame, paths: Sequence[tuple[tuple[FlameFrame, ...], float]]) -> Flame:
+    below: dict[FlameFrame, list[tuple[tuple[FlameFrame, ...], float]]] = {}
     for path, seconds in paths:
         if path:
             below.setdefault(path[0], []).append((path[1:], seconds))

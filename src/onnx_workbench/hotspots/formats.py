@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..source import Line
-from .flame import NO_LINE, Frame
+from .flame import NO_LINE, FlameFrame
 
 SPEEDSCOPE = ".speedscope.json"
 _SCHEMA = "https://www.speedscope.app/file-format-schema.json"
@@ -21,27 +21,29 @@ class Slice:
     ``line`` is the user's line among the frames, None without one.
     """
 
-    frames: tuple[Frame, ...]
+    frames: tuple[FlameFrame, ...]
     line: Line | None
     record: dict[str, Any]
 
     @property
-    def kernel(self) -> Frame:
-        return Frame(f"{self.record['operator']}  {self.record['onnx'] or self.record['kernel']}")
+    def kernel(self) -> FlameFrame:
+        return FlameFrame(
+            f"{self.record['operator']}  {self.record['onnx'] or self.record['kernel']}"
+        )
 
 
 class _Step(NamedTuple):
     """A frame opens or closes ``at`` a nanosecond; ``slice`` is set where it is a kernel."""
 
     opens: bool
-    frame: Frame
+    frame: FlameFrame
     at: int
     slice: Slice | None = None
 
 
 def _steps(slices: Sequence[Slice]) -> Iterator[_Step]:
     """Lay the slices out end to end; a frame stays open as long as the slices share it."""
-    open_frames: list[Frame] = []
+    open_frames: list[FlameFrame] = []
     exact = 0.0
     for item in slices:
         start, exact = round(exact * _SECOND), exact + item.record["seconds"]
@@ -63,7 +65,7 @@ def trace(slices: Sequence[Slice], name: str) -> dict[str, Any]:
     events: list[dict[str, Any]] = [_metadata_event("process_name", 0, name)]
     for line, tid in tracks.items():
         events.append(
-            _metadata_event("thread_name", tid, (Frame.of(line) if line else NO_LINE).name)
+            _metadata_event("thread_name", tid, (FlameFrame.of(line) if line else NO_LINE).name)
         )
         events.append(
             {**_metadata_event("thread_sort_index", tid, ""), "args": {"sort_index": tid}}
@@ -95,7 +97,7 @@ def _metadata_event(what: str, tid: int, name: str) -> dict[str, Any]:
 
 def speedscope(slices: Sequence[Slice], name: str) -> dict[str, Any]:
     """speedscope's own format, an evented profile of one run: source lines, then kernels."""
-    numbers: dict[Frame, int] = {}
+    numbers: dict[FlameFrame, int] = {}
     events = [
         {
             "type": "O" if step.opens else "C",
@@ -115,7 +117,7 @@ def speedscope(slices: Sequence[Slice], name: str) -> dict[str, Any]:
     }
 
 
-def _frame(frame: Frame) -> dict[str, Any]:
+def _frame(frame: FlameFrame) -> dict[str, Any]:
     """Without the folder of the file, which is only on its author's machine."""
     if frame.line is None:
         return {"name": frame.name}

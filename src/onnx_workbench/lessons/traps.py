@@ -23,7 +23,7 @@ from ..artifact import export
 from ..report.codes import CODES
 
 
-class Call(NamedTuple):
+class TrapCall(NamedTuple):
     """A model and how it is called: ``audit(call.model, call.args, dynamic_shapes=...)``."""
 
     model: Any
@@ -45,8 +45,8 @@ class Trap:
     code: str
     sentence: str
     thread: str
-    broken: Callable[[], Call]
-    fixed: Callable[[], Call]
+    broken: Callable[[], TrapCall]
+    fixed: Callable[[], TrapCall]
     place: str | None
 
     @property
@@ -90,11 +90,11 @@ def trap(
     return add
 
 
-def _call(make: Callable[[], Any], args: tuple, *rest: Any, **call: Any) -> Call:
+def _call(make: Callable[[], Any], args: tuple, *rest: Any, **call: Any) -> TrapCall:
     model = make()
     if isinstance(model, nn.Module) and not hasattr(model, "left_training"):
         model.eval()
-    return Call(model, args, *rest, **call)
+    return TrapCall(model, args, *rest, **call)
 
 
 FOUR = torch.tensor([-2.0, 3.0, -1.0, 4.0])

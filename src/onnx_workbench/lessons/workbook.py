@@ -49,22 +49,22 @@ class Exercise:
         """The material of the task, None if there is none."""
         return self.material()
 
-    def check(self, answer: Any) -> Verdict:
+    def check(self, answer: Any) -> Feedback:
         """Check an answer: a right one is recorded, a wrong one gets a hint.
 
         ``...``, None and "" get the hint how to begin. An exception that the answer raises becomes
         the hint.
         """
         if answer is None or answer is ... or (isinstance(answer, str) and not answer.strip()):
-            return Verdict(False, self.hint)
+            return Feedback(False, self.hint)
         try:
             fitting = next(self.judge(answer), None)
         except Exception as error:
-            return Verdict(False, _described(error))
+            return Feedback(False, _described(error))
         if fitting:
             name, values = fitting
-            return Verdict(False, Template(self.hints[name]).substitute(values))
-        return Verdict(True, after(self.number), record(self.number))
+            return Feedback(False, Template(self.hints[name]).substitute(values))
+        return Feedback(True, after(self.number), record(self.number))
 
     def solution(self) -> Solution:
         """One way to solve it."""
@@ -78,7 +78,7 @@ class Exercise:
 
 
 @dataclass(frozen=True, repr=False)
-class Verdict:
+class Feedback:
     """Right, or a hint that fits the wrong answer. ``note`` says why it could not be saved."""
 
     right: bool

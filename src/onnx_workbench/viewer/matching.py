@@ -5,36 +5,36 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
-from .origin import Origin
+from .origin import OnnxNode
 
-Origins = Mapping[str, Origin]
-Sign = Callable[[Origin], Sequence[Hashable]]
-
-
-def _line(origin: Origin) -> Sequence[Hashable]:
-    line = origin.line  # by its text, since numbers change with edits above
-    return [(origin.module, line.function, line.text or line.place)] if line else []
+OnnxNodes = Mapping[str, OnnxNode]
+Sign = Callable[[OnnxNode], Sequence[Hashable]]
 
 
-def _fx(origin: Origin) -> Sequence[Hashable]:
-    return [origin.fx] if origin.fx else []
+def _line(node: OnnxNode) -> Sequence[Hashable]:
+    line = node.line  # by its text, since numbers change with edits above
+    return [(node.module, line.function, line.text or line.place)] if line else []
 
 
-def _name(origin: Origin) -> Sequence[Hashable]:
-    return [origin.node]
+def _fx(node: OnnxNode) -> Sequence[Hashable]:
+    return [node.fx] if node.fx else []
 
 
-def _values(origin: Origin) -> Sequence[Hashable]:
-    return origin.outputs
+def _name(node: OnnxNode) -> Sequence[Hashable]:
+    return [node.node]
 
 
-def pairs(here: Origins, there: Origins) -> dict[str, str]:
+def _values(node: OnnxNode) -> Sequence[Hashable]:
+    return node.outputs
+
+
+def pairs(here: OnnxNodes, there: OnnxNodes) -> dict[str, str]:
     """Pair nodes with equal operators by the first sign that they share, each node once, in the
     order of ``here``. A name or a value does not count between two different FX nodes."""
     twins: dict[str, str] = {}
     taken: set[str] = set()
     for sign in (_name, _values, _fx, _line):
-        free: defaultdict[Hashable, deque[Origin]] = defaultdict(deque)
+        free: defaultdict[Hashable, deque[OnnxNode]] = defaultdict(deque)
         for other in there.values():
             for key in sign(other) if other.node not in taken else ():
                 free[other.op, key].append(other)
@@ -52,11 +52,13 @@ def pairs(here: Origins, there: Origins) -> dict[str, str]:
     return {name: twins[name] for name in here if name in twins}
 
 
-def _same_fx(one: Origin, other: Origin) -> bool:
+def _same_fx(one: OnnxNode, other: OnnxNode) -> bool:
     return not (one.fx and other.fx and one.fx != other.fx)
 
 
-def related(here: Origins, there: Origins, twins: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+def related(
+    here: OnnxNodes, there: OnnxNodes, twins: Mapping[str, str]
+) -> dict[str, tuple[str, ...]]:
     """The twin of each node; if it has none, all nodes with the same source."""
     groups: defaultdict[Hashable, list[str]] = defaultdict(list)
     signs: list[Sign] = [_fx, _line, _name, _values]
@@ -66,7 +68,7 @@ def related(here: Origins, there: Origins, twins: Mapping[str, str]) -> dict[str
                 groups[sign, key].append(other.node)
     shared = {key: tuple(names) for key, names in groups.items()}  # not copied for each node
 
-    def same_source(node: Origin) -> tuple[str, ...]:
+    def same_source(node: OnnxNode) -> tuple[str, ...]:
         found = (sum((shared.get((sign, key), ()) for key in sign(node)), ()) for sign in signs)
         return next(filter(None, found), ())
 

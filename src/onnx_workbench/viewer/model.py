@@ -19,7 +19,7 @@ from ..errors import InputError, LoadError
 from ..proto import node_refs, tensors_of
 from ..reader import Checked
 from ..source import NO_SOURCES, Sources
-from .origin import Origin, key, origins, scrub
+from .origin import OnnxNode, key, origins, scrub
 
 LARGEST_TENSOR = 64 * 1024
 """Bytes of the largest tensor whose values the page gets by default."""
@@ -47,7 +47,7 @@ class Model:
 
     name: str
     packed: bytes
-    origins: Mapping[str, Origin]
+    origins: Mapping[str, OnnxNode]
     external: tuple[str, ...] = ()
     cut: str = ""
     sources: Sources = NO_SOURCES

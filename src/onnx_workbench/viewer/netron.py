@@ -84,7 +84,7 @@ class Netron(Live):
         return self._model.name
 
     @property
-    def origins(self) -> Mapping[str, origin.Origin]:
+    def origins(self) -> Mapping[str, origin.OnnxNode]:
         """Node name -> its FX node, module and line."""
         return self._model.origins
 

@@ -29,8 +29,8 @@ _PATH = re.compile(
 beside another, so that the time is linear in the text."""
 
 
-class Origin(NamedTuple):
-    """The origin of one ONNX node. Fields that the file does not have are empty."""
+class OnnxNode(NamedTuple):
+    """One ONNX node and its own metadata. Fields that the file does not have are empty."""
 
     node: str
     op: str
@@ -55,7 +55,7 @@ def key(node: onnx.NodeProto) -> str:
     return node.name or next(iter(node.output), "")
 
 
-def origins(model: onnx.ModelProto, refs: Iterable[NodeRef]) -> dict[str, Origin]:
+def origins(model: onnx.ModelProto, refs: Iterable[NodeRef]) -> dict[str, OnnxNode]:
     """The origin of every node ``refs`` of a model, except those in functions, by :func:`key`."""
     values = exporter_metadata.of_values(model)
     by_name = {}
@@ -63,11 +63,11 @@ def origins(model: onnx.ModelProto, refs: Iterable[NodeRef]) -> dict[str, Origin
         if not ref.function:
             metadata = exporter_metadata.read(ref.node, values)
             fields = metadata.fx, metadata.target, metadata.module, metadata.line
-            by_name[ref.name] = Origin(ref.name, ref.node.op_type, ref.outputs, *fields)
+            by_name[ref.name] = OnnxNode(ref.name, ref.node.op_type, ref.outputs, *fields)
     return by_name
 
 
-def find(what: Line | str, nodes: Mapping[str, Origin]) -> tuple[str, ...]:
+def find(what: Line | str, nodes: Mapping[str, OnnxNode]) -> tuple[str, ...]:
     """The nodes that match a name, a module path, a line, its text, or its place: ``model.py:12``
     or, in a library, ``torchvision/models/resnet.py:92``."""
     if what in nodes:
@@ -85,7 +85,7 @@ def find(what: Line | str, nodes: Mapping[str, Origin]) -> tuple[str, ...]:
     )
 
 
-def sheet(nodes: Mapping[str, Origin], sources: Sources) -> dict[str, Any]:
+def sheet(nodes: Mapping[str, OnnxNode], sources: Sources) -> dict[str, Any]:
     """The data of the panel beside the graph, as JSON without absolute paths.
 
     Each of ``nodes`` has its operator, FX node, target, module, and two indices into ``lines``: the

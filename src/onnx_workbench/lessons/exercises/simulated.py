@@ -27,7 +27,7 @@ Benchmark = Callable[[torch.nn.Module, Callable[..., Any], torch.Tensor, Callabl
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
+class TimedCall:
     """One call of a target: ``pointer`` is the address of its input."""
 
     side: str
@@ -53,7 +53,7 @@ class Machine:
     """
 
     def __init__(self, first: bool = True, drift: bool = True, truth: float = TRUTH) -> None:
-        self.calls: list[Call] = []
+        self.calls: list[TimedCall] = []
         self.reads = 0
         self.model = _Model(self)
         self.x = torch.ones(1, 8)
@@ -69,7 +69,7 @@ class Machine:
     def open_session(self, threads: int = CORES) -> _Session:
         return _Session(self, threads or CORES)
 
-    def spend(self, target: object, call: Call, value: object, work: float) -> None:
+    def spend(self, target: object, call: TimedCall, value: object, work: float) -> None:
         """Advance the clock by the time of one call."""
         seconds = work / call.threads
         seconds *= (TRAINING if call.training else 1) * (GRADIENTS if call.gradients else 1)
@@ -85,7 +85,7 @@ class Machine:
         self.now += seconds
         self.calls.append(call)
 
-    def of(self, side: str) -> list[Call]:
+    def of(self, side: str) -> list[TimedCall]:
         return [call for call in self.calls if call.side == side]
 
     @property
@@ -103,7 +103,7 @@ class _Model(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         state = self.training, torch.is_grad_enabled()
-        call = Call(PYTORCH, torch.get_num_threads(), x.data_ptr(), *state)
+        call = TimedCall(PYTORCH, torch.get_num_threads(), x.data_ptr(), *state)
         self._machine.spend(self, call, x, work=self._machine.truth)
         return x
 
@@ -119,7 +119,7 @@ class _Session:
         (array,) = feeds.values()
         if not isinstance(array, np.ndarray):
             raise TypeError(f"session.run takes NumPy arrays, but got a {type(array).__name__}")
-        call = Call(ORT, self.threads, array.__array_interface__["data"][0])
+        call = TimedCall(ORT, self.threads, array.__array_interface__["data"][0])
         self.machine.spend(self, call, array, work=1.0)
         return [array]
 
