@@ -14,7 +14,7 @@ from models import Folds
 
 import onnx_workbench as ow
 from onnx_workbench.hotspots import formats
-from onnx_workbench.hotspots.flame import NO_LINE, Flame, Frame, grown, modules_of, stack_of
+from onnx_workbench.hotspots.flame import NO_LINE, Flame, FlameFrame, grown, modules_of, stack_of
 from onnx_workbench.lineage.attribution import Share
 from onnx_workbench.source import Line
 
@@ -28,7 +28,7 @@ DEEPER = Line("/x/site-packages/timm/net.py", 9, "forward", "return conv(x)")
 
 def slice_of(line, frames, seconds, operator="Conv"):
     record = {"operator": operator, "onnx": "n", "kernel": "k", "seconds": seconds, "line": None}
-    return formats.Slice(tuple(map(Frame.of, frames)) or (NO_LINE,), line, record)
+    return formats.Slice(tuple(map(FlameFrame.of, frames)) or (NO_LINE,), line, record)
 
 
 SLICES = [
@@ -75,12 +75,12 @@ def test_the_text_is_indented_and_leaves_out_what_is_short():
     assert rows[2].split() == ["4.50", "us", "100.0", "%", "m.onnx"]
     assert rows[3].endswith("88.9 %    net.py:20  x = self.block(x)")
     assert rows[4].endswith("66.7 %      net.py:8  return self.body(x)")
-    short = grown("m", [((Frame("a"),), 1.0), ((Frame("b"),), 1e-4)])
+    short = grown("m", [((FlameFrame("a"),), 1.0), ((FlameFrame("b"),), 1e-4)])
     assert repr(short).splitlines()[-1] == "and 1 more: see .tree()"
 
 
 def test_the_picture_nests_and_escapes():
-    paths = [((Frame("<script>"), Frame("b & c")), 3.0), ((Frame("d" * 90),), 1.0)]
+    paths = [((FlameFrame("<script>"), FlameFrame("b & c")), 3.0), ((FlameFrame("d" * 90),), 1.0)]
     whole = grown('"m"', paths)
     root = ElementTree.fromstring(whole.svg())
     boxes = []

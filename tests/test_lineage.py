@@ -126,6 +126,19 @@ def test_unused_results_and_views_that_export_merged_are_told_and_take_no_share(
     assert [origin.also for origin in lineage.origins] == [()]
 
 
+def halves(self, x):
+    first, second = x.chunk(2)
+    scaled = first * 2
+    return scaled + second
+
+
+def test_a_node_in_place_of_an_fx_node_has_its_line_and_its_names():
+    lineage = ow.trace(ow.export(module(halves), torch.ones(2, 3)))
+    (split,) = (chain for chain in lineage.chains if chain.node == lineage.origins[0].node)
+    assert (split.line.text, split.fx) == ("first, second = x.chunk(2)", "chunk")
+    assert split.decomposed in {node.name for node in lineage.artifact.exported_program.graph.nodes}
+
+
 def test_an_input_that_is_returned_as_it_is_has_the_line_of_the_return():
     def forward(self, x, length):
         y = x + 1

@@ -24,7 +24,8 @@ _PACKED = {"int4": 4, "uint4": 4, "float4e2m1": 4, "int2": 2, "uint2": 2}  # bit
 class NodeRef:
     """A node under a unique name: its own, unless it has none or shares it with another node.
 
-    ``inside`` names the node or function whose body contains it.
+    ``inside`` names the node or function whose body contains it, ``function`` the function around
+    it, however deep it lies.
     """
 
     name: str
@@ -42,7 +43,7 @@ class NodeRef:
 
         A value in a function is called ``function/value``, to tell it from one outside.
         """
-        return self._values((*self.node.input, *captured(self.node)))
+        return self._values((*self.node.input, *outer_reads(self.node)))
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -223,14 +224,14 @@ def bodies(node: onnx.NodeProto) -> Sequence[onnx.GraphProto]:
     return graphs
 
 
-def captured(node: onnx.NodeProto) -> list[str]:
+def outer_reads(node: onnx.NodeProto) -> list[str]:
     """The outer values that the bodies of a node read."""
     read: list[str] = []
     for body in bodies(node):
         made = {value for inner in body.node for value in inner.output}
         made |= {value.name for value in body.input} | {t.name for t in body.initializer}
         inner_reads = (
-            v for inner in body.node for v in (*inner.input, *captured(inner)) if v not in made
+            v for inner in body.node for v in (*inner.input, *outer_reads(inner)) if v not in made
         )
         read += inner_reads
         read += [value.name for value in body.output if value.name not in made]

@@ -82,12 +82,15 @@ def read(path: str | os.PathLike[str], caller: str, largest: int | None = None) 
 
 
 def parse(data: protobuf_reader.Data, passed: str, largest: int | None = None) -> Checked:
-    """The same for bytes. An error message begins with ``passed``: "view was passed 12 bytes"."""
-    large = largest is not None and len(data) > STEP_OVER_ABOVE
+    """Parse and check the bytes of a file. Otherwise as :func:`read`.
+
+    An error message begins with ``passed``: "view was passed 12 bytes".
+    """
+    step_over = largest is not None and len(data) > STEP_OVER_ABOVE
     proto, cause = onnx.ModelProto(), None
     try:
         proto.ParseFromString(
-            protobuf_reader.without_values(data, largest) if large and largest else data
+            protobuf_reader.without_values(data, largest or 0) if step_over else data
         )
     except Exception as error:  # protobuf's DecodeError, or a file above its 2 GB
         cause = error
@@ -113,7 +116,7 @@ It expected a whole .onnx file.
     if bad := _bad_text(model, model.SerializeToString() if data is None else data):
         raise _refused(passed, f"which holds text that is not UTF-8 at {bad}")
     refs = node_refs(model)
-    for wrong in _wrong(model, refs):
+    if wrong := next(_wrong(model, refs), ""):
         raise _refused(passed, f"which {wrong}")
     values = (*model.graph.value_info, *model.graph.output)  # a quantizer keeps their metadata
     cut = sum(_shorten(part) for part in (*(ref.node for ref in refs), *values))

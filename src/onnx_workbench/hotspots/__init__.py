@@ -482,7 +482,7 @@ class Hotspots(Report, ToFrame):
         yield (
             "profiler",
             f"adds {_percent(self.overhead)} to a run; {cost} is subtracted from each kernel "
-            f"(uncorrected: {_percent(self.counted)})",
+            f"(coverage without that: {_percent(self.counted)})",
         )
         yield "runs", self._how()
         yield "", "times are means over the fastest quarter of the runs, quartiles over all runs"

@@ -36,7 +36,8 @@ class Origin:
     as a batch normalization folded into a convolution; ``merged`` are their FX nodes. ``inside`` is
     the node or function whose body contains it. ``stack`` has all calls that led to the node,
     outermost first: your line, then the library lines it calls. ``site`` is the node's call site,
-    or that of the FX node that it replaces.
+    or that of the FX node that it replaces. ``fx`` is the node of the decomposed graph, or the FX
+    node that it replaces.
     """
 
     node: str
@@ -99,19 +100,19 @@ def _by_metadata(ref: NodeRef, values: Mapping[str, onnx.ValueInfoProto]) -> Ori
 
 
 def _in_place_of(known: Known, refs: Sequence[NodeRef], absent: Sequence[Absent]) -> None:
-    """Give each node without metadata the line of the FX node that it replaces: the absent one with
-    the same users."""
-    before: dict[CallSite, list[Absent]] = {}
+    """Give each node without metadata the line of the FX node that it replaces: the only absent one
+    whose users include all of its users."""
+    absent_before: dict[CallSite, list[Absent]] = {}
     for item in absent:
         for site in item.into if not item.twin else ():
-            before.setdefault(site, []).append(item)
+            absent_before.setdefault(site, []).append(item)
     readers_of, sites = consumers(refs), {name: origin.site for name, origin in known.items()}
     for ref in refs:
         if sites[ref.name].trace:
             continue
         readers = (sites[r.name] for value in ref.outputs for r in readers_of.get(value, ()))
         users = {site for site in readers if site.trace}
-        replaced = before.get(next(iter(users)), []) if users else []
+        replaced = absent_before.get(next(iter(users)), []) if users else []
         fits = {item.site: item for item in replaced if users.issubset(item.into)}
         if len(fits) == 1:
             (item,) = fits.values()

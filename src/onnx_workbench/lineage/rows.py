@@ -25,7 +25,7 @@ class Chain:
 
     ``rule`` says how the kernel was joined, or else the node's line; ``remark`` what a floor did
     that one would not expect. ``seconds`` a run is this chain's part of the kernel's time, None
-    without a call.
+    without a kernel.
     """
 
     line: Line | None = None
@@ -66,6 +66,7 @@ def records(lineage: Any) -> list[dict[str, Any]]:
                 if lineage.call and chain.kernel
                 else None,
                 "rule": chain.rule or None,
+                "remark": chain.remark or None,
                 "seconds": chain.seconds,
                 "bytes": value.size if value else None,
                 "shape": list(value.shape) if value else None,
@@ -80,6 +81,9 @@ class _Table:
     def __init__(self, lineage: Any) -> None:
         self.lineage, self.call = lineage, lineage.call
         self.captured = captured_names(lineage)
+        self.decomposed: dict[str, list[str]] = {}
+        for name, fx in self.captured.items():
+            self.decomposed.setdefault(fx, []).append(name)
         self.kernels: dict[str, list[str]] = self.call.by_node if self.call else {}
         shares = joined.from_iterable(self.call.shares.values()) if self.call else ()
         self.spent = {
@@ -89,26 +93,23 @@ class _Table:
 
     def rows(self) -> Iterator[Chain]:
         reached: set[str] = set()
-        reached_parts: set[str] = set()  # decomposed nodes: both graphs use the same names
+        reached_decomposed: set[str] = set()  # apart, since both graphs use the same names
         for origin in self.lineage.origins:
             for row in self._of_node(origin):
                 reached.add(row.fx)
-                reached_parts.add(row.decomposed)
+                reached_decomposed.add(row.decomposed)
                 yield row
         gone = {item.fx: item for item in self.lineage.absent}
-        parts: dict[str, list[str]] = {}
-        for name, fx in self.captured.items():
-            parts.setdefault(fx, []).append(name)
         for operation in self.lineage.operations:
-            item = gone.get(operation.fx)
+            item, decomposed = gone.get(operation.fx), self.decomposed.get(operation.fx, [])
+            names = [name for name in decomposed if name not in reached_decomposed]
             nodes, why = (item.nodes, item.why) if item else ((), "")
-            lost = [name for name in parts.get(operation.fx, ()) if name not in reached_parts]
-            if operation.fx in reached:
+            if operation.fx in reached:  # it has rows: only decomposed nodes without one follow
                 nodes, why = (), ""
-            elif not lost:
-                lost = [""]
+            else:
+                names = names or [""]
             line, stack, module = operation.line, operation.stack, operation.module
-            for name, node in product(lost, nodes or ("",)):
+            for name, node in product(names, nodes or ("",)):
                 yield Chain(line, stack, module, operation.fx, name, node, remark=why)
         for name, match in self.call.matches.items() if self.call else ():
             if not match.nodes:
@@ -116,11 +117,14 @@ class _Table:
                 yield Chain(kernel=name, rule=match.rule, remark=INSERTED, seconds=seconds)
 
     def _of_node(self, origin: Origin) -> Iterator[Chain]:
-        own = self.captured.get(origin.fx, ""), origin.fx
-        parts = [(origin.line, origin.stack, origin.module, *own)]
+        fx, decomposed = self.captured.get(origin.fx, ""), origin.fx
+        if not fx and origin.fx in self.decomposed:  # it replaces this FX node
+            fx, (decomposed, *_) = origin.fx, self.decomposed[origin.fx]
+        parts = [(origin.line, origin.stack, origin.module, fx, decomposed)]
         parts += [(m.line, m.stack, m.module, m.fx, "") for m in origin.merged if m.line]
         for kernel in self.kernels.get(origin.node, [""]):
             for line, stack, module, fx, decomposed in parts:
+                # parts that are equal share their time: the first row has it, so that the sum holds
                 yield Chain(
                     line=line,
                     stack=stack,

@@ -238,12 +238,14 @@ class Audit(Report):
     @property
     def ran(self) -> str:
         """``9 of 10 stages ran``"""
-        ran = {finding.stage for finding in self.findings if finding.verdict != "not tried"}
-        return f"{len(ran)} of {len(STAGES)} stages ran"
+        return f"{self._stages_ran} of {len(STAGES)} stages ran"
+
+    @property
+    def _stages_ran(self) -> int:
+        return len({finding.stage for finding in self.findings if finding.verdict != "not tried"})
 
     def _headline(self) -> str:
-        whole = self.ran.startswith(f"{len(STAGES)} of ")
-        parts = [self.verdict, "" if whole else self.ran]
+        parts = [self.verdict, self.ran if self._stages_ran < len(STAGES) else ""]
         return f"{self.case.name}: {', '.join(filter(None, parts))}"
 
     def _notes(self) -> Iterator[str]:

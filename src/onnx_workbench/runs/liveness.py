@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import onnx
 
-from ..proto import NodeRef, captured, dims_of, item_bytes, weight_bytes
+from ..proto import NodeRef, dims_of, item_bytes, outer_reads, weight_bytes
 
 ALIASES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 """Operators whose result is their first input under another shape, in the same memory."""
@@ -278,7 +278,7 @@ def _declared(info: onnx.ValueInfoProto) -> tuple[str | int, ...]:
 
 def _reads(ref: NodeRef) -> list[str]:
     """What a node reads; one with a body also what the body reads, and what it gives."""
-    return [*ref.node.input, *captured(ref.node), *_results(ref)]
+    return [*ref.node.input, *outer_reads(ref.node), *_results(ref)]
 
 
 def _results(ref: NodeRef) -> list[str]:

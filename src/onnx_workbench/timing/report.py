@@ -80,9 +80,9 @@ class Race(Saved, Report, ToFrame):
     @cached_property
     def control(self) -> Ratio | None:
         """The baseline against its own copy: the race's check on itself."""
-        if not self._copy:
+        if not self._control_result:
             return None
-        pair = self.results[0].rounds, {"": self._copy.rounds}
+        pair = self.results[0].rounds, {"": self._control_result.rounds}
         return statistics.ratios(*pair, self.conditions.matters)[""]
 
     @property
@@ -108,7 +108,7 @@ class Race(Saved, Report, ToFrame):
 
     def records(self) -> list[dict[str, Any]]:
         """One flat dict for each target. Times are in seconds per call, memory in bytes; None if
-        not measured."""
+        not measured. The median and the quartiles are over blocks, p50 to p99 over single calls."""
         return list(map(self._record, self.results))
 
     def plot(
@@ -206,8 +206,8 @@ class Race(Saved, Report, ToFrame):
         return [one for one in self.results if one.ran and not one.control]
 
     @property
-    def _copy(self) -> Result | None:
-        """The copy of the baseline, if both ran."""
+    def _control_result(self) -> Result | None:
+        """The result of the baseline's copy, if both ran."""
         ran = (one for one in self.results if one.ran and self.results[0].ran)
         return next((one for one in ran if one.control), None)
 
@@ -219,8 +219,9 @@ class Race(Saved, Report, ToFrame):
         found: dict[str, Ratio] = {}
         for first in self._ran:
             baseline = first.rounds
-            if self._copy and first is self.results[0]:  # both are measurements of the baseline
-                baseline = [*map(np.stack, zip(first.rounds, self._copy.rounds, strict=True))]
+            if self._control_result and first is self.results[0]:
+                both = zip(first.rounds, self._control_result.rounds, strict=True)
+                baseline = [*map(np.stack, both)]
             rivals = [one for one in self._ran if one is not first and self._first(one) is first]
             rounds = {one.name: one.rounds for one in rivals}
             found |= statistics.ratios(baseline, rounds, self.conditions.matters)
@@ -289,7 +290,8 @@ class Race(Saved, Report, ToFrame):
         over = f"rounds, widened by {100 * statistics.ALONE:g} %"
         if at.workers:
             over = f"{plural(self.replicates, 'replicate')} of fresh processes"
-        agrees = "as it must be" if self.trusted else "UNTRUSTED: it differs from itself"
+        agrees = "no difference found" if self.trusted else "UNTRUSTED: it differs from itself"
+        divided = f"mean of {self.baseline} and its copy" if self._control_result else self.baseline
         control = self.control and times(self.control.value)
         rows: dict[str, Iterable[str]] = {
             "did not run": [f"{one.name}: {one.error}" for one in self.results if one.error],
@@ -300,10 +302,13 @@ class Race(Saved, Report, ToFrame):
                 "until it was warm, Python included"
             ]
             * at.workers,
-            "ratio": [f"{self._divided()} / target within a round; 95 % interval over {over}"],
+            "calls": [
+                "p50 to p99 are of single calls, after the rounds; the ratio is that of the rounds"
+            ],
+            "ratio": [f"{divided} / target within a round; 95 % interval over {over}"],
             "verdict": [
-                f"faster, slower: the interval (Holm) excludes 1, ratio over {matters} from 1; "
-                f"same: the whole interval within {matters}"
+                f"faster, slower: the interval{' (Holm)' * at.workers} excludes 1, ratio over "
+                f"{matters} from 1; same: the whole interval within {matters}"
             ],
             "control": [
                 f"{self.baseline} against its own copy: {control}, {agrees}" if control else "none"
@@ -323,9 +328,6 @@ class Race(Saved, Report, ToFrame):
             for label, lines in rows.items()
             for index, line in enumerate(lines)
         ]
-
-    def _divided(self) -> str:
-        return f"mean of {self.baseline} and its copy" if self._copy else self.baseline
 
     def note(self) -> str:
         """Small print for a plot."""
@@ -388,7 +390,8 @@ class Race(Saved, Report, ToFrame):
     def _doubts(self) -> Iterator[str]:
         at = self.conditions
         if not at.workers:
-            yield f"one process for all{at.why and ': '}{at.why}: differences of 1-2 % are noise"
+            why = f", because {at.why}" * bool(at.why)
+            yield f"all targets ran in one process{why}: differences of 1-2 % are noise"
             if at.threads > 1:
                 yield "thread pools in one process disturb each other"
         if at.contended:

@@ -48,7 +48,7 @@ ENOUGH = 3
 """The replicates up to which a race may take 1.25 times its budget."""
 MOST = 20
 """The most replicates."""
-WIDTH = 0.02
+HALF_WIDTH = 0.02
 """The half-width at which a race ends."""
 LEAST_ROUNDS, MOST_ROUNDS = 5, 40
 QUICK, CAREFUL = 2.0, 25.0
@@ -80,10 +80,9 @@ def race(
     Each replicate starts every target in a fresh process. From five replicates on, the race ends
     when all 95 % intervals are within 2 % to each side. It ends earlier, but not before two, when
     the seconds are over, and in any case after twenty. It never waits for significance. If a target
-    cannot be sent to another
-    process, all targets race in this one, with wider intervals, and the report says so. A target
-    that fails stays in the table with its reason. Ctrl-C returns the results so far, and ends every
-    process.
+    cannot be sent to another process, all targets race in this one, with wider intervals, and the
+    report says so. A target that fails stays in the table with its reason. Ctrl-C returns the
+    results so far, and ends every process.
 
     Args:
         targets: name -> callable.
@@ -116,7 +115,7 @@ def race(
         at = Conditions(_environment(), threads, cores, busy, seconds, matters=matters, seed=seed)
         tick = stack.enter_context(progress.bar("race", unit=" rounds"))
         if quick:
-            return _in_process(_Rounds(timed, at, tick), "a quick race")
+            return _in_process(_Rounds(timed, at, tick), "it is a quick race")
         try:
             return _in_workers(_Rounds(timed, at, tick))
         except NotSendable as error:
@@ -195,8 +194,8 @@ class _Rounds:
     def _affordable(self, names: list[str], seconds: float, most: float) -> int:
         """How many rounds fit into the seconds."""
         started = [self.started[name] for name in names]
-        lap = sum(one.pace * (one.calls + 1) + self.rest for one in started)
-        return max(LEAST_ROUNDS, round(min(seconds / lap, most))) if lap else 0
+        once = sum(one.pace * (one.calls + 1) + self.rest for one in started)
+        return max(LEAST_ROUNDS, round(min(seconds / once, most))) if once else 0
 
     def _round(self, benches: Mapping[str, Bench | RemoteBench]) -> dict[str, tuple[int, int]]:
         """One block of every target, in random order."""
@@ -270,9 +269,9 @@ def _stopped(rounds: _Rounds, last: float) -> str:
         return ""
     race = rounds.race()
     ratios = filter(None, [race.control, *map(race.ratio, rounds.timed)])
-    if any(ratio.half > WIDTH for ratio in ratios):
+    if any(ratio.half > HALF_WIDTH for ratio in ratios):
         return ""
-    return f"after {count} replicates: all intervals are within {100 * WIDTH:g} % to each side"
+    return f"after {count} replicates: all intervals are within {100 * HALF_WIDTH:g} % to each side"
 
 
 def _in_process(rounds: _Rounds, why: str) -> Race:
@@ -281,7 +280,7 @@ def _in_process(rounds: _Rounds, why: str) -> Race:
         if getattr(call, "isolated", False):
             raise InputError(
                 f"The target {name!r} is an isolated file, but this race would run it in this "
-                f"process, because it is {why}.",
+                f"process, because {why}.",
                 "Leave out quick=True and targets that cannot be sent, or load() a file that you "
                 "trust without isolated=True.",
             )

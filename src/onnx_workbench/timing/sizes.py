@@ -138,7 +138,7 @@ class Sweep(Saved, Report, ToFrame):
         yield self.finding
         yield ""
         last = max(self.races)
-        yield f"start-up of each: see sweep.races[{last}], whose measurement was this:"
+        yield f"sweep.races[{last}] has the startup of each; it was measured like this:"
         yield self.races[last].provenance()
 
     def _row(self, name: str, size: int) -> tuple[Any, ...]:

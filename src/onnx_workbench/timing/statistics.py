@@ -183,7 +183,7 @@ def _of_replicates(logs: Sequence[np.ndarray]) -> tuple[Interval, float]:
 
 
 def _of_rounds(rounds: np.ndarray) -> tuple[Interval, float]:
-    """Median, interval, and whether the interval contains 0, of one replicate."""
+    """Median and interval of one replicate; in place of p, whether the interval contains 0."""
     from scipy import stats
 
     rounds = np.atleast_2d(rounds).mean(axis=0)

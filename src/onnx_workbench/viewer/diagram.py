@@ -11,7 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from ..formatting import plural
-from ..proto import bodies, captured, dims_of, nested
+from ..proto import bodies, dims_of, nested, outer_reads
 from .origin import key
 from .summary import one_line
 
@@ -90,7 +90,7 @@ def diagram(model: onnx.ModelProto, added: Container[str] = ()) -> Diagram:
             lines = tuple(("", line) for line in words if line != title) if nodes else ()
         outputs = dict.fromkeys(shapes[name] for name in node.output if name in shapes)
         box = Box(title, lines, nodes=nodes, label=one_line(", ".join(outputs), 40))
-        add(box, [*node.input, *captured(node)])
+        add(box, [*node.input, *outer_reads(node)])
         maker.update(dict.fromkeys(filter(None, node.output), len(boxes) - 1))
     for value in graph.output:
         add(Box(one_line(value.name, 32), kind="end"), [value.name])
@@ -146,7 +146,13 @@ def layers(count: int, edges: Iterable[tuple[int, int]]) -> list[int]:
 
 
 def constants(graph: onnx.GraphProto) -> dict[str, str]:
-    """Name -> value, of the initializers and constants whose value a box has room for."""
+    """Name -> value, of the initializers and constants whose value a box has room for.
+
+    >>> from onnx import parser
+    >>> constants(parser.parse_graph('g (float[2] x) => (float[2] y) '
+    ...                              '{ c = Constant <value_float = 0.5> ()  y = Mul(x, c) }'))
+    {'c': '0.5'}
+    """
     shown = _constants(graph).items()
     return {name: text.removeprefix("= ") for name, text in shown if text.startswith("= ")}
 
@@ -158,7 +164,7 @@ def _constants(graph: onnx.GraphProto) -> dict[str, str]:
     for node in graph.node:
         if node.op_type == "Constant" and len(node.output) == 1 and node.attribute:
             value = onnx.helper.get_attribute_value(node.attribute[0])
-            text = _shown(value) if isinstance(value, onnx.TensorProto) else str(value)
+            text = _shown(value) if isinstance(value, onnx.TensorProto) else f"= {value}"
             shown[node.output[0]] = one_line(text, 20)
     return shown
 

@@ -20,7 +20,7 @@ from onnx import helper
 
 from .. import exporter_metadata
 from ..formatting import plural
-from ..proto import captured
+from ..proto import outer_reads
 from ..reader import DEEPEST
 from .diagram import Diagram, abridged, diagram, layers
 from .model import LARGEST_TENSOR, header, without_values
@@ -82,7 +82,7 @@ class _Folder:
         self._scopes = dict(_scopes(self._nodes))
         self._weights = {tensor.name: tensor for tensor in graph.initializer}
         self._infos = {v.name: v for v in (*graph.value_info, *graph.input, *graph.output)}
-        self._reads = {id(n): [*filter(None, n.input), *captured(n)] for n in self._nodes}
+        self._reads = {id(n): [*filter(None, n.input), *outer_reads(n)] for n in self._nodes}
         self._readers: defaultdict[str, list[int]] = defaultdict(list)
         for reader, names in self._reads.items():
             for name in names:

@@ -18,11 +18,11 @@ def hint(name: str, /, **values: Any) -> Hint:
     return name, values
 
 
-def names(answer: Any, line: Line) -> bool:
+def is_line(answer: Any, line: Line) -> bool:
     """Whether an answer is this line, its text, its place or its number.
 
     >>> line = Line("model.py", 12, "forward", "return x.relu()")
-    >>> [names(answer, line) for answer in (line, 12, "model.py:12", " return x.relu()", "relu")]
+    >>> [is_line(answer, line) for answer in (line, 12, "model.py:12", " return x.relu()", "relu")]
     [True, True, True, True, False]
     """
     return answer == line or str(answer).strip() in (line.text, line.place, str(line.number))

@@ -17,7 +17,7 @@ from ...formatting import Code, Part, Percent, Report, Table
 from ...source import Line
 from ...timing.statistics import quartiles_of
 from .. import transformer
-from . import Hint, hint, names
+from . import Hint, hint, is_line
 
 ALIKE = 0.02
 """Shares of a run that differ by less are alike, however steady they are."""
@@ -97,7 +97,7 @@ def judged(answer: Any, profile: Profile) -> Iterator[Hint]:
     if isinstance(line, bool) or not isinstance(line, Line | int | str):
         yield hint("kind", kind=formatting.kind_of(answer))
     line = line.place if isinstance(line, Line) else line
-    index = next((i for i, row in enumerate(rows) if names(line, row.line)), None)
+    index = next((i for i, row in enumerate(rows) if is_line(line, row.line)), None)
     if index is None:
         yield hint("silent", asked=repr(line))
         return

@@ -17,7 +17,7 @@ from ...errors import ExportError
 from ...formatting import kind_of
 from ...graph import Graph, capture
 from ..transformer import encoder
-from . import Hint, hint, names
+from . import Hint, hint, is_line
 
 Table = dict[Any, Callable[..., Any]]
 SOFTMAX = torch.ops.aten.softmax.int
@@ -56,7 +56,7 @@ def judge(answer: Any) -> Iterator[Hint]:
     if not isinstance(answer, tuple) or len(answer) != 2:
         yield hint("kind", kind=kind_of(answer))
     divergence, line, function = wrong(), getattr(answer[0], "line", answer[0]), answer[1]
-    steps = [step for step in divergence.steps if step.line and names(line, step.line)]
+    steps = [step for step in divergence.steps if step.line and is_line(line, step.line)]
     if not steps:
         yield hint("elsewhere", asked=repr(line))
     if divergence.first not in steps:
