@@ -1,9 +1,12 @@
+import base64
+import io
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from onnx_workbench import export, lessons, verify
 from onnx_workbench.errors import InputError, WorkbenchError
@@ -30,6 +33,17 @@ def test_the_reader_reads_scaled_digits_that_it_never_saw():
     assert (digits.images.min(), digits.images.max()) == (0, 1)
     seen = {image.numpy().tobytes() for image in digits.images}
     assert not seen & {image.numpy().tobytes() for image in digits.test_images}
+
+
+def test_where_no_svg_may_be_shown_the_digits_are_a_png_with_their_labels(monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.append(data))
+    lessons.digits()._ipython_display_()
+    (data,) = shown
+    picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("L")
+    labels = picture.crop((0, picture.height * 9 // 11, *picture.size))
+    assert labels.getextrema()[0] < 128
+    assert "1,437 handwritten digits" in capsys.readouterr().out
 
 
 @pytest.fixture

@@ -144,8 +144,8 @@ def svg(images: torch.Tensor, labels: Sequence[object] = (), cell: int = 6) -> s
     width, height = 9 * len(images) - 1, 11 if labels else 8
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width * cell}" height="{height * cell}" '
-        f'viewBox="0 0 {width} {height}" fill="currentColor" style="max-width:100%" role="img" '
-        f'aria-label="handwritten digits">{"".join(parts)}</svg>'
+        f'viewBox="0 0 {width} {height}" fill="currentColor" font-family="sans-serif" '
+        f'style="max-width:100%" role="img" aria-label="handwritten digits">{"".join(parts)}</svg>'
     )
 
 
