@@ -82,7 +82,7 @@ def test_dimension_that_the_model_fixes_is_an_error_not_a_static_graph():
     error = caught.value
     assert error.line.number == Table.forward.__code__.co_firstlineno + 1
     assert error.reason.endswith(
-        "x.shape[1] == 16, where x = Tensor[2, x.shape[1], 8], self.positions = Tensor[16, 8]."
+        "x.shape[1] == 16; here x = Tensor[2, x.shape[1], 8], self.positions = Tensor[16, 8]."
     )
     assert "table[: x.shape[1]]" in error.hint
     assert "`dynamic_shapes`" in error.hint

@@ -66,7 +66,6 @@ def records(lineage: Any) -> list[dict[str, Any]]:
                 if lineage.call and chain.kernel
                 else None,
                 "rule": chain.rule or None,
-                "remark": chain.remark or None,
                 "seconds": chain.seconds,
                 "bytes": value.size if value else None,
                 "shape": list(value.shape) if value else None,
