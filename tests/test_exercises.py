@@ -84,10 +84,10 @@ def check_hints(number, table):
     """Each wrong answer of the table gets a hint that holds these words."""
     task = lessons.exercise(number)
     for answer, *words in table:
-        verdict = task.check(answer)
-        assert not verdict, f"{answer!r} passed"
+        feedback = task.check(answer)
+        assert not feedback, f"{answer!r} passed"
         for word in words:
-            assert str(word) in verdict.text, f"{answer!r}: {verdict.text}"
+            assert str(word) in feedback.text, f"{answer!r}: {feedback.text}"
     assert lessons.progress().solved == frozenset()
 
 
@@ -126,8 +126,8 @@ def test_every_lesson_but_the_map_ends_in_an_exercise():
 @pytest.mark.parametrize("number", EXERCISES)
 def test_the_solution_passes_and_is_recorded(number):
     task = lessons.exercise(number)
-    verdict = task.check(solved(number))
-    assert verdict, verdict
+    feedback = task.check(solved(number))
+    assert feedback, feedback
     assert lessons.progress().solved == {number}
     assert task.solution()._repr_markdown_() == f"```python\n{task.solution()}\n```"
 
@@ -171,7 +171,7 @@ def test_each_hint_of_a_judge_stands_on_its_page_with_the_values_that_it_needs(p
     assert page.hints.keys() - names <= computed
 
 
-# ---------------------------------------------------------------- verdicts
+# ---------------------------------------------------------------- feedback
 
 
 def judged(judge):
@@ -197,18 +197,18 @@ def test_an_interruption_is_no_wrong_answer():
         judged(interrupted).check(1)
 
 
-def test_a_verdict_shows_code_and_escapes_what_it_quotes():
-    verdict = judged(lambda answer: iter([("wrong", {"answer": answer})])).check("<script>")
-    assert repr(verdict) == "Not yet. `<script>` is wrong."
-    assert "<b>Not yet.</b> <code>&lt;script&gt;</code> is wrong." in verdict._repr_html_()
+def test_feedback_shows_code_and_escapes_what_it_quotes():
+    feedback = judged(lambda answer: iter([("wrong", {"answer": answer})])).check("<script>")
+    assert repr(feedback) == "Not yet. `<script>` is wrong."
+    assert "<b>Not yet.</b> <code>&lt;script&gt;</code> is wrong." in feedback._repr_html_()
 
 
 def test_a_right_answer_that_cannot_be_saved_is_still_right(tmp_path):
     (tmp_path / "home").write_text("in the way")
-    verdict = judged(lambda answer: iter(())).check(1)
-    assert verdict
-    assert repr(verdict).startswith("Right. Next: lesson 02")
-    assert "could not be saved" in verdict.note
+    feedback = judged(lambda answer: iter(())).check(1)
+    assert feedback
+    assert repr(feedback).startswith("Right. Next: lesson 02")
+    assert "could not be saved" in feedback.note
 
 
 # ---------------------------------------------------------------- 01 to 05

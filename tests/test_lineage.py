@@ -126,17 +126,24 @@ def test_unused_results_and_views_that_export_merged_are_told_and_take_no_share(
     assert [origin.also for origin in lineage.origins] == [()]
 
 
-def halves(self, x):
+def halves(self, x, y):
     first, second = x.chunk(2)
+    third, fourth = y.split(1)  # the decomposed graph calls a part of the other line `split`
     scaled = first * 2
-    return scaled + second
+    turned = third * -1
+    return scaled + second + turned + fourth
 
 
 def test_a_node_in_place_of_an_fx_node_has_its_line_and_its_names():
-    lineage = ow.trace(ow.export(module(halves), torch.ones(2, 3)))
-    (split,) = (chain for chain in lineage.chains if chain.node == lineage.origins[0].node)
-    assert (split.line.text, split.fx) == ("first, second = x.chunk(2)", "chunk")
-    assert split.decomposed in {node.name for node in lineage.artifact.exported_program.graph.nodes}
+    lineage = ow.trace(ow.export(module(halves), (torch.ones(2, 3), torch.ones(2, 3))))
+    nodes = [origin.node for origin in lineage.origins if origin.operator == "Split"]
+    splits = [chain for chain in lineage.chains if chain.node in nodes]
+    assert [(chain.line.text[:5], chain.fx) for chain in splits] == [
+        ("first", "chunk"),
+        ("third", "split"),
+    ]
+    decomposed = {node.name for node in lineage.artifact.exported_program.graph.nodes}
+    assert {chain.decomposed for chain in splits} <= decomposed
 
 
 def test_an_input_that_is_returned_as_it_is_has_the_line_of_the_return():

@@ -76,10 +76,18 @@ def test_race_whose_baseline_differs_from_its_copy_is_untrusted():
     assert "control  a against its own copy: 1.25x, UNTRUSTED" in repr(found)
 
 
-def test_target_is_compared_with_the_mean_of_the_baseline_and_its_copy():
-    found = race(a=100, copy=81, b=90)
+@pytest.mark.parametrize("processes", [1, 5])
+def test_target_is_compared_with_the_mean_of_the_baseline_and_its_copy(processes):
+    found = race(processes, a=100, copy=81, b=90)
     assert found.ratio("b").value == pytest.approx(1.0)
-    assert "ratio    mean of a and its copy / target within a round" in repr(found)
+    assert re.search(r"(?m)^ratio +mean of a and its copy / target", repr(found))
+
+
+def test_a_copy_whose_baseline_failed_is_compared_with_nothing():
+    found = race(a=None, copy=80, b=100, c=50)
+    assert (found.control, found.trusted) == (None, True)
+    assert found.ratio("c").value == pytest.approx(2.0)
+    assert re.search(r"(?m)^ratio +b / target", repr(found))
 
 
 def test_first_that_ran_is_the_baseline():

@@ -118,9 +118,8 @@ def _as_near(
     torch_error, ort_error, *moved = (_error(exact, value) for value in (reference, alone, *near))
     if torch_error > _LARGEST * step:  # float64 computes something else
         return False
-    most = (
-        max(moved) if max(moved) <= _LARGEST * step else 0.0
-    )  # a jump, as in round(), is no rounding
+    # a jump, as in round(), is no rounding
+    most = max(moved) if max(moved) <= _LARGEST * step else 0.0
     return ort_error <= max(_AS_NEAR * torch_error, _BITS * most)
 
 

@@ -235,7 +235,10 @@ class Divergence(Report):
     def _notes(self) -> Iterator[Part]:
         yield self._count()
         missing = self.not_comparable.items()
-        rows = [(f"{len(names):,}", reason, f"such as {names[0]}") for reason, names in missing]
+        rows = [
+            (f"{len(names):,}", reason, f"{'such as ' * (len(names) > 1)}{names[0]}")
+            for reason, names in missing
+        ]
         rows += [("random", op, line.place if line else "") for op, line in self.random.items()]
         if rows:
             yield Table(rows)

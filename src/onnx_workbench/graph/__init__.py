@@ -410,7 +410,7 @@ def _explained(
     # a tensor that is passed twice also has guards on how its own memory overlaps
     if guard := min(guards, key=lambda one: (not one.freezes, not one.equates), default=None):
         line, where = guard.line, ", ".join(f"{n} = {v}" for n, v in guard.locals.items())
-        reason = f"{reason} That line needs {guard.words}{f'; here {where}' * bool(where)}."
+        reason = f"{reason} That line assumes {guard.words}{f'; here {where}' * bool(where)}."
         repair = f"{guard.repair} Or leave that dimension out of `dynamic_shapes`."
     reason += "".join(f" With strict=True: {other[0]}" for other in others if other != first)
     refused = CaptureError(

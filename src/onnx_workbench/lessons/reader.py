@@ -124,12 +124,12 @@ def digits() -> Digits:
 
 
 def svg(images: torch.Tensor, labels: Sequence[object] = (), cell: int = 6) -> str:
-    """Images ``float[N, 1, 8, 8]`` in [0, 1] side by side, in the text color of the page.
+    """Images ``float[N, 1, 8, 8]`` in [0, 1] side by side, dark on white.
 
     >>> svg(torch.eye(8)[None, None]).count("<path")
     1
     """
-    parts = []
+    parts = ['<rect width="100%" height="100%" fill="#ffffff"/>']
     for left, image in zip(range(0, 9 * len(images), 9), images, strict=True):
         gray = (image[0] * LEVELS).round().int()
         for level in sorted(set(gray.flatten().tolist()) - {0}):
@@ -144,7 +144,7 @@ def svg(images: torch.Tensor, labels: Sequence[object] = (), cell: int = 6) -> s
     width, height = 9 * len(images) - 1, 11 if labels else 8
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width * cell}" height="{height * cell}" '
-        f'viewBox="0 0 {width} {height}" fill="currentColor" font-family="sans-serif" '
+        f'viewBox="0 0 {width} {height}" fill="#24292f" font-family="sans-serif" '
         f'style="max-width:100%" role="img" aria-label="handwritten digits">{"".join(parts)}</svg>'
     )
 

@@ -36,8 +36,8 @@ class Origin:
     as a batch normalization folded into a convolution; ``merged`` are their FX nodes. ``inside`` is
     the node or function whose body contains it. ``stack`` has all calls that led to the node,
     outermost first: your line, then the library lines it calls. ``site`` is the node's call site,
-    or that of the FX node that it replaces. ``fx`` is the node of the decomposed graph, or the FX
-    node that it replaces.
+    or that of the FX node that it replaces. ``fx`` is the node of the decomposed graph; of a node
+    that ``replaces`` an FX node without metadata of its own, that of the captured graph.
     """
 
     node: str
@@ -49,6 +49,7 @@ class Origin:
     why: str = ""
     also: tuple[Line, ...] = ()
     inside: str = ""
+    replaces: bool = field(default=False, repr=False, compare=False)
     stack: tuple[Line, ...] = field(default=(), repr=False, compare=False)
     site: CallSite = field(default=CallSite(), repr=False, compare=False)
     merged: tuple[Absent, ...] = field(default=(), repr=False, compare=False)
@@ -118,7 +119,7 @@ def _in_place_of(known: Known, refs: Sequence[NodeRef], absent: Sequence[Absent]
             (item,) = fits.values()
             why = f"replaces the FX node {item.fx}"
             origin = _with_line_of(item, known[ref.name], why, module=item.module)
-            known[ref.name] = replace(origin, fx=item.fx, site=item.site)
+            known[ref.name] = replace(origin, fx=item.fx, site=item.site, replaces=True)
 
 
 def _with_line_of(other: Any, origin: Origin, why: str, **more: Any) -> Origin:

@@ -117,8 +117,8 @@ class _Table:
 
     def _of_node(self, origin: Origin) -> Iterator[Chain]:
         fx, decomposed = self.captured.get(origin.fx, ""), origin.fx
-        if not fx and origin.fx in self.decomposed:  # it replaces this FX node
-            fx, (decomposed, *_) = origin.fx, self.decomposed[origin.fx]
+        if origin.replaces:
+            fx, decomposed = origin.fx, next(iter(self.decomposed.get(origin.fx, ())), "")
         parts = [(origin.line, origin.stack, origin.module, fx, decomposed)]
         parts += [(m.line, m.stack, m.module, m.fx, "") for m in origin.merged if m.line]
         for kernel in self.kernels.get(origin.node, [""]):

@@ -170,8 +170,8 @@ class _Weightless(cloudpickle.Pickler):
 def _kept(tensor: torch.Tensor, is_weight: bool) -> torch.Tensor:
     """A copy of the tensor, or a random one with similar numbers.
 
-    Copied are weights of integers, booleans or a single number, which the model needs, and inputs
-    of booleans or a few bytes.
+    Copied are weights of int32, int64, bool or a single number, which the model needs, and inputs
+    of bool or of up to 4 KB.
     """
     small = tensor.numel() == 1 if is_weight else tensor.nbytes <= _KEPT
     indices = tensor.dtype in _INDICES if is_weight else tensor.dtype is torch.bool

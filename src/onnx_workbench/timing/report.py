@@ -71,7 +71,8 @@ class Race(Saved, Report, ToFrame):
         return results[name]
 
     def ratio(self, name: str) -> Ratio | None:
-        """How many times as fast as the first target of its timing mode that ran.
+        """How many times as fast as the first target of its timing mode that ran, or as the mean of
+        that and its copy.
 
         None for that first target, or if one of the two did not run.
         """
@@ -291,7 +292,10 @@ class Race(Saved, Report, ToFrame):
         if at.workers:
             over = f"{plural(self.replicates, 'replicate')} of fresh processes"
         agrees = "no difference found" if self.trusted else "UNTRUSTED: it differs from itself"
-        divided = f"mean of {self.baseline} and its copy" if self._control_result else self.baseline
+        firsts = dict.fromkeys(self._first(self.result(name)).name for name in self._ratios)
+        divided = {name: name for name in firsts}
+        if self._control_result:
+            divided[self.baseline] = f"mean of {self.baseline} and its copy"
         control = self.control and times(self.control.value)
         rows: dict[str, Iterable[str]] = {
             "did not run": [f"{one.name}: {one.error}" for one in self.results if one.error],
@@ -303,9 +307,13 @@ class Race(Saved, Report, ToFrame):
             ]
             * at.workers,
             "calls": [
-                "p50 to p99 are of single calls, after the rounds; the ratio is that of the rounds"
+                "p50 to p99 are of single calls, timed after the rounds, which the ratio is from"
+            ]
+            * any(run.laps for one in self.results for run in one.replicates),
+            "ratio": [
+                f"{one} / target within a round; 95 % interval over {over}"
+                for one in divided.values()
             ],
-            "ratio": [f"{divided} / target within a round; 95 % interval over {over}"],
             "verdict": [
                 f"faster, slower: the interval{' (Holm)' * at.workers} excludes 1, ratio over "
                 f"{matters} from 1; same: the whole interval within {matters}"

@@ -104,7 +104,7 @@ class Result:
 
     Args:
         unbound: the target that makes the same call without IOBinding, if the race has one.
-        control: True for the copy of the baseline, which checks the race itself.
+        control: True for the copy of the baseline, which checks the race and counts as part of it.
         error: why this target failed, or empty.
     """
 
@@ -172,7 +172,7 @@ class Conditions:
         environment: the machine and the versions; only races with equal ones are compared.
         load: how many cores other processes kept busy at the start; None for one thread.
         seconds, took: the budget, and the time that the race took.
-        workers: each target ran in fresh processes; else in this process, because of ``why``.
+        workers: each target ran in fresh processes; else in this process, because ``why``.
         one_core: all workers of a replicate were pinned to the same core.
         stopped: why the race ended.
     """

@@ -138,7 +138,8 @@ class Sweep(Saved, Report, ToFrame):
         yield self.finding
         yield ""
         last = max(self.races)
-        yield f"sweep.races[{last}] has the startup of each; it was measured like this:"
+        startup = ", with the startup of each," * self.races[last].conditions.workers
+        yield f"sweep.races[{last}]{startup} was measured like this:"
         yield self.races[last].provenance()
 
     def _row(self, name: str, size: int) -> tuple[Any, ...]:

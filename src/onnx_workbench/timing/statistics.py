@@ -107,7 +107,7 @@ def ratios(baseline: Times, targets: Mapping[str, Times], matters: float) -> dic
     of a round on both targets cancel. If each array of the baseline has two rows, one of them from
     its copy, it is the mean of two medians, which halves the variance of the baseline. The interval
     is Student's over replicates. A single replicate has the distribution-free interval of its
-    median, widened by the difference between processes.
+    median, over rounds with the mean of both rows, widened by the difference between processes.
 
     >>> slow, fast = [np.full(9, 2e-3)] * 3, [np.full(9, 1e-3)] * 3
     >>> ratios(slow, {"fast": fast}, matters=0.03)["fast"].value

@@ -150,8 +150,8 @@ def constants(graph: onnx.GraphProto) -> dict[str, str]:
 
     >>> from onnx import parser
     >>> constants(parser.parse_graph('g (float[2] x) => (float[2] y) '
-    ...                              '{ c = Constant <value_float = 0.5> ()  y = Mul(x, c) }'))
-    {'c': '0.5'}
+    ...                              '{ c = Constant <value_float = 0.1> ()  y = Mul(x, c) }'))
+    {'c': '0.1'}
     """
     shown = _constants(graph).items()
     return {name: text.removeprefix("= ") for name, text in shown if text.startswith("= ")}
@@ -164,7 +164,9 @@ def _constants(graph: onnx.GraphProto) -> dict[str, str]:
     for node in graph.node:
         if node.op_type == "Constant" and len(node.output) == 1 and node.attribute:
             value = onnx.helper.get_attribute_value(node.attribute[0])
-            text = _shown(value) if isinstance(value, onnx.TensorProto) else f"= {value}"
+            text = _shown(value) if isinstance(value, onnx.TensorProto) else str(value)
+            if isinstance(value, int | float):
+                text = f"= {value:.4g}" if isinstance(value, float) else f"= {value}"
             shown[node.output[0]] = one_line(text, 20)
     return shown
 

@@ -17,7 +17,7 @@ CLOSE = 4e-3
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Times:
+class Timings:
     """Seconds a call of A and B, ``float64[rounds]``: round ``i`` ran both, one after the other.
 
     Round 0 holds the first calls. Half-way the machine slowed down, and now and then something
@@ -28,14 +28,16 @@ class Times:
     b: np.ndarray
 
     def __repr__(self) -> str:
-        return f"Times: {len(self.a)} rounds of a and b, in seconds; round 0 holds the first calls"
+        return (
+            f"Timings: {len(self.a)} rounds of a and b, in seconds; round 0 holds the first calls"
+        )
 
 
-def given() -> Times:
+def given() -> Timings:
     """Invented, from a fixed seed: B is about 1.4 times as fast as A in every round.
 
     >>> given()
-    Times: 16 rounds of a and b, in seconds; round 0 holds the first calls
+    Timings: 16 rounds of a and b, in seconds; round 0 holds the first calls
     """
     random = np.random.default_rng(558)
     drift = np.where(np.arange(ROUNDS) < ROUNDS // 2 + 1, 1.0, 1.7)
@@ -44,10 +46,10 @@ def given() -> Times:
     a[[3, 5, 8]] *= 2.2  # something else ran while A did
     b[12] *= 6
     a[0], b[0] = 4e-3, 90e-3
-    return Times(a, b)
+    return Timings(a, b)
 
 
-def answers(times: Times) -> dict[str, float]:
+def answers(times: Timings) -> dict[str, float]:
     """The right answer, and those of typical slips by the name of their hint."""
     a, b, later_a, later_b = times.a, times.b, times.a[1:], times.b[1:]
     return {
