@@ -163,11 +163,12 @@ def test_an_attribute_that_forward_stores_tensors_in_is_a_risk_on_its_line():
 def test_a_file_gets_its_codes(tmp_path):
     text = "(int64[1] i) => (float[1] y) <float[2] w = {1, 2}> { y = Gather(w, i) }"
     onnx.save(parsed(text), tmp_path / "picks.onnx")
-    exported = ow.export(nn.ReLU().eval(), X)
+    exported = ow.export(nn.Linear(3, 2).eval(), X)
     skip = {stage.name for stage in STAGES} - {"model", "portability"}
     found = ow.audit(ow.load(tmp_path / "picks.onnx"), torch.tensor([7]), skip=skip).findings
     found += ow.audit(ow.load(exported.path), X, skip=skip).findings
     assert {finding.code for finding in found} >= ON_FILES
+    assert any(f.sentence.startswith("it holds 1 node with source lines") for f in found)
 
 
 def test_a_stage_that_raises_or_finds_nothing_says_so_with_the_digit_of_the_stage():

@@ -308,7 +308,7 @@ def test_kernels_of_one_line_without_a_name_or_of_no_time_and_the_heat_of_nodes(
     assert lost.heat() == {}
     idle = changed(spots, kernels=spots.recording.less(Cost(inside=1.0)).kernels)
     assert (idle.total, idle.covered, idle.unattributed) == (0, 0, 0)
-    assert "joined by" in repr(idle)
+    assert "the rule that found a kernel's line" in repr(idle)
 
 
 def test_the_report_is_the_source_with_time_in_the_margin(folds):
@@ -324,9 +324,9 @@ def test_the_report_is_the_source_with_time_in_the_margin(folds):
     assert head[-2:] == ["quartiles", "by"], "where text has no room"
     assert "7.50 us to 11.3 us" in html
     facts = dict(row.split(maxsplit=1) for row in rows[13:] if row[0] != " ")
-    assert facts["no"] == "line      0.0 % of kernel time"
+    assert facts["no"] == "line   0.0 % of kernel time"
     assert facts["coverage"] == "kernels take 100.0 % of a run without the profiler"
-    assert facts["doubt"].startswith("runs differ: the quartiles are  50.0 % apart")
+    assert facts["doubt"].startswith("runs differ: the quartiles are 50.0 % apart")
     spots = made_up(folds, lap=lap)
     slow = (replace(k, seconds=tuple(1e5 * s for s in k.seconds)) for k in spots.recording.kernels)
     slow = changed(spots, kernels=tuple(slow))
@@ -503,6 +503,14 @@ def test_a_bare_file_is_reported_by_node_and_says_why(tmp_path):
     assert "100.0 % of kernel time: the file has no torch metadata" in repr(spots)
     assert spots.plot().get_title(loc="left") == "h takes the longest in ONNX Runtime"
     pyplot.close("all")
+
+
+def test_without_a_kernel_there_is_no_hottest_line():
+    spots = profiled(module(lambda self, x: torch.arange(3.0)), torch.ones(2))
+    assert repr(spots).splitlines()[-1] == "no kernel runs: the result is a constant in the file"
+    assert (spots.total, spots.overhead > -0.9) == (0, True)
+    with pytest.raises(ow.errors.InputError, match="runs no kernel"):
+        _ = spots.hottest
 
 
 FUNCTIONS = (

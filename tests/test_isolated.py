@@ -87,6 +87,12 @@ def test_crash_while_loading_names_its_node(deadly):
     assert ow.trace(artifact).line_of("least").number == 5
 
 
+def test_a_file_that_is_like_an_export_is_profiled_in_its_own_process(tmp_path):
+    onnx = ow.export(torch.nn.ReLU().eval(), X, tmp_path / "m.onnx")
+    spots = ow.profile(ow.load(onnx.path, like=onnx, isolated=True), X, seconds=0.01)
+    assert (spots.unattributed, spots.laps) == (0, ())
+
+
 def test_crash_while_running_names_its_node_and_later_calls_work(fatal):
     artifact = ow.load(fatal, isolated=True)
     assert artifact(torch.tensor([8]), torch.tensor([2])).tolist() == [4]

@@ -16,13 +16,14 @@ from torch import nn
 from torch._higher_order_ops import scan, while_loop
 
 import onnx_workbench as ow
-from onnx_workbench import exporter_metadata, proto
+from onnx_workbench import proto
 from onnx_workbench.errors import CaptureError, InputError
 from onnx_workbench.exporter_metadata import STACK
 from onnx_workbench.graph import exporter
 from onnx_workbench.graph.guards import Guard
 from onnx_workbench.lineage.annotated_source import annotated
-from onnx_workbench.source import Line, Sources, user_line
+from onnx_workbench.lineage.instructions import instructions
+from onnx_workbench.source import Line, Sources, model_line, user_line
 from onnx_workbench.viewer.origin import sheet
 
 
@@ -212,8 +213,8 @@ def test_nodes_without_a_name_or_with_that_of_another_are_told_apart(tmp_path):
 
 def test_torchs_own_machinery_is_no_line():
     frame = f'File "{torch.__file__}", line 3, in '
-    assert exporter_metadata.line_of(f"{frame}insert_checks") is None
-    assert exporter_metadata.line_of(f"{frame}forward").number == 3
+    assert model_line(f"{frame}insert_checks") is None
+    assert model_line(f"{frame}forward").number == 3
 
 
 # The report
@@ -262,6 +263,27 @@ def test_the_report_shows_lines_between_and_never_shows_changed_source(
     cells = {Line(str(file), n, "forward", text): ("7",) for n in numbers}
     rows = str(annotated(cells, ("nodes",), sources=Sources(near=(tmp_path,)))).splitlines()
     assert [row.strip() for row in rows[3:]] == expected
+
+
+def test_a_function_in_one_line_is_its_own_line_and_not_the_one_above(tmp_path):
+    file, text = tmp_path / "net.py", "def forward(x): return x + 2"
+    file.write_text(f"def forward(x): return x + 1\n\n{text}\nawait later()\n")
+    line, sources = Line(str(file), 3, "forward", text), Sources(near=(tmp_path,))
+    shown = str(annotated({line: ("7",)}, ("nodes",), sources=sources))
+    assert "x + 2" in shown
+    assert "x + 1" not in shown
+    assert "LOAD_FAST" in " ".join(instructions(line, sources)), "a cell with a top-level await"
+
+
+def test_a_name_of_a_node_is_no_path(tmp_path):
+    model = parsed("(float[2] x) => (float[2] z) { y = Relu(x) z = Sin(y) }")
+    names = "/one/Layer", "/two/Layer"
+    for node, name in zip(model.graph.node, names, strict=True):
+        node.name = name
+    onnx.save(model, tmp_path / "m.onnx")
+    floors = ow.trace(ow.load(tmp_path / "m.onnx"), torch.ones(2), seconds=0.01).floors
+    floors.choose(names[1])
+    assert floors.marked == [names[1]]
 
 
 def test_no_file_is_read_but_what_lies_beside_a_loaded_model(tmp_path, monkeypatch):

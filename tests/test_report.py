@@ -131,6 +131,13 @@ def test_model_and_inputs_are_left_as_they_were():
     assert x.tolist() == [0.0, 0.0]
 
 
+def test_what_cannot_be_timed_is_not_tried_with_the_reason():
+    report = audit(module(lambda self, x: x.abs()), torch.ones(2, dtype=torch.complex64))
+    latency = by_stage(report)["latency"]
+    assert latency.verdict == "not tried"
+    assert "could not be timed" in latency.sentence
+
+
 def test_a_file_is_audited_as_far_as_a_file_can_be(tmp_path):
     export(nn.Linear(4, 4).eval(), torch.ones(1, 4), tmp_path / "line.onnx")
     file = load(tmp_path / "line.onnx")

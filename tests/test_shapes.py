@@ -110,6 +110,12 @@ def test_dimensions_that_must_be_equal_vary_together(labels):
         assert len(sizes(dimension, "agrees")) == len(dimension.trials) > 5
 
 
+def test_the_bounds_of_one_dimension_hold_for_those_that_are_equal_to_it():
+    found = probe(SUM, (FIVE, FIVE), dynamic_shapes=({0: Dim("n", max=8)}, {0: Dim.AUTO}))
+    assert verdicts(found) == ["kept within [1, 8]"] * 2
+    assert max(trial.size for trial in found.dimensions[0].trials) == 8
+
+
 @module
 def ignores(self, x, mask):
     """torch.export cannot know that the rows of both are the same."""

@@ -39,7 +39,7 @@ from .isolated import TIMEOUT, IsolatedFile
 from .machine import trim_memory
 from .ort import LEVELS, Options, SessionCall, call_of
 from .proto import dtype_name, mislabeled, opset_of, strip, tensors_of, weight_bytes, weights
-from .source import Line, user_line
+from .source import Line, node_line
 from .torch_state import evaluating
 
 if TYPE_CHECKING:
@@ -834,7 +834,7 @@ def _check_file(draft: Artifact, asked: int | None) -> None:
     try:
         onnx.checker.check_model(os.fspath(light))
     except Exception as error:
-        reason = foreign or str(error).splitlines()[0]
+        reason = foreign or ort.short_reason(error)
         message = f"The exporter wrote a file that onnx.checker rejects: {reason}"
         hint = "Ask for another opset; check() shows which this stack writes and loads."
         raise ExportError(message, hint, step="check", got=got) from error
@@ -855,7 +855,7 @@ def _line_of_rejected(draft: Path, reason: str, program: ExportedProgram | None)
         for node in program.graph.nodes:
             dtype, in_file = getattr(node.meta.get("val"), "dtype", None), dtypes.get(node.name)
             if dtype and in_file and f"torch.{dtype_name(in_file)}" != str(dtype):
-                return user_line(node.meta.get("stack_trace"))
+                return node_line(node)
     matches = re.findall(r"name '([^']+)'|in node \(([^)]+)\)", reason)
     named = {name for groups in matches for name in groups}
     node = next((node for node in proto.graph.node if node.name in named), None)

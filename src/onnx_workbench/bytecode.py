@@ -24,7 +24,7 @@ from torch._guards import CompileContext  # which frame a graph, a guard or byte
 from .calls import check_initialized, normalize_call
 from .errors import CaptureError, InputError
 from .formatting import Code, Fold, Part, Report, Table, details, kind_of, plural, shaped
-from .source import Line, line_at, nearest, user_line
+from .source import Line, line_at, nearest, node_line, user_line
 from .torch_state import silent_log
 
 _JUMPS = {*dis.hasjrel, *dis.hasjabs}
@@ -440,7 +440,7 @@ def _html(run: Run, color: str) -> str:
 
 def _row(node: fx.Node) -> tuple[str, str, str, str, str]:
     target = node.target if isinstance(node.target, str) else node.target.__name__
-    line = user_line(node.meta.get("stack_trace") or "")
+    line = node_line(node)
     value = node.meta.get("example_value")
     if node.op == "output":
         value = f"({', '.join(map(str, node.all_input_nodes))})"

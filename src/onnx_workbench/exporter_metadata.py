@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from .reader import DEEPEST
-from .source import Line, lines, unless_internal, user_line
+from .source import Line, lines, model_line
 
 if TYPE_CHECKING:
     from torch import fx
@@ -37,7 +37,7 @@ class CallSite:
 
     @property
     def line(self) -> Line | None:
-        return line_of(self.trace)
+        return model_line(self.trace)
 
     @property
     def stack(self) -> tuple[Line, ...]:
@@ -51,7 +51,7 @@ def call_site(node: fx.Node) -> CallSite:
     return CallSite(node.meta.get("stack_trace") or "", modules[-1][0] if modules else "")
 
 
-def calls(graph: fx.Graph) -> Iterator[fx.Node]:
+def operator_nodes(graph: fx.Graph) -> Iterator[fx.Node]:
     """The nodes that call an operator, those that unpack its results included."""
     return (node for node in graph.nodes if node.op == "call_function")
 
@@ -82,7 +82,7 @@ class Metadata:
 
     @property
     def line(self) -> Line | None:
-        return line_of(self.trace)
+        return model_line(self.trace)
 
 
 _EMPTY = Metadata()
@@ -130,15 +130,6 @@ def read(node: onnx.NodeProto, values: Mapping[str, onnx.ValueInfoProto] | None 
         classes,
         entries.get("stack_trace", ""),
     )
-
-
-@lru_cache(maxsize=4096)
-def line_of(trace: str) -> Line | None:
-    """The user's line, else the innermost line outside torch, else that of a torch module.
-
-    None if the trace has only torch's internals, such as the checks that it inserts.
-    """
-    return unless_internal(user_line(trace))
 
 
 @lru_cache(maxsize=4096)

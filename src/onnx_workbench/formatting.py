@@ -75,10 +75,10 @@ def shaped(dtype: object, shape: Iterable[object]) -> str:
     return f"{str(dtype).removeprefix('torch.')}[{', '.join(map(str, shape))}]"
 
 
-def finite(value: Any) -> Any:
+def for_json(value: Any) -> Any:
     """The value for JSON, which has no NaN and no infinity: they become words.
 
-    >>> finite(0.5), finite(float("nan"))
+    >>> for_json(0.5), for_json(float("nan"))
     (0.5, 'nan')
     """
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -391,7 +391,7 @@ def run(call: Callable[[], T], feeds: Mapping[str, np.ndarray], name: str) -> T:
                 "Pass sizes for which it runs at least once: nn.EmbeddingBag with "
                 "include_last_offset=True takes two offsets or more."
             )
-        message = f"ONNX Runtime failed while running {name} on {given}: {_short(error)}"
+        message = f"ONNX Runtime failed while running {name} on {given}: {short_reason(error)}"
         raise RunError(message, hint, reason=reason) from error
 
 
@@ -412,7 +412,7 @@ def _why(path: Path, error: Exception) -> tuple[str, str]:
             f"{foreign[0].lower()}{foreign[1:]}",
             "Export it again with export(), which refuses such a file.",
         )
-    reason = _short(error)
+    reason = short_reason(error)
     if re.search(r"opset|IR version", str(error), re.IGNORECASE):
         return (
             f"it needs a newer onnxruntime: {reason}",
@@ -428,11 +428,13 @@ def _why(path: Path, error: Exception) -> tuple[str, str]:
     return reason, "Check the file with onnx.checker.check_model."
 
 
-def _short(error: Exception) -> str:
+def short_reason(error: Exception) -> str:
     """The first line of ONNX Runtime's error, without its code and without folders.
 
-    >>> _short(RuntimeError("Load model from models/draft/half.onnx failed: in /src/a/mul.cc:3"))
+    >>> short_reason(RuntimeError("Load model from models/draft/half.onnx failed: in /src/a/mul.cc:3"))
     'Load model from half.onnx failed: in mul.cc:3'
+    >>> short_reason(MemoryError())
+    'MemoryError'
     """
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     line = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)

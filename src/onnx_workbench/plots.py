@@ -260,7 +260,7 @@ def moves(
             _dot(ax, seconds, at, *_look(names.index(name)), label=name)
     _rows(ax, rows, -1.4, fontsize=8, family="monospace")
     _quantity_axis(ax, "x", [list(pair.values()) for pair in times.values()])
-    ax.set_xlabel("time per run, median")
+    ax.set_xlabel("time per run")
     _legend(ax, loc="upper right", ncols=len(names), borderpad=0)
     return ax
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import inspect
 import itertools
@@ -163,6 +164,20 @@ def unless_internal(line: Line | None) -> Line | None:
     return None
 
 
+@lru_cache(maxsize=4096)
+def model_line(trace: str) -> Line | None:
+    """The user's line, else the innermost line outside torch, else that of a torch module.
+
+    None if the trace has only torch's internals, such as the checks that it inserts.
+    """
+    return unless_internal(user_line(trace))
+
+
+def node_line(node: Any) -> Line | None:
+    """The line of an FX node."""
+    return model_line(node.meta.get("stack_trace") or "")
+
+
 def _librarys(frames: Sequence[Line]) -> Line | None:
     """The innermost line of the package that has the innermost forward(), so that libraries which
     torch calls (sympy) do not count; else the innermost forward() of torch."""
@@ -249,6 +264,29 @@ def lines_of(trace: TracebackType | None) -> Iterator[Line]:
 def line_at(file: str, number: int, function: str) -> Line:
     """A line of code that runs in this process, with its current text."""
     return Line(file, number, function, linecache.getline(file, number).strip()[:LONGEST_TEXT])
+
+
+@lru_cache(maxsize=64)
+def functions_in(source: str) -> tuple[tuple[int, int, str], ...]:
+    """First line, last line and qualified name of each function; none if it does not parse.
+
+    >>> functions_in("class Net:\\n    def forward(self, x):\\n        return x")
+    ((2, 3, 'Net.forward'),)
+    """
+    try:
+        return tuple(_defined(ast.parse(source), ""))
+    except (SyntaxError, ValueError, RecursionError):
+        return ()
+
+
+def _defined(tree: ast.AST, scope: str) -> Iterator[tuple[int, int, str]]:
+    for node in ast.iter_child_nodes(tree):
+        inner = scope
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            inner = f"{scope}{node.name}."
+            if not isinstance(node, ast.ClassDef):
+                yield node.lineno, node.end_lineno or node.lineno, inner[:-1]
+        yield from _defined(node, inner)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ..brief import first_words
 from ..calls import check_initialized, normalize_call
 from ..errors import CaptureError, InputError
 from ..formatting import Code, Part, Report, Table, kind_of, plural, shaped
-from ..source import Line, unless_internal, user_line
+from ..source import Line, node_line, unless_internal, user_line
 from ..torch_state import evaluating
 from . import exporter
 from .dims import Axes, dynamic_dims, for_torch, must_stay_dynamic, name_of, parse_shapes, relaxed
@@ -361,8 +361,7 @@ def _rows(module: fx.GraphModule, sizes: Mapping[str, str], indent: str = "") ->
             target = target.__name__
         results = f"({', '.join(map(str, pytree.tree_leaves(node.args)))})"
         value = results if node.op == "output" else _described(node.meta.get("val"), sizes)
-        line = unless_internal(user_line(node.meta.get("stack_trace") or ""))
-        yield Node(name, node.op, str(target), value, line)
+        yield Node(name, node.op, str(target), value, node_line(node))
 
 
 def _described(value: object, sizes: Mapping[str, str]) -> str:

@@ -244,7 +244,7 @@ def must_stay_dynamic(label: Any) -> bool:
 
 def limits(label: Any) -> tuple[int | None, int | None]:
     """The least and greatest size that a hint or Dim allows, None for no limit."""
-    return finite(getattr(label, "min", None)), finite(getattr(label, "max", None))
+    return bound(getattr(label, "min", None)), bound(getattr(label, "max", None))
 
 
 def dynamic_dims(axes: Mapping[int, Any] | None) -> dict[int, Any]:
@@ -262,10 +262,10 @@ def name_of(label: Any) -> str:
     return label if isinstance(label, str) else getattr(label, "__name__", "")
 
 
-def finite(bound: Any) -> int | None:
+def bound(value: Any) -> int | None:
     """A bound of torch as a number; None for one of torch's infinities."""
     try:
-        return int(bound) if bound is not None and bound < 2**31 else None
+        return int(value) if value is not None and value < 2**31 else None
     except (TypeError, ValueError, OverflowError):
         return None
 

@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 
 from ..brief import chained, first_words
 from ..errors import ExportError, refused_by_machine
-from ..source import Line, unless_internal, user_line
+from ..source import Line, node_line
 
 _REASONS = (
     (
@@ -163,7 +163,7 @@ def translation_error(error: Exception, program: ExportedProgram | None = None) 
                 f"{node.target} draws random numbers from a torch.Generator, which a file cannot "
                 "contain.",
                 "Draw them once, in __init__, and keep them in a buffer; or take them as an input.",
-                user_line(node.meta.get("stack_trace")),
+                node_line(node),
             )
     root = list(chained(error))[-1]
     raw = first_words(root)
@@ -212,10 +212,7 @@ def _node(error: BaseException) -> fx.Node | None:
 
 def _line(node: fx.Node) -> Line | None:
     """The node's line, or a neighbor's if torch inserted the node."""
-    for one in (node, *node.users, *node.all_input_nodes):
-        if line := unless_internal(user_line(one.meta.get("stack_trace"))):
-            return line
-    return None
+    return next(filter(None, map(node_line, (node, *node.users, *node.all_input_nodes))), None)
 
 
 def _operator(node: fx.Node) -> str:

@@ -72,8 +72,8 @@ def profile(
 
     ONNX Runtime's profiler times each kernel of its optimized graph
     (``SessionOptions.enable_profiling``). The rules of ``lineage.kernels.RULES`` lead back to the
-    exported nodes, and :func:`~onnx_workbench.trace` to the lines. These runs alternate with runs
-    without the profiler, and with runs of the captured graph in PyTorch, node by node. The
+    exported nodes, and :func:`~onnx_workbench.trace` to the lines. Runs with the profiler alternate
+    with runs without it, and with runs of the captured graph in PyTorch, node by node. The
     profiler's cost is subtracted from each kernel, so that the kernels add up to a plain run.
 
     Args:
@@ -103,13 +103,13 @@ def profile(
     of = (artifact.unchanged, artifact.proto, artifact.provider, feeds)
     laps: list[dict[str, float]] = []
     lap = None
-    if graph := artifact.graph:
+    if (graph := artifact.graph) and not artifact.isolated:
         run, leaves = ProgramRun(graph.program), graph.signature.flatten(args, kwargs or {})
         lap = lambda: laps.append(_lap(run, leaves))  # noqa: E731
     file = replace(artifact.worker_file, timeout=min(artifact.timeout + seconds, TIMEOUT_MAX))
 
     def measure(function: Callable, *rest: Any) -> Any:
-        """Call it in this process, or in that of an isolated file, which has no ``lap``."""
+        """Call it in this process, or in that of an isolated file."""
         if artifact.isolated:
             work = lambda: file.call(function, artifact.proto, feeds, *rest)  # noqa: E731
         else:
@@ -250,7 +250,16 @@ class Hotspots(Report, ToFrame):
 
     @property
     def hottest(self) -> Spot:
-        """The line that takes the longest."""
+        """The line that takes the longest.
+
+        Raises:
+            InputError: no kernel runs.
+        """
+        if not self.call.kernels:
+            raise InputError(
+                f"{self.lineage.artifact.path.name} runs no kernel: its result is a constant.",
+                "Export a model whose result depends on an input.",
+            )
         return self.spots[0]
 
     @cached_property
@@ -400,7 +409,10 @@ class Hotspots(Report, ToFrame):
     def _parts(self) -> Iterator[Part]:
         yield self._headline()
         yield from self._body()
-        yield Fold("How it was measured", [Table([*self._facts()])])
+        if self.call.kernels:
+            yield Fold("How it was measured", [Table([*self._facts()])])
+        else:
+            yield "no kernel runs: the result is a constant in the file"
 
     @cached_property
     def _result_share(self) -> dict[str, Share]:
@@ -420,8 +432,8 @@ class Hotspots(Report, ToFrame):
 
     def _headline(self) -> str:
         return (
-            f"{self.lineage.artifact.path.name}: {_time(self.whole)} a run without the profiler, "
-            f"{_time(self.total)} in {formatting.plural(len(self.call.kernels), 'kernel')}"
+            f"{self.lineage.artifact.path.name}: {formatting.seconds(self.whole)} a run without the "
+            f"profiler, {formatting.seconds(self.total)} in {formatting.plural(len(self.call.kernels), 'kernel')}"
         )
 
     def _body(self) -> Iterator[Part]:
@@ -465,11 +477,11 @@ class Hotspots(Report, ToFrame):
         return _time(spot.seconds), span, share, count, rules, torch, *ran_on
 
     def _facts(self) -> Iterator[tuple[str, str]]:
-        used = [f"{rule} {_percent(part)}" for rule, part in self.rules.items() if part]
-        yield "joined by", ", ".join(used)
-        yield "no line", f"{_percent(self.unattributed)} of kernel time{self._reasons()}"
+        used = [f"{rule} {Percent(part)}" for rule, part in self.rules.items() if part]
+        yield "by", f"the rule that found a kernel's line: {', '.join(used)}"
+        yield "no line", f"{Percent(self.unattributed)} of kernel time{self._reasons()}"
         if self.providers:
-            parts = [f"{_short(name)} {_percent(part)}" for name, part in self.providers.items()]
+            parts = [f"{_short(name)} {Percent(part)}" for name, part in self.providers.items()]
             yield "ran on", f"{', '.join(parts)} of kernel time"
         if any(spot.fused for spot in self.spots):
             yield (
@@ -477,12 +489,12 @@ class Hotspots(Report, ToFrame):
                 "shares a fused kernel, split by the times of its nodes when not fused or, for "
                 "nodes merged at export, by the times of the FX nodes in PyTorch",
             )
-        yield "coverage", f"kernels take {_percent(self.covered)} of a run without the profiler"
-        cost = _time(self.recording.cost.inside)
+        yield "coverage", f"kernels take {Percent(self.covered)} of a run without the profiler"
+        cost = formatting.seconds(self.recording.cost.inside)
         yield (
             "profiler",
-            f"adds {_percent(self.overhead)} to a run; {cost} is subtracted from each kernel "
-            f"(coverage without that: {_percent(self.counted)})",
+            f"adds {Percent(self.overhead)} to a run; {cost} is subtracted from each kernel "
+            f"(coverage without that: {Percent(self.counted)})",
         )
         yield "runs", self._how()
         yield "", "times are means over the fastest quarter of the runs, quartiles over all runs"
@@ -492,7 +504,7 @@ class Hotspots(Report, ToFrame):
             yield (
                 "PyTorch",
                 f"{_COVERS} (torch.fx.Interpreter, inference mode): the call of each operator, "
-                f"without the Python code between them; {_percent(no_line)} of it in nodes without "
+                f"without the Python code between them; {Percent(no_line)} of it in nodes without "
                 "a line",
             )
         for doubt in self._doubts():
@@ -509,7 +521,7 @@ class Hotspots(Report, ToFrame):
             yield f"no kernel ran on {_short(asked)}, the provider that the artifact asks for"
         low, median, high = quartiles_of(self.plain)
         if high - low > NOISY * median:
-            apart = _percent((high - low) / median)
+            apart = Percent((high - low) / median)
             yield f"runs differ: the quartiles are {apart} apart; stop other programs and repeat"
         if self.covered < 1 - NOISY:
             yield "part of a run is outside kernels: in a model this small, trust shares, not times"
@@ -551,7 +563,3 @@ def _short(provider: str) -> str:
 def _time(seconds: float) -> str:
     """A duration, padded so that the columns of two runs have the same width."""
     return f"{formatting.seconds(seconds):>7}"
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:5.1f} %"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from ..formatting import Code, Table
-from ..source import NO_SOURCES, Line, Sources
+from ..source import NO_SOURCES, Line, Sources, functions_in
 
 _GAP = 4
 """The most lines with an empty margin that are shown between two lines with cells."""
@@ -63,7 +62,8 @@ def _stretch(function: str, at: Mapping[int, Line], sources: Sources) -> list[tu
     source = sources.read([*at.values()])
     if not source:
         return [(number, line.text) for number, line in at.items()]
-    starts = {_definition(source, function, number) for number in at}
+    spans = [s for s in functions_in("".join(source)) if s[2].rpartition(".")[2] == function]
+    starts = {max((s[0] for s in spans if s[0] <= n <= s[1]), default=0) for n in at}
     texts = {n: source[n - 1].rstrip() for n in _filled(sorted({*at} | starts - {0}))}
     margin = min((len(t) - len(t.lstrip()) for t in texts.values() if t), default=0)
     rows: list[tuple[int, str]] = []
@@ -72,13 +72,6 @@ def _stretch(function: str, at: Mapping[int, Line], sources: Sources) -> list[tu
             rows.append((0, "..."))
         rows.append((number, text[margin:]))
     return rows
-
-
-def _definition(source: Sequence[str], function: str, number: int) -> int:
-    """The number of the nearest ``def function`` above; 0 if there is none."""
-    pattern = re.compile(rf"\s*(async\s+)?def\s+{re.escape(function)}\b")
-    above = range(number - 1, 0, -1)
-    return next((n for n in above if pattern.match(source[n - 1])), 0)
 
 
 def _filled(numbers: Sequence[int]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dis
 from collections.abc import Iterator
 from functools import lru_cache
@@ -41,8 +42,8 @@ def _of(code: CodeType, number: int) -> Iterator[str]:
 def _codes(text: str) -> tuple[CodeType, ...]:
     """All code objects of a source text."""
     try:
-        found = [compile(text, "<source>", "exec", dont_inherit=True)]
-    except (SyntaxError, ValueError):  # a cell with a magic in it
+        found = [compile(text, "<source>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, True)]
+    except (SyntaxError, ValueError):
         return ()
     for code in found:  # grows while it is walked
         found += [inner for inner in code.co_consts if isinstance(inner, CodeType)]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..exporter_metadata import CallSite, call_site, calls, is_getitem
+from ..exporter_metadata import CallSite, call_site, is_getitem, operator_nodes
 from ..source import Line
 
 _LARGEST = 10_000_000
@@ -82,7 +82,7 @@ def absent_from(graph: fx.Graph, exported: Collection[CallSite]) -> Iterator[Abs
 
 
 def _computing(graph: fx.Graph) -> Iterator[fx.Node]:
-    return (node for node in calls(graph) if not is_getitem(node))
+    return (node for node in operator_nodes(graph) if not is_getitem(node))
 
 
 def _constants(graph: fx.Graph) -> set[fx.Node]:

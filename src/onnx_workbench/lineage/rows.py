@@ -8,7 +8,7 @@ from itertools import chain as joined
 from itertools import product
 from typing import Any
 
-from ..exporter_metadata import call_site, calls
+from ..exporter_metadata import call_site, operator_nodes
 from ..source import Line
 from .instructions import instructions
 from .kernels import BY_NEIGHBOR
@@ -167,7 +167,7 @@ def captured_names(lineage: Any) -> dict[str, str]:
     known = {operation.fx for operation in lineage.operations}
     by_site = {operation.site: operation.fx for operation in reversed(lineage.operations)}
     found: dict[str, str] = {}
-    for node in calls(program.graph):
+    for node in operator_nodes(program.graph):
         names = _history(node.meta.get("from_node"))
         name = next((name for name in names if name in known), "")
         found[node.name] = name or by_site.get(call_site(node), "")

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from ..exporter_metadata import calls
-from ..formatting import finite, plural
+from ..exporter_metadata import operator_nodes
+from ..formatting import for_json, plural
 from ..runs.summary import Summary
 from ..source import Line, Sources
 from ..viewer.origin import without_folders
@@ -32,7 +32,7 @@ SOURCE, BYTECODE, FX, DECOMPOSED, ONNX, OPTIMIZED, KERNEL = range(len(FLOORS))
 
 OPEN = ("source", "fx", "onnx", "kernel")
 _FOLDS_FROM = 3
-"""Repeated rows that become one."""
+"""The fewest repeated rows that fold into one."""
 
 Row = dict[str, Any]
 Sheet = dict[str, Any]
@@ -50,19 +50,22 @@ class Floor:
         """Add a row, unless there is one of this key; empty values are left out."""
         if key not in self.at:
             self.at[key] = len(self.rows)
-            words = {"t": text, "m": margin} | {name: word for name, word in more.items() if word}
-            self.rows.append(
-                {k: without_folders(w) if isinstance(w, str) else w for k, w in words.items()}
-            )
+            words = {name: word for name, word in more.items() if word}
+            self.rows.append({"t": text, "m": margin, **words})
         return self.at[key]
 
     def encoded(self) -> dict[str, Any]:
+        """The floor without the folders of this machine, which names of nodes do not have."""
+        quoted = "tmx" if self.name in ("source", "bytecode") else "x"
         return {
             "name": self.name,
             "title": FLOORS[self.name],
             "open": self.name in OPEN,
             "note": self.note,
-            "rows": self.rows,
+            "rows": [
+                {key: without_folders(x) if key in quoted else x for key, x in row.items()}
+                for row in self.rows
+            ],
         }
 
 
@@ -168,7 +171,7 @@ class _Sheet:
             "decomposed": artifact.exported_program,
         }
         for name, program in programs.items():
-            for node in calls(program.graph) if program else ():
+            for node in operator_nodes(program.graph) if program else ():
                 self.floors[name].add(node.name, node.name, operator_name(node.target))
         gone = {item.fx: item.why for item in self.lineage.absent}
         for fx, why in gone.items():
@@ -292,7 +295,7 @@ def _names(chain: Chain) -> dict[str, str]:
 
 def encoded_value(value: Summary) -> dict[str, Any]:
     names = "least", "mean", "greatest", "error", "tolerance"
-    numbers = {name: finite(getattr(value, name)) for name in names}
+    numbers = {name: for_json(getattr(value, name)) for name in names}
     picture = value.picture.encoded() if value.picture else None
     return {"shape": list(value.shape), "dtype": value.dtype, **numbers, "picture": picture}
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import fx
 
 from ..errors import InputError, WorkbenchError
-from ..exporter_metadata import call_site, calls
+from ..exporter_metadata import call_site, operator_nodes
 from ..formatting import Part, Report, Table, kind_of, plural
 from ..source import Line, Sources
 from .annotated_source import annotated
@@ -41,7 +41,7 @@ class Stopped(Shown, Report):
 
     @cached_property
     def nodes(self) -> Mapping[str, Line | None]:
-        found = calls(self.graph) if self.graph else ()
+        found = operator_nodes(self.graph) if self.graph else ()
         return {node.name: call_site(node).line for node in found}
 
     @cached_property
@@ -65,7 +65,7 @@ class Stopped(Shown, Report):
         links = [
             link(source=rows[line], bytecode=code) for line in self.lines for code in codes[line]
         ]
-        for node in calls(self.graph) if self.graph else ():
+        for node in operator_nodes(self.graph) if self.graph else ():
             at = floors["fx"].add(node.name, node.name, operator_name(node.target))
             made_at = self.nodes[node.name]
             for code in codes.get(made_at) or [-1]:

@@ -14,11 +14,12 @@ from torch import fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 
 from ..artifact import Artifact
+from ..exporter_metadata import has_trace
 from ..formatting import plural, shaped, size
 from ..graph import Graph, exporter
 from ..lineage.table import join
 from ..proto import described
-from ..source import Line, is_user_file, method_lines, user_line
+from ..source import Line, is_user_file, method_lines, node_line
 from ..viewer.origin import without_folders
 from .finding import Finding
 
@@ -101,7 +102,7 @@ def _writing_line(kind: type, name: str) -> Line | None:
 
 def random_line(graph: Graph) -> Line | None:
     """The line of the first operator that draws random numbers."""
-    return next((user_line(node.meta.get("stack_trace")) for node in draws(graph)), None)
+    return next(map(node_line, draws(graph)), None)
 
 
 def draws(graph: Graph) -> Iterator[fx.Node]:
@@ -120,7 +121,7 @@ def mutations(graph: Graph) -> Iterator[Finding]:
     program = exporter.decomposed(graph.program, {})
     nodes = {node.name: node for node in program.graph.nodes}
     for spec in program.graph_signature.output_specs:
-        line = user_line(nodes[spec.arg.name].meta.get("stack_trace")) if spec.target else None
+        line = node_line(nodes[spec.arg.name]) if spec.target else None
         if spec.kind is OutputKind.USER_INPUT_MUTATION:
             yield Finding(
                 "OW110",
@@ -220,7 +221,7 @@ def private(model: onnx.ModelProto) -> str:
     """What a file reveals about the machine that made it; empty if nothing."""
     protos = [*described(model)]
     notes = [note for proto in protos for note in getattr(proto, "metadata_props", ())]
-    sources = sum(note.key.endswith("stack_trace") for note in notes)
+    sources = sum(isinstance(x, onnx.NodeProto) and has_trace(x) for x in protos)
     texts = (*(proto.doc_string for proto in protos), *(note.value for note in notes))
     parts = [f"{plural(sources, 'node')} with source lines"] * bool(sources)
     parts += ["paths of the machine that made it"] * any(without_folders(t) != t for t in texts)

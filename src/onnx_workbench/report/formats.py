@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..formatting import finite
+from ..formatting import for_json
 from ..source import Line, is_cell, is_user_file
 from ..viewer.origin import without_folders
 from .codes import CODES
@@ -52,7 +52,7 @@ def finding_to_dict(finding: Finding) -> dict[str, Any]:
         "text": without_folders(line.text) if line else None,
         "about": finding.about,
         "repair": without_folders(finding.repair),
-        "numbers": {key: finite(value) for key, value in finding.numbers.items()},
+        "numbers": {key: for_json(value) for key, value in finding.numbers.items()},
     }
 
 

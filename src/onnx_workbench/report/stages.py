@@ -433,10 +433,13 @@ def _latency(case: Case) -> Iterator[Finding]:
     result = race(targets, case.args, case.kwargs, quick=True, seconds=QUICK)
     if result.conditions.interrupted:
         raise KeyboardInterrupt
-    ratio = result.ratio("ONNX Runtime")
-    against = f"{ratio.value:.2f}x as fast as {result.baseline} ({ratio.verdict})" if ratio else ""
-    sentence = f"ONNX Runtime: {against}; race() measures with more care"
-    yield Finding("OW800", sentence, numbers={"times_as_fast": ratio.value} if ratio else {})
+    if not (ratio := result.ratio("ONNX Runtime")):
+        failed = next(one for one in result.results if one.error)
+        reason = f"{failed.name} could not be timed: {failed.error}"
+        yield Finding(code_of("latency", NOT_TRIED), reason)
+        return
+    sentence = f"{ratio.sentence('ONNX Runtime', result.baseline)}; race() measures with more care"
+    yield Finding("OW800", sentence, numbers={"times_as_fast": ratio.value})
 
 
 def _hot(case: Case) -> Iterator[Finding]:

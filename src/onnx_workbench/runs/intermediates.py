@@ -12,8 +12,17 @@ import onnx
 import onnx.compose
 import torch
 
-from ..errors import LoadError, RunError
-from ..ort import Options, model_bytes, ort_value, session_of, tensor_view, to_numpy, to_torch
+from ..errors import LoadError, RunError, refused_by_machine
+from ..ort import (
+    Options,
+    model_bytes,
+    ort_value,
+    session_of,
+    short_reason,
+    tensor_view,
+    to_numpy,
+    to_torch,
+)
 from ..proto import NodeRef, node_refs, producers
 
 
@@ -137,18 +146,21 @@ class Intermediates:
             data = model_bytes(self._submodel(part, feeds, names, read), self._path, options)
             session = session_of(data, self._provider, options)
         except Exception as error:
+            instead = "Compare the outputs alone, without values=True."
+            why, hint = refused_by_machine(error) or (short_reason(error), instead)
             raise LoadError(
                 f"{self._path.name} could not be loaded with {len(names)} of its values as "
-                f"outputs: {str(error).splitlines()[0]}",
-                "Compare the outputs alone, without values=True.",
+                f"outputs: {why}",
+                hint,
             ) from error
         try:
             results = session.run_with_ort_values(list(names), feeds)
         except Exception as error:
+            instead = "Try the sizes of the export."
+            why, hint = refused_by_machine(error) or (short_reason(error), instead)
             raise RunError(
-                f"ONNX Runtime failed while running {self._path.name} without its optimizer: "
-                f"{str(error).splitlines()[0]}",
-                "Try the sizes of the export.",
+                f"ONNX Runtime failed while running {self._path.name} without its optimizer: {why}",
+                hint,
             ) from error
         return dict(zip(names, results, strict=True))
 

@@ -24,8 +24,8 @@ import numpy as np
 import onnx
 
 from .. import progress
-from ..errors import LoadError
-from ..ort import Options, call_of, model_bytes, session_of
+from ..errors import LoadError, refused_by_machine
+from ..ort import Options, call_of, model_bytes, session_of, short_reason
 from ..proto import NodeRef, named, node_refs
 from .liveness import EMPTY, Footprint, footprint, result_bytes
 
@@ -110,7 +110,7 @@ class Recording:
         It is as robust as a median and finer than the profiler's whole microseconds, and the means
         of parts add up to the mean of the whole.
         """
-        return max(0.0, typical(runs, by=self.sums)) if self.sums else 0.0
+        return max(0.0, typical(runs, by=self.sums or None)) if runs else 0.0
 
     def cost_beside(self, alone: float) -> Cost:
         """Estimate the profiler's cost, if the kernels take ``alone`` seconds without it.
@@ -241,10 +241,10 @@ class _Profile:
                 options.profile_file_prefix = os.fspath(self.folder / "profile")
             return session_of(model, self.provider, options)
         except Exception as error:
+            why, hint = refused_by_machine(error) or (short_reason(error), "Pass another `level`.")
             raise LoadError(
-                f"ONNX Runtime cannot load the model at the optimization level {level!r}: "
-                f"{str(error).splitlines()[0]}",
-                "Pass another `level`.",
+                f"ONNX Runtime cannot load the model at the optimization level {level!r}: {why}",
+                hint,
             ) from error
 
     def _write_graph(self, options: onnxruntime.SessionOptions, model: bytes | str) -> None:

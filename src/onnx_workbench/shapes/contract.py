@@ -207,7 +207,7 @@ def _of_module(
     graph = capture(model, *call, dynamic_shapes=relaxed(dynamic))
     graph = replace(graph, axes=axes_of(graph, *call, dynamic))
     file = export(graph, f=path, custom_translation_table=table)
-    return replace(of_graph(file, graph, *call), exported=False)
+    return replace(of_graph(file, graph, *call), made_by_probe=True)
 
 
 def _of_artifact(artifact: Artifact, args: tuple, kwargs: dict[str, Any], dynamic: Any) -> Subject:

@@ -18,7 +18,7 @@ from ..brief import first_words
 from ..comparison import Tolerance, answer
 from ..errors import WorkbenchError
 from ..graph import Graph
-from ..graph.dims import dynamic_dims, finite, limits, must_stay_dynamic, name_of
+from ..graph.dims import bound, dynamic_dims, limits, must_stay_dynamic, name_of
 from ..graph.guards import Guard
 from ..source import Line
 from .declared import mismatch
@@ -170,8 +170,8 @@ class Subject:
     """What is tried: a file, the graph of its model, and one call.
 
     ``call`` turns tensors into arguments. ``graph`` is None for a loaded file. ``sizes`` has an
-    expression for each dimension that varies, requested or not. If ``exported`` is False, probe
-    made the file, and the user's own capture would refuse to freeze a dimension.
+    expression for each dimension that varies, requested or not. If ``made_by_probe``, the user's
+    own capture would refuse to freeze a dimension.
     """
 
     artifact: Artifact
@@ -180,12 +180,12 @@ class Subject:
     call: Callable[[Sequence[torch.Tensor]], Call]
     sizes: Mapping[Axis, sympy.Expr]
     dimensions: Sequence[Dimension]
-    exported: bool = True
+    made_by_probe: bool = False
     tolerance: Tolerance | None = None
 
     def refuses(self, dimension: Dimension) -> bool:
         """Whether capture raises because it cannot keep this dimension dynamic."""
-        return dimension.frozen and dimension.must_stay_dynamic and not self.exported
+        return dimension.frozen and dimension.must_stay_dynamic and self.made_by_probe
 
     def usual(self, at: Axis) -> int:
         """The size of a dimension in the example."""
@@ -200,7 +200,13 @@ class Subject:
     def ranges(self) -> dict[sympy.Expr, tuple[int | None, int | None]]:
         """The least and greatest size of each symbol, by torch.export's range constraints."""
         ranges = self.graph.program.range_constraints if self.graph else {}
-        return {symbol: (finite(r.lower), finite(r.upper)) for symbol, r in ranges.items()}
+        return {symbol: (bound(r.lower), bound(r.upper)) for symbol, r in ranges.items()}
+
+    def allowed(self, size: sympy.Expr) -> tuple[int | None, int | None]:
+        """The least and greatest size that all of the user's labels of this size allow."""
+        ends = [limits(d.label) for d in self.dimensions if d.size == size]
+        lows, highs = [low for low, _ in ends if low], [high for _, high in ends if high]
+        return max(lows, default=None), min(highs, default=None)
 
     def constraint(self, dimension: Dimension) -> str:
         """torch.export's constraint on a dimension, in words."""
@@ -346,9 +352,7 @@ def _candidates(subject: Subject, symbol: sympy.Symbol) -> list[int]:
     Sizes that the user's Dim does not allow are left out.
     """
     usual = subject.example[symbol]
-    allowed = {d.size: limits(d.label) for d in subject.dimensions}
-    low, high = allowed.get(symbol, (None, None))
-    least, most = subject.ranges.get(symbol, (None, None))
+    (low, high), (least, most) = subject.allowed(symbol), subject.ranges.get(symbol, (None, None))
     low, least = low or 1, least or 1
     sizes = [1, 2, low, least - 1, least, usual - 1, usual, usual + 1, *_PRIMES]
     sizes += [size + beyond for size in (high, most) if size for beyond in (0, 1)]
@@ -445,7 +449,7 @@ def _moving(dimension: Dimension, trials: Sequence[Trial], usual: int, subject: 
     run = _run([trial for trial in tried if trial.outcome in (*FINE, *BAD)], usual)
     if len(run) < 2:
         return BROKEN if any(trial.outcome in BAD for trial in tried) else UNTRIED
-    low, high = limits(dimension.label)
+    low, high = subject.allowed(dimension.size)
     gaps = any(run[0] < trial.size < run[-1] and trial.size not in run for trial in tried)
     first = run[0] if (low or 0) > 1 or (tried[0].size < run[0] and not gaps) else 1
     last = run[-1] if high or (tried[-1].size > run[-1] and not gaps) else "..."

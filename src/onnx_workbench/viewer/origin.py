@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ import onnx
 
 from .. import exporter_metadata
 from ..proto import NodeRef, described
-from ..source import Line, Sources
+from ..source import Line, Sources, functions_in
 
 LONGEST_FUNCTION = 400
 """The most lines of a function that are shown; a longer one is cut around the node's line."""
@@ -114,7 +113,7 @@ def _shown(
         return {"place": "", "text": "", "line": 0, "function": -1}
     index = -1
     if source := sources.read([line]):
-        spans = (s for s in _spans("".join(source)) if s[0] <= line.number <= s[1])
+        spans = (s for s in functions_in("".join(source)) if s[0] <= line.number <= s[1])
         first, last, name = max(spans, default=(line.number, line.number, line.function))
         if (line.file, first) not in functions:  # the innermost around the line
             start = (
@@ -133,25 +132,6 @@ def _shown(
         index = list(functions).index((line.file, first))
     text = without_folders(line.text)
     return {"place": line.place, "text": text, "line": line.number, "function": index}
-
-
-@lru_cache(maxsize=64)
-def _spans(source: str) -> tuple[tuple[int, int, str], ...]:
-    """First line, last line and qualified name of each function."""
-    try:
-        return tuple(_defined(ast.parse(source), ""))
-    except (SyntaxError, ValueError, RecursionError):  # such as a cell with a magic
-        return ()
-
-
-def _defined(tree: ast.AST, scope: str) -> Iterator[tuple[int, int, str]]:
-    for node in ast.iter_child_nodes(tree):
-        inner = scope
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            inner = f"{scope}{node.name}."
-            if not isinstance(node, ast.ClassDef):
-                yield node.lineno, node.end_lineno or node.lineno, inner[:-1]
-        yield from _defined(node, inner)
 
 
 def without_folders(text: str) -> str:
