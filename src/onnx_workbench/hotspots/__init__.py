@@ -431,10 +431,10 @@ class Hotspots(Report, ToFrame):
         return [op for op in self.lineage.operations if op.line and op.fx in timed]
 
     def _headline(self) -> str:
-        return (
-            f"{self.lineage.artifact.path.name}: {formatting.seconds(self.whole)} a run without the "
-            f"profiler, {formatting.seconds(self.total)} in {formatting.plural(len(self.call.kernels), 'kernel')}"
-        )
+        name, whole = self.lineage.artifact.path.name, formatting.seconds(self.whole)
+        kernels = formatting.plural(len(self.call.kernels), "kernel")
+        spent = f"{formatting.seconds(self.total)} in {kernels}"
+        return f"{name}: {whole} a run without the profiler, {spent}"
 
     def _body(self) -> Iterator[Part]:
         """Lines in execution order, then nodes without a line."""
