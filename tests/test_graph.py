@@ -32,7 +32,7 @@ def test_table_has_the_lines_of_the_model_and_the_names_of_its_dimensions():
     assert conv.line.text == "hidden = self.norm(self.conv(images)).relu()"
     assert linear.line.place.startswith("models.py:")
     assert "p_conv_weight" not in rows
-    assert repr(graph).startswith("Scores: 8 operations, 6 parameters (1,498 values)\n")
+    assert repr(graph).startswith("Scores: 8 operations, 6 parameters (1,498 numbers)\n")
 
 
 def test_both_branches_of_cond_are_rows_and_markup_stays_text():

@@ -23,7 +23,7 @@ from .errors import InputError, WorkbenchError
 from .exporter_metadata import call_site, is_getitem
 from .formatting import Part, Report, Table, kind_of, plural, shaped
 from .lineage.origins import NONE, Origin
-from .lineage.table import join
+from .lineage.table import Lineage, join
 from .machine import trim_memory
 from .proto import node_refs
 from .runs.intermediates import Intermediates
@@ -279,7 +279,7 @@ def compare_values(
 ) -> Divergence:
     """Compare the values of a file with those of the graph that it was translated from. The outputs
     of the model and of the file are ``reference`` and ``other``."""
-    comparison = _Comparison(artifact, artifact.feeds(*args, **kwargs), tolerance)
+    comparison = _Comparison(join(artifact), artifact.feeds(*args, **kwargs), tolerance)
     leaves = artifact.signature.flatten(args, dict(kwargs))
     result = artifact.signature.unflatten(comparison.run(leaves))
     grains = [comparison.grains.of(leaf) for leaf in pytree.tree_leaves(result)]
@@ -293,12 +293,13 @@ def compare_values(
     return Divergence(outputs, captured, steps, comparison.left_out(), random)
 
 
-def summaries(artifact: Any, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Summary]:
+def summaries(lineage: Lineage, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Summary]:
     """Summarize every value of a file for one call, with its error where PyTorch has it, too.
 
     The values are those of the graph as exported, without the optimizer; a chunk is held at a time.
     """
     found: dict[str, Summary] = {}
+    artifact: Any = lineage.artifact
     feeds = artifact.feeds(*args, **kwargs)
     side = SIDE if len(artifact.proto.graph.node) < _LARGE_GRAPH else SIDE // 4
 
@@ -311,7 +312,7 @@ def summaries(artifact: Any, args: tuple, kwargs: Mapping[str, Any]) -> dict[str
         file = Intermediates(artifact.unchanged, artifact.proto, artifact.provider, feeds)
         _look_at_rest(file, look)
         return found
-    comparison = _Comparison(artifact, feeds, None, look)
+    comparison = _Comparison(lineage, feeds, None, look)
     comparison.run(artifact.signature.flatten(args, dict(kwargs)))
     _look_at_rest(comparison.file, look)
     for step in comparison.steps.values():
@@ -331,16 +332,16 @@ class _Comparison:
 
     def __init__(
         self,
-        artifact: Any,
+        lineage: Lineage,
         feeds: Mapping[str, Any],
         tolerance: Tolerance | None,
         look: Look | None = None,
     ) -> None:
         self.look = look
+        artifact: Any = lineage.artifact
         self.program: ExportedProgram = artifact.exported_program
         self.tolerance, self.grains = tolerance, Grains()
         self.file = Intermediates(artifact.unchanged, artifact.proto, artifact.provider, feeds)
-        lineage = join(artifact)
         self.origins = {
             value: lineage.of(ref.name)
             for ref in node_refs(artifact.proto)

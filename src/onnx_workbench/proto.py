@@ -179,7 +179,7 @@ def tensors_of(model: onnx.ModelProto, refs: Iterable[NodeRef] = ()) -> Iterator
 
 
 def mislabeled(model: onnx.ModelProto) -> str:
-    """Name the operators that the opset of a file's label lacks; "" if there are none.
+    """Name the operators that are newer than the opset that the file states; "" if none is.
 
     >>> from onnx import parser
     >>> mislabeled(parser.parse_model('<ir_version: 10, opset_import: ["": 18]> g (float[2] x) '

@@ -10,7 +10,7 @@ from .artifact import Artifact
 from .calls import normalize_call
 from .divergence import summaries
 from .errors import WorkbenchError
-from .hotspots import profile
+from .hotspots import measured
 from .lineage.stopped import Stopped, stopped
 from .lineage.table import Lineage, join
 
@@ -66,13 +66,10 @@ def trace(
     if isinstance(artifact, WorkbenchError):
         return stopped(artifact)
     lineage = join(artifact, source=source, depth=depth)
-    if len(args) == 1 and args[0] is None and not kwargs:
+    if len(args) == 1 and args[0] is None and not kwargs:  # no tuple, so it was wrapped
         return lineage
     kwargs = kwargs or {}
-    values = {} if artifact.isolated else summaries(artifact, args, kwargs)
-    spots = profile(
-        artifact, args, kwargs, level=level, threads=threads, seconds=seconds, depth=depth
-    )
+    values = {} if artifact.isolated else summaries(lineage, args, kwargs)
+    spots = measured(lineage, args, kwargs, level, threads, seconds)
     flame = {by: spots.flame(by).tree() for by in ("stack", "module")}
-    call = replace(spots.call, values=values, flame=flame)
-    return replace(lineage, call=call)
+    return replace(lineage, call=replace(spots.call, values=values, flame=flame))

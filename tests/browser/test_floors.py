@@ -96,7 +96,7 @@ def test_a_choice_on_each_floor_lights_its_chain_on_all_others(opened):
 def test_nodes_of_one_kernel_converge_and_the_status_counts_them(opened):
     page = opened(sheets.small())
     page.row(SOURCE, "torch.relu").click()
-    assert page.status == "line 12: 2 FX nodes, 2 ONNX nodes, 1 kernel, 40 µs"
+    assert page.status == "line 12: 2 FX nodes, 2 ONNX nodes, 1 kernel, 40 us"
     curves = [p.get_attribute("d") for p in page.page.locator(".body > svg path").all()]
     assert len(curves) == 2 + 2 + 2
     assert len({curve.split()[-1] for curve in curves[-2:]}) == 1
@@ -107,7 +107,7 @@ def test_nodes_of_one_kernel_converge_and_the_status_counts_them(opened):
 def test_an_inserted_node_and_a_folded_constant_say_so(opened):
     page = opened(sheets.small())
     page.row(KERNEL, "Transpose").click()
-    assert page.status == "Transpose_0: 5 µs"
+    assert page.status == "Transpose_0: 5 us"
     assert "inserted by the optimizer" in page.page.locator(".details").inner_text()
     page.row(ONNX, "node_add").click()
     assert page.texts(KERNEL) == []
@@ -166,7 +166,7 @@ def test_options_have_names_places_and_a_state(opened):
         "8",
     )
     assert page.page.get_by_role("listbox").count() == 4
-    name = "13, x = x * (self.scale + 1), 10 µs"
+    name = "13, x = x * (self.scale + 1), 10 us"
     assert page.floor(SOURCE).get_by_role("option", name=name).count() == 1
 
 

@@ -65,7 +65,7 @@ def capture(
     ...     def forward(self, x):
     ...         return x + x
     >>> capture(Double().eval(), torch.ones(4, 3), dynamic_shapes={"x": {0: "batch"}})
-    Double: 1 operation, 0 parameters (0 values)
+    Double: 1 operation, 0 parameters (0 numbers)
     node    op             target           value              line
     ------  -------------  ---------------  -----------------  ------
     x       placeholder    x                float32[batch, 3]
@@ -339,7 +339,7 @@ class Graph(Report):
         lost = f", specialized: {', '.join(self.specialized)}" if self.specialized else ""
         return (
             f"{self.name}: {plural(self.operations.total(), 'operation')}, "
-            f"{plural(len(weights), 'parameter')} ({plural(values, 'value')}){mode}{lost}"
+            f"{plural(len(weights), 'parameter')} ({plural(values, 'number')}){mode}{lost}"
         )
 
 

@@ -47,8 +47,7 @@ def size_one_stays_dynamic() -> AbstractContextManager[Any]:
 # Stack traces
 
 
-@contextmanager
-def full_stack_traces() -> Iterator[None]:
+def full_stack_traces() -> AbstractContextManager[Any]:
     """Let FX nodes keep the frames of all functions of the user's and of libraries, for a while.
 
     torch.export keeps only the frames of functions called ``forward``, so that all of ``def
@@ -59,10 +58,8 @@ def full_stack_traces() -> Iterator[None]:
     Private: ``TracerBase._filter_traceback_frames``, ``GraphModule._lineno_map``,
     ``GraphModule._prologue_start``.
     """
-    original = getattr(TracerBase, "_filter_traceback_frames", None)
-    if original is None:
-        yield
-        return
+    name = "_filter_traceback_frames"
+    original = getattr(TracerBase, name, lambda tracer, frames: frames)
 
     def filtered(tracer: Any, frames: traceback.StackSummary) -> traceback.StackSummary:
         by_default = {id(frame) for frame in original(tracer, frames)}
@@ -77,8 +74,7 @@ def full_stack_traces() -> Iterator[None]:
                 kept.append(frame)
         return traceback.StackSummary.from_list(kept)
 
-    with patch.object(TracerBase, "_filter_traceback_frames", filtered):
-        yield
+    return patch.object(TracerBase, name, filtered, create=True)
 
 
 def _counts(frame: traceback.FrameSummary) -> bool:
@@ -184,21 +180,15 @@ def sizes_unchanged(program: ExportedProgram) -> Iterator[None]:
                 setattr(environment, counter, getattr(environment, counter, 0) + 1)
 
 
-@contextmanager
-def operators_looked_up_once() -> Iterator[None]:
+def operators_looked_up_once() -> AbstractContextManager[Any]:
     """Look up torch's composite operators now, and not again for a while: a decomposition looks up
     all of them for each namespace of operators, twice, which takes a quarter of a small export.
 
     Private: ``torch._export.utils._materialize_cpp_cia_ops``.
     """
     name = "_materialize_cpp_cia_ops"
-    look_up = getattr(export_utils, name, None)
-    if look_up is None:
-        yield
-        return
-    look_up()
-    with patch.object(export_utils, name, lambda: None):
-        yield
+    getattr(export_utils, name, lambda: None)()
+    return patch.object(export_utils, name, lambda: None, create=True)
 
 
 # Translations

@@ -96,15 +96,22 @@ def profile(
     >>> spots.unattributed, spots.spots[0].line in spots.lineage.lines
     (0.0, True)
     """
-    lineage = join(artifact, depth=depth)
+    return measured(join(artifact, depth=depth), args, kwargs or {}, level, threads, seconds)
+
+
+def measured(
+    lineage: Lineage, args: tuple, kwargs: dict[str, Any], level: str, threads: int, seconds: float
+) -> Hotspots:
+    """The profile of a model whose lineage is known."""
     check_level(level)
     threads, seconds = calls.threads(threads), calls.number("seconds", seconds)
-    feeds = artifact.feeds(*args, **(kwargs or {}))
+    artifact = lineage.artifact
+    feeds = artifact.feeds(*args, **kwargs)
     of = (artifact.unchanged, artifact.proto, artifact.provider, feeds)
     laps: list[dict[str, float]] = []
     lap = None
     if (graph := artifact.graph) and not artifact.isolated:
-        run, leaves = ProgramRun(graph.program), graph.signature.flatten(args, kwargs or {})
+        run, leaves = ProgramRun(graph.program), graph.signature.flatten(args, kwargs)
         lap = lambda: laps.append(_lap(run, leaves))  # noqa: E731
     file = replace(artifact.worker_file, timeout=min(artifact.timeout + seconds, TIMEOUT_MAX))
 

@@ -12,7 +12,7 @@ const NOUNS = [
   "line", "instruction", "FX node", "decomposed FX node", "ONNX node", "optimized node", "kernel",
 ];
 const SHARES = [41, 19, 16, 16, 21, 22, 20]; // of the width, among the open floors
-const TIME = [[1, "s"], [1e-3, "ms"], [1e-6, "µs"], [1e-9, "ns"]];
+const TIME = [[1, "s"], [1e-3, "ms"], [1e-6, "us"], [1e-9, "ns"]];
 const BYTES = [[1e9, "GB"], [1e6, "MB"], [1e3, "kB"], [1, "B"]];
 const KEYS = "Choose a row to light its chain. ↑ ↓ step through the lines, ← → go to the next " +
   "floor, Enter chooses, + and − open and close what is folded.";
@@ -639,7 +639,7 @@ class Widget {
     this.update();
   }
 
-  // "line 12: 2 FX nodes, 3 ONNX nodes, 1 kernel, 12 µs"
+  // "line 12: 2 FX nodes, 3 ONNX nodes, 1 kernel, 12 us"
   said() {
     const [number, row] = this.chosen;
     const { m, t } = this.floors[number].rows[row];
@@ -793,9 +793,9 @@ class Widget {
     };
     const open = (how) => () => floor.toggleEntry(entry, how);
     return {
-      ...{ PageDown: go(cursor + page), PageUp: go(cursor - page), Home: go(0), End: go(Infinity) },
+      PageDown: go(cursor + page), PageUp: go(cursor - page), Home: go(0), End: go(Infinity),
       ...(shift && { ArrowDown: go(cursor + 1), ArrowUp: go(cursor - 1) }),
-      ...{ Enter: pick, " ": pick },
+      Enter: pick, " ": pick,
       ...(entry && { "+": open(true), "-": open(false) }),
     };
   }

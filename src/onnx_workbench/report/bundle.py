@@ -95,7 +95,7 @@ def _call(case: Case) -> dict[str, Any]:
     """The dict that repro.py loads. The operators come first, since the model refers to them."""
     main, dynamic = sys.modules["__main__"], case.dynamic_shapes or None
     if isinstance(dynamic, Mapping):
-        names = bind(case.model, case.args, case.kwargs).arguments
+        names = bind(case.model, *case.call).arguments
         dynamic = {name: dynamic.get(name) for name in names}
     return {
         "operators": [x for x in vars(main).values() if isinstance(x, CustomOpDef)],
@@ -113,8 +113,8 @@ def _call(case: Case) -> dict[str, Any]:
 def _tolerances(case: Case) -> Iterator[tuple[float, float]]:
     """One for each output of the model; none if the model itself fails."""
     with suppress(Exception):
-        result = answer(case.model, case.args, case.kwargs)
-        grains = Grains.of_call(case.model, case.args, case.kwargs)
+        result = answer(case.model, *case.call)
+        grains = Grains.of_call(case.model, *case.call)
         for leaf, grain in zip_longest(pytree.tree_leaves(result), grains):
             if isinstance(leaf, torch.Tensor):
                 yield tolerance_of(leaf.dtype, case.tolerance, grain)

@@ -122,6 +122,10 @@ class Case:
             self.artifact = replace(self.subject, isolated=True) if loaded else self.subject
 
     @property
+    def call(self) -> Call:
+        return self.args, self.kwargs
+
+    @property
     def name(self) -> str:
         if isinstance(self.subject, Artifact):
             return self.subject.path.name
@@ -217,7 +221,7 @@ def _model(case: Case) -> Iterator[Finding]:
         with evaluating(model), torch.no_grad():
             for _ in range(2):  # the first call may fill a cache, which the second leaves alone
                 before = facts.snapshot(model)
-                call = pytree.tree_map_only(torch.Tensor, torch.clone, (case.args, case.kwargs))
+                call = pytree.tree_map_only(torch.Tensor, torch.clone, case.call)
                 result = model(*call[0], **call[1])
     except Exception as error:
         yield Finding(
@@ -237,11 +241,11 @@ def _model(case: Case) -> Iterator[Finding]:
 def _capture(case: Case) -> Iterator[Finding]:
     findings = []
     try:
-        case.graph = capture(case.model, case.args, case.kwargs, dynamic_shapes=case.dynamic_shapes)
+        case.graph = capture(case.model, *case.call, dynamic_shapes=case.dynamic_shapes)
     except CaptureError as error:
         if case.dynamic_shapes:
             with suppress(CaptureError):  # with fixed sizes, for the stages that follow
-                case.graph = capture(case.model, case.args, case.kwargs)
+                case.graph = capture(case.model, *case.call)
         case.error = error
         finding = _broken("capture", error, error.code)
         line = finding.line or (None if case.graph else facts.forward_line(case.model))
@@ -275,7 +279,7 @@ def _export(case: Case) -> Iterator[Finding]:
 
 def _contract(case: Case) -> Iterator[Finding]:
     if not case.dynamic_shapes:
-        if fault := misdeclared(case.artifact, case.args, case.kwargs):
+        if fault := misdeclared(case.artifact, *case.call):
             yield Finding("OW309", fault.reason, fault.line, fault.repair)
         else:
             yield Finding("OW300", "no dimension was asked to stay dynamic")
@@ -285,12 +289,11 @@ def _contract(case: Case) -> Iterator[Finding]:
     options: Any = {"dynamic_shapes": case.dynamic_shapes, "tolerance": case.tolerance}
     if case.error:
         options["custom_translation_table"] = case.translations
-    contract = probe(subject, case.args, case.kwargs, **options)
+    contract = probe(subject, *case.call, **options)
     for dimension in contract.dimensions:
         verdict = dimension.verdict
-        code = next(
-            (code for start, code in _DIMENSIONS.items() if verdict.startswith(start)), "OW304"
-        )
+        codes = (code for start, code in _DIMENSIONS.items() if verdict.startswith(start))
+        code = "OW300" if dimension else next(codes, "OW304")
         sentence = f"{dimension.place} is {dimension.verdict}"
         if first := dimension.first_bad:
             sentence += f"; at size {first.size} {first.outcome}: {first.reason}"
@@ -299,7 +302,7 @@ def _contract(case: Case) -> Iterator[Finding]:
             sentence += f": {dimension.fault.reason}"
         sizes = {"agree": FINE, "fail": BAD}
         yield Finding(
-            "OW300" if dimension else code,
+            code,
             sentence,
             dimension.line,
             dimension.repair,
@@ -320,11 +323,11 @@ def _contract(case: Case) -> Iterator[Finding]:
 
 
 def _numbers(case: Case) -> Iterator[Finding]:
-    if not verify(case.model, case.model, case.args, case.kwargs):
+    if not verify(case.model, case.model, *case.call):
         case.is_random = True
         yield _unsteady(case)
         return
-    agreement = verify(case.model, case.artifact, case.args, case.kwargs, tolerance=case.tolerance)
+    agreement = verify(case.model, case.artifact, *case.call, tolerance=case.tolerance)
     line, why, repair = _first_line(case) if not agreement else (None, "", "")
     for index, leaf in enumerate(agreement.leaves):
         if leaf.reason:
@@ -369,7 +372,7 @@ def _first_line(case: Case) -> tuple[Line | None, str, str]:
     if case.artifact.exported_program is None:
         return None, "", "This line makes the output; the fault may be earlier."
     model, artifact, bounds = case.model, case.artifact, case.tolerance
-    inside = verify(model, artifact, case.args, case.kwargs, values=True, tolerance=bounds)
+    inside = verify(model, artifact, *case.call, values=True, tolerance=bounds)
     if first := inside.first:
         name = first.node or first.name
         return first.line, f". {name} is the first wrong node: {first.reason}", first.repair
@@ -425,12 +428,12 @@ def _size(case: Case) -> Iterator[Finding]:
 
 def _latency(case: Case) -> Iterator[Finding]:
     if case.model is None:
-        whole = profile(case.artifact, case.args, case.kwargs, seconds=QUICK).whole
+        whole = profile(case.artifact, *case.call, seconds=QUICK).whole
         sentence = f"ONNX Runtime: {seconds(whole)} a call at 1 thread"
         yield Finding("OW800", sentence, numbers={"seconds": whole})
         return
     targets: dict[str, Any] = {"PyTorch": case.model, "ONNX Runtime": case.artifact}
-    result = race(targets, case.args, case.kwargs, quick=True, seconds=QUICK)
+    result = race(targets, *case.call, quick=True, seconds=QUICK)
     if result.conditions.interrupted:
         raise KeyboardInterrupt
     if not (ratio := result.ratio("ONNX Runtime")):
@@ -444,7 +447,7 @@ def _latency(case: Case) -> Iterator[Finding]:
 
 def _hot(case: Case) -> Iterator[Finding]:
     case.artifact = replace(case.artifact)  # without its session, since profile opens two
-    spots = case.spots = profile(case.artifact, case.args, case.kwargs, seconds=QUICK)
+    spots = case.spots = profile(case.artifact, *case.call, seconds=QUICK)
     if not spots.recording.kernels:
         yield Finding("OW901", "no kernel runs: the result is a constant in the file")
         return

@@ -154,7 +154,10 @@ class Contract(Report):
         """The trials that failed with several dimensions changed: with two, if any."""
         bad = [joint for joint in self.joints if joint.outcome in BAD]
         pairs = [joint for joint in bad if len(joint.dimensions) == 2]
-        return tuple({joint.dimensions: joint for joint in (pairs or bad)[::-1]}.values())[::-1]
+        first: dict[tuple[str, ...], Joint] = {}
+        for joint in pairs or bad:
+            first.setdefault(joint.dimensions, joint)
+        return tuple(first.values())
 
     def _parts(self) -> Iterator[Part]:
         yield self._headline()

@@ -306,9 +306,7 @@ class Race(Saved, Report, ToFrame):
                 "until it was warm, Python included"
             ]
             * at.workers,
-            "calls": [
-                "p50 to p99 are of single calls, timed after the rounds, which the ratio is from"
-            ]
+            "calls": ["p50 to p99: single calls, timed after the rounds; ratio: the rounds"]
             * any(run.laps for one in self.results for run in one.replicates),
             "ratio": [
                 f"{one} / target within a round; 95 % interval over {over}"
@@ -386,13 +384,14 @@ class Race(Saved, Report, ToFrame):
 
     def _rounds(self) -> str:
         rounds = min((len(run.blocks) for one in self.results for run in one.replicates), default=0)
-        where = "1 process"
+        where = "in one process"
         if self.conditions.workers:
-            where = f"{self.replicates} replicates" + ", on one core" * self.conditions.one_core
+            where = f"in each of {self.replicates} replicates"
+            where += ", on one core" * self.conditions.one_core
         return (
-            f"{plural(rounds, 'round')} of blocks of about {1e3 * BLOCK:.0f} ms in each of "
-            f"{where}, in fresh random order (seed {self.conditions.seed}), after {WARM_CALLS} "
-            "calls or fewer to warm up"
+            f"{plural(rounds, 'round')} of blocks of about {1e3 * BLOCK:.0f} ms {where}, in fresh "
+            f"random order (seed {self.conditions.seed}), after {WARM_CALLS} calls or fewer to "
+            "warm up"
         )
 
     def _doubts(self) -> Iterator[str]:

@@ -138,7 +138,7 @@
   const properties = (found) =>
     sidebar(() => (found ? view.showNodeProperties(found.value) : inner.sidebar(view).close()));
 
-  // Nodes around a selected one are not pale, and none is where nothing is selected.
+  // Beside a selection the other nodes are pale, but for those around it.
   const dim = () => {
     const selected = document.querySelectorAll("#canvas .graph-node.select");
     element("canvas")?.classList.toggle("chosen", selected.length > 0);

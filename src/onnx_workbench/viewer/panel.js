@@ -118,17 +118,10 @@ const makePanel = ({ mark, activate, close, changed }) => {
     else next.focus();
   };
 
-  const made = (node) =>
-    node?.line
-      ? Object.keys(sheet.nodes).filter((name) => {
-          const other = sheet.nodes[name];
-          return other.line === node.line && other.place === node.place;
-        })
-      : [];
-
-  const calling = (line) => Object.keys(sheet.nodes).filter((name) => sheet.nodes[name].below === line);
-  const inside = (module) =>
-    Object.keys(sheet.nodes).filter((name) => `${sheet.nodes[name].module}.`.startsWith(`${module}.`));
+  const names = (fits) => Object.keys(sheet.nodes).filter((name) => fits(sheet.nodes[name]));
+  const made = ({ line, place }) => (line ? names((other) => other.line === line && other.place === place) : []);
+  const calling = (line) => names(({ below }) => below === line);
+  const inside = (outer) => names(({ module }) => `${module}.`.startsWith(`${outer}.`));
   // A box: of a module, or of neighbors of no module.
   const folded = (kind, name) => {
     const module = name.replace(/ .*/, "");
