@@ -112,7 +112,7 @@ def export(
     >>> relu(torch.tensor([-1.0, 3.0]))
     tensor([0., 3.])
     """
-    rare = with_defaults(options, getattr(model, "training", False))
+    settings = with_defaults(options, getattr(model, "training", False))
     captured = isinstance(model, (Graph, ExportedProgram))
     dynamo = dynamo or captured
     if not captured and (dynamo or not isinstance(model, torch.jit.ScriptModule)):
@@ -136,30 +136,30 @@ def export(
                 graph.program,
                 opset=opset_version,
                 axes=graph.labels,
-                optimize=rare["optimize"],
+                optimize=settings["optimize"],
                 translations=custom_translation_table,
                 names=names,
-                verbose=rare["verbose"] or False,
+                verbose=settings["verbose"] or False,
             )
             artifact = Artifact(target, provider, graph.signature, graph, program.exported_program)
             write: Callable[[Path], None] = partial(
-                _write, program, external_data, rare["keep_initializers_as_inputs"]
+                _write, program, external_data, settings["keep_initializers_as_inputs"]
             )
             del program  # its weights need not outlive the write
         else:
             step("trace")
-            signature, write = _torchscript(
-                model, args, kwargs, dynamic_shapes, names, {**rare, "opset_version": opset_version}
-            )
+            options = {**settings, "opset_version": opset_version}
+            signature, write = _torchscript(model, args, kwargs, dynamic_shapes, names, options)
             artifact = Artifact(target, provider, signature)
         # opened only now: a process that is killed before leaves no hidden folder behind
-        with _replacing(target, ExportError) as folder:
+        with _replacing_model(target, ExportError) as folder:
             path = folder / target.name
             step("write")
             write(path)
             del write
             draft = replace(artifact, path=path)
-            _check(draft, opset_version, (model, args, kwargs) if rare["verify"] else None, step)
+            call = (model, args, kwargs) if settings["verify"] else None
+            _check(draft, opset_version, call, step)
             # taken before the rename: another export may then replace the files
             stamp = Stamp.of(folder.iterdir()).at(target.parent)
         artifact = replace(artifact, path=target, stamp=stamp)
@@ -389,7 +389,7 @@ class Artifact(Report):
                 entry.value = moved[entry.value]
         if not metadata:
             strip(model)
-        with _replacing(goal, InputError) as folder:
+        with _replacing_model(goal, InputError) as folder:
             outside: Any = {"save_as_external_data": True, "location": f"{goal.name}.data"}
             onnx.save(model, folder / goal.name, **outside if external_data else {})
             for name, new in moved.items():
@@ -674,7 +674,7 @@ def _check_translations(table: object, dynamo: bool) -> None:
 
 
 @contextmanager
-def _replacing(target: Path, kind: type[WorkbenchError]) -> Iterator[Path]:
+def _replacing_model(target: Path, kind: type[WorkbenchError]) -> Iterator[Path]:
     """Yield a folder whose files replace the model at ``target``, its own ``.data`` included.
 
     Raises:

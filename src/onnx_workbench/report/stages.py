@@ -69,7 +69,7 @@ _NEEDS = {
     "model": "the model, which a file does not contain",
     "graph": "a captured graph, and there is none",
     "artifact": "an exported file, and there is none",
-    "working_file": "a file that runs on this call",
+    "runs": "a file that runs on this call",
 }
 """Attribute of a case -> what a stage lacks without it."""
 
@@ -92,7 +92,7 @@ one-node models; see also https://onnxruntime.ai/docs/reference/compatibility.ht
 class Case:
     """What is audited, and what the stages know about it so far.
 
-    A stage runs only if no attribute that it needs is None. ``working_file`` is None if a loaded
+    A stage runs only if no attribute that it needs is None. ``runs`` is None if a loaded
     file fails. ``failing_calls`` are calls of other sizes that went wrong; ``attribute_writes``
     are findings about attributes that a call of the model writes. ``error`` stopped the model on
     its way to a file; ``spots`` has the time of each line, ``lineage`` what each became.
@@ -111,7 +111,7 @@ class Case:
     failing_calls: tuple[Call | None, ...] = ()
     attribute_writes: tuple[Finding, ...] = ()
     is_random: bool = False
-    working_file: bool | None = True
+    runs: bool | None = True
     error: CaptureError | ExportError | None = None
     spots: Hotspots | None = None
     lineage: Lineage | None = None
@@ -196,7 +196,7 @@ def _file(case: Case) -> Iterator[Finding]:
     try:
         result = artifact(*case.args, **case.kwargs)
     except WorkbenchError as error:
-        case.working_file = None
+        case.runs = None
         yield _broken("model", error, "OW005")
         return
     outputs = plural(len(pytree.tree_leaves(result)), "output")
@@ -468,6 +468,6 @@ STAGES = (
     Stage("opsets", _opsets, ("graph", "artifact")),
     Stage("portability", _portability, ("artifact",)),
     Stage("size", _size, ("artifact",)),
-    Stage("latency", _latency, ("artifact", "working_file")),
-    Stage("hot lines", _hot, ("artifact", "working_file")),
+    Stage("latency", _latency, ("artifact", "runs")),
+    Stage("hot lines", _hot, ("artifact", "runs")),
 )

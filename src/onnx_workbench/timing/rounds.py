@@ -42,11 +42,11 @@ from .statistics import REPLICATES
 from .targets import call_of
 from .worker import PINS, NotSendable, RemoteBench, pack
 
-LEAST = 2
+LEAST_REPLICATES = 2
 """The fewest replicates."""
-ENOUGH = 3
+OVERTIME_REPLICATES = 3
 """The replicates up to which a race may take 1.25 times its budget."""
-MOST = 20
+MOST_REPLICATES = 20
 """The most replicates."""
 HALF_WIDTH = 0.02
 """The half-width at which a race ends."""
@@ -260,10 +260,10 @@ def _stopped(rounds: _Rounds, last: float) -> str:
     count, budget = rounds.count, rounds.conditions.seconds
     if rounds.interrupted or not rounds.replicates:
         return "interrupted"
-    if count >= MOST:
-        return f"after {MOST} replicates, the maximum"
-    limit = budget * (1.25 if count < ENOUGH else 1.0)
-    if count >= LEAST and rounds.took + last > limit:
+    if count >= MOST_REPLICATES:
+        return f"after {MOST_REPLICATES} replicates, the maximum"
+    limit = budget * (1.25 if count < OVERTIME_REPLICATES else 1.0)
+    if count >= LEAST_REPLICATES and rounds.took + last > limit:
         return f"after {count} replicates: the budget of {budget:g} s allows no more"
     if count < REPLICATES:
         return ""
