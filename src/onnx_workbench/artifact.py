@@ -148,8 +148,8 @@ def export(
             del program  # its weights need not outlive the write
         else:
             step("trace")
-            options = {**settings, "opset_version": opset_version}
-            signature, write = _torchscript(model, args, kwargs, dynamic_shapes, names, options)
+            traced: Any = {**settings, "opset_version": opset_version}
+            signature, write = _torchscript(model, args, kwargs, dynamic_shapes, names, traced)
             artifact = Artifact(target, provider, signature)
         # opened only now: a process that is killed before leaves no hidden folder behind
         with _replacing_model(target, ExportError) as folder:
