@@ -113,7 +113,10 @@ function render({ model, el }) {
   const panel = makePanel({
     mark: (names) => keep("marked", names),
     activate: (name) => tell({ type: "activate", name }),
-    close: () => close(),
+    close: () => {
+      close();
+      tell({ type: "close" });
+    },
     changed: () => measureSoon(),
   });
   const legend = makeLegend();
@@ -173,7 +176,6 @@ function render({ model, el }) {
     unmark();
     model.save_changes();
     panel.hide();
-    tell({ type: "close" });
   };
 
   let quiet = false; // whether a change of `marked` is our own

@@ -320,7 +320,7 @@
     say({ type: "activate", name: at });
     depict(1500); // a picture takes a moment, for which the next click would have to wait
   };
-  const hear = ({ prototype }) => {
+  const patchChoice = ({ prototype }) => {
     const { select, activate } = prototype;
     if (Object.hasOwn(prototype, "heard")) return;
     prototype.heard = true;
@@ -384,8 +384,12 @@
   window.addEventListener("keydown", (event) => {
     const { key, target, altKey, ctrlKey, metaKey } = event;
     if (altKey || ctrlKey || metaKey || !ready || target.matches("input, select")) return;
-    if (Number(element("menu").style.opacity) >= 1) return; // Netron's menu has keys of its own
-    if (key === "Escape") return say({ type: "close" });
+    if (Number(element("menu").style.opacity) >= 1) { // Netron's menu has keys of its own,
+      if (key !== "Escape") return;
+      event.stopPropagation(); // but where its sidebar is open, Escape would close that
+      return inner.closeMenu(view);
+    }
+    if (key === "Escape") return close(), say({ type: "close" }); // a click may come before an answer
     const stop = target.closest("#canvas [tabindex]");
     const act = (stop && onNode[key]) ?? anywhere[key];
     if (act) act(stop);
@@ -474,7 +478,7 @@
     ready = touched = false;
     constants = message.constants;
     await host.open(message);
-    hear(view.target.constructor);
+    patchChoice(view.target.constructor);
     const [width, height] = size();
     say({ type: "drawn", width: width + 40, height: height + 40 });
     await new Promise(requestAnimationFrame); // the cell may have changed the frame's height

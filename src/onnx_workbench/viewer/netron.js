@@ -128,6 +128,7 @@ modules.define("cell", (exports) => {
     sidebar: (view) => view._sidebar,
     depth: (view) => view._sidebar._stack?.length ?? 0, // of what the sidebar shows
     back: (view) => view._sidebar._update(view._sidebar._stack.slice(0, -1)),
+    closeMenu: (view) => view._menu.close(),
     draws: ["refresh", "_updatePath"], // the methods of a view that draw anew
     // Netron's own zoom stops at the height of a graph that is wide and low.
     zoom: (graph, zoom) => {
