@@ -431,7 +431,7 @@ def _why(path: Path, error: Exception) -> tuple[str, str]:
 def short_reason(error: Exception) -> str:
     """The first line of ONNX Runtime's error, without its code and without folders.
 
-    >>> short_reason(RuntimeError("Load model from draft/half.onnx failed: in /src/a/mul.cc:3"))
+    >>> short_reason(RuntimeError("Load model from a/draft/half.onnx failed: in /src/mul.cc:3"))
     'Load model from half.onnx failed: in mul.cc:3'
     >>> short_reason(MemoryError())
     'MemoryError'
