@@ -163,6 +163,8 @@ def test_pipe_is_not_replaced(tmp_path):
 
 def test_copy_saved_with_weights_outside_can_be_loaded(tmp_path, monkeypatch):
     made = export(LINEAR, ROW, tmp_path / "m.onnx")
+    with pytest.raises(InputError, match="own file"):
+        made.save(made.path, metadata=False)
     outside = load(made.save(tmp_path / "n.onnx", external_data=True))
     assert [file.name for file in outside.files] == ["n.onnx", "n.onnx.data"]
     assert verify(LINEAR, outside, ROW)

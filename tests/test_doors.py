@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import pickle
 import re
 
 import onnx
@@ -123,6 +124,8 @@ def test_dynamic_axes_go_by_the_names_of_the_file(tmp_path):
     assert [value.name for value in (*made.inputs, *made.outputs)] == ["p", "q", "r", "s"]
     assert shapes(made)[0] == ["n", 4]
     assert isinstance(shapes(made)[1][0], str)
+    traced = ow.export(TWO, (X, X), tmp_path / "t.onnx", dynamic_axes=axes, dynamo=False, **names)
+    assert traced.proto.graph.input[1].type.tensor_type.shape.dim[0].dim_param == "q_0"
 
 
 def test_a_program_and_a_graph_stand_for_the_model(tmp_path):
@@ -157,10 +160,52 @@ def test_what_code_asks_of_an_onnx_program(tmp_path):
     assert torch.equal(ow.load(made.save(tmp_path / "m.onnx"))(X), made(X))
 
 
-def test_a_stream_takes_the_bytes():
+def test_a_stream_takes_the_bytes_and_the_weights():
     stream = io.BytesIO()
-    ow.export(RELU, (X,), stream)
-    assert onnx.load_from_string(stream.getvalue()).graph.node[0].op_type == "Relu"
+    ow.export(nn.Linear(4, 300).eval(), (X,), stream, external_data=True)
+    model = onnx.load_from_string(stream.getvalue())
+    assert model.graph.node[0].op_type == "Gemm"
+    assert all(not tensor.external_data for tensor in model.graph.initializer)
+
+
+class Counts(nn.Module):
+    """Counts its calls in a buffer, and writes into its input."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        x += 1
+        return x * 1
+
+
+def test_no_door_changes_the_model_or_its_input(tmp_path):
+    model, x = Counts().eval(), torch.zeros(3)
+    buffer = model.calls
+    made = ow.export(model, x, tmp_path / "m.onnx")
+    ow.export(model, x, tmp_path / "t.onnx", dynamo=False)
+    ow.verify(model, made, x)
+    ow.verify(model, made, x, values=True)
+    ow.probe(model, x, dynamic_shapes={"x": {0: "n"}})
+    ow.opsets(model, x, asked=[20])
+    ow.race({"model": model}, x, quick=True, seconds=0.01)
+    ow.trace(made, x, seconds=0.01)
+    ow.audit(model, x, skip={"latency"})
+    assert model.calls is buffer
+    assert (model.calls.item(), x.tolist()) == (0, [0, 0, 0])
+
+
+def test_an_error_about_a_model_can_be_sent_to_another_process():
+    with pytest.raises(CaptureError) as caught:
+        ow.export(module(lambda self, x: x if x.sum() > 0 else -x), X)
+    sent = pickle.loads(pickle.dumps(caught.value))
+    assert (type(sent), str(sent), sent.code) == (
+        *(CaptureError, str(caught.value)),
+        caught.value.code,
+    )
+    assert (sent.line, sent.hint) == (caught.value.line, caught.value.hint)
 
 
 def test_what_torch_writes_beside_the_file_names_the_door_that_does_it(tmp_path):

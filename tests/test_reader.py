@@ -217,7 +217,9 @@ def test_a_sparse_initializer_counts(tmp_path):
     model = parsed("(double[N, 5] x) => (double[N, 2] y) { y = MatMul(x, w) }")
     model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [5, 2]))
     onnx.save(model, tmp_path / "m.onnx")
-    assert ow.load(tmp_path / "m.onnx").weight_bytes == 3 * 8 + 3 * 8
+    sparse = ow.load(tmp_path / "m.onnx")
+    assert sparse.weight_bytes == 3 * 8 + 3 * 8
+    assert ow.trace(sparse, torch.ones(2, 5).double(), seconds=0.01).values
     assert "initializers  1, together 10 numbers, 48 B" in repr(ow.view(model))
 
 

@@ -203,6 +203,13 @@ def test_ctrl_c_ends_an_audit(at):
         audit(Interrupts(at).eval(), TWO, skip=all_but("model", "capture", "export", "latency"))
 
 
+@pytest.mark.parametrize("shapes", [{"input": None}, {"input": {0: None}}, ({},), {}])
+def test_shapes_that_name_no_dimension_ask_for_none(shapes):
+    report = audit(nn.ReLU().eval(), TWO, dynamic_shapes=shapes, skip=QUICK)
+    assert by_stage(report)["contract"].code == "OW300"
+    assert report
+
+
 # ---------------------------------------------------------------- as data
 
 

@@ -73,7 +73,7 @@ def _audit(command: argparse.Namespace) -> int:
     from .report import audit, bundle, changes, codes
 
     if command.report:
-        files.writable(command.report)
+        files.writable_page(command.report)
     if command.bundle:
         bundle.writable(command.bundle)
     known = changes.faults(command.baseline) if command.baseline else []  # before the work

@@ -32,7 +32,7 @@ from .errors import ExportError, InputError, LoadError, WorkbenchError
 from .files import Stamp
 from .formatting import Code, Part, Report, Table, kind_of, plural, size
 from .graph import Graph, capture, check_module, exporter, module_and_call
-from .graph.dims import from_dynamic_axes, parse_shapes
+from .graph.dims import dynamic_dims, from_dynamic_axes, name_of, parse_shapes
 from .graph.options import ExportOptions, with_defaults
 from .graph.signature import Signature, arguments, kwargs_name, parameters
 from .isolated import TIMEOUT, IsolatedFile
@@ -84,7 +84,8 @@ def export(
         model: a module, or a captured model: a Graph or an ExportedProgram.
         args: the inputs of one call, as torch.onnx.export reads them: a tuple, or one tensor. A
             dict at its end holds keyword arguments, unless ``kwargs`` does.
-        f: the path of the file. None writes a temporary file, removed with the Artifact.
+        f: the path of the file. None writes a temporary file, removed with the Artifact. A binary
+            stream gets one file, with the weights.
         kwargs: keyword arguments of the call.
         dynamic_shapes: as for :func:`~onnx_workbench.capture`.
         input_names, output_names: names for the inputs and outputs of the file, in order.
@@ -126,6 +127,8 @@ def export(
             dynamic_axes, known, input_names or (), output_names or ()
         )
     names = input_names, output_names
+    if isinstance(f, _Stream):
+        external_data = False  # a stream has no file beside it
     with _target(model, f) as target, progress.bar("export", total=5) as step:
         _check_weight_size(model, target, external_data)
         if dynamo:
@@ -379,6 +382,10 @@ class Artifact(Report):
         (False, tensor([1., 1.]))
         """
         goal = files.writable(path)
+        if goal.exists() and goal.samefile(self.path):
+            raise InputError(
+                f"{goal.name!r} is the artifact's own file.", "Save to another path, and load() it."
+            )
         reader.check_weights(self.unchanged, self.proto)
         model = self._loaded(weights=external_data is not None)
         names = reader.weight_files(model)
@@ -737,8 +744,7 @@ def _torchscript(
 ) -> tuple[Signature, Callable[[Path], None]]:
     """The signature of the call as the tracer sees it, and a function that writes the file."""
     shapes = parse_shapes(dynamic_shapes, arguments(model, args, kwargs), kwargs_name(model))
-    with evaluating(model), torch.no_grad():
-        signature = Signature.of_call(model, args, kwargs, model(*args, **kwargs))
+    signature = Signature.of_call(model, args, kwargs, answer(model, args, kwargs))
     new_names = iter(names[0] or ())
     inputs = tuple(
         name if i in signature.baked_inputs else next(new_names, name)
@@ -746,7 +752,11 @@ def _torchscript(
     )
     signature = replace(signature, inputs=inputs)
     tensors = signature.tensor_inputs
-    axes = {name: axis for name, axis in zip(tensors, signature.axes(shapes), strict=True) if axis}
+    axes = {
+        name: {axis: name_of(label) or f"{name}_{axis}" for axis, label in dims.items()}
+        for name, dims in zip(tensors, map(dynamic_dims, signature.axes(shapes)), strict=True)
+        if dims
+    }
 
     def write(draft: Path) -> None:
         with evaluating(model, warn=False):

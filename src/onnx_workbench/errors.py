@@ -96,6 +96,10 @@ class WorkbenchError(Brief, Exception):
         self.reason = reason or message
         self.partial_graph: Callable[[], tuple[Any, str]] | None = None
 
+    def __reduce__(self) -> Any:
+        """Pickled without ``partial_graph``, which stays in the process that captured the model."""
+        return _unpickled, (type(self), self.args, {**vars(self), "partial_graph": None})
+
     def __str__(self) -> str:
         text = self.message
         if self.line:
@@ -105,6 +109,12 @@ class WorkbenchError(Brief, Exception):
         why = f"\nWhy: {self.reason}" if self.reason != self.message else ""
         helps = f"\nWhat helps: {self.hint}" if self.hint else ""
         return f"{text}{why}{helps}"
+
+
+def _unpickled(kind: type[WorkbenchError], args: tuple, fields: dict[str, Any]) -> WorkbenchError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(fields)
+    return error
 
 
 class InputError(WorkbenchError, ValueError):

@@ -120,6 +120,26 @@ def write(path: str | os.PathLike[str], content: str | bytes) -> Path:
     return file
 
 
+def writable_page(path: str | os.PathLike[str]) -> Path:
+    """Check the path of an HTML page to write: it may replace a page, and no other file.
+
+    >>> writable_page(write(getfixture("tmp_path") / "model.onnx", "weights"))
+    Traceback (most recent call last):
+        ...
+    onnx_workbench.errors.InputError: 'model.onnx' exists and is no HTML page.
+    What helps: Pass another path, such as 'report.html'.
+    """
+    file = writable(path)
+    if file.is_file() and not file.is_symlink():  # a link is replaced, not what it leads to
+        with file.open("rb") as stream:
+            if not stream.read(100).lstrip().lower().startswith((b"<!doctype html", b"<html")):
+                raise InputError(
+                    f"{file.name!r} exists and is no HTML page.",
+                    "Pass another path, such as 'report.html'.",
+                )
+    return file
+
+
 Mark = tuple[str, tuple[int, ...], bytes]
 """A file's path; size, inode and modification time; digest."""
 

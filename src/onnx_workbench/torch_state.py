@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from .errors import TrainingModeWarning
@@ -20,13 +21,17 @@ _LOCK = threading.RLock()
 
 @contextmanager
 def evaluating(model: Any, warn: bool = True) -> Iterator[None]:
-    """Put a model into eval mode for a while; each submodule then gets its own mode back.
+    """Put a model into eval mode for a while; each submodule then gets its own mode back, and its
+    buffers what they held: a model may count its calls in one.
 
     Warns about a model in training mode, unless ``warn`` is False: dropout and batch normalization
     in training mode give different results on every call. Anything but a module is left alone.
     """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     modes = [(module, module.training) for module in modules]
+    held = [
+        _buffers(module) for module in modules if not isinstance(module, torch.jit.ScriptModule)
+    ]
     if warn and modules and trains(model):
         name = type(model).__name__
         warnings.warn(
@@ -42,6 +47,19 @@ def evaluating(model: Any, warn: bool = True) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+        for buffers, values in held:
+            buffers.update({name: tensor for name, (tensor, _, _) in values.items()})
+            for tensor, version, value in values.values():
+                if tensor.is_inference() or tensor._version != version:
+                    with torch.inference_mode(tensor.is_inference()):
+                        tensor.copy_(value)
+
+
+def _buffers(module: nn.Module) -> tuple[dict[str, Any], dict[str, tuple[torch.Tensor, int, Any]]]:
+    """The buffers of a module, and of each the tensor, its version and a copy."""
+    tensors = {name: t for name, t in module._buffers.items() if t is not None}
+    versions = {n: -1 if t.is_inference() else t._version for n, t in tensors.items()}
+    return module._buffers, {n: (t, versions[n], t.detach().clone()) for n, t in tensors.items()}
 
 
 def trains(model: nn.Module) -> bool:

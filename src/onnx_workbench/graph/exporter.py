@@ -279,6 +279,7 @@ def export_torchscript(
     model: nn.Module, path: Path, args: tuple, kwargs: dict[str, Any], **options: Any
 ) -> None:
     """``torch.onnx.export(dynamo=False)``: the TorchScript tracer, kept for comparison."""
+    args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
     try:
         with quiet():
             torch.onnx.export(model, args, path, kwargs=kwargs, dynamo=False, **options)

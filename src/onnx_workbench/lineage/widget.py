@@ -72,7 +72,8 @@ class Shown:
         Raises:
             InputError: the path cannot be written.
         """
-        return files.write(path, document(self.sheet["title"], self.sheet))
+        goal = files.writable_page(path)
+        return files.write(goal, document(self.sheet["title"], self.sheet))
 
     def svg(self, line: Line | int | str | None = None, times: bool = False) -> str:
         """The chain of one line as a picture, by default of the line that tells most.

@@ -52,8 +52,8 @@ def audit(
     could not run is a fault, unless ``skip`` names it. The audit leaves no files behind.
 
     Args:
-        model: a module in any mode, or an Artifact. A loaded file does not contain its model, so
-            its audit is true only if ``skip`` names the four stages that count.
+        model: a module in any mode, or an Artifact. A file does not contain its model: half of
+            the stages cannot run, and the report counts those that did.
         args, kwargs: the call, as for the model itself.
         dynamic_shapes: the dimensions that stay dynamic, as for :func:`~onnx_workbench.export`.
         opset_version: the opset to export; None is the exporter's default.
@@ -154,7 +154,7 @@ class Audit(Report):
         It has each finding with its line and its repair, the graph with the time of each node, and
         the floors of each line. Folders of this machine are left out.
         """
-        return files.write(path, page.document(self))
+        return files.write(files.writable_page(path), page.document(self))
 
     def to_dict(self) -> dict[str, Any]:
         """The report as a dict for JSON, with relative paths; ``report.schema.json`` in this

@@ -20,6 +20,7 @@ from ..comparison import Agreement, Leaf, Tolerance
 from ..errors import CaptureError, ExportError, WorkbenchError
 from ..formatting import plural, seconds
 from ..graph import Graph, capture
+from ..graph.dims import dynamic_dims
 from ..graph.exporter import Translations
 from ..hotspots import Hotspots, profile
 from ..lineage.table import Lineage, join
@@ -278,7 +279,8 @@ def _export(case: Case) -> Iterator[Finding]:
 
 
 def _contract(case: Case) -> Iterator[Finding]:
-    if not case.dynamic_shapes:
+    labels = pytree.tree_leaves(case.dynamic_shapes)
+    if not any(dynamic_dims({0: label}) for label in labels):
         if fault := misdeclared(case.artifact, *case.call):
             yield Finding("OW309", fault.reason, fault.line, fault.repair)
         else:

@@ -178,6 +178,11 @@ class Intermediates:
             [info(name, value.element_type(), value.shape()) for name, value in feeds.items()],
             [onnx.ValueInfoProto(name=name) for name in names],
             [tensor for name, tensor in self._weights.items() if name in read],
+            sparse_initializer=[
+                sparse
+                for sparse in self._model.graph.sparse_initializer
+                if sparse.values.name in read
+            ],
         )
         return onnx.helper.make_model(
             graph,

@@ -36,6 +36,8 @@ class ProgramRun(fx.Interpreter):
         """``mode`` is active while a node runs, but not while the caller looks at its value."""
         super().__init__(program.graph_module, garbage_collect_values=True)
         self.program, self.mode = program, mode
+        schemas = (getattr(node.target, "_schema", None) for node in program.graph.nodes)
+        self.writes = any(schema and schema.is_mutable for schema in schemas)
 
     def steps(self, leaves: Sequence[torch.Tensor]) -> Iterator[tuple[fx.Node, Any]]:
         """Yield each node with its value, right after it ran; the output node has the result.
@@ -67,7 +69,9 @@ class ProgramRun(fx.Interpreter):
         rest = iter(leaves)
         for spec in self.program.graph_signature.input_specs:
             if spec.kind is not InputKind.USER_INPUT:
-                yield stored(self.program, spec.target)
+                value = stored(self.program, spec.target)
+                copied = self.writes and spec.kind is InputKind.BUFFER
+                yield value.clone() if copied else value  # a buffer is the model's own
             elif isinstance(spec.arg, ConstantArgument):
                 yield spec.arg.value
             else:

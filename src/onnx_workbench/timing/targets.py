@@ -44,13 +44,16 @@ class ModelCall:
         torch = sys.modules.get("torch")
         if torch is None:
             return PreparedCall(partial(self.fn, *self.args, **self.kwargs), "call")
+        from torch.utils._pytree import tree_map_only
+
         from ..torch_state import evaluating
 
         with ExitStack() as stack:
             granted = stack.enter_context(thread_budget(self.threads))
             stack.enter_context(evaluating(self.fn, warn=False))
             stack.enter_context(torch.inference_mode())
-            fn, args, kwargs = self.fn, self.args, dict(self.kwargs)
+            tensors = self.args, dict(self.kwargs)  # copies: a model may write into its inputs
+            fn, (args, kwargs) = self.fn, tree_map_only(torch.Tensor, torch.clone, tensors)
             if self.make:
                 fn, args, kwargs = self.make(fn, args, kwargs)
             run: Callable[[], object] = partial(fn, *args, **kwargs)

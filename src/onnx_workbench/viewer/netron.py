@@ -240,7 +240,7 @@ class Netron(Live):
         Raises:
             InputError: the folder does not exist, or the installed netron cannot be shown.
         """
-        goal = files.writable(path)
+        goal = files.writable_page(path)
         views = [self._saved()]  # raises with a reason if there is no page
         text = saved.document(self.name, views, self._esm, frontend.shared().packed)
         return files.write(goal, text)
@@ -385,7 +385,7 @@ class Comparison:
         Raises:
             InputError: the folder does not exist, or the installed netron cannot be shown.
         """
-        goal, pairs = files.writable(path), zip(self._sides, self._related, strict=True)
+        goal, pairs = files.writable_page(path), zip(self._sides, self._related, strict=True)
         views = [{**side._saved(), "related": related} for side, related in pairs]
         page = frontend.shared().packed
         return files.write(goal, saved.document(" | ".join(self._names), views, Netron._esm, page))
