@@ -50,7 +50,7 @@ def capture(
             captured already: it is returned as a Graph.
         args, kwargs: tensors of the shapes and dtypes that the model takes, on its device.
             An argument that is no tensor is baked into the graph.
-        dynamic_shapes: the dimensions that may change, in any form that ``torch.export`` takes:
+        dynamic_shapes: the dimensions that may change, as ``torch.export`` takes them:
             ``{"x": {0: "batch"}}``, or a tuple in the order of the arguments, with names, Dims or
             hints. A dimension with a name, a Dim or ``Dim.DYNAMIC`` must stay dynamic;
             ``Dim.AUTO`` may be specialized, and the repr says so. Equal names mean one size.
@@ -410,7 +410,10 @@ def _explained(
     if guard := min(guards, key=lambda one: (not one.freezes, not one.equates), default=None):
         line, where = guard.line, ", ".join(f"{n} = {v}" for n, v in guard.locals.items())
         reason = f"{reason} That line assumes {guard.words}{f'; here {where}' * bool(where)}."
-        repair = f"{guard.repair} Or leave that dimension out of `dynamic_shapes`."
+        fixed = _inputs_of_size(guard, named_arguments(model, args, kwargs))
+        name_it = f"Give that dimension of {' and '.join(map(repr, fixed))} the same name."
+        repair = name_it if fixed else guard.repair
+        repair += " Or leave that dimension out of `dynamic_shapes`."
     reason += "".join(f" With strict=True: {other[0]}" for other in others if other != first)
     refused = CaptureError(
         f"{type(model).__name__} could not be captured",
@@ -422,6 +425,14 @@ def _explained(
     relax = relaxed(shapes)
     refused.partial_graph = lambda: exporter.partial_program(model, args, kwargs, relax)
     return refused
+
+
+def _inputs_of_size(guard: Guard, arguments: Mapping[str, Any]) -> list[str]:
+    """The other inputs on the line whose fixed size is the one that the guard demands."""
+    size, about = guard.words.rpartition(" ")[2], str(guard.sources)
+    shapes = {name: guard.locals.get(name, "")[len("Tensor[") : -1] for name in arguments}
+    others = {name: shape for name, shape in shapes.items() if f"L['{name}']" not in about}
+    return [name for name, shape in others.items() if guard.freezes and size in shape.split(", ")]
 
 
 def _reason(error: Exception) -> Reason:

@@ -1,4 +1,4 @@
-"""``dynamic_shapes`` in every form that torch.export takes -> one dict of axes for each tensor."""
+"""``dynamic_shapes``, a dict or a sequence, as in torch.export -> the axes of each tensor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
-from torch.export import Dim
+from torch.export import AdditionalInputs, Dim, ShapesCollection
 
 from ..errors import InputError
 from ..formatting import kind_of
@@ -130,18 +130,24 @@ def _by_name(given: Any, arguments: Mapping[str, Any], rest: str) -> dict[str, A
             f"Give one entry for each, None if nothing in it is dynamic.{nest}",
         )
     if not isinstance(given, Mapping):
+        makes_one = isinstance(given, (ShapesCollection, AdditionalInputs))
+        what = kind_of(given) if makes_one else repr(given)
         raise InputError(
-            f"`dynamic_shapes` is {given!r}, but must be a dict by argument of forward().",
-            f"Write for example {{{names[0] if names else 'x'!r}: {{0: 'batch'}}}}.",
+            f"`dynamic_shapes` is {what}, but must be a dict by argument of forward().",
+            "Pass what its .dynamic_shapes(model, args, kwargs) returns."
+            if makes_one
+            else f"Write for example {{{names[0] if names else 'x'!r}: {{0: 'batch'}}}}.",
         )
     entries = dict(given)
     if rest and rest not in arguments and isinstance(entries.get(rest), Mapping):
         entries |= entries.pop(rest)
-    if unknown := [name for name in entries if name not in names]:
+    asked = [name for name, entry in entries.items() if entry is not None]
+    if unknown := [name for name in asked if name not in names]:
         raise InputError(
             f"`dynamic_shapes` names {', '.join(map(repr, unknown))}, but this call has the "
             f"arguments {listed}.",
-            "Use the names of forward()'s parameters.",
+            f"Pass {unknown[0]!r} in the call if forward() takes it; if not, use the names of its "
+            "parameters.",
         )
     return entries
 
@@ -212,6 +218,13 @@ def _check_label(label: Any, axis: int, size: int, path: str) -> None:
             f"`dynamic_shapes` has {label!r} for axis {axis} of {path!r}.",
             "Write a name such as 'batch', a torch.export.Dim, or Dim.DYNAMIC.",
         )
+    low, high = limits(label) if isinstance(label, Dim) else (None, None)
+    if size < (low or 0) or (high is not None and size > high):
+        raise InputError(
+            f"Axis {axis} of {path!r} has size {size} in the example, but the Dim "
+            f"{name_of(label)!r} has min={low} and max={high}.",
+            "Pass an example of a size in that range, or change the range.",
+        )
     if size == 0 and dynamic_dims({axis: label}):
         raise InputError(
             f"Axis {axis} of {path!r} is dynamic, but its size is 0 in the example.",
@@ -278,4 +291,5 @@ def relaxed(dynamic_shapes: Any) -> Any:
         low, high = limits(label)
         return Dim.AUTO(min=low, max=high) if must_stay_dynamic(label) else label
 
-    return pytree.tree_map(auto, dynamic_shapes)
+    several = isinstance(dynamic_shapes, (Mapping, tuple, list))  # anything else is refused later
+    return pytree.tree_map(auto, dynamic_shapes) if several else dynamic_shapes
