@@ -180,10 +180,19 @@ def parameters(model: Callable) -> inspect.Signature:
 
 
 def arguments(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments by name, the entries of ``**kwargs`` by their own names."""
+    """The arguments by name, the entries of ``**kwargs`` by their own names.
+
+    Raises:
+        InputError: they do not fit ``forward``, or one is an array of another library.
+    """
     bound = dict(bind(model, args, kwargs).arguments)
     rest = bound.pop(kwargs_name(model), {})
-    return {**bound, **rest}
+    named = {**bound, **rest}
+    for name, value in named.items():
+        for path, leaf in zip(paths(value), pytree.tree_leaves(value), strict=True):
+            if hasattr(leaf, "__array__"):
+                _as_tensor(leaf, name + path)
+    return named
 
 
 def kwargs_name(model: Callable) -> str:
@@ -243,7 +252,8 @@ def _as_tensor(leaf: Any, name: str) -> torch.Tensor:
         return leaf
     if isinstance(leaf, (bool, int, float, complex)):
         return torch.tensor(leaf)
+    array = "Pass torch.from_numpy(array), or array.item() of a single number."
     raise InputError(
         f"The argument {name!r} is {kind_of(leaf)}, but the model takes a tensor or a number.",
-        "Pass torch.from_numpy(array)." if hasattr(leaf, "__array__") else "Pass one of these.",
+        array if hasattr(leaf, "__array__") else "Pass one of these.",
     )
