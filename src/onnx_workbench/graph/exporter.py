@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.onnx import ONNXProgram
 
+from ..errors import InputError
 from ..torch_state import evaluating, quiet
 from .reasons import translation_error
 from .torch_private import (
@@ -181,10 +183,11 @@ def translate(
                 custom_translation_table=dict(translations or {}),
             )
     except Exception as error:
-        refused = translation_error(error, program)
+        refused = translation_error(error, program, translations or {})
         refused.partial_graph = lambda: (program, "torch.export")
         raise refused from error
     assert onnx_program is not None  # only dynamo=False returns None
+    _check_names(onnx_program, names)
     _correct_shapes(onnx_program, program)
     _copy_metadata(onnx_program)
     return onnx_program
@@ -207,6 +210,17 @@ def _without_constants(program: ExportedProgram) -> ExportedProgram:
     assert root is not None
     root.out_spec = pytree.tree_structure((0,) * users)
     return program
+
+
+def _check_names(program: ONNXProgram, names: Names) -> None:
+    """Raises InputError if a name of the user's is empty, or two values of the file have it."""
+    graph = program.model.graph
+    values = [*graph.inputs, *graph.initializers.values(), *(v for n in graph for v in n.outputs)]
+    counts = Counter(value.name for value in values)
+    for option, asked in zip(("input_names", "output_names"), names, strict=True):
+        if wrong := [name for name in asked or () if not name or counts[name] > 1]:
+            why = "another value of the file has it" if wrong[0] else "a name must not be empty"
+            raise InputError(f"`{option}` has {wrong[0]!r}, but {why}.", "Choose another name.")
 
 
 def _correct_shapes(onnx_program: ONNXProgram, program: ExportedProgram) -> None:

@@ -7,10 +7,10 @@ torch's errors describe its internals. :func:`explain` looks them up in one tabl
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from traceback import walk_tb
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import fx
 from torch.export import ExportedProgram
@@ -155,8 +155,13 @@ def explain(error: BaseException) -> Reason | None:
     return None
 
 
-def translation_error(error: Exception, program: ExportedProgram | None = None) -> ExportError:
-    """The ExportError for an error of torch.onnx, with the line of the node that it stopped at."""
+def translation_error(
+    error: Exception, program: ExportedProgram | None = None, own: Collection[Any] = ()
+) -> ExportError:
+    """The ExportError for an error of torch.onnx, with the line of the node that it stopped at.
+
+    The user passed translations of the operators in ``own``.
+    """
     for node in program.graph.nodes if program else ():
         if node.kwargs.get("generator") is not None:
             return ExportError(
@@ -171,7 +176,10 @@ def translation_error(error: Exception, program: ExportedProgram | None = None) 
     line = _line(node) if node else None
     operator = _operator(node) if node else ""
     reason = ""
-    if missing := re.search(r"OpOverload\(op='([^']+)'", str(root)):
+    if node and node.target in own:
+        message = f"The function for {operator} {_OWN} failed: {raw.partition(' Signature: ')[0]}"
+        hint = "Correct it: it takes the operator's arguments, and returns its result in ONNX."
+    elif missing := re.search(r"OpOverload\(op='([^']+)'", str(root)):
         message = f"The operator {operator or missing[1]} has no translation into ONNX."
         hint = (
             f"Write that step with other operators, or pass an onnxscript function for it {_OWN}."
