@@ -130,7 +130,7 @@ def export(
     if isinstance(f, _Stream):
         external_data = False  # a stream has no file beside it
     with _target(model, f) as target, progress.bar("export", total=5) as step:
-        _check_weight_size(model, target, external_data)
+        _check_weights(model, target, external_data)
         if dynamo:
             step("capture")
             graph = capture(model, args, kwargs, dynamic_shapes=dynamic_shapes)
@@ -580,6 +580,14 @@ def _target(model: Any, f: Any) -> Iterator[Path]:
     if f is not None and not isinstance(f, _Stream):
         yield files.writable(f)
         return
+    try:
+        if f is not None:
+            f.write(b"")
+    except (TypeError, ValueError, OSError) as error:
+        raise InputError(
+            f"`f` is {kind_of(f)}, but must be a binary stream that is open for writing.",
+            "Pass a path, or an open stream of bytes such as io.BytesIO().",
+        ) from error
     folder = Path(tempfile.mkdtemp(prefix="onnx-workbench-"))
     name = model.name if isinstance(model, Graph) else type(model).__name__
     try:
@@ -609,11 +617,16 @@ def _locate(model: onnx.ModelProto, path: Path) -> None:
                 tensor.ParseFromString(data[field.value : field.end])
 
 
-def _check_weight_size(model: Any, target: Path, external_data: bool | None) -> None:
+def _check_weights(model: Any, target: Path, external_data: bool | None) -> None:
     """Raises InputError, before any work, if the weights cannot be written as asked."""
     program = model.program if isinstance(model, Graph) else model
     module = isinstance(program, nn.Module)
     tensors = program.state_dict() if module else program.state_dict
+    if meta := [name for name, v in tensors.items() if getattr(v, "is_meta", False)]:
+        raise InputError(
+            f"The model's weights have no values: {meta[0]!r} is on the meta device.",
+            "Load them first: model.to_empty(device='cpu'), then model.load_state_dict(...).",
+        )
     dense = (v for v in tensors.values() if isinstance(v, torch.Tensor) and not v.is_sparse)
     total = sum(tensor.nbytes for tensor in dense)
     if total > ONE_FILE_LIMIT and external_data is False:

@@ -65,6 +65,8 @@ def opsets(
        20   20  ok       ok     same         1  -1 Add -1 Div -1 Erf +1 Gelu -2 Mul
     """
     bounds = checked(tolerance)
+    if isinstance(asked, str) or not isinstance(asked, Iterable | None):
+        raise InputError(f"`asked` is {asked!r}, but must be a list.", f"Pass asked=[{asked}].")
     graph = capture(model, args, kwargs, dynamic_shapes=dynamic_shapes)
     wanted = [*(range(FIRST, onnx.defs.onnx_opset_version() + 1) if asked is None else asked)]
     results = []
