@@ -135,13 +135,26 @@ def weight_files(proto: onnx.ModelProto) -> list[str]:
 
 
 def check_weights(path: Path, proto: onnx.ModelProto) -> None:
-    """Raises LoadError unless the files with the external weights are beside the model."""
-    for name in weight_files(proto):
+    """Raises LoadError unless the files with the external weights are whole, beside the model."""
+    ends: dict[str, int] = {}
+    for tensor in tensors_of(proto):
+        at = {entry.key: entry.value for entry in tensor.external_data}
+        outside = tensor.data_location == onnx.TensorProto.EXTERNAL
+        if outside and at["location"] != protobuf_reader.NOT_SENT:
+            end = int(at.get("offset", 0)) + int(at.get("length", 0))
+            ends[at["location"]] = max(ends.get(at["location"], 0), end)
+    for name, end in ends.items():
         if not (path.parent / name).is_file():
             raise LoadError(
                 f"{path.name} could not be loaded: its weights are in {name!r}, which is not "
                 "beside it.",
                 "Copy both files, or export again into one.",
+            )
+        if (there := (path.parent / name).stat().st_size) < end:
+            raise LoadError(
+                f"{path.name} could not be loaded: its weights are in {name!r}, which has "
+                f"{there:,} bytes, but needs {end:,}.",
+                "Copy that file again, or export again into one.",
             )
 
 
