@@ -18,10 +18,11 @@ _DEFAULTS = {
     for name, parameter in inspect.signature(torch.onnx.export).parameters.items()
 }
 _INSTEAD = {
-    "report": "audit(model, args).save('report.html')",
-    "profile": "profile(onnx, args)",
-    "dump_exported_program": "torch.export.save(capture(model, args).program, 'model.pt2')",
-    "artifacts_dir": "audit(model, args).bundle('folder')",
+    "report": "onnx_workbench.audit(model, args).save('report.html')",
+    "profile": "onnx_workbench.profile(onnx, args)",
+    "dump_exported_program": "torch.export.save(onnx_workbench.capture(model, args).program, "
+    "'model.pt2')",
+    "artifacts_dir": "onnx_workbench.audit(model, args).bundle('folder')",
 }
 """Options for which torch.onnx writes something beside the file -> what to call instead."""
 
@@ -79,7 +80,7 @@ def with_defaults(options: Mapping[str, Any], training: bool = False) -> ExportO
     for name in _INSTEAD.keys() & changed.keys():
         warnings.warn(
             f"export() writes only the model and ignores {name}={changed[name]!r}: call "
-            f"onnx_workbench.{_INSTEAD[name]}.",
+            f"{_INSTEAD[name]}.",
             UserWarning,
             stacklevel=depth_of_caller(),
         )

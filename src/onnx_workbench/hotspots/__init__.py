@@ -96,7 +96,8 @@ def profile(
     >>> spots.unattributed, spots.spots[0].line in spots.lineage.lines
     (0.0, True)
     """
-    return measured(join(artifact, depth=depth), args, kwargs or {}, level, threads, seconds)
+    lineage = join(artifact, depth=depth, caller="profile")
+    return measured(lineage, args, kwargs or {}, level, threads, seconds)
 
 
 def measured(

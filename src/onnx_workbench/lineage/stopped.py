@@ -84,7 +84,8 @@ class Stopped(Shown, Report):
         counts = Counter(line for line in self.nodes.values() if line)
         cells = {line: (str(counts[line]), "stops" * (line == self.line)) for line in self.lines}
         found = plural(len(self.nodes), "FX node")
-        yield f"{self.error.message}: {found} from {self.way}" if self.graph else _NOTHING
+        message = self.error.message.rstrip(".")
+        yield f"{message}: {found} from {self.way}" if self.graph else _NOTHING
         if cells:
             yield annotated(cells, ("FX nodes", ""), {1}, self.sources)
         notes = [("why", self.error.reason), ("what helps", self.error.hint)]

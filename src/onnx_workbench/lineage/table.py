@@ -34,6 +34,7 @@ def join(
     *,
     source: str | os.PathLike[str] | None = None,
     depth: int | None = None,
+    caller: str = "trace",
 ) -> Lineage:
     """What :func:`~onnx_workbench.trace` does without a call.
 
@@ -41,14 +42,14 @@ def join(
     that of a torch module. The exporter writes it into the metadata of each node
     (``pkg.torch.onnx.stack_trace``). A node without metadata gets the line of the FX node that it
     replaces, else of a consumer, of a producer, or of the node whose body contains it; ``why`` says
-    which.
+    which. ``caller`` is the public function, for an error's message.
 
     Raises:
         InputError: ``artifact`` is no Artifact, ``source`` no folder, or ``depth`` no number.
     """
     if not isinstance(artifact, Artifact):
         raise InputError(
-            f"trace() was given {kind_of(artifact)}, but it takes an Artifact.",
+            f"{caller}() was given {kind_of(artifact)}, but it takes an Artifact.",
             "Make one with export(model, x, path), or load(path).",
         )
     check_depth(depth)

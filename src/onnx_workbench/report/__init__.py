@@ -86,7 +86,7 @@ def audit(
     names = [stage.name for stage in STAGES]
     if unknown := [name for name in skip if name not in names]:
         raise InputError(
-            f"`skip` names {', '.join(map(repr, unknown))}, which are no stages.",
+            f"`skip` names {', '.join(map(repr, unknown))}, but there is no such stage.",
             f"The stages are {', '.join(names)}.",
         )
     bounds = checked(tolerance)

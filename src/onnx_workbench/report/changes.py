@@ -80,9 +80,10 @@ def faults(report: Any) -> list[Mapping[str, Any]]:
         found = [one for one in report["findings"] if one["fault"]]
         any(map(identity, found))  # raises where a field is missing
     except (TypeError, KeyError) as error:
+        lacks = f" without {error}" if isinstance(error, KeyError) else ""
         raise InputError(
             f"A report is an Audit, its to_dict(), or a JSON file of that; this is "
-            f"{kind_of(report)} without {error}.",
+            f"{kind_of(report)}{lacks}.",
             "Write one: python -m onnx_workbench audit ... --format json > known.json",
         ) from error
     return found
