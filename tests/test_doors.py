@@ -213,7 +213,7 @@ def test_what_torch_writes_beside_the_file_names_the_door_that_does_it(tmp_path)
     with pytest.warns(UserWarning, match="onnx_workbench") as caught:
         ow.export(RELU, (X,), tmp_path / "m.onnx", **dict.fromkeys(doors, True))
     said = "".join(str(warning.message) for warning in caught)
-    assert [door for door in doors.values() if f"{door}(" not in said] == []
+    assert [door for door in doors.values() if f"onnx_workbench.{door}(" not in said] == []
     assert {warning.filename for warning in caught} == {__file__}
     assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
 

@@ -300,6 +300,7 @@ def test_what_is_no_report_is_no_baseline(text, tmp_path, sound):
     with pytest.raises(InputError) as caught:
         sound.compare(path)
     assert "--format json" in caught.value.hint
+    assert "indices" not in str(caught.value)
 
 
 # ---------------------------------------------------------------- the page

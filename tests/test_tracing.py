@@ -196,6 +196,7 @@ def test_a_model_that_stops_shows_the_floors_so_far(forward, x, shapes, text):
     assert sheet["stop"]["reason"] == caught.value.reason
     assert stopped.way == "" or "mul" in stopped.nodes
     assert text in repr(stopped)
+    assert ".:" not in repr(stopped)
 
 
 def test_the_picture_is_of_the_line_that_was_asked_for(lineage):

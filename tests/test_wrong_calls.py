@@ -1,17 +1,21 @@
 """Doors by wrong values: each call is an InputError before any work begins, and none is raw."""
 
+import io
 import math
 import os
+import re
 from itertools import product
 
 import numpy as np
+import onnx as onnx_package
 import pytest
 import torch
 from models import module
 from torch import nn
+from torch.export import AdditionalInputs, Dim, ShapesCollection
 
 import onnx_workbench as ow
-from onnx_workbench.errors import InputError
+from onnx_workbench.errors import CaptureError, ExportError, InputError, LoadError
 
 X = torch.ones(2, 4)
 NAN, INF = math.nan, math.inf
@@ -147,6 +151,115 @@ def test_what_is_no_model_no_stage_no_tolerance_and_no_height(onnx):
         refused(ow.probe, model, (X,), dynamic_shapes=({0: "n"},), tolerance=tolerance)
     for height in ("tall", 0, 100, -5, NAN, None, 1.5, True, [], "640px"):
         refused(ow.view, onnx, height=height)
+
+
+LINE, META = nn.Linear(4, 2).eval(), nn.Linear(4, 2, device="meta").eval()
+RELU, PAIR = module(lambda self, x: torch.relu(x)), module(lambda self, x, y: (x + y) * 2)
+MASKED = module(lambda self, x, mask=None: x if mask is None else x * mask)
+CLOSED = io.BytesIO()
+CLOSED.close()
+
+
+def in_order(words):
+    return "(?s)" + ".*".join(map(re.escape, words.split()))
+
+
+def broken(x):
+    raise KeyError("oops")
+
+
+def sized(model, args, **shapes):
+    return ow.capture(model, args, dynamic_shapes=shapes)
+
+
+def named(*names, **options):
+    return ow.export(PAIR, (X, X), input_names=names, **options)
+
+
+def translated(function):
+    return ow.export(RELU, X, custom_translation_table={torch.ops.aten.relu.default: function})
+
+
+SAID = {
+    "below a Dim": (lambda: sized(LINE, X, input={0: Dim("b", min=5)}), "Axis 0 'input' 2 'b' =5"),
+    "above it": (lambda: sized(LINE, X, input={0: Dim("b", max=1)}), "Axis 0 'input' 2 'b' =1"),
+    "an array": (lambda: ow.capture(LINE, X.numpy()), "'input' ndarray from_numpy"),
+    "in a dict": (lambda: ow.export(MASKED, ({"a": X.numpy()}, None)), "x ['a'] from_numpy"),
+    "a number": (lambda: ow.capture(PAIR, (X, np.float32(2))), "'y' float32 item()"),
+    "for the tracer": (lambda: ow.export(LINE, X.numpy(), dynamo=False), "'input' from_numpy"),
+    "a default": (lambda: sized(MASKED, X, x={0: "b"}, mask={0: "b"}), "'mask' Pass 'mask'"),
+    "profile": (lambda: ow.profile(LINE, X), "profile() Linear"),
+    "an opset": (lambda: ow.opsets(LINE, X, asked=18), "`asked` 18 [18]"),
+    "a stream of text": (lambda: ow.export(LINE, X, io.StringIO()), "`f` StringIO binary"),
+    "a closed stream": (lambda: ow.export(LINE, X, CLOSED), "`f` BytesIO open"),
+    "a collection": (
+        *(lambda: ow.capture(LINE, X, dynamic_shapes=ShapesCollection()),),
+        "ShapesCollection .dynamic_shapes(model",
+    ),
+    "calls": (
+        *(lambda: ow.probe(LINE, X, dynamic_shapes=AdditionalInputs()),),
+        "AdditionalInputs .dynamic_shapes(model",
+    ),
+    "a name alone": (lambda: ow.probe(LINE, X, dynamic_shapes="b"), "is 'b' dict 'input'"),
+    "a stage": (lambda: ow.audit(LINE, X, skip={"speed"}), "'speed' no such stage"),
+    "the name of an inner value": (lambda: named("x", "add"), "`input_names` 'add' another"),
+    "the name of a weight": (lambda: ow.export(LINE, X, input_names=["weight"]), "'weight'"),
+    "no name": (lambda: named(""), "`input_names` '' empty"),
+    "an input's name": (lambda: named(output_names=["y"]), "`output_names` 'y' another"),
+    "no weights": (lambda: ow.export(META, X), "'weight' meta load_state_dict"),
+    "none to trace": (lambda: ow.export(META, X, dynamo=False), "'weight' meta load_state_dict"),
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_the_words_name_what_was_passed(name):
+    call, words = SAID[name]
+    with pytest.raises(InputError, match=in_order(words)) as caught:
+        call()
+    assert caught.value.hint[:1].isupper()
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "words"),
+    [
+        (lambda: sized(PAIR, (X, X), x={0: "b"}, y=None), CaptureError, "of 'y' the same name"),
+        (lambda: translated(broken), ExportError, "function aten.relu KeyError: 'oops' Correct"),
+        (lambda: translated(lambda x: None), ExportError, "function aten.relu NoneType Correct"),
+        (lambda: translated(lambda: 1), ExportError, "function aten.relu 0 positional Correct"),
+    ],
+)
+def test_the_words_of_a_model_that_is_refused(call, kind, words):
+    with pytest.raises(kind) as caught:
+        call()
+    assert re.search(in_order(words), str(caught.value))
+
+
+def test_what_asks_for_nothing_is_no_wrong_call():
+    graph = sized(MASKED, X, x={0: "b"}, mask=None)
+    assert graph.labels == [{0: "b"}]
+    shapes = ShapesCollection()
+    shapes[X] = {0: Dim("b")}
+    assert sized(LINE, X, **shapes.dynamic_shapes(LINE, (X,))).labels == [{0: "b"}]
+
+
+def test_weights_that_were_copied_in_part(tmp_path):
+    path = ow.export(
+        nn.Linear(400, 8).eval(), torch.ones(1, 400), tmp_path / "m.onnx", external_data=True
+    ).path
+    data = tmp_path / "m.onnx.data"
+    data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(LoadError, match=r"'m\.onnx\.data'.* 100 bytes.*12,8") as caught:
+        ow.load(path)
+    assert "Copy that file" in caught.value.hint
+
+
+def test_a_large_file_that_onnx_runtime_refuses_does_not_lack_weights(tmp_path):
+    path = ow.export(nn.Linear(2100, 2100).eval(), torch.ones(1, 2100), tmp_path / "m.onnx").path
+    model = onnx_package.load(path)
+    model.graph.node[0].op_type = "Nonsense"
+    onnx_package.save(model, path)
+    with pytest.raises(LoadError, match="Nonsense"):
+        _ = ow.load(path).session
 
 
 def test_a_model_that_returns_more_than_tensors_is_observed_as_it_runs():
