@@ -428,11 +428,14 @@ def _explained(
 
 
 def _inputs_of_size(guard: Guard, arguments: Mapping[str, Any]) -> list[str]:
-    """The other inputs on the line whose fixed size is the one that the guard demands."""
-    size, about = guard.words.rpartition(" ")[2], str(guard.sources)
-    shapes = {name: guard.locals.get(name, "")[len("Tensor[") : -1] for name in arguments}
-    others = {name: shape for name, shape in shapes.items() if f"L['{name}']" not in about}
-    return [name for name, shape in others.items() if guard.freezes and size in shape.split(", ")]
+    """The other inputs on the line that have the size which the guard demands."""
+    if not (size := re.search(r"^Eq\(\w+, (\d+)\)$", guard.expression)):
+        return []
+    sources = str(guard.sources)
+    others = {
+        n: x for n, x in arguments.items() if n in guard.locals and f"L['{n}']" not in sources
+    }
+    return [n for n, x in others.items() if int(size[1]) in getattr(x, "shape", ())]
 
 
 def _reason(error: Exception) -> Reason:
