@@ -101,6 +101,19 @@ def test_recurrent_layers_keep_batch_and_length_in_each_export(kind, axes):
         assert ow.verify(model, artifact, torch.randn(shape))
 
 
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_recurrent_layers_are_exported_alike_each_time_and_from_their_polished_graph(kind):
+    model, x = reads(kind), torch.randn(2, 6, 4)
+    graph = ow.capture(model, x, dynamic_shapes={"x": NAMED})
+    declared = set()
+    for polished in (False, False, False, True):
+        artifact = ow.export(graph.polish() if polished else graph)
+        declared.add(str((artifact.inputs, artifact.outputs)))
+        for shape in ((3, 9, 4), (1, 2, 4)):
+            assert ow.verify(model, artifact, torch.randn(shape))
+    assert len(declared) == 1, declared
+
+
 # Modes and warnings
 
 

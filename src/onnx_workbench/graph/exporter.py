@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 import torch
 import torch.utils._pytree as pytree
-from torch import nn
+from torch import fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.onnx import ONNXProgram
@@ -237,18 +237,29 @@ def _correct_shapes(onnx_program: ONNXProgram, program: ExportedProgram) -> None
         shape = value.shape
         if shape and any(str(size).isdigit() and not isinstance(size, int) for size in shape):
             value.shape = type(shape)(int(str(s)) if str(s).isdigit() else s for s in shape)
+    assert onnx_program.exported_program is not None
+    captured, translated = map(_tensor_outputs, (program, onnx_program.exported_program))
+    if not len(captured) == len(translated) == len(graph.outputs):
+        return
+    for value, was, now in zip(graph.outputs, captured, translated, strict=True):
+        sizes = was.meta["val"].shape
+        if value.shape is None or len(value.shape) != len(sizes):
+            continue
+        pairs = list(zip(value.shape, sizes, strict=True))
+        lost = [isinstance(size, int) and is_dynamic(before) for size, before in pairs]
+        if any(lost):
+            value.shape = type(value.shape)(
+                None if gone else size for size, gone in zip(value.shape, lost, strict=True)
+            )
+            now.meta["val"] = was.meta["val"]  # the translated graph may be exported, too
+
+
+def _tensor_outputs(program: ExportedProgram) -> list[fx.Node]:
     specs = program.graph_signature.output_specs
     names = [spec.arg.name for spec in specs if spec.kind is OutputKind.USER_OUTPUT]
-    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
-    tensors = [values[name] for name in names if isinstance(values.get(name), torch.Tensor)]
-    if len(tensors) != len(graph.outputs):
-        return
-    for value, tensor in zip(graph.outputs, tensors, strict=True):
-        if value.shape is not None and len(value.shape) == tensor.dim():
-            value.shape = type(value.shape)(
-                None if isinstance(size, int) and is_dynamic(captured) else size
-                for size, captured in zip(value.shape, tensor.shape, strict=True)
-            )
+    nodes = {node.name: node for node in program.graph.nodes}
+    found = [nodes[name] for name in names if name in nodes]
+    return [node for node in found if isinstance(node.meta.get("val"), torch.Tensor)]
 
 
 def is_dynamic(size: int | torch.SymInt) -> bool:

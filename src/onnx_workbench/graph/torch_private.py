@@ -154,7 +154,12 @@ def sizes_unchanged(program: ExportedProgram) -> Iterator[None]:
     All decompositions of a program share that environment. The decomposition of an LSTM fixes its
     length there, and data-dependent sizes stay pending, so that the next one would fail.
 
-    Private: the fields of ``ShapeEnv``; it is found by ``FakeTensor.fake_mode``.
+    torch caches the methods of the environment, even those that fix a size on the way. A cache that
+    is not cleared gives the next decomposition the answer without the effect: it would unroll an
+    LSTM by the example's 6 steps, and take the length of the result for ``t``.
+
+    Private: the fields of ``ShapeEnv`` and the caches of its methods, such as
+    ``_inner_evaluate_expr`` and ``_maybe_guard_rel``; it is found by ``FakeTensor.fake_mode``.
     """
     values = (node.meta.get("val") for node in program.graph.nodes)
     environments = {
@@ -168,7 +173,7 @@ def sizes_unchanged(program: ExportedProgram) -> Iterator[None]:
         (environment, name, copy.copy(value))
         for environment in environments
         for name, value in vars(environment).items()
-        if isinstance(value, (dict, list, set))
+        if isinstance(value, (dict, list, set, tuple))
     ]
     try:
         yield
@@ -176,8 +181,10 @@ def sizes_unchanged(program: ExportedProgram) -> Iterator[None]:
         for environment, name, value in saved:
             setattr(environment, name, value)
         for environment in environments:
-            for counter in ("_version_counter", "_replacements_version_counter"):  # of its caches
-                setattr(environment, counter, getattr(environment, counter, 0) + 1)
+            counter = "_replacements_version_counter"  # of the expressions that SymNodes cache
+            setattr(environment, counter, getattr(environment, counter, 0) + 1)
+            for method in vars(type(environment)).values():
+                getattr(method, "cache_clear", lambda: None)()
 
 
 def operators_looked_up_once() -> AbstractContextManager[Any]:
