@@ -443,7 +443,9 @@ def _latency(case: Case) -> Iterator[Finding]:
         reason = f"{failed.name} could not be timed: {failed.error}"
         yield Finding(code_of("latency", NOT_TRIED), reason)
         return
-    sentence = f"{ratio.sentence('ONNX Runtime', result.baseline)}; race() measures with more care"
+    doubt = "" if ratio.verdict in ("faster", "slower") else f" ({ratio.verdict})"
+    speed = f"ONNX Runtime: {ratio.value:.2f}x as fast as {result.baseline}{doubt}"
+    sentence = f"{speed}; race() measures with more care"
     yield Finding("OW800", sentence, numbers={"times_as_fast": ratio.value})
 
 
