@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.nn.parameter import is_lazy
 
 from .errors import TrainingModeWarning
 from .source import depth_of_caller, is_user_file
@@ -57,7 +58,7 @@ def evaluating(model: Any, warn: bool = True) -> Iterator[None]:
 
 def _buffers(module: nn.Module) -> tuple[dict[str, Any], dict[str, tuple[torch.Tensor, int, Any]]]:
     """The buffers of a module, and of each the tensor, its version and a copy."""
-    tensors = {name: t for name, t in module._buffers.items() if t is not None}
+    tensors = {n: t for n, t in module._buffers.items() if t is not None and not is_lazy(t)}
     versions = {n: -1 if t.is_inference() else t._version for n, t in tensors.items()}
     return module._buffers, {n: (t, versions[n], t.detach().clone()) for n, t in tensors.items()}
 
