@@ -165,6 +165,10 @@ def test_copy_saved_with_weights_outside_can_be_loaded(tmp_path, monkeypatch):
     made = export(LINEAR, ROW, tmp_path / "m.onnx")
     with pytest.raises(InputError, match="own file"):
         made.save(made.path, metadata=False)
+    gone = export(LINEAR, ROW, tmp_path / "g.onnx")
+    gone.path.unlink()
+    with pytest.raises(LoadError, match="is gone"):
+        gone.save(made.path)
     outside = load(made.save(tmp_path / "n.onnx", external_data=True))
     assert [file.name for file in outside.files] == ["n.onnx", "n.onnx.data"]
     assert verify(LINEAR, outside, ROW)

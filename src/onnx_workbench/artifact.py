@@ -382,7 +382,7 @@ class Artifact(Report):
         (False, tensor([1., 1.]))
         """
         goal = files.writable(path)
-        if goal.exists() and goal.samefile(self.path):
+        if goal.exists() and goal.samefile(self.unchanged):
             raise InputError(
                 f"{goal.name!r} is the artifact's own file.", "Save to another path, and load() it."
             )

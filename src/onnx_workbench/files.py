@@ -131,12 +131,14 @@ def writable_page(path: str | os.PathLike[str]) -> Path:
     """
     file = writable(path)
     if file.is_file() and not file.is_symlink():  # a link is replaced, not what it leads to
-        with file.open("rb") as stream:
-            if not stream.read(100).lstrip().lower().startswith((b"<!doctype html", b"<html")):
-                raise InputError(
-                    f"{file.name!r} exists and is no HTML page.",
-                    "Pass another path, such as 'report.html'.",
-                )
+        start = b""
+        with suppress(PermissionError), file.open("rb") as stream:
+            start = stream.read(100).lstrip().lower()
+        if not start.startswith((b"<!doctype html", b"<html")):
+            raise InputError(
+                f"{file.name!r} exists and is no HTML page.",
+                "Pass another path, such as 'report.html'.",
+            )
     return file
 
 
