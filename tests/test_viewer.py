@@ -30,7 +30,7 @@ from PIL import Image
 from onnx_workbench import exporter_metadata, protobuf_reader
 from onnx_workbench.errors import InputError, LoadError
 from onnx_workbench.proto import nested, node_refs
-from onnx_workbench.source import Line
+from onnx_workbench.source import Line, without_folders
 from onnx_workbench.viewer import frontend, raster, view
 from onnx_workbench.viewer.diagram import abridged, diagram, layers
 from onnx_workbench.viewer.drawing import COLORS, OTHER, layout
@@ -38,7 +38,6 @@ from onnx_workbench.viewer.fold import drawable
 from onnx_workbench.viewer.heat import COLD, ink, palette, scale
 from onnx_workbench.viewer.model import LARGEST_TENSOR, Model, read
 from onnx_workbench.viewer.netron import LEFT, RIGHT, Comparison, Netron
-from onnx_workbench.viewer.origin import without_folders
 from onnx_workbench.viewer.raster import png
 from onnx_workbench.viewer.still import outputs
 
@@ -716,6 +715,16 @@ def test_a_comparison_links_two_views_of_its_own():
     assert (pair.left.marked, pair.right.marked) == (["b"], ["c"])
     assert state(old)["_heat"] == state(new)["_heat"] == {}
     assert old.marked == new.marked == []
+
+
+def test_a_panel_that_closes_marks_no_older_choice_in_the_other_view():
+    pair = view(OLD).compare(NEW)
+    for side, name in ((pair.right, "a"), (pair.left, "b")):  # two clicks, as a page tells them
+        side.set_state({"marked": [], "_open": name, "selected": name})
+    assert (pair.left.marked, pair.right.marked) == ([], ["c"])
+    pair.right.set_state({"marked": [], "_open": ""})
+    assert (pair.left.marked, pair.right.marked) == ([], [])
+    assert (pair.left.selected, pair.right.selected) == ("b", "a")
 
 
 def test_what_only_one_graph_has_is_seen_without_color_vision_and_explained():

@@ -151,6 +151,8 @@ class Notebook:
         """What the page holds, once all that nothing reaches any more is collected."""
         session = self.page.context.new_cdp_session(self.page)
         session.send("Performance.enable")
+        # each SVG is a frame, until its image leaves the cache
+        session.send("Memory.simulatePressureNotification", {"level": "critical"})
         for _ in range(3):
             session.send("HeapProfiler.collectGarbage")
         told = session.send("Performance.getMetrics")["metrics"]
@@ -366,13 +368,26 @@ def open_file(browser) -> Iterator[Callable[..., Any]]:
     assert not any(refused)
 
 
-def until(frame: Any, condition: str, seconds: float = 60) -> None:
-    """Waits for a condition in Netron's frame, which forbids the eval of Playwright's own wait
-    unless it holds at once."""
+def until(frame: Any, condition: str | Callable[[], bool], seconds: float = 60) -> None:
+    """Waits for a condition, of JavaScript or of Python. Netron's frame forbids the eval of
+    Playwright's own wait unless the condition holds at once."""
+    met = condition if callable(condition) else lambda: frame.evaluate(condition)
     deadline = time.monotonic() + seconds
-    while not frame.evaluate(condition):
+    while not met():
         assert time.monotonic() < deadline, f"not met: {condition}"
         frame.wait_for_timeout(50)
+
+
+def at_rest(element: Any, seconds: float = 60) -> dict[str, float]:
+    """The place of an element on the page, once it has stood there for a tenth of a second: what
+    is drawn again has no place for a moment, and what makes room moves."""
+    deadline, seen = time.monotonic() + seconds, None
+    while True:
+        seen, before = element.bounding_box(), seen
+        if seen and seen == before:
+            return seen
+        assert time.monotonic() < deadline, f"moves still: {element}"
+        element.page.wait_for_timeout(100)
 
 
 def watched(page: Any, allowed: str) -> list[str]:

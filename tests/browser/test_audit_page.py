@@ -8,7 +8,7 @@ from torch import nn
 
 import onnx_workbench as ow
 
-from .conftest import expect, findings
+from .conftest import at_rest, expect, findings
 
 pytestmark = pytest.mark.browser
 
@@ -47,7 +47,7 @@ def test_the_page_links_findings_floors_and_graph(open_file, path):
         card.locator("mark").inner_text().endswith("torch.tanh(self.words(tokens) + self.places)")
     )
 
-    assert page.locator(".ow-floors .body").bounding_box()["height"] < 500, "the lists scroll"
+    assert at_rest(page.locator(".ow-floors .body"))["height"] < 500, "the lists scroll"
     lit = page.locator(".ow-floors section").nth(4).locator(".row.marked")
     card.get_by_role("link", name="Follow this line").click()
     titles = page.locator(".graph a.lit text[text-anchor]").all_text_contents()

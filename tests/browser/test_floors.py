@@ -11,7 +11,7 @@ import sheets
 import onnx_workbench as ow
 from onnx_workbench.lineage.page import document
 
-from .conftest import expect, findings
+from .conftest import at_rest, expect, findings
 
 pytestmark = pytest.mark.browser
 
@@ -303,7 +303,7 @@ def test_nothing_is_wider_than_the_page(opened):
     for width, narrow in ((1280, False), (800, False), (500, True)):
         page.page.set_viewport_size({"width": width, "height": 800})
         page.page.wait_for_function(FITS, arg=narrow)
-        boxes = [page.floor(number).bounding_box() for number in (SOURCE, FX, ONNX, KERNEL)]
+        boxes = [at_rest(page.floor(number)) for number in (SOURCE, FX, ONNX, KERNEL)]
         assert [a["y"] < b["y"] for a, b in pairwise(boxes)] == [narrow] * 3
 
 

@@ -7,7 +7,7 @@ import pytest
 from graphs import note
 from onnx import parser
 
-from .conftest import drawing, expect, until
+from .conftest import at_rest, drawing, expect, until
 
 pytestmark = pytest.mark.browser
 
@@ -72,11 +72,16 @@ def filled(graph, **fills: str) -> None:
         expect(box).to_have_css("fill", f"rgb({fill})")
 
 
+def places(notebook):
+    """Of the two graphs that are compared."""
+    return [at_rest(notebook.page.locator(".ow-netron").nth(at)) for at in (0, 1)]
+
+
 def test_two_graphs_stand_side_by_side_with_what_only_one_has_colored(notebook):
     left, right = notebook.graph(0), notebook.graph(1)
-    boxes = [notebook.page.locator(".ow-netron").nth(at).bounding_box() for at in (0, 1)]
-    assert boxes[0]["y"] == boxes[1]["y"]
-    assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
+    left_box, right_box = places(notebook)
+    assert left_box["y"] == right_box["y"]
+    assert left_box["x"] + left_box["width"] <= right_box["x"]
     notebook.page.mouse.move(0, 0)
     filled(left, a="216, 222, 228", b="196, 78, 0", c="196, 78, 0")
     filled(right, a="216, 222, 228", c="0, 114, 178")
@@ -103,9 +108,9 @@ def test_a_frame_made_lower_still_shows_the_whole_of_a_small_graph(notebook):
 
 def test_in_a_narrow_page_they_stand_one_above_the_other(notebook):
     notebook.page.set_viewport_size({"width": 700, "height": 1000})
-    boxes = [notebook.page.locator(".ow-netron").nth(at).bounding_box() for at in (0, 1)]
-    assert boxes[0]["x"] == boxes[1]["x"]
-    assert boxes[0]["y"] + boxes[0]["height"] <= boxes[1]["y"]
+    until(notebook.page, lambda: len({box["x"] for box in places(notebook)}) == 1)
+    upper, lower = places(notebook)
+    assert upper["y"] + upper["height"] <= lower["y"]
     notebook.page.set_viewport_size({"width": 1280, "height": 1000})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .conftest import expect
+from .conftest import at_rest, expect
 
 pytestmark = pytest.mark.browser
 
@@ -104,8 +104,8 @@ def test_nothing_is_cut_and_everything_reads(notebook, width, theme):
     output = page.locator(".jp-OutputArea-output").filter(has=page.locator("table")).first
     assert output.evaluate("output => output.scrollWidth <= output.clientWidth")
     code, why, *_ = table.locator("td").all()
-    assert code.locator("code").bounding_box()["height"] < 30, "code does not wrap"
-    assert why.bounding_box()["height"] > 30, "prose does"
+    assert at_rest(code.locator("code"))["height"] < 30, "code does not wrap"
+    assert at_rest(why)["height"] > 30, "prose does"
     plot = page.locator(".jp-RenderedImage img").first
     assert plot.evaluate(BACKGROUND) == "rgba(0, 0, 0, 0)", "no card behind the plot"
-    assert plot.bounding_box()["width"] <= output.bounding_box()["width"]
+    assert at_rest(plot)["width"] <= at_rest(output)["width"]

@@ -60,7 +60,7 @@ const ask = (model, question, signal, unanswered) =>
     const hear = (content, parts) => content.id === id && done(resolve, { ...content, parts });
     atEnd(signal, () => done(reject, new Error("closed")));
     model.on("msg:custom", hear);
-    model.send({ ask: question, id });
+    model.send({ ask: question, id }); // throws where the kernel is gone
   });
 
 const inflate = (buffer) =>
@@ -114,6 +114,7 @@ function render({ model, el }) {
     mark: (names) => keep("marked", names),
     activate: (name) => tell({ type: "activate", name }),
     close: () => {
+      if (panel.element.contains(document.activeElement)) frame.focus();
       close();
       tell({ type: "close" });
     },
@@ -131,6 +132,10 @@ function render({ model, el }) {
     document.fullscreenElement ? document.exitFullscreen() : view.requestFullscreen());
   screen.hidden = !document.fullscreenEnabled;
   const bar = make("div", { className: "ow-bar" }, title, steps, whole, fit, screen);
+  bar.onkeydown = (event) => {
+    event.stopPropagation(); // a notebook has shortcuts of one letter
+    ({ f: () => fit.click(), n: () => step(1), p: () => step(-1) })[event.key]?.();
+  };
   const graph = make("div", { className: "ow-graph" }, note, still);
   const box = make("div", { className: "ow-netron" }, graph, panel.element);
   const view = make("div", { className: "ow-view" }, bar, box, legend.element);
@@ -160,6 +165,7 @@ function render({ model, el }) {
     count.textContent = `${at + 1} of ${names.length}`;
     tell({ type: "mark", names, at, open });
     if (names.length) panel.show(names[at]);
+    else panel.hide();
   };
   const step = (by) => {
     const { length } = model.get("marked");
@@ -174,7 +180,7 @@ function render({ model, el }) {
   };
   const close = () => {
     unmark();
-    model.save_changes();
+    keep("_open", "");
     panel.hide();
   };
 
@@ -241,17 +247,23 @@ function render({ model, el }) {
     counting = setInterval(remark, 1000);
     remark();
     theme();
-    tell({ type: "heat", heat: model.get("_heat") });
     measure();
-    tell(opened);
+    tell({ ...opened, heat: model.get("_heat") });
     const clickedBefore = !model.get("marked").length && panel.node();
     if (clickedBefore) tell({ type: "mark", names: [clickedBefore] });
     else go();
   };
-  whole.onclick = () => {
+  whole.onclick = async () => {
     box.classList.remove("drawn");
     note.textContent = "Asking the kernel, which may be busy\u2026";
-    coming = askKernel("whole").then(unpack);
+    try {
+      const answer = await askKernel("whole");
+      coming = unpack(answer);
+    } catch ({ message }) {
+      box.classList.add("drawn");
+      whole.textContent = `No answer from the kernel (${message}): run the cell, and try again`;
+      return;
+    }
     draw().catch(failed);
   };
 
@@ -274,6 +286,7 @@ function render({ model, el }) {
       if (maker) return tell({ type: "activate", name: maker });
       panel.show(String(name));
       unmark();
+      model.set("_open", String(name));
       keep("selected", String(name));
     },
     side: (message) => panel.side(String(message.title)),

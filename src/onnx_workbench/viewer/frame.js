@@ -51,6 +51,7 @@
   // The first look is one that can be read; the whole of the graph is one key away, and back.
   const begin = () => look(1);
   const fit = () => {
+    if (!view.target) return; // it is being drawn
     const target = element("target");
     const [width, height] = size();
     const whole = Math.min(1, target.clientWidth / (width + 40), target.clientHeight / (height + 40));
@@ -67,7 +68,7 @@
     set(["--wide", "--high"], graph);
     classList.toggle("aside", Boolean(side));
     if (side) set(["--side-x", "--side-y", "--side-wide", "--side-high"], side);
-    if (!ready) return;
+    if (!ready || !view.target) return;
     if (shown().length) view.target.scrollTo(shown()); // the panel may stand before it now
     else if (!touched) begin();
   };
@@ -105,6 +106,13 @@
   const folded = ({ graph, value }) => bodies(value).filter((body) => !graph.blocks?.has(body));
   const holds = (body, fits) =>
     body.nodes.some((node) => fits(node) || bodies(node).some((below) => holds(below, fits)));
+  const stands = (one, fits) => fits(one.value) || folded(one).some((body) => holds(body, fits));
+
+  // Leaves a function of the model that is open, where the node is not in it.
+  const leave = async (name) => {
+    const here = () => [...drawn()].some((one) => stands(one, (node) => key(node) === name));
+    while (!here() && (await view.popTarget()));
+  };
 
   // Opens what the node is folded into, level by level.
   const reveal = async (name) => {
@@ -150,7 +158,6 @@
   };
   const select = () => {
     const names = new Set(marked.length || !at ? marked : [at]);
-    const stands = (one, fits) => fits(one.value) || folded(one).some((body) => holds(body, fits));
     view.target?.clearSelection();
     for (const one of drawn()) {
       const current = marked.length > 1 && stands(one, (node) => key(node) === at);
@@ -161,9 +168,16 @@
     }
     dim();
   };
+  // Netron closes its sidebar, and forgets what is selected, when it draws.
+  const chooseAgain = () => {
+    if (at && find(at) && !inner.depth(view)) properties(find(at));
+    select();
+  };
   const shown = () =>
     [".current", ".graph-node.select"].flatMap((one) => document.querySelector(`#canvas ${one}`) ?? []).slice(0, 1);
   const show = async (open) => {
+    await drawing;
+    if (at) await leave(at);
     const found = (open && (await reveal(at))) || find(at);
     properties(found);
     select();
@@ -177,6 +191,9 @@
   };
   const close = () => mark({ names: [] });
   const activate = async (name) => {
+    await opened;
+    await drawing;
+    await leave(name);
     const found = await reveal(name);
     found?.graph.activate(found.value, "target");
     view.target.scrollTo(found ? [found.shape.element] : []);
@@ -194,7 +211,7 @@
   const usual = rules.cssRules.length;
   let heat = {};
   const level = (node) => {
-    const own = heat.levels[key(node)];
+    const own = Object.hasOwn(heat.levels, key(node)) ? heat.levels[key(node)] : undefined;
     const below = () => bodies(node).flatMap((body) => body.nodes.map(level));
     return own ?? Math.max(-1, ...below());
   };
@@ -231,7 +248,8 @@
     element("canvas").setAttribute("role", "group");
     element("canvas").setAttribute("aria-label", `${document.title}. ${KEYS}`);
   };
-  const repaint = () => {
+  const warm = (message) => {
+    heat = message.heat;
     while (rules.cssRules.length > usual) rules.deleteRule(usual);
     if (heat.levels) {
       rule("heat-1", heat.cold);
@@ -242,13 +260,12 @@
     depict();
     if (nodes().length <= MANY) redraw();
   };
-  let [stale, last] = [false, Promise.resolve()];
-  const redraw = () => {
+  let stale = false;
+  const redraw = async () => {
     stale = true;
-    last = last.then(async () => {
-      if (stale) await view.refresh();
-      stale = false;
-    });
+    await drawing;
+    if (stale) view.refresh();
+    stale = false;
   };
 
   // A browser paints anew, at each click, also what is far away: of a big graph, most of it.
@@ -288,24 +305,37 @@
   view.export = async (file) => {
     findParts(false);
     element("canvas").classList.remove("chosen"); // on paper the others are not pale
-    await exported(file);
+    const focused = document.hasFocus() && document.activeElement;
+    const done = exported(file); // takes the canvas out for a moment, and the focus with it
+    if (focused) focused.focus({ preventScroll: true });
+    await done;
     findParts();
-    dim();
+    chooseAgain();
   };
 
-  // Whatever draws anew draws without our colors and marks.
+  // Whatever draws anew draws without our colors and marks. One drawing waits for the other: Netron
+  // ends a layout that is under way when the next begins.
+  let drawing = Promise.resolve();
+  const unfocused = (act) => {
+    const target = element("target");
+    if (!document.hasFocus()) target.focus = () => {}; // Netron takes it from the cell when it draws
+    return act().finally(() => delete target.focus);
+  };
   for (const name of inner.draws) {
     const draw = view[name].bind(view);
-    view[name] = async (...args) => {
-      const open = inner.depth(view) > 0;
-      const result = await draw(...args); // closes Netron's sidebar
+    const dressed = async (args) => {
+      const result = await unfocused(() => draw(...args)); // closes Netron's sidebar
       if (!element("canvas")) return result; // Netron could not draw
       findParts();
       paint();
       stopAt(stops()[0]);
-      if (open && find(at)) properties(find(at));
-      select();
+      chooseAgain();
       depict();
+      return result;
+    };
+    view[name] = (...args) => {
+      const result = drawing.then(() => dressed(args));
+      drawing = result.catch(() => {});
       return result;
     };
   }
@@ -336,7 +366,8 @@
       report(value);
       if (source === "sidebar") return activate.call(this, value, source);
       // The line first: the cell would hear of it and paint it only after what Netron changes here.
-      const now = () => at === key(value) && activate.call(this, value, source); // not closed since
+      const now = () => // not closed since, but perhaps drawn anew
+        at === key(value) && activate.call(find(at)?.graph ?? this, find(at)?.value ?? value, source);
       const painted = (frames) => frames ? requestAnimationFrame(() => painted(frames - 1)) : setTimeout(now);
       painted(3); // the cell may be a frame or two behind
       return [];
@@ -421,14 +452,15 @@
   document.querySelector("meta[name=viewport]").content = "width=device-width"; // a page may be enlarged
 
   // The picture follows what is on the screen, when it has come to rest.
+  const UNPRINTABLE = /[\x00-\x08\x0b\x0c\x0e-\x1f]/g; // no XML may hold them, a name may
   let ready = false;
   let resting = 0;
   const depict = (rest = 300) => {
     clearTimeout(resting);
     resting = setTimeout(async () => {
       resting = 0;
-      if (!ready || nodes().length > MANY) return;
-      const svg = withLegend(await host.picture());
+      if (!ready || !element("canvas") || nodes().length > MANY) return;
+      const svg = withLegend((await host.picture()).replace(UNPRINTABLE, "\ufffd"));
       const png = await rendered(svg);
       say({ type: "picture", svg, png }, png ? [png] : []);
     }, rest);
@@ -474,10 +506,12 @@
     window.addEventListener(name, by, { capture: true });
   }
 
+  let opened = Promise.resolve();
   const open = async (message) => {
     ready = touched = false;
     constants = message.constants;
-    await host.open(message);
+    warm(message);
+    await unfocused(() => host.open(message));
     patchChoice(view.target.constructor);
     const [width, height] = size();
     say({ type: "drawn", width: width + 40, height: height + 40 });
@@ -486,6 +520,7 @@
     begin();
     findParts();
     ready = true;
+    if (heat !== message.heat) warm({ heat }); // it came during the drawing
     if (at) await show(marked.length < 2);
     else depict();
   };
@@ -494,16 +529,18 @@
   Object.defineProperty(element("grapher").sheet, "href", { value: "/grapher.css" });
   const hears = {
     theme: ({ dark }) => theme(dark),
-    open: (message) => open(message).catch((error) => say({ type: "failed", why: error.message })),
+    open: (message) => {
+      opened = open(message).catch((error) => say({ type: "failed", why: error.message }));
+    },
     room,
     mark,
     fit,
-    close,
-    activate: ({ name }) => activate(name),
-    heat: (message) => {
-      heat = message.heat;
-      repaint();
+    close: () => {
+      close();
+      if (document.hasFocus()) document.querySelector("#canvas [tabindex]")?.focus({ preventScroll: true });
     },
+    activate: ({ name }) => activate(name),
+    heat: warm,
   };
   window.addEventListener("message", ({ source, data }) => {
     if (source !== cell) return;

@@ -172,7 +172,8 @@ def _fetch(model: onnx.ModelProto, folder: Path, left: int) -> None:
 def without_values(tensor: onnx.TensorProto) -> onnx.TensorProto:
     """The tensor's name, type and shape, without its values."""
     stub = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-    stub.MergeFromString(protobuf_reader.ELSEWHERE)
+    stub.data_location = onnx.TensorProto.EXTERNAL
+    stub.external_data.add(key="location", value=protobuf_reader.NOT_SENT)
     return stub
 
 

@@ -53,6 +53,11 @@ modules.define("cell", (exports) => {
       return undefined; // tensors cannot be saved from here: their values stay in the kernel
     }
 
+    // After some seconds of a layout Netron's view asks whether to cancel it, and takes the focus.
+    async message(text, alert, ...more) {
+      return alert ? super.message(text, alert, ...more) : new Promise(() => {});
+    }
+
     openURL(url) {
       window.open(url, "", "noopener"); // in this frame it would take the graph's place
     }
@@ -93,9 +98,12 @@ modules.define("cell", (exports) => {
       const target = document.getElementById("target");
       const { scrollLeft, scrollTop } = target;
       const svg = new Promise((resolve) => (this.#picture = resolve));
-      await this._view.export("picture.svg");
+      try {
+        await this._view.export("picture.svg");
+      } finally {
+        this.#picture = null;
+      }
       target.scrollTo({ left: scrollLeft, top: scrollTop, behavior: "instant" });
-      this.#picture = null;
       return svg;
     }
   };

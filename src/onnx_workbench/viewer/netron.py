@@ -68,6 +68,7 @@ class Netron(Live):
     _summary = traitlets.Unicode().tag(sync=True)
     _heat: traitlets.Dict = traitlets.Dict().tag(sync=True)
     selected = traitlets.Unicode("").tag(sync=True)
+    _open = traitlets.Unicode("").tag(sync=True)  # selected, until its panel is closed
     marked: traitlets.List = traitlets.List(traitlets.Unicode()).tag(sync=True)
     facts: traitlets.Dict = traitlets.Dict().tag(sync=True)
     height = traitlets.Int(640, min=160).tag(sync=True)
@@ -222,7 +223,7 @@ class Netron(Live):
         """The picture on the screen as a PNG file, at twice its resolution.
 
         Raises:
-            InputError: no page has drawn this view, and Python cannot render SVG here.
+            InputError: no page has drawn this view.
         """
         if self._screen is None or self._screen[1] is None:
             raise InputError(
@@ -437,7 +438,7 @@ def _operators(view: Netron) -> Counter[str]:
 
 
 def _link(views: tuple[Netron, Netron], related: tuple[Mapping[str, tuple[str, ...]], ...]) -> None:
-    """Let a change of ``selected`` or ``marked`` mark the related nodes in the other view."""
+    """Let a choice in one view mark the related nodes in the other."""
     busy: list[Netron] = []  # the view that is being marked, whose changes are ignored
 
     def follow(change: Any) -> None:
@@ -447,9 +448,9 @@ def _link(views: tuple[Netron, Netron], related: tuple[Mapping[str, tuple[str, .
             return
         busy.append(other)
         chosen = one.marked if change.name == "marked" else []
-        names = (twin for name in chosen or [one.selected] for twin in related[at].get(name, ()))
+        names = (twin for name in chosen or [one._open] for twin in related[at].get(name, ()))
         other.marked = list(dict.fromkeys(names))
         busy.remove(other)
 
     for view in views:
-        view.observe(follow, ["selected", "marked"])
+        view.observe(follow, ["_open", "marked"])

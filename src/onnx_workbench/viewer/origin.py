@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import onnx
 
 from .. import exporter_metadata
 from ..proto import NodeRef, described
-from ..source import Line, Sources, functions_in
+from ..source import Line, Sources, functions_in, without_folders
 
 LONGEST_FUNCTION = 400
 """The most lines of a function that are shown; a longer one is cut around the node's line."""
-
-_ROOT = r"(?:[A-Za-z]:[\\/]|/|\\\\)"
-_PATH = re.compile(
-    rf"""(?<=File ")(?P<file>[^"\n]+)(?=")"""
-    rf"""|(?<=(["']))(?P<quoted>{_ROOT}[^"'\n]+)(?=\2)"""
-    rf"""|(?<![\w:/\\.<>)\]}}-])(?:file://)?(?P<bare>{_ROOT}[^\s"'<>:,;()]+)"""
-)
-"""A file in a stack trace; a quoted absolute path; a bare absolute path. No repetition is inside or
-beside another, so that the time is linear in the text."""
 
 
 class OnnxNode(NamedTuple):
@@ -114,15 +103,13 @@ def _shown(
     index = -1
     if source := sources.read([line]):
         spans = (s for s in functions_in("".join(source)) if s[0] <= line.number <= s[1])
+        # the innermost function around the line
         first, last, name = max(spans, default=(line.number, line.number, line.function))
-        if (line.file, first) not in functions:  # the innermost around the line
-            start = (
-                first if last - first < LONGEST_FUNCTION else line.number - LONGEST_FUNCTION // 2
-            )
-            start = max(first, start)
-            body = textwrap.dedent(
-                "".join(source[start - 1 : min(last, start + LONGEST_FUNCTION - 1)])
-            )
+        if (line.file, first) not in functions:
+            around = max(first, line.number - LONGEST_FUNCTION // 2)
+            start = first if last - first < LONGEST_FUNCTION else around
+            end = min(last, start + LONGEST_FUNCTION - 1)
+            body = textwrap.dedent("".join(source[start - 1 : end]))
             functions[line.file, first] = {
                 "file": line.place.rpartition(":")[0],
                 "name": name,
@@ -132,26 +119,6 @@ def _shown(
         index = list(functions).index((line.file, first))
     text = without_folders(line.text)
     return {"place": line.place, "text": text, "line": line.number, "function": index}
-
-
-def without_folders(text: str) -> str:
-    """The text with each absolute path cut to the file's name.
-
-    >>> without_folders('File "/home/ada/model.py", line 12, in forward')
-    'File "model.py", line 12, in forward'
-    """
-    return _without_folders(text) if "/" in text or "\\" in text else text
-
-
-@lru_cache(maxsize=1024)
-def _without_folders(text: str) -> str:
-    return _PATH.sub(_file_name, text)
-
-
-def _file_name(match: re.Match[str]) -> str:
-    path = match["file"] or match["quoted"] or match["bare"]
-    parts = [part for part in re.split(r"[\\/]+", path) if part]
-    return parts[-1] if match["file"] or len(parts) > 1 else match[0]
 
 
 def scrub(model: onnx.ModelProto) -> None:

@@ -18,7 +18,8 @@ const PANEL_STYLE = `
   .narrow .ow-edge { inset: -4px 0 auto 0; width: auto; height: 7px; cursor: ns-resize; }
   .ow-edge:is(:hover, :focus-visible) { background: var(--jp-brand-color1, #1976d2) !important; opacity: .6; }
   .ow-panel header { display: flex; align-items: baseline; gap: 8px; padding: 8px 12px 2px; }
-  .ow-panel header b { font-size: 14px; }
+  .ow-panel header b { font-size: 14px; min-width: 0; overflow-wrap: anywhere; }
+  .ow-panel header button { flex: none; }
   .ow-panel header span { flex: 1; overflow-wrap: anywhere; opacity: .8; }
   .ow-panel button { font: inherit; color: inherit; background: none; border: 0; padding: 0 2px;
     cursor: pointer; text-align: left; border-radius: 4px; }
@@ -100,7 +101,10 @@ const makePanel = ({ mark, activate, close, changed }) => {
   let wanted = "Source"; // the tab that the reader chose
   let asked = false; // whether Netron's sidebar shows what the reader asked of it
   const element = make("aside", { className: "ow-panel", hidden: true, ariaLabel: "Node" });
-  const [header, tabs] = [make("header", {}), make("div", { className: "ow-tabs", role: "tablist" })];
+  const [operator, named] = [make("b", {}), make("span", {})];
+  const closing = make("button", { textContent: "\u00d7", title: "Close (Escape)", ariaLabel: "Close", onclick: close });
+  const header = make("header", {}, operator, named, closing);
+  const tabs = make("div", { className: "ow-tabs", role: "tablist" });
   const page = make("section", { role: "tabpanel", tabIndex: 0 });
   const { edge, measured } = makeEdge(element);
   element.append(edge, header, tabs, page);
@@ -230,8 +234,7 @@ const makePanel = ({ mark, activate, close, changed }) => {
     element.hidden = !name;
     if (!name) return changed();
     const focused = element.contains(document.activeElement) && document.activeElement;
-    header.replaceChildren(make("b", { textContent: node?.op ?? side }), make("span", { textContent: shown ?? "" }),
-      make("button", { textContent: "\u00d7", title: "Close (Escape)", ariaLabel: "Close", onclick: close }));
+    [operator.textContent, named.textContent] = [node?.op ?? side, shown ?? ""];
     tabs.replaceChildren(...Object.keys(all).map((tab) =>
       make("button", { textContent: tab, role: "tab", ariaSelected: tab === name, tabIndex: tab === name ? 0 : -1,
         onclick: () => choose(tab) })));
@@ -245,7 +248,7 @@ const makePanel = ({ mark, activate, close, changed }) => {
     if (here) list.scrollTop = here.offsetTop - list.clientHeight / 2;
     if (focused && !focused.isConnected) {
       const next = focused.role === "tab" ? tabs.querySelector("[aria-selected=true]") : here;
-      (next ?? header.querySelector("button")).focus({ preventScroll: true });
+      (next ?? closing).focus({ preventScroll: true });
     }
     changed();
   };
@@ -276,7 +279,9 @@ const makePanel = ({ mark, activate, close, changed }) => {
     load: ({ nodes, lines, ...rest }) => {
       const node = ([op, fx, target, module, below, at]) =>
         ({ op, fx, target, module, below: lines[below], ...lines[at] });
-      sheet = { ...rest, nodes: Object.fromEntries(Object.entries(nodes).map(([k, v]) => [k, node(v)])) };
+      const bare = (known) => Object.assign(Object.create(null), known); // a node may be named "constructor"
+      const made = Object.fromEntries(Object.entries(nodes).map(([k, v]) => [k, node(v)]));
+      sheet = { ...rest, nodes: bare(made), stubs: bare(rest.stubs), modules: bare(rest.modules) };
       again(); // a cell below may have marked nodes before the source was unpacked
     },
     maker: (name) => sheet.stubs[name], // of the value that a stub of a cut edge stands for

@@ -18,7 +18,7 @@ models.forEach((model, at) => {
   const { related = {} } = saved.views[at];
   model.on("saved", () => {
     const marked = model.get("marked");
-    const names = (marked.length ? marked : [model.get("selected")]).flatMap((name) => related[name] ?? []);
+    const names = (marked.length ? marked : [model.get("_open")]).flatMap((name) => related[name] ?? []);
     models[1 - at]?.set("marked", [...new Set(names)]);
   });
   const el = document.body.appendChild(document.createElement("main"));

@@ -17,6 +17,8 @@ SCRIPT = (Path(__file__).parent / "still.js").read_text("utf-8")
 
 _CAPTION = "Static picture: run the cell."
 _CAPTION_WIDTH, _CAPTION_HEIGHT = 190, 22
+_NARROW = 700
+"""Pixels. JupyterLab cuts an SVG that is wider than its cell, so one above this fills the cell."""
 
 Output = tuple[dict[str, Any], dict[str, Any]]
 
@@ -40,11 +42,13 @@ def outputs(widget: Any, text: str, svg: str) -> list[Output]:
 
 def picture(text: str, svg: str) -> Output:
     """The picture as SVG, and as the PNG that a notebook shows if it is not trusted."""
-    data: dict[str, Any] = {"text/plain": text, "image/svg+xml": svg}
+    (wide, high), shown = size_of(svg), svg
+    if wide > _NARROW:
+        shown = svg.replace(f'width="{wide}" height="{high}"', 'width="100%"', 1)
+    data: dict[str, Any] = {"text/plain": text, "image/svg+xml": shown}
     metadata: dict[str, Any] = {}
     if image := png(svg):
         data["image/png"] = base64.b64encode(image).decode()
-        wide, high = size_of(svg)
         metadata["image/png"] = {"width": wide, "height": high}
     return data, metadata
 
