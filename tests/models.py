@@ -3,6 +3,7 @@
 import onnx
 import torch
 from onnx import parser
+from onnxscript import opset20 as op
 from torch import nn
 
 from onnx_workbench import load
@@ -55,6 +56,22 @@ class Scores(nn.Module):
         return {"logits": logits, "rest": (hidden, None, 3)}
 
 
+class Cache:
+    """State in an object of the user's, as many decoders keep it."""
+
+    def __init__(self):
+        self.last, self.all = None, []
+
+    def update(self, x):
+        self.all.append(x)
+        self.last = x if self.last is None else self.last * 0.9 + x
+        return self.last
+
+
+def caching():
+    return module(lambda self, x: self.cache.update(x).relu(), cache=Cache())
+
+
 class Branch(nn.Module):
     """A decision that depends on data."""
 
@@ -101,3 +118,26 @@ class Folds(nn.Module):
         left = self.head(x)
         right = self.head(x)
         return left * right + scale
+
+
+@torch.library.custom_op("odd::padded", mutates_args=())
+def padded(x: torch.Tensor) -> torch.Tensor:
+    """Its fake says another shape."""
+    return torch.cat([x, x[:1]])
+
+
+@torch.library.custom_op("odd::checked", mutates_args=())
+def checked(x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Takes no size that was made up."""
+    assert int(rows[0]) == len(x)
+    return x * 2
+
+
+padded.register_fake(torch.empty_like)
+checked.register_fake(lambda x, rows: torch.empty_like(x))
+ODD = {
+    torch.ops.odd.checked.default: lambda x, rows: op.Add(x, x),
+    torch.ops.odd.padded.default: lambda x: op.Concat(
+        x, op.Slice(x, op.Constant(value_ints=[0]), op.Constant(value_ints=[1])), axis=0
+    ),
+}

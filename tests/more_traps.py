@@ -151,7 +151,7 @@ class Unused(nn.Module):
     Fixed = twin(lambda self, x, mask: x * 2 * mask)
 
 
-LOST = "The result holds non-tensors: None, 7"
+LOST = "The file leaves out what is no tensor in the result: None, 7"
 
 
 @trap("None in the result", "OW114", LOST, "pytorch/pytorch/issues/160150", FOUR)

@@ -1,14 +1,15 @@
 """capture(): the table, the modes, and why torch refuses a model."""
 
 import warnings
+from dataclasses import dataclass
 
 import pytest
 import torch
-from models import Branch, Cond, Scores, Table, module
+from models import Branch, Cond, Scores, Table, caching, module
 from torch import nn
 from torch.export import Dim
 
-from onnx_workbench import capture
+from onnx_workbench import capture, trace
 from onnx_workbench.errors import CaptureError, InputError, TrainingModeWarning
 
 X = torch.ones(2, 1, 8, 8)
@@ -33,6 +34,11 @@ def test_table_has_the_lines_of_the_model_and_the_names_of_its_dimensions():
     assert linear.line.place.startswith("models.py:")
     assert "p_conv_weight" not in rows
     assert repr(graph).startswith("Scores: 8 operations, 6 parameters (1,498 numbers)\n")
+
+
+def test_an_input_whose_name_begins_as_a_parameters_is_a_row():
+    graph = capture(module(lambda self, x, c_last, p_keep: x * p_keep + c_last), (X[0],) * 3)
+    assert {"x", "c_last", "p_keep"} <= {node.name for node in graph.nodes}
 
 
 def test_both_branches_of_cond_are_rows_and_markup_stays_text():
@@ -64,6 +70,22 @@ def test_model_is_left_as_it_was_found():
     assert model.norm.num_batches_tracked == 0
 
 
+@dataclass(frozen=True)
+class Kept:
+    all: list
+
+
+def test_a_capture_leaves_no_tensor_without_numbers_in_an_object_of_the_users():
+    model = caching()
+    with pytest.warns(UserWarning, match=r"assigns tensors to Cache\.\w+ in each call"):
+        capture(model, X)
+    assert (model.cache.last, model.cache.all) == (None, [])
+    kept = Kept([])  # refuses setattr
+    with pytest.warns(UserWarning, match=r"Kept\.all"):
+        capture(module(lambda self, x: self.kept.all.append(x * 2) or x, kept=kept), X)
+    assert kept.all == []
+
+
 def test_failed_capture_gives_mode_and_gradients_back_and_eval_mode_gets_no_warning(capfd):
     model = nn.Sequential(nn.Linear(3, 3), Branch())
     with pytest.warns(TrainingModeWarning), pytest.raises(CaptureError) as caught:
@@ -88,9 +110,51 @@ def test_dimension_that_the_model_fixes_is_an_error_not_a_static_graph():
     assert "`dynamic_shapes`" in error.hint
 
 
+@pytest.mark.parametrize("strict", [None, True])
+@pytest.mark.parametrize(
+    "at",
+    [lambda n: n == 6, lambda n: n * (10 - n) == 24, lambda n: n * n == 36],
+    ids=["6", "4 or 6", "once"],
+)
+def test_a_decision_of_python_that_fixes_a_dimension_has_its_line_and_its_own_hint(at, strict):
+    model = module(lambda self, x: x * 2 if at(x.shape[0]) else x)
+    with pytest.raises(CaptureError) as caught:
+        capture(model, torch.ones(6, 4), dynamic_shapes={"x": {0: "n"}}, strict=strict)
+    assert caught.value.line.file == __file__
+    assert caught.value.hint.startswith("A Python decision")
+    assert "assumes x.shape[0]" in caught.value.reason
+
+
+def test_dimension_that_fits_at_one_size_only_is_an_error_too():
+    pairs = module(lambda self, x: x.view(-1, 2, 4).sum(1))
+    whole = module(lambda self, x: x * (2 if (x.shape[0] - 1) % 100 == 0 else 3))
+    near = module(lambda self, x: x * (2 if 100 // (x.shape[0] - 5) > 20 else 3))  # not at 5
+    apart = module(lambda self, x: x * (2 if max(x.shape[0] - 7, 7 - x.shape[0]) == 1 else 3))
+    three = module(lambda self, x: x.view(-1, 2, 4).sum(1) + torch.ones(3, 4))
+    named, auto = {"x": {0: "n"}}, {"x": {0: Dim.AUTO}}
+    x = torch.ones(6, 4)
+    for model, example in ((pairs, x), (whole, torch.ones(201, 1)), (near, x), (apart, x)):
+        assert 0 in capture(model, example, dynamic_shapes=named).symbolic[0]
+    assert capture(three, x, dynamic_shapes=auto)
+    with pytest.raises(CaptureError, match=r"fixes x.shape\[0\] to 6") as caught:
+        capture(three, x, dynamic_shapes=named)
+    assert "(x.shape[0]//2) == 3" in caught.value.reason
+    assert "stops" in repr(trace(caught.value))
+    assert caught.value.line.file == __file__
+
+
 class Stranger:
     def __init__(self, x):
         self.x = x
+
+
+class Nameless(Stranger):
+    pass
+
+
+torch.utils._pytree.register_pytree_node(
+    Nameless, lambda s: ([s.x], None), lambda leaves, _: Nameless(*leaves)
+)
 
 
 def lengths(self, x):
@@ -113,10 +177,13 @@ UNPACKS = module(lambda self, x, boxes: x + boxes[0].x)
         (NUMPY, (), "NumPy", "torch operations"),
         (module(lambda self, x: Stranger(x)), (), "Stranger", "register_dataclass(Stranger)"),
         (UNPACKS, ([Stranger(X)],), "'boxes' is or contains a Stranger", "node(Stranger, "),
+        (module(lambda self, x, to: x.to(to)), (torch.float16,), "a dtype", "__init__"),
+        (module(lambda self, x, rows: x[rows]), (slice(1),), "a slice", "__init__"),
+        (UNPACKS, ([Nameless(X)],), "names of its tensors", "flatten_with_keys_fn"),
         (module(broken), (), "RuntimeError: boom", "Run the model itself"),
         (module(lengths, gru=nn.GRU(1, 1, batch_first=True)), (), "packed sequence", "mask"),
     ],
-    ids=["branch", "NumPy", "result", "argument", "raises", "packed"],
+    ids=["branch", "NumPy", "result", "argument", "dtype", "slice", "nameless", "raises", "packed"],
 )
 def test_each_refusal_has_a_reason_and_a_hint(model, more, reason, hint):
     with pytest.raises(CaptureError) as caught:

@@ -42,11 +42,12 @@ def test_private_name_is_where_it_was(module, path):
 
 def test_private_fields_are_where_they_were():
     environment = torch.fx.experimental.symbolic_shapes.ShapeEnv()
-    fields = {"_prev_cache_key", "_replacements_version_counter", "pending_fresh_unbacked_symbols"}
+    fields = {"_replacements_version_counter", "pending_fresh_unbacked_symbols"}
     assert fields <= set(vars(environment))
     for method in ("_inner_evaluate_expr", "_maybe_guard_rel", "_find"):
         assert hasattr(getattr(environment, method), "cache_clear")
-    assert environment.source_to_var == {}
+    assert environment.source_to_var == environment.var_to_range == {}
+    assert environment.guards == []
     assert hasattr(torch.ops.aten.lstm.input, "_dispatch_cache")
     module = torch.fx.symbolic_trace(nn.ReLU())
     assert hasattr(module, "_lineno_map")

@@ -1,6 +1,7 @@
 """What the terminal command is pointed at."""
 
 import torch
+from models import Branch
 from onnxscript import opset20 as op
 from torch import nn
 
@@ -12,13 +13,6 @@ class Doubled(nn.Module):
 
     def forward(self, x):
         return x * self.weight
-
-
-class Branching(nn.Module):
-    def forward(self, x):
-        if x.sum() > 0:
-            return x + 1
-        return x
 
 
 @torch.library.custom_op("onnx_workbench_tests::thrice", mutates_args=())
@@ -59,7 +53,8 @@ def sound():
 
 
 def broken():
-    return Branching().eval(), (torch.ones(3),)
+    print("loading")  # the report on stdout stays JSON
+    return Branch().eval(), (torch.ones(3),)
 
 
 TRANSLATIONS = {torch.ops.onnx_workbench_tests.thrice.default: thrice_in_onnx}
@@ -84,6 +79,18 @@ def ends():
 
 def mistyped():
     return Doubled().eval(), (torch.ones(3, 2),), {"dynamic_shape": {}}
+
+
+class Masked(nn.Module):
+    """Its file has other numbers beside those that are masked."""
+
+    def forward(self, x):
+        x = x * 2 if torch.compiler.is_exporting() else x
+        return torch.cat([x, torch.full_like(x, -1e9)])
+
+
+def skips():
+    return Doubled().eval(), (torch.ones(3, 2),), {"skip": "latency"}
 
 
 def stopped():

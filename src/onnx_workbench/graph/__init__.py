@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,9 +25,10 @@ from . import exporter
 from .dims import Axes, dynamic_dims, for_torch, must_stay_dynamic, name_of, parse_shapes, relaxed
 from .exporter import is_dynamic
 from .guards import Guard, recorded_guards
-from .reasons import Reason, explain
-from .signature import Signature, kwargs_name
+from .reasons import SPECIALIZED, Reason, explain
+from .signature import Signature, kwargs_name, weight_inputs
 from .signature import arguments as named_arguments
+from .torch_private import only_fit
 
 _SHOWN = 60
 """Rows of a graph that its repr shows."""
@@ -58,7 +59,8 @@ def capture(
             read its bytecode. None tries the first, then the second, as torch.onnx does.
 
     Raises:
-        InputError: the arguments do not fit ``forward``, or are on another device.
+        InputError: the arguments do not fit ``forward``, or are on another device; ``strict`` is
+            none of the three.
         CaptureError: torch.export refused; the message has the line, the reason and a repair.
 
     >>> class Double(nn.Module):
@@ -76,6 +78,8 @@ def capture(
     if isinstance(model, (ExportedProgram, Graph)):
         return _captured(model, args, kwargs, dynamic_shapes)
     check_module("capture", model)
+    if strict is not None and not isinstance(strict, bool):
+        raise InputError(f"strict is {strict!r:.80}.", "Pass True, False or None.")
     arguments = named_arguments(model, args, kwargs)
     parsed = parse_shapes(dynamic_shapes, arguments, kwargs_name(model))
     _check_devices(model, (args, kwargs))
@@ -86,6 +90,7 @@ def capture(
     axes = tuple(signature.axes(parsed))
     graph = Graph(type(model).__name__, program, signature, axes, model, was_strict)
     _check_names_apart(graph, shapes)
+    _check_sizes_free(graph, shapes)
     return graph
 
 
@@ -126,10 +131,6 @@ def check_module(name: str, model: object) -> None:
     check_initialized(name, model)
 
 
-_CONSTRAINED = "Constraints violated"
-"""torch.export's words if a dimension that must stay dynamic cannot."""
-
-
 def _program(
     model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any, strict: bool | None
 ) -> tuple[ExportedProgram, bool]:
@@ -140,7 +141,7 @@ def _program(
             return exporter.capture_program(model, args, kwargs, shapes, mode), mode
         except Exception as error:
             errors.append(error)
-            if _CONSTRAINED in str(error):  # strict mode cannot keep the dimension dynamic either
+            if _reason(error).code == SPECIALIZED:  # strict mode specializes the dimension, too
                 break
     raise _explained(model, args, kwargs, shapes, errors) from errors[0]
 
@@ -190,16 +191,47 @@ def _check_names_apart(graph: Graph, shapes: Any) -> None:
             name = name_of(label) if axis in sizes else ""
             other = known.setdefault(str(sizes[axis]), name) if name else ""
             if other != name:
-                guards = _guards(graph.model, *graph.example, shapes, graph.strict)
+                guards = _guards(graph.model, *graph.example, shapes)
                 guard = next((guard for guard in guards if guard.equates), None)
-                words = f": {guard.words}" if guard else ""
-                raise CaptureError(
+                raise _not_kept(
+                    graph,
                     f"{graph.name} needs {other!r} and {name!r} to be one size",
+                    f"torch.export gave them one symbol{f': {guard.words}' if guard else ''}",
                     "Give both one name in `dynamic_shapes`, or change the line that needs it.",
-                    guard.line if guard else None,
-                    reason=f"torch.export gave them one symbol{words}",
-                    code="OW102",
+                    guard,
                 )
+
+
+def _check_sizes_free(graph: Graph, shapes: Any) -> None:
+    """Raises CaptureError if a dimension that must stay dynamic fits at one size only.
+
+    torch.export reports that of ``x.shape[0] == 6``, but not of ``x.shape[0] // 2 == 3``.
+    """
+    names = graph.signature.tensor_inputs
+    for name, axes, shape in zip(names, graph.axes, graph._shapes, strict=True):
+        for axis, label in dynamic_dims(axes).items():
+            kept = must_stay_dynamic(label) and is_dynamic(shape[axis])
+            if guilty := only_fit(shape[axis]) if kept else "":
+                guards = _guards(graph.model, *graph.example, shapes)
+                guard = next((guard for guard in guards if guard.form == guilty), None)
+                raise _not_kept(
+                    graph,
+                    f"{graph.name} fixes {name}.shape[{axis}] to {shape[axis].node.hint}",
+                    f"It assumes {guard.words if guard else guilty}, and no other size fits",
+                    f"{guard.repair if guard else ''} Or leave that dimension out of "
+                    "`dynamic_shapes`.".strip(),
+                    guard,
+                )
+
+
+def _not_kept(
+    graph: Graph, message: str, reason: str, hint: str, guard: Guard | None
+) -> CaptureError:
+    """The error for a dimension that torch.export captured otherwise than asked."""
+    line = guard.line if guard else None
+    error = CaptureError(message, hint, line, reason=reason, code=SPECIALIZED)
+    error.partial_graph = lambda: (graph.program, "torch.export")
+    return error
 
 
 @dataclass(frozen=True)
@@ -233,7 +265,8 @@ class Graph(Report):
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
         """The nodes except parameters; those in a branch of ``torch.cond`` are indented."""
-        return tuple(_rows(self.program.graph_module, self._named_sizes))
+        left_out = weight_inputs(self.program)
+        return tuple(_rows(self.program.graph_module, self._named_sizes, left_out))
 
     @property
     def operations(self) -> Counter[str]:
@@ -347,14 +380,19 @@ def _place(line: Line | None) -> Code:
     return Code(line, short=line.place) if line else Code("")
 
 
-def _rows(module: fx.GraphModule, sizes: Mapping[str, str], indent: str = "") -> Iterator[Node]:
+def _rows(
+    module: fx.GraphModule,
+    sizes: Mapping[str, str],
+    left_out: Collection[str] = (),
+    indent: str = "",
+) -> Iterator[Node]:
     for node in module.graph.nodes:
-        if node.op == "placeholder" and node.name.startswith(("p_", "b_", "c_")) and not indent:
+        if node.name in left_out:
             continue
         name, branch = f"{indent}{node.name}", getattr(module, str(node.target), None)
         if node.op == "get_attr" and isinstance(branch, fx.GraphModule):
             yield Node(name, "subgraph", "", "", None)
-            yield from _rows(branch, sizes, indent + "  ")
+            yield from _rows(branch, sizes, indent=indent + "  ")
             continue
         target = node.target
         if callable(target) and not hasattr(target, "overloadpacket"):
@@ -385,13 +423,17 @@ def _check_devices(model: nn.Module, arguments: object) -> None:
             )
 
 
-def _guards(
-    model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any, strict: bool = False
-) -> list[Guard]:
-    """What torch.export assumes about sizes, from a capture in which any may be specialized."""
-    with recorded_guards() as guards, suppress(Exception), evaluating(model, warn=False):
-        exporter.capture_program(model, args, kwargs, relaxed(shapes), strict)
-    return guards
+def _guards(model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any) -> list[Guard]:
+    """What torch.export assumes about sizes, from a capture in which any may be specialized.
+
+    In strict mode only if the other one says nothing: there sizes have Dynamo's names.
+    """
+    for strict in (False, True):
+        with recorded_guards() as guards, suppress(Exception), evaluating(model, warn=False):
+            exporter.capture_program(model, args, kwargs, relaxed(shapes), strict)
+        if guards:
+            return guards
+    return []
 
 
 def _explained(
@@ -405,7 +447,7 @@ def _explained(
         for name, value in named_arguments(model, args, kwargs).items():
             for kind in {type(leaf).__name__ for leaf in pytree.tree_leaves(value)} & words:
                 reason += f" The argument {name!r} is or contains a {kind}."
-    guards = _guards(model, args, kwargs, shapes) if _CONSTRAINED in str(errors[0]) else []
+    guards = _guards(model, args, kwargs, shapes) if code == SPECIALIZED else []
     # a tensor that is passed twice also has guards on how its own memory overlaps
     if guard := min(guards, key=lambda one: (not one.freezes, not one.equates), default=None):
         line, where = guard.line, ", ".join(f"{n} = {v}" for n, v in guard.locals.items())

@@ -239,13 +239,14 @@ def _check_sizes(shapes: Shapes, arguments: Mapping[str, Any]) -> None:
         value = arguments[argument]
         for path, leaf, axes in zip(paths(value), pytree.tree_leaves(value), leaves, strict=True):
             for axis, label in (axes or {}).items():
-                place = f"{argument}{path}.shape[{axis}] = {leaf.shape[axis]}"
-                sizes.setdefault(name_of(label), {}).setdefault(leaf.shape[axis], place)
+                if name := name_of(label):
+                    place = f"{argument}{path}.shape[{axis}] = {leaf.shape[axis]}"
+                    sizes.setdefault(name, {}).setdefault(leaf.shape[axis], place)
     for name, places in sizes.items():
-        if name and len(places) > 1:
+        if len(places) > 1:
             raise InputError(
-                f"`dynamic_shapes` calls {' and '.join(places.values())} both {name!r}, but one "
-                "name means one size.",
+                f"`dynamic_shapes` gives {' and '.join(places.values())} the name {name!r}, but "
+                "one name means one size.",
                 "Give them two names, or pass examples of one size.",
             )
 
@@ -278,7 +279,7 @@ def name_of(label: Any) -> str:
 def bound(value: Any) -> int | None:
     """A bound of torch as a number; None for one of torch's infinities."""
     try:
-        return int(value) if value is not None and value < 2**31 else None
+        return int(value) if value is not None and -(2**31) < value < 2**31 else None
     except (TypeError, ValueError, OverflowError):
         return None
 

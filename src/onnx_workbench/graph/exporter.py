@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import inspect
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -20,17 +21,19 @@ from unittest.mock import patch
 
 import torch
 import torch.utils._pytree as pytree
-from torch import fx, nn
+from torch import nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.onnx import ONNXProgram
 
 from ..errors import InputError
-from ..torch_state import evaluating, quiet
+from ..source import depth_of_caller
+from ..torch_state import attributes, evaluating, owners, quiet
 from .reasons import translation_error
 from .torch_private import (
     dynamic_recurrence,
     full_stack_traces,
+    is_fake,
     operators_looked_up_once,
     shared_translations,
     size_one_stays_dynamic,
@@ -68,6 +71,7 @@ def capture_program(
         full_stack_traces(),
         dynamic_recurrence(dynamic_shapes),
         _without_gradients(model),
+        _attributes_restored(model),
         _named_keywords(model, kwargs if dynamic_shapes else {}),
     ):
         program = torch.export.export(
@@ -78,6 +82,34 @@ def capture_program(
             program.state_dict[name] = nn.Parameter(weight.detach(), requires_grad=False)
     _bake_enums(program)
     return program
+
+
+@contextlib.contextmanager
+def _attributes_restored(model: nn.Module) -> Iterator[None]:
+    """Put back what the model's attributes held, and those of the user's objects in them, such as a
+    cache: torch.export leaves its tensors without values there, and warns only about a module's."""
+    same = partial(pytree.tree_map, lambda leaf: leaf)  # new lists and dicts
+    held = {key: same(attributes(owner)) for key, owner in owners(model).items()}
+    try:
+        yield
+    finally:
+        for key, owner in owners(model).items():
+            for name, value in attributes(owner).items():
+                if not any(map(is_fake, pytree.tree_leaves(value))):
+                    continue
+                if name in held.get(key, {}):
+                    vars(owner)[name] = held[key][name]  # a frozen dataclass refuses setattr
+                else:
+                    del vars(owner)[name]
+                if isinstance(owner, nn.Module):  # torch has warned
+                    continue
+                warnings.warn(
+                    f"forward() assigns tensors to {type(owner).__name__}.{name} in each call, and "
+                    "the file does not. Return them as outputs; if a later call reads them, take "
+                    "them as inputs, too.",
+                    UserWarning,
+                    stacklevel=depth_of_caller(),
+                )
 
 
 @contextlib.contextmanager
@@ -143,6 +175,7 @@ def _decomposing(program: ExportedProgram) -> Iterator[None]:
         operators_looked_up_once(),
         torch.no_grad(),
         sizes_unchanged(program),
+        dynamic_recurrence(program.range_constraints),
     ):
         yield
 
@@ -188,7 +221,7 @@ def translate(
         raise refused from error
     assert onnx_program is not None  # only dynamo=False returns None
     _check_names(onnx_program, names)
-    _correct_shapes(onnx_program, program)
+    _correct_shapes(onnx_program)
     _copy_metadata(onnx_program)
     return onnx_program
 
@@ -223,43 +256,18 @@ def _check_names(program: ONNXProgram, names: Names) -> None:
             raise InputError(f"`{option}` has {wrong[0]!r}, but {why}.", "Choose another name.")
 
 
-def _correct_shapes(onnx_program: ONNXProgram, program: ExportedProgram) -> None:
-    """Write specialized sizes as numbers, and keep dynamic sizes of outputs dynamic.
+def _correct_shapes(onnx_program: ONNXProgram) -> None:
+    """Write specialized sizes as numbers.
 
     torch.export keeps a specialized size as a symbolic integer with the expression 16, and
     torch.onnx writes it as a dynamic dimension named "16" (torch 2.13, ``_set_shape_type`` in
-    ``torch/onnx/_internal/exporter/_core.py``). A dynamic size of an output is lost in the loop
-    that a recurrent layer decomposes into (torch 2.13): the file would declare the length of the
-    example, and return another.
+    ``torch/onnx/_internal/exporter/_core.py``).
     """
     graph = onnx_program.model.graph
     for value in (*graph.inputs, *(output for node in graph for output in node.outputs)):
         shape = value.shape
         if shape and any(str(size).isdigit() and not isinstance(size, int) for size in shape):
             value.shape = type(shape)(int(str(s)) if str(s).isdigit() else s for s in shape)
-    assert onnx_program.exported_program is not None
-    captured, translated = map(_tensor_outputs, (program, onnx_program.exported_program))
-    if not len(captured) == len(translated) == len(graph.outputs):
-        return
-    for value, was, now in zip(graph.outputs, captured, translated, strict=True):
-        sizes = was.meta["val"].shape
-        if value.shape is None or len(value.shape) != len(sizes):
-            continue
-        pairs = list(zip(value.shape, sizes, strict=True))
-        lost = [isinstance(size, int) and is_dynamic(before) for size, before in pairs]
-        if any(lost):
-            value.shape = type(value.shape)(
-                None if gone else size for size, gone in zip(value.shape, lost, strict=True)
-            )
-            now.meta["val"] = was.meta["val"]  # the translated graph may be exported, too
-
-
-def _tensor_outputs(program: ExportedProgram) -> list[fx.Node]:
-    specs = program.graph_signature.output_specs
-    names = [spec.arg.name for spec in specs if spec.kind is OutputKind.USER_OUTPUT]
-    nodes = {node.name: node for node in program.graph.nodes}
-    found = [nodes[name] for name in names if name in nodes]
-    return [node for node in found if isinstance(node.meta.get("val"), torch.Tensor)]
 
 
 def is_dynamic(size: int | torch.SymInt) -> bool:

@@ -53,7 +53,7 @@ _DECISION = (
     "torch.where(torch.tensor(x.shape[1] > 8), a, b), or state the sizes for which it holds: "
     "torch.export.Dim('n', min=...)."
 )
-_FIXED = (
+_FIXED_TENSOR = (
     "A tensor of fixed size meets this dimension. Slice it to the input's size, "
     "table[: x.shape[1]], and capture with an example shorter than the table; or make it from "
     "x.shape."
@@ -70,7 +70,8 @@ class Guard:
 
     ``sources`` maps each symbol to the size it stands for: ``{"s27": "L['x'].size()[1]"}``.
     ``locals`` are the tensors and sizes on the line, by name, and the attributes that it reads,
-    such as ``self.positions``. ``unrolled`` says that torch split the dimension row by row.
+    such as ``self.positions``. ``unrolled`` says that torch split the dimension row by row,
+    ``decided`` that Python itself asked, as an ``if`` does, and no operator.
     """
 
     expression: str
@@ -78,6 +79,7 @@ class Guard:
     line: Line | None
     locals: Mapping[str, str]
     unrolled: bool = False
+    decided: bool = False
 
     @property
     def freezes(self) -> bool:
@@ -88,6 +90,11 @@ class Guard:
     def equates(self) -> bool:
         """Whether it makes two sizes equal."""
         return self.expression.startswith("Eq(") and len(self.sources) == 2
+
+    @property
+    def form(self) -> str:
+        """The expression with ``s`` for every symbol: each capture has symbols of its own."""
+        return re.sub(r"\bs\d+\b", "s", self.expression)
 
     @property
     def words(self) -> str:
@@ -105,7 +112,7 @@ class Guard:
         if "Min(" in self.expression:  # a slice that reaches the end of a tensor
             return _WHOLE
         text = (self.line.library or self.line).text if self.line else ""
-        usual = _UNROLLED if self.unrolled else _FIXED
+        usual = _UNROLLED if self.unrolled else _DECISION if self.decided else _FIXED_TENSOR
         return next((words for pattern, words in _REPAIRS if re.search(pattern, text)), usual)
 
     def __str__(self) -> str:
@@ -148,8 +155,10 @@ def _guard(event: Mapping[str, Any]) -> Guard:
     running = [frame for frame, _ in walk_stack(sys._getframe())]
     line = nearest(_with_outer([_line(frame) for frame in event["user_stack"]], running))
     values = _values(line and (line.library or line), running)
-    unrolled = any(frame["name"] in _UNBINDS for frame in event.get("stack", ()))
-    return Guard(event["expr"], event["symbol_to_sources"], line, values, unrolled)
+    stack = event.get("stack", ())
+    unrolled = any(frame["name"] in _UNBINDS for frame in stack)
+    decided = stack[-1:] == event["user_stack"][-1:]
+    return Guard(event["expr"], event["symbol_to_sources"], line, values, unrolled, decided)
 
 
 def _with_outer(lines: list[Line], running: Sequence[FrameType]) -> list[Line]:

@@ -7,7 +7,7 @@ torch's errors describe its internals. :func:`explain` looks them up in one tabl
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from traceback import walk_tb
 from types import FrameType
 from typing import Any, NamedTuple
@@ -18,6 +18,9 @@ from torch.export import ExportedProgram
 from ..brief import chained, first_words
 from ..errors import ExportError, refused_by_machine
 from ..source import Line, node_line
+
+SPECIALIZED = "OW102"
+"""Code of a dimension that must stay dynamic and cannot."""
 
 _REASONS = (
     (
@@ -76,8 +79,9 @@ _REASONS = (
         "Choose with torch.where, keep both branches with torch.cond, or decide outside the model.",
     ),
     (
-        "OW102",
-        r"specialized it to be a constant|Constraints violated|conflicts between user-specified",
+        SPECIALIZED,
+        r"specialized it to be a constant|Constraints violated|conflicts between user-specified|"
+        r"Expected a constraint on",
         "The model fixes a dimension that must stay dynamic.",
         "Replace the number, or the table of fixed length, by a size from x.shape, or leave that "
         "dimension out of `dynamic_shapes`.",
@@ -90,12 +94,36 @@ _REASONS = (
     ),
     (
         "OW105",
+        r"input type <class '(?:torch\.\w+|[a-z]+)'>",
+        "An argument is a setting, such as a dtype, a device, a slice or a complex number, which "
+        "is no input of a graph.",
+        "Set it in the model's __init__, or pass a string or a number, which is baked in.",
+    ),
+    (
+        "OW107",
+        r"SyntaxError: .*<eval_with_key>",
+        "The name of a module, such as a key of an nn.ModuleDict, contains a quote, which breaks "
+        "the code that torch makes of the graph.",
+        "Give that module another name.",
+    ),
+    (
+        "OW105",
         r"not a known type|Unsupported input type|register a pytree",
         "An argument or a result is of a class that torch cannot flatten into tensors{classes}.",
         "Use tensors, tuples, lists and dicts, or register the class before the call: "
         "torch.export.register_dataclass({name}) for a dataclass; for any other, "
         "torch.utils._pytree.register_pytree_node({name}, lambda c: ([c.a, c.b], None), "
-        "lambda tensors, _: {name}(*tensors), serialized_type_name={name!r}).",
+        "lambda tensors, _: {name}(*tensors), serialized_type_name={name!r}, "
+        "flatten_with_keys_fn=lambda c: ([(GetAttrKey('a'), c.a), (GetAttrKey('b'), c.b)], None)), "
+        "with GetAttrKey from torch.utils._pytree.",
+    ),
+    (
+        "OW105",
+        r"find a flatten_with_keys_fn",
+        "A class is registered with torch.utils._pytree, but not the names of its tensors.",
+        "Pass register_pytree_node also flatten_with_keys_fn, such as lambda c: "
+        "([(GetAttrKey('a'), c.a), (GetAttrKey('b'), c.b)], None), with GetAttrKey from "
+        "torch.utils._pytree.",
     ),
     (
         "OW107",
@@ -129,6 +157,16 @@ reason, and repair."""
 _LACKING = re.compile(r"Required parameter '(\w+)' is not provided\. Signature: pkg\.onnxscript")
 _CLASS = re.compile(r"<class '([^']+)'>")
 _OWN = "in `custom_translation_table`"
+_OWN_REPAIRS = {
+    r"'tuple' object has no attribute|values and replacements must match": (
+        "Return as many values as the operator. With @onnxscript.script, annotate the arguments "
+        "and the result."
+    ),
+    r"Opset mismatch when inlining": (
+        "Leave out @onnxscript.script, or call the operators of onnxscript.opset18."
+    ),
+}
+"""Error that a translation of the user's causes at another place -> what helps."""
 
 
 class Reason(NamedTuple):
@@ -156,12 +194,13 @@ def explain(error: BaseException) -> Reason | None:
 
 
 def translation_error(
-    error: Exception, program: ExportedProgram | None = None, own: Collection[Any] = ()
+    error: Exception, program: ExportedProgram | None = None, own: Mapping[Any, Any] | None = None
 ) -> ExportError:
     """The ExportError for an error of torch.onnx, with the line of the node that it stopped at.
 
-    The user passed translations of the operators in ``own``.
+    ``own`` has the translations that the user passed.
     """
+    own = own or {}
     for node in program.graph.nodes if program else ():
         if node.kwargs.get("generator") is not None:
             return ExportError(
@@ -176,9 +215,20 @@ def translation_error(
     line = _line(node) if node else None
     operator = _operator(node) if node else ""
     reason = ""
+    repairs = (words for pattern, words in _OWN_REPAIRS.items() if own and re.search(pattern, raw))
     if node and node.target in own:
         message = f"The function for {operator} {_OWN} failed: {raw.partition(' Signature: ')[0]}"
         hint = "Correct it: it takes the operator's arguments, and returns its result in ONNX."
+    elif program and (repair := next(repairs, "")):
+        named = [op for op, function in own.items() if f"::{_name(function)}'" in raw]
+        guilty = named or [*own]
+        nodes = [node for node in program.graph.nodes if node.target in guilty]
+        line = node_line(nodes[0]) if nodes and len(guilty) == 1 else None
+        operators = ", ".join(sorted(map(str, guilty)))
+        message, hint = f"A function {_OWN} does not fit, for {operators}: {raw}", repair
+    elif node and "auto_functionalized" in operator:
+        message = f"The operator {node.args[0]} writes into its argument, which a file cannot do."
+        hint = f"Let it return a new tensor, and pass an onnxscript function for it {_OWN}."
     elif missing := re.search(r"OpOverload\(op='([^']+)'", str(root)):
         message = f"The operator {operator or missing[1]} has no translation into ONNX."
         hint = (
@@ -201,6 +251,10 @@ def translation_error(
         message = f"torch.onnx could not translate the graph: {raw}"
         hint = "Look at the graph with capture(...).polish(), and at the chained error."
     return ExportError(message, hint, line, reason=reason)
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "name", getattr(function, "__name__", "")))
 
 
 def _frames(error: BaseException) -> Iterator[FrameType]:

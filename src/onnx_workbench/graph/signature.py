@@ -10,12 +10,20 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 from torch.export import ExportedProgram
-from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.export.graph_signature import (
+    ConstantArgument,
+    InputKind,
+    OutputKind,
+    SymBoolArgument,
+    SymFloatArgument,
+    SymIntArgument,
+)
 
 from ..errors import InputError
 from ..formatting import kind_of
 from .dims import Axes, Shapes, nested, paths
 
+_NUMBERS = SymIntArgument, SymFloatArgument, SymBoolArgument
 _ARGS, _KWARGS = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 
 
@@ -25,7 +33,8 @@ class Signature:
 
     ``inputs`` names the leaves of the arguments, ``sources`` has torch.export's names for them,
     such as ``L['batch']['mask']``. A leaf that is no tensor was baked into the graph:
-    ``baked_inputs`` (for a result, ``baked_outputs``) has it by its index.
+    ``baked_inputs`` (for a result, ``baked_outputs``) has it by its index. ``numbers`` are
+    the results that are a number but a tensor in a file, such as ``x.shape[0]``.
 
     >>> class Scale(torch.nn.Module):
     ...     def forward(self, x, factor=2):
@@ -47,6 +56,7 @@ class Signature:
     baked_inputs: Mapping[int, object]
     out_spec: pytree.TreeSpec
     baked_outputs: Mapping[int, object]
+    numbers: frozenset[int] = frozenset()
 
     @classmethod
     def of_program(
@@ -69,6 +79,7 @@ class Signature:
             baked_inputs=_constants(inputs),
             out_spec=program.call_spec.out_spec,
             baked_outputs=_constants(outputs),
+            numbers=frozenset(i for i, arg in enumerate(outputs) if isinstance(arg, _NUMBERS)),
         )
 
     @classmethod
@@ -132,6 +143,8 @@ class Signature:
     def unflatten(self, tensors: Sequence[torch.Tensor]) -> Any:
         """The graph's outputs, nested as the model returns them."""
         leaves = _filled(self.out_spec, self.baked_outputs, tensors)
+        for i in self.numbers:
+            leaves[i] = leaves[i].item() if isinstance(leaves[i], torch.Tensor) else leaves[i]
         return pytree.tree_unflatten(leaves, self.out_spec)
 
     def axes(self, shapes: Shapes) -> list[Axes | None]:
@@ -222,6 +235,12 @@ def _filled(spec: pytree.TreeSpec, baked: Mapping[int, Any], rest: Sequence[Any]
     """One value for each leaf: the baked ones by index, the rest in order."""
     others = iter(rest)
     return [baked[i] if i in baked else next(others) for i in range(spec.num_leaves)]
+
+
+def weight_inputs(program: ExportedProgram) -> set[str]:
+    """The inputs of a captured graph that stand for parameters, buffers and constants."""
+    specs = program.graph_signature.input_specs
+    return {spec.arg.name for spec in specs if spec.kind is not InputKind.USER_INPUT}
 
 
 def _constants(arguments: Sequence[Any]) -> dict[int, object]:

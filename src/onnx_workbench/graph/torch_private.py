@@ -21,6 +21,7 @@ from unittest.mock import patch
 
 import torch
 import torch.fx.experimental._config as fx_config
+from sympy import Equality, Integer, Symbol
 from torch import fx
 from torch._export import utils as export_utils
 from torch._logging import _internal, structured
@@ -33,6 +34,8 @@ from ..source import GENERATED, is_layer, is_library, is_user_file, lines
 
 _FORWARDS = ("*args, **kwargs", "handle_torch_function(")
 _PATCHES = "torch.export._patches"
+_FAR = 512
+"""How far from the example's size a guard is tried."""
 
 
 def size_one_stays_dynamic() -> AbstractContextManager[Any]:
@@ -42,6 +45,14 @@ def size_one_stays_dynamic() -> AbstractContextManager[Any]:
     Private: ``torch.fx.experimental._config.backed_size_oblivious``.
     """
     return fx_config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+
+
+def is_fake(value: object) -> bool:
+    """Whether a value is a tensor without numbers, as those of a capture are.
+
+    Private: ``torch._subclasses.fake_tensor.FakeTensor``.
+    """
+    return isinstance(value, FakeTensor)
 
 
 # Stack traces
@@ -280,6 +291,35 @@ def symbol_sources(size: Any) -> dict[str, str]:
     """
     known = getattr(size.node.shape_env, "source_to_var", {})
     return {str(symbol): source for source, symbol in known.items()}
+
+
+def only_fit(size: Any) -> str:
+    """The guard that leaves a dynamic size ``s`` no value but the example's, as torch writes it;
+    empty if another size fits, too, or that is not known.
+
+    A guard such as ``Eq(s77//2, 3)`` fits a neighbor, too, which another guard may exclude.
+
+    Private: ``ShapeEnv.guards`` and ``ShapeEnv.var_to_range``.
+    """
+    symbol, environment, example = size.node.expr, size.node.shape_env, size.node.hint
+    if not isinstance(symbol, Symbol) or not hasattr(environment, "guards") or example < 2:
+        return ""  # what torch finds out about a size of 1, it does not demand
+    bounds = environment.var_to_range[symbol]
+    guards = [guard.expr for guard in environment.guards if guard.expr.free_symbols == {symbol}]
+
+    def fits(guard: Any, n: int) -> bool:
+        try:
+            return bool(guard.xreplace({symbol: Integer(n)}))
+        except ZeroDivisionError:
+            return False
+
+    above, below = range(example + 1, example + _FAR), range(example - 1, 1, -1)
+    for guard in guards:
+        if isinstance(guard, Equality) and guard.rhs.is_number and "Mod(" not in str(guard):
+            near = [n for n in (*above, *below) if bounds.lower <= n <= bounds.upper]
+            if not any(all(fits(each, n) for each in guards) for n in near):
+                return str(guard.xreplace({symbol: Symbol("s")}))
+    return ""
 
 
 def frame_file(number: int) -> str:

@@ -21,6 +21,7 @@ from ..graph import Graph, axes_of, capture, module_and_call
 from ..graph.dims import relaxed
 from ..graph.exporter import Translations
 from ..graph.guards import culprit, recorded_guards
+from ..proto import grouped
 from ..torch_state import evaluating
 from .declared import mismatch
 from .located import located
@@ -181,9 +182,8 @@ class Contract(Report):
 
 
 def _row(d: Dimension) -> tuple[str, ...]:
-    sizes: dict[str, list[str]] = {}
-    for trial in sorted(d.trials, key=lambda trial: trial.size):
-        sizes.setdefault(trial.outcome, []).append(str(trial.size))
+    trials = sorted(d.trials, key=lambda trial: trial.size)
+    sizes = grouped((trial.outcome, str(trial.size)) for trial in trials)
     tried = "; ".join(f"{outcome}: {' '.join(numbers)}" for outcome, numbers in sizes.items())
     says = repr(d.declared) if str(d.declared).isdigit() else d.declared
     return (d.place, d.name, str(says), d.constraint, d.verdict, tried)

@@ -31,9 +31,10 @@ def mismatch(artifact: Artifact, args: tuple, kwargs: Mapping[str, Any], result:
         for name, size in zip(value.shape or (), tensor.shape, strict=False)
         if isinstance(name, str)
     }
-    results = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+    baked = artifact.signature.baked_outputs if artifact.signature else ()
+    results = [leaf for i, leaf in enumerate(pytree.tree_leaves(result)) if i not in baked]
     for value, tensor in zip(artifact.outputs, results, strict=False):
-        if value.shape is None or tensor.is_complex():
+        if value.shape is None or not isinstance(tensor, torch.Tensor) or tensor.is_complex():
             continue
         if not fits([computed(size, sizes) for size in value.shape], tensor.shape):
             declared = f"{value!r}".replace(" ", " is declared ", 1)

@@ -27,7 +27,7 @@ AGREES = "agrees"
 DIFFERS = "differs"
 FAILS = "the file fails"
 REFUSES = "the model refuses"
-ALONE = "the model refuses, the file answers"
+FILE_ONLY = "the model refuses, the file answers"
 RUNS = "runs"
 ANSWERS = "the model answers"
 MISDECLARED = "declares another shape"
@@ -224,18 +224,21 @@ class Subject:
         values = {**self.example, **sizes}
         return {at: int(size.subs(values)) for at, size in self.sizes.items()}
 
-    def at(self, moved: Mapping[Axis, int], largest: int | None = None) -> Call:
+    def at(self, moved: Mapping[Axis, int], largest: int | None = None, apart: bool = True) -> Call:
         """The arguments of a call of these sizes, from the rows of the example.
 
-        Rows that ascend, such as offsets and boundaries, still ascend. Integers above ``largest``
-        are clamped to it.
+        Rows that ascend, such as offsets and boundaries, still ascend. With ``apart``, if the
+        numbers of a tensor differ, those of its repeated rows differ a little, too: topk may order
+        equal ones in any way. Integers above ``largest`` are clamped to it.
         """
         tensors = [tensor.clone() for tensor in self.tensors]
         for (index, axis), size in moved.items():
-            rows = torch.arange(size) % tensors[index].shape[axis]
-            if _ascends(tensors[index], axis):
-                rows = rows.sort().values
-            tensors[index] = tensors[index].index_select(axis, rows)
+            tensor, usual = tensors[index], tensors[index].shape[axis]
+            rows, ascends = torch.arange(size) % usual, _ascends(tensor, axis)
+            tensors[index] = tensor.index_select(axis, rows.sort().values if ascends else rows)
+            if apart and not ascends and _differ(tensor):
+                repeated = (torch.arange(size) // usual).view(-1, *[1] * (tensor.dim() - axis - 1))
+                tensors[index] *= (1 + repeated * 2**-10).to(tensor.dtype)
         if largest is not None:
             tensors = [t.clamp(max=largest) if _is_whole(t) else t for t in tensors]
         return self.call(tensors)
@@ -254,6 +257,12 @@ def _ascends(tensor: torch.Tensor, axis: int) -> bool:
     if tensor.is_complex() or tensor.dtype is torch.bool or rest < 1:
         return False
     return bool((tensor.narrow(axis, 1, rest) >= tensor.narrow(axis, 0, rest)).all())
+
+
+def _differ(tensor: torch.Tensor) -> bool:
+    """Whether most numbers differ: those of a mask do not."""
+    sample = tensor.flatten()[:1024]
+    return tensor.is_floating_point() and 2 * sample.unique().numel() > sample.numel()
 
 
 def _is_whole(tensor: torch.Tensor) -> bool:
@@ -378,14 +387,16 @@ def try_call(
     moved: Mapping[Axis, int],
     refused: bool = False,
     largest: int | None = None,
+    apart: bool = True,
 ) -> Trial:
     """Make a call with the dimensions ``moved``. ``refused`` runs only the model, since capture
     refuses to make such a file.
 
-    If the model refuses the call, integers in it may be offsets or indices into a dimension that
-    shrank, so the call is repeated with smaller ones.
+    If the model refuses the call, it is repeated with the example's own numbers, which may be
+    probabilities. Integers may be offsets or indices into a dimension that shrank, so it is then
+    repeated with smaller ones.
     """
-    artifact, call = subject.artifact, subject.at(moved, largest)
+    artifact, call = subject.artifact, subject.at(moved, largest, apart)
     if subject.graph is None:
         try:
             return _declared(artifact, size, call, artifact(*call[0], **call[1]), RUNS)
@@ -394,13 +405,15 @@ def try_call(
     try:
         result = answer(subject.graph.model, *call)
     except Exception as error:
+        if apart:
+            return try_call(subject, size, moved, refused, largest, apart=False)
         most = subject.largest_index(moved) if largest is None else None
         if most is not None:
-            again = try_call(subject, size, moved, refused, most)
-            if again.outcome not in (REFUSES, ALONE):
+            again = try_call(subject, size, moved, refused, most, apart=False)
+            if again.outcome not in (REFUSES, FILE_ONLY):
                 return again
         alone = not refused and _answers(artifact, call)
-        return Trial(size, ALONE if alone else REFUSES, first_words(error))
+        return Trial(size, FILE_ONLY if alone else REFUSES, first_words(error))
     if refused:
         return Trial(size, ANSWERS)
     try:
@@ -452,7 +465,8 @@ def _moving(dimension: Dimension, trials: Sequence[Trial], usual: int, subject: 
     low, high = subject.allowed(dimension.size)
     gaps = any(run[0] < trial.size < run[-1] and trial.size not in run for trial in tried)
     first = run[0] if (low or 0) > 1 or (tried[0].size < run[0] and not gaps) else 1
-    last = run[-1] if high or (tried[-1].size > run[-1] and not gaps) else "..."
+    stops = run[-1] == high or (tried[-1].size > run[-1] and not gaps)
+    last = run[-1] if stops else "..."
     if (first, last) == (1, "..."):
         return KEPT if subject.graph else UNKNOWN
     return f"{WITHIN if subject.graph else 'runs within'} [{first}, {last}]"
