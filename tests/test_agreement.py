@@ -98,6 +98,8 @@ def test_a_large_tensor_is_compared_to_its_end_and_an_infinity_hides_no_error():
     assert leaf.relative == pytest.approx(0.02 / 2.2, rel=1e-3)
     b[-1], b[0] = 2.0, -INF
     assert same(a, b).worst.index == (0,)
+    assert "agree, but no number is finite" in repr(same(a[:3], a[:3]))
+    assert "agree, but empty" in repr(same(a[:0], a[:0]))
     # a large error that is allowed does not hide a small one that is not
     assert same(torch.tensor([1e6, 0.0]), torch.tensor([1e6 + 90, 20.0])).worst.index == (1,)
 
@@ -110,6 +112,11 @@ def test_a_callable_may_change_its_input_and_a_module_is_compared_in_eval_mode()
     with pytest.warns(UserWarning, match="training mode"):
         assert verify(model, lambda x: x, torch.ones(100))
     assert model.training
+    whole = nn.Sequential(nn.Dropout(0.5)).eval()
+    whole[0].train()
+    with pytest.warns(UserWarning, match="A part of Sequential"):
+        assert verify(whole, lambda x: x, torch.ones(100))
+    assert [module.training for module in whole.modules()] == [False, True]
 
 
 def test_what_cannot_be_called_or_refuses_the_arguments_is_named_with_its_line():
@@ -177,6 +184,14 @@ def test_numbers_near_zero_have_the_scale_of_their_tensor():
     assert not same(tiny, torch.zeros(2)), "a tensor of small numbers is not zero"
     assert same(tiny, tiny * (1 + 1e-5))
     assert same(torch.zeros(2), torch.tensor([0.0, 1e-8]))
+
+
+@pytest.mark.parametrize("fill", [-1e4, -1e9, torch.finfo(torch.float32).min])
+def test_what_a_mask_fills_in_hides_no_error(fill):
+    a = torch.tensor([fill, fill, 2.5, 1.0])
+    assert not same(a, a + torch.tensor([0.0, 0.0, 0.01, 0.0]))
+    assert same(a, a + torch.tensor([0.0, 0.0, 1e-5, 0.0]))
+    assert not same(a, torch.tensor([fill, 0.0, 2.5, 1.0]))
 
 
 @pytest.mark.parametrize(

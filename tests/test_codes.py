@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from models import module, parsed
+from models import ODD, caching, checked, module, padded, parsed
 from more_traps import UNTAUGHT
 from onnxscript import opset20 as op
 from torch import nn
@@ -25,21 +25,15 @@ X, ROWS = torch.linspace(0.1, 1, 12).reshape(4, 3), {"x": {0: "rows"}}
 EVERY_STAGE = (STOPPED, NOT_TRIED)
 
 
-class Keeps(nn.Module):
+def keeps(self, x):
     """Stores tensors three ways, counts its calls, and makes a table once, at need."""
-
-    def __init__(self):
-        super().__init__()
-        self.table, self.calls, self.kept, self.sum = None, 0, {}, torch.zeros(3)
-
-    def forward(self, x):
-        if self.table is None:
-            self.table = torch.ones(3)
-        self.calls += 1
-        self.last = x + self.table
-        self.kept["x"] = x
-        self.sum.add_(x[0])
-        return x * 2
+    if self.table is None:
+        self.table = torch.ones(3)
+    self.calls += 1
+    self.last = x + self.table
+    self.kept["x"] = x
+    self.sum.add_(x[0])
+    return x * 2
 
 
 @module
@@ -61,25 +55,7 @@ def apart(self, x, y):
     return x.sum(0) + y.sum(0) * 3
 
 
-@torch.library.custom_op("code_tests::padded", mutates_args=())
-def padded(x: torch.Tensor) -> torch.Tensor:
-    return torch.cat([x, x[:1]])
-
-
-@torch.library.custom_op("code_tests::checked", mutates_args=())
-def checked(x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    assert int(rows[0]) == len(x)
-    return x * 2
-
-
-padded.register_fake(torch.empty_like)
-checked.register_fake(lambda x, rows: torch.empty_like(x))
-OPS = torch.ops.code_tests
-TABLE = {
-    OPS.checked.default: lambda x, rows: op.Add(x, x),
-    OPS.padded.default: lambda x: op.Concat(
-        x, op.Slice(x, op.Constant(value_ints=[0]), op.Constant(value_ints=[1])), axis=0
-    ),
+TABLE = ODD | {
     torch.ops.aten.sin.default: lambda x: op.Mul(op.Sin(x), op.CastLike(1.1, x)),
     torch.ops.aten.tanh.default: lambda x: op.Mul(
         op.Tanh(x), op.Div(op.CastLike(op.Size(x), x), op.CastLike(12.0, x))
@@ -103,6 +79,7 @@ def case(codes, model, args=X, said="", line=None, repair="", **options):
 
 ATTENTION = nn.functional.scaled_dot_product_attention
 OTHER = exporting(torch.relu, torch.neg)
+QUOTED = nn.ModuleDict({"a'\"": nn.Linear(3, 2)})
 CASES = [
     case("OW002", module(lambda self, x: x @ torch.ones(5, 5)), X, "RuntimeError", "x @ torch"),
     case(
@@ -129,6 +106,8 @@ CASES = [
     case("OW309", module(lambda self, x: padded(x) + 1), **TRANSLATED),
     case("OW401", OTHER, X, "differs", "is_exporting()", "torch.export already gives other"),
     case("OW403", recalls, X, "keeps state", "self.scale = "),
+    case("OW404", module(lambda self, x: x / 0), X, "no finite number", None, "Pass"),
+    case("OW404", module(lambda self, x: x[x > 9].exp()), X, "is empty", None, "Pass"),
     case("OW501", module(lambda self, x: x.sin()), **TRANSLATED),
     case("OW600", nn.ReLU().eval(), X, "IR 10: loads in ONNX Runtime 1.18", opset_version=18),
     case("OW901", module(lambda self: torch.arange(3.0)), (), "no kernel runs"),
@@ -150,7 +129,8 @@ def test_a_model_of_each_kind_gets_its_code(code, model, args, options, said, li
 
 
 def test_an_attribute_that_forward_stores_tensors_in_is_a_risk_on_its_line():
-    report = ow.audit(Keeps().eval(), X, skip={stage.name for stage in STAGES[1:]})
+    model = module(keeps, table=None, calls=0, kept={}, sum=torch.zeros(3))
+    report = ow.audit(model, X, skip={stage.name for stage in STAGES[1:]})
     assert {finding.code for finding in report.findings} >= OF_ATTRIBUTES
     assert {(f.verdict, f.line.text) for f in report.faults} == {
         ("risk", "self.last = x + self.table"),
@@ -158,6 +138,40 @@ def test_an_attribute_that_forward_stores_tensors_in_is_a_risk_on_its_line():
         ("risk", "self.sum.add_(x[0])"),
     }
     assert "'kept'" in report.faults[0].sentence
+
+
+def test_state_in_an_object_of_the_users_is_found_on_its_line():
+    report = ow.audit(caching(), X, skip={"opsets", "portability", "latency", "hot lines"})
+    stored = {f.line.text: f.sentence for f in report.findings if f.code == "OW003"}
+    assert "'all' of a Cache" in stored.pop("self.all.append(x)")
+    (sentence,) = stored.values()
+    assert "'last' of a Cache" in sentence
+    found = {finding.code: finding for finding in report.findings}
+    assert found["OW403"].line.text in ("self.all.append(x)", *stored)
+    assert "no side effects" not in found["OW100"].sentence
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (module(lambda self, x: torch.func.grad(lambda v: (v**3).sum())(x)), "torch.func"),
+        (module(lambda self, x: self.parts["a'\""](x), parts=QUOTED), "contains a quote"),
+    ],
+    ids=["grad", "quote"],
+)
+def test_a_graph_that_cannot_be_decomposed_is_a_finding_of_the_export_alone(model, said):
+    skip = {stage.name for stage in STAGES} - {"model", "capture", "export"}
+    (found,) = ow.audit(model, X, skip=skip).faults
+    assert (found.code, said in found.sentence) == ("OW201", True)
+
+
+def test_two_runs_that_differ_without_a_random_operator_are_not_called_random():
+    numbers = iter(range(9))
+    model = module(lambda self, x: x + next(numbers))
+    skip = {stage.name for stage in STAGES} - {"model", "capture", "export", "numbers"}
+    (found,) = ow.audit(model, X, skip=skip).faults
+    assert found.code == "OW402"
+    assert "no operator draws" in found.sentence
 
 
 def test_a_file_gets_its_codes(tmp_path):

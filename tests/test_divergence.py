@@ -106,6 +106,7 @@ WRONG_ARGMAX = {aten.argmax.default: last_index}
 WHOLE = torch.tensor([-8, -7, -6, 4, 5]), torch.tensor([3, 3, 4, 3, 4])
 TIED = torch.zeros(2, 40)
 TIED[:, 7:30] = 3.0
+LOWEST = torch.finfo(torch.float32).min
 UINT8 = torch.tensor([200, 7, 9, 251], dtype=torch.uint8)
 NEAR = torch.rand(4, 1000, generator=torch.Generator().manual_seed(0)) * 0.01 + 100
 
@@ -171,6 +172,11 @@ def next_index(x, dim=None, keepdim=False):
             {aten.floor.default: lambda x: op.Cast(op.Cast(x, to=7), to=1)},
             *("floor", "negative"),
         ),
+        (
+            *(lambda x, mask: x + mask, (torch.randn(2), torch.tensor([0.0, LOWEST]))),
+            {aten.add.Tensor: lambda x, y, alpha=1: op.Add(op.Mul(x, op.CastLike(2.0, x)), y)},
+            *("add", "compute different numbers"),
+        ),
         (shifted, UINT8, None, "rshift", "uint8[4] and the file returns int8[4]"),
     ],
 )
@@ -179,7 +185,7 @@ def test_the_first_wrong_value_is_named_with_its_line_and_cause(model, args, wro
     assert not found
     assert found.first.fx.startswith(fx)
     assert why in found.first.reason
-    assert found.first.repair
+    assert found.first.repair in repr(found.first)
     assert found.first.jump
     assert found.first in found.blamed
     assert repr(found).startswith(f"DIFFERENT: first at {found.first.line.place}, ")
@@ -282,7 +288,7 @@ def test_intermediates_are_computed_once_along_the_graph_and_again_on_demand(mon
     torch.testing.assert_close(made[2], -torch.relu(b + torch.tensor([1.0, -2.0])) - b)
     assert values.run(["a"])["a"].tolist() == [-1.0, 2.0]
     two = torch.full((2,), 2.0)
-    alone = values.alone({"b": {"a": 0 * two}, "d": {"b": two}, "e": {"d": two, "b": two}})
+    alone = values.recomputed({"b": {"a": 0 * two}, "d": {"b": two}, "e": {"d": two, "b": two}})
     assert {name: value.tolist() for name, value in alone.items()} == {
         "b": [1.0, 1.0],
         "d": [3.0, 0.0],
@@ -292,12 +298,12 @@ def test_intermediates_are_computed_once_along_the_graph_and_again_on_demand(mon
 
 
 def test_a_node_that_onnx_runtime_refuses_to_compute_alone_hides_no_other_cause(monkeypatch):
-    def picky(self, given, alone=Intermediates.alone):
+    def picky(self, given, recomputed=Intermediates.recomputed):
         if "abs_1" in given:
             raise RunError("refused")
-        return alone(self, given)
+        return recomputed(self, given)
 
-    monkeypatch.setattr(Intermediates, "alone", picky)
+    monkeypatch.setattr(Intermediates, "recomputed", picky)
     found = diverged(spread, NEAR)
     assert [step.fx for step in found.rounding] == ["sub"]
     assert (found.first.fx, found.first.cause) == ("abs_1", causes.UNKNOWN)
@@ -479,6 +485,9 @@ def test_what_has_no_graph_to_look_into_is_refused():
     [
         ([1], {}, "`custom_translation_table` is a list"),
         ({aten.relu: last_index}, {}, "Name the overload: torch.ops.aten.relu.default."),
+        ({torch.relu: last_index}, {}, "Name the operator: torch.ops.aten.relu.default"),
+        ({torch.add: last_index}, {}, "Name the operator: torch.ops.aten.add.Tensor"),
+        ({nn.functional.cross_entropy: last_index}, {}, "as capture() shows it"),
         ({"relu": last_index}, {}, "takes one operator -> one function"),
         ({aten.relu.default: 3}, {}, "takes one operator -> one function"),
         (WRONG, {"dynamo": False}, "dynamo=False"),

@@ -17,7 +17,7 @@ import pytest
 import torch
 import zoo_factories
 from jsonschema import Draft202012Validator
-from models import module
+from models import Branch, module
 from onnxscript import opset20 as op
 from torch import nn
 
@@ -63,6 +63,11 @@ class Half(nn.Module):
         return x.float().exp().to(x.dtype)
 
 
+class Sizes(nn.Module):
+    def forward(self, x):
+        return x.shape, x > 1, x.shape[0] / 2, x * 2
+
+
 # ---------------------------------------------------------------- stages
 
 
@@ -86,20 +91,14 @@ def test_audit_goes_on_after_a_failure_and_lists_what_it_could_not_try(broken):
 
 
 def test_a_dimension_that_capture_refuses_does_not_end_the_audit():
-    class Table(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.rows = nn.Parameter(torch.ones(4, 2))
-
-        def forward(self, x):
-            return x + self.rows
-
     x = torch.ones(4, 2)
+    table = module(lambda self, x: x + self.rows, rows=nn.Parameter(x.clone()))
     skip = QUICK | {"contract"}
-    found = by_stage(audit(Table().eval(), x, dynamic_shapes={"x": {0: "rows"}}, skip=skip))
+    found = by_stage(audit(table, x, dynamic_shapes={"x": {0: "rows"}}, skip=skip))
     assert found["capture"].verdict == "broken"
     assert (found["export"].verdict, found["numbers"].verdict) == ("ok", "ok")
-    marked = audit(Table().eval(), x, skip=all_but("model", "capture"))
+    assert "with fixed sizes" in found["export"].sentence
+    marked = audit(table, x, skip=all_but("model", "capture"))
     assert marked, "torch's marks stay off the user's tensors"
 
 
@@ -119,13 +118,14 @@ def test_an_audit_without_a_file_is_not_sound(x, options, head):
     assert "nothing to fix" not in repr(report)
 
 
-def test_model_and_inputs_are_left_as_they_were():
-    class Writes(nn.Module):
-        def forward(self, x):
-            x += 1
-            return x
+def test_an_audit_that_skips_stages_that_count_says_how_many_ran():
+    report = audit(Half().eval(), torch.ones(2), skip=all_but("model"))
+    assert report
+    assert repr(report).splitlines()[0] == "Half: 1 of 10 stages ran"
 
-    x, model = torch.zeros(2), Writes()
+
+def test_model_and_inputs_are_left_as_they_were():
+    x, model = torch.zeros(2), module(lambda self, x: x.add_(1)).train()
     assert not audit(model, x, skip=all_but("model", "capture"))
     assert model.training
     assert x.tolist() == [0.0, 0.0]
@@ -474,8 +474,10 @@ def test_a_bundle_shows_the_wrong_numbers_at_the_call_and_at_the_sizes_found(tmp
         (Half(), COARSE, {}, 0, ": agrees"),
         (zoo_factories.Coarse(), torch.arange(93).reshape(3, 31) / 558, {}, 0, ": agrees"),
         (zoo_factories.Normed(), torch.ones(2, 2, 3), {}, 1, " differ, "),
+        (zoo_factories.Masked(), TWO, {}, 1, " differ, "),
+        (Sizes(), TWO, ROWS, 0, "output 3: agrees"),
     ],
-    ids=["opset", "bfloat16", "float16 steps", "parametrizations"],
+    ids=["opset", "bfloat16", "float16 steps", "parametrizations", "masked", "sizes"],
 )
 def test_a_bundle_judges_as_the_audit_does(model, x, options, code, said, tmp_path, capsys):
     report, main, held = bundled(model.eval(), x, tmp_path, **options)
@@ -527,8 +529,8 @@ def test_a_baseline_lets_a_known_fault_pass(tmp_path, capsys):
 def test_annotations_stand_on_the_line_in_the_repository_and_leave_out_ignored_codes(capsys):
     assert skipping("zoo_factories:broken", "--format", "github", "--ignore", "OW299") == 1
     first, *others, last = capsys.readouterr().out.splitlines()
-    number = zoo_factories.Branching.forward.__code__.co_firstlineno + 1
-    where = f"file=tests/zoo_factories.py,line={number},title=OW101 Python needs a value"
+    number = Branch.forward.__code__.co_firstlineno + 1
+    where = f"file=tests/models.py,line={number},title=OW101 Python needs a value"
     assert first.startswith(f"::error {where}")
     assert "%0A" in first
     assert all(line.startswith("::error title=OW") for line in others)
@@ -577,3 +579,8 @@ def test_a_wrong_command_and_ctrl_c_are_no_findings(factory, code, noun, capsys)
     said = capsys.readouterr().err
     assert noun in said
     assert code == 130 or repr(factory) in said
+
+
+def test_stages_that_a_factory_skips_are_a_set(capsys):
+    assert skipping("zoo_factories:skips") == 2
+    assert "`skip` is 'latency'" in capsys.readouterr().err

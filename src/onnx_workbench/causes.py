@@ -12,7 +12,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch import fx
 
-from .comparison import Tolerance, coarsest, distance, magnitude, on_cpu, wide
+from .comparison import Tolerance, coarsest, distance, filled, magnitude, on_cpu, wide
 from .exporter_metadata import is_getitem
 from .formatting import plural, shaped
 
@@ -61,7 +61,12 @@ INT8 = Cause(
 def of_kind(reference: torch.Tensor, value: torch.Tensor) -> Cause:
     """Why two values have different shapes or dtypes."""
     have, got = (shaped(tensor.dtype, tensor.shape) for tensor in (reference, value))
-    if reference.dtype != value.dtype:
+    if reference.is_floating_point() and value.is_floating_point():
+        repair = (
+            "If a tool converted the file, compare its outputs alone, without values=True. Else "
+            f"cast the result at this line with .to({reference.dtype})."
+        )
+    elif reference.dtype != value.dtype:
         repair = (
             "Cast at this line: compute in a dtype that ONNX has the operator for, such as "
             f"x.to(torch.int32), and cast the result with .to({reference.dtype})."
@@ -115,7 +120,11 @@ def _as_near(
     if any(tensor.shape != reference.shape for tensor in (exact, *near)):
         return False
     step = torch.finfo(dtype).eps * max(map(magnitude, (exact, *inputs)))
-    torch_error, ort_error, *moved = (_error(exact, value) for value in (reference, alone, *near))
+    compared = ~filled(reference, alone)
+    torch_error, ort_error, *moved = (
+        distance(wide(exact)[compared], wide(value)[compared], (0.0, 0.0)).worst
+        for value in (reference, alone, *near)
+    )
     if torch_error > _LARGEST * step:  # float64 computes something else
         return False
     # a jump, as in round(), is no rounding
@@ -162,10 +171,6 @@ def _nudged(source: torch.Generator, value: Any) -> Any:
         return _double(value)
     signs = torch.randint(2, value.shape, generator=source) * 2 - 1
     return _double(value) * (1 + torch.finfo(value.dtype).eps * signs.to(value.device))
-
-
-def _error(exact: torch.Tensor, value: torch.Tensor) -> float:
-    return distance(wide(exact), wide(value), (0.0, 0.0)).worst
 
 
 def _operator(node: fx.Node) -> str:

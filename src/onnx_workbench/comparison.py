@@ -37,6 +37,8 @@ Tolerance = tuple[float, float]
 
 _SLICE = 1 << 15
 """Elements compared at a time, so that their double-precision copies stay in a core's cache."""
+_FILL = 2.0**13
+"""Whole numbers from here on may be a mask's; in bfloat16, -1e4 is -9984."""
 _SAMPLE, _SEARCHED = 16, 100_000
 """The most results of an operator that are looked up, and the most inputs that are searched."""
 
@@ -87,15 +89,16 @@ def coarsest(*dtypes: torch.dtype | None) -> torch.dtype | None:
 
 
 def answer(function: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any]) -> Any:
-    """Call ``function`` with copies of the arguments; a module runs in eval mode."""
+    """Call ``function`` with copies of the arguments; a module runs in eval mode.
+
+    A ``torch.Size`` in the result becomes a tuple, as in the result of a captured graph.
+    """
     args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, dict(kwargs)))
     if isinstance(function, torch.export.ExportedProgram):
         function = function.module()
-    with torch.no_grad():
-        if isinstance(function, torch.nn.Module):
-            with evaluating(function):
-                return function(*args, **kwargs)
-        return function(*args, **kwargs)
+    with torch.no_grad(), evaluating(function):
+        result = function(*args, **kwargs)
+    return pytree.tree_map_only(torch.Size, tuple, result)
 
 
 def compare(
@@ -114,7 +117,7 @@ class Leaf:
     None if no numbers were compared. ``relative`` is the largest
     ``|a - b| / (|a| + f * max |a|)`` with f = absolute / relative; it is compared with the relative
     ``tolerance``. ``reason`` is empty if the leaf agrees; ``note`` says why a leaf beyond its
-    tolerance agrees.
+    tolerance agrees. ``finite`` is False if every element is NaN or infinite, or there is none.
     """
 
     path: str
@@ -125,6 +128,7 @@ class Leaf:
     tolerance: Tolerance = (0.0, 0.0)
     reason: str = ""
     note: str = ""
+    finite: bool = True
 
     @property
     def summary(self) -> str:
@@ -221,10 +225,8 @@ def _moves(operator: Any, inputs: Sequence[torch.Tensor], output: torch.Tensor) 
     if not (alike and output.numel()) or sum(t.numel() for t in alike) > _SEARCHED:
         return False
     flat = output.reshape(-1)
-    sample = flat[:: max(1, flat.numel() // _SAMPLE)][:_SAMPLE].double()
-    return all(
-        any(bool((tensor.double() == number).any()) for tensor in alike) for number in sample
-    )
+    sample = wide(flat[:: max(1, flat.numel() // _SAMPLE)][:_SAMPLE])
+    return all(any(bool((wide(tensor) == number).any()) for tensor in alike) for number in sample)
 
 
 @dataclass(frozen=True)
@@ -242,12 +244,12 @@ def distance(a: torch.Tensor, b: torch.Tensor, tolerance: Tolerance) -> Distance
 
     An element agrees if ``|a - b| <= relative * |a| + absolute * max |a|``, so that a small number
     is not blamed for the rounding of its large neighbors. If ``a`` is all zeros, ``max |a|`` counts
-    as 1.
+    as 1. What a mask fills in, such as -1e9, is no such neighbor: see :func:`filled`.
     """
     if not a.numel():
         return Distance(0.0, 0, 0.0, 0)
     pairs = [*zip(*(on_cpu(part).flatten().split(_SLICE) for part in (a, b)), strict=True)]
-    peak = max(magnitude(x) for x, _ in pairs) or 1.0
+    peak = max(magnitude(torch.where(filled(x, y), 0.0, wide(x))) for x, y in pairs) or 1.0
     parts = [_slice_distance(x, y, tolerance, peak) for x, y in pairs]
     start, worst = max(enumerate(parts), key=lambda part: (bool(part[1].wrong), part[1].worst))
     return Distance(
@@ -284,6 +286,19 @@ def wide(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
 
 
+def filled(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """The equal elements that a mask may have filled in: whole numbers as large as -1e4, -1e9 or
+    ``torch.finfo(torch.float32).min``.
+
+    >>> filled(torch.tensor([0.5, -1e4, 12345.5]), torch.tensor([0.5, -1e4, 12345.5])).tolist()
+    [False, True, False]
+    """
+    if not a.is_floating_point():
+        return torch.zeros(a.shape, dtype=torch.bool)
+    x, y = wide(a), wide(b)
+    return (x == y) & (x.abs() >= _FILL) & (x == x.round())
+
+
 def magnitude(tensor: torch.Tensor) -> float:
     """The largest finite absolute value; 0 if there is none."""
     sizes = wide(tensor).abs().nan_to_num(nan=0.0, posinf=0.0)
@@ -299,7 +314,9 @@ def on_cpu(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _row(leaf: Leaf) -> tuple[str, ...]:
-    verdict = leaf.reason or leaf.note or "agree"
+    odd = "empty" if leaf.worst is None else "no number is finite"
+    agree = "agree" if leaf.finite else f"agree, but {odd}"
+    verdict = leaf.reason or leaf.note or agree
     if leaf.worst is None:
         return (leaf.path, leaf.value, "", "", "", "", verdict)
     relative, absolute = leaf.tolerance
@@ -344,11 +361,13 @@ def compare_leaf(
         return Leaf(path, value, reason=reason)
     bounds = tolerance_of(a.dtype, tolerance, grain)
     if not a.numel():
-        return Leaf(path, value)
+        return Leaf(path, value, finite=False)
     error = distance(a, b, bounds)
     index = tuple(map(int, np.unravel_index(error.at, a.shape)))
     reason = f"{error.wrong:,} of {a.numel():,} differ" if error.wrong else ""
-    return Leaf(path, value, error.worst, error.relative, index, bounds, reason)
+    parts = on_cpu(a).flatten().split(_SLICE)
+    finite = any(bool(wide(part).isfinite().any()) for part in parts)
+    return Leaf(path, value, error.worst, error.relative, index, bounds, reason, finite=finite)
 
 
 def _tensor(value: Any) -> Any:

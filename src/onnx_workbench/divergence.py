@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
@@ -31,9 +32,6 @@ from .runs.program import ProgramRun, stored
 from .runs.summary import SIDE, Summary, summary
 from .source import Line
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 CHUNK = 256_000_000
 """Bytes of values in memory at a time, in PyTorch and again in ONNX Runtime."""
 
@@ -55,6 +53,8 @@ KIND = "another kind of value: a size, or a sequence"
 
 _INT8 = "_DequantizeLinear_Output"
 """What ONNX Runtime's quantizer adds to the name of a value that was rounded to int8."""
+_QUANTIZED = re.compile(r"Quantize|Integer$|^Q")
+"""Its operators."""
 
 _WEIGHT = Origin("", "Initializer", "", "", None, NONE)
 
@@ -128,7 +128,8 @@ class Step:
         )
         weights = ", ".join(self.weights)
         lost = f"its {weights} in the file differs from the model's" if weights else ""
-        rows = [self.line.text if self.line else "", lost, self.reason]
+        helps = f"What helps: {self.repair}" if self.repair else ""
+        rows = [self.line.text if self.line else "", lost, self.reason, helps]
         return "\n    ".join([head, *filter(None, rows)])
 
 
@@ -171,7 +172,7 @@ class Divergence(Report):
         """The value with the largest error, which is rarely at the fault."""
         return max(self.steps, key=lambda step: step.error, default=None)
 
-    def plot(self, ax: Axes | None = None) -> Axes:
+    def plot(self, ax: plots.Axes | None = None) -> plots.Axes:
         """The error and the tolerance of each value, in the order of the graph."""
         return plots.growth(
             [step.error for step in self.steps],
@@ -383,7 +384,7 @@ class _Comparison:
         draws = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
         if self.tainted.intersection(node.all_input_nodes):
             self.tainted.add(node)
-        elif draws and not _same(value, run.run_node(node)):
+        elif draws and not compare(value, run.run_node(node), (0.0, 0.0)):
             self.tainted.add(node)
             self.random.append(node)
         is_size = isinstance(value, (bool, int))
@@ -483,13 +484,12 @@ class _Comparison:
         judge = _Judge(self, run)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             for node, value in run.steps(leaves):
-                before = self.before[node] if node in wrong else frozenset()
                 if node in wrong:
-                    judge.take(node, value, {m: values[m] for m in before})
-                readers.subtract(before)
-                for m in before:
-                    if not readers[m]:
-                        del values[m]
+                    judge.take(node, value, {m: values[m] for m in self.before[node]})
+                    for m in self.before[node]:
+                        readers[m] -= 1
+                        if not readers[m]:
+                            del values[m]
                 if readers[node]:
                     values[node] = value
             judge.flush()
@@ -562,7 +562,7 @@ class _Judge:
             for node in nodes
         }
         try:
-            made = self.file.alone(given)
+            made = self.file.recomputed(given)
         except WorkbenchError:
             half = len(nodes) // 2
             return self._alone(nodes[:half]) | self._alone(nodes[half:]) if half else {}
@@ -574,7 +574,9 @@ class _Judge:
         step = self.steps[node]
         if step.cause:
             return step.cause
-        if any(self.names.get(m, "").endswith(_INT8) for m in (node, *given)):
+        known = {self.names.get(m, "") for m in given}
+        operators = self.file.operators(self.names[node], known)
+        if any(map(_QUANTIZED.search, operators)) or any(name.endswith(_INT8) for name in known):
             return causes.INT8
         if not isinstance(alone, torch.Tensor) or alone.shape != value.shape:
             return causes.UNKNOWN
@@ -590,14 +592,6 @@ def _names(node: fx.Node) -> list[str]:
         whole, item = node.args
         names = [f"{whole}__{item}", f"{whole}_split_{item}", node.name]
     return [*(f"{name}{_INT8}" for name in names), *names]
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether all tensors are equal; NaN equals NaN."""
-    pairs = zip(pytree.tree_leaves(one), pytree.tree_leaves(other), strict=True)
-    return all(
-        torch.equal(x.nan_to_num(), y.nan_to_num()) for x, y in pairs if isinstance(x, torch.Tensor)
-    )
 
 
 def _in_file(value: Any) -> torch.Tensor:

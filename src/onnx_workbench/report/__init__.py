@@ -65,8 +65,8 @@ def audit(
         an Audit; it is true if nothing is broken, wrong or at risk and the stages that count ran.
 
     Raises:
-        InputError: ``model`` is no module or Artifact, ``skip`` has a name that is no stage, or
-            ``tolerance`` is not valid.
+        InputError: ``model`` is no module or Artifact, an option of the export was given with an
+            Artifact, ``skip`` has a name that is no stage, or ``tolerance`` is not valid.
 
     >>> import torch
     >>> report = audit(nn.ReLU().eval(), torch.ones(2, 3), skip={"latency", "hot lines"})
@@ -81,14 +81,13 @@ def audit(
         )
     if isinstance(model, nn.Module):
         calls.check_initialized("audit", model)
-    if isinstance(skip, str) or not isinstance(skip, Collection):
-        raise InputError(f"`skip` is {skip!r:.80}.", "Pass a set of names of stages.")
-    names = [stage.name for stage in STAGES]
-    if unknown := [name for name in skip if name not in names]:
+    elif opset_version is not None or custom_translation_table is not None:
         raise InputError(
-            f"`skip` names {', '.join(map(repr, unknown))}, but there is no such stage.",
-            f"The stages are {', '.join(names)}.",
+            f"audit() was given {model.path.name} with an option of the export, but the file is "
+            "exported already.",
+            "Leave out opset_version and custom_translation_table, or audit the model.",
         )
+    skip = stage_names(skip)
     bounds = checked(tolerance)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", TrainingModeWarning)  # the audit reports it as a finding
@@ -97,6 +96,19 @@ def audit(
         findings = list(_run(case, skip))
         case.close()  # the file is removed with the folder
     return Audit(case, tuple(sorted(findings, key=lambda one: VERDICTS.index(one.verdict))))
+
+
+def stage_names(skip: Collection[str]) -> set[str]:
+    """audit()'s ``skip``, checked."""
+    if isinstance(skip, str) or not isinstance(skip, Collection):
+        raise InputError(f"`skip` is {skip!r:.80}.", "Pass a set of names of stages.")
+    names = [stage.name for stage in STAGES]
+    if unknown := [name for name in skip if name not in names]:
+        raise InputError(
+            f"`skip` names {', '.join(map(repr, unknown))}, but there is no such stage.",
+            f"The stages are {', '.join(names)}.",
+        )
+    return set(skip)
 
 
 def _run(case: Case, skip: Collection[str]) -> Iterator[Finding]:
@@ -232,20 +244,20 @@ class Audit(Report):
     def verdict(self) -> str:
         """``2 findings``, ``nothing to fix``, or empty if that is not known."""
         faults = sum(finding.verdict in FAULTS for finding in self.findings)
-        sound = self.case.model is not None and not self.faults
+        sound = {stage.name for stage in STAGES if stage.counts} <= self._stages_ran
         return plural(faults, "finding") if faults else "nothing to fix" * sound
 
     @property
     def ran(self) -> str:
         """``9 of 10 stages ran``"""
-        return f"{self._stages_ran} of {len(STAGES)} stages ran"
+        return f"{len(self._stages_ran)} of {len(STAGES)} stages ran"
 
     @property
-    def _stages_ran(self) -> int:
-        return len({finding.stage for finding in self.findings if finding.verdict != "not tried"})
+    def _stages_ran(self) -> set[str]:
+        return {finding.stage for finding in self.findings if finding.verdict != "not tried"}
 
     def _headline(self) -> str:
-        parts = [self.verdict, self.ran if self._stages_ran < len(STAGES) else ""]
+        parts = [self.verdict, self.ran if len(self._stages_ran) < len(STAGES) else ""]
         return f"{self.case.name}: {', '.join(filter(None, parts))}"
 
     def _notes(self) -> Iterator[str]:

@@ -111,13 +111,13 @@ def _call(case: Case) -> dict[str, Any]:
 
 
 def _tolerances(case: Case) -> Iterator[tuple[float, float]]:
-    """One for each output of the model; none if the model itself fails."""
+    """One for each output of the file; none if the model itself fails."""
     with suppress(Exception):
         result = answer(case.model, *case.call)
         grains = Grains.of_call(case.model, *case.call)
         for leaf, grain in zip_longest(pytree.tree_leaves(result), grains):
-            if isinstance(leaf, torch.Tensor):
-                yield tolerance_of(leaf.dtype, case.tolerance, grain)
+            if leaf is not None:
+                yield tolerance_of(torch.as_tensor(leaf).dtype, case.tolerance, grain)
 
 
 class _Weightless(cloudpickle.Pickler):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Identity = tuple[str, str, str, str]
 
+_WRITE = "Write one: python -m onnx_workbench audit ... --format json > known.json"
+
 
 def identity(finding: Mapping[str, Any]) -> Identity:
     """What a finding keeps when lines above it come and go: not the number of its line."""
@@ -75,7 +77,7 @@ def faults(report: Any) -> list[Mapping[str, Any]]:
             raise InputError(
                 f"The report has schema {report['schema']!r:.20}, and this version reads "
                 f"{formats.VERSION}.",
-                "Write it again: python -m onnx_workbench audit ... --format json > known.json",
+                _WRITE,
             )
         found = [one for one in report["findings"] if one["fault"]]
         any(map(identity, found))  # raises where a field is missing
@@ -84,7 +86,7 @@ def faults(report: Any) -> list[Mapping[str, Any]]:
         raise InputError(
             f"A report is an Audit, its to_dict(), or a JSON file of that; this is "
             f"{kind_of(report)}{lacks}.",
-            "Write one: python -m onnx_workbench audit ... --format json > known.json",
+            _WRITE,
         ) from error
     return found
 
@@ -95,7 +97,7 @@ def _read(path: str | os.PathLike[str]) -> Any:
     except (OSError, ValueError) as error:
         raise InputError(
             f"{os.fspath(path)!r} is no report: {error}.",
-            "Write it: python -m onnx_workbench audit ... --format json > known.json",
+            _WRITE,
         ) from error
 
 

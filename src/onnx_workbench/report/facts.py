@@ -11,26 +11,25 @@ import onnx
 import torch
 import torch.utils._pytree as pytree
 from torch import fx, nn
-from torch.export.graph_signature import InputKind, OutputKind
+from torch.export.graph_signature import OutputKind
 
 from ..artifact import Artifact
 from ..exporter_metadata import has_trace
 from ..formatting import plural, shaped, size
 from ..graph import Graph, exporter
+from ..graph.signature import weight_inputs
 from ..lineage.table import join
 from ..proto import described
-from ..source import Line, is_user_file, method_lines, node_line
-from ..viewer.origin import without_folders
+from ..source import Line, is_user_file, method_lines, node_line, without_folders
+from ..torch_state import attributes, owners
 from .finding import Finding
 
 SLACK = 4_000
 """Bytes of constants that a file may hold beyond 1.2 times the model's own weights."""
 
-Snapshot = dict[tuple[nn.Module, str], list[tuple[Any, int]]]
-"""Module and attribute -> its leaves, each tensor with its version."""
+Snapshot = dict[tuple[int, str], tuple[Any, list[tuple[Any, int]]]]
+"""Id of the owner and attribute -> the owner, and its leaves, each tensor with its version."""
 
-_WATCHED = frozenset(vars(nn.Module()))
-"""Parameters, buffers and modules: torch.export reports writes into these itself."""
 _PLAIN = (bool, int, float, str, type(None))
 _WRITES = (
     r"^[^=()]*\.{name}\b\s*(?:\[.*\]\s*)?(?:,[^=()]*)?(?:[-+*/@%&|^<>]|//|\*\*|<<|>>)?=(?!=)",
@@ -46,12 +45,11 @@ def forward_line(model: nn.Module) -> Line | None:
 
 
 def snapshot(model: nn.Module) -> Snapshot:
-    """The values of the modules' attributes."""
+    """The values of the model's attributes, and of those of the user's objects in them."""
     return {
-        (module, name): [(leaf, _version(leaf)) for leaf in pytree.tree_leaves(value)]
-        for module in model.modules()
-        for name, value in vars(module).items()
-        if name not in _WATCHED
+        (key, name): (owner, [(leaf, _version(leaf)) for leaf in pytree.tree_leaves(value)])
+        for key, owner in owners(model).items()
+        for name, value in attributes(owner).items()
     }
 
 
@@ -65,14 +63,18 @@ def attribute_writes(before: Snapshot, after: Snapshot) -> Iterator[Finding]:
     An attribute that none of the user's methods writes belongs to a hook, such as weight_norm's,
     and is left out.
     """
-    changed = [key for key, leaves in after.items() if not _same(before.get(key, []), leaves)]
-    for module, name in sorted(changed, key=lambda key: not _tensors(after[key])):
-        if line := _writing_line(type(module), name):
-            tensors = _tensors(after[module, name])
+    changed = [
+        (name, owner, any(isinstance(leaf, torch.Tensor) for leaf, _ in leaves))
+        for (key, name), (owner, leaves) in after.items()
+        if not _same(before.get((key, name), (owner, []))[1], leaves)
+    ]
+    for name, owner, tensors in sorted(changed, key=lambda found: not found[2]):
+        if line := _writing_line(type(owner), name):
             what, code = ("tensors", "OW003") if tensors else ("a value", "OW004")
+            of = "" if isinstance(owner, nn.Module) else f" of a {type(owner).__name__}"
             yield Finding(
                 code,
-                f"The model stores {what} in its attribute {name!r} in each call, and the file "
+                f"The model stores {what} in its attribute {name!r}{of} in each call, and the file "
                 "does not",
                 line,
                 "Return it as an output; if a later call reads it, take it as an input too.",
@@ -87,10 +89,6 @@ def _same(before: list[tuple[Any, int]], after: list[tuple[Any, int]]) -> bool:
     )
 
 
-def _tensors(leaves: list[tuple[Any, int]]) -> bool:
-    return any(isinstance(leaf, torch.Tensor) for leaf, _ in leaves)
-
-
 def _writing_line(kind: type, name: str) -> Line | None:
     """The user's first line outside ``__init__`` that writes the attribute."""
     methods = {key: method for cls in kind.__mro__[::-1] for key, method in vars(cls).items()}
@@ -98,11 +96,6 @@ def _writing_line(kind: type, name: str) -> Line | None:
     lines = [x for method in methods.values() for x in method_lines(method) if is_user_file(x.file)]
     patterns = [re.compile(text.replace("{name}", re.escape(name))) for text in _WRITES]
     return next((line for p in patterns for line in lines if p.search(line.text)), None)
-
-
-def random_line(graph: Graph) -> Line | None:
-    """The line of the first operator that draws random numbers."""
-    return next(map(node_line, draws(graph)), None)
 
 
 def draws(graph: Graph) -> Iterator[fx.Node]:
@@ -143,13 +136,16 @@ def mutations(graph: Graph) -> Iterator[Finding]:
 
 def side_effects(graph: Graph, model: nn.Module) -> Iterator[Finding]:
     """What the model does and the captured graph does not."""
-    yield from mutations(graph)
+    try:
+        written = [*mutations(graph)]
+    except Exception:  # a graph that torch cannot decompose: the export stage says why
+        return
+    yield from written
     signature, forward = graph.signature, forward_line(model)
-    specs = graph.program.graph_signature.input_specs
-    inputs = {spec.arg.name for spec in specs if spec.kind is InputKind.USER_INPUT}
+    weights = weight_inputs(graph.program)
     for node in graph.program.graph.find_nodes(op="placeholder"):
         is_tensor = isinstance(node.meta.get("val"), torch.Tensor)
-        if node.name in inputs and is_tensor and not node.users:
+        if node.name not in weights and is_tensor and not node.users:
             yield Finding(
                 "OW112",
                 f"The input {node.name!r} is unused",
@@ -171,7 +167,7 @@ def side_effects(graph: Graph, model: nn.Module) -> Iterator[Finding]:
         values = ", ".join(map(repr, signature.baked_outputs.values()))
         yield Finding(
             "OW114",
-            f"The result holds non-tensors: {values}; the file returns only the tensors",
+            f"The file leaves out what is no tensor in the result: {values}",
             forward,
             "Return only tensors, in a tuple or a dict.",
         )

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..formatting import for_json
-from ..source import Line, is_cell, is_user_file
-from ..viewer.origin import without_folders
+from ..source import Line, is_cell, is_user_file, without_folders
 from .codes import CODES
 from .finding import Finding
 from .stages import STAGES

@@ -18,12 +18,11 @@ from ..formatting import html_table, seconds, size
 from ..lineage import page as floors
 from ..lineage import picture
 from ..lineage.sheet import SOURCE
-from ..source import Line, Sources
+from ..source import Line, Sources, without_folders
 from ..viewer import saved
 from ..viewer.drawing import draw
 from ..viewer.fold import drawable
 from ..viewer.heat import scale
-from ..viewer.origin import without_folders
 from .codes import CODES
 from .finding import FAULTS, Finding
 from .stages import STAGES
@@ -104,7 +103,8 @@ class _Page:
             yield "</section>"
         yield from self._chain()
         if drawn := graph(audit, self.live):
-            yield f'<section class="graph">{self._heading(2, self._graph_title())}'
+            title = f"The graph{', colored by time' if audit.case.spots else ''}"
+            yield f'<section class="graph">{self._heading(2, title)}'
             figure = drawn if self.live else _image(drawn, f"The graph of {audit.case.name}")
             yield f"<div{self._scrolls('The graph')}>{figure}</div>"
             yield "</section>"
@@ -190,9 +190,6 @@ class _Page:
         yield f'<div class="still">{still}</div>' if row >= 0 else ""
         yield '<div class="live"></div>' if self.live else ""
         yield "</section>"
-
-    def _graph_title(self) -> str:
-        return "The graph, colored by time" if self.audit.case.spots else "The graph"
 
     def _made(self) -> list[tuple[str, str]]:
         versions = dict(self.audit.versions)

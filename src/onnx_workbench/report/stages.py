@@ -18,7 +18,7 @@ from ..artifact import Artifact, export
 from ..brief import chained, first_words
 from ..comparison import Agreement, Leaf, Tolerance
 from ..errors import CaptureError, ExportError, WorkbenchError
-from ..formatting import plural, seconds
+from ..formatting import Percent, plural, seconds
 from ..graph import Graph, capture
 from ..graph.dims import dynamic_dims
 from ..graph.exporter import Translations
@@ -27,7 +27,7 @@ from ..lineage.table import Lineage, join
 from ..opset_table import opsets
 from ..shapes.contract import misdeclared, probe
 from ..shapes.trials import BAD, BROKEN, FINE, REFUSED, STATIC, TIED, UNTRIED, WITHIN, WRONG, Call
-from ..source import Line, is_user_file, unless_internal, user_line
+from ..source import Line, is_user_file, node_line, unless_internal, user_line
 from ..timing.rounds import race
 from ..torch_state import evaluating, trains
 from . import facts
@@ -210,8 +210,7 @@ def _model(case: Case) -> Iterator[Finding]:
         yield from _file(case)
         return
     model = case.model
-    parts = any(module.training for module in model.modules()) and not model.training
-    if trains(model) or parts:
+    if trains(model):
         yield Finding(
             "OW001",
             "The model is in training mode, and torch.onnx.export would keep dropout and batch "
@@ -256,7 +255,8 @@ def _capture(case: Case) -> Iterator[Finding]:
     yield from findings
     if not findings:
         count = case.graph.operations.total()
-        sentence = f"{plural(count, 'operation')}, no side effects, nothing baked in"
+        clean = "" if case.attribute_writes else ", no side effects, nothing baked in"
+        sentence = f"{plural(count, 'operation')}{clean}"
         yield Finding("OW100", sentence, numbers={"operations": count})
 
 
@@ -274,7 +274,8 @@ def _export(case: Case) -> Iterator[Finding]:
             case.artifact = write(None)
         return
     count = case.artifact.operations.total()
-    sentence = f"{plural(count, 'node')}, checked by onnx, loaded by ONNX Runtime"
+    fixed = ", with fixed sizes" * bool(case.error)
+    sentence = f"{plural(count, 'node')}{fixed}, checked by onnx, loaded by ONNX Runtime"
     yield Finding("OW200", sentence, numbers={"nodes": count})
 
 
@@ -336,12 +337,19 @@ def _numbers(case: Case) -> Iterator[Finding]:
             at = line or facts.output_line(case.artifact, index)
             sentence = f"{leaf.path} differs: {leaf.summary}{why}"
             yield Finding("OW401", sentence, at, repair, leaf.path, _errors(leaf))
-    if agreement:
+    if agreement and not any(leaf.finite for leaf in agreement.leaves):
+        empty = all(leaf.worst is None for leaf in agreement.leaves)
+        sentence = (
+            f"The result {'is empty' if empty else 'has no finite number'}: nothing is compared"
+        )
+        repair = "Pass an example for which the model returns finite numbers."
+        yield Finding("OW404", sentence, repair=repair)
+    elif agreement:
         yield Finding("OW400", _agreeing(agreement), numbers=_errors(agreement.worst))
 
 
 def _errors(leaf: Leaf) -> dict[str, float]:
-    if leaf.worst is None or leaf.tolerance is None:
+    if leaf.worst is None:
         return {}
     measured = {"error": leaf.worst, "relative_error": leaf.relative}
     return {**measured, "tolerance": leaf.tolerance[0]}
@@ -365,8 +373,16 @@ def _unsteady(case: Case) -> Finding:
     if written and not any(facts.draws(case.graph)):
         sentence = "The model keeps state: two runs on the same inputs differ"
         return Finding("OW403", sentence, written.line, written.repair)
+    drawing = next(facts.draws(case.graph), None)
     sentence = "The model is random: two runs on the same inputs differ"
-    return Finding("OW402", sentence, facts.random_line(case.graph), _RANDOM)
+    if drawing:
+        return Finding("OW402", sentence, node_line(drawing), _RANDOM)
+    sentence = (
+        "Two runs of the model on the same inputs differ, and no operator draws random numbers: "
+        "it keeps state, or draws them in Python"
+    )
+    repair = "Take the state, or the numbers, as an input, and return the new state."
+    return Finding("OW402", sentence, facts.forward_line(case.model), repair)
 
 
 def _first_line(case: Case) -> tuple[Line | None, str, str]:
@@ -456,9 +472,9 @@ def _hot(case: Case) -> Iterator[Finding]:
         yield Finding("OW901", "no kernel runs: the result is a constant in the file")
         return
     hottest, total = spots.hottest, spots.total or 1.0
-    share = f"{hottest.seconds / total:.0%} of kernel time"
+    share = f"{Percent(hottest.seconds / total)} of kernel time"
     inner = max(hottest.below, key=lambda spot: spot.seconds, default=None)
-    most = f"; {inner.seconds / total:.0%} in {inner.name} ({inner.module})" if inner else ""
+    most = f"; {Percent(inner.seconds / total)} in {inner.name} ({inner.module})" if inner else ""
     spent = {"seconds": hottest.seconds, "seconds_of_all": spots.total}
     yield Finding("OW900", f"{share} in {hottest.name}{most}", hottest.line, numbers=spent)
 
