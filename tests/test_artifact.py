@@ -273,10 +273,6 @@ def test_warning_about_training_mode_points_at_the_users_line(dynamo):
 # What bad input gets
 
 
-def loaded(call):
-    return lambda scores: call(load(scores.path))
-
-
 LONG = torch.ones(3, 10)
 WRONG = {
     "missing": (lambda s: s(X, 3), "lacks 'mask'", "'images', 'scale', 'mask'"),
@@ -289,8 +285,8 @@ WRONG = {
     "sparse": (lambda s: s(X.to_sparse(), 3, mask=MASK), "sparse", "to_dense"),
     "complex": (lambda s: s(X + 1j, 3, mask=MASK), "complex64", "view_as_real"),
     "two sizes": (lambda s: s(X, 3, mask=LONG), r"images.* is 2 and mask.* is 3", "'batch'"),
-    "count": (loaded(lambda s: s(X)), "'images', 'mask'", "1 positional"),
-    "list": (loaded(lambda s: s(X, [1])), "'mask' is a list", r"float32\[batch, 10\]"),
+    "count": (lambda s: load(s.path)(X), "'images', 'mask'", "1 positional"),
+    "list": (lambda s: load(s.path)(X, [1]), "'mask' is a list", r"float32\[batch, 10\]"),
 }
 
 
@@ -315,7 +311,23 @@ def test_what_fails_inside_onnx_runtime_has_its_sizes_or_its_true_reason(scores,
         made(*call)
     assert "loop ran zero times" in caught.value.reason
     assert "two offsets" in caught.value.hint
+    rows = export(nn.Embedding(5, 3).eval(), torch.tensor([1]))
+    for door in (rows, lambda index: trace(rows, index)):
+        with pytest.raises(RunError) as caught:
+            door(torch.tensor([7]))
+        assert "outside its table" in caught.value.hint
     assert capfd.readouterr().err == ""
+
+
+def test_a_relative_path_is_that_of_the_export_in_another_folder_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = export(RELU, X, "m.onnx")
+    read = load("m.onnx")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir("other")
+    for file in (made, read):
+        assert trace(file, X, seconds=0.01)
+        assert file.save("again.onnx") == Path("again.onnx")
 
 
 REFUSED = [
@@ -394,6 +406,7 @@ def test_file_that_a_step_refuses_is_not_published_and_has_its_line(tmp_path, mo
         export(nn.Linear(8, 2).eval(), X.double(), path)
     assert caught.value.step == "load"
     assert caught.value.line.text.startswith("return F.linear")
+    assert "x.float()" in caught.value.hint
     # an operator that its opset does not have: what torch.onnx can write without an error
     wrong = parsed("(float[2] x) => (float[2] y) { y = Gelu(x) }", opset=18)
     monkeypatch.setattr(onnx_ir, "to_proto", lambda _: wrong)

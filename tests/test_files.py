@@ -117,6 +117,21 @@ def test_a_missing_folder_is_named_as_it_was_given(savers, tmp_path, monkeypatch
     assert not names(tmp_path)
 
 
+def test_a_script_is_replaced_by_no_model_and_a_model_is(tmp_path):
+    script, model = tmp_path / "train.py", tmp_path / "model.bin"
+    script.write_text("# the only copy")
+    made = ow.export(nn.ReLU().eval(), torch.ones(3), model)
+    with pytest.raises(InputError, match="exists and is no ONNX model"):
+        ow.export(nn.ReLU().eval(), torch.ones(3), script)
+    with pytest.raises(InputError, match="exists and is no ONNX model"):
+        made.save(script)
+    assert script.read_text() == "# the only copy"
+    (tmp_path / "cut.onnx").write_text("cut")
+    (tmp_path / "empty").touch()
+    for name in ("model.bin", "cut.onnx", "empty"):
+        assert ow.export(nn.ReLU().eval(), torch.ones(3), tmp_path / name)
+
+
 def test_a_bundle_that_fails_leaves_nothing(tmp_path):
     locked = nn.ReLU().eval()
     locked.lock = threading.Lock()  # which cannot be pickled

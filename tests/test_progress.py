@@ -60,6 +60,12 @@ def test_no_bar_where_stderr_is_no_terminal(at_once, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_bar_makes_no_semaphore(monkeypatch):
+    monkeypatch.delattr(tqdm.std.tqdm, "_lock", raising=False)
+    work("capture")
+    assert not hasattr(tqdm.std.tqdm, "_lock")
+
+
 def test_bar_in_a_terminal_leaves_nothing_behind(at_once, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     work("capture", "write")

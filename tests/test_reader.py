@@ -195,14 +195,24 @@ def test_a_sequence_gets_a_repair_that_works(tmp_path):
     artifact = saved(tmp_path / "m.onnx", text)
     assert repr(artifact.inputs[0]) == "xs sequence(float32)"
     assert repr(artifact.cut) == "''"
-    with pytest.raises(InputError) as caught:
-        artifact(torch.ones(2))
-    call = str(caught.value).rpartition("arrays: ")[2].rstrip(".")
+    for given in (torch.ones(2), [torch.ones(2)]):
+        with pytest.raises(InputError) as caught:
+            artifact(given)
+        call = str(caught.value).rpartition("arrays: ")[2].rstrip(".")
     array = np.ones(2, np.float32)
     (out,) = eval(call.replace(", ...", ", array"), {"artifact": artifact, "array": array})
     assert out.tolist() == [1, 1, 1, 1]
     maybe = parsed("(optional(seq(float[2])) o) => (float[2] y) { }").graph.input
     assert repr(values(maybe)[0]) == "o optional(sequence(float32))"
+
+
+def test_a_text_gets_a_repair_that_works_too(tmp_path):
+    artifact = saved(tmp_path / "m.onnx", "(string[1] x) => (string[1] y) { y = Identity(x) }")
+    with pytest.raises(InputError) as caught:
+        artifact("abc")
+    call = str(caught.value).rpartition("arrays: ")[2].rstrip(".")
+    (out,) = eval(call, {"artifact": artifact, "array": np.array(["abc"])})
+    assert out.tolist() == ["abc"]
 
 
 def test_a_result_that_is_a_sequence_is_a_list(tmp_path):
@@ -282,10 +292,11 @@ def test_metadata_read_in_part_is_reported(notes, cut, tmp_path):
     assert ("1 of its metadata entries" in ow.load(tmp_path / "m.onnx").cut) == cut
 
 
-def test_large_file_with_a_wrong_opset_label_is_reported(tmp_path, monkeypatch):
-    monkeypatch.setattr(reader, "STEP_OVER_ABOVE", 0)
+@pytest.mark.parametrize("above", [0, reader.STEP_OVER_ABOVE])
+def test_file_with_a_wrong_opset_label_is_reported(above, tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "STEP_OVER_ABOVE", above)
     text = "(float[2] x) => (float[2] y) { y = Gelu(x) }"
-    with pytest.raises(LoadError, match="labeled opset 18 and holds Gelu"):
+    with pytest.raises(LoadError, match=r"(?s)opset 18 and holds Gelu, .*: Export it again"):
         saved(tmp_path / "m.onnx", text, opset=18)(torch.ones(2))
 
 

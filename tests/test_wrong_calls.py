@@ -8,9 +8,11 @@ from itertools import product
 
 import numpy as np
 import onnx as onnx_package
+import onnxscript
 import pytest
 import torch
 from models import module
+from onnxscript import FLOAT, opset18, opset20
 from torch import nn
 from torch.export import AdditionalInputs, Dim, ShapesCollection
 
@@ -65,6 +67,18 @@ def test_options_of_race_and_sweep(quick):
     for name, value in options(seconds=SECONDS, matters=MATTERS, threads=threads, seed=SEEDS):
         refused(ow.race, RACERS, (1,), quick=quick, **{name: value})
         refused(ow.sweep, RACERS, abs, n=(1, 2), quick=quick, **{name: value})
+
+
+def test_mode_of_capture_and_device_of_a_target():
+    for value in ["yes", "", 1, X]:
+        refused(ow.capture, nn.ReLU().eval(), (X,), strict=value)
+    for value in ["gpu", "cuda:x", "", None, X]:
+        refused(ow.placed, nn.ReLU(), value)
+
+
+def test_options_of_an_export_for_a_file(onnx, loaded):
+    for artifact, option in product((onnx, loaded), ("opset_version", "custom_translation_table")):
+        refused(ow.audit, artifact, (X,), **{option: 18 if option == "opset_version" else {}})
 
 
 LEVELS = ["none", "ALL", "max", "", None, 3, [], b"all"]
@@ -168,6 +182,16 @@ def broken(x):
     raise KeyError("oops")
 
 
+@onnxscript.script()
+def unannotated(x):
+    return opset18.Relu(x)
+
+
+@onnxscript.script()
+def of_opset_20(x: FLOAT[...]) -> FLOAT[...]:
+    return opset20.Relu(x)
+
+
 def sized(model, args, **shapes):
     return ow.capture(model, args, dynamic_shapes=shapes)
 
@@ -226,6 +250,8 @@ def test_the_words_name_what_was_passed(name):
         (lambda: translated(broken), ExportError, "function aten.relu KeyError: 'oops' Correct"),
         (lambda: translated(lambda x: None), ExportError, "function aten.relu NoneType Correct"),
         (lambda: translated(lambda: 1), ExportError, "function aten.relu 0 positional Correct"),
+        (lambda: translated(unannotated), ExportError, "function aten.relu annotate"),
+        (lambda: translated(of_opset_20), ExportError, "function aten.relu opset18"),
     ],
 )
 def test_the_words_of_a_model_that_is_refused(call, kind, words):

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import inspect
 import json
 import sys
+from contextlib import redirect_stdout
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from .brief import brief
-from .errors import InputError, WorkbenchError
+from .errors import CallError, InputError, WorkbenchError
 from .machine import packages
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _explain(command: argparse.Namespace) -> int:
 
 def _audit(command: argparse.Namespace) -> int:
     from . import files
-    from .report import audit, bundle, changes, codes
+    from .report import audit, bundle, changes, codes, stage_names
 
     if command.report:
         files.writable_page(command.report)
@@ -78,19 +78,19 @@ def _audit(command: argparse.Namespace) -> int:
         bundle.writable(command.bundle)
     known = changes.faults(command.baseline) if command.baseline else []  # before the work
     ignored = [codes.known(name).name for name in command.ignore]
-    model, args, options = _call_factory(command.factory)
-    options = {**options, "skip": {*options.get("skip", ()), *command.skip}}
-    if command.opset is not None:
-        options["opset_version"] = command.opset
     try:
-        inspect.signature(audit).bind(model, args, **options)
-    except TypeError as error:
+        with redirect_stdout(sys.stderr):  # what the factory and the model print is no report
+            model, args, options = _call_factory(command.factory)
+            if command.skip:
+                options["skip"] = stage_names(options.get("skip", ())) | {*command.skip}
+            if command.opset is not None:
+                options["opset_version"] = command.opset
+            report = audit(model, args, **options)
+    except CallError as error:
         raise InputError(
-            f"The factory {command.factory!r} returned options that audit() does not take: "
-            f"{error}.",
+            f"The factory {command.factory!r} returned options that do not fit: {error}.",
             "Return only options of audit(), such as dynamic_shapes.",
         ) from error
-    report = audit(model, args, **options)
     gate = changes.gate(report, known, ignored)
     _show(report, gate, command)
     if command.report:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import re
 import shutil
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
+from types import BuiltinFunctionType, FunctionType
 from typing import IO, TYPE_CHECKING, Any, Protocol, Unpack, runtime_checkable
 
 import numpy as np
@@ -51,7 +51,7 @@ MOST_SECONDS = threading.TIMEOUT_MAX
 ONE_FILE_LIMIT = 2_000_000_000
 """Bytes of weights above which they go into a second file: protobuf's limit is 2 GiB."""
 
-_SMALL = 1024
+_LARGEST_INLINE = 1024
 """Bytes of the largest weight that stays in the graph, such as shapes, axes and scalars."""
 
 
@@ -204,7 +204,7 @@ def load(
         LoadError: it is not a valid ONNX model, or its weights are not beside it. If ONNX Runtime
             rejects the file, the first call raises, since it opens the session.
     """
-    file = files.existing(path)
+    file = files.existing(path).absolute()
     ort.check_provider(provider)
     if not isinstance(like, Artifact | None):
         raise InputError(
@@ -238,7 +238,7 @@ class Artifact(Report):
     exported_program: ExportedProgram | None = None
     isolated: bool = False
     timeout: float = TIMEOUT
-    stamp: Stamp = field(default_factory=partial(Stamp, ()))
+    stamp: Stamp = field(default_factory=Stamp)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         feeds = self.feeds(*args, **kwargs)
@@ -328,9 +328,10 @@ class Artifact(Report):
 
     @cached_property
     def _read(self) -> reader.Checked:
-        read = reader.read(self.unchanged, "load", largest=_SMALL)
-        if self.path.stat().st_size > reader.STEP_OVER_ABOVE:
-            _locate(read.model, self.path)
+        read = reader.read(self.unchanged, "load", largest=_LARGEST_INLINE)
+        for entry in (e for t in read.model.graph.initializer for e in t.external_data):
+            if entry.value == protobuf_reader.NOT_SENT:
+                entry.value = self.path.name
         return read
 
     @property
@@ -381,7 +382,7 @@ class Artifact(Report):
         >>> str(folder).encode() in bare.path.read_bytes(), bare(torch.ones(2))
         (False, tensor([1., 1.]))
         """
-        goal = files.writable(path)
+        goal = files.writable_model(path)
         if goal.exists() and goal.samefile(self.unchanged):
             raise InputError(
                 f"{goal.name!r} is the artifact's own file.", "Save to another path, and load() it."
@@ -412,14 +413,12 @@ class Artifact(Report):
             InputError: the call does not fit the model.
         """
         tensors = self.tensors(*args, **kwargs)
-        for value, tensor in zip(self.inputs, tensors, strict=True):
+        taken = [*zip(self.inputs, tensors, strict=True)]
+        for value, tensor in taken:
             ort.check_input(value, tensor)
         if self.signature:
             ort.check_names(self.inputs, tensors)
-        return {
-            value.name: ort.to_numpy(tensor)
-            for value, tensor in zip(self.inputs, tensors, strict=True)
-        }
+        return {value.name: ort.to_numpy(tensor) for value, tensor in taken}
 
     def timed_call(
         self,
@@ -436,7 +435,7 @@ class Artifact(Report):
         """
         args, kwargs = tree_map_only(torch.Tensor, torch.Tensor.cpu, (args, kwargs))
         return SessionCall(
-            os.fspath(self.unchanged.absolute()),
+            os.fspath(self.unchanged),
             self.feeds(*args, **kwargs),
             provider or self.provider,
             threads,
@@ -578,7 +577,7 @@ class _Stream(Protocol):
 def _target(model: Any, f: Any) -> Iterator[Path]:
     """The path to write to; for None, in a temporary folder that is removed if the export fails."""
     if f is not None and not isinstance(f, _Stream):
-        yield files.writable(f)
+        yield files.writable_model(f).absolute()
         return
     try:
         if f is not None:
@@ -595,26 +594,6 @@ def _target(model: Any, f: Any) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-
-
-def _locate(model: onnx.ModelProto, path: Path) -> None:
-    """Make each skipped weight external data, located in the file itself."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for tensor, field in zip(
-            model.graph.initializer, protobuf_reader.initializers(data), strict=True
-        ):
-            if all(entry.value != protobuf_reader.NOT_SENT for entry in tensor.external_data):
-                continue
-            parts = {
-                part.number: part for part in protobuf_reader.fields(data, field.value, field.end)
-            }
-            if raw := parts.get(onnx.TensorProto.RAW_DATA_FIELD_NUMBER):
-                place = {"location": path.name, "offset": raw.value, "length": raw.end - raw.value}
-                del tensor.external_data[:]
-                for key, value in place.items():
-                    tensor.external_data.add(key=key, value=str(value))
-            else:
-                tensor.ParseFromString(data[field.value : field.end])
 
 
 def _check_weights(model: Any, target: Path, external_data: bool | None) -> None:
@@ -652,7 +631,7 @@ def _check_foreign(target: Path, files: Sequence[Path]) -> None:
 def _weights_at(target: Path) -> tuple[str, ...]:
     """The files with external weights of the model that is now at a path."""
     try:
-        return tuple(reader.weight_files(reader.read(target, "export").model))
+        return tuple(reader.weight_files(reader.read(target, "export", _LARGEST_INLINE).model))
     except (WorkbenchError, OSError):
         return ()
 
@@ -689,13 +668,27 @@ def _check_translations(table: object, dynamo: bool) -> None:
                 message = f"has {operator!s}: {function!r}, but takes one operator -> one function"
             if packet:
                 hint = f"Name the overload: torch.ops.{operator}.{operator.overloads()[0]}."
+            if name := _of_torch(operator):
+                message = f"has {name!r}, a function of torch, but takes operators of a graph"
+                hint = "Name the operator as capture() shows it."
+                if known := getattr(torch.ops.aten, name, None):
+                    hint = f"Name the operator: torch.ops.{known}.{known.overloads()[0]}."
     if message:
         raise InputError(f"`custom_translation_table` {message}.", hint)
 
 
+def _of_torch(operator: object) -> str:
+    """The name of a function such as ``torch.sin``, of which a graph has only the operators."""
+    plain = isinstance(operator, (BuiltinFunctionType, FunctionType))
+    name = getattr(operator, "__name__", "")
+    own = (getattr(operator, "__module__", None) or "torch").partition(".")[0] == "torch"
+    return name if plain and own and not name.startswith("sym_") else ""
+
+
 @contextmanager
 def _replacing_model(target: Path, kind: type[WorkbenchError]) -> Iterator[Path]:
-    """Yield a folder whose files replace the model at ``target``, its own ``.data`` included.
+    """Yield a folder whose files replace the model at ``target``. If the old model has a ``.data``
+    file and the new one has none, it is removed.
 
     Raises:
         WorkbenchError: of this ``kind``, if that fails.
@@ -705,7 +698,7 @@ def _replacing_model(target: Path, kind: type[WorkbenchError]) -> Iterator[Path]
         new = [target.with_name(file.name) for file in folder.iterdir()]
         _check_foreign(target, new)
         data = target.with_name(f"{target.name}.data")
-        stale = data not in new and data.name in _weights_at(target)
+        stale = data not in new and data.exists() and data.name in _weights_at(target)
     if stale:
         data.unlink(missing_ok=True)
 
@@ -727,7 +720,7 @@ def _write(
         return
     if keep_as_inputs:
         graph.inputs.extend(graph.initializers.values())
-    large = {v: tensor for v, tensor in weights.items() if tensor.nbytes > _SMALL}
+    large = {v: tensor for v, tensor in weights.items() if tensor.nbytes > _LARGEST_INLINE}
     for value, tensor in large.items():
         value.const_value = onnx_ir.ExternalTensor(
             draft.name, None, None, tensor.dtype, shape=tensor.shape, name=value.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,8 @@ from .source import Line, is_user_file, lines_of
 REST = "The whole traceback: %tb"
 """The last line in IPython: what shows the frames of torch and of this package, and the causes."""
 
+_COMPILER = re.compile(r"^.*(?: error: |\bcannot find ).*", re.M)
+"""What a compiler or a linker says, below the words of the program that called it."""
 _MOST = 5  # frames
 _RED, _GREEN, _CYAN, _PLAIN = "\x1b[31m", "\x1b[32m", "\x1b[36m", "\x1b[39m"
 
@@ -27,12 +30,22 @@ def chained(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def first_words(error: BaseException) -> str:
-    """The class of an error and the first line of its message.
+    """The class of an error and the first line of its message, or two if the first ends in a colon.
+
+    Behind "compile error" stands the first line that says why.
 
     >>> first_words(ValueError("two lines\\nof text"))
     'ValueError: two lines'
+    >>> first_words(RuntimeError("backend='inductor' raised:\\nCppCompileError: C++ compile error"))
+    "RuntimeError: backend='inductor' raised: CppCompileError: C++ compile error"
+    >>> first_words(OSError("C++ compile error\\n\\nOutput:\\nld: cannot find -ltorch\\nexit 1"))
+    'OSError: C++ compile error: ld: cannot find -ltorch'
     """
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    first, *rest = str(error).strip().splitlines() or [""]
+    words = " ".join([first, *rest[:1]]) if first.endswith(":") else first
+    if words.endswith("compile error") and (why := _COMPILER.search("\n".join(rest))):
+        words += f": {why[0].strip()}"
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def brief(error: Any, rest: str = "", colors: bool = False) -> str:
@@ -78,18 +91,15 @@ def _frame(line: Line, source: list[str]) -> str:
     where = f"{cell[0]} {cell[1]}, line {line.number}" if cell else f"File {line.place}"
     inside = f", in {line.function}" if line.function != "<module>" else ""
     rows = [f"{_CYAN}{where}{_PLAIN}{inside}"]
-    near = {n: source[n - 1].rstrip() for n in _around(line.number, len(source))}
-    for number, text in (near or {line.number: line.text}).items():
+    first = max(1, line.number - 1)
+    near = dict(enumerate(source[first - 1 : line.number + 1], first))
+    for number, text in (near if line.number in near else {line.number: line.text}).items():
         if number == line.number:
             arrow = f"{'-' * max(1, 5 - len(str(number)))}> {number}"
-            rows.append(f"{_GREEN}{arrow}{_PLAIN} {text}")
-        elif text:
-            rows.append(f"{number:>7} {text}")
+            rows.append(f"{_GREEN}{arrow}{_PLAIN} {text.rstrip()}")
+        elif text.strip():
+            rows.append(f"{number:>7} {text.rstrip()}")
     return "\n".join([*rows, ""])
-
-
-def _around(number: int, last: int) -> range:
-    return range(max(1, number - 1), min(last, number + 1) + 1) if number <= last else range(0)
 
 
 def _shell() -> Any:

@@ -195,10 +195,6 @@ Mode = Literal["", "API", "compute"]
 buffers that are bound once and reused. Empty if both are the same, as for a PyTorch model."""
 
 
-def _nothing() -> None:
-    """No cleanup needed."""
-
-
 @dataclass(frozen=True)
 class PreparedCall:
     """A call that is ready to be timed: inputs in place, threads set.
@@ -224,5 +220,5 @@ class PreparedCall:
     timed: str
     threads: int | None = None
     mode: Mode = ""
-    close: Callable[[], None] = _nothing
+    close: Callable[[], object] = lambda: None
     first: Callable[[], object] | None = None

@@ -70,6 +70,41 @@ def refused_by_machine(error: BaseException) -> tuple[str, str] | None:
     return None
 
 
+_USUAL = (
+    (
+        r"index out of range|out of data bounds|index -?\d+ is out of bounds",
+        "An index is outside its table: pass numbers from 0 to the table's length - 1.",
+    ),
+    (
+        r"bound to different types",
+        "ONNX converts no dtypes. Pass inputs of the dtype of the model's weights, such as "
+        "x.float(); in a translation, convert with op.CastLike.",
+    ),
+    (
+        r"is not a registered function/op",
+        "ONNX Runtime does not have this operator. Translate it in `custom_translation_table` into "
+        "operators of ONNX, or run the file in a session that registers its library.",
+    ),
+    (
+        r"NOT_IMPLEMENTED|Could not find an implementation",
+        "The operator exists, but the provider has no kernel for its dtypes: compute that step in "
+        "float32, export model.float(), or use another `provider`.",
+    ),
+)
+"""Pattern of an error of torch or ONNX Runtime -> what usually helps."""
+
+
+def usual_hint(error: BaseException, otherwise: str) -> str:
+    """What helps against an error of torch or ONNX Runtime, if its words are known.
+
+    >>> usual_hint(IndexError("index out of range in self"), "Pass another.")
+    "An index is outside its table: pass numbers from 0 to the table's length - 1."
+    >>> usual_hint(ValueError("no"), "Pass another.")
+    'Pass another.'
+    """
+    return next((hint for key, hint in _USUAL if re.search(key, str(error))), otherwise)
+
+
 class WorkbenchError(Brief, Exception):
     """Base of all errors that this package raises on purpose.
 

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 _PREFIX = "pkg.torch.onnx."
 STACK = f"{_PREFIX}stack_trace"
 _FX = re.compile(r"%(\w+)")
-_QUOTED = re.compile(r"'([^'\\]*)'")
-_PLAIN_LIST = re.compile(r"\['[^'\\]*'(?:, '[^'\\]*')*\]")
-_NO_MODULE = {"", "_guards_fn"}  # the model itself, and the checks that torch inserts
+_NO_MODULE = {"", "_guards_fn", "_empty_nn_module_stack_from_metadata_hook"}
+"""The model itself, the checks that torch inserts, and its name for an unknown module."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,9 @@ class CallSite:
 
 def call_site(node: fx.Node) -> CallSite:
     """The call site of an FX node."""
-    modules = list((node.meta.get("nn_module_stack") or {}).values())
-    return CallSite(node.meta.get("stack_trace") or "", modules[-1][0] if modules else "")
+    modules = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
+    known = [path for path in modules if path not in _NO_MODULE]
+    return CallSite(node.meta.get("stack_trace") or "", known[-1] if known else "")
 
 
 def operator_nodes(graph: fx.Graph) -> Iterator[fx.Node]:
@@ -151,8 +151,6 @@ def _all_but_last(written: str) -> str:
 
 
 def _listed(written: str) -> list[str]:
-    if _PLAIN_LIST.fullmatch(written):  # as nearly always; literal_eval takes ten times as long
-        return _QUOTED.findall(written)
     try:
         parsed = ast.literal_eval(written)
     except (ValueError, SyntaxError, MemoryError, RecursionError):

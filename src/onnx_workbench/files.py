@@ -6,9 +6,9 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import InputError, LoadError, WorkbenchError
@@ -129,21 +129,36 @@ def writable_page(path: str | os.PathLike[str]) -> Path:
     onnx_workbench.errors.InputError: 'model.onnx' exists and is no HTML page.
     What helps: Pass another path, such as 'report.html'.
     """
+    return _of_kind(path, (b"<!doctype html", b"<html"), "HTML page", "report.html")
+
+
+def writable_model(path: str | os.PathLike[str]) -> Path:
+    """Check the path of an ONNX model to write: it may replace any ``.onnx``, and what begins as a
+    model does, but not a script."""
+    suffix = Path(os.fsdecode(path)).suffix if isinstance(path, (str, bytes, os.PathLike)) else ""
+    if suffix == ".onnx":
+        return writable(path)
+    return _of_kind(path, (b"\x08",), "ONNX model", "model.onnx")
+
+
+def _of_kind(
+    path: str | os.PathLike[str], starts: tuple[bytes, ...], kind: str, example: str
+) -> Path:
     file = writable(path)
-    if file.is_file() and not file.is_symlink():  # a link is replaced, not what it leads to
+    if file.is_file() and file.stat().st_size and not file.is_symlink():  # a link is replaced
         start = b""
         with suppress(PermissionError), file.open("rb") as stream:
             start = stream.read(100).lstrip().lower()
-        if not start.startswith((b"<!doctype html", b"<html")):
+        if not start.startswith(starts):
             raise InputError(
-                f"{file.name!r} exists and is no HTML page.",
-                "Pass another path, such as 'report.html'.",
+                f"{file.name!r} exists and is no {kind}.",
+                f"Pass another path, such as {example!r}.",
             )
     return file
 
 
-Mark = tuple[str, tuple[int, ...], bytes]
-"""A file's path; size, inode and modification time; digest."""
+Mark = tuple[tuple[int, ...], bytes]
+"""A file's size, inode and modification time; its digest."""
 
 
 @dataclass(frozen=True)
@@ -161,26 +176,21 @@ class Stamp:
     What helps: Call load() again, or export to another path.
     """
 
-    marks: tuple[Mark, ...]
+    marks: Mapping[str, Mark] = field(default_factory=dict)
 
     @classmethod
     def of(cls, paths: Iterable[Path]) -> Stamp:
         """The files as they are now."""
-        return cls(tuple((str(p.absolute()), _identity(p), _digest(p)) for p in paths))
+        return cls({str(path.absolute()): (_identity(path), _digest(path)) for path in paths})
 
     def at(self, folder: Path) -> Stamp:
         """The stamp of the same files after they have moved to ``folder``."""
         new = folder.absolute()
-        return Stamp(
-            tuple(
-                (str(new / Path(path).name), identity, digest)
-                for path, identity, digest in self.marks
-            )
-        )
+        return Stamp({str(new / Path(path).name): mark for path, mark in self.marks.items()})
 
     def check(self) -> None:
         """Raises LoadError if a file has changed or is gone."""
-        for path, identity, digest in self.marks:
+        for path, (identity, digest) in self.marks.items():
             try:
                 same = _identity(path) == identity or _digest(path) == digest
             except OSError as error:

@@ -34,9 +34,9 @@ TIMEOUT = 60.0
 _SESSIONS = 4
 """The most sessions that the worker keeps open."""
 
-_TRIAL, _SEARCH = (1.0, 5.0), 60.0
-"""Seconds for the search for the node that kills the worker: the least and most that a part of the
-model may take, and the most for the whole search."""
+_PART_SECONDS, _SEARCH_SECONDS = (1.0, 5.0), 60.0
+"""For the search for the node that kills the worker: the least and most that a part of the model
+may take, and the most for the whole search."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,12 @@ class IsolatedFile:
         Raises:
             LoadError, RunError: the worker crashed, or did not answer in time.
         """
-        self.open(model)
-        with self._explained(RunError, "running", model, feeds):
+        with self._explained(model, feeds):
             return ask(_run, self._key, dict(feeds), timeout=self.timeout)
 
     def open(self, model: onnx.ModelProto) -> None:
         """Open the session in the worker, unless it is open."""
-        with self._explained(LoadError, "loading", model, None):
+        with self._explained(model):
             ask(_session, self._key, timeout=self.timeout)
 
     def call(
@@ -75,20 +74,17 @@ class IsolatedFile:
         *rest: Any,
     ) -> Any:
         """Call ``function(path, model, provider, feeds, *rest)`` of a module without torch."""
-        with self._explained(RunError, "running", model, feeds):
+        with self._explained(model, feeds):
             return ask(
                 function, self.path, model, self.provider, dict(feeds), *rest, timeout=self.timeout
             )
 
     @contextmanager
     def _explained(
-        self,
-        kind: type[LoadError | RunError],
-        doing: str,
-        model: onnx.ModelProto,
-        feeds: Mapping[str, np.ndarray] | None,
+        self, model: onnx.ModelProto, feeds: Mapping[str, np.ndarray] | None = None
     ) -> Iterator[None]:
-        """Turn the end of the worker into an error that names the node."""
+        """Turn the end of the worker into an error that names the node; it loads without feeds."""
+        kind, doing = (LoadError, "loading") if feeds is None else (RunError, "running")
         try:
             yield
         except Ended as error:
@@ -102,7 +98,7 @@ class IsolatedFile:
                 )
                 hint = (
                     "If the model takes that long, pass load() a longer `timeout`; else look for "
-                    f"an endless loop{' there' if node else ''}."
+                    "an endless loop."
                 )
             else:
                 at = f", at {node}" if node else ""
@@ -111,8 +107,8 @@ class IsolatedFile:
                     "so this one goes on."
                 )
                 hint = (
-                    f"{'Fix that node or its inputs, or try' if node else 'Try'} another version "
-                    "of onnxruntime, and report it there with the file."
+                    "Fix the file or its inputs, or try another version of onnxruntime, and report "
+                    "it there with the file."
                 )
             line = exporter_metadata.read(ref.node).line if ref else None
             raise kind(message, hint, line) from error
@@ -184,8 +180,8 @@ def _culprit(
     out of time."""
     outer = [ref for ref in node_refs(model) if not ref.inside]
     folder = str(file.path.resolve().parent)
-    least, most = _TRIAL
-    limit, until = min(max(file.timeout, least), most), monotonic() + _SEARCH
+    least, most = _PART_SECONDS
+    limit, until = min(max(file.timeout, least), most), monotonic() + _SEARCH_SECONDS
 
     def ends(count: int) -> bool:
         try:

@@ -10,7 +10,8 @@ import ctypes
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ import onnx
 
 from . import reader
 from .calls import Mode, PreparedCall
-from .errors import InputError, LoadError, RunError, WorkbenchError, refused_by_machine
+from .errors import InputError, LoadError, RunError, WorkbenchError, refused_by_machine, usual_hint
 from .files import Stamp
 from .formatting import kind_of, shaped
 from .proto import dims_of, dtype_name, mislabeled, tensors_of
@@ -237,10 +238,15 @@ def check_input(value: Value, tensor: object) -> None:
     """Raises InputError unless ONNX Runtime accepts ``tensor`` as ``value``."""
     import torch
 
-    if not isinstance(tensor, torch.Tensor):
+    if not value.is_tensor or not isinstance(tensor, torch.Tensor):
+        array = "array" if value.is_tensor else "[array, ...]"
+        session = (
+            "An Artifact accepts only tensors. Run the session itself, with NumPy arrays: "
+            f"artifact.session.run(None, {{{value.name!r}: {array}}})."
+        )
         raise InputError(
             f"The input {value.name!r} is {kind_of(tensor)}, but the file takes {value!r}.",
-            "Pass a torch.Tensor.",
+            "Pass a torch.Tensor." if hasattr(torch, value.dtype) else session,
         )
     have, dtype = shaped(tensor.dtype, tensor.shape), str(tensor.dtype).removeprefix("torch.")
     if tensor.layout is not torch.strided:
@@ -252,14 +258,6 @@ def check_input(value: Value, tensor: object) -> None:
             "ONNX has no complex numbers, so torch.onnx writes each as two real ones: pass "
             "torch.view_as_real(z). With torch.view_as_complex(z) as the first line of forward(), "
             "the model takes the same."
-        )
-    elif not value.is_tensor:
-        have, advice = (
-            "a tensor",
-            (
-                "An Artifact accepts only tensors. Run the session itself, with NumPy arrays: "
-                f"artifact.session.run(None, {{{value.name!r}: [array, ...]}})."
-            ),
         )
     elif not value.fits(tensor.shape):
         advice = "Pass that shape, or export with `dynamic_shapes` for the dimensions that change."
@@ -286,8 +284,13 @@ def check_names(values: Sequence[Value], tensors: Sequence[torch.Tensor]) -> Non
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """The tensor as an array in the same memory; bfloat16 and float8 become ml_dtypes' dtypes."""
-    plain = tensor.detach()
+    """The tensor as an array in the same memory; bfloat16 and float8 become ml_dtypes' dtypes.
+
+    >>> import torch
+    >>> to_numpy(torch.tensor([2j]).conj().imag).tolist()
+    [-2.0]
+    """
+    plain = tensor.detach().resolve_conj().resolve_neg()
     name = str(plain.dtype).removeprefix("torch.")
     if not _is_foreign(name):
         return plain.numpy()
@@ -381,9 +384,10 @@ def run(call: Callable[[], T], feeds: Mapping[str, np.ndarray], name: str) -> T:
             message = f"The machine refuses to run {name} on {given}."
             raise RunError(message, machine[1], reason=machine[0]) from error
         reason = ""
-        hint = (
+        hint = usual_hint(
+            error,
             "Try the sizes of the export. If they work, a dimension is dynamic in the file but "
-            "not in the model: export with other sizes, or name it in `dynamic_shapes`."
+            "not in the model: export with other sizes, or name it in `dynamic_shapes`.",
         )
         if "ConcatFromSequence" in str(error) and "1 or more inputs" in str(error):
             reason = "A loop ran zero times, and ONNX cannot concatenate zero results."
@@ -393,6 +397,20 @@ def run(call: Callable[[], T], feeds: Mapping[str, np.ndarray], name: str) -> T:
             )
         message = f"ONNX Runtime failed while running {name} on {given}: {short_reason(error)}"
         raise RunError(message, hint, reason=reason) from error
+
+
+@contextmanager
+def explained(kind: type[WorkbenchError], failed: str, instead: str) -> Iterator[None]:
+    """Turn an error of ONNX Runtime into one of this ``kind``; ``instead`` is the hint if its words
+    are unknown."""
+    try:
+        yield
+    except Exception as error:
+        why, hint = refused_by_machine(error) or (
+            short_reason(error),
+            usual_hint(error, instead),
+        )
+        raise kind(f"{failed}: {why}", hint) from error
 
 
 def refused(path: Path, error: Exception) -> LoadError:
@@ -419,13 +437,7 @@ def _why(path: Path, error: Exception) -> tuple[str, str]:
             "Export with a lower `opset_version` (check() shows the highest that loads), or "
             "upgrade onnxruntime.",
         )
-    if re.search(r"NOT_IMPLEMENTED|Could not find an implementation", str(error)):
-        return (
-            reason,
-            "The operator exists, but the provider has no kernel for its dtypes: "
-            "compute that step in float32, export model.float(), or use another `provider`.",
-        )
-    return reason, "Check the file with onnx.checker.check_model."
+    return reason, usual_hint(error, "Write that step with other operators.")
 
 
 def short_reason(error: Exception) -> str:
@@ -464,7 +476,7 @@ class SessionCall:
     threads: int = 1
     options: Options = field(default_factory=Options)
     mode: Mode | None = None
-    stamp: Stamp = field(default_factory=partial(Stamp, ()))
+    stamp: Stamp = field(default_factory=Stamp)
     isolated: bool = False
 
     modules = ("onnxruntime",)
@@ -492,7 +504,7 @@ class SessionCall:
         )
 
     def _session(self) -> onnxruntime.InferenceSession:
-        """A session on the provider, checked: without it, onnxruntime silently uses the CPU."""
+        """Open a session, and check its provider: onnxruntime silently uses the CPU instead."""
         import onnxruntime
 
         if self.provider in onnxruntime.get_available_providers():

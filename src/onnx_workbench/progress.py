@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
-from threading import Lock
+from threading import Lock, RLock
 from typing import Any
 
 _DELAY = 2.0  # seconds of work before a bar shows
@@ -29,12 +29,14 @@ def bar(what: str, total: int | None = None, unit: str = "it") -> Iterator[Calla
     """
     from tqdm.std import tqdm
 
-    with alone() as first:
+    with no_other_bar() as first:
         notebook = _in_notebook()
         silent = not first or bool(os.environ.get("TQDM_DISABLE"))
         look: Any = {"file": _Cell(), "ncols": 80, "position": 0} if notebook else {}
         look["disable"] = silent or not (notebook or sys.stderr.isatty())
-        with tqdm(desc=what, total=total, unit=unit, delay=_DELAY, leave=False, **look) as shown:
+        # tqdm's own lock holds a semaphore, which a worker process would leak
+        kind: Any = type("bar", (tqdm,), {"_lock": RLock()})
+        with kind(desc=what, total=total, unit=unit, delay=_DELAY, leave=False, **look) as shown:
 
             def step(name: str = "") -> None:
                 shown.set_postfix_str(name, refresh=False)
@@ -44,7 +46,7 @@ def bar(what: str, total: int | None = None, unit: str = "it") -> Iterator[Calla
 
 
 @contextmanager
-def alone() -> Iterator[bool]:
+def no_other_bar() -> Iterator[bool]:
     """No bar shows inside; yields False if that was so before."""
     first = _shown.acquire(blocking=False)
     try:

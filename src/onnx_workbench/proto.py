@@ -262,6 +262,8 @@ def strip(model: onnx.ModelProto) -> None:
             value.ClearField("doc_string")
 
 
+K = TypeVar("K")
+V = TypeVar("V")
 W = TypeVar("W", bound=Any)  # has inputs and outputs: a NodeRef, a Kernel
 
 
@@ -279,11 +281,19 @@ def producers(nodes: Iterable[W]) -> dict[str, W]:
 
 def consumers(nodes: Iterable[W]) -> dict[str, list[W]]:
     """Value -> its consumers, in order."""
-    readers: dict[str, list[W]] = {}
-    for node in nodes:
-        for value in node.inputs:
-            readers.setdefault(value, []).append(node)
-    return readers
+    return grouped((value, node) for node in nodes for value in node.inputs)
+
+
+def grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
+    """Key -> its values, in order.
+
+    >>> grouped([("a", 1), ("b", 2), ("a", 3)])
+    {'a': [1, 3], 'b': [2]}
+    """
+    groups: dict[K, list[V]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return groups
 
 
 def _walk(

@@ -21,11 +21,7 @@ _BYTES = 2  # the wire type of a length-delimited field
 
 
 NOT_SENT = "not sent to this page"
-ELSEWHERE = onnx.TensorProto(
-    data_location=onnx.TensorProto.EXTERNAL,
-    external_data=[onnx.StringStringEntryProto(key="location", value=NOT_SENT)],
-).SerializeToString()
-"""The fields that replace a tensor's values."""
+"""The location of a weight that was skipped; its offset and length are those in the file."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +57,6 @@ def varint(data: Data, at: int) -> tuple[int, int]:
     return value, at
 
 
-def initializers(data: Data) -> Iterator[Field]:
-    """The weights of the main graph, in order."""
-    for graph in fields(data, 0, len(data)):
-        if (graph.number, graph.wire) == (_GRAPH, _BYTES):
-            inside = fields(data, graph.value, graph.end)
-            yield from (f for f in inside if (f.number, f.wire) == (_INITIALIZER, _BYTES))
-
-
 class Weight(Protocol):
     """A tensor that writes itself, such as one of ``onnx_ir``."""
 
@@ -96,8 +84,8 @@ def write(file: BinaryIO, model: onnx.ModelProto, weights: Mapping[str, Weight])
     del model.graph.initializer[:]
     rest = model.graph.SerializeToString()
     model.ClearField("graph")
-    size = len(rest) + sum(len(head) + size for head, _, size in heads)
-    file.write(model.SerializeToString() + encoded(_GRAPH << 3 | _BYTES) + encoded(size) + rest)
+    total = len(rest) + sum(len(head) + size for head, _, size in heads)
+    file.write(model.SerializeToString() + encoded(_GRAPH << 3 | _BYTES) + encoded(total) + rest)
     for head, weight, _ in heads:
         file.write(head)
         if weight is not None:
@@ -123,13 +111,23 @@ def _thin_graph(data: Data, graph: Field, largest: int) -> Iterator[bytes]:
     for field in fields(data, start, graph.end):
         if field.number == _INITIALIZER and field.end - field.value > largest:
             parts = list(fields(data, field.value, field.end))
-            kept = [part for part in parts if part.end - part.value <= largest]
-            if len(kept) == len(parts):  # only its name or shape makes it large
+            raw = next((part for part in parts if part.number == _RAW), None)
+            if raw is None or raw.end - raw.value <= largest:
                 continue
+            kept = b"".join(data[part.start : part.end] for part in parts if part is not raw)
             yield data[start : field.start]
-            yield _tagged(_INITIALIZER, b"".join(data[f.start : f.end] for f in kept) + ELSEWHERE)
+            yield _tagged(_INITIALIZER, kept + _skipped(raw).SerializeToString())
             start = field.end
     yield data[start : graph.end]
+
+
+def _skipped(raw: Field) -> onnx.TensorProto:
+    """The fields that replace a tensor's values."""
+    place = {"location": NOT_SENT, "offset": raw.value, "length": raw.end - raw.value}
+    tensor = onnx.TensorProto(data_location=onnx.TensorProto.EXTERNAL)
+    for key, value in place.items():
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor
 
 
 def _tagged(number: int, message: bytes) -> bytes:

@@ -342,7 +342,7 @@ def _what_is_wrong(data: protobuf_reader.Data) -> str:
 
 
 def _damages(data: protobuf_reader.Data, at: int, end: int, kind: Any, path: str) -> Iterator[str]:
-    """Yield the damaged fields, innermost first."""
+    """Yield what is wrong with each damaged field, innermost first, as a clause."""
     seen: Counter[str] = Counter()
     for field in protobuf_reader.fields(data, at, end):
         known = kind.fields_by_number.get(field.number)
