@@ -28,9 +28,11 @@ class Handicap:
         return self.target(*args)
 
     def timed_call(self, args: tuple, kwargs: dict[str, Any], threads: int = 1) -> Any:
-        from onnx_workbench.timing.targets import call_of
+        from onnx_workbench.timing.targets import timed_call_of
 
-        return HandicappedCall(call_of(self.target, args, kwargs, threads), self.share, self.calls)
+        return HandicappedCall(
+            timed_call_of(self.target, args, kwargs, threads), self.share, self.calls
+        )
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,17 @@ def sheet(links: list[list[int]], rows: dict[str, list[dict]], **more: Any) -> d
 def small() -> dict[str, Any]:
     """Convolution and relu run as one kernel, a constant is folded away, a Transpose is inserted;
     the third line calls a library."""
+    names = ("conv2d", "relu", "add", "mul", "matmul", "softmax", "matmul_1", "mean")
+    renamed = {"conv2d": "convolution", "matmul": "mm", "matmul_1": "mm_1"}
+    operators = ("Conv", "Relu", "Add", "Mul", "MatMul", "Softmax", "MatMul", "ReduceMean")
+    onnx = [{"t": f"node_{name}", "m": op} for name, op in zip(names, operators, strict=True)]
+    fused = {"t": "fused Conv", "m": "FusedConv"}
+    inserted = {"t": "Transpose_0", "m": "Transpose", "x": "inserted by the optimizer"}
+    optimized = [{**row} for row in (fused, onnx[3], inserted, *onnx[4:])]
+    onnx[2]["x"] = "removed by the optimizer: a constant"
+    seconds = (4e-5, 1e-5, 5e-6, 1e-5, 5e-6, 5e-6, 2e-6)
+    kernels = [{**row, "s": s} for row, s in zip(optimized, seconds, strict=True)]
+    kernels[0]["k"] = "ConvActivationFusion"
     rows = {
         "source": [
             {"t": "net.py, in forward", "m": "", "h": 1},
@@ -45,42 +56,9 @@ def small() -> dict[str, Any]:
             {"t": "    return x.mean()", "m": "16", "s": 2e-6, "b": 4},
         ],
         "bytecode": [{"t": f"LOAD_FAST x{n}", "m": str(2 * n)} for n in range(8)],
-        "fx": [
-            {"t": name, "m": ""}
-            for name in ("conv2d", "relu", "add", "mul", "matmul", "softmax", "matmul_1", "mean")
-        ],
-        "decomposed": [
-            {"t": name, "m": ""}
-            for name in ("convolution", "relu", "add", "mul", "mm", "softmax", "mm_1", "mean")
-        ],
-        "onnx": [
-            {"t": "node_conv2d", "m": "Conv"},
-            {"t": "node_relu", "m": "Relu"},
-            {"t": "node_add", "m": "Add", "x": "removed by the optimizer: a constant"},
-            {"t": "node_mul", "m": "Mul"},
-            {"t": "node_matmul", "m": "MatMul"},
-            {"t": "node_softmax", "m": "Softmax"},
-            {"t": "node_matmul_1", "m": "MatMul"},
-            {"t": "node_mean", "m": "ReduceMean"},
-        ],
-        "optimized": [
-            {"t": "fused Conv", "m": "FusedConv"},
-            {"t": "node_mul", "m": "Mul"},
-            {"t": "Transpose_0", "m": "Transpose", "x": "inserted by the optimizer"},
-            {"t": "node_matmul", "m": "MatMul"},
-            {"t": "node_softmax", "m": "Softmax"},
-            {"t": "node_matmul_1", "m": "MatMul"},
-            {"t": "node_mean", "m": "ReduceMean"},
-        ],
-        "kernel": [
-            {"t": "fused Conv", "m": "FusedConv", "k": "ConvActivationFusion", "s": 4e-5},
-            {"t": "node_mul", "m": "Mul", "s": 1e-5},
-            {"t": "Transpose_0", "m": "Transpose", "s": 5e-6, "x": "inserted by the optimizer"},
-            {"t": "node_matmul", "m": "MatMul", "s": 1e-5},
-            {"t": "node_softmax", "m": "Softmax", "s": 5e-6},
-            {"t": "node_matmul_1", "m": "MatMul", "s": 5e-6},
-            {"t": "node_mean", "m": "ReduceMean", "s": 2e-6},
-        ],
+        "fx": [{"t": name, "m": ""} for name in names],
+        "decomposed": [{"t": renamed.get(name, name), "m": ""} for name in names],
+        **{"onnx": onnx, "optimized": optimized, "kernel": kernels},
     }
     links = [
         [2, 0, 0, 0, 0, 0, 0],
@@ -104,12 +82,7 @@ def small() -> dict[str, Any]:
     call = {"name": "self.attention(x)", "seconds": 2.5e-5, "row": 4, "children": [library]}
     first = {"name": "torch.relu", "seconds": 4e-5, "row": 2, "children": []}
     tree = {"name": "forward", "seconds": 7.7e-5, "row": -1, "children": [first, call]}
-    module = {
-        "name": "Net",
-        "seconds": 7.7e-5,
-        "row": -1,
-        "children": [{**call, "name": "attention"}],
-    }
+    module = {**tree, "name": "Net", "children": [{**call, "name": "attention"}]}
     return sheet(links, rows, values=values, flame={"stack": tree, "module": module})
 
 

@@ -9,7 +9,7 @@ import pytest
 import sheets
 
 from onnx_workbench.lineage.floors import Floors
-from onnx_workbench.lineage.picture import svg, text
+from onnx_workbench.lineage.picture import svg
 
 NODES = [f"node_{n}" for n in range(8)]
 MARKUP = "</script><img src=x onerror=alert(1)>&"
@@ -58,36 +58,6 @@ def test_a_node_is_chosen_by_its_name_and_another_name_marks_nothing(small):
     assert (floors.chosen, floors.marked) == ([4, 3], ["node_3"])
     floors.choose("gone")
     assert (floors.chosen, floors.marked) == ([], [])
-
-
-def test_the_table_says_what_each_line_became_and_no_time(small):
-    shown = text(small)
-    assert shown == repr(Floors(small))
-    assert shown.splitlines()[0] == "net.onnx"
-    (line,) = [line for line in shown.splitlines() if "self.conv" in line]
-    expected = "12 x = torch.relu(self.conv(x)) conv2d, relu Conv, Relu FusedConv"
-    assert " ".join(line.split()) == expected
-    assert "us" not in shown.split()
-
-
-def test_a_table_of_many_lines_ends_after_twenty_and_is_narrow():
-    shown = text(sheets.deep(400)).splitlines()
-    assert shown[-1] == "and 80 more lines"
-    assert len(shown) < 30
-
-
-def test_no_line_of_the_table_has_100_characters(hostile):
-    assert max(map(len, text(hostile).splitlines())) < 100
-
-
-def test_a_line_that_stopped_the_export_is_in_the_table(small):
-    small["links"], small["stop"] = [], {"row": 4, "reason": "no rule for attention", "hint": "-"}
-    assert text(small).splitlines()[1:] == [
-        "no line became a node",
-        "stopped at line 14: no rule for attention",
-    ]
-    small["stop"]["row"] = -1
-    assert text(small).splitlines()[-1] == "stopped: no rule for attention"
 
 
 def words(picture: str) -> list[str]:

@@ -6,17 +6,14 @@ import re
 import tempfile
 from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
-import matplotlib
 import onnx
 import pytest
 import torch
 from models import Folds, Scores, module, parsed, saved
 from onnxruntime.quantization import QuantFormat, quantize_dynamic, quantize_static
 from torch import nn
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
 
 import onnx_workbench as ow
 from onnx_workbench import hotspots, proto
@@ -162,7 +159,7 @@ def test_runs_that_do_not_count_are_left_out_and_the_outermost_executor_is_the_r
         event(profiler.EXECUTOR, start, lasts, cat="Session") for start, lasts in ((5, 80), (20, 9))
     ]
     assert profiler.recording_of([RUN, *inner], IF, lambda run: True).executed == (80e-6,)
-    assert [run for run in range(12) if profiler.counts(run)] == [5, 6, 7, 9, 10, 11]
+    assert [run for run in range(12) if profiler.is_measured(run)] == [5, 6, 7, 9, 10, 11]
 
 
 SINES = "(float[2] x) => (float[2] c) { [named] a = Sin(x) b = Sin(a) c = Sin(b) }"
@@ -359,20 +356,12 @@ def test_the_plot_shows_both_runtimes_for_each_line_most_saved_first(folds):
     assert drawn["PyTorch"][:2] == [8e-4, 5e-4]
     assert drawn["ONNX Runtime"][1] == 1e-5
     assert "most saved at models.py:" in spaced(ax.get_title(loc="left"))
-    pyplot.close("all")
-
-
-class Stack(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
-
-    def forward(self, x):
-        return self.layers(x)
+    assert ax.get_xlabel()
 
 
 def test_the_plot_has_a_row_for_each_layer_and_short_names_of_files():
-    spots = ow.profile(ow.export(Stack().eval(), torch.ones(2, 4)), torch.ones(2, 4), seconds=0.1)
+    layers = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+    spots = profiled(module(lambda self, x: self.layers(x), layers=layers), torch.ones(2, 4))
     labels = [label.get_text() for label in spots.plot().get_yticklabels()]
     assert {re.sub(r":\d+", "", label) for label in labels} == {
         *("linear.py  layers.0", "linear.py  layers.2"),
@@ -380,7 +369,6 @@ def test_the_plot_has_a_row_for_each_layer_and_short_names_of_files():
     }
     assert "    in activation.py:" in repr(spots)
     assert "    in torch/nn/modules/activation.py:" in spots._repr_html_()
-    pyplot.close("all")
 
 
 # Where it ran
@@ -475,6 +463,20 @@ def test_an_operator_on_a_known_line_goes_to_no_other():
     assert {"y = self.conv(x)"} <= lines["Conv"] <= {"y = self.conv(x)", "y = y + x"}
 
 
+def test_a_node_that_was_folded_into_a_weight_takes_no_time():
+    def forward(self, x):
+        weight = self.weight.t()
+        return x.relu() @ weight
+
+    model = module(forward, weight=nn.Parameter(torch.randn(8, 8)))
+    artifact = ow.export(model, torch.randn(4, 8), optimize=False)
+    assert artifact.operations["Transpose"] == 1
+    spots = ow.profile(artifact, torch.randn(4, 8), seconds=0.01)
+    line = {"return x.relu() @ weight"}
+    assert lines_of(spots) == {"Relu": line, "MatMul": line}
+    assert len(spots.heat()) == 2
+
+
 @pytest.fixture(scope="module")
 def scores():
     x, mask = torch.randn(2, 1, 8, 8), {"mask": torch.zeros(2, 10)}
@@ -502,7 +504,6 @@ def test_a_bare_file_is_reported_by_node_and_says_why(tmp_path):
     assert spots.unattributed == 1.0
     assert "100.0 % of kernel time: the file has no torch metadata" in repr(spots)
     assert spots.plot().get_title(loc="left") == "h takes the longest in ONNX Runtime"
-    pyplot.close("all")
 
 
 def test_without_a_kernel_there_is_no_hottest_line():
@@ -602,21 +603,12 @@ LAYERS = {"conv": nn.Conv1d(4, 8, 3), "head": nn.Linear(14, 5)}
 SIGNAL = torch.randn(2, 4, 16)
 
 
-class Examples:
-    """What quantizers calibrate with."""
-
-    def __init__(self, name):
-        self.left = [{name: SIGNAL.numpy()}] * 2
-
-    def get_next(self):
-        return self.left.pop() if self.left else None
-
-
 def quantized(old, new, way, like=None):
     if way == "dynamic":
         quantize_dynamic(old, new)
     else:
-        reader = Examples(onnx.load(old).graph.input[0].name)
+        left = iter([{onnx.load(old).graph.input[0].name: SIGNAL.numpy()}] * 2)
+        reader = SimpleNamespace(get_next=lambda: next(left, None))
         quantize_static(old, new, reader, quant_format=QuantFormat[way])
     return ow.load(new, like=like)
 
@@ -659,7 +651,9 @@ def test_the_error_of_a_quantized_line_is_on_it_and_no_rounding(tmp_path):
     int8 = quantized(artifact.path, tmp_path / "q.onnx", "QDQ", like=artifact)
     found = ow.verify(model, int8, SIGNAL, values=True, tolerance=0.3)
     assert not found
-    assert "8-bit" in found.first.reason
+    dynamic = quantized(artifact.path, tmp_path / "d.onnx", "dynamic", like=artifact)
+    for wrong in (found, ow.verify(model, dynamic, SIGNAL, values=True)):
+        assert "8-bit" in wrong.first.reason
     relu = next(step for step in found.steps if step.fx == "relu")
     assert 0 < relu.error < 0.3
     assert relu.operator == "Conv", "the node that computes it, not the one that rounds it"

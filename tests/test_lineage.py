@@ -191,6 +191,13 @@ def test_nodes_in_the_branches_of_cond_have_lines_and_the_module_of_their_owner(
     }
 
 
+def test_a_model_that_exec_made_is_not_called_a_file_of_another_tool():
+    names = {}
+    exec("class Made(nn.Module):\n    def forward(self, x): return x.sin()", {"nn": nn}, names)
+    lineage = ow.trace(ow.export(names["Made"]().eval(), torch.ones(3)))
+    assert "the model's code is in no file" in repr(lineage)
+
+
 def test_a_file_without_torch_metadata_says_why_it_has_no_lines_and_its_name_is_text(tmp_path):
     lineage = loaded(tmp_path, CHAIN, {})
     assert " ".join(repr(lineage).split()) == (

@@ -5,17 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
-from models import parsed
+from models import module, parsed
 from torch import nn
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
 
 import onnx_workbench as ow
 from onnx_workbench.hotspots.memory import Memory
@@ -114,12 +110,9 @@ def test_live_bytes_are_those_that_onnx_runtimes_allocator_counts(level, tmp_pat
     assert found.arena >= max(found.live)
 
 
-class Wide(nn.Module):
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
     """Live at the peak: two values of 4 MB at batch 8, made by one line each."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(64, 64))
 
     def forward(self, x):
         narrow = x @ self.weight
@@ -127,11 +120,9 @@ class Wide(nn.Module):
         more = torch.erf(wide)
         return more.sum() + wide.amax(1)
 
-
-@pytest.fixture(scope="module")
-def wide(tmp_path_factory):
+    model = module(forward, weight=nn.Parameter(torch.randn(64, 64)))
     file = tmp_path_factory.mktemp("wide") / "wide.onnx"
-    return ow.export(Wide().eval(), torch.ones(2, 64), file, dynamic_shapes=({0: "batch"},))
+    return ow.export(model, torch.ones(2, 64), file, dynamic_shapes=({0: "batch"},))
 
 
 @pytest.mark.parametrize("batch", [1, 8])
@@ -158,7 +149,6 @@ def test_the_report_is_the_same_on_every_run_and_the_plot_says_the_finding(wide)
     assert ax.get_title(loc="left").startswith("At most 2.10 MB of activations are live, at ")
     assert first.line.place in [text.get_text() for text in ax.texts]
     assert ax.get_ylim()[1] > first.peak
-    pyplot.close("all")
 
 
 def test_what_has_no_line_is_said_and_hostile_names_are_text():

@@ -1,32 +1,17 @@
 """One table of opsets: what was asked, what was written, and what became of it."""
 
 import onnx
-import pytest
 import torch
-from models import parsed
 from torch import nn
 
-from onnx_workbench import capture, export, load, opsets
-from onnx_workbench.errors import LoadError
-from onnx_workbench.proto import mislabeled
+from onnx_workbench import capture, export, opsets
 
 X = torch.ones(2)
 
 
-@pytest.fixture(scope="module")
-def gelu():
-    return opsets(nn.GELU().eval(), X, asked=(9, 18, 20, 99))
-
-
-def test_each_opset_has_a_row_and_those_that_were_not_written_are_refused(gelu):
-    written = [(r.asked, r.got, r.refused) for r in gelu.results]
-    assert written == [(9, 18, "opset"), (18, 18, ""), (20, 20, ""), (99, 18, "opset")]
-    assert gelu.good == (18, 20)
-    # operators are compared with the last file before
-    assert gelu.changes() == [{}, {}, {"Gelu": 1, "Add": -1, "Div": -1, "Erf": -1, "Mul": -2}, {}]
-
-
-def test_the_table_says_what_was_reached_and_why_it_ended(gelu):
+def test_the_table_says_what_was_reached_and_why_it_ended():
+    gelu = opsets(nn.GELU().eval(), X, asked=(9, 18, 20, 99))
+    assert [result.refused for result in gelu.results] == ["opset", "", "", "opset"]
     assert repr(gelu).splitlines()[3:] == [
         "    9   18  -        -      -            -",
         "   18   18  ok       ok     same         5",
@@ -74,15 +59,3 @@ def test_a_file_that_onnx_runtime_rejects_passed_the_checker():
 def test_the_range_by_default_ends_with_what_onnx_knows(monkeypatch):
     monkeypatch.setattr(onnx.defs, "onnx_opset_version", lambda: 14)
     assert [r.asked for r in opsets(nn.ReLU().eval(), X).results] == [13, 14]
-
-
-def test_a_file_labeled_one_opset_with_operators_of_another_is_found(tmp_path):
-    right, wrong = (parsed("(float[2] x) => (float[2] y) { y = Gelu(x) }", n) for n in (20, 18))
-    assert mislabeled(right) == ""
-    onnx.save(wrong, tmp_path / "wrong.onnx")
-    with pytest.raises(LoadError) as caught:
-        load(tmp_path / "wrong.onnx")(torch.ones(2))
-    assert str(caught.value) == (
-        "wrong.onnx could not be loaded: it is labeled opset 18 and holds Gelu, which came with "
-        "opset 20.\nWhat helps: Export it again with export(), which refuses such a file."
-    )

@@ -7,8 +7,6 @@ from itertools import combinations
 import matplotlib
 import numpy as np
 import pytest
-
-matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.colors import to_rgb
 from matplotlib_inline import backend_inline
@@ -29,12 +27,6 @@ VISION = {
 # Linear sRGB (D65) to XYZ, IEC 61966-2-1.
 XYZ = "0.4124564 0.3575761 0.1804375  0.2126729 0.7151522 0.0721750  0.0193339 0.1191920 0.9503041"
 TELL_APART = 15.0  # CIE76 distance; about 2.3 is the least that can be seen at all
-
-
-@pytest.fixture(autouse=True)
-def _close():
-    yield
-    pyplot.close("all")
 
 
 def matrix(numbers):
@@ -159,7 +151,8 @@ def test_sweep_draws_medians_a_band_between_quartiles_and_crossovers():
 
 def test_sweep_is_hollow_where_cores_were_contended_and_dashed_where_growth_is_ideal():
     ax = plots.sweep({"a": {2: [10.0], 4: [15.0], 8: [16.0]}}, hollow=[8], ideal=True)
-    _, hollow, ideal = ax.lines
+    curve, hollow, ideal = ax.lines
+    assert curve.get_markevery() == [0, 1], "a filled mark below would fill the hollow one"
     assert (hollow.get_xdata().tolist(), hollow.get_markerfacecolor()) == ([8], "none")
     assert ideal.get_ydata().tolist() == [10.0, 20.0, 40.0]
     assert "dashed" in ax.get_xlabel()

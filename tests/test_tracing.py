@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from models import module
+import zoo_factories
+from models import Cond, module
 from torch import nn
-from tracing import Chooses, Custom, Loops, translated
 
 import onnx_workbench as ow
 
@@ -17,13 +17,9 @@ KEYS = [
 ]
 
 
-class Known(nn.Module):
+@pytest.fixture(scope="module")
+def onnx(tmp_path_factory):
     """A fusion, a constant that is folded away, a line without a node, a value that is known."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(4, 8, 3)
-        self.register_buffer("scale", torch.tensor(2.0))
 
     def forward(self, x):
         edges = torch.relu(self.conv(x))  # Conv + Relu become one kernel
@@ -31,12 +27,10 @@ class Known(nn.Module):
         flat = edges.flatten(1)
         return flat * 0 + factor  # 6.0 everywhere
 
-
-@pytest.fixture(scope="module")
-def onnx(tmp_path_factory):
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("known") / "known.onnx"
-    return ow.export(Known().eval(), torch.randn(2, 4, 8, 8), path)
+    model = module(forward, conv=nn.Conv2d(4, 8, 3), scale=nn.Buffer(torch.tensor(2.0)))
+    return ow.export(model, torch.randn(2, 4, 8, 8), path)
 
 
 @pytest.fixture(scope="module")
@@ -126,16 +120,22 @@ def test_repeated_blocks_fold(tmp_path):
     assert all(groups.count(group) >= 3 for group in groups)
 
 
-TWICE = torch.ops.tracing.twice.default
-IF = {"If", "Relu", "Neg"}, {"If"}
+class Loops(nn.Module):
+    def forward(self, x):
+        for _ in range(3):
+            x = torch.tanh(x)
+        return x
+
+
+OWN = zoo_factories.Custom(), zoo_factories.TRANSLATIONS, "return torch.ops.onnx_work"
 
 
 @pytest.mark.parametrize(
     ("model", "table", "text", "fx", "operators", "kernels"),
     [
-        (Chooses(), {}, "return torch.cond", {"sum_1", "gt", "cond"}, *IF),
+        (Cond(), {}, "return torch.cond", {"sum_1", "gt", "cond"}, {"If", "Add", "Sub"}, {"If"}),
         (Loops(), {}, "x = torch.tanh(x)", {"tanh", "tanh_1", "tanh_2"}, {"Tanh"}, {"Tanh"}),
-        (Custom(), {TWICE: translated}, "return torch.ops.tr", {"twice"}, {"Add"}, {"Add"}),
+        (*OWN, {"thrice"}, {"Mul"}, {"Mul"}),
     ],
 )
 def test_a_choice_on_the_source_lights_the_whole_chain(
@@ -227,21 +227,16 @@ def test_a_saved_page_names_no_folder_of_this_machine(tmp_path):
     assert str(Path(__file__).parent) not in page
 
 
-class Renamed(nn.Module):
+def renamed(self, x):
     """The decomposed node of the first line has the name of the captured node of the second."""
-
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("scale", torch.tensor([2.0, 3.0]))
-
-    def forward(self, x):
-        flat = x.flatten(1)
-        pair = self.scale.view(1, 2)
-        return flat * pair
+    flat = x.flatten(1)
+    pair = self.scale.view(1, 2)
+    return flat * pair
 
 
 def test_a_name_of_one_graph_is_not_taken_for_that_of_another(tmp_path):
-    onnx = ow.export(Renamed().eval(), torch.ones(3, 1, 2), tmp_path / "renamed.onnx")
+    model = module(renamed, scale=nn.Buffer(torch.tensor([2.0, 3.0])))
+    onnx = ow.export(model, torch.ones(3, 1, 2), tmp_path / "renamed.onnx")
     (chain, *_) = of_line(ow.trace(onnx), "pair")
     assert chain.fx == "view"
     assert "depends on no input" in chain.remark

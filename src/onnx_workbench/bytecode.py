@@ -25,7 +25,7 @@ from .calls import check_initialized, normalize_call
 from .errors import CaptureError, InputError
 from .formatting import Code, Fold, Part, Report, Table, details, kind_of, plural, shaped
 from .source import Line, line_at, nearest, node_line, user_line
-from .torch_state import silent_log
+from .torch_state import buffers_restored, silent_log
 
 _JUMPS = {*dis.hasjrel, *dis.hasjabs}
 _CALLED = ("__compiled_fn", "__resume_at")  # the names of a graph and of a resume function
@@ -96,7 +96,9 @@ def watch(f: Callable[..., Any], args: Any = (), kwargs: dict[str, Any] | None =
     if isinstance(f, nn.Module):
         check_initialized("watch", f)
     name, listener = getattr(f, "__name__", type(f).__name__), _Listener()
-    with _restored(f):
+    owner = f if isinstance(f, nn.Module) else getattr(f, "__self__", None)
+    random = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
+    with random, buffers_restored(owner):
         try:
             frames = listener.listen(f, args, kwargs or {})
         except Exception as error:
@@ -502,21 +504,3 @@ def _clean(f: object, compilations: dict[str, _Compilation]) -> Iterator[None]:
                 cleanup()
         if not marked and hasattr(f, "_is_torch_compile"):
             del f._is_torch_compile
-
-
-@contextlib.contextmanager
-def _restored(f: Callable[..., Any]) -> Iterator[None]:
-    """Restore random state and the buffers of the called module."""
-    owner = f if isinstance(f, nn.Module) else getattr(f, "__self__", None)
-    modules = list(owner.modules()) if isinstance(owner, nn.Module) else []
-    buffers = [(module, dict(module._buffers)) for module in modules]
-    values = [(b, b.clone()) for _, named in buffers for b in named.values() if b is not None]
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for buffer, value in values:
-                    buffer.copy_(value)
-            for module, named in buffers:
-                module._buffers.update(named)

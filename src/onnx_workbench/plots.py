@@ -59,27 +59,21 @@ def _styled(draw: Callable[P, Axes]) -> Callable[P, Axes]:
 
 @_styled
 def blocks(
-    times: Mapping[str, Sequence[float]],
-    words: Mapping[str, str] | None = None,
-    title: str = "",
-    note: str = "",
-    ax: Axes | None = None,
+    times: Mapping[str, Sequence[float]], words: Mapping[str, str] | None = None, **frame: Any
 ) -> Axes:
     """Every measurement as a dot, one row per target, with median and quartiles.
 
     Args:
         times: name -> seconds per call, one for each block.
         words: name -> what stands beside its median, at the right.
-        title: the finding.
-        note: small print below the plot.
-        ax: where to draw; a new figure by default.
+        frame: ``title``, the finding; ``note``, small print below; ``ax``, where to draw.
 
     >>> ax = blocks({"eager": [4e-3, 5e-3], "fast": [2e-3, 3e-3]}, title="fast is faster")
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['eager', 'fast']
     """
     names = _wrapped(times)
-    ax = _axes(ax, 1.5 + 0.42 * len(times), title, note, names)
+    ax = _axes(1.5 + 0.42 * len(times), names, **frame)
     jitter = np.random.default_rng(0)
     for row, (name, values) in enumerate(times.items()):
         color, marker = _look(row)
@@ -97,11 +91,7 @@ def blocks(
 
 @_styled
 def ratios(
-    intervals: Mapping[str, tuple[float, float, float]],
-    matters: float = 0.03,
-    title: str = "",
-    note: str = "",
-    ax: Axes | None = None,
+    intervals: Mapping[str, tuple[float, float, float]], matters: float = 0.03, **frame: Any
 ) -> Axes:
     """How many times as fast as the baseline, with its interval: a forest plot.
 
@@ -115,7 +105,7 @@ def ratios(
     ('log', ['fast'])
     """
     names = _wrapped(intervals)
-    ax = _axes(ax, 1.5 + 0.42 * len(intervals), title, note, names)
+    ax = _axes(1.5 + 0.42 * len(intervals), names, **frame)
     ax.axvspan(1 / (1 + matters), 1 + matters, color=_FAINT, linewidth=0, zorder=0)
     ax.axvline(1, color=INK, linewidth=1)
     for row, (low, middle, high) in enumerate(intervals.values()):
@@ -140,11 +130,9 @@ def sweep(
     crossovers: Mapping[str, float] | None = None,
     hollow: Collection[int] = (),
     ideal: bool = False,
-    title: str = "",
-    note: str = "",
-    ax: Axes | None = None,
     over: str = "batch",
     per: str = "calls a second",
+    **frame: Any,
 ) -> Axes:
     """Median rate over a size, with a band from quartile to quartile.
 
@@ -160,14 +148,16 @@ def sweep(
     >>> ax.get_xscale(), ax.get_yscale(), ax.get_xlabel()
     ('log', 'log', 'batch')
     """
-    ax = _axes(ax, 4.3, title, note)
+    ax = _axes(4.3, **frame)
     for index, (name, curve) in enumerate(rates.items()):
         color, marker = _look(index)
         sizes = sorted(curve)
         low, median, high = np.transpose([_quartiles(curve[size]) for size in sizes])
         ax.fill_between(sizes, low, high, color=color, alpha=0.18, linewidth=0)
         look: Any = {"color": color, "marker": marker, "markersize": 6}
-        ax.plot(sizes, median, linewidth=1.8, label=textwrap.fill(name, 28), **look)
+        filled = [at for at, size in enumerate(sizes) if size not in hollow]
+        label = textwrap.fill(name, 28)
+        ax.plot(sizes, median, linewidth=1.8, markevery=filled, label=label, **look)
         for at in [at for at, size in enumerate(sizes) if size in hollow]:
             ax.plot(sizes[at], median[at], markerfacecolor="none", **look)
         if ideal:
@@ -189,10 +179,8 @@ def sweep(
 @_styled
 def stacked(
     parts: Mapping[str, Mapping[str, float]],
-    title: str = "",
-    note: str = "",
-    ax: Axes | None = None,
     over: str = "time from the start of the process",
+    **frame: Any,
 ) -> Axes:
     """Parts of a time: one bar per target, its parts end to end.
 
@@ -206,7 +194,7 @@ def stacked(
     ['eager']
     """
     rows = _wrapped(parts)
-    ax = _axes(ax, 1.9 + 0.5 * len(parts), title, note, rows)
+    ax = _axes(1.9 + 0.5 * len(parts), rows, **frame)
     names = list(dict.fromkeys(part for bar in parts.values() for part in bar))
     for row, bar in enumerate(parts.values()):
         begin = 0.0
@@ -229,13 +217,7 @@ def stacked(
 
 
 @_styled
-def moves(
-    times: Mapping[str, Mapping[str, float]],
-    title: str = "",
-    note: str = "",
-    ax: Axes | None = None,
-    most: int = 24,
-) -> Axes:
+def moves(times: Mapping[str, Mapping[str, float]], most: int = 24, **frame: Any) -> Axes:
     """The times of two targets, one row per source line, in the order of ``times``.
 
     Args:
@@ -251,7 +233,7 @@ def moves(
     if len(times) > most:
         gap = f"... {formatting.plural(len(times) - 2 * half, 'line')} between"
         rows = [*rows[:half], gap, *rows[-half:]]
-    ax = _axes(ax, 1.7 + 0.26 * len(rows), title, note, rows)
+    ax = _axes(1.7 + 0.26 * len(rows), rows, **frame)
     names = list(dict.fromkeys(name for pair in times.values() for name in pair))
     for at, row in enumerate(rows):
         pair = times.get(row, {})
@@ -267,12 +249,7 @@ def moves(
 
 @_styled
 def growth(
-    errors: Sequence[float],
-    tolerances: Sequence[float],
-    marked: Mapping[int, str],
-    title: str = "",
-    note: str = "",
-    ax: Axes | None = None,
+    errors: Sequence[float], tolerances: Sequence[float], marked: Mapping[int, str], **frame: Any
 ) -> Axes:
     """Relative errors in the order of the graph, logarithmic, with the tolerance as a line.
 
@@ -285,7 +262,7 @@ def growth(
     >>> ax.get_yscale(), ax.get_legend_handles_labels()[1]
     ('log', ['error', 'tolerance', 'model.py:12'])
     """
-    ax = _axes(ax, 3.6, title, note)
+    ax = _axes(3.6, **frame)
     drawn = [value for value in (*errors, *tolerances) if 0 < value < np.inf] or [1e-9, 1.0]
     low, high = 10 ** np.floor(np.log10(min(drawn)) - 1), 10 ** np.ceil(np.log10(max(drawn)))
     shown, limit = np.clip(errors, low, high), np.clip(tolerances, low, high)
@@ -305,13 +282,7 @@ def growth(
 
 
 @_styled
-def steps(
-    values: Sequence[float],
-    marked: Mapping[int, str],
-    title: str = "",
-    note: str = "",
-    ax: Axes | None = None,
-) -> Axes:
+def steps(values: Sequence[float], marked: Mapping[int, str], **frame: Any) -> Axes:
     """Bytes over the kernels of a run, in the order of execution.
 
     Args:
@@ -323,7 +294,7 @@ def steps(
     >>> ax.get_xlabel(), [text.get_text() for text in ax.texts]
     ('kernel, in the order of execution', ['model.py:12'])
     """
-    ax = _axes(ax, 3.4, title, note)
+    ax = _axes(3.4, **frame)
     edges = np.arange(len(values) + 1) + 0.5  # a kernel is as wide as one, around its number
     ax.stairs(values, edges, fill=True, color=PALETTE[1], alpha=0.25)
     ax.stairs(values, edges, color=PALETTE[1], linewidth=1.4)
@@ -346,7 +317,11 @@ def _wrapped(names: Iterable[str]) -> list[str]:
 
 
 def _axes(
-    ax: Axes | None, height: float, title: str, note: str, names: Sequence[str] = ("",)
+    height: float,
+    names: Sequence[str] = ("",),
+    title: str = "",
+    note: str = "",
+    ax: Axes | None = None,
 ) -> Axes:
     """Axes with a title, wrapped so that it fits beside the row names."""
     left = max([8, *(len(line) for name in names for line in name.splitlines())])

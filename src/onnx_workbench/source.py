@@ -45,9 +45,17 @@ _LIBRARIES = (
 _PACKAGE = f"{Path(__file__).parent}{os.sep}"
 _LESSONS = f"{_PACKAGE}lessons{os.sep}"
 _SEPARATOR = re.compile(r"[\\/]")
+_ROOT = r"(?:[A-Za-z]:[\\/]|/|\\\\)"
+_FILE = re.compile(
+    rf"""(?<=File ")(?P<file>[^"\n]+)(?=")"""
+    rf"""|(?<=(["']))(?P<quoted>{_ROOT}[^"'\n]+)(?=\2)"""
+    rf"""|(?<![\w:/\\.<>)\]}}-])(?:file://)?(?P<bare>{_ROOT}[^\s"'<>:,;()]+)"""
+)
+"""A file in a stack trace; a quoted absolute path; a bare absolute path. No repetition is inside or
+beside another, so that the time is linear in the text."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Line:
     """One line of source: ``file`` as Python names it, ``number`` from 1.
 
@@ -133,12 +141,12 @@ def nearest(frames: Sequence[Line]) -> Line | None:
     frames = [line for line in frames if not line.file.startswith(GENERATED)]
     users = [index for index, line in enumerate(frames) if is_user_file(line.file)]
     if not users:
-        return _librarys(frames) or next(reversed(frames), None)
+        return _library_line(frames) or next(reversed(frames), None)
     called = [line for line in frames[users[-1] + 1 :] if _package(line.file)]
     return replace(frames[users[-1]], library=next(reversed(called), None))
 
 
-def below(frames: Sequence[Line]) -> tuple[Line, ...]:
+def called_lines(frames: Sequence[Line]) -> tuple[Line, ...]:
     """The lines of installed packages that the user's line calls, outermost first; if there are
     none, those of torch's layers. Empty if no frame is the user's."""
     users = [index for index, line in enumerate(frames) if is_user_file(line.file)]
@@ -178,7 +186,7 @@ def node_line(node: Any) -> Line | None:
     return model_line(node.meta.get("stack_trace") or "")
 
 
-def _librarys(frames: Sequence[Line]) -> Line | None:
+def _library_line(frames: Sequence[Line]) -> Line | None:
     """The innermost line of the package that has the innermost forward(), so that libraries which
     torch calls (sympy) do not count; else the innermost forward() of torch."""
     outside = [line for line in frames if _package(line.file)]
@@ -387,3 +395,23 @@ def depth_of_caller() -> int:
         itertools.islice(inspect.stack(context=0), 1, None),
     )
     return 1 + sum(1 for _ in frames)
+
+
+def without_folders(text: str) -> str:
+    """The text with each absolute path cut to the file's name.
+
+    >>> without_folders('File "/home/ada/model.py", line 12, in forward')
+    'File "model.py", line 12, in forward'
+    """
+    return _without_folders(text) if "/" in text or "\\" in text else text
+
+
+@lru_cache(maxsize=1024)
+def _without_folders(text: str) -> str:
+    return _FILE.sub(_file_name, text)
+
+
+def _file_name(match: re.Match[str]) -> str:
+    path = match["file"] or match["quoted"] or match["bare"]
+    parts = [part for part in re.split(r"[\\/]+", path) if part]
+    return parts[-1] if match["file"] or len(parts) > 1 else match[0]

@@ -8,12 +8,12 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from threading import TIMEOUT_MAX
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 
@@ -30,7 +30,7 @@ from ..lineage.library import MOST, Row, groups, rows_below
 from ..lineage.operations import Operation
 from ..lineage.table import Lineage, join
 from ..ort import check_level
-from ..proto import node_refs, producers
+from ..proto import grouped, node_refs, producers
 from ..runs import profiler
 from ..runs.profiler import Kernel, Recording, typical
 from ..runs.program import ProgramRun
@@ -40,9 +40,6 @@ from ..timing.targets import thread_budget
 from . import formats
 from .flame import Flame, grown, modules_of, stack_of
 from .memory import Memory
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 NOISY = 0.1
 """Interquartile range over median of the runs, above which the repr warns of noise."""
@@ -118,18 +115,16 @@ def measured(
 
     def measure(function: Callable, *rest: Any) -> Any:
         """Call it in this process, or in that of an isolated file."""
-        if artifact.isolated:
-            work = lambda: file.call(function, artifact.proto, feeds, *rest)  # noqa: E731
-        else:
-            work = lambda: function(*of, *rest)  # noqa: E731
+        there = partial(file.call, function, artifact.proto, feeds, *rest)
+        work = there if artifact.isolated else partial(function, *of, *rest)
         return ort.run(work, feeds, artifact.path.name)
 
     with thread_budget(threads):
         recording, plain = measure(profiler.record, level, threads, seconds, lap)
-        matched = matches(recording.kernels, node_refs(artifact.proto))
+        matched = matches(recording.kernels, node_refs(artifact.proto), recording.constants)
         fused = any(len(match.nodes) > 1 for match in matched.values())
         alone = measure(profiler.unfused, threads, recording.cost) if fused else {}
-    kept = tuple(lap for index, lap in enumerate(laps) if profiler.counts(index))
+    kept = tuple(lap for index, lap in enumerate(laps) if profiler.is_measured(index))
     eager = {fx: statistics.median(lap[fx] for lap in kept) for fx in (kept or ({},))[0]}
     shares = attributed(matched, lineage.origins, lineage.operations, alone, eager)
     lineage = replace(lineage, call=CallData(recording, matched, shares))
@@ -250,11 +245,9 @@ class Hotspots(Report, ToFrame):
     def _assigned(self) -> dict[Line | None, list[str]]:
         """Line -> providers that got its nodes: one that compiles them runs them as one kernel,
         which has no line."""
-        found: dict[Line | None, list[str]] = {}
-        for origin in self.lineage.origins:
-            if origin.line and (provider := self.recording.assigned.get(origin.node)):
-                found.setdefault(origin.line, []).append(provider)
-        return found
+        of = self.recording.assigned
+        origins = [origin for origin in self.lineage.origins if origin.line and origin.node in of]
+        return grouped((origin.line, of[origin.node]) for origin in origins)
 
     @property
     def hottest(self) -> Spot:
@@ -287,7 +280,7 @@ class Hotspots(Report, ToFrame):
 
     @property
     def counted(self) -> float:
-        """:attr:`covered` without the correction."""
+        """:attr:`covered` as the profiler measures it, with its own cost."""
         spent = self.recording.typical(self.recording.sums)
         return (spent + sum(map(self.recording.cost.of, self.recording.kernels))) / self.whole
 
@@ -401,7 +394,7 @@ class Hotspots(Report, ToFrame):
         slices = [formats.Slice(stack_of(share), share.line, row) for share, row in self._rows]
         return files.write(goal, json.dumps(write(slices, name)))
 
-    def plot(self, ax: Axes | None = None) -> Axes:
+    def plot(self, ax: plots.Axes | None = None) -> plots.Axes:
         """PyTorch against ONNX Runtime for every line, the one that saves most first."""
         leaves = [leaf for spot in self.spots for leaf in spot.below or (spot,)]
         rows = sorted(leaves, key=lambda spot: -spot.saved)
@@ -410,9 +403,10 @@ class Hotspots(Report, ToFrame):
         for spot in rows:
             pair = {} if spot.torch is None else {"PyTorch": spot.torch}
             label = _label(spot, spot.module if lines[spot.line] > 1 else "")
+            label = spot.name if label in times else label  # of two files with one name
             times[label] = pair | ({"ONNX Runtime": spot.seconds} if spot.runs else {})
         note = f"{self._how()}\nPyTorch: {_COVERS}" if self.laps else self._how()
-        return plots.moves(times, self._title(rows), note, ax)
+        return plots.moves(times, title=self._title(rows), note=note, ax=ax)
 
     def _parts(self) -> Iterator[Part]:
         yield self._headline()
@@ -547,9 +541,9 @@ class Hotspots(Report, ToFrame):
     def _title(self, rows: Sequence[Spot]) -> str:
         if not self.laps:
             return f"{self.hottest.name} takes the longest in ONNX Runtime"
-        saved, cost = rows[0], rows[-1]
-        words = [f"most saved at {_short_name(saved)}"] if saved.saved > 0 else []
-        words += [f"most lost at {_short_name(cost)}"] if cost.saved < 0 else []
+        best, worst = rows[0], rows[-1]
+        words = [f"most saved at {_short_name(best)}"] if best.saved > 0 else []
+        words += [f"most lost at {_short_name(worst)}"] if worst.saved < 0 else []
         return f"Line by line, PyTorch and ONNX Runtime: {', '.join(words)}"
 
 

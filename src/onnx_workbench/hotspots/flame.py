@@ -9,7 +9,8 @@ from typing import Any
 
 from .. import formatting
 from ..lineage.attribution import Share
-from ..source import Line, below, is_user_file
+from ..proto import grouped
+from ..source import Line, called_lines, is_user_file
 
 _LEAST = 0.01
 """Share of the time from which a box is a row of the repr."""
@@ -42,7 +43,7 @@ def stack_of(share: Share) -> tuple[FlameFrame, ...]:
         return (NO_LINE,)
     own = [line for line in share.stack if is_user_file(line.file)]
     known = own[: own.index(share.line) + 1] if share.line in own else [share.line]
-    return tuple(map(FlameFrame.of, (*known, *below(share.stack))))
+    return tuple(map(FlameFrame.of, (*known, *called_lines(share.stack))))
 
 
 def modules_of(share: Share) -> tuple[FlameFrame, ...]:
@@ -109,10 +110,7 @@ def grown(name: str, paths: Iterable[tuple[Sequence[FlameFrame], float]]) -> Fla
 
 
 def _grown(frame: FlameFrame, paths: Sequence[tuple[tuple[FlameFrame, ...], float]]) -> Flame:
-    below: dict[FlameFrame, list[tuple[tuple[FlameFrame, ...], float]]] = {}
-    for path, seconds in paths:
-        if path:
-            below.setdefault(path[0], []).append((path[1:], seconds))
+    below = grouped((path[0], (path[1:], seconds)) for path, seconds in paths if path)
     children = tuple(_grown(first, rest) for first, rest in below.items())
     return Flame(frame.name, sum(seconds for _, seconds in paths), frame.line, children)
 

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from .. import formatting, plots
 from ..formatting import Code, Part, Percent, Report, Table
 from ..runs.liveness import Footprint
 from ..source import Line
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 _SHOWN = 20
 """Lines that the repr shows."""
@@ -74,11 +70,12 @@ class Memory(Report):
         of the same shape."""
         return sum(size for kernel, size in self.footprint.held(self.step) if not kernel)
 
-    def plot(self, ax: Axes | None = None) -> Axes:
+    def plot(self, ax: plots.Axes | None = None) -> plots.Axes:
         """Live bytes over the run as steps, with the peak marked."""
         title = f"At most {formatting.size(self.peak)} of activations are live, at {self._place()}"
         note = f"weights: {formatting.size(self.weights)} more\nleft out: {self._missing()}"
-        return plots.steps(self.live, {self.step: self._place()}, title, note, ax)
+        peak = {self.step: self._place()}
+        return plots.steps(self.live, peak, title=title, note=note, ax=ax)
 
     def _parts(self) -> Iterator[Part]:
         yield self._headline()

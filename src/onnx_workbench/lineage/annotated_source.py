@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from ..formatting import Code, Table
+from ..proto import grouped
 from ..source import NO_SOURCES, Line, Sources, functions_in
 
 _GAP = 4
@@ -48,9 +49,7 @@ def stretches(
 
     Functions are in the order in which their lines were passed, rows in the order of the file.
     """
-    functions: dict[tuple[str, str], list[Line]] = {}
-    for line in lines:
-        functions.setdefault((line.file, line.function), []).append(line)
+    functions = grouped(((line.file, line.function), line) for line in lines)
     for (_, function), passed in functions.items():
         at = {line.number: line for line in sorted(passed, key=lambda line: line.number)}
         shown = [(n, text, at.get(n)) for n, text in _stretch(function, at, sources)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from ..proto import grouped
 from ..runs.profiler import Kernel, Recording
 from ..runs.summary import Summary
 from .attribution import Share
@@ -40,8 +41,4 @@ class CallData:
     @cached_property
     def by_node(self) -> dict[str, list[str]]:
         """Exported node -> the kernels that run it."""
-        found: dict[str, list[str]] = {}
-        for kernel, match in self.matches.items():
-            for node in match.nodes:
-                found.setdefault(node, []).append(kernel)
-        return found
+        return grouped((node, kernel) for kernel, m in self.matches.items() for node in m.nodes)

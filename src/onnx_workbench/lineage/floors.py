@@ -28,7 +28,7 @@ import traitlets
 
 from ..viewer.live import Live
 from .page import SCRIPT
-from .picture import svg, text
+from .picture import svg
 from .sheet import ONNX
 
 
@@ -50,8 +50,10 @@ class Floors(Live):
     chosen: traitlets.List = traitlets.List(traitlets.Int()).tag(sync=True)
     marked: traitlets.List = traitlets.List(traitlets.Unicode())
 
-    def __init__(self, sheet: Mapping[str, Any], nodes: Sequence[str] = ()) -> None:
-        self._nodes = list(nodes)
+    def __init__(
+        self, sheet: Mapping[str, Any], nodes: Sequence[str] = (), words: str = ""
+    ) -> None:
+        self._nodes, self._words = list(nodes), words
         super().__init__(_sheet=dict(sheet))
 
     def choose(self, node: str) -> None:
@@ -69,4 +71,4 @@ class Floors(Live):
         return svg(self._sheet)
 
     def __repr__(self) -> str:
-        return text(self._sheet)
+        return self._words

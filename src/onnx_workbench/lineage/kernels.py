@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..proto import NodeRef, consumers, producers
@@ -43,30 +43,36 @@ class Match:
     nodes: tuple[str, ...] = ()
 
 
-def matches(kernels: Sequence[Kernel], exported: Sequence[NodeRef]) -> dict[str, Match]:
-    """Match each kernel to exported nodes.
+def matches(
+    kernels: Sequence[Kernel], exported: Sequence[NodeRef], constants: Collection[str] = ()
+) -> dict[str, Match]:
+    """Match each kernel to exported nodes; the optimized graph has ``constants`` as weights.
 
     A kernel runs the node that a rule finds, and the nodes that the optimizer fused into it: those
     before its result whose values are gone from the optimized graph, as long as the kernel reads
     their inputs. A node that reads more inputs was fused into the kernel before.
     """
-    return _Join(kernels, exported).matches()
+    return _Join(kernels, exported, constants).matches()
 
 
 class _Join:
-    """``refs`` are the exported nodes by name, ``makers`` those that compute a value. ``alive`` are
-    the values that the optimized graph still has, ``owner`` the kernels of nodes known so far."""
+    """``refs`` are the exported nodes by name, ``makers`` those that compute a value. ``fixed`` are
+    the values that take no time in a run, ``alive`` those that the optimized graph still has,
+    ``owner`` the kernels of nodes known so far."""
 
-    def __init__(self, kernels: Sequence[Kernel], exported: Sequence[NodeRef]) -> None:
+    def __init__(
+        self, kernels: Sequence[Kernel], exported: Sequence[NodeRef], constants: Collection[str]
+    ) -> None:
         self.kernels = kernels
         self.functions = {ref.function for ref in exported}
         outside = [ref for ref in exported if not ref.function]  # inlining renames those inside
         self.refs = {ref.name: ref for ref in outside}
         self.makers = producers(outside)
-        self.fixed: set[str] = set()  # values that depend only on constants: no time in a run
+        self.fixed: set[str] = set()
         for ref in outside:
             if self.fixed.issuperset(ref.inputs):
                 self.fixed.update(ref.outputs)
+        self.fixed.update(constants)
         self.alive = self.fixed.union(*(kernel.outputs for kernel in kernels))
         self.owner: dict[str, str] = {}
 
@@ -115,10 +121,11 @@ class _Join:
                     continue
                 wider = (reads | self._reads([before.name])) - {value}
                 if len(wider) <= max(len(kernel.inputs), 1):
-                    reads = wider
-                    owner = kernel.name
+                    reads, owner = wider, kernel.name
                     waiting.append(before.name)
-                elif not (owner := self._owner_before(before)):
+                else:
+                    owner = self._owner_before(before)
+                if not owner:
                     continue
                 self.owner[before.name] = owner
                 yield before.name, owner

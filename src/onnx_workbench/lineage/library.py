@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from ..errors import InputError
 from ..formatting import Code, plural
-from ..source import Line, below, is_layer, is_library
+from ..source import Line, called_lines, is_layer, is_library
 
 MOST = 40
 """The most library lines that a repr shows below one of the user's lines."""
@@ -26,23 +25,13 @@ class Group(Generic[C]):
     items: tuple[C, ...]
 
 
-def check_depth(depth: object) -> None:
-    if depth is None or (isinstance(depth, int) and not isinstance(depth, bool) and depth >= 0):
-        return
-    raise InputError(
-        f"`depth` is {depth!r}, but must be a whole number of 0 or more, or None.",
-        "Pass how many calls below a line of your code its nodes are grouped by; None means the "
-        "innermost call.",
-    )
-
-
 def groups(items: Iterable[C], depth: int | None) -> list[Group[C]]:
     """Group the items of a user's line by the library's line ``depth`` calls below it.
 
     A line that calls only single layers of torch, such as ``self.norm(self.conv(x))``, is not
     split; one that calls a container or a layer made of others has a row for each layer.
     """
-    deeper = [(calls, item) for item in items if (calls := below(item.stack)[:depth])]
+    deeper = [(calls, item) for item in items if (calls := called_lines(item.stack)[:depth])]
     library = any(is_library(calls[-1].file) for calls, _ in deeper)
     if not library and not _composed([calls for calls, _ in deeper]):
         return []

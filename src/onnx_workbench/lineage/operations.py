@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.export import ExportedProgram
 
 from ..exporter_metadata import CallSite, call_site, is_getitem, operator_nodes
+from ..graph.signature import weight_inputs
 from ..source import Line
 
 _LARGEST = 10_000_000
@@ -52,14 +54,15 @@ def operations(graph: fx.Graph) -> tuple[Operation, ...]:
     return tuple(Operation(node.name, call_site(node)) for node in _computing(graph))
 
 
-def absent_from(graph: fx.Graph, exported: Collection[CallSite]) -> Iterator[Absent]:
+def absent_from(program: ExportedProgram, exported: Collection[CallSite]) -> Iterator[Absent]:
     """Yield the operations of a captured graph whose call site is not in the ONNX graph.
 
     The first reason that fits counts: no node uses the result; it is a size, not a tensor; it
     depends only on weights and constants; an equal operation has the same inputs; the operation
     returns its input (tried on random numbers); else the nodes that use the result do its work.
     """
-    constant, first = _constants(graph), _twins(graph)
+    graph = program.graph
+    constant, first = _constants(graph, weight_inputs(program)), _twins(graph)
     for node in _computing(graph):
         site, value, twin = call_site(node), node.meta.get("val"), call_site(first[node])
         asserts = value is None and not node.users  # makes no value
@@ -85,13 +88,12 @@ def _computing(graph: fx.Graph) -> Iterator[fx.Node]:
     return (node for node in operator_nodes(graph) if not is_getitem(node))
 
 
-def _constants(graph: fx.Graph) -> set[fx.Node]:
+def _constants(graph: fx.Graph, weights: Collection[str]) -> set[fx.Node]:
     """Nodes that depend only on parameters, buffers and constants."""
     constants: set[fx.Node] = set()
     for node in graph.nodes:
-        weight = node.op == "placeholder" and node.name.startswith(("p_", "b_", "c_"))
         inner = node.op == "call_function" and constants.issuperset(node.all_input_nodes)
-        if weight or node.op == "get_attr" or inner:
+        if node.name in weights or node.op == "get_attr" or inner:
             constants.add(node)
     return constants
 

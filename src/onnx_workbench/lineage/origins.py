@@ -11,7 +11,7 @@ import onnx
 from .. import exporter_metadata
 from ..artifact import Artifact
 from ..exporter_metadata import CallSite
-from ..proto import NodeRef, consumers, producers
+from ..proto import NodeRef, consumers, grouped, producers
 from ..source import Line, method_lines
 from .operations import Absent, absent_from
 
@@ -20,6 +20,7 @@ NEIGHBOR = "neighbor"
 NONE = "none"
 
 _FOREIGN = "the file has no torch metadata: made by another tool, or with dynamo=False"
+_NO_FILE = "the model's code is in no file: it was made by exec(), or in a shell"
 _LOST = "no torch metadata on it, and no neighbor with a line"
 _QUANTIZED = (
     "made by a quantizer that drops the metadata of nodes: quantize a file of export(), which "
@@ -68,11 +69,9 @@ def origins_of(
         _from_neighbors(known, refs)
         return tuple(known.values()), ()
     exported = {origin.site for origin in known.values() if origin.site.trace}
-    absent = list(absent_from(artifact.graph.program.graph_module.graph, exported))
+    absent = list(absent_from(artifact.graph.program, exported))
     _in_place_of(known, refs, absent)
-    nodes_at: dict[CallSite, list[str]] = {}
-    for origin in known.values():
-        nodes_at.setdefault(origin.site, []).append(origin.node)
+    nodes_at = grouped((origin.site, origin.node) for origin in known.values())
     absent = [
         replace(item, nodes=tuple(node for site in item.into for node in nodes_at.get(site, ())))
         for item in absent
@@ -103,10 +102,7 @@ def _by_metadata(ref: NodeRef, values: Mapping[str, onnx.ValueInfoProto]) -> Ori
 def _in_place_of(known: Known, refs: Sequence[NodeRef], absent: Sequence[Absent]) -> None:
     """Give each node without metadata the line of the FX node that it replaces: the only absent one
     whose users include all of its users."""
-    absent_before: dict[CallSite, list[Absent]] = {}
-    for item in absent:
-        for site in item.into if not item.twin else ():
-            absent_before.setdefault(site, []).append(item)
+    absent_before = grouped((site, item) for item in absent if not item.twin for site in item.into)
     readers_of, sites = consumers(refs), {name: origin.site for name, origin in known.items()}
     for ref in refs:
         if sites[ref.name].trace:
@@ -132,13 +128,13 @@ def _from_neighbors(known: Known, refs: Sequence[NodeRef]) -> None:
     """Give each node without a line that of a consumer, else of a producer, else of the node whose
     body contains it: three passes, so that the time is linear."""
     if not any(origin.line for origin in known.values()):
-        known.update({name: replace(origin, why=_FOREIGN) for name, origin in known.items()})
+        exported = any(origin.fx for origin in known.values())
+        why = _NO_FILE if exported else _FOREIGN
+        known.update({name: replace(origin, why=why) for name, origin in known.items()})
         return
     quantized = _quantized(known, refs)
     readers, makers = consumers(refs), producers(refs)
-    callers: dict[str, list[str]] = {}
-    for ref in refs:
-        callers.setdefault(ref.node.op_type if ref.node.domain else "", []).append(ref.name)
+    callers = grouped((ref.node.op_type if ref.node.domain else "", ref.name) for ref in refs)
 
     def take(ref: NodeRef, kind: str, neighbors: Sequence[str]) -> None:
         near = next((known[name] for name in neighbors if known[name].line), None)
@@ -202,11 +198,8 @@ def _returned_inputs(known: Known, graph: onnx.GraphProto, model: object) -> Non
 
 def _merge(known: Known, absent: Sequence[Absent]) -> None:
     """Give each node the FX nodes whose work was merged into it."""
-    into: dict[CallSite, list[Absent]] = {}
-    for item in absent:
-        if item.line and not item.view:
-            for site in item.into:
-                into.setdefault(site, []).append(item)
+    moved = [item for item in absent if item.line and not item.view]
+    into = grouped((site, item) for item in moved for site in item.into)
     for name, origin in known.items():
         if merged := into.get(origin.site):
             lines = dict.fromkeys(item.line for item in merged if item.line)

@@ -11,9 +11,9 @@ from html import escape
 from itertools import pairwise
 from typing import Any
 
-from ..formatting import plural, seconds, table
-from ..source import Line
-from ..viewer.origin import without_folders
+from ..formatting import plural, seconds
+from ..proto import grouped
+from ..source import Line, without_folders
 from ..viewer.summary import one_line
 from .sheet import BYTECODE, FX, KERNEL, ONNX, SOURCE
 
@@ -32,7 +32,7 @@ _MONO = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace
 _CHAR = 7.3  # pixels of a character at 12 pixels, on the generous side
 _WIDTH, _MARGIN, _GAP, _TOP = 980, 24, 46, 186
 _LINE, _PAD, _SPACE = 16, 7, 8
-_MOST_BOXES, _MOST_STEPS, _MOST_LINES = 4, 10, 20
+_MOST_BOXES, _MOST_STEPS = 4, 10
 
 
 @dataclass
@@ -77,11 +77,8 @@ def row_of(sheet: Sheet, line: Line) -> int | None:
 def _chains(sheet: Sheet) -> dict[int, list[Sequence[int]]]:
     """The links of each of the user's lines, without those of a library."""
     rows = sheet["floors"][SOURCE]["rows"]
-    chains: dict[int, list[Sequence[int]]] = {}
-    for link in sheet["links"]:
-        if link[SOURCE] >= 0 and not rows[link[SOURCE]].get("d"):
-            chains.setdefault(link[SOURCE], []).append(link)
-    return chains
+    links = ((link[SOURCE], link) for link in sheet["links"])
+    return grouped((row, link) for row, link in links if row >= 0 and not rows[row].get("d"))
 
 
 def svg(sheet: Sheet, row: int | None = None, times: bool = False) -> str:
@@ -122,32 +119,6 @@ def svg(sheet: Sheet, row: int | None = None, times: bool = False) -> str:
     )
 
 
-def text(sheet: Sheet) -> str:
-    """What each source line became, as a table of at most 99 characters a line."""
-    made, rows = _chains(sheet), []
-    for row in sorted(made)[:_MOST_LINES]:
-        line = sheet["floors"][SOURCE]["rows"][row]
-        cells = [_listed(sheet, of, made[row]) for of in (FX, ONNX, KERNEL)]
-        rows.append((line.get("m", ""), _cut(line["t"].strip(), 33), *cells))
-    shown = table(rows, ("line", "source", "FX", "ONNX", "kernel"), right=[0])
-    more = len(made) - _MOST_LINES
-    return "\n".join(
-        [
-            one_line(sheet["title"], 99),
-            *([shown] if rows else ["no line became a node"]),
-            *([f"and {plural(more, 'more line')}"] if more > 0 else []),
-            *_stopped(sheet),
-        ]
-    )
-
-
-def _stopped(sheet: Sheet) -> Iterator[str]:
-    if stop := sheet.get("stop"):
-        line = sheet["floors"][SOURCE]["rows"][stop["row"]] if stop["row"] >= 0 else {}
-        where = f" at line {line['m']}" if "m" in line else ""
-        yield f"stopped{where}: {one_line(stop['reason'], 70)}"
-
-
 def _rows_on(links: Sequence[Sequence[int]], floor: int) -> list[int]:
     """The rows of a floor, each once, in their order."""
     return sorted({link[floor] for link in links} - {-1})
@@ -157,20 +128,6 @@ def _box_lines(row: Mapping[str, Any]) -> list[str]:
     """The operator of a node and its name, unless the name begins with it: relu_1."""
     name, operator = row["t"].strip(), row.get("m", "")
     return [name] if name.startswith(operator) else [operator, name]
-
-
-def _name(row: Mapping[str, Any]) -> str:
-    """What says most in one word: the operator of a node, else its name."""
-    return row.get("m") or row["t"].strip()
-
-
-def _listed(sheet: Sheet, of: int, links: Sequence[Sequence[int]]) -> str:
-    rows = sheet["floors"][of]["rows"]
-    names = [rows[at]["t"].strip() if of == FX else _name(rows[at]) for at in _rows_on(links, of)]
-    if len(names) <= 2:
-        return _cut(", ".join(names), 17)
-    rest = f", +{len(names) - 1}"
-    return _cut(names[0], 17 - len(rest)) + rest
 
 
 def _cut(words: str, most: int) -> str:

@@ -9,6 +9,7 @@ from itertools import product
 from typing import Any
 
 from ..exporter_metadata import call_site, operator_nodes
+from ..proto import grouped
 from ..source import Line
 from .instructions import instructions
 from .kernels import BY_NEIGHBOR
@@ -80,9 +81,7 @@ class _Table:
     def __init__(self, lineage: Any) -> None:
         self.lineage, self.call = lineage, lineage.call
         self.captured = captured_names(lineage)
-        self.decomposed: dict[str, list[str]] = {}
-        for name, fx in self.captured.items():
-            self.decomposed.setdefault(fx, []).append(name)
+        self.decomposed = grouped((fx, name) for name, fx in self.captured.items())
         self.kernels: dict[str, list[str]] = self.call.by_node if self.call else {}
         shares = joined.from_iterable(self.call.shares.values()) if self.call else ()
         self.spent = {

@@ -10,8 +10,7 @@ from typing import Any
 from ..exporter_metadata import operator_nodes
 from ..formatting import for_json, plural
 from ..runs.summary import Summary
-from ..source import Line, Sources
-from ..viewer.origin import without_folders
+from ..source import Line, Sources, without_folders
 from .annotated_source import stretches
 from .instructions import instructions
 from .library import starred
@@ -158,9 +157,8 @@ class _Sheet:
         floor = self.floors["bytecode"]
         if floor.note:
             return
-        lines = {chain.line for chain in self.chains if chain.line}
-        ordered = sorted(lines, key=lambda line: (line.file, line.number))
-        self.instructions = add_bytecode(floor, ordered, self.lineage.sources)
+        lines = sorted({chain.line for chain in self.chains if chain.line})
+        self.instructions = add_bytecode(floor, lines, self.lineage.sources)
         if not floor.rows:
             floor.note = "The source of these lines is not at hand, or does not compile by itself."
 

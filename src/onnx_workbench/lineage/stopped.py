@@ -47,10 +47,7 @@ class Stopped(Shown, Report):
     @cached_property
     def lines(self) -> tuple[Line, ...]:
         """The lines that made nodes, and the one that stopped."""
-        found = [*self.nodes.values(), self.line]
-        return tuple(
-            sorted({line for line in found if line}, key=lambda line: (line.file, line.number))
-        )
+        return tuple(sorted({line for line in (*self.nodes.values(), self.line) if line}))
 
     @property
     def sources(self) -> Sources:

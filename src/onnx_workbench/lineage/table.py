@@ -12,14 +12,15 @@ from typing import Any
 
 from .. import files
 from ..artifact import Artifact
+from ..calls import whole
 from ..errors import InputError
 from ..formatting import Part, Report, Table, ToFrame, kind_of, plural
-from ..proto import node_refs
+from ..proto import grouped, node_refs
 from ..runs.summary import Summary
-from ..source import NO_SOURCES, Line, Sources, below
+from ..source import NO_SOURCES, Line, Sources, called_lines
 from .annotated_source import annotated
 from .call import CallData
-from .library import MOST, Group, check_depth, groups, rows_below
+from .library import MOST, Group, groups, rows_below
 from .operations import Absent, Operation, operations
 from .origins import METADATA, NEIGHBOR, NONE, Origin, origins_of
 from .rows import Chain, chains, records
@@ -52,7 +53,8 @@ def join(
             f"{caller}() was given {kind_of(artifact)}, but it takes an Artifact.",
             "Make one with export(model, x, path), or load(path).",
         )
-    check_depth(depth)
+    if depth is not None:
+        whole("depth", depth, least=0)
     sources = Sources.of(artifact, None if source is None else files.folder(source))
     origins, absent = origins_of(artifact, node_refs(artifact.proto))
     graph = artifact.graph
@@ -128,7 +130,7 @@ class Lineage(Shown, Report, ToFrame):
 
         def matches(origin: Origin) -> bool:
             users = origin.line
-            called = any(line in (deeper, deeper.place) for deeper in below(origin.stack))
+            called = any(line in (deeper, deeper.place) for deeper in called_lines(origin.stack))
             return called or (users is not None and line in (users, users.number, users.place))
 
         return tuple(filter(matches, self.origins))
@@ -166,11 +168,7 @@ class Lineage(Shown, Report, ToFrame):
 
     @cached_property
     def _at(self) -> dict[Line, list[Origin]]:
-        at: dict[Line, list[Origin]] = {}
-        for origin in self.origins:
-            if origin.line:
-                at.setdefault(origin.line, []).append(origin)
-        return at
+        return grouped((origin.line, origin) for origin in self.origins if origin.line)
 
     def _headline(self) -> str:
         rules = Counter(origin.rule for origin in self.origins)

@@ -45,13 +45,14 @@ class Shown:
 
         last = self.__dict__.get("_floors")
         if last is None or last.comm is None:
-            last = Floors(self.sheet, [row["t"] for row in self.sheet["floors"][ONNX]["rows"]])
+            nodes = [row["t"] for row in self.sheet["floors"][ONNX]["rows"]]
+            last = Floors(self.sheet, nodes, repr(self))
             self.__dict__["_floors"] = last  # of a frozen result
         return last
 
     def beside(self, view: Any) -> Any:
-        """Show the floors above a view of the same model; each marks what is chosen in the other.
-        The panel of the view has each node's values and times.
+        """Show the floors above a view of the same model. A choice in one marks its nodes in the
+        other. The panel of the view has each node's values and times.
 
         Args:
             view: what ``view(artifact)`` returned, or any widget with the traits ``marked``, a list

@@ -12,13 +12,13 @@ import onnx
 import onnx.compose
 import torch
 
-from ..errors import LoadError, RunError, refused_by_machine
+from ..errors import LoadError, RunError
 from ..ort import (
     Options,
+    explained,
     model_bytes,
     ort_value,
     session_of,
-    short_reason,
     tensor_view,
     to_numpy,
     to_torch,
@@ -82,7 +82,7 @@ class Intermediates:
         Raises:
             LoadError, RunError: ONNX Runtime refused.
         """
-        part = self._part(names, self._known)
+        part = self._nodes_between(names, self._known)
         if every:
             names = list(dict.fromkeys([*names, *(v for ref in part for v in ref.outputs)]))
         self._done |= {ref.name for ref in part}
@@ -98,7 +98,7 @@ class Intermediates:
         """The results of the nodes that no run has computed, in the order of the graph."""
         return [v for ref in self._nodes if ref.name not in self._done for v in ref.outputs]
 
-    def alone(self, given: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, Any]:
+    def recomputed(self, given: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, Any]:
         """Compute each of these values from the values given for it, not from those of earlier
         runs, all in one session.
 
@@ -110,7 +110,7 @@ class Intermediates:
         for name, values in given.items():
             for key in values.keys() - known.keys():
                 known[key] = ort_value(to_numpy(values[key]))
-            part = self._part([name], self._feeds.keys() | values.keys())
+            part = self._nodes_between([name], self._feeds.keys() | values.keys())
             graph = onnx.helper.make_graph([ref.node for ref in part], "", [], [])
             # what one copy makes may be given to another
             graph = onnx.compose.add_prefix_graph(graph, f"{name}/", inplace=True)
@@ -118,7 +118,11 @@ class Intermediates:
         made = self._compute(copies, [f"{name}/{name}" for name in given], known)
         return {name: _tensor(made[f"{name}/{name}"]) for name in given}
 
-    def _part(self, names: Sequence[str], known: Collection[str]) -> list[NodeRef]:
+    def operators(self, name: str, known: Collection[str]) -> set[str]:
+        """The operators that compute a value from these."""
+        return {ref.node.op_type for ref in self._nodes_between([name], known)}
+
+    def _nodes_between(self, names: Sequence[str], known: Collection[str]) -> list[NodeRef]:
         """The nodes between the known values and these, in the order of the graph."""
         needed: dict[str, NodeRef] = {}
         waiting = list(names)
@@ -142,26 +146,14 @@ class Intermediates:
         functions = bool(self._model.functions)
         options = Options("basic" if functions else "off", arena=False).for_session()
         options.add_session_config_entry("session.disable_prepacking", "1")
-        try:
+        name = self._path.name
+        failed = f"{name} could not be loaded with {len(names)} of its values as outputs"
+        with explained(LoadError, failed, "Compare the outputs alone, without values=True."):
             data = model_bytes(self._submodel(part, feeds, names, read), self._path, options)
             session = session_of(data, self._provider, options)
-        except Exception as error:
-            instead = "Compare the outputs alone, without values=True."
-            why, hint = refused_by_machine(error) or (short_reason(error), instead)
-            raise LoadError(
-                f"{self._path.name} could not be loaded with {len(names)} of its values as "
-                f"outputs: {why}",
-                hint,
-            ) from error
-        try:
+        failed = f"ONNX Runtime failed while running {name} without its optimizer"
+        with explained(RunError, failed, "Try the sizes of the export."):
             results = session.run_with_ort_values(list(names), feeds)
-        except Exception as error:
-            instead = "Try the sizes of the export."
-            why, hint = refused_by_machine(error) or (short_reason(error), instead)
-            raise RunError(
-                f"ONNX Runtime failed while running {self._path.name} without its optimizer: {why}",
-                hint,
-            ) from error
         return dict(zip(names, results, strict=True))
 
     def _submodel(

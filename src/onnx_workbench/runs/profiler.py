@@ -24,8 +24,8 @@ import numpy as np
 import onnx
 
 from .. import progress
-from ..errors import LoadError, refused_by_machine
-from ..ort import Options, call_of, model_bytes, session_of, short_reason
+from ..errors import LoadError
+from ..ort import Options, call_of, explained, model_bytes, session_of
 from ..proto import NodeRef, named, node_refs
 from .liveness import EMPTY, Footprint, footprint, result_bytes
 
@@ -90,7 +90,7 @@ class Recording:
     """``whole`` has the profiler's time of each run, ``executed`` the time from the first kernel to
     the last; ``cost`` is already subtracted from the kernels' seconds. ``footprint`` is the memory
     of one run, ``assigned`` the execution provider of each node before ONNX Runtime optimized the
-    graph, where it tells."""
+    graph, where it tells. ``constants`` are the values that the optimized graph has as weights."""
 
     kernels: tuple[Kernel, ...]
     whole: tuple[float, ...]
@@ -98,6 +98,7 @@ class Recording:
     cost: Cost = FREE
     footprint: Footprint = EMPTY
     assigned: Mapping[str, str] = field(default_factory=dict)
+    constants: Collection[str] = frozenset()
 
     @cached_property
     def sums(self) -> tuple[float, ...]:
@@ -172,7 +173,7 @@ def record(
                         call()
                 step()
         recording = profile.read()
-    plain = [run for index, run in enumerate(plain) if counts(index)]
+    plain = [run for index, run in enumerate(plain) if is_measured(index)]
     least = typical(plain) - _idle(provider, threads)
     return recording.less(recording.cost_beside(least)), plain
 
@@ -197,7 +198,7 @@ def unfused(
     return {kernel.name: recording.typical(kernel.seconds) for kernel in recording.kernels}
 
 
-def counts(run: int) -> bool:
+def is_measured(run: int) -> bool:
     """Whether a run counts: it is not in the first block, and not the first of its block."""
     return run >= BLOCK and run % BLOCK > 0
 
@@ -233,19 +234,14 @@ class _Profile:
         model: bytes | str = os.fspath(self.path)
         if self.renamed:
             model = model_bytes(self.renamed, self.path, options)
-        try:
+        failed = f"ONNX Runtime cannot load the model at the optimization level {level!r}"
+        with explained(LoadError, failed, "Pass another `level`."):
             if profiled:
                 self._write_graph(options, model)
                 options.add_session_config_entry(_ASSIGNED, "1")
                 options.enable_profiling = True
                 options.profile_file_prefix = os.fspath(self.folder / "profile")
             return session_of(model, self.provider, options)
-        except Exception as error:
-            why, hint = refused_by_machine(error) or (short_reason(error), "Pass another `level`.")
-            raise LoadError(
-                f"ONNX Runtime cannot load the model at the optimization level {level!r}: {why}",
-                hint,
-            ) from error
 
     def _write_graph(self, options: onnxruntime.SessionOptions, model: bytes | str) -> None:
         """Write the optimized graph, from a temporary session, which holds each weight twice."""
@@ -260,7 +256,7 @@ class _Profile:
         """End the profile and read it."""
         events = json.loads(Path(self.session.end_profiling()).read_text(encoding="utf-8"))
         graph = onnx.load(self.folder / "optimized.onnx", load_external_data=False)
-        return replace(recording_of(events, graph, counts), assigned=_assigned(self.session))
+        return replace(recording_of(events, graph, is_measured), assigned=_assigned(self.session))
 
 
 def _assigned(session: Any) -> dict[str, str]:
@@ -342,11 +338,12 @@ def recording_of(
         if (column := column_of(event)) is not None:  # those of bodies are shorter
             executed[column] = max(executed[column], event["dur"] / _SECOND)
     refs |= _nameless(spent, refs)
-    fixed = {tensor.name for tensor in graph.graph.initializer}
+    fixed = frozenset(tensor.name for tensor in graph.graph.initializer)
     kernels = tuple(_kernel(name, part, refs.get(name), fixed) for name, part in spent.items())
     second = starts[1] if len(starts) > 1 else math.inf
     first = [(e["name"].removesuffix(_SUFFIX), e["args"]) for e in nodes if e["ts"] < second]
-    return Recording(kernels, whole, tuple(executed), footprint=footprint(first, refs, graph))
+    held = footprint(first, refs, graph)
+    return Recording(kernels, whole, tuple(executed), footprint=held, constants=fixed)
 
 
 def _kernel(name: str, spent: _Spent, ref: NodeRef | None, fixed: Collection[str]) -> Kernel:

@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, TensorArgument
 
 from ..brief import first_words
-from ..errors import RunError
+from ..errors import RunError, usual_hint
 from ..exporter_metadata import call_site
 
 _NO_MODE: AbstractContextManager = nullcontext()
@@ -58,7 +58,7 @@ class ProgramRun(fx.Interpreter):
                 raise RunError(
                     f"The captured graph fails on these sizes, in {node.target}: "
                     f"{first_words(error)}",
-                    ANY_SIZE,
+                    usual_hint(error, ANY_SIZE),
                     call_site(node).line,
                 ) from error
             yield node, self.env[node]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,10 +19,7 @@ from .bench import BLOCK, WARM_CALLS
 from .results import Conditions, Result, Saved
 from .statistics import Ratio, times
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-HEADER = ("target", "p50", "p90", "p99", "ratio", "interval", "verdict")
+HEADER = ("target", "median", "p90", "p99", "ratio", "interval", "verdict")
 _STARTUP = ("target", "import", "load", "first call", "memory")
 _MODES: dict[Mode, str] = {
     "API": "API: a call takes and returns the user's own objects",
@@ -115,8 +112,8 @@ class Race(Saved, Report, ToFrame):
     def plot(
         self,
         what: Literal["times", "ratios", "startup", "copies"] = "times",
-        ax: Axes | None = None,
-    ) -> Axes:
+        ax: plots.Axes | None = None,
+    ) -> plots.Axes:
         """Plot the race.
 
         Args:
@@ -146,7 +143,7 @@ class Race(Saved, Report, ToFrame):
                 work = call.median / max(ratio.value, 1.0)
                 parts[call.name] = {"compute": work, "copies": call.median - work}
             title = "\n".join(self._copied())
-            return plots.stacked(parts, title, over="time per call, median", **look)
+            return plots.stacked(parts, over="time per call, median", title=title, **look)
         raise InputError(
             f"There is no plot {what!r} of this race.",
             "Pass 'times'; 'ratios' if two or more raced; 'startup' if they raced in fresh "
@@ -266,7 +263,7 @@ class Race(Saved, Report, ToFrame):
         if not result.ran:
             return result.name, *"-" * (len(HEADER) - 2), "did not run"
         record = self._record(result)
-        cells = [f"{formatting.seconds(record[key]):>7}" for key in ("p50", "p90", "p99")]
+        cells = [f"{formatting.seconds(record[key]):>7}" for key in ("median", "p90", "p99")]
         ratio = span = ""
         if record["ratio"]:
             ratio = f"{times(record['ratio']):>5}"
@@ -282,20 +279,20 @@ class Race(Saved, Report, ToFrame):
         return (result.name, *cells, f"{memory:>7}")
 
     def provenance(self) -> Fold:
-        """How it was measured: a label and a line each."""
+        """How the race was measured, as rows of label and text."""
         return Fold("How it was measured", ["", Table(self._facts())])
 
     def _facts(self) -> list[tuple[str, str]]:
         at, started = self.conditions, [(one.name, one.started) for one in self._ran]
         matters = f"{100 * at.matters:g} %"
-        over = f"rounds, widened by {100 * statistics.ALONE:g} %"
+        over = f"rounds, widened by {100 * statistics.ONE_PROCESS:g} %"
         if at.workers:
             over = f"{plural(self.replicates, 'replicate')} of fresh processes"
         agrees = "no difference found" if self.trusted else "UNTRUSTED: it differs from itself"
         firsts = dict.fromkeys(self._first(self.result(name)).name for name in self._ratios)
         divided = {name: name for name in firsts}
         if self._control_result:
-            divided[self.baseline] = f"mean of {self.baseline} and its copy"
+            divided[self.baseline] = f"(mean of {self.baseline} and its copy)"
         control = self.control and times(self.control.value)
         rows: dict[str, Iterable[str]] = {
             "did not run": [f"{one.name}: {one.error}" for one in self.results if one.error],
@@ -306,7 +303,7 @@ class Race(Saved, Report, ToFrame):
                 "until it was warm, Python included"
             ]
             * at.workers,
-            "calls": ["p50 to p99: single calls, timed after the rounds; ratio: the rounds"]
+            "calls": ["median, ratio: the rounds; p90, p99: single calls, timed after the rounds"]
             * any(run.laps for one in self.results for run in one.replicates),
             "ratio": [
                 f"{one} / target within a round; 95 % interval over {over}"
@@ -314,7 +311,7 @@ class Race(Saved, Report, ToFrame):
             ],
             "verdict": [
                 f"faster, slower: the interval{' (Holm)' * at.workers} excludes 1, ratio over "
-                f"{matters} from 1; same: the whole interval within {matters}"
+                f"{matters} from 1; same: the whole interval within {matters}; else undecided"
             ],
             "control": [
                 f"{self.baseline} against its own copy: {control}, {agrees}" if control else "none"
@@ -338,7 +335,7 @@ class Race(Saved, Report, ToFrame):
     def note(self) -> str:
         """Small print for a plot."""
         at = self.conditions
-        where = f"one process: intervals widened by {100 * statistics.ALONE:g} %"
+        where = f"one process: intervals widened by {100 * statistics.ONE_PROCESS:g} %"
         if at.workers:
             where = f"{self.replicates} processes each"
         missing = ", ".join(one.name for one in self.results if one.error)

@@ -31,6 +31,7 @@ import psutil
 import torch
 
 from .. import calls, progress
+from ..brief import first_words
 from ..errors import InputError
 from ..formatting import kind_of
 from ..machine import trim_memory
@@ -39,7 +40,7 @@ from .bench import LAP_SECONDS, Bench, Started
 from .report import Race
 from .results import Conditions, Replicate, Result
 from .statistics import REPLICATES
-from .targets import call_of
+from .targets import timed_call_of
 from .worker import PINS, NotSendable, RemoteBench, pack
 
 LEAST_REPLICATES = 2
@@ -110,7 +111,9 @@ def race(
     with ExitStack() as stack:
         for fn in targets.values():
             stack.enter_context(evaluating(fn))
-        timed = {name: call_of(fn, args, kwargs or {}, threads) for name, fn in targets.items()}
+        timed = {
+            name: timed_call_of(fn, args, kwargs or {}, threads) for name, fn in targets.items()
+        }
         cores, busy = _cores(threads)
         at = Conditions(_environment(), threads, cores, busy, seconds, matters=matters, seed=seed)
         tick = stack.enter_context(progress.bar("race", unit=" rounds"))
@@ -344,12 +347,6 @@ def _environment() -> dict[str, str]:
 
 
 def _reason(error: Exception) -> str:
-    """The class and the first line of an error, short enough for a table.
-
-    >>> _reason(RuntimeError("backend='inductor' raised:\\nCppCompileError: C++ compile error"))
-    "RuntimeError: backend='inductor' raised: CppCompileError: C++ compile error"
-    """
-    first, *rest = str(error).strip().splitlines() or [""]
-    text = " ".join([first, *rest[:1]]) if first.endswith(":") else first
-    text = text if len(text) <= 80 else f"{text[:77]}..."
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    """An error in a few words that fit into a table."""
+    words = first_words(error)
+    return words if len(words) <= 100 else f"{words[:97]}..."

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import calls, formatting, plots
 from ..errors import InputError
@@ -17,9 +17,6 @@ from .report import HEADER, Race
 from .results import Result, Saved
 from .rounds import race
 from .statistics import Ratio, times
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 THREADS = "threads"
 _SURE = ("faster", "slower")
@@ -108,7 +105,7 @@ class Sweep(Saved, Report, ToFrame):
                 records.append({self.over: size, **record, **more, "contended": contended})
         return records
 
-    def plot(self, ax: Axes | None = None) -> Axes:
+    def plot(self, ax: plots.Axes | None = None) -> plots.Axes:
         """Plot the throughput over the size, with crossovers; for threads, with ideal scaling."""
         threads, note = self.over == THREADS, self.races[max(self.races)].note()
         rates = {
@@ -122,7 +119,7 @@ class Sweep(Saved, Report, ToFrame):
             hollow=[size for size, each in self.races.items() if each.conditions.contended],
             ideal=threads,
             over=self.over,
-            per=self._unit(),
+            per="calls a second" if threads else f"{self.over} x calls a second",
             title=self.finding,
             note=note.partition(", ")[2] if threads else note,  # the axis has their number
             ax=ax,
@@ -158,9 +155,6 @@ class Sweep(Saved, Report, ToFrame):
 
     def _per_call(self, size: int) -> int:
         return 1 if self.over == THREADS else size
-
-    def _unit(self) -> str:
-        return "calls a second" if self.over == THREADS else f"{self.over} x calls a second"
 
     def _compared(self, name: str) -> str:
         parts = []

@@ -14,7 +14,7 @@ REPLICATES = 5
 """Replicates that run before a narrow interval may end a race."""
 NOISY = 0.10
 """The half-width of an interval above which the machine is too noisy for a verdict."""
-ALONE = 0.03
+ONE_PROCESS = 0.03
 """How much an interval is widened if a single process raced: between fresh processes, the same
 target differed with a standard deviation of 0.1 to 2.1 %."""
 
@@ -63,7 +63,7 @@ class Ratio:
 
     def sentence(self, name: str, rival: str) -> str:
         """The verdict in words."""
-        no_verdict = {
+        bar = {
             "same": f"no difference that matters (within {100 * self.matters:g} %)",
             "undecided": "not enough data",
             "noisy": f"no verdict, this machine is too noisy (interval {100 * self.half:.0f} % "
@@ -71,7 +71,7 @@ class Ratio:
             "contended": "no verdict, the cores were contended",
             "untrusted": "no verdict, the race is untrusted: the baseline differed from its copy",
         }
-        if why := no_verdict.get(self.verdict):
+        if why := bar.get(self.verdict):
             return f"{name} against {rival}: {why}"
         span = f"95 % interval {times(self.low)[:-1]} to {times(self.high)[:-1]}"
         return f"{name} is {times(self.value)} as fast as {rival} ({span})"
@@ -134,7 +134,7 @@ def welch(then: Times, now: Times, matters: float) -> Ratio:
     middle = one.mean() - other.mean()
     differs = True
     if min(len(one), len(other)) < 2:
-        low, high = middle - math.log1p(ALONE), middle + math.log1p(ALONE)
+        low, high = middle - math.log1p(ONE_PROCESS), middle + math.log1p(ONE_PROCESS)
     else:
         test = stats.ttest_ind(one, other, equal_var=False)
         differs = bool(test.pvalue < 1 - LEVEL)
@@ -188,6 +188,6 @@ def _of_rounds(rounds: np.ndarray) -> tuple[Interval, float]:
 
     rounds = np.atleast_2d(rounds).mean(axis=0)
     ends = stats.quantile_test(rounds, q=0, p=0.5).confidence_interval(LEVEL)
-    low = float(np.fmax(ends.low, rounds.min())) - math.log1p(ALONE)  # NaN for a few rounds
-    high = float(np.fmin(ends.high, rounds.max())) + math.log1p(ALONE)
+    low = float(np.fmax(ends.low, rounds.min())) - math.log1p(ONE_PROCESS)  # NaN for a few rounds
+    high = float(np.fmin(ends.high, rounds.max())) + math.log1p(ONE_PROCESS)
     return (float(np.median(rounds)), low, high), float(low <= 0 <= high)

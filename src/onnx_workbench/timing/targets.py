@@ -86,10 +86,21 @@ def placed(model: Any, device: str = "cuda") -> Derived:
     A call ends when the device is done. If there is no such device, the race says so and goes on
     without this target.
 
+    Raises:
+        InputError: torch knows no such device.
+
     >>> import torch
     >>> placed(torch.nn.ReLU(), "cuda:1")
     ReLU on cuda:1
     """
+    import torch
+
+    try:
+        torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(
+            f"torch knows no device {device!r:.80}.", "Pass one such as 'cpu', 'cuda' or 'cuda:1'."
+        ) from error
     return Derived(model, partial(_place, device), f"{type(model).__name__} on {device}")
 
 
@@ -113,7 +124,7 @@ class Derived:
         return self.words
 
 
-def call_of(fn: Callable, args: tuple, kwargs: dict[str, Any], threads: int) -> Any:
+def timed_call_of(fn: Callable, args: tuple, kwargs: dict[str, Any], threads: int) -> Any:
     """The call that a worker receives: the target's own ``timed_call``, or a plain call.
 
     If ``timed_call`` raises, the error is raised again when the call is prepared, so that only this
