@@ -49,7 +49,7 @@ class Explorer(ipywidgets.interactive):
         super().__init__(self._call, clear_output=False, **controls)
 
     def _call(self, **chosen: Any) -> Any:
-        with progress.alone(), capture_output(stderr=False) as captured:
+        with progress.no_other_bar(), capture_output(stderr=False) as captured:
             try:
                 result = self._function(**chosen)
             except (Exception, KeyboardInterrupt) as error:  # its traceback would end in a log

@@ -53,8 +53,9 @@ function averaged(strokes) {
   pen.scale(FINE, FINE);
   Object.assign(pen, { lineWidth: BRUSH, lineCap: "round", lineJoin: "round" });
   for (const stroke of fitted(strokes)) {
+    const [x, y] = stroke[0];
     pen.beginPath();
-    pen.moveTo(...stroke[0]);
+    pen.moveTo(x - 0.001, y); // a canvas draws no line without a length, and so no dot
     for (const point of stroke) pen.lineTo(...point);
     pen.stroke();
   }
@@ -142,25 +143,27 @@ function render({ model, el }) {
     put(pixels);
   };
   const showAnswer = () => {
-    const [shares, error] = [model.get("probabilities"), model.get("error")];
+    const empty = !model.get("pixels").some((value) => value > 0);
+    const [shares, error] = [empty ? [] : model.get("probabilities"), model.get("error")];
     const best = shares.indexOf(Math.max(...shares));
     bars.forEach((bar, digit) => {
       bar.querySelector("i").style.width = `${100 * (shares[digit] ?? 0)}%`;
       bar.lastElementChild.textContent = shares.length ? `${Math.round(100 * shares[digit])} %` : "";
       bar.classList.toggle("ow-pad-best", digit === best);
     });
-    const empty = !model.get("pixels").some((value) => value > 0);
     says.textContent = error || (empty ? "Draw a digit" : `reads ${best}`);
     says.classList.toggle("ow-pad-error", Boolean(error));
   };
-  const showPixels = () => fill(small, model.get("pixels"));
+  const showPixels = () => {
+    fill(small, model.get("pixels"));
+    showAnswer();
+  };
 
   listen(paper, cursor, strokes, paint);
   clear.onclick = () => show(new Array(SIDE * SIDE).fill(0));
   other.onclick = () => show(samples[(sample = (sample + 1) % samples.length)]);
   fill(paper, model.get("pixels"));
   showPixels();
-  showAnswer();
   const heard = { pixels: showPixels, probabilities: showAnswer, error: showAnswer };
   for (const [name, act] of Object.entries(heard)) model.on(`change:${name}`, act);
   const uncover = cover(el);

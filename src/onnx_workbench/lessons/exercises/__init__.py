@@ -18,6 +18,15 @@ def hint(name: str, /, **values: Any) -> Hint:
     return name, values
 
 
+def difference(reason: str) -> str:
+    """What ``verify`` says of the expected ``a`` and the answer's ``b``, for one who sees neither.
+
+    >>> difference("a is float32[3], b is float32[2]"), difference("2 of 3 differ")
+    ('a is float32[3], b is float32[2], where b is yours', '2 of 3 differ')
+    """
+    return f"{reason}, where b is yours" if reason.startswith("a is ") else reason
+
+
 def is_line(answer: Any, line: Line) -> bool:
     """Whether an answer is this line, its text, its place or its number.
 

@@ -10,7 +10,7 @@ from ...artifact import Artifact
 from ...errors import WorkbenchError
 from ...formatting import kind_of
 from ..reader import digits
-from . import Hint, hint
+from . import Hint, difference, hint
 
 OPSET = 18
 SIZES = (1, 7, 64)
@@ -33,4 +33,4 @@ def judge(answer: Any) -> Iterator[Hint]:
     for size in SIZES:
         leaf = verify(read.model, answer, read.test_images[:size]).worst
         if leaf.reason:
-            yield hint("differs", reason=leaf.reason)
+            yield hint("differs", reason=difference(leaf.reason))

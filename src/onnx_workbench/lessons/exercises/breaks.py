@@ -11,7 +11,7 @@ from torch import nn
 from ... import bytecode, graph
 from ...agreement import verify
 from ...formatting import kind_of
-from . import Hint, hint
+from . import Hint, difference, hint
 
 
 def brighten(image: torch.Tensor) -> torch.Tensor:
@@ -36,7 +36,7 @@ def judge(answer: Any) -> Iterator[Hint]:
             yield hint("none")
         leaf = verify(brighten, answer, image).worst
         if leaf.reason:
-            wrong = {"kind": kind, "reason": leaf.reason}
+            wrong = {"kind": kind, "reason": difference(leaf.reason)}
             yield hint("pixels", **wrong) if "half" in kind else hint("differs", **wrong)
     for broken in bytecode.watch(answer, image).breaks:
         yield hint("breaks", line=broken.line, reason=broken.reason)

@@ -13,7 +13,7 @@ from ...comparison import compare
 from ...errors import WorkbenchError
 from ...formatting import kind_of
 from ..classifier import photographs
-from . import Hint, hint
+from . import Hint, difference, hint
 
 
 def given() -> nn.Module:
@@ -53,4 +53,4 @@ def mistaken(shares: torch.Tensor, numbers: torch.Tensor, photos: torch.Tensor) 
     best = whole.topk(5).values
     named = whole.gather(1, numbers.long())  # two classes may be alike
     if reason := compare((best, best), (shares, named)).worst.reason:
-        yield hint("differs", reason=reason)
+        yield hint("differs", reason=difference(reason))

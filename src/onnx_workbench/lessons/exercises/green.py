@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...agreement import verify
 from ...formatting import kind_of, plural
 from ...report import Audit
-from . import Hint, hint
+from . import Hint, difference, hint
 
 COUNTED = {"capture", "export", "contract", "numbers"}
 
@@ -57,4 +57,4 @@ def judge(answer: Any) -> Iterator[Hint]:
         x = torch.linspace(-1, 1, 8 * size).reshape(size, 4, 2)
         leaf = verify(expected, answer.case.model, x).worst
         if leaf.reason:
-            yield hint("differs", reason=leaf.reason, size=size)
+            yield hint("differs", reason=difference(leaf.reason), size=size)

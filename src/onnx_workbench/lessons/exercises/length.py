@@ -14,7 +14,7 @@ from ...brief import first_words
 from ...errors import CaptureError, InputError, WorkbenchError
 from ...formatting import kind_of
 from ...shapes.contract import probe
-from . import Hint, hint
+from . import Hint, difference, hint
 
 LONGEST, WIDTH, EXAMPLE = 64, 8, 16
 LENGTHS = range(1, LONGEST + 1)
@@ -54,9 +54,9 @@ def judge(answer: Any) -> Iterator[Hint]:
         except InputError as error:
             yield hint("raises", words=words, raised=first_words(error.__cause__ or error))
         if leaf.reason and leaf.worst is None and words == 1:
-            yield hint("broadcast", reason=leaf.reason)
+            yield hint("broadcast", reason=difference(leaf.reason))
         if leaf.reason:
-            yield hint("rows", words=words, reason=leaf.reason)
+            yield hint("rows", words=words, reason=difference(leaf.reason))
     dynamic = ({1: "words"},)
     try:
         file = export(answer, example(EXAMPLE), dynamic_shapes=dynamic)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -69,9 +70,11 @@ def answers(times: Timings) -> dict[str, float]:
 
 def judge(answer: Any) -> Iterator[Hint]:
     try:
-        number = float(answer)
+        number = math.nan if isinstance(answer, str) else float(answer)
     except (TypeError, ValueError):
-        yield hint("kind", kind=kind_of(answer))
+        number = math.nan
+    if not math.isfinite(number):
+        yield hint("kind", kind=str(answer) if isinstance(answer, float) else kind_of(answer))
     values = answers(given())
     for name, value in values.items():
         if abs(number - value) <= CLOSE * value:
