@@ -1,27 +1,31 @@
-"""What a call costs beside the bare way to do the same: time, memory, and what has no line.
+"""What a call, a lesson and the set-up cost beside the bare way: time, memory, what has no line.
 
-Each function is a figure of `python benchmarks`.
+Each public function is a figure of `python benchmarks`.
 """
 
 from __future__ import annotations
 
 import logging
-import subprocess
+import os
+import shutil
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import models
+import nbformat
 import onnx
 import torch
-from side_by_side import Pair, peak_of, quiet, take_turns, timed
+from side_by_side import Pair, peak_of, quiet, run, take_turns, timed
 from torch import nn
 from torch.onnx.verification import verify_onnx_program
 
 import onnx_workbench as ow
+import workbench
 from onnx_workbench.divergence import CHUNK
 from onnx_workbench.formatting import seconds, size, table
 from onnx_workbench.graph import exporter
@@ -29,17 +33,11 @@ from onnx_workbench.lineage.kernels import BY_NEIGHBOR
 
 
 def imports() -> Iterator[Pair]:
-    """`import onnx_workbench` takes milliseconds: its modules are imported when they are used."""
-
-    def python(code: str) -> None:
-        subprocess.run([sys.executable, "-c", code], check=True)
-
-    ours, bare = (partial(python, code) for code in ("import onnx_workbench", ""))
+    ours, bare = (partial(run, sys.executable, "-c", c) for c in ("import onnx_workbench", ""))
     yield take_turns("import onnx_workbench / bare python", ours, bare, turns=15)
 
 
 def export() -> Iterator[Pair]:
-    """`capture` and `export` check and load what they write; this is what that costs."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     small = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10)).eval()
     cases = {"small CNN": models.Case(small, (torch.ones(1, 1, 8, 8),), {})}
@@ -57,7 +55,6 @@ def export() -> Iterator[Pair]:
 
 
 def lines() -> Iterator[str]:
-    """How much of ONNX Runtime's time has a line, and what `profile` costs."""
     header = "model|nodes|kernels|with a line|joined, no neighbor|kernels / run"
     header += "|as the profiler counts|unprofiled run|profile() beyond its runs"
     cases = {name: models.case(name) for name in models.MAKERS}
@@ -87,7 +84,6 @@ def _joined(name: str, case: models.Case, budget: float = 2.0) -> tuple[str, ...
 
 
 def trace(turns: int = 3) -> Iterator[Pair]:
-    """`trace` of files of a known size, beside onnx.load of the same files."""
     for count in (1_000, 5_000, 20_000):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "deep.onnx"
@@ -98,7 +94,6 @@ def trace(turns: int = 3) -> Iterator[Pair]:
 
 
 def audit() -> Iterator[str]:
-    """The findings of `audit` on ten sound models, all of them false; and its time on 500 nodes."""
     warnings.simplefilter("ignore")
     sound = {name: models.case(name) for name in models.MAKERS}
     layers = nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 10)).eval()
@@ -131,8 +126,6 @@ ow.verify(model, ow.export(model, x), x, values=%s)
 
 
 def values() -> Iterator[Pair | str]:
-    """All values of a model compared with PyTorch's, beside torch's own way to do so; and the
-    memory that large values take."""
     model, x = models.Deep(NODES, growing=True).eval(), torch.ones(8)
     found = []
     with quiet():
@@ -174,11 +167,64 @@ DOORS = {
 
 
 def memory() -> Iterator[str]:
-    """For each function, its peak without that of the model alone, children included: in multiples
-    of the weights, and beside a bare export."""
+    """Each peak is without that of the model alone, children included."""
     alone = peak_of([sys.executable, "-c", HEAVY])
     bare = 0.0
     for name, call in DOORS.items():
         ratio = (peak_of([sys.executable, "-c", HEAVY + call]) - alone) / WEIGHTS
         bare = bare or ratio
         yield f"{name:28} {ratio:.2f} x {WEIGHTS / 1e9:.2f} GB of weights, {ratio / bare:.2f}x"
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def notebooks() -> Iterator[Pair]:
+    """A Binder machine has 2 GB for all open lessons."""
+    with tempfile.TemporaryDirectory() as folder:
+        lessons = shutil.copytree(ROOT / "notebooks", Path(folder, "notebooks"))
+        bare = lessons / "bare.ipynb"
+        cells = [nbformat.v4.new_code_cell("import torch, onnxruntime")]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), bare)
+        _executed(bare)  # fills the caches of the file system
+        for lesson in sorted(lessons.glob("[0-9]*.ipynb")):
+            (other_wall, other_peak), (wall, peak) = _executed(bare), _executed(lesson)
+            yield Pair(f"{lesson.stem}, wall time / bare notebook", [wall], [other_wall])
+            yield Pair(f"{lesson.stem}, peak memory / same", [peak], [other_peak], unit="bytes")
+
+
+def _executed(notebook: Path) -> tuple[float, int]:
+    """Seconds, and the peak of bytes of the kernel and its children, with shared pages counted for
+    each process."""
+    command = [sys.executable, "-m", "nbconvert", "--to=notebook", "--execute", "--stdout"]
+    options = ["--ExecutePreprocessor.kernel_name=python3", "--log-level=ERROR", str(notebook)]
+    settings = {"TQDM_DISABLE": "1", "ONNX_WORKBENCH_HOME": str(notebook.parent / "home")}
+    peaks: list[int] = []
+    watched = partial(peak_of, [*command, *options], {**os.environ, **settings}, parent=False)
+    return timed(lambda: peaks.append(watched())), peaks[0]
+
+
+def set_up() -> Iterator[Pair]:
+    """Without pip's cache, so that each install downloads as much as the first."""
+    left_out = shutil.ignore_patterns(".*", "build", "__pycache__", "*.egg-info")
+    with tempfile.TemporaryDirectory() as folder:
+        spent = {"pip install of the pins": timed(partial(_by_hand, Path(folder, "bare")))}
+        sizes = {"pip install of the pins": _disk(Path(folder, "bare"))}
+        for verb in ("test", "lab"):
+            copy = shutil.copytree(ROOT, Path(folder, verb), ignore=left_out)
+            start = partial(run, sys.executable, str(copy / "workbench.py"), verb, "--version")
+            spent[verb], sizes[verb] = timed(start), _disk(copy / ".venv")
+    for verb, other in pairwise(("lab", "test", "pip install of the pins")):
+        yield Pair(f"set-up of {verb}, wall time / {other}", [spent[verb]], [spent[other]])
+        yield Pair(f"set-up of {verb}, disk / {other}", [sizes[verb]], [sizes[other]], "bytes")
+
+
+def _by_hand(folder: Path) -> None:
+    run(sys.executable, "-m", "venv", str(folder))
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    pins = ["-r", str(ROOT / "constraints.txt"), "--extra-index-url", f"{workbench.INDEX}/cpu"]
+    run(str(python), "-m", "pip", "install", "--quiet", *pins)
+
+
+def _disk(folder: Path) -> int:
+    return sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir())

@@ -15,7 +15,7 @@ class Handicap:
     """A target that takes ``1 + share`` times as long, whatever else the machine does.
 
     Args:
-        target: what it calls.
+        target: what it calls; in a worker, the call that the worker got for it.
         share: the extra work, as a share of the processor time of the target's own work.
         calls: calls of ``target`` in one call; several if it is short beside reading the clock.
     """
@@ -27,26 +27,17 @@ class Handicap:
     def __call__(self, *args: Any) -> object:
         return self.target(*args)
 
-    def timed_call(self, args: tuple, kwargs: dict[str, Any], threads: int = 1) -> Any:
+    def timed_call(self, args: tuple, kwargs: dict[str, Any], threads: int = 1) -> Handicap:
         from onnx_workbench.timing.targets import timed_call_of
 
-        return HandicappedCall(
-            timed_call_of(self.target, args, kwargs, threads), self.share, self.calls
-        )
-
-
-@dataclass(frozen=True)
-class HandicappedCall:
-    call: Any
-    share: float
-    calls: int
+        return replace(self, target=timed_call_of(self.target, args, kwargs, threads))
 
     @property
     def modules(self) -> tuple[str, ...]:
-        return self.call.modules
+        return self.target.modules
 
     def prepare(self) -> Any:
-        ready = self.call.prepare()
+        ready = self.target.prepare()
         return replace(ready, run=partial(_delayed, ready.run, self.share, self.calls))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import random
 import subprocess
 import warnings
@@ -62,6 +63,10 @@ def timed(way: Callable[[], object]) -> float:
     start = perf_counter()
     way()
     return perf_counter() - start
+
+
+def run(*command: str) -> None:
+    subprocess.run(command, check=True, env={**os.environ, "PIP_NO_CACHE_DIR": "1"})
 
 
 def peak_of(

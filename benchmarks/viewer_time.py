@@ -1,4 +1,4 @@
-"""The viewer in JupyterLab, beside Netron alone: the same browser, the same file, turn by turn."""
+"""How fast a view and the floors of a trace open in a browser and answer."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ import onnx
 from nbformat.v4 import new_code_cell, new_notebook
 from side_by_side import Pair, take_turns
 
+from onnx_workbench.formatting import seconds, size, table
+from onnx_workbench.lineage.page import document
+from tests import sheets
 from tests.browser.conftest import Lab, Notebook, launched, load, new_context, serving
 
 GIGABYTE = 1 << 30
@@ -27,15 +30,14 @@ CLICKS = 9
 TURNS = 3  # new kernels whose memory is looked at
 SHOWN, ASKED = 0, 1  # the cell that shows the view, and the one below it
 
-LIGHT, LARGE, LARGEST = "500 nodes", "5,000 nodes", "20,000 nodes"
-FLAT, HEAVY = "5,000 nodes of no module", "500 nodes and 1 GB"
 GRAPHS: dict[str, dict[str, Any]] = {
-    LIGHT: {"nodes": 500},
-    LARGE: {"nodes": 5_000},
-    FLAT: {"nodes": 5_000, "modules": False},
-    LARGEST: {"nodes": 20_000},
-    HEAVY: {"nodes": 500, "weights": GIGABYTE},
+    "500 nodes": {"nodes": 500},
+    "5,000 nodes": {"nodes": 5_000},
+    "20,000 nodes": {"nodes": 20_000},
+    "5,000 nodes of no module": {"nodes": 5_000, "modules": False},
+    "500 nodes and 1 GB": {"nodes": 500, "weights": GIGABYTE},
 }
+LIGHT, LARGE, LARGEST, FLAT, HEAVY = GRAPHS
 SOURCE = "class Layer:\n    def forward(self, x):\n" + "        x = x.relu()\n" * models.STEPS
 
 # Runs inside the page and notes when the line has been painted, on the clock that all frames share.
@@ -64,7 +66,8 @@ def held():
 
 
 def report() -> Iterator[Pair]:
-    """Every time of ours is taken in JupyterLab, from running the cell until Netron has drawn."""
+    """Beside Netron alone: the same browser, the same file, turn by turn. Every time of ours is
+    taken in JupyterLab, from running the cell until Netron has drawn."""
     logging.getLogger().addHandler(logging.NullHandler())  # netron.serve would set up its own
     with (
         launched() as browser,
@@ -77,21 +80,18 @@ def report() -> Iterator[Pair]:
         for name, options in GRAPHS.items():
             onnx.save(models.chain(source=str(source), **options), paths[name])
         notebook = opened(browser, lab)
+        ours = {name: partial(in_the_cell, notebook, path) for name, path in paths.items()}
         for name in (LARGE, LARGEST):
             yield memory(notebook, name, paths[LIGHT], paths[name])
-        for name, turns in ((LIGHT, 3), (LARGE, 2), (FLAT, 2), (LARGEST, 1)):
-            ours = partial(in_the_cell, notebook, paths[name])
+        for name, turns in ((LIGHT, 3), (LARGE, 2), (LARGEST, 1)):
             alone = partial(by_netron, browser, paths[name])
             words = f"{name}, until drawn / Netron alone"
-            yield take_turns(words, ours, alone, turns, warm=name is LIGHT)
-        for name in (LIGHT, FLAT):
-            in_the_cell(notebook, paths[name])
-            if name is FLAT:
-                whole(notebook)
-            yield from click(notebook, name)
+            yield take_turns(words, ours[name], alone, turns, warm=name is LIGHT)
+        yield take_turns(f"{HEAVY} of weights / without", ours[HEAVY], ours[LIGHT], 3)
+        ours[FLAT]()
+        whole(notebook)
+        yield from click(notebook, FLAT)
         yield heat(notebook)
-        light, heavy = (partial(in_the_cell, notebook, paths[name]) for name in (LIGHT, HEAVY))
-        yield take_turns("500 nodes with 1 GB of weights / without", heavy, light, 3)
 
 
 def opened(browser: Any, lab: Lab) -> Notebook:
@@ -193,3 +193,48 @@ def heat(notebook: Notebook) -> Pair:
         frame.evaluate(PAINTED)
         times.append(perf_counter() - start)
     return Pair("heat on 5,000 nodes, median / 1 s", times, [1.0] * len(times))
+
+
+OPENINGS, CHOICES = 5, 40
+
+# Until the frame after the choice has been drawn.
+STEP = """(key) => new Promise((done) => {
+  const start = performance.now();
+  const list = document.querySelector(".ow-floors .list");
+  list.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+  const answered = performance.now() - start;
+  requestAnimationFrame(() => setTimeout(() => done([answered, performance.now() - start])));
+})"""
+
+
+def _floors(browser: Any, nodes: int, folder: Path) -> tuple[str, ...]:
+    path = folder / "floors.html"
+    path.write_text(document("net", sheets.deep(nodes)), encoding="utf-8")
+    openings = []
+    for _ in range(OPENINGS):
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        start = perf_counter()
+        page.goto(path.as_uri())
+        page.locator(".ow-floors .row").first.wait_for()
+        openings.append(perf_counter() - start)
+        steps = [page.evaluate(STEP, "ArrowDown") for _ in range(CHOICES)]
+        rows = page.locator(".ow-floors .row").count()
+        page.close()
+    answered, drawn = ([ms / 1e3 for ms in times] for times in zip(*steps, strict=True))
+    return (
+        f"{nodes:,}",
+        size(path.stat().st_size),
+        seconds(median(openings)),
+        seconds(median(answered)),
+        seconds(median(drawn)),
+        seconds(max(drawn)),
+        str(rows),
+    )
+
+
+def floors() -> Iterator[str]:
+    """How fast they open in a saved page and answer a choice."""
+    header = ("nodes", "page", "opens in", "answers in", "and draws", "at most", "rows in the page")
+    with launched() as browser, tempfile.TemporaryDirectory() as folder:
+        rows = [_floors(browser, nodes, Path(folder)) for nodes in (20, 2_000, 20_000)]
+    yield table(rows, header, right=range(len(header)))
