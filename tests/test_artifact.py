@@ -309,8 +309,7 @@ def test_what_fails_inside_onnx_runtime_has_its_sizes_or_its_true_reason(scores,
     made = export(module(lambda self, ids, offsets: self.bag(ids, offsets), bag=bag), call)
     with pytest.raises(RunError) as caught:
         made(*call)
-    assert "loop ran zero times" in caught.value.reason
-    assert "two offsets" in caught.value.hint
+    assert "loop ran zero times" in caught.value.hint
     rows = export(nn.Embedding(5, 3).eval(), torch.tensor([1]))
     for door in (rows, lambda index: trace(rows, index)):
         with pytest.raises(RunError) as caught:

@@ -197,8 +197,9 @@ def test_errors_of_onnx_runtime_read_as_in_this_process(tmp_path):
     for isolated_ in (False, True):
         with pytest.raises(LoadError) as caught:
             ow.load(path, isolated=isolated_)(X)
-        said.append(caught.value.message)
+        said.append((caught.value.message, caught.value.hint))
     assert said[0] == said[1]
+    assert "does not have this operator" in said[0][1]
     text = "(float[N] x) => (float[2] y) <float[3] w = {1, 2, 3}> { y = Add(x, w) }"
     path = saved(tmp_path / "r.onnx", text)
     for isolated_ in (False, True):
@@ -217,7 +218,7 @@ def test_results_of_every_dtype_come_back(tmp_path):
 def test_running_out_of_memory_is_an_error(tmp_path):
     path = saved(tmp_path / "m.onnx", "(int64[N] n) => (float[M] y) { y = ConstantOfShape(n) }")
     artifact = ow.load(path, isolated=True)
-    with pytest.raises(RunError, match="The machine refuses to run m"):
+    with pytest.raises(RunError, match=r"running m\.onnx.*machine is out of memory"):
         artifact(torch.tensor([2**38]))
     assert artifact(torch.tensor([3])).tolist() == [0, 0, 0]
 

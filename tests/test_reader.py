@@ -208,8 +208,9 @@ def test_a_sequence_gets_a_repair_that_works(tmp_path):
 
 def test_a_text_gets_a_repair_that_works_too(tmp_path):
     artifact = saved(tmp_path / "m.onnx", "(string[1] x) => (string[1] y) { y = Identity(x) }")
-    with pytest.raises(InputError) as caught:
-        artifact("abc")
+    for given in (torch.ones(1), "abc"):
+        with pytest.raises(InputError, match="with NumPy arrays: ") as caught:
+            artifact(given)
     call = str(caught.value).rpartition("arrays: ")[2].rstrip(".")
     (out,) = eval(call, {"artifact": artifact, "array": np.array(["abc"])})
     assert out.tolist() == ["abc"]

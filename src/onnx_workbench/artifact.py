@@ -51,9 +51,6 @@ MOST_SECONDS = threading.TIMEOUT_MAX
 ONE_FILE_LIMIT = 2_000_000_000
 """Bytes of weights above which they go into a second file: protobuf's limit is 2 GiB."""
 
-_LARGEST_INLINE = 1024
-"""Bytes of the largest weight that stays in the graph, such as shapes, axes and scalars."""
-
 
 @normalize_call
 def export(
@@ -251,12 +248,8 @@ class Artifact(Report):
     def _call(self, feeds: Mapping[str, np.ndarray]) -> Callable[[], list[Any]]:
         if not self.isolated:
             return call_of(self.session, feeds)
-        try:
+        with ort.loading(self.path):
             self.worker_file.open(self.proto)
-        except WorkbenchError:
-            raise
-        except Exception as error:
-            raise ort.refused(self.path, error) from error
         return partial(self.worker_file.run, self.proto, feeds)
 
     @property
@@ -301,7 +294,9 @@ class Artifact(Report):
                 f"{self.path.name} runs in its own process and has no session in this one.",
                 "Call the Artifact itself, or load() a file that you trust without isolated=True.",
             )
-        return ort.open_session(self.unchanged, self.provider)
+        path = self.unchanged
+        with ort.loading(path):
+            return ort.session_of(os.fspath(path), self.provider)
 
     @cached_property
     def inputs(self) -> tuple[ort.Value, ...]:
@@ -328,7 +323,7 @@ class Artifact(Report):
 
     @cached_property
     def _read(self) -> reader.Checked:
-        read = reader.read(self.unchanged, "load", largest=_LARGEST_INLINE)
+        read = reader.read(self.unchanged, "load")
         for entry in (e for t in read.model.graph.initializer for e in t.external_data):
             if entry.value == protobuf_reader.NOT_SENT:
                 entry.value = self.path.name
@@ -390,6 +385,8 @@ class Artifact(Report):
         reader.check_weights(self.unchanged, self.proto)
         model = self._loaded(weights=external_data is not None)
         names = reader.weight_files(model)
+        if names or external_data:
+            _data_of(goal)
         ends = [".data"] if len(names) == 1 else [f".{i}.data" for i in range(len(names))]
         moved = {name: goal.name + end for name, end in zip(names, ends, strict=True)}
         for entry in (entry for t in tensors_of(model) for entry in t.external_data):
@@ -420,29 +417,13 @@ class Artifact(Report):
             ort.check_names(self.inputs, tensors)
         return {value.name: ort.to_numpy(tensor) for value, tensor in taken}
 
-    def timed_call(
-        self,
-        args: tuple,
-        kwargs: Mapping[str, Any],
-        threads: int = 1,
-        options: Options | None = None,
-        provider: str = "",
-    ) -> SessionCall:
+    def timed_call(self, args: tuple, kwargs: Mapping[str, Any], threads: int = 1) -> SessionCall:
         """One call of this file, to be raced in another process.
 
         It gets a new session, so that its thread pool has the requested size and serves no other
         call. Tensors may be on any device: they are copied before anything is timed.
         """
-        args, kwargs = tree_map_only(torch.Tensor, torch.Tensor.cpu, (args, kwargs))
-        return SessionCall(
-            os.fspath(self.unchanged),
-            self.feeds(*args, **kwargs),
-            provider or self.provider,
-            threads,
-            options or Options(),
-            stamp=self.stamp,
-            isolated=self.isolated,
-        )
+        return Variant(self).timed_call(args, kwargs, threads)
 
     def using(self, provider: str = "", **options: Any) -> Variant:
         """This file as another target of a race, with other session options.
@@ -537,8 +518,18 @@ class Variant:
         return self.artifact(*args, **kwargs)
 
     def timed_call(self, args: tuple, kwargs: Mapping[str, Any], threads: int = 1) -> SessionCall:
-        call = self.artifact.timed_call(args, kwargs, threads, self.options, self.provider)
-        return replace(call, mode=self.mode)
+        file = self.artifact
+        args, kwargs = tree_map_only(torch.Tensor, torch.Tensor.cpu, (args, kwargs))
+        return SessionCall(
+            os.fspath(file.unchanged),
+            file.feeds(*args, **kwargs),
+            self.provider or file.provider,
+            threads,
+            self.options,
+            self.mode,
+            file.stamp,
+            file.isolated,
+        )
 
     def __repr__(self) -> str:
         where = f" on {self.provider}" if self.provider else ""
@@ -614,7 +605,18 @@ def _check_weights(model: Any, target: Path, external_data: bool | None) -> None
             "Leave `external_data` out to get the weights in a second file.",
         )
     if external_data or total > ONE_FILE_LIMIT:
-        _check_foreign(target, [target.with_name(f"{target.name}.data")])
+        _check_foreign(target, [_data_of(target)])
+
+
+def _data_of(target: Path) -> Path:
+    """The file with a model's external weights; raises InputError if no model can name it."""
+    data = files.writable(target.with_name(f"{target.name}.data"))
+    if not reader.stays_inside(data.name):
+        raise InputError(
+            f"The weights would be in {data.name!r}, a name that no model can refer to.",
+            "Pass a name without ':', '*' and line breaks.",
+        )
+    return data
 
 
 def _check_foreign(target: Path, files: Sequence[Path]) -> None:
@@ -631,7 +633,7 @@ def _check_foreign(target: Path, files: Sequence[Path]) -> None:
 def _weights_at(target: Path) -> tuple[str, ...]:
     """The files with external weights of the model that is now at a path."""
     try:
-        return tuple(reader.weight_files(reader.read(target, "export", _LARGEST_INLINE).model))
+        return tuple(reader.weight_files(reader.read(target, "export").model))
     except (WorkbenchError, OSError):
         return ()
 
@@ -698,7 +700,7 @@ def _replacing_model(target: Path, kind: type[WorkbenchError]) -> Iterator[Path]
         new = [target.with_name(file.name) for file in folder.iterdir()]
         _check_foreign(target, new)
         data = target.with_name(f"{target.name}.data")
-        stale = data not in new and data.exists() and data.name in _weights_at(target)
+        stale = data not in new and data.name in _weights_at(target)
     if stale:
         data.unlink(missing_ok=True)
 
@@ -720,7 +722,7 @@ def _write(
         return
     if keep_as_inputs:
         graph.inputs.extend(graph.initializers.values())
-    large = {v: tensor for v, tensor in weights.items() if tensor.nbytes > _LARGEST_INLINE}
+    large = {v: tensor for v, tensor in weights.items() if tensor.nbytes > reader.INLINE}
     for value, tensor in large.items():
         value.const_value = onnx_ir.ExternalTensor(
             draft.name, None, None, tensor.dtype, shape=tensor.shape, name=value.name
@@ -803,7 +805,7 @@ def _check_session(draft: Artifact) -> None:
         _ = draft.session
     except LoadError as error:
         reason = error.message.replace(f"{draft.path.parent.name}{os.sep}", "")  # draft's folder
-        line = _line_of_rejected(draft.path, reason, draft.exported_program)
+        line = _line_of_rejected(draft, reason)
         message = f"ONNX Runtime rejects the exporter's file. {reason}"
         raise ExportError(message, error.hint, line, step="load", got=draft.opset) from error
 
@@ -858,13 +860,13 @@ def _check_file(draft: Artifact, asked: int | None) -> None:
         light.unlink()
 
 
-def _line_of_rejected(draft: Path, reason: str, program: ExportedProgram | None) -> Line | None:
+def _line_of_rejected(draft: Artifact, reason: str) -> Line | None:
     """The line of the node that ONNX Runtime names in its ``reason``.
 
     If dtypes clash there, the node at fault is an earlier one, whose dtype in the file differs from
     the FX node's.
     """
-    proto = onnx.load(draft, load_external_data=False)
+    proto, program = draft.proto, draft.exported_program
     if program and "bound to different types" in reason:
         values = onnx.shape_inference.infer_shapes(proto).graph.value_info
         dtypes = {v.name: v.type.tensor_type.elem_type for v in values}

@@ -76,12 +76,18 @@ _USUAL = (
         "An index is outside its table: pass numbers from 0 to the table's length - 1.",
     ),
     (
+        r"ConcatFromSequence.*1 or more inputs",
+        "A loop ran zero times, and ONNX cannot concatenate zero results. Pass sizes for which it "
+        "runs at least once: nn.EmbeddingBag with include_last_offset=True takes two offsets or "
+        "more.",
+    ),
+    (
         r"bound to different types",
         "ONNX converts no dtypes. Pass inputs of the dtype of the model's weights, such as "
         "x.float(); in a translation, convert with op.CastLike.",
     ),
     (
-        r"is not a registered function/op",
+        r"is not a registered function/op|No Op registered for",
         "ONNX Runtime does not have this operator. Translate it in `custom_translation_table` into "
         "operators of ONNX, or run the file in a session that registers its library.",
     ),

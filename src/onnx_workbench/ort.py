@@ -45,8 +45,6 @@ LEVELS: dict[Level, str] = {
 }
 """Level of graph optimization -> ONNX Runtime's name for it."""
 
-_LARGEST_READ = 1024
-"""Bytes of the largest weight that is read with a graph; names are shorter."""
 _TIMED = {
     "run": "session.run: NumPy in and out, no copies from or to tensors",
     "run_with_ort_values": "run_with_ort_values: NumPy lacks a dtype of this call; no copies",
@@ -156,18 +154,6 @@ def session_of(
     return onnxruntime.InferenceSession(model, options, providers=[provider])
 
 
-def open_session(path: Path, provider: str = CPU) -> onnxruntime.InferenceSession:
-    """:func:`session_of` a file.
-
-    Raises:
-        LoadError: the file is no model, lacks its weights, or needs a newer ONNX Runtime.
-    """
-    try:
-        return session_of(os.fspath(path), provider)
-    except Exception as error:
-        raise refused(path, error) from error
-
-
 def model_bytes(model: onnx.ModelProto, path: Path, options: onnxruntime.SessionOptions) -> bytes:
     """The bytes of a model that was read from ``path`` and then changed, for a session.
 
@@ -238,7 +224,8 @@ def check_input(value: Value, tensor: object) -> None:
     """Raises InputError unless ONNX Runtime accepts ``tensor`` as ``value``."""
     import torch
 
-    if not value.is_tensor or not isinstance(tensor, torch.Tensor):
+    takes_tensor = isinstance(getattr(torch, value.dtype, None), torch.dtype)
+    if not (takes_tensor and isinstance(tensor, torch.Tensor)):
         array = "array" if value.is_tensor else "[array, ...]"
         session = (
             "An Artifact accepts only tensors. Run the session itself, with NumPy arrays: "
@@ -246,7 +233,7 @@ def check_input(value: Value, tensor: object) -> None:
         )
         raise InputError(
             f"The input {value.name!r} is {kind_of(tensor)}, but the file takes {value!r}.",
-            "Pass a torch.Tensor." if hasattr(torch, value.dtype) else session,
+            "Pass a torch.Tensor." if takes_tensor else session,
         )
     have, dtype = shaped(tensor.dtype, tensor.shape), str(tensor.dtype).removeprefix("torch.")
     if tensor.layout is not torch.strided:
@@ -380,23 +367,13 @@ def run(call: Callable[[], T], feeds: Mapping[str, np.ndarray], name: str) -> T:
         raise
     except Exception as error:
         given = ", ".join(f"{key} {shaped(a.dtype, a.shape)}" for key, a in feeds.items())
-        if machine := refused_by_machine(error):
-            message = f"The machine refuses to run {name} on {given}."
-            raise RunError(message, machine[1], reason=machine[0]) from error
-        reason = ""
-        hint = usual_hint(
+        why, hint = _why(
             error,
             "Try the sizes of the export. If they work, a dimension is dynamic in the file but "
             "not in the model: export with other sizes, or name it in `dynamic_shapes`.",
         )
-        if "ConcatFromSequence" in str(error) and "1 or more inputs" in str(error):
-            reason = "A loop ran zero times, and ONNX cannot concatenate zero results."
-            hint = (
-                "Pass sizes for which it runs at least once: nn.EmbeddingBag with "
-                "include_last_offset=True takes two offsets or more."
-            )
-        message = f"ONNX Runtime failed while running {name} on {given}: {short_reason(error)}"
-        raise RunError(message, hint, reason=reason) from error
+        message = f"ONNX Runtime failed while running {name} on {given}: {why}"
+        raise RunError(message, hint) from error
 
 
 @contextmanager
@@ -406,38 +383,40 @@ def explained(kind: type[WorkbenchError], failed: str, instead: str) -> Iterator
     try:
         yield
     except Exception as error:
-        why, hint = refused_by_machine(error) or (
-            short_reason(error),
-            usual_hint(error, instead),
-        )
+        why, hint = _why(error, instead)
         raise kind(f"{failed}: {why}", hint) from error
 
 
-def refused(path: Path, error: Exception) -> LoadError:
-    """The LoadError for what ONNX Runtime raised when it loaded a file."""
-    why, hint = _why(path, error)
-    return LoadError(f"{path.name} could not be loaded: {why}", hint)
+@contextmanager
+def loading(path: Path) -> Iterator[None]:
+    """Turn what ONNX Runtime raises when it loads a file into a LoadError.
+
+    The reason is from the file itself if possible: ONNX Runtime's words vary by version.
+    """
+    try:
+        yield
+    except WorkbenchError:
+        raise
+    except Exception as error:
+        why, hint = _why(error, "Write that step with other operators.")
+        if not refused_by_machine(error):
+            proto = reader.read(path, "load").model
+            reader.check_weights(path, proto)
+            if foreign := mislabeled(proto):
+                why = f"{foreign[0].lower()}{foreign[1:]}"
+                hint = "Export it again with export(), which refuses such a file."
+            elif re.search(r"opset|IR version", str(error), re.IGNORECASE):
+                why = f"it needs a newer onnxruntime: {why}"
+                hint = (
+                    "Export with a lower `opset_version` (check() shows the highest that loads), "
+                    "or upgrade onnxruntime."
+                )
+        raise LoadError(f"{path.name} could not be loaded: {why}", hint) from error
 
 
-def _why(path: Path, error: Exception) -> tuple[str, str]:
-    """Reason and hint, from the file itself if possible: ONNX Runtime's words vary by version."""
-    if machine := refused_by_machine(error):
-        return machine
-    proto = reader.read(path, "load", largest=_LARGEST_READ).model
-    reader.check_weights(path, proto)
-    if foreign := mislabeled(proto):
-        return (
-            f"{foreign[0].lower()}{foreign[1:]}",
-            "Export it again with export(), which refuses such a file.",
-        )
-    reason = short_reason(error)
-    if re.search(r"opset|IR version", str(error), re.IGNORECASE):
-        return (
-            f"it needs a newer onnxruntime: {reason}",
-            "Export with a lower `opset_version` (check() shows the highest that loads), or "
-            "upgrade onnxruntime.",
-        )
-    return reason, usual_hint(error, "Write that step with other operators.")
+def _why(error: Exception, instead: str) -> tuple[str, str]:
+    """Reason and hint; ``instead`` is the hint if the words of the error are unknown."""
+    return refused_by_machine(error) or (short_reason(error), usual_hint(error, instead))
 
 
 def short_reason(error: Exception) -> str:

@@ -28,6 +28,9 @@ from .source import LONGEST_TEXT, MOST_FRAMES
 STEP_OVER_ABOVE = 16 * 1024 * 1024
 """Bytes of a file above which weights are skipped unless the caller asks for them."""
 
+INLINE = 1024
+"""Bytes of the largest weight that counts as part of the graph: a shape, an axis, a scalar."""
+
 LONGEST_NAME = 4096
 """Characters of a name; no tool writes longer ones, and a table pads each row to the longest."""
 
@@ -57,20 +60,20 @@ class Checked:
     cut: str = ""
 
 
-def read(path: str | os.PathLike[str], caller: str, largest: int | None = None) -> Checked:
+def read(path: str | os.PathLike[str], caller: str, largest: int = INLINE) -> Checked:
     """The model in a file, without its external weights.
 
     Args:
         path: of a regular file.
         caller: the public function that was called, for the message.
-        largest: bytes of the largest weight that is still read from a large file; all by default.
+        largest: bytes of the largest weight that is still read from a large file.
 
     Raises:
         LoadError: it cannot be read, or it is not a complete, valid ONNX model.
     """
     name = os.path.basename(os.fspath(path))  # noqa: PTH119  # also of an invalid path
     try:
-        with _opened(Path(path)) as file, _bytes_of(file, largest) as data:
+        with _opened(Path(path)) as file, _bytes_of(file) as data:
             return parse(data, f"{caller} was passed {name!r} ({len(data):,} bytes)", largest)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
@@ -81,17 +84,15 @@ def read(path: str | os.PathLike[str], caller: str, largest: int | None = None) 
         ) from error
 
 
-def parse(data: protobuf_reader.Data, passed: str, largest: int | None = None) -> Checked:
+def parse(data: protobuf_reader.Data, passed: str, largest: int = INLINE) -> Checked:
     """Parse and check the bytes of a file. Otherwise as :func:`read`.
 
     An error message begins with ``passed``: "view was passed 12 bytes".
     """
-    step_over = largest is not None and len(data) > STEP_OVER_ABOVE
+    step_over = len(data) > STEP_OVER_ABOVE
     proto, cause = onnx.ModelProto(), None
     try:
-        proto.ParseFromString(
-            protobuf_reader.without_values(data, largest or 0) if step_over else data
-        )
+        proto.ParseFromString(protobuf_reader.without_values(data, largest) if step_over else data)
     except Exception as error:  # protobuf's DecodeError, or a file above its 2 GB
         cause = error
     if cause is None and proto.HasField("graph"):
@@ -168,9 +169,9 @@ def _opened(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-def _bytes_of(file: BinaryIO, largest: int | None) -> AbstractContextManager[protobuf_reader.Data]:
+def _bytes_of(file: BinaryIO) -> AbstractContextManager[protobuf_reader.Data]:
     """A large file is mapped, so that skipped weights are never read."""
-    if largest is not None and os.fstat(file.fileno()).st_size > STEP_OVER_ABOVE:
+    if os.fstat(file.fileno()).st_size > STEP_OVER_ABOVE:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return nullcontext(file.read())
 
@@ -227,15 +228,15 @@ def _wrong_tensor(tensor: onnx.TensorProto) -> Iterator[str]:
         number = external.get(key, "0")
         if not (number.isascii() and number.isdigit() and len(number) <= _BIG):
             yield f"gives {at} external data whose {key} is {number!r:.80}"
-    if not _stays_inside(location := external.get("location", "")):
+    if not stays_inside(location := external.get("location", "")):
         yield f"gives {at} external data in {location!r:.80}, which names no file in the model's \
 folder"
 
 
-def _stays_inside(location: str) -> bool:
+def stays_inside(location: str) -> bool:
     """Whether a path names a file in the model's folder, or in a folder below it.
 
-    >>> [_stays_inside(name) for name in ("a.data", "w/a.data", "../a", "/etc/a", "C:a", "", "*/a")]
+    >>> [stays_inside(name) for name in ("a.data", "w/a.data", "../a", "/etc/a", "C:a", "", "*/a")]
     [True, True, False, False, False, False, False]
     """
     parts = location.replace("\\", "/").split("/")
