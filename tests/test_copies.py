@@ -78,7 +78,10 @@ def test_a_notebook_with_work_in_it_is_kept_and_the_new_one_is_put_beside_it_onc
     assert read(course / "03.ipynb")[1]["source"] == ["mine"]
 
 
-@pytest.mark.parametrize("broken", [b"{", b"[]", b'{"cells": 1}', b'{"cells": [{}]}', b"\xff"])
+CELLS = b'{"cells": [{"cell_type": "code", "source": 3}]}', b'{"cells": [{}]}', b'{"cells": 1}'
+
+
+@pytest.mark.parametrize("broken", [b"{", b"[]", *CELLS, b"\xff"])
 def test_a_copy_that_is_no_notebook_any_more_is_kept_and_so_is_all_without_its_record(
     place, broken
 ):
@@ -125,3 +128,11 @@ def test_a_read_only_checkout_gets_its_copy_in_the_users_data_folder(place, monk
     assert shown.out == f"{there}\n"
     assert str(there) in shown.err
     assert (there / "03.ipynb").exists()
+
+
+def test_a_copy_that_cannot_be_made_says_why_in_a_line(place):
+    originals, course = place
+    course.write_text("in the way")
+    with pytest.raises(SystemExit, match="course"):
+        main([str(originals)])
+    assert course.read_text() == "in the way"

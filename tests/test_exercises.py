@@ -431,7 +431,7 @@ def test_each_slip_of_06_has_its_own_hint():
         return x + rows[: x.shape[1]]
 
     wrong = [
-        (length.given(), "With 1 word", "b is float32[2, 16, 8]", "broadcast"),
+        (length.given(), "With 1 word", "b is float32[2, 16, 8], where b is yours", "broadcast"),
         (positions(lambda self, x: x + self.table[-x.shape[1] :]), "Word i gets row i"),
         (
             positions(lambda self, x: x + self.table[: min(x.shape[1], 16)]),
@@ -498,12 +498,13 @@ def test_09_tells_the_three_faults_worst_first_and_finds_an_audit_of_less_than_w
         "x = F.dropout(x * self.weight, 0.1)",
     }
     fewer = tuple(finding for finding in right.findings if finding.stage != "contract")
-    flat = replace(right.case, subject=nn.Flatten().eval())
+    flat, deep = (replace(right.case, subject=one) for one in (nn.Flatten(), nn.Identity()))
     wrong = [
         (answer, "3 lines to fix", answer.faults[0].sentence, answer.faults[0].repair),
         (replace(right, case=replace(right.case, dynamic_shapes=None)), "one batch size"),
         (replace(right, findings=fewer), "skip"),
         (replace(right, case=flat), "computes something else"),
+        (replace(right, case=deep), "b is float32[1, 4, 2], where b is yours"),
     ]
     check_hints("09", wrong)
 
@@ -537,6 +538,7 @@ def test_each_wrong_file_of_11_has_its_own_hint():
         (file(lambda shares: best(900 * shares)), "add up to"),
         (file(lambda shares: (best(shares)[0], best(shares)[1].int())), "int32"),
         (file(lambda shares: best(shares.flip(1))), "differs from"),
+        (file(lambda shares: best(shares.double())), "b is float64[1, 5], where b is yours"),
     ]
     check_hints("11", wrong)
 

@@ -132,6 +132,35 @@ def test_a_script_is_replaced_by_no_model_and_a_model_is(tmp_path):
         assert ow.export(nn.ReLU().eval(), torch.ones(3), tmp_path / name)
 
 
+class Named:
+    def __init__(self, name):
+        self.name = name
+
+    def __fspath__(self):
+        return self.name
+
+
+def test_a_path_of_bytes_is_a_path_and_what_is_none_is_an_input_error(onnx, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (b"a.onnx", Named(b"b.onnx")):
+        assert ow.load(onnx.save(path)).path.name == os.fsdecode(path)
+        assert ow.load(path).opset == onnx.opset
+    longest = "x" * 250 + ".onnx"
+    assert ow.export(nn.ReLU().eval(), torch.ones(2), longest).path.name == longest
+    before = names(tmp_path)
+    beside = partial(ow.export, nn.Linear(2, 2).eval(), torch.ones(2), external_data=True)
+    for path in (Named(3), os.fsdecode(b"\xff.onnx"), "\ud800.onnx", "x" * 300 + ".onnx"):
+        for door in (onnx.save, beside, ow.view(onnx).save):
+            with pytest.raises(InputError, match="is not a file path"):
+                door(path)
+    for path, words in ((longest, "too long"), ("12:30.onnx", "without ':'")):
+        with pytest.raises(InputError, match=words):
+            beside(path)
+    with pytest.raises(InputError, match="without ':'"):
+        onnx.save("12:30.onnx", external_data=True)
+    assert names(tmp_path) == before
+
+
 def test_a_bundle_that_fails_leaves_nothing(tmp_path):
     locked = nn.ReLU().eval()
     locked.lock = threading.Lock()  # which cannot be pickled
@@ -144,9 +173,10 @@ def test_a_bundle_that_fails_leaves_nothing(tmp_path):
 
 def test_the_command_line_checks_where_it_writes_before_the_factory_runs(tmp_path, capsys):
     for option in ("--report", "--bundle"):
-        goal = str(tmp_path / "no" / "out.html")
-        assert main(["audit", "no_such_module:factory", option, goal]) == 2
-        assert repr(str(tmp_path / "no")) in capsys.readouterr().err
+        no = str(tmp_path / "no")
+        for goal, said in ((f"{no}/out.html", repr(no)), ("", "does not end in a file name")):
+            assert main(["audit", "no_such_module:factory", option, goal]) == 2
+            assert said in capsys.readouterr().err
 
 
 def test_files_that_cannot_all_be_published_leave_the_old_ones(tmp_path):

@@ -571,6 +571,7 @@ def test_the_versions_are_told():
         ("zoo_factories:old", 2, "(Doubled, tuple, int)"),
         ("zoo_factories:ends", 2, "SystemExit"),
         ("zoo_factories:mistyped", 2, "dynamic_shape"),
+        ("zoo_factories:numbered", 2, "(Doubled, tuple, dict)"),
         ("zoo_factories:stopped", 130, "interrupted"),
     ],
 )

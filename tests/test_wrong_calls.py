@@ -200,8 +200,11 @@ def named(*names, **options):
     return ow.export(PAIR, (X, X), input_names=names, **options)
 
 
-def translated(function):
-    return ow.export(RELU, X, custom_translation_table={torch.ops.aten.relu.default: function})
+def translated(relu, sin=None):
+    """A model of two operators, with the user's translation of one of them, or of both."""
+    model = module(lambda self, x: torch.sin(torch.relu(x)))
+    table = {torch.ops.aten.relu.default: relu, torch.ops.aten.sin.default: sin}
+    return ow.export(model, X, custom_translation_table={op: f for op, f in table.items() if f})
 
 
 SAID = {
@@ -252,6 +255,10 @@ def test_the_words_name_what_was_passed(name):
         (lambda: translated(lambda: 1), ExportError, "function aten.relu 0 positional Correct"),
         (lambda: translated(unannotated), ExportError, "function aten.relu annotate"),
         (lambda: translated(of_opset_20), ExportError, "function aten.relu opset18"),
+        (
+            *(lambda: translated(lambda x: opset18.Relu(x), of_opset_20), ExportError),
+            "does not fit, for aten.sin.default: torch.sin opset18",
+        ),
     ],
 )
 def test_the_words_of_a_model_that_is_refused(call, kind, words):

@@ -72,11 +72,11 @@ def _audit(command: argparse.Namespace) -> int:
     from . import files
     from .report import audit, bundle, changes, codes, stage_names
 
-    if command.report:
+    if command.report is not None:  # "" is a path, and a wrong one
         files.writable_page(command.report)
-    if command.bundle:
+    if command.bundle is not None:
         bundle.writable(command.bundle)
-    known = changes.faults(command.baseline) if command.baseline else []  # before the work
+    known = [] if command.baseline is None else changes.faults(command.baseline)  # before the work
     ignored = [codes.known(name).name for name in command.ignore]
     try:
         with redirect_stdout(sys.stderr):  # what the factory and the model print is no report
@@ -135,7 +135,7 @@ def _call_factory(name: str) -> Any:
     match result:
         case (model, tuple(args)):
             return model, args, {}
-        case (model, tuple(args), dict(options)):
+        case (model, tuple(args), dict(options)) if all(isinstance(key, str) for key in options):
             return model, args, options
     raise InputError(
         f"The factory {name!r} returned {_outline(result)}.",

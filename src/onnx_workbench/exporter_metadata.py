@@ -45,7 +45,15 @@ class CallSite:
 
 
 def call_site(node: fx.Node) -> CallSite:
-    """The call site of an FX node."""
+    """The call site of an FX node.
+
+    >>> from torch import fx, nn
+    >>> node = fx.symbolic_trace(nn.ReLU()).graph.output_node()
+    >>> unknown = "_empty_nn_module_stack_from_metadata_hook"
+    >>> node.meta["nn_module_stack"] = {"0": ("block", nn.Module), "1": (unknown, None)}
+    >>> call_site(node).module
+    'block'
+    """
     modules = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
     known = [path for path in modules if path not in _NO_MODULE]
     return CallSite(node.meta.get("stack_trace") or "", known[-1] if known else "")
@@ -105,10 +113,10 @@ def read(node: onnx.NodeProto, values: Mapping[str, onnx.ValueInfoProto] | None 
     the name of the result, or renames ``conv`` to ``conv_quantized``.
 
     >>> node = onnx.helper.make_node("Relu", ["x"], ["y"])
-    >>> scopes = "['', 'block', 'relu']"
+    >>> scopes = "['', 'block', '_empty_nn_module_stack_from_metadata_hook', 'relu']"
     >>> _ = node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=scopes)
-    >>> read(node).module
-    'block'
+    >>> read(node).modules
+    ('block',)
     """
     part: onnx.NodeProto | onnx.ValueInfoProto = node
     if values and not has_trace(node):

@@ -45,29 +45,26 @@ def writable(path: str | os.PathLike[str]) -> Path:
     onnx_workbench.errors.InputError: The folder 'no/such/folder' of 'report.html' does not exist.
     What helps: Make it first, or pass a path in a folder that exists.
     """
-    try:
-        file = Path(os.fsdecode(path) if isinstance(path, bytes) else path)
-        name, exists, is_folder = file.name, file.parent.is_dir(), file.is_dir()
+    with _named(path) as file:
+        file.name.encode()  # raises for bytes that are no text: a model names its files in text
+        exists, is_folder = file.parent.is_dir(), file.is_dir()
         taken = file.exists() and not file.is_file()
         with suppress(FileNotFoundError, NotADirectoryError):
             os.lstat(file)  # raises if the name is not a valid file name
-    except (TypeError, ValueError, OSError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{path!r:.200} is not a file path: {why}.", "Pass another.") from error
-    if not name:
+    if not file.name:
         raise InputError(
             f"The path {os.fspath(file)!r} does not end in a file name.",
             "Add one, such as 'model.onnx'.",
         )
     if not exists:
         raise InputError(
-            f"The folder {str(file.parent)!r} of {name!r} does not exist.",
+            f"The folder {str(file.parent)!r} of {file.name!r} does not exist.",
             "Make it first, or pass a path in a folder that exists.",
         )
     if not os.access(file.parent, os.W_OK | os.X_OK):
         raise InputError(
-            f"{name!r} cannot be written to {str(file.parent)!r}: this process has no permission "
-            "to write there.",
+            f"{file.name!r} cannot be written to {str(file.parent)!r}: this process has no "
+            "permission to write there.",
             "Get permission, or pass a path in another folder.",
         )
     if taken:
@@ -84,24 +81,31 @@ def existing(path: str | os.PathLike[str]) -> Path:
     Raises:
         InputError: it is no path, or there is no file.
 
-    >>> existing(None)
+    >>> existing(None)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    onnx_workbench.errors.InputError: None is not a file path.
+    onnx_workbench.errors.InputError: None is not a file path: expected str, bytes or ...
     What helps: Pass one as a string or a Path.
     """
-    try:
-        file = Path(path)
+    with _named(path) as file:
         exists = file.is_file()
-    except (TypeError, ValueError, OSError) as error:
-        raise InputError(
-            f"{path!r:.200} is not a file path.", "Pass one as a string or a Path."
-        ) from error
     if not exists:
         raise InputError(
             f"There is no file {file.name!r:.200} in {str(file.parent)!r:.200}.",
             "Pass the path of a file that exists.",
         )
     return file
+
+
+@contextmanager
+def _named(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """The path, for a block in which the system looks at it; raises InputError if it cannot."""
+    try:
+        yield Path(os.fsdecode(path))
+    except (TypeError, ValueError, OSError) as error:
+        why = (isinstance(error, OSError) and error.strerror) or error
+        raise InputError(
+            f"{path!r:.200} is not a file path: {why}.", "Pass one as a string or a Path."
+        ) from error
 
 
 def write(path: str | os.PathLike[str], content: str | bytes) -> Path:
@@ -129,31 +133,28 @@ def writable_page(path: str | os.PathLike[str]) -> Path:
     onnx_workbench.errors.InputError: 'model.onnx' exists and is no HTML page.
     What helps: Pass another path, such as 'report.html'.
     """
-    return _of_kind(path, (b"<!doctype html", b"<html"), "HTML page", "report.html")
+    return _of_kind(writable(path), (b"<!doctype html", b"<html"), "HTML page", "report.html")
 
 
 def writable_model(path: str | os.PathLike[str]) -> Path:
     """Check the path of an ONNX model to write: it may replace any ``.onnx``, and what begins as a
     model does, but not a script."""
-    suffix = Path(os.fsdecode(path)).suffix if isinstance(path, (str, bytes, os.PathLike)) else ""
-    if suffix == ".onnx":
-        return writable(path)
-    return _of_kind(path, (b"\x08",), "ONNX model", "model.onnx")
-
-
-def _of_kind(
-    path: str | os.PathLike[str], starts: tuple[bytes, ...], kind: str, example: str
-) -> Path:
     file = writable(path)
-    if file.is_file() and file.stat().st_size and not file.is_symlink():  # a link is replaced
-        start = b""
-        with suppress(PermissionError), file.open("rb") as stream:
-            start = stream.read(100).lstrip().lower()
-        if not start.startswith(starts):
-            raise InputError(
-                f"{file.name!r} exists and is no {kind}.",
-                f"Pass another path, such as {example!r}.",
-            )
+    if file.suffix == ".onnx":
+        return file
+    return _of_kind(file, (b"\x08",), "ONNX model", "model.onnx")
+
+
+def _of_kind(file: Path, starts: tuple[bytes, ...], kind: str, example: str) -> Path:
+    if not file.is_file() or file.is_symlink() or not file.stat().st_size:  # a link is replaced
+        return file
+    start = b""
+    with suppress(PermissionError), file.open("rb") as stream:
+        start = stream.read(100).lstrip().lower()
+    if not start.startswith(starts):
+        raise InputError(
+            f"{file.name!r} exists and is no {kind}.", f"Pass another path, such as {example!r}."
+        )
     return file
 
 

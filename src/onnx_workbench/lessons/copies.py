@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import files
+from ..errors import InputError
 
 RECORD = ".course.json"
 """File name -> hash of the sources that were copied; it marks a folder as a learner's copy."""
@@ -70,11 +71,11 @@ def _read(path: Path) -> Any:
     """A notebook as JSON, another file as text. A notebook that is broken counts as text, too."""
     data = path.read_bytes()
     content = _json(data) if path.suffix == ".ipynb" else None
-    cells = content.get("cells") if isinstance(content, dict) else None
-    whole = isinstance(cells, list) and all(
-        isinstance(cell, dict) and {"cell_type", "source"} <= cell.keys() for cell in cells
-    )
-    return content if whole else data.decode("utf-8", "replace")
+    try:
+        _sources(content)
+    except (TypeError, KeyError):
+        return data.decode("utf-8", "replace")
+    return content
 
 
 def _json(data: bytes) -> Any:
@@ -123,8 +124,11 @@ def main(words: list[str] | None = None) -> None:
     folder = home(asked.notebooks)
     if folder.parent != asked.notebooks.resolve().parent:
         print(f"The project is read-only, so your copy is in {folder}.", file=sys.stderr)
-    for sentence in copy(asked.notebooks, folder, asked.fresh):
-        print(sentence, file=sys.stderr)
+    try:
+        for sentence in copy(asked.notebooks, folder, asked.fresh):
+            print(sentence, file=sys.stderr)
+    except (OSError, InputError) as error:
+        sys.exit(str(error))
     print(folder)
 
 
