@@ -12,10 +12,10 @@ from string import Template
 from typing import Any
 
 from ..errors import InputError, WorkbenchError
-from ..formatting import wrapped
+from ..formatting import kind_of, wrapped
 from ..source import is_user_file, user_line
 from .course import after, record
-from .exercises import Hint
+from .exercises import Hint, hint
 
 _FOLDER = Path(__file__).parent / "exercises"
 _PAGE = re.compile(
@@ -31,8 +31,8 @@ class Exercise:
     """One exercise: ``text`` is the task in Markdown, ``hint`` says how to begin.
 
     ``judge`` yields the names and values of the ``hints`` that fit a wrong answer, the most helpful
-    first, and nothing for a right one. ``material`` makes the task's material; ``source`` is the
-    solution, Python that sets ``answer``.
+    first, and nothing for a right one. It gets instances of ``kind`` alone. ``material`` makes the
+    task's material; ``source`` is the solution, Python that sets ``answer``.
     """
 
     number: str
@@ -43,6 +43,7 @@ class Exercise:
     hints: Mapping[str, str]
     judge: Callable[[Any], Iterator[Hint]]
     material: Callable[[], Any] = lambda: None
+    kind: Any = object
 
     @property
     def given(self) -> Any:
@@ -58,13 +59,18 @@ class Exercise:
         if answer is None or answer is ... or (isinstance(answer, str) and not answer.strip()):
             return Feedback(False, self.hint)
         try:
-            fitting = next(self.judge(answer), None)
+            fitting = next(self._judged(answer), None)
         except Exception as error:
             return Feedback(False, _described(error))
         if fitting:
             name, values = fitting
             return Feedback(False, Template(self.hints[name]).substitute(values))
         return Feedback(True, after(self.number), record(self.number))
+
+    def _judged(self, answer: Any) -> Iterator[Hint]:
+        if not isinstance(answer, self.kind):
+            yield hint("kind", kind=kind_of(answer))
+        yield from self.judge(answer)
 
     def solution(self) -> Solution:
         """One way to solve it."""
@@ -153,8 +159,8 @@ def _read(page: Path) -> Exercise:
     number, title, text, hint, source, wrong = match.groups()
     hints = {name: words.replace("\n  ", "\n") for name, words in _HINT.findall(wrong)}
     judge = import_module(f".exercises.{page.stem}", __package__)
-    given = getattr(judge, "given", lambda: None)
-    return Exercise(number, title, text, hint, source, hints, judge.judge, given)
+    given, kind = getattr(judge, "given", lambda: None), getattr(judge, "ANSWER", object)
+    return Exercise(number, title, text, hint, source, hints, judge.judge, given, kind)
 
 
 _TASKS = sorted(map(_read, _FOLDER.glob("*.md")), key=lambda task: task.number)

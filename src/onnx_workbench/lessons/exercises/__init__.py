@@ -1,7 +1,8 @@
 """The judges, one in each module; a Markdown file of the same name has task, hints and solution.
 
-``judge(answer)`` yields the hints that fit a wrong answer; the learner sees the first. An optional
-``given()`` makes the material of the task.
+``judge(answer)`` yields the hints that fit a wrong answer; the learner sees the first. Optional are
+``given()``, which makes the material of the task, and ``ANSWER``, the class of an answer: an answer
+of another class gets the hint ``kind``.
 """
 
 from __future__ import annotations

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...agreement import verify
-from ...formatting import kind_of, plural
+from ...formatting import plural
 from ...report import Audit
 from . import Hint, difference, hint
 
+ANSWER = Audit
 COUNTED = {"capture", "export", "contract", "numbers"}
 
 
@@ -40,8 +41,6 @@ def expected(x: Tensor) -> Tensor:
 
 
 def judge(answer: Any) -> Iterator[Hint]:
-    if not isinstance(answer, Audit):
-        yield hint("kind", kind=kind_of(answer))
     if answer.case.model is None:
         yield hint("file")
     if answer.faults:
