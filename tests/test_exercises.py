@@ -163,12 +163,17 @@ def test_each_hint_of_a_judge_stands_on_its_page_with_the_values_that_it_needs(p
         names.add("kind")
         assert Template(page.hints["kind"]).get_identifiers() == ["kind"]
     for call in ast.walk(tree):
-        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "hint":
-            name, values = call.args[0], {word.arg for word in call.keywords}
-            if isinstance(name, ast.Constant):
-                names.add(name.value)
-                needed = set(Template(page.hints[name.value]).get_identifiers())
-                assert None in values or needed == values, name.value
+        kind = getattr(getattr(call, "func", None), "id", "")
+        if kind in ("hint", "differs"):
+            values = {word.arg for word in call.keywords}
+            values |= {"reason"} if kind == "differs" else set()
+            first = call.args[0]
+            for part in [first.body, first.orelse] if isinstance(first, ast.IfExp) else [first]:
+                if isinstance(part, ast.Constant):
+                    names.add(part.value)
+                    needed = set(Template(page.hints[part.value]).get_identifiers())
+                    fits = needed <= values if kind == "differs" else needed == values
+                    assert fits or None in values, part.value
     computed = {"05": set(ratio.answers(ratio.given()))}.get(page.number, set())
     computed |= {name for name in page.hints if name.startswith(("innocent ", "missing "))}
     assert page.hints.keys() - names <= computed
@@ -487,6 +492,7 @@ def test_each_wrong_translation_of_08_has_its_own_hint():
         (uncast, "passes float32 and fails float16", "CastLike"),
         (constant, "passes float32 and fails float16", "CastLike"),
         (lambda x, beta: op.Mul(x, op.Sigmoid(op.Mul(x, beta))), "beta = 1.0 and float32"),
+        (lambda x, beta: op.ReduceSum(x), "b is float32[1, 1], where b is yours"),
     ]
     check_hints("08", wrong)
 
@@ -501,7 +507,7 @@ def test_09_tells_the_three_faults_worst_first_and_finds_an_audit_of_less_than_w
         "x = F.dropout(x * self.weight, 0.1)",
     }
     fewer = tuple(finding for finding in right.findings if finding.stage != "contract")
-    flat, deep = (replace(right.case, subject=one) for one in (nn.Flatten(), nn.Identity()))
+    flat, deep = (replace(right.case, subject=one().eval()) for one in (nn.Flatten, nn.Identity))
     wrong = [
         (answer, "3 lines to fix", answer.faults[0].sentence, answer.faults[0].repair),
         (replace(right, case=replace(right.case, dynamic_shapes=None)), "one batch size"),

@@ -7,8 +7,10 @@ of another class gets the hint ``kind``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from ...comparison import Agreement
 from ...source import Line
 
 Hint = tuple[str, dict[str, Any]]
@@ -19,13 +21,16 @@ def hint(name: str, /, **values: Any) -> Hint:
     return name, values
 
 
-def difference(reason: str) -> str:
-    """What ``verify`` says of the expected ``a`` and the answer's ``b``, for one who sees neither.
+def differs(name: str, found: Agreement, /, **values: Any) -> Iterator[Hint]:
+    """A hint with the ``$reason`` why an answer's results differ from those expected, if they do.
 
-    >>> difference("a is float32[3], b is float32[2]"), difference("2 of 3 differ")
-    ('a is float32[3], b is float32[2], where b is yours', '2 of 3 differ')
+    >>> from ...comparison import compare
+    >>> next(differs("wrong", compare([3], [4])))
+    ('wrong', {'reason': 'a is 3, b is 4, where b is yours'})
     """
-    return f"{reason}, where b is yours" if reason.startswith("a is ") else reason
+    if reason := found.worst.reason:
+        whose = ", where b is yours" * reason.startswith("a is ")  # who reads it sees neither call
+        yield hint(name, reason=f"{reason}{whose}", **values)
 
 
 def is_line(answer: Any, line: Line) -> bool:

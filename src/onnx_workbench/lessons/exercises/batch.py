@@ -9,7 +9,7 @@ from ...agreement import verify
 from ...artifact import Artifact
 from ...errors import WorkbenchError
 from ..reader import digits
-from . import Hint, difference, hint
+from . import Hint, differs, hint
 
 ANSWER = Artifact
 OPSET = 18
@@ -29,6 +29,4 @@ def judge(answer: Any) -> Iterator[Hint]:
         names = " and ".join(file.name for file in answer.files)
         yield hint("files", count=len(answer.files), names=names)
     for size in SIZES:
-        leaf = verify(read.model, answer, read.test_images[:size]).worst
-        if leaf.reason:
-            yield hint("differs", reason=difference(leaf.reason))
+        yield from differs("differs", verify(read.model, answer, read.test_images[:size]))

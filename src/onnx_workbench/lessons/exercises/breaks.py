@@ -10,7 +10,7 @@ from torch import nn
 
 from ... import bytecode, graph
 from ...agreement import verify
-from . import Hint, difference, hint
+from . import Hint, differs, hint
 
 ANSWER = Callable
 
@@ -33,10 +33,8 @@ def judge(answer: Any) -> Iterator[Hint]:
     for kind, image in images.items():
         if answer(image.clone()) is None:
             yield hint("none")
-        leaf = verify(brighten, answer, image).worst
-        if leaf.reason:
-            wrong = {"kind": kind, "reason": difference(leaf.reason)}
-            yield hint("pixels", **wrong) if "half" in kind else hint("differs", **wrong)
+        found = verify(brighten, answer, image)
+        yield from differs("pixels" if "half" in kind else "differs", found, kind=kind)
     for broken in bytecode.watch(answer, image).breaks:
         yield hint("breaks", line=broken.line, reason=broken.reason)
 

@@ -13,7 +13,7 @@ from ...comparison import compare
 from ...errors import WorkbenchError
 from ...formatting import kind_of
 from ..classifier import photographs
-from . import Hint, difference, hint
+from . import Hint, differs, hint
 
 ANSWER = Artifact
 
@@ -52,5 +52,4 @@ def mistaken(shares: torch.Tensor, numbers: torch.Tensor, photos: torch.Tensor) 
     whole = given()(photos)
     best = whole.topk(5).values
     named = whole.gather(1, numbers.long())  # two classes may be alike
-    if reason := compare((best, best), (shares, named)).worst.reason:
-        yield hint("differs", reason=difference(reason))
+    yield from differs("differs", compare((best, best), (shares, named)))

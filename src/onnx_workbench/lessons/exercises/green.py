@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...agreement import verify
 from ...formatting import plural
 from ...report import Audit
-from . import Hint, difference, hint
+from . import Hint, differs, hint
 
 ANSWER = Audit
 COUNTED = {"capture", "export", "contract", "numbers"}
@@ -54,6 +54,4 @@ def judge(answer: Any) -> Iterator[Hint]:
         yield hint("static")
     for size in (1, 5):
         x = torch.linspace(-1, 1, 8 * size).reshape(size, 4, 2)
-        leaf = verify(expected, answer.case.model, x).worst
-        if leaf.reason:
-            yield hint("differs", reason=difference(leaf.reason), size=size)
+        yield from differs("differs", verify(expected, answer.case.model, x), size=size)

@@ -13,7 +13,7 @@ from ...artifact import Artifact, export
 from ...brief import first_words
 from ...errors import CaptureError, InputError, WorkbenchError
 from ...shapes.contract import probe
-from . import Hint, difference, hint
+from . import Hint, differs, hint
 
 ANSWER = nn.Module
 LONGEST, WIDTH, EXAMPLE = 64, 8, 16
@@ -48,13 +48,11 @@ def example(words: int) -> torch.Tensor:
 def judge(answer: Any) -> Iterator[Hint]:
     for words in LENGTHS:
         try:
-            leaf = verify(expected, answer, example(words)).worst
+            found = verify(expected, answer, example(words))
         except InputError as error:
             yield hint("raises", words=words, raised=first_words(error.__cause__ or error))
-        if leaf.reason and leaf.worst is None and words == 1:
-            yield hint("broadcast", reason=difference(leaf.reason))
-        if leaf.reason:
-            yield hint("rows", words=words, reason=difference(leaf.reason))
+        one_of_many = words == 1 and found.worst.worst is None  # its shape differs
+        yield from differs("broadcast" if one_of_many else "rows", found, words=words)
     dynamic = ({1: "words"},)
     try:
         file = export(answer, example(EXAMPLE), dynamic_shapes=dynamic)

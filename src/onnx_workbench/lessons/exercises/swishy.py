@@ -13,7 +13,7 @@ from ...agreement import verify
 from ...artifact import export
 from ...errors import WorkbenchError
 from ...formatting import kind_of
-from . import Hint, hint
+from . import Hint, differs, hint
 
 DTYPES = (torch.float32, torch.float16, torch.float64)
 BETAS = (1.0, 2.5)
@@ -55,9 +55,9 @@ def judge(answer: Any) -> Iterator[Hint]:
         word = str(dtype).removeprefix("torch.")
         x, model = torch.linspace(-2, 2, 6, dtype=dtype).reshape(2, 3), Swishy(beta).eval()
         try:
-            leaf = verify(model, export(model, x, custom_translation_table=table), x).worst
+            found = verify(model, export(model, x, custom_translation_table=table), x)
         except WorkbenchError as error:
             first = dtype is torch.float32
             yield hint("no file", error=error) if first else hint("dtype", dtype=word)
-        if leaf.reason:
-            yield hint("differs", beta=beta, dtype=word, reason=leaf.reason)
+            return
+        yield from differs("differs", found, beta=beta, dtype=word)
