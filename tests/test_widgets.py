@@ -93,7 +93,7 @@ def test_an_error_is_shown_and_the_next_choice_runs(error):
     assert repr(shown) == "n=2 of 0, 2\n2"
 
 
-@pytest.mark.parametrize("choices", [{}, {"batch": []}])
+@pytest.mark.parametrize("choices", [{}, {"batch": []}, {"batch": 64}])
 def test_without_a_choice_there_is_nothing_to_explore(choices):
     with pytest.raises(InputError, match="nothing to choose from"):
         lessons.explore(print, **choices)

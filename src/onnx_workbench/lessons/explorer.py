@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import ipywidgets
@@ -16,7 +16,7 @@ from ..errors import InputError
 _PNG = "image/png"
 
 
-def explore(function: Callable[..., Any], **choices: Sequence[Any]) -> Explorer:
+def explore(function: Callable[..., Any], **choices: Iterable[Any]) -> Explorer:
     """Controls that call ``function`` again whenever one is moved: ``ipywidgets.interactive``.
 
     Args:
@@ -32,12 +32,16 @@ def explore(function: Callable[..., Any], **choices: Sequence[Any]) -> Explorer:
     batch=1 of 1, 8
     1 images
     """
-    if not choices or not all(map(len, choices.values())):
+    try:
+        listed = {name: [*values] for name, values in choices.items()}
+    except TypeError:  # one value is no choice
+        listed = {}
+    if not listed or not all(listed.values()):
         raise InputError(
             "explore() got nothing to choose from.",
             "Pass the values of each parameter, as in explore(run, batch=[1, 8, 64]).",
         )
-    return Explorer(function, choices)
+    return Explorer(function, listed)
 
 
 class Explorer(ipywidgets.interactive):
