@@ -1,5 +1,6 @@
 """export() and Artifact: the file, the call, and what each wrong call says."""
 
+import copy
 import errno
 import gc
 import logging
@@ -69,6 +70,15 @@ def test_one_file_loads_from_an_empty_folder(scores, model, tmp_path):
     assert verify(lambda: model(X, 3, mask=MASK)["logits"], lambda: logits, ())
     assert hidden.shape == (2, 144)
     assert torch.equal(load(copy)(images=X, mask=MASK)[0], logits)
+
+
+def test_a_copy_opens_a_session_of_its_own(tmp_path):
+    made = export(LINEAR, ROW, tmp_path / "m.onnx")
+    read = load(made.path)
+    result, _ = made(ROW), read(ROW)
+    for again in (copy.deepcopy(made), copy.deepcopy(read), pickle.loads(pickle.dumps(read))):
+        assert torch.equal(again(ROW), result)
+        assert again.session not in (made.session, read.session)
 
 
 # Weights beside the file

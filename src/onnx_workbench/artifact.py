@@ -245,6 +245,10 @@ class Artifact(Report):
             return self.signature.unflatten(tensors)
         return tensors[0] if len(tensors) == 1 else tuple(tensors)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copied and pickled without the session, which the copy opens again."""
+        return {name: value for name, value in vars(self).items() if name != "session"}
+
     def _call(self, feeds: Mapping[str, np.ndarray]) -> Callable[[], list[Any]]:
         if not self.isolated:
             return call_of(self.session, feeds)
