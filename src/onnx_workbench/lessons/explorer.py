@@ -47,7 +47,7 @@ def explore(function: Callable[..., Any], **choices: Iterable[Any]) -> Explorer:
 class Explorer(ipywidgets.interactive):
     """The widget of :func:`explore`: the controls above the function's result."""
 
-    def __init__(self, function: Callable[..., Any], choices: dict[str, Sequence[Any]]) -> None:
+    def __init__(self, function: Callable[..., Any], choices: dict[str, list[Any]]) -> None:
         self._function, self._choices = function, choices
         controls = {name: _control(values) for name, values in choices.items()}
         super().__init__(self._call, clear_output=False, **controls)
