@@ -21,9 +21,11 @@ from onnx_workbench.errors import InputError
 from onnx_workbench.lineage.attribution import Share, attributed
 from onnx_workbench.lineage.call import CallData
 from onnx_workbench.lineage.kernels import NAME, VALUE, Match, matches
+from onnx_workbench.report.stages import STAGES
 from onnx_workbench.runs import profiler
 from onnx_workbench.runs.profiler import Cost, Kernel, Recording
 
+X = torch.ones(1, 3, 8, 8)
 CHAIN = "(float[2] x) => (float[2] c) { [one] a = Sin(x) [two] b = Cos(a) [three] c = Relu(b) }"
 FIXED = (
     "(float[2] x) => (float[2] y) { [c] c = Constant<value_floats = [1.0, 2.0]>() [d] d = Neg(c) "
@@ -246,7 +248,7 @@ def test_what_is_typical_of_the_parts_adds_up_to_what_is_typical_of_the_whole():
 
 @pytest.fixture(scope="module")
 def folds():
-    return ow.export(Folds().eval(), torch.ones(1, 3, 8, 8))
+    return ow.export(Folds().eval(), X)
 
 
 def made_up(artifact, rename=str, lap=None):
@@ -290,7 +292,7 @@ def test_what_export_merged_is_shared_as_its_fx_nodes_take_in_pytorch(folds):
     assert not spots["x = x.mean((2, 3))"].fused
 
 
-def test_kernels_of_one_line_without_a_name_or_of_no_time_and_the_heat_of_nodes(folds):
+def test_kernels_of_one_line_or_without_a_name_and_the_heat_of_nodes(folds):
     spots = made_up(folds)
     line = spots.lineage.line_of("node_mean")
     halves = tuple(Share("node_mean", node, line, 0.5) for node in ("node_mean", "node_linear"))
@@ -303,9 +305,24 @@ def test_kernels_of_one_line_without_a_name_or_of_no_time_and_the_heat_of_nodes(
     assert lost.unattributed == lost.rules["unattributed"] == 1.0
     assert "100.0 % of kernel time: no rule matches the kernel's name" in repr(lost)
     assert lost.heat() == {}
+
+
+def test_kernels_too_short_for_the_profiler_are_called_that_and_no_share_is_told(
+    folds, monkeypatch
+):
+    spots = made_up(folds)
     idle = changed(spots, kernels=spots.recording.less(Cost(inside=1.0)).kernels)
     assert (idle.total, idle.covered, idle.unattributed) == (0, 0, 0)
-    assert "the rule that found a kernel's line" in repr(idle)
+    said = "5 kernels too short for the profiler to time"
+    assert repr(idle).splitlines()[0].endswith(f"50.0 us a run without the profiler, {said}")
+    assert "of kernel time" not in repr(idle)
+    assert "trust" not in repr(idle)
+    assert spaced(idle.plot().get_title(loc="left")) == said
+    assert len(repr(idle.flame()).splitlines()) > len(idle.spots)
+    monkeypatch.setattr("onnx_workbench.report.stages.profile", lambda *_, **__: idle)
+    skip = {stage.name for stage in STAGES} - {"model", "hot lines"}
+    [found] = (f for f in ow.audit(folds, X, skip=skip).findings if f.stage == "hot lines")
+    assert (found.code, found.line, found.sentence.startswith(said)) == ("OW902", None, True)
 
 
 def test_the_report_is_the_source_with_time_in_the_margin(folds):
@@ -490,7 +507,7 @@ def test_every_kernel_has_a_line_at_every_level_and_size_and_is_given_out_once(l
     spots = ow.profile(scores, torch.randn(5, 1, 8, 8), mask, level=level, seconds=0.05)
     assert spots.unattributed == spots.rules["unattributed"] == 0
     assert spots.level == level
-    assert level != "off" or spots.rules["name"] == 1
+    assert level != "off" or {match.rule for match in spots.call.matches.values()} == {NAME}
     for parts in spots.call.shares.values():
         assert sum(part.fraction for part in parts) == pytest.approx(1)
     assert "logits = logits + mask" in by_text(spots)
@@ -591,7 +608,7 @@ def test_nothing_is_left_on_disk_nor_after_an_error_nor_an_interrupt(
     if error:
         monkeypatch.setattr(profiler, "enough", stop)
     with pytest.raises(error) if error else nullcontext():
-        ow.profile(folds, torch.ones(1, 3, 8, 8), seconds=0.01)
+        ow.profile(folds, X, seconds=0.01)
     assert list(folder.iterdir()) == []
     assert list(tmp_path.iterdir()) == [folder]
 

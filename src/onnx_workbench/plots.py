@@ -327,7 +327,7 @@ def _axes(
     left = max([8, *(len(line) for name in names for line in name.splitlines())])
     lines: list[str] = []
     for sentence in title.splitlines():
-        more = textwrap.wrap(sentence, _LINE - left, max_lines=_LINES, placeholder=" ...")
+        more = _balanced(sentence, _LINE - left)
         if lines and len(lines) + len(more) > _LINES:
             lines.append("... the rest is in the table")
             break
@@ -346,6 +346,20 @@ def _axes(
         small: Any = {"color": INK, "va": "top", "fontsize": 8}
         _beside(ax, note, (0, 0), (0, -38), xycoords="axes fraction", **small)
     return ax
+
+
+def _balanced(sentence: str, width: int) -> list[str]:
+    """In the fewest lines that fit, all about as long, so that no word is alone on the last.
+
+    >>> _balanced("fast is 8.42x as fast as eager (95 % interval 8.30 to 8.54)", 54)
+    ['fast is 8.42x as fast as eager', '(95 % interval 8.30 to 8.54)']
+    """
+    lines = textwrap.wrap(sentence, width)
+    if len(lines) > _LINES:
+        return textwrap.wrap(sentence, width, max_lines=_LINES, placeholder=" ...")
+    longest = max(map(len, sentence.split()), default=1)
+    narrower = (textwrap.wrap(sentence, least) for least in range(longest, width))
+    return next((each for each in narrower if len(each) == len(lines)), lines)
 
 
 def _look(index: int) -> tuple[str, str]:
@@ -376,8 +390,9 @@ def _quantity_axis(
     values = np.concatenate([np.asarray(row) for row in rows])
     axis = ax.xaxis if side == "x" else ax.yaxis
     values = values[values > 0]  # a kernel may take less time than the profiler sees
-    if values.max() > _WIDE * values.min() if log is None else log:
-        _log_axis(ax, side, values.max() / values.min())
+    spread = values.max() / values.min() if len(values) else 1.0
+    if spread > _WIDE if log is None else log:
+        _log_axis(ax, side, spread)
     else:
         axis.set_major_locator(MaxNLocator(6))
     number = EngFormatter(unit=unit)

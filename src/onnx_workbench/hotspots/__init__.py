@@ -268,6 +268,14 @@ class Hotspots(Report, ToFrame):
         """Seconds in all kernels: the sum over the spots."""
         return sum(spot.seconds for spot in self.spots)
 
+    @property
+    def too_short(self) -> str:
+        """Words for kernels that all take less than the profiler's microsecond; else empty."""
+        if self.total or not self.call.kernels:
+            return ""
+        kernels = formatting.plural(len(self.call.kernels), "kernel")
+        return f"{kernels} too short for the profiler to time"
+
     @cached_property
     def whole(self) -> float:
         """Seconds of one ``session.run`` without the profiler."""
@@ -436,7 +444,7 @@ class Hotspots(Report, ToFrame):
         name, whole = self.lineage.artifact.path.name, formatting.seconds(self.whole)
         kernels = formatting.plural(len(self.call.kernels), "kernel")
         spent = f"{formatting.seconds(self.total)} in {kernels}"
-        return f"{name}: {whole} a run without the profiler, {spent}"
+        return f"{name}: {whole} a run without the profiler, {self.too_short or spent}"
 
     def _body(self) -> Iterator[Part]:
         """Lines in execution order, then nodes without a line."""
@@ -479,19 +487,20 @@ class Hotspots(Report, ToFrame):
         return _time(spot.seconds), span, share, count, rules, torch, *ran_on
 
     def _facts(self) -> Iterator[tuple[str, str]]:
-        used = [f"{rule} {Percent(part)}" for rule, part in self.rules.items() if part]
-        yield "by", f"the rule that found a kernel's line: {', '.join(used)}"
-        yield "no line", f"{Percent(self.unattributed)} of kernel time{self._reasons()}"
-        if self.providers:
-            parts = [f"{_short(name)} {Percent(part)}" for name, part in self.providers.items()]
-            yield "ran on", f"{', '.join(parts)} of kernel time"
-        if any(spot.fused for spot in self.spots):
-            yield (
-                "*",
-                "shares a fused kernel, split by the times of its nodes when not fused or, for "
-                "nodes merged at export, by the times of the FX nodes in PyTorch",
-            )
-        yield "coverage", f"kernels take {Percent(self.covered)} of a run without the profiler"
+        if self.total:
+            used = [f"{rule} {Percent(part)}" for rule, part in self.rules.items() if part]
+            yield "by", f"the rule that found a kernel's line: {', '.join(used)}"
+            yield "no line", f"{Percent(self.unattributed)} of kernel time{self._reasons()}"
+            if self.providers:
+                parts = [f"{_short(name)} {Percent(part)}" for name, part in self.providers.items()]
+                yield "ran on", f"{', '.join(parts)} of kernel time"
+            if any(spot.fused for spot in self.spots):
+                yield (
+                    "*",
+                    "shares a fused kernel, split by the times of its nodes when not fused or, for "
+                    "nodes merged at export, by the times of the FX nodes in PyTorch",
+                )
+            yield "coverage", f"kernels take {Percent(self.covered)} of a run without the profiler"
         cost = formatting.seconds(self.recording.cost.inside)
         yield (
             "profiler",
@@ -525,11 +534,11 @@ class Hotspots(Report, ToFrame):
         if high - low > NOISY * median:
             apart = Percent((high - low) / median)
             yield f"runs differ: the quartiles are {apart} apart; stop other programs and repeat"
-        if self.covered < 1 - NOISY:
+        if 0 < self.covered < 1 - NOISY:
             yield "part of a run is outside kernels: in a model this small, trust shares, not times"
         if self.covered > 1 + NOISY:
             yield "runs differ: profiled runs took longer than the overhead explains; repeat"
-        if self.counted > 2 * self.covered:
+        if self.counted > 2 * self.covered > 0:
             yield "most of the measured time is the profiler's: trust the order, not the digits"
 
     def _how(self) -> str:
@@ -540,7 +549,7 @@ class Hotspots(Report, ToFrame):
 
     def _title(self, rows: Sequence[Spot]) -> str:
         if not self.laps:
-            return f"{self.hottest.name} takes the longest in ONNX Runtime"
+            return self.too_short or f"{self.hottest.name} takes the longest in ONNX Runtime"
         best, worst = rows[0], rows[-1]
         words = [f"most saved at {_short_name(best)}"] if best.saved > 0 else []
         words += [f"most lost at {_short_name(worst)}"] if worst.saved < 0 else []

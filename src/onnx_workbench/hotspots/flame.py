@@ -92,7 +92,7 @@ class Flame:
     def __repr__(self) -> str:
         whole = self.seconds or 1.0
         boxes = [(box, depth) for box, _, depth in _boxes(self, 0.0, 0)]
-        shown = [pair for pair in boxes if pair[0].seconds >= _LEAST * whole][:_ROWS]
+        shown = [pair for pair in boxes if pair[0].seconds >= _LEAST * self.seconds][:_ROWS]
         rows = [(*_cost(box, whole), "  " * depth + box.name) for box, depth in shown]
         rest = len(boxes) - len(shown)
         more = [f"and {rest:,} more: see .tree()"] if rest else []

@@ -471,7 +471,10 @@ def _hot(case: Case) -> Iterator[Finding]:
     if not spots.recording.kernels:
         yield Finding("OW901", "no kernel runs: the result is a constant in the file")
         return
-    hottest, total = spots.hottest, spots.total or 1.0
+    if spots.too_short:
+        yield Finding("OW902", f"{spots.too_short}; race() times the whole call")
+        return
+    hottest, total = spots.hottest, spots.total
     share = f"{Percent(hottest.seconds / total)} of kernel time"
     inner = max(hottest.below, key=lambda spot: spot.seconds, default=None)
     most = f"; {Percent(inner.seconds / total)} in {inner.name} ({inner.module})" if inner else ""
