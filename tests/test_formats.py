@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -26,19 +25,18 @@ LIBRARY = Line("/x/site-packages/timm/net.py", 5, "forward", "x = self.conv(x)")
 DEEPER = Line("/x/site-packages/timm/net.py", 9, "forward", "return conv(x)")
 
 
-def slice_of(line, frames, seconds, operator="Conv"):
+def row(line, stack, seconds, operator):
     record = {"operator": operator, "onnx": "n", "kernel": "k", "seconds": seconds, "line": None}
-    return formats.Slice(tuple(map(FlameFrame.of, frames)) or (NO_LINE,), line, record)
+    return Share("k", "n", line, 1.0, stack), record
 
 
-SLICES = [
-    slice_of(USER, [CALLER, USER, LIBRARY], 2e-6),
-    slice_of(USER, [CALLER, USER, LIBRARY, DEEPER], 1e-6, "Relu"),
-    slice_of(None, [], 0.5e-6, "Reorder"),
-    slice_of(CALLER, [CALLER], 1e-6, "Add"),
-    slice_of(USER, [CALLER, USER], 0.0, "Neg"),
+ROWS = [
+    row(USER, (CALLER, USER, LIBRARY), 2e-6, "Conv"),
+    row(USER, (CALLER, USER, LIBRARY, DEEPER), 1e-6, "Relu"),
+    row(None, (), 0.5e-6, "Reorder"),
+    row(CALLER, (CALLER,), 1e-6, "Add"),
+    row(USER, (CALLER, USER), 0.0, "Neg"),
 ]
-TOTAL = 4500  # nanoseconds
 
 
 # Flames
@@ -55,7 +53,7 @@ def test_a_share_is_below_the_lines_that_call_it_and_in_its_modules():
 
 
 def flame():
-    return grown("m.onnx", [(item.frames, item.record["seconds"]) for item in SLICES])
+    return grown("m.onnx", [(stack_of(share), record["seconds"]) for share, record in ROWS])
 
 
 def test_a_box_has_the_seconds_of_what_is_below_it_and_its_own():
@@ -142,19 +140,13 @@ def check_trace(trace):
 
 
 def check_speedscope(file):
-    """The schema, and what it cannot say: time does not go back, the last to open closes first."""
+    """The schema, and what it cannot say: each sample has a weight, and names frames that exist."""
     jsonschema.validate(file, json.loads(SCHEMA.read_text()))
     [profile] = file["profiles"]
-    times = [profile["startValue"], *(e["at"] for e in profile["events"]), profile["endValue"]]
-    assert all(a <= b for a, b in pairwise(times))
-    open_frames = []
-    for event in profile["events"]:
-        assert 0 <= event["frame"] < len(file["shared"]["frames"])
-        if event["type"] == "O":
-            open_frames.append(event["frame"])
-        else:
-            assert open_frames.pop() == event["frame"]
-    assert not open_frames
+    assert len(profile["samples"]) == len(profile["weights"])
+    assert sum(profile["weights"]) == profile["endValue"]
+    used = {number for sample in profile["samples"] for number in sample}
+    assert used == set(range(len(file["shared"]["frames"])))
 
 
 def kernels(trace):
@@ -162,7 +154,7 @@ def kernels(trace):
 
 
 def test_a_trace_has_a_track_for_each_line_and_the_librarys_lines_around_its_kernels():
-    trace = formats.trace(SLICES, "m.onnx")
+    trace = formats.trace(ROWS, "m.onnx")
     check_trace(trace)
     named = {
         e["tid"]: e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "thread_name"
@@ -182,18 +174,19 @@ def test_a_trace_has_a_track_for_each_line_and_the_librarys_lines_around_its_ker
         (3, "Add  n", 3.5, 1.0),
         (1, "Neg  n", 4.5, 0.0),
     ]
-    assert kernels(trace)[0]["args"] == SLICES[0].record
+    assert kernels(trace)[0]["args"] == ROWS[0][1]
 
 
-def test_a_speedscope_file_opens_and_closes_lines_and_kernels():
-    file = formats.speedscope(SLICES, "m.onnx")
+def test_a_speedscope_file_has_a_sample_for_each_kernel_below_its_lines():
+    file = formats.speedscope(ROWS, "m.onnx")
     check_speedscope(file)
     [profile] = file["profiles"]
-    assert (profile["type"], profile["unit"], profile["endValue"]) == (
-        "evented",
-        "nanoseconds",
-        TOTAL,
-    )
+    assert (profile["type"], profile["unit"]) == ("sampled", "nanoseconds")
+    assert profile["weights"] == [2000, 1000, 500, 1000, 0]
+    frames = [frame["name"].split("  ")[0] for frame in file["shared"]["frames"]]
+    assert [frames[number] for number in profile["samples"][1]] == [
+        *("net.py:20", "net.py:8", "timm/net.py:5", "timm/net.py:9", "Relu")
+    ]
     assert file["shared"]["frames"][0] == {
         "name": "net.py:20  x = self.block(x)",
         "file": "net.py",

@@ -399,8 +399,7 @@ class Hotspots(Report, ToFrame):
                 "Pass 'trace.json' or 'profile.speedscope.json', or write .records() yourself.",
             )
         write = formats.speedscope if goal.name.endswith(formats.SPEEDSCOPE) else formats.trace
-        slices = [formats.Slice(stack_of(share), share.line, row) for share, row in self._rows]
-        return files.write(goal, json.dumps(write(slices, name)))
+        return files.write(goal, json.dumps(write(self._rows, name)))
 
     def plot(self, ax: plots.Axes | None = None) -> plots.Axes:
         """PyTorch against ONNX Runtime for every line, the one that saves most first."""

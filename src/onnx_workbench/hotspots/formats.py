@@ -3,117 +3,108 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from itertools import accumulate, groupby, pairwise
 from typing import Any, NamedTuple
 
+from ..lineage.attribution import Share
 from ..source import Line
-from .flame import NO_LINE, FlameFrame
+from .flame import NO_LINE, FlameFrame, stack_of
 
 SPEEDSCOPE = ".speedscope.json"
 _SCHEMA = "https://www.speedscope.app/file-format-schema.json"
 _SECOND = 10**9  # times are whole nanoseconds, so that boxes nest exactly
 
+Rows = Sequence[tuple[Share, dict[str, Any]]]
+"""Shares of kernels in the order of execution, each with its row of :meth:`Hotspots.records`."""
 
-@dataclass(frozen=True)
-class Slice:
-    """A share of a kernel: the frames that lead to it, and its row of :meth:`Hotspots.records`.
 
-    ``line`` is the user's line among the frames, None without one.
-    """
+class _Slice(NamedTuple):
+    """A share of a kernel in one typical run, from ``start`` to ``end`` in nanoseconds, and the
+    frames that lead to it, outermost first."""
 
-    frames: tuple[FlameFrame, ...]
     line: Line | None
+    frames: tuple[FlameFrame, ...]
     record: dict[str, Any]
+    start: int
+    end: int
 
     @property
-    def kernel(self) -> FlameFrame:
-        return FlameFrame(
-            f"{self.record['operator']}  {self.record['onnx'] or self.record['kernel']}"
-        )
+    def below(self) -> tuple[FlameFrame, ...]:
+        """The frames that the user's line calls."""
+        lines = [frame.line for frame in self.frames]
+        return self.frames[lines.index(self.line) + 1 :]
+
+    @property
+    def kernel(self) -> str:
+        return f"{self.record['operator']}  {self.record['onnx'] or self.record['kernel']}"
 
 
-class _Step(NamedTuple):
-    """A frame opens or closes ``at`` a nanosecond; ``slice`` is set where it is a kernel."""
-
-    opens: bool
-    frame: FlameFrame
-    at: int
-    slice: Slice | None = None
-
-
-def _steps(slices: Sequence[Slice]) -> Iterator[_Step]:
-    """Lay the slices out end to end; a frame stays open as long as the slices share it."""
-    open_frames: list[FlameFrame] = []
-    exact = 0.0
-    for item in slices:
-        start, exact = round(exact * _SECOND), exact + item.record["seconds"]
-        pairs = zip(open_frames, item.frames, strict=False)
-        same = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
-        same = min(len(open_frames), len(item.frames)) if same is None else same
-        yield from (_Step(False, frame, start) for frame in reversed(open_frames[same:]))
-        yield from (_Step(True, frame, start) for frame in item.frames[same:])
-        open_frames = [*item.frames]
-        yield _Step(True, item.kernel, start, item)
-        yield _Step(False, item.kernel, round(exact * _SECOND), item)
-    yield from (_Step(False, frame, round(exact * _SECOND)) for frame in reversed(open_frames))
+def _slices(rows: Rows) -> list[_Slice]:
+    """The shares end to end."""
+    ends = accumulate((record["seconds"] for _, record in rows), initial=0.0)
+    times = pairwise(round(end * _SECOND) for end in ends)
+    return [
+        _Slice(share.line, stack_of(share), record, *time)
+        for (share, record), time in zip(rows, times, strict=True)
+    ]
 
 
-def trace(slices: Sequence[Slice], name: str) -> dict[str, Any]:
+def trace(rows: Rows, name: str) -> dict[str, Any]:
     """Chrome's trace event format: a track for each source line, on it the library's lines and the
     kernels of one run. Times are in microseconds."""
-    tracks = {line: tid for tid, line in enumerate(dict.fromkeys(s.line for s in slices), 1)}
-    events: list[dict[str, Any]] = [_metadata_event("process_name", 0, name)]
+    slices = _slices(rows)
+    tracks = {line: tid for tid, line in enumerate(dict.fromkeys(one.line for one in slices), 1)}
+    events = [_metadata_event("process_name", 0, {"name": name})]
     for line, tid in tracks.items():
-        events.append(
-            _metadata_event("thread_name", tid, (FlameFrame.of(line) if line else NO_LINE).name)
-        )
-        events.append(
-            {**_metadata_event("thread_sort_index", tid, ""), "args": {"sort_index": tid}}
-        )
-    begun: list[dict[str, Any]] = []
-    for step in _steps([_below_line(item) for item in slices]):
-        if not step.opens:
-            event = begun.pop()
-            event["dur"] = (step.at - event.pop("start")) / 1000
-            continue
-        found = {"name": step.frame.name, "cat": "kernel" if step.slice else "source", "ph": "X"}
-        track = begun[0]["tid"] if begun else tracks[step.frame.line]
-        times = {"start": step.at, "ts": step.at / 1000, "pid": 1, "tid": track}
-        begun.append({**found, **times, "args": step.slice.record if step.slice else {}})
-        if len(begun) > 1:  # the outermost is the track itself
-            events.append(begun[-1])
+        frame = FlameFrame.of(line) if line else NO_LINE
+        events.append(_metadata_event("thread_name", tid, {"name": frame.name}))
+        events.append(_metadata_event("thread_sort_index", tid, {"sort_index": tid}))
+    for line, run in groupby(slices, key=lambda one: one.line):
+        events += _nested([*run], tracks[line])
     return {"traceEvents": events, "displayTimeUnit": "ns"}
 
 
-def _below_line(item: Slice) -> Slice:
-    """Without the user's lines that call the slice's own."""
-    at = next((i for i, frame in enumerate(item.frames) if frame.line == item.line), 0)
-    return Slice(item.frames[at:], item.line, item.record)
+def _nested(slices: Sequence[_Slice], tid: int, depth: int = 0) -> Iterator[dict[str, Any]]:
+    """The library's lines at this depth, each around what it calls, and the kernels."""
+    for frames, group in groupby(slices, key=lambda one: one.below[depth : depth + 1]):
+        run = [*group]
+        if frames:
+            yield _event(frames[0].name, "source", run, tid)
+            yield from _nested(run, tid, depth + 1)
+        else:
+            yield from (_event(one.kernel, "kernel", [one], tid, one.record) for one in run)
 
 
-def _metadata_event(what: str, tid: int, name: str) -> dict[str, Any]:
-    return {"name": what, "ph": "M", "pid": 1, "tid": tid, "args": {"name": name}}
+def _event(
+    name: str, category: str, run: Sequence[_Slice], tid: int, args: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    start, end = run[0].start, run[-1].end
+    times = {"ph": "X", "ts": start / 1000, "dur": (end - start) / 1000}
+    return {"name": name, "cat": category, **times, "pid": 1, "tid": tid, "args": args or {}}
 
 
-def speedscope(slices: Sequence[Slice], name: str) -> dict[str, Any]:
-    """speedscope's own format, an evented profile of one run: source lines, then kernels."""
-    numbers: dict[FlameFrame, int] = {}
-    events = [
-        {
-            "type": "O" if step.opens else "C",
-            "frame": numbers.setdefault(step.frame, len(numbers)),
-            "at": step.at,
-        }
-        for step in _steps(slices)
+def _metadata_event(what: str, tid: int, args: dict[str, Any]) -> dict[str, Any]:
+    return {"name": what, "ph": "M", "pid": 1, "tid": tid, "args": args}
+
+
+def speedscope(rows: Rows, name: str) -> dict[str, Any]:
+    """speedscope's own format, a sampled profile of one run: a sample is a share of a kernel, below
+    its source lines, and weighs as much as it takes."""
+    slices, numbers = _slices(rows), dict[FlameFrame, int]()
+    samples = [
+        [numbers.setdefault(frame, len(numbers)) for frame in (*one.frames, FlameFrame(one.kernel))]
+        for one in slices
     ]
-    profile = {"type": "evented", "name": name, "unit": "nanoseconds", "startValue": 0}
+    weights = [one.end - one.start for one in slices]
+    times = {"unit": "nanoseconds", "startValue": 0, "endValue": sum(weights)}
+    profile = {"type": "sampled", "name": name, **times, "samples": samples, "weights": weights}
     return {
         "$schema": _SCHEMA,
         "exporter": "onnx-workbench",
         "name": name,
         "activeProfileIndex": 0,
         "shared": {"frames": [_frame(frame) for frame in numbers]},
-        "profiles": [{**profile, "endValue": events[-1]["at"] if events else 0, "events": events}],
+        "profiles": [profile],
     }
 
 
