@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -32,21 +32,45 @@ KernelCall = tuple[str, Mapping[str, Any]]
 """The name of a kernel and what the profiler says of one call of it (``args``)."""
 
 
-@dataclass(frozen=True)
-class Buffer:
-    """Memory of ``size`` bytes that holds one value after another: ``values`` has the step that
-    makes each, and the last that reads it."""
+class _Made(NamedTuple):
+    """A value that a call made. ``declared`` is what is known of its shape before the run, a
+    name or "?" for a dimension; None of operators that only ONNX Runtime knows."""
 
-    size: int
-    values: tuple[tuple[int, int], ...]
+    name: str
+    item: int = 0
+    shape: tuple[int, ...] = ()
+    declared: tuple[str | int, ...] | None = None
+
+    @property
+    def size(self) -> int:
+        return self.item * math.prod(self.shape)
+
+    def fits(self, other: _Made) -> bool:
+        """Whether ONNX Runtime knows before the run that both have one size."""
+        known = [one.declared for one in (self, other) if one.declared is not None]
+        if known and (known[0] != known[-1] or "?" in known[0]):
+            return False
+        return (self.item, self.shape) == (other.item, other.shape)
+
+
+@dataclass(eq=False)
+class Buffer:
+    """Memory that holds one value after another; ``made`` is the first, ``scope`` the node whose
+    body makes it. ``values`` has the step that makes each, and the last that reads it; ``last`` is
+    the last of all."""
+
+    made: _Made
+    scope: str
+    values: list[tuple[int, int]] = field(default_factory=list)
+    last: int = 0
 
     @property
     def first(self) -> int:
         return self.values[0][0]
 
-    @property
-    def last(self) -> int:
-        return max(last for _, last in self.values)
+    def add(self, made: int, last: int) -> None:
+        self.values.append((made, last))
+        self.last = max(self.last, last)
 
 
 @dataclass(frozen=True)
@@ -67,8 +91,8 @@ class Footprint:
         """Bytes in use while each step runs: what it reads, what it makes, and what waits."""
         change = [0] * (len(self.kernels) + 1)
         for buffer in self.buffers:
-            change[buffer.first] += buffer.size
-            change[buffer.last + 1] -= buffer.size
+            change[buffer.first] += buffer.made.size
+            change[buffer.last + 1] -= buffer.made.size
         return tuple(accumulate(change[:-1]))
 
     def held(self, step: int) -> Iterator[tuple[str, int]]:
@@ -77,7 +101,7 @@ class Footprint:
         for buffer in self.buffers:
             if buffer.first <= step <= buffer.last:
                 alive = [made for made, last in buffer.values if made <= step <= last]
-                yield self.kernels[max(alive)] if alive else "", buffer.size
+                yield self.kernels[max(alive)] if alive else "", buffer.made.size
 
 
 EMPTY = Footprint()
@@ -109,8 +133,7 @@ def footprint(
     plan = _Plan(calls, refs, graph)
     for step in range(len(calls)):
         plan.take(step)
-    buffers = tuple(Buffer(buffer.made.size, tuple(buffer.values)) for buffer in plan.buffers)
-    kernels = tuple(name for name, _ in calls)
+    kernels, buffers = tuple(name for name, _ in calls), tuple(plan.buffers)
     return Footprint(kernels, buffers, weight_bytes(graph), tuple(plan.missing()), _arena(calls))
 
 
@@ -127,36 +150,6 @@ def _arena(calls: Sequence[KernelCall]) -> int:
     return most - used[0] + added[0] if used else 0
 
 
-class _Made(NamedTuple):
-    """A value that a call made. ``declared`` is what is known of its shape before the run, a
-    name or "?" for a dimension; None of operators that only ONNX Runtime knows."""
-
-    name: str
-    item: int = 0
-    shape: tuple[int, ...] = ()
-    declared: tuple[str | int, ...] | None = None
-
-    @property
-    def size(self) -> int:
-        return self.item * math.prod(self.shape)
-
-    def fits(self, other: _Made) -> bool:
-        """Whether ONNX Runtime knows before the run that both have one size."""
-        known = [one.declared for one in (self, other) if one.declared is not None]
-        if known and (known[0] != known[-1] or "?" in known[0]):
-            return False
-        return (self.item, self.shape) == (other.item, other.shape)
-
-
-class _Open:
-    """A buffer; ``made`` is its first value, ``scope`` the node whose body makes it."""
-
-    def __init__(self, made: _Made, scope: str) -> None:
-        self.made, self.scope = made, scope
-        self.values: list[tuple[int, int]] = []
-        self.last = 0
-
-
 class _Plan:
     """``holds`` has the buffer of each value, ``free`` the free ones of each graph, the last to
     become free first."""
@@ -171,9 +164,9 @@ class _Plan:
         infos = (info for one in (graph, *bodies) for info in (*one.value_info, *one.output))
         self.declared = {info.name: _declared(info) for info in infos}
         self.last = self._last_uses(graph)
-        self.buffers: list[_Open] = []
-        self.holds: dict[str, tuple[_Open, _Made]] = {}
-        self.free: dict[str, list[_Open]] = {}
+        self.buffers: list[Buffer] = []
+        self.holds: dict[str, tuple[Buffer, _Made]] = {}
+        self.free: dict[str, list[Buffer]] = {}
 
     def take(self, step: int) -> None:
         """Give a buffer to each value that a call makes, then free what it was the last to read."""
@@ -189,9 +182,7 @@ class _Plan:
                 buffer = self.holds[ref.node.input[0]][0]
             else:
                 buffer = self._buffer(ref, index, made, step, scope)
-            last = self.last.get((step, made.name), step)
-            buffer.values.append((step, last))
-            buffer.last = max(buffer.last, last)
+            buffer.add(step, self.last.get((step, made.name), step))
             self.holds[made.name] = buffer, made
         free = self.free.setdefault(scope, [])
         for value in (*_reads(ref), *ref.node.output) if ref else ():
@@ -199,7 +190,9 @@ class _Plan:
             if done and done.last == step and done.scope == scope and done not in free:
                 free.insert(0, done)
 
-    def _buffer(self, ref: NodeRef | None, index: int, made: _Made, step: int, scope: str) -> _Open:
+    def _buffer(
+        self, ref: NodeRef | None, index: int, made: _Made, step: int, scope: str
+    ) -> Buffer:
         if ref and ref.node.op_type == "If":
             branches = [body.output[index].name for body in ref.bodies]
             ran = [self.holds[value][0] for value in branches if value in self.holds]
@@ -216,7 +209,7 @@ class _Plan:
                 if made.shape and buffer.made.fits(made):
                     self.free[scope].remove(buffer)
                     return buffer
-        self.buffers.append(buffer := _Open(made, scope))
+        self.buffers.append(buffer := Buffer(made, scope))
         return buffer
 
     def _values(self, ref: NodeRef | None, args: Mapping[str, Any]) -> list[_Made]:

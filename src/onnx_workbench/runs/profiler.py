@@ -26,7 +26,7 @@ import onnx
 from .. import progress
 from ..errors import LoadError
 from ..ort import Options, call_of, explained, model_bytes, session_of
-from ..proto import NodeRef, named, node_refs
+from ..proto import NodeRef, grouped, named, node_refs
 from .liveness import EMPTY, Footprint, footprint, result_bytes
 
 if TYPE_CHECKING:
@@ -295,12 +295,8 @@ def _timed(run: Callable[[], object]) -> float:
 # From events to kernels
 
 
-class _Spent:
-    """Sums over the events of one kernel; ``args`` are those of the last."""
-
-    def __init__(self, runs: int) -> None:
-        self.seconds, self.calls, self.inner, self.size = [0.0] * runs, 0, 0, 0
-        self.args: Mapping[str, str] = {}
+_Call = tuple[int, float, int, Mapping[str, Any]]
+"""The run of an event, its exclusive seconds, how many are directly inside it, its ``args``."""
 
 
 def recording_of(
@@ -323,60 +319,65 @@ def recording_of(
         return columns.get(bisect_right(starts, event["ts"]) - 1)
 
     refs = {ref.name: ref for ref in node_refs(graph)}
-    spent: dict[str, _Spent] = {}
     nodes = [e for e in events if e["cat"] == "Node" and e["name"].endswith(_SUFFIX)]
-    for event, seconds, inner in _exclusive(nodes, {ref.inside for ref in refs.values()}):
-        if (column := column_of(event)) is not None:
-            part = spent.setdefault(event["name"].removesuffix(_SUFFIX), _Spent(len(columns)))
-            part.seconds[column] += seconds
-            part.calls, part.inner = part.calls + 1, part.inner + inner
-            part.size, part.args = part.size + result_bytes(event["args"]), event["args"]
+    ran: dict[str, list[_Call]] = grouped(
+        (event["name"].removesuffix(_SUFFIX), (column, seconds, inner, event["args"]))
+        for event, seconds, inner in _exclusive(nodes, {ref.inside for ref in refs.values()})
+        if (column := column_of(event)) is not None
+    )
     whole = tuple(runs[run][1] / _SECOND for run in columns)
     executors = [e for e in events if e["name"] == EXECUTOR]
     executed = [0.0] * len(columns) if executors else [*whole]
     for event in executors:
         if (column := column_of(event)) is not None:  # those of bodies are shorter
             executed[column] = max(executed[column], event["dur"] / _SECOND)
-    refs |= _nameless(spent, refs)
+    refs |= _nameless({name: _operator(calls) for name, calls in ran.items()}, refs)
     fixed = frozenset(tensor.name for tensor in graph.graph.initializer)
-    kernels = tuple(_kernel(name, part, refs.get(name), fixed) for name, part in spent.items())
+    kernels = tuple(
+        _kernel(name, calls, len(columns), refs.get(name), fixed) for name, calls in ran.items()
+    )
     second = starts[1] if len(starts) > 1 else math.inf
     first = [(e["name"].removesuffix(_SUFFIX), e["args"]) for e in nodes if e["ts"] < second]
     held = footprint(first, refs, graph)
     return Recording(kernels, whole, tuple(executed), footprint=held, constants=fixed)
 
 
-def _kernel(name: str, spent: _Spent, ref: NodeRef | None, fixed: Collection[str]) -> Kernel:
-    inputs = tuple(value for value in ref.inputs if value not in fixed) if ref else ()
-    outputs, runs = ref.outputs if ref else (), len(spent.seconds)
+def _kernel(
+    name: str, calls: Sequence[_Call], runs: int, ref: NodeRef | None, fixed: Collection[str]
+) -> Kernel:
+    columns, seconds, inner, args = zip(*calls, strict=True)
     return Kernel(
         name=name,
-        operator=spent.args.get("op_name", ""),
-        inputs=inputs,
-        outputs=outputs,
-        seconds=tuple(spent.seconds),
-        calls=spent.calls / runs,
-        inner=spent.inner / runs,
-        provider=spent.args.get("provider", ""),
-        size=spent.size // runs,
+        operator=_operator(calls),
+        inputs=tuple(value for value in ref.inputs if value not in fixed) if ref else (),
+        outputs=ref.outputs if ref else (),
+        seconds=tuple(np.bincount(columns, seconds, runs).tolist()),
+        calls=len(calls) / runs,
+        inner=sum(inner) / runs,
+        provider=args[-1].get("provider", ""),
+        size=sum(map(result_bytes, args)) // runs,
     )
 
 
-def _nameless(spent: Mapping[str, _Spent], refs: Mapping[str, NodeRef]) -> dict[str, NodeRef]:
+def _operator(calls: Sequence[_Call]) -> str:
+    return calls[-1][-1].get("op_name", "")
+
+
+def _nameless(operators: Mapping[str, str], refs: Mapping[str, NodeRef]) -> dict[str, NodeRef]:
     """Find the nodes of kernels without a name, such as those of an inlined function, and of those
     whose name is another node's in the optimized graph, which another session wrote.
 
     The profiler calls the first by operator and a number that the graph does not have. Kernels and
     nodes are both in execution order. Where their numbers differ, none is known.
     """
-    events: dict[str, list[str]] = {}
-    for name, part in spent.items():
-        operator = part.args.get("op_name", "")
-        unnamed = name not in refs and re.fullmatch(rf"{re.escape(operator)}_\d+", name)
-        if unnamed or operator in _RENUMBERED:
-            events.setdefault(operator, []).append(name)
+    doubtful = grouped(
+        (operator, name)
+        for name, operator in operators.items()
+        if operator in _RENUMBERED
+        or (name not in refs and re.fullmatch(rf"{re.escape(operator)}_\d+", name))
+    )
     matched: dict[str, NodeRef] = {}
-    for operator, names in events.items():
+    for operator, names in doubtful.items():
         nodes = [r for r in refs.values() if r.node.op_type == operator]
         nodes = [r for r in nodes if not r.node.name or operator in _RENUMBERED]
         if len(nodes) == len(names):
