@@ -241,6 +241,7 @@ def test_what_is_typical_of_the_parts_adds_up_to_what_is_typical_of_the_whole():
     assert parts == [pytest.approx(2.5e-6), pytest.approx(22.5e-6)]
     assert found.typical(found.sums) == pytest.approx(sum(parts))
     assert found.typical((-1.0, -1.0, 5.0, -1.0)) == 0.0
+    assert recording().typical((9.0, 2.0)) == 2.0, "without a kernel, of the fastest runs"
 
 
 # Shares, on a lineage that is real and times that are made up
@@ -526,7 +527,7 @@ def test_a_bare_file_is_reported_by_node_and_says_why(tmp_path):
 def test_without_a_kernel_there_is_no_hottest_line():
     spots = profiled(module(lambda self, x: torch.arange(3.0)), torch.ones(2))
     assert repr(spots).splitlines()[-1] == "no kernel runs: the result is a constant in the file"
-    assert (spots.total, spots.overhead > -0.9) == (0, True)
+    assert spots.total == 0
     with pytest.raises(ow.errors.InputError, match="runs no kernel"):
         _ = spots.hottest
 

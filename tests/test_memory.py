@@ -157,7 +157,9 @@ def test_what_has_no_line_is_said_and_hostile_names_are_text():
     assert "no line" in repr(memory)
     assert "<script>" in repr(memory)
     assert not {"<b>", "<i>", "<script>"} & set(memory._repr_html_().split())
-    assert "no kernel ran" in repr(Memory("m.onnx", Footprint(), {}, {}))
+    constant = Memory("m.onnx", Footprint(), {}, {})
+    assert "no kernel ran" in repr(constant)
+    assert constant.plot().get_title(loc="left").endswith("at no kernel")
 
 
 def test_a_loaded_file_and_one_in_its_own_process_have_the_same_memory(wide):

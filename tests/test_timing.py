@@ -143,11 +143,12 @@ def test_target_that_fails_stays_in_the_table_and_the_others_race(clock):
         def timed_call(self, args, kwargs, threads):
             raise InputError("two dimensions are expected")
 
-    broken = {"late": tired, "picky": Picky()}
+    broken = {"late": tired, "picky": Picky(), "leaves": lambda x: sys.exit("no")}
     found = quick({**broken, "a": clock.target("a", 4000)}, X, seconds=0.5)
     assert (found.baseline, found.result("a").ran) == ("a", True)
     assert found.result("late").error == "OSError: tired"
     assert found.result("picky").error == "InputError: two dimensions are expected"
+    assert found.result("leaves").error == "SystemExit: no"
     with pytest.raises(InputError, match=r"late: OSError.*picky: InputError") as caught:
         quick(broken, X)
     assert isinstance(caught.value.__cause__, OSError)
@@ -287,7 +288,7 @@ def raced():
 
             return PreparedCall(int, f"with torch: {'torch' in sys.modules}")
 
-    targets = {"a": steady(), "b": steady(2), "relu": torch.relu, "chatty": chatty}
+    targets = {"a": steady(), "b": steady(20), "relu": torch.relu, "chatty": chatty}
     targets |= {"fatal": fatal, "broken": broken}
     targets |= {"lean": Imports("onnxruntime"), "torch": Imports("torch")}
     return ow.race(targets, X, seconds=0.5)
@@ -552,7 +553,8 @@ def test_interrupt_keeps_the_races_before_it(last):
 
 def test_there_is_one_thing_to_sweep_over():
     sizes = [{"batch": sizes} for sizes in ((), (0, 1), (1, 2.5), 0)]
-    for axes in ({"threads": (1, 2)}, {"a": (1,), "b": (2,)}, *sizes):
+    taken = {"copies": (1, 2)}  # a column of records()
+    for axes in ({"threads": (1, 2)}, {"a": (1,), "b": (2,)}, taken, *sizes):
         with pytest.raises(InputError):
             ow.sweep({"a": abs}, abs, **axes)
     for axes in ({}, {"batch": (1, 2)}):

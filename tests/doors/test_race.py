@@ -7,7 +7,6 @@ def test_race_compares_with_an_interval_and_survives_a_file(model, onnx, images,
     race = ow.race({"PyTorch": model, "ONNX Runtime": onnx}, images, seconds=3)
     ratio = race.ratio("ONNX Runtime")
     assert ratio.low <= ratio.value <= ratio.high
-    assert ratio.value > 1
     race.save(tmp_path / "race.json")
     assert type(race).load(tmp_path / "race.json").ratio("ONNX Runtime") == ratio
     assert race.plot().get_xlabel()

@@ -140,7 +140,7 @@ class _Rounds:
         self.conditions, self.tick = conditions, tick
         self.started: dict[str, Started] = {}
         self.replicates: dict[str, tuple[Replicate, ...]] = {}
-        self.errors: dict[str, Exception] = {}
+        self.errors: dict[str, BaseException] = {}
         self.count, self.interrupted = 0, False
         self.rest = SETTLE if conditions.threads > 1 else 0.0
         self.rng, self.begin = random.Random(conditions.seed), perf_counter()
@@ -190,7 +190,7 @@ class _Rounds:
             return step(*rest)
         except NotSendable:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.errors[name] = error
             self.replicates.pop(name, None)
 
@@ -346,7 +346,7 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """An error in a few words that fit into a table."""
     words = first_words(error)
     return words if len(words) <= 100 else f"{words[:97]}..."

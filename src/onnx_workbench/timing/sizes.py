@@ -20,6 +20,7 @@ from .statistics import Ratio, times
 
 THREADS = "threads"
 _SURE = ("faster", "slower")
+_COLUMNS = {"throughput", "gain", "contended", *Race((Result(""),)).records()[0]}
 
 
 @dataclass(frozen=True, repr=False)
@@ -244,6 +245,11 @@ def _axis(inputs: Any, threads: Any, sizes: Mapping[str, Any]) -> tuple[str, lis
             "sweep(targets, x, threads=(1, 2)).",
         )
     ((over, axis),) = axes.items()
+    if over in _COLUMNS - {THREADS}:
+        raise InputError(
+            f"{over!r} cannot be the name of the sizes: it is a column of records().",
+            f"Pass another name, such as n_{over}.",
+        )
     points = list(axis) if isinstance(axis, Iterable) and not isinstance(axis, str) else [axis]
     if not points:
         raise InputError(f"{over} has no sizes.", "Pass whole numbers, such as (1, 4, 16).")
