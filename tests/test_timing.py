@@ -14,6 +14,7 @@ import threading
 import time
 import warnings
 from contextlib import nullcontext
+from importlib import metadata
 
 import numpy as np
 import onnxruntime
@@ -202,6 +203,21 @@ def test_model_runs_in_eval_and_inference_mode_and_all_is_left_as_it_was():
     assert [part.training for part in model.modules()] == [True, True, True, False]
     assert (torch.get_num_threads(), torch.is_inference_mode_enabled()) == (before, False)
     assert gc.isenabled()
+
+
+def test_versions_are_those_of_what_is_installed(monkeypatch):
+    real = metadata.version
+
+    def version(name):
+        if name == "onnxruntime":
+            raise metadata.PackageNotFoundError(name)
+        return "1.2.3" if name == "onnxruntime-gpu" else real(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    environment = quick({"a": abs}, 1, seconds=0.01).conditions.environment
+    names = ["chip", "system", "Python", "torch", "onnxruntime-gpu", "numpy"]
+    assert list(environment) == names
+    assert environment["onnxruntime-gpu"] == "onnxruntime-gpu 1.2.3"
 
 
 def test_interrupt_in_this_process_returns_what_was_measured(clock):

@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import gc
-import importlib.metadata
 import os
 import platform
 import random
@@ -34,7 +33,7 @@ from .. import calls, progress
 from ..brief import first_words
 from ..errors import InputError
 from ..formatting import kind_of
-from ..machine import trim_memory
+from ..machine import packages, trim_memory
 from ..torch_state import evaluating
 from .bench import LAP_SECONDS, Bench, Started
 from .report import Race
@@ -337,12 +336,13 @@ def _cores(threads: int) -> tuple[int, float | None]:
 
 def _environment() -> dict[str, str]:
     """The machine, and the versions of Python and of the loaded packages."""
-    loaded = [name for name in ("torch", "onnxruntime", "numpy") if name in sys.modules]
+    loaded = {"torch", "onnxruntime", "numpy"} & sys.modules.keys()
+    found = {name: f"{name} {version}" for name, version in packages().items()}
     return {
         "chip": f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}",
         "system": platform.system(),
         "Python": f"Python {platform.python_version()}",
-        **{name: f"{name} {importlib.metadata.version(name)}" for name in loaded},
+        **{name: words for name, words in found.items() if name.removesuffix("-gpu") in loaded},
     }
 
 
