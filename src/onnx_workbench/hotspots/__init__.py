@@ -9,7 +9,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import chain
 from pathlib import Path
 from threading import TIMEOUT_MAX
 from time import perf_counter
@@ -44,6 +43,7 @@ from .memory import Memory
 NOISY = 0.1
 """Interquartile range over median of the runs, above which the repr warns of noise."""
 
+NO_KERNEL = "no kernel runs: the result is a constant in the file, or an input"
 _COVERS = "the captured graph, node by node"
 _HEADER = ("ORT", "quartiles", "share", "kernels", "by", "PyTorch")
 _BY = _HEADER.index("by")
@@ -202,7 +202,7 @@ class Hotspots(Report, ToFrame):
     def spots(self) -> tuple[Spot, ...]:
         """Every line with kernels and every node without a line, the slowest first."""
         parts: dict[tuple[Line | None, str], list[Share | Operation]] = {}
-        for share in chain.from_iterable(self.call.shares.values()):
+        for share, _ in self.call.spent:
             name = share.line.place if share.line else share.node or share.kernel
             parts.setdefault((share.line, name), []).append(share)
         for timed in self._timed:
@@ -258,8 +258,8 @@ class Hotspots(Report, ToFrame):
         """
         if not self.call.kernels:
             raise InputError(
-                f"{self.lineage.artifact.path.name} runs no kernel: its result is a constant.",
-                "Export a model whose result depends on an input.",
+                f"{self.lineage.artifact.path.name}: {NO_KERNEL}.",
+                "Export a model that computes something.",
             )
         return self.spots[0]
 
@@ -314,9 +314,9 @@ class Hotspots(Report, ToFrame):
         """Exported node -> seconds a run, for ``view(artifact).heat(...)``; only nodes that a
         kernel runs."""
         spent: dict[str, float] = defaultdict(float)
-        for share in chain.from_iterable(self.call.shares.values()):
+        for share, seconds in self.call.spent:
             if share.node:
-                spent[share.node] += share.fraction * self.call.seconds[share.kernel]
+                spent[share.node] += seconds
         return dict(spent)
 
     @cached_property
@@ -351,10 +351,10 @@ class Hotspots(Report, ToFrame):
     @cached_property
     def _rows(self) -> list[tuple[Share, dict[str, Any]]]:
         """Each share with its record."""
-        kernels = self.recording.kernels
-        return [(s, self._record(k, s)) for k in kernels for s in self.call.shares[k.name]]
+        return [(share, self._record(share, seconds)) for share, seconds in self.call.spent]
 
-    def _record(self, kernel: Kernel, share: Share) -> dict[str, Any]:
+    def _record(self, share: Share, seconds: float) -> dict[str, Any]:
+        kernel = self.call.kernels[share.kernel]
         return {
             "line": share.line.place if share.line else None,
             "stack": " > ".join(f.line.place for f in stack_of(share) if f.line) or None,
@@ -363,7 +363,7 @@ class Hotspots(Report, ToFrame):
             "kernel": kernel.name,
             "operator": kernel.operator,
             "rule": self.call.matches[kernel.name].rule,
-            "seconds": share.fraction * self.call.seconds[kernel.name],
+            "seconds": seconds,
             "bytes": kernel.size if share is self._result_share[kernel.name] else 0,
             "provider": kernel.provider,
             "fraction": share.fraction,
@@ -381,7 +381,7 @@ class Hotspots(Report, ToFrame):
         if by not in ("stack", "module"):
             raise InputError(f"flame() got by={by!r:.80}.", "Pass 'stack' or 'module'.")
         frames = stack_of if by == "stack" else modules_of
-        paths = [(frames(share), row["seconds"]) for share, row in self._rows]
+        paths = [(frames(share), seconds) for share, seconds in self.call.spent]
         return grown(self.lineage.artifact.path.name, paths)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -421,7 +421,7 @@ class Hotspots(Report, ToFrame):
         if self.call.kernels:
             yield Fold("How it was measured", [Table([*self._facts()])])
         else:
-            yield "no kernel runs: the result is a constant in the file"
+            yield NO_KERNEL
 
     @cached_property
     def _result_share(self) -> dict[str, Share]:

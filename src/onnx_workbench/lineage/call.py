@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from ..proto import grouped
@@ -32,6 +33,12 @@ class CallData:
     def seconds(self) -> dict[str, float]:
         """Kernel -> seconds a run."""
         return {k.name: self.recording.typical(k.seconds) for k in self.recording.kernels}
+
+    @cached_property
+    def spent(self) -> list[tuple[Share, float]]:
+        """Each share of a kernel, in the order of execution, with its seconds a run."""
+        shares = chain.from_iterable(self.shares.values())
+        return [(share, share.fraction * self.seconds[share.kernel]) for share in shares]
 
     @cached_property
     def kernels(self) -> dict[str, Kernel]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain as joined
 from itertools import product
 from typing import Any
 
@@ -83,10 +82,9 @@ class _Table:
         self.captured = captured_names(lineage)
         self.decomposed = grouped((fx, name) for name, fx in self.captured.items())
         self.kernels: dict[str, list[str]] = self.call.by_node if self.call else {}
-        shares = joined.from_iterable(self.call.shares.values()) if self.call else ()
         self.spent = {
-            (s.kernel, s.node, s.line, s.stack, s.module): s.fraction * self.call.seconds[s.kernel]
-            for s in shares
+            (share.kernel, share.node, share.line, share.stack, share.module): seconds
+            for share, seconds in (self.call.spent if self.call else ())
         }
 
     def rows(self) -> Iterator[Chain]:

@@ -22,7 +22,7 @@ from ..formatting import Percent, plural, seconds
 from ..graph import Graph, capture
 from ..graph.dims import dynamic_dims
 from ..graph.exporter import Translations
-from ..hotspots import Hotspots, profile
+from ..hotspots import NO_KERNEL, Hotspots, profile
 from ..lineage.table import Lineage, join
 from ..opset_table import opsets
 from ..shapes.contract import misdeclared, probe
@@ -469,7 +469,7 @@ def _hot(case: Case) -> Iterator[Finding]:
     case.artifact = replace(case.artifact)  # without its session, since profile opens two
     spots = case.spots = profile(case.artifact, *case.call, seconds=QUICK)
     if not spots.recording.kernels:
-        yield Finding("OW901", "no kernel runs: the result is a constant in the file")
+        yield Finding("OW901", NO_KERNEL)
         return
     if spots.too_short:
         yield Finding("OW902", f"{spots.too_short}; race() times the whole call")
