@@ -14,7 +14,8 @@ def test_race_compares_with_an_interval_and_survives_a_file(model, onnx, images,
 
 def test_quick_race_stays_in_this_process(model, onnx, images):
     race = ow.race({"PyTorch": model, "ONNX Runtime": onnx}, images, quick=True, seconds=0.2)
-    assert race.ratio("ONNX Runtime").value > 0
+    assert race.ratio("ONNX Runtime")
+    assert not race.conditions.workers
 
 
 def test_sweep_races_at_each_size(model, onnx, images):

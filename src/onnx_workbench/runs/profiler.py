@@ -163,7 +163,7 @@ def record(
     with _profiled(path, model, provider, level, threads) as profile:
         others: list[Callable[[], object]] = [call_of(profile.session, feeds)]
         others += [lap] if lap else []
-        alone = call_of(profile.open(level, threads), feeds)
+        alone = call_of(profile.open(), feeds)
         end = perf_counter() + seconds
         with progress.bar("profile", total=MOST + 1) as step:
             while not enough(len(plain) // BLOCK - 1, end):
@@ -207,34 +207,32 @@ def enough(blocks: int, end: float) -> bool:
     return blocks >= MOST or (blocks >= LEAST and perf_counter() > end)
 
 
+@dataclass
 class _Profile:
     """A session with the profiler on, which writes into ``folder``, and others of its model."""
 
-    def __init__(
-        self,
-        folder: Path,
-        path: Path,
-        model: onnx.ModelProto,
-        provider: str,
-        level: str,
-        threads: int,
-    ) -> None:
-        # The profiler identifies kernels by name, so each node needs its own.
-        self.path, self.renamed = path, named(model)
-        self.provider, self.folder = provider, folder
-        self.session = self.open(level, threads, profiled=True)
+    folder: Path
+    path: Path
+    model: onnx.ModelProto
+    provider: str
+    level: str
+    threads: int
 
-    def open(self, level: str, threads: int, profiled: bool = False) -> Any:
+    def __post_init__(self) -> None:
+        self.renamed = named(self.model)  # the profiler tells kernels by name: each needs its own
+        self.session = self.open(profiled=True)
+
+    def open(self, profiled: bool = False) -> Any:
         """Open a session.
 
         Raises:
             LoadError: this level cannot run the model (a function needs the basic level).
         """
-        options = Options(level=level).for_session(threads)  # type: ignore[arg-type]
+        options = Options(level=self.level).for_session(self.threads)  # type: ignore[arg-type]
         model: bytes | str = os.fspath(self.path)
         if self.renamed:
             model = model_bytes(self.renamed, self.path, options)
-        failed = f"ONNX Runtime cannot load the model at the optimization level {level!r}"
+        failed = f"ONNX Runtime cannot load the model at the optimization level {self.level!r}"
         with explained(LoadError, failed, "Pass another `level`."):
             if profiled:
                 self._write_graph(options, model)
