@@ -83,11 +83,13 @@ def report() -> Iterator[Pair]:
         ours = {name: partial(in_the_cell, notebook, path) for name, path in paths.items()}
         for name in (LARGE, LARGEST):
             yield memory(notebook, name, paths[LIGHT], paths[name])
-        for name, turns in ((LIGHT, 3), (LARGE, 2), (LARGEST, 1)):
+        for name, turns in ((LIGHT, 3), (LARGE, 2), (FLAT, 2), (LARGEST, 1)):
             alone = partial(by_netron, browser, paths[name])
             words = f"{name}, until drawn / Netron alone"
             yield take_turns(words, ours[name], alone, turns, warm=name is LIGHT)
         yield take_turns(f"{HEAVY} of weights / without", ours[HEAVY], ours[LIGHT], 3)
+        ours[LIGHT]()
+        yield from click(notebook, LIGHT)
         ours[FLAT]()
         whole(notebook)
         yield from click(notebook, FLAT)
