@@ -399,7 +399,7 @@ def test_a_node_is_judged_by_its_value_in_float64(factor, rounding):
     x = graph.placeholder("x")
     node = graph.call_function(sloppy, (x,))
     alone = (X.double().exp() * factor).float()
-    cause = causes.of_numbers(node, {x: X}, {}.get, sloppy(X), alone, (1e-7, 1e-7))
+    cause = causes.of(node, {x: X}, {}.get, sloppy(X), alone, (1e-7, 1e-7))
     assert cause.rounding == rounding
 
 

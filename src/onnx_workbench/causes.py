@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -58,7 +59,35 @@ INT8 = Cause(
 )
 
 
-def of_kind(reference: torch.Tensor, value: torch.Tensor) -> Cause:
+def of(
+    node: fx.Node,
+    given: Mapping[fx.Node, Any],
+    constants: Callable[[str], Any],
+    reference: torch.Tensor,
+    alone: Any,
+    tolerance: Tolerance,
+) -> Cause:
+    """Why a node differs, if ``alone`` is ONNX Runtime's result for PyTorch's own inputs.
+
+    Args:
+        given: PyTorch's values that the node depends on, directly or through other nodes.
+        constants: returns an attribute of the graph by name.
+    """
+    if not isinstance(alone, torch.Tensor):
+        return UNKNOWN
+    if (reference.shape, reference.dtype) != (alone.shape, alone.dtype):
+        return _kinds(reference, alone)
+    if not distance(reference, alone, tolerance).wrong:
+        return ROUNDING
+    inputs = [on_cpu(value) for value in given.values() if isinstance(value, torch.Tensor)]
+    reference, alone = on_cpu(reference), on_cpu(alone)
+    recomputed = partial(_recomputed, node, given, constants)
+    if _as_near(recomputed, inputs, reference, alone):
+        return ROUNDING
+    return next(_special(_operator(node), inputs, reference, alone), UNKNOWN)
+
+
+def _kinds(reference: torch.Tensor, value: torch.Tensor) -> Cause:
     """Why two values have different shapes or dtypes."""
     have, got = (shaped(tensor.dtype, tensor.shape) for tensor in (reference, value))
     if reference.is_floating_point() and value.is_floating_point():
@@ -74,30 +103,6 @@ def of_kind(reference: torch.Tensor, value: torch.Tensor) -> Cause:
     else:
         repair = "State the shape at this line with reshape or expand, or rewrite the line."
     return Cause(f"PyTorch returns {have} and the file returns {got}", repair)
-
-
-def of_numbers(
-    node: fx.Node,
-    given: Mapping[fx.Node, Any],
-    constants: Callable[[str], Any],
-    reference: torch.Tensor,
-    alone: torch.Tensor,
-    tolerance: Tolerance,
-) -> Cause:
-    """Why a node differs, if ``alone`` is ONNX Runtime's result for PyTorch's own inputs.
-
-    Args:
-        given: PyTorch's values that the node depends on, directly or through other nodes.
-        constants: returns an attribute of the graph by name.
-    """
-    if not distance(reference, alone, tolerance).wrong:
-        return ROUNDING
-    inputs = [on_cpu(value) for value in given.values() if isinstance(value, torch.Tensor)]
-    reference, alone = on_cpu(reference), on_cpu(alone)
-    recomputed = partial(_recomputed, node, given, constants)
-    if _as_near(recomputed, inputs, reference, alone):
-        return ROUNDING
-    return next(_special(_operator(node), inputs, reference, alone), UNKNOWN)
 
 
 def _as_near(
@@ -213,17 +218,12 @@ def _tied(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether ``a`` and ``b`` are indices of equal values in ``x`` along some dimension."""
     if {a.dtype, b.dtype} != {torch.int64} or not x.numel() or not a.numel():
         return False
-    for axis in range(-1, x.dim()):
-        table = x.flatten() if axis < 0 else x
-        whole = a.dim() == table.dim()
-        one, other = (i if whole or table.dim() == 1 else i.unsqueeze(axis) for i in (a, b))
-        one, other = (i.flatten() if table.dim() == 1 else i for i in (one, other))
-        try:
-            first, second = (table.gather(max(axis, 0), i) for i in (one, other))
-        except (RuntimeError, IndexError):
-            continue
-        if torch.equal(first, second):
-            return True
+    for axis in (None, *range(x.dim())):  # None: in the flat tensor
+        with suppress(RuntimeError, IndexError):  # no indices along this one
+            whole = axis is None or a.dim() == x.dim()
+            one, other = (x.take_along_dim(i if whole else i.unsqueeze(axis), axis) for i in (a, b))
+            if torch.equal(one, other):
+                return True
     return False
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.utils._pytree as pytree
 from torch import fx
-from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
 from . import causes, plots, progress
@@ -41,6 +39,8 @@ _BATCH = 32
 """Values that ONNX Runtime computes at a time where PyTorch has none."""
 
 Look = Callable[[Mapping[str, Any]], None]
+Values = dict[fx.Node, Any]
+"""The nearest compared values and inputs that a value depends on."""
 
 _JUMP = 10.0
 """A node adds error if its error is this many times its inputs' error; else it inherits it."""
@@ -281,12 +281,12 @@ def compare_values(
     """Compare the values of a file with those of the graph that it was translated from. The outputs
     of the model and of the file are ``reference`` and ``other``."""
     comparison = _Comparison(join(artifact), artifact.feeds(*args, **kwargs), tolerance)
-    leaves = artifact.signature.flatten(args, dict(kwargs))
-    result = artifact.signature.unflatten(comparison.run(leaves))
+    leaves = comparison.run(artifact.signature.flatten(args, dict(kwargs)))
+    result = artifact.signature.unflatten(leaves)
     grains = [comparison.grains.of(leaf) for leaf in pytree.tree_leaves(result)]
     outputs = compare(reference, other, tolerance, grains)
     captured = compare(reference, result, tolerance, grains)
-    steps = comparison.judged(leaves)
+    steps = tuple(comparison.steps.values())
     if captured and any(s.wrong for s in steps) and not any(s.blamed for s in steps):
         outputs = Agreement(tuple(leaf.excused() for leaf in outputs.leaves))
     random = {str(node.target): call_site(node).line for node in comparison.random}
@@ -328,8 +328,16 @@ def _look_at_rest(file: Intermediates, look: Look) -> None:
         look(file.run(rest[:_BATCH], every=True))
 
 
+class _Pending(NamedTuple):
+    """A value to compare: its name in the file, PyTorch's value, and the values near it."""
+
+    name: str
+    value: Any
+    given: Values
+
+
 class _Comparison:
-    """Runs the translated graph and compares the values of its nodes, a chunk at a time."""
+    """Runs the translated graph once and compares the values of its nodes, a chunk at a time."""
 
     def __init__(
         self,
@@ -338,10 +346,11 @@ class _Comparison:
         tolerance: Tolerance | None,
         look: Look | None = None,
     ) -> None:
+        """``look`` gets all values of the file; then nobody asks for the causes of errors."""
         self.look = look
         artifact: Any = lineage.artifact
-        self.program: ExportedProgram = artifact.exported_program
         self.tolerance, self.grains = tolerance, Grains()
+        self.interpreter = ProgramRun(artifact.exported_program, self.grains)
         self.file = Intermediates(artifact.unchanged, artifact.proto, artifact.provider, feeds)
         self.origins = {
             value: lineage.of(ref.name)
@@ -349,10 +358,10 @@ class _Comparison:
             if not ref.inside
             for value in ref.outputs
         }
-        self.pending: dict[fx.Node, tuple[torch.Tensor, bool]] = {}
+        self.pending: dict[fx.Node, _Pending] = {}
         self.bytes = 0
+        self.near: dict[fx.Node, Values] = {}  # of each node that a later one reads
         self.steps: dict[fx.Node, Step] = {}
-        self.names: dict[fx.Node, str] = {}
         self.random: list[fx.Node] = []
         self.tainted: set[fx.Node] = set()  # depends on a random operator
         self.not_comparable: dict[str, list[str]] = {}
@@ -360,147 +369,144 @@ class _Comparison:
     def run(self, leaves: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Run the whole graph, compare its values and return its outputs. The state of the random
         number generator is restored."""
-        run = ProgramRun(self.program, self.grains)
-        total = len(self.program.graph.nodes)
+        program = self.interpreter.program
+        total = len(program.graph.nodes)
         with (
             torch.no_grad(),
             torch.random.fork_rng(devices=[]),
             progress.bar("values", total) as step,
         ):
-            for node, value in run.steps(leaves):
+            for node, value in self.interpreter.steps(leaves):
                 step()
-                if node.op == "call_function":
-                    self._take(run, node, value)
+                self._take(node, value)
+                for unused in self.interpreter.user_to_last_uses.get(node, ()):
+                    del self.near[unused]
             self._flush()
-        specs = self.program.graph_signature.output_specs
         return [
             one if isinstance(one, torch.Tensor) else torch.tensor(one)
-            for one, spec in zip(value, specs, strict=True)  # value: of the output node, the last
+            for one, spec in zip(value, program.graph_signature.output_specs, strict=True)
             if spec.kind is OutputKind.USER_OUTPUT and not isinstance(spec.arg, ConstantArgument)
-        ]
+        ]  # value: of the output node, the last
 
-    def _take(self, run: ProgramRun, node: fx.Node, value: Any) -> None:
+    def _take(self, node: fx.Node, value: Any) -> None:
         """Keep a value for the next comparison, or record why it is not comparable."""
+        given = {m: x for read in node.all_input_nodes for m, x in self.near[read].items()}
+        self.near[node] = {node: value} if node.op == "placeholder" else given
+        if node.op != "call_function":
+            return
         draws = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
         if self.tainted.intersection(node.all_input_nodes):
             self.tainted.add(node)
-        elif draws and not compare(value, run.run_node(node), (0.0, 0.0)):
+        elif draws and not compare(value, self.interpreter.run_node(node), (0.0, 0.0)):
             self.tainted.add(node)
             self.random.append(node)
         is_size = isinstance(value, (bool, int))
         if not isinstance(value, torch.Tensor) and not is_size:
             return  # each item of a tuple has its own node
-        tensor = torch.tensor(value) if is_size else value
         name = next((name for name in _names(node) if name in self.file.names), "")
-        if node not in self.tainted and not name:  # it may be computed at export, as a weight
-            weight = self.file.weight(node.name)
-            self._compare(node, tensor, weight, node.name, must_match=False)
-            if node in self.steps:
-                return
-        if name:
-            self.names[node] = name
-        if not name or node in self.tainted:
-            reason = RANDOM if node in self.tainted else GONE
-            self.not_comparable.setdefault(reason, []).append(name or node.name)
-            return
-        self.pending[node] = tensor, is_size
-        self.bytes += tensor.nbytes
-        if self.bytes > CHUNK:
-            self._flush()
+        if node in self.tainted:
+            self._leave_out(RANDOM, name or node.name)
+        elif not name and not _fits(value, self.file.weight(node.name)):
+            self._leave_out(GONE, node.name)
+        else:  # without a name, it was computed at export and is a weight
+            self.pending[node] = _Pending(name or node.name, value, given)
+            # a size may be of another kind in the file
+            self.near[node] = {**(given if is_size else {}), node: value}
+            self.bytes += getattr(value, "nbytes", 0)
+            if self.bytes > CHUNK:
+                self._flush()
+
+    def _leave_out(self, reason: str, name: str) -> None:
+        self.not_comparable.setdefault(reason, []).append(name)
 
     def _flush(self) -> None:
-        names = list(dict.fromkeys(self.names[node] for node in self.pending))
-        values = self.file.run(names, every=self.look is not None)
+        names = dict.fromkeys(one.name for one in self.pending.values())
+        in_file = [name for name in names if name in self.file.names]
+        values = self.file.run(in_file, every=self.look is not None)
         if self.look:
             self.look(values)
-        for node, (reference, is_size) in self.pending.items():
-            name = self.names[node]
-            self._compare(node, reference, values[name], name, must_match=not is_size)
-            if node not in self.steps:
-                self.not_comparable.setdefault(KIND, []).append(name)
+        for node, one in self.pending.items():
+            made = values[one.name] if one.name in values else self.file.weight(one.name)
+            has_kind = isinstance(one.value, torch.Tensor) or _fits(one.value, made)
+            if isinstance(made, torch.Tensor) and has_kind:
+                self.steps[node] = self._step(node, one, made)
+            else:
+                self._leave_out(KIND, one.name)
+        if not self.look:
+            self._judge()
         self.pending.clear()
         self.bytes = 0
 
-    def _compare(
-        self, node: fx.Node, reference: torch.Tensor, value: Any, name: str, *, must_match: bool
-    ) -> None:
-        """Record the error of a value. One of another shape or dtype is wrong if it ``must_match``;
-        if not, it is not compared."""
-        if not isinstance(value, torch.Tensor):
-            return
-        expected = reference if value.is_complex() else _in_file(reference)
-        fits = expected.shape == value.shape and expected.dtype == value.dtype
-        if not (fits or must_match):
-            return
-        site = call_site(node)
-        origin = self.origins.get(name.removesuffix(_INT8), self.origins.get(name, _WEIGHT))
-        leaf = compare_leaf(name, expected, value, self.tolerance, self.grains.of(reference))
-        self.names[node] = name
-        self.steps[node] = Step(
-            name=name,
+    def _step(self, node: fx.Node, one: _Pending, made: torch.Tensor) -> Step:
+        """A value of the file beside PyTorch's."""
+        site, reference = call_site(node), torch.as_tensor(one.value)
+        known, grain = self.origins, self.grains.of(one.value)
+        origin = known.get(one.name.removesuffix(_INT8), known.get(one.name, _WEIGHT))
+        leaf = compare_leaf(one.name, _in_file(reference, made), made, self.tolerance, grain)
+        errors = (self.steps[m].error for m in one.given if m in self.steps)
+        return Step(
+            name=one.name,
             node=origin.node,
             operator=origin.operator,
             fx=node.name,
             module=site.module or origin.module,
             line=site.line or origin.line,
             value=shaped(reference.dtype, reference.shape),
-            error=leaf.relative if fits else math.inf,
+            error=leaf.relative if _fits(one.value, made) else math.inf,
             bounds=leaf.tolerance,
             wrong=bool(leaf.reason),
-            cause=None if fits else causes.of_kind(reference, value),
+            inherited=max(errors, default=0.0),
         )
 
-    @cached_property
-    def before(self) -> dict[fx.Node, frozenset[fx.Node]]:
-        """Each compared node -> the nearest compared nodes and inputs that it depends on."""
-        near: dict[fx.Node, frozenset[fx.Node]] = {}
-        before = {}
-        for node in self.program.graph.nodes:
-            near[node] = frozenset().union(*(near[m] for m in node.all_input_nodes))
-            if node in self.steps:
-                before[node] = near[node]
-            if node.op == "placeholder" or node in self.steps:
-                near[node] = frozenset([node])
-        return before
+    def _judge(self) -> None:
+        """Find the causes of the wrong values that no fault precedes: compute each again, from
+        PyTorch's inputs. After one that is only rounding, the next may be a fault or rounding."""
+        asked: dict[fx.Node, _Pending] = {}
+        for node, one in self.pending.items():
+            suspect = node in self.steps and self.steps[node].wrong
+            if suspect and all(m in asked or self.steps[m].rounding for m in self._wrong(one)):
+                asked[node] = one
+        in_file = (one for one in asked.values() if one.name in self.file.names)
+        alone = self._alone({one.name: self._known(one) for one in in_file})
+        for node, one in asked.items():
+            if all(self.steps[m].rounding for m in self._wrong(one)):
+                step = self.steps[node]
+                cause = self._cause(node, one, alone.get(one.name), step.bounds)
+                weights = () if cause.rounding else tuple(self._changed_weights(one.given))
+                self.steps[node] = replace(step, cause=cause, weights=weights)
 
-    def judged(self, leaves: Sequence[torch.Tensor]) -> tuple[Step, ...]:
-        """The steps in execution order, with the causes of those that no fault precedes."""
-        known = self._causes(leaves) if any(s.wrong for s in self.steps.values()) else {}
-        steps = []
-        for node, before in self.before.items():
-            errors = (self.steps[m].error for m in before if m in self.steps)
-            inherited, cause = max(errors, default=0.0), known.get(node)
-            step = replace(self.steps[node], inherited=inherited, cause=cause)
-            weights = tuple(self._changed_weights(before)) if step.blamed else ()
-            steps.append(replace(step, weights=weights))
-        return tuple(steps)
+    def _wrong(self, one: _Pending) -> Iterator[fx.Node]:
+        return (m for m in one.given if m in self.steps and self.steps[m].wrong)
 
-    def _causes(self, leaves: Sequence[torch.Tensor]) -> dict[fx.Node, Cause]:
-        """Run the graph again, for the inputs of the wrong values."""
-        wrong = {node for node, step in self.steps.items() if step.wrong}
-        readers = Counter(m for node in wrong for m in self.before[node])
-        values: dict[fx.Node, Any] = {}
-        run = ProgramRun(self.program)
-        judge = _Judge(self, run)
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            for node, value in run.steps(leaves):
-                if node in wrong:
-                    judge.take(node, value, {m: values[m] for m in self.before[node]})
-                    for m in self.before[node]:
-                        readers[m] -= 1
-                        if not readers[m]:
-                            del values[m]
-                if readers[node]:
-                    values[node] = value
-            judge.flush()
-        return judge.judged
+    def _known(self, one: _Pending) -> dict[str, torch.Tensor]:
+        """PyTorch's values near this one, by their names in the file."""
+        named = ((self.steps[m].name, x) for m, x in one.given.items() if m in self.steps)
+        return {name: _in_file(x) for name, x in named if name in self.file.names}
 
-    def _changed_weights(self, before: frozenset[fx.Node]) -> Iterator[str]:
+    def _alone(self, given: dict[str, dict[str, torch.Tensor]]) -> dict[str, Any]:
+        """What ONNX Runtime makes of these values, without those that it refuses."""
+        try:
+            return self.file.recomputed(given)
+        except WorkbenchError:
+            items, half = [*given.items()], len(given) // 2
+            parts = (items[:half], items[half:]) if half else ()
+            return {name: made for part in parts for name, made in self._alone(dict(part)).items()}
+
+    def _cause(self, node: fx.Node, one: _Pending, alone: Any, bounds: Tolerance) -> Cause:
+        known = self._known(one).keys()
+        operators = self.file.operators(one.name, known)
+        if any(map(_QUANTIZED.search, operators)) or any(name.endswith(_INT8) for name in known):
+            return causes.INT8
+        fetch = self.interpreter.fetch_attr
+        return causes.of(node, one.given, fetch, _in_file(one.value), alone, bounds)
+
+    def _changed_weights(self, given: Values) -> Iterator[str]:
         """The weights among these inputs that differ in the file."""
-        names = {node.name for node in before if node.op == "placeholder"}
-        for spec in self.program.graph_signature.input_specs:
+        names = {node.name for node in given if node.op == "placeholder"}
+        program = self.interpreter.program
+        for spec in program.graph_signature.input_specs:
             if spec.arg.name in names and spec.kind is not InputKind.USER_INPUT:
-                weight = stored(self.program, spec.target)
+                weight = stored(program, spec.target)
                 in_file = self.file.weight(str(spec.target))
                 if not (
                     in_file is None or in_file.shape != weight.shape or torch.equal(weight, in_file)
@@ -509,78 +515,10 @@ class _Comparison:
 
     def left_out(self) -> dict[str, tuple[str, ...]]:
         """Reason -> the values that were not compared."""
-        inner = sorted(self.file.names - set(self.names.values()))
+        seen = {step.name for step in self.steps.values()}.union(*self.not_comparable.values())
+        inner = sorted(self.file.names - seen)
         found = self.not_comparable | {INNER: inner, BODY: self.file.hidden}
         return {reason: tuple(names) for reason, names in found.items() if names}
-
-
-class _Judge:
-    """Recomputes each wrong value that no fault precedes from PyTorch's inputs, a chunk at a time.
-
-    After a value that is only rounding, the next wrong one may be a fault or rounding again.
-    """
-
-    def __init__(self, comparison: _Comparison, run: ProgramRun) -> None:
-        self.steps, self.names, self.file = comparison.steps, comparison.names, comparison.file
-        self.run = run
-        self.judged: dict[fx.Node, Cause] = {}
-        self.pending: dict[fx.Node, tuple[torch.Tensor, Mapping[fx.Node, Any]]] = {}
-        self.bytes = 0
-
-    def take(self, node: fx.Node, value: Any, given: Mapping[fx.Node, Any]) -> None:
-        """Keep a wrong value, and those that it depends on, unless a fault precedes it."""
-        if all(m in self.pending or self._is_rounding(m) for m in self._wrong(given)):
-            self.pending[node] = _in_file(value), given
-            self.bytes += sum(getattr(one, "nbytes", 0) for one in (value, *given.values()))
-            if self.bytes > CHUNK:
-                self.flush()
-
-    def flush(self) -> None:
-        alone = self._alone([*self.pending])
-        for node, (value, given) in self.pending.items():
-            if all(map(self._is_rounding, self._wrong(given))):
-                self.judged[node] = self._cause(node, value, given, alone.get(node))
-        self.pending.clear()
-        self.bytes = 0
-
-    def _wrong(self, given: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
-        return (node for node in given if node in self.steps and self.steps[node].wrong)
-
-    def _is_rounding(self, node: fx.Node) -> bool:
-        return node in self.judged and self.judged[node].rounding
-
-    def _alone(self, nodes: Sequence[fx.Node]) -> dict[fx.Node, Any]:
-        """What ONNX Runtime makes of these nodes, without those that it refuses."""
-        names, known = self.names, self.file.names
-        nodes = [n for n in nodes if names[n] in known and not self.steps[n].cause]
-        given = {
-            names[node]: {
-                names[m]: _in_file(value)
-                for m, value in self.pending[node][1].items()
-                if names.get(m) in known
-            }
-            for node in nodes
-        }
-        try:
-            made = self.file.recomputed(given)
-        except WorkbenchError:
-            half = len(nodes) // 2
-            return self._alone(nodes[:half]) | self._alone(nodes[half:]) if half else {}
-        return {node: made[names[node]] for node in nodes}
-
-    def _cause(
-        self, node: fx.Node, value: torch.Tensor, given: Mapping[fx.Node, Any], alone: Any
-    ) -> Cause:
-        step = self.steps[node]
-        if step.cause:
-            return step.cause
-        known = {self.names.get(m, "") for m in given}
-        operators = self.file.operators(self.names[node], known)
-        if any(map(_QUANTIZED.search, operators)) or any(name.endswith(_INT8) for name in known):
-            return causes.INT8
-        if not isinstance(alone, torch.Tensor) or alone.shape != value.shape:
-            return causes.UNKNOWN
-        return causes.of_numbers(node, given, self.run.fetch_attr, value, alone, step.bounds)
 
 
 def _names(node: fx.Node) -> list[str]:
@@ -594,7 +532,17 @@ def _names(node: fx.Node) -> list[str]:
     return [*(f"{name}{_INT8}" for name in names), *names]
 
 
-def _in_file(value: Any) -> torch.Tensor:
-    """The value as a file represents it: a size as a tensor, a complex number as a pair."""
-    tensor = value if isinstance(value, torch.Tensor) else torch.tensor(value)
-    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+def _in_file(value: Any, made: torch.Tensor | None = None) -> torch.Tensor:
+    """The value as a file represents it: a size as a tensor, a complex number as a pair, unless it
+    is complex where it is ``made``."""
+    tensor = torch.as_tensor(value)
+    pair = tensor.is_complex() and not (made is not None and made.is_complex())
+    return torch.view_as_real(tensor) if pair else tensor
+
+
+def _fits(value: Any, made: Any) -> bool:
+    """Whether what the file made has the shape and the dtype of PyTorch's value."""
+    if not isinstance(made, torch.Tensor):
+        return False
+    expected = _in_file(value, made)
+    return expected.shape == made.shape and expected.dtype == made.dtype
