@@ -65,6 +65,14 @@ TRANSLATED = {"custom_translation_table": TABLE}
 SQUARE = {"x": {0: "a", 1: "b"}, "y": {0: "c"}}
 
 
+@module
+def tries(self, x):
+    try:
+        return x * 2 if x.sum() < 0 else x * 3  # values
+    except RuntimeError:
+        return x * 3
+
+
 def exporting(one, other):
     return module(lambda self, x: one(x) if torch.compiler.is_exporting() else other(x))
 
@@ -88,6 +96,7 @@ CASES = [
     ),
     case("OW106", nn.Sequential(FakeQuantize(quant_min=0, quant_max=255)).eval()),
     case("OW107", module(lambda self, x: x + torch.ones(3, device="meta"))),
+    case("OW115", tries, X, "hides", "# values", "torch.where"),
     case("OW190", exporting(fails, torch.relu)),
     case(  # onnxscript wants four axes
         *("OW201", module(lambda self, x: ATTENTION(x, x, x)), torch.ones(2, 3, 4)),

@@ -7,6 +7,9 @@ from contextlib import suppress
 from itertools import zip_longest
 from typing import Any, Literal, overload
 
+import torch
+import torch.utils._pytree as pytree
+
 from .brief import first_words
 from .calls import normalize_call
 from .comparison import Agreement, Grains, answer, checked, coarsest, compare
@@ -91,6 +94,7 @@ def verify(
     bounds, kwargs = checked(tolerance), kwargs or {}
     if values:
         check_graph(b)
+    _check_numbers("was given", (args, kwargs))
     named = {"a": a, "b": b}
     reference, other = (_answer(name, one, args, kwargs) for name, one in named.items())
     outputs = compare(reference, other, bounds)
@@ -113,7 +117,7 @@ def _answer(name: str, function: Callable[..., Any], args: tuple, kwargs: Mappin
             "Write verify(model, artifact, x).",
         )
     try:
-        return answer(function, args, kwargs)
+        result = answer(function, args, kwargs)
     except WorkbenchError:
         raise
     except Exception as error:
@@ -123,3 +127,18 @@ def _answer(name: str, function: Callable[..., Any], args: tuple, kwargs: Mappin
             "Pass arguments that both take, in the same order.",
             unless_internal(user_line(error.__traceback__)),
         ) from error
+    _check_numbers(f"called {name!r}, which returned", result)
+    return result
+
+
+def _check_numbers(where: str, values: Any) -> None:
+    """Raise InputError if a tensor holds no numbers that can be compared one by one."""
+    for tensor in pytree.tree_leaves(values):
+        if isinstance(tensor, torch.Tensor) and (tensor.is_nested or tensor.is_meta):
+            kind = "nested tensor" if tensor.is_nested else "tensor on the meta device"
+            raise InputError(
+                f"verify() {where} a {kind}, but it compares numbers at equal places.",
+                "Compare its parts one by one: nested.unbind()."
+                if tensor.is_nested
+                else "Pass a tensor with values: torch.empty_like(x, device='cpu').normal_().",
+            )

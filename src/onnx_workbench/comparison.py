@@ -159,18 +159,24 @@ class Agreement(Report):
         return max(self.leaves, key=lambda leaf: (bool(leaf.reason), leaf.worst or 0.0))
 
     def _parts(self) -> Iterator[Part]:
-        header = ("output", "value", "worst |a - b|", "at", "relative", "tolerance", "verdict")
-        yield self._headline()
-        yield Table([*map(_row, self.leaves)], header, right=(2, 4))
+        yield f"{'AGREE' if self else 'DIFFERENT'}: {self.count}"
+        yield self.table
 
-    def _headline(self) -> str:
+    @property
+    def table(self) -> Table:
+        header = ("output", "value", "worst |a - b|", "at", "relative", "tolerance", "verdict")
+        return Table([*map(_row, self.leaves)], header, right=(2, 4))
+
+    @property
+    def count(self) -> str:
+        """How many outputs differ, or how all of them agree."""
         wrong = sum(bool(leaf.reason) for leaf in self.leaves)
         outputs = plural(len(self.leaves), "output")
-        if not self:
-            return f"DIFFERENT: {wrong} of {outputs} {'differs' if wrong == 1 else 'differ'}"
+        if wrong:
+            return f"{wrong} of {outputs} {'differs' if wrong == 1 else 'differ'}"
         if any(leaf.note for leaf in self.leaves):
-            return f"AGREE: {outputs}, as near to float64 as PyTorch"
-        return f"AGREE: {outputs} within tolerance"
+            return f"{outputs}, as near to float64 as PyTorch"
+        return f"{outputs} within tolerance"
 
 
 class Grains(TorchDispatchMode):

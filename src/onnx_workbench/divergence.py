@@ -244,7 +244,8 @@ class Divergence(Report):
         if rows:
             yield Table(rows)
         if not self.outputs or any(leaf.note for leaf in self.outputs.leaves):
-            yield self.outputs
+            yield self.outputs.count
+            yield self.outputs.table
 
 
 def _verdict(step: Step) -> str:

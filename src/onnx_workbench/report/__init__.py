@@ -27,7 +27,7 @@ from ..lineage.stopped import stopped
 from ..machine import versions
 from . import bundle, changes, codes, formats, page
 from .changes import Changes
-from .finding import FAULTS, VERDICTS, Finding
+from .finding import FAULTS, VERDICTS, Finding, rows
 from .stages import STAGES, Case
 
 __all__ = ["Audit", "AuditError", "Changes", "Finding", "audit"]
@@ -237,7 +237,7 @@ class Audit(Report):
 
     def _parts(self) -> Iterator[Part]:
         yield self._headline()
-        yield Table([finding.row() for finding in self.findings], self._HEADER)
+        yield Table([*rows(self.findings)], self._HEADER)
         yield from self._notes()
 
     @property

@@ -106,17 +106,24 @@ def _call(case: Case) -> dict[str, Any]:
         "opset": case.opset_version,
         "translations": [(function, op) for op, function in (case.translations or {}).items()],
         "failing_calls": case.failing_calls,
+        "fixed": _fixed(case),
         "tolerances": list(_tolerances(case)),
     }
 
 
+def _fixed(case: Case) -> list[int]:
+    """The leaves of the result that capture fixed: a number of this call, a string, None."""
+    return [*case.graph.signature.baked_outputs] if case.graph else []
+
+
 def _tolerances(case: Case) -> Iterator[tuple[float, float]]:
     """One for each output of the file; none if the model itself fails."""
+    fixed = _fixed(case)
     with suppress(Exception):
         result = answer(case.model, *case.call)
         grains = Grains.of_call(case.model, *case.call)
-        for leaf, grain in zip_longest(pytree.tree_leaves(result), grains):
-            if leaf is not None:
+        for i, (leaf, grain) in enumerate(zip_longest(pytree.tree_leaves(result), grains)):
+            if leaf is not None and i not in fixed:
                 yield tolerance_of(torch.as_tensor(leaf).dtype, case.tolerance, grain)
 
 

@@ -163,6 +163,15 @@ def side_effects(graph: Graph, model: nn.Module) -> Iterator[Finding]:
                 "Make it a tensor if it changes from call to call, else part of the model.",
                 about=signature.inputs[index],
             )
+    for node in _lost_decisions(graph):
+        yield Finding(
+            "OW115",
+            "A decision on the values of a tensor fails during capture, and an `except` of the "
+            "model hides that: the graph has what follows the `except`",
+            node_line(node),
+            "Choose with torch.where or torch.cond, and let the `except` name the error that it is "
+            "for.",
+        )
     if signature.baked_outputs:
         values = ", ".join(map(repr, signature.baked_outputs.values()))
         yield Finding(
@@ -171,6 +180,22 @@ def side_effects(graph: Graph, model: nn.Module) -> Iterator[Finding]:
             forward,
             "Return only tensors, in a tuple or a dict.",
         )
+
+
+def _lost_decisions(graph: Graph) -> Iterator[fx.Node]:
+    """The calls of ``bool(tensor)``, traced as ``(tensor != 0).item()``, that nothing uses. Capture
+    ends at such a call, unless the model catches its error."""
+    aten = torch.ops.aten
+    for node in graph.program.graph.find_nodes(op="call_function", target=aten.item.default):
+        asked = node.all_input_nodes[0].target is aten.ne.Scalar
+        if asked and not _is_used(node, unless=aten._assert_scalar.default):
+            yield node
+
+
+def _is_used(node: fx.Node, unless: Any) -> bool:
+    """Whether the result of the graph depends on the node, but for nodes of one operator."""
+    users = [user for user in node.users if user.target is not unless]
+    return any(user.op == "output" or _is_used(user, unless) for user in users)
 
 
 def output_line(artifact: Artifact, index: int) -> Line | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..proto import grouped
 from ..source import Line
 from .codes import CODES
 
@@ -45,3 +46,20 @@ class Finding:
         """Its row in the table of the report."""
         where = self.line.where if self.line else ""
         return self.code, self.stage, self.verdict, self.sentence, where
+
+
+def rows(findings: Sequence[Finding]) -> Iterator[tuple[str, ...]]:
+    """The table of a report, in which the stages that could not run share one row.
+
+    >>> for row in rows([Finding("OW399", "no file"), Finding("OW799", "no file")]):
+    ...     print(row)
+    ('OW399', '2 stages', 'not tried', 'contract, size: no file', '')
+    """
+    untried = [finding for finding in findings if finding.verdict == "not tried"]
+    for finding in findings:
+        if finding not in untried or len(untried) == 1:
+            yield finding.row()
+        elif finding is untried[0]:
+            stages = grouped((one.sentence, one.stage) for one in untried)
+            why = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in stages.items())
+            yield finding.code, f"{len(untried)} stages", finding.verdict, why, ""

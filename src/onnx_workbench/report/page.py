@@ -24,7 +24,7 @@ from ..viewer.drawing import draw
 from ..viewer.fold import drawable
 from ..viewer.heat import scale
 from .codes import CODES
-from .finding import FAULTS, Finding
+from .finding import FAULTS, Finding, rows
 from .stages import STAGES
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ class _Page:
             figure = drawn if self.live else _image(drawn, f"The graph of {audit.case.name}")
             yield f"<div{self._scrolls('The graph')}>{figure}</div>"
             yield "</section>"
-        rest = [map(without_folders, f.row()) for f in audit.findings if f.verdict not in FAULTS]
+        fine = [finding for finding in audit.findings if finding.verdict not in FAULTS]
+        rest = [map(without_folders, row) for row in rows(fine)]
         yield f'<section class="rest">{self._heading(2, "What else the stages say")}'
         listed = html_table(map(list, rest), audit._HEADER)
         yield f"<div{self._scrolls('The stages')}>{listed}</div></section>"

@@ -56,6 +56,8 @@ def load():
 def main():
     case = load()
     model, asked = case["model"].eval(), case["opset"]
+    if case["fixed"]:  # torch.onnx.export fails at a fixed number in a result
+        model.forward = without(case["fixed"], model.forward)
     program = torch.onnx.export(
         model,
         case["args"],
@@ -72,6 +74,15 @@ def main():
     calls = [(case["args"], case["kwargs"]), *case["failing_calls"]]
     agrees = [compare(model, program, call, case["tolerances"]) for call in calls]
     return 0 if all(agrees) and asked in (None, got) else 1
+
+
+def without(fixed, forward):
+    @functools.wraps(forward)  # torch.export reads its parameters
+    def tensors(*args, **kwargs):
+        result = tree_map_only(torch.Size, tuple, forward(*args, **kwargs))
+        return [leaf for i, leaf in enumerate(tree_leaves(result)) if i not in fixed]
+
+    return tensors
 
 
 def compare(model, program, call, tolerances):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -233,6 +234,8 @@ def _model(case: Case) -> Iterator[Finding]:
         return
     case.attribute_writes = tuple(facts.attribute_writes(before, facts.snapshot(model)))
     yield from case.attribute_writes
+    if case.attribute_writes:  # torch.export's warning says the same
+        warnings.filterwarnings("ignore", "The tensor attribute")  # until audit() ends
     outputs = sum(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(result))
     returns = f", and returns {plural(outputs, 'tensor')}" if outputs else ""
     yield Finding("OW000", f"runs{returns}")
