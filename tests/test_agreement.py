@@ -135,6 +135,17 @@ def test_what_cannot_be_called_or_refuses_the_arguments_is_named_with_its_line()
     assert caught.value.line.text == "return x @ torch.ones(5, 5)"
 
 
+NESTED = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged)
+
+
+@pytest.mark.parametrize("value", [NESTED, torch.ones(2, device="meta")], ids=["nested", "meta"])
+def test_a_tensor_without_numbers_at_equal_places_is_refused(value):
+    for args in ((), value):  # as a result, as an argument
+        with pytest.raises(InputError, match=r"a nested tensor|on the meta device") as caught:
+            verify(lambda *args: value, lambda *args: value, args)
+        assert "unbind" in caught.value.hint or "device='cpu'" in caught.value.hint
+
+
 # Tolerance
 
 

@@ -188,6 +188,7 @@ def test_the_first_wrong_value_is_named_with_its_line_and_cause(model, args, wro
     assert found.first.repair in repr(found.first)
     assert found.first.jump
     assert found.first in found.blamed
+    assert repr(found).count("DIFFERENT") == 1
     assert repr(found).startswith(f"DIFFERENT: first at {found.first.line.place}, ")
     *_, mark = found.first.line.text.partition("  # ")
     assert not mark or mark in f"{fx} {why} sin shift"

@@ -68,6 +68,11 @@ class Sizes(nn.Module):
         return x.shape, x > 1, x.shape[0] / 2, x * 2
 
 
+class Fixed(nn.Module):
+    def forward(self, x):
+        return x.shape[0], None, x * 2, 3
+
+
 # ---------------------------------------------------------------- stages
 
 
@@ -88,6 +93,10 @@ def test_audit_goes_on_after_a_failure_and_lists_what_it_could_not_try(broken):
     assert (found["capture"].verdict, found["model"].verdict) == ("broken", "ok")
     assert found["export"].verdict == "not tried"
     assert "graph" in found["export"].sentence
+    untried = [one for one in broken.to_dict()["findings"] if one["verdict"] == "not tried"]
+    assert len(untried) == 8
+    for shown in (repr(broken), broken._repr_html_()):
+        assert shown.count("not tried") == 1, "one row for all of them"
 
 
 def test_a_dimension_that_capture_refuses_does_not_end_the_audit():
@@ -281,6 +290,12 @@ def test_an_edit_above_renews_no_finding_and_an_edit_of_the_line_does(tmp_path, 
     assert caught.value.line.text == "x += 2"
     assert len(caught.value.findings) == 1
     edited.raise_for_findings(ignore={"OW110", "OW112"})
+    for wrong in ("OW110", {"OW1"}):
+        with pytest.raises(InputError, match="`ignore`"):
+            edited.raise_for_findings(ignore=wrong)
+
+
+UNPLACED = {"fault": True, "code": "OW110", "file": "net.py", "text": "x += 1", "about": "x"}
 
 
 @pytest.mark.parametrize(
@@ -291,6 +306,8 @@ def test_an_edit_above_renews_no_finding_and_an_edit_of_the_line_does(tmp_path, 
         "no json",
         '{"schema": 9, "findings": []}',
         '{"schema": 1, "findings": [{"fault": true}]}',
+        json.dumps({"schema": 1, "findings": [UNPLACED | {"code": ["OW110"]}]}),
+        json.dumps({"schema": 1, "findings": [UNPLACED]}),
     ],
 )
 def test_what_is_no_report_is_no_baseline(text, tmp_path, sound):
@@ -444,8 +461,9 @@ def test_a_bundle_keeps_ties_and_indices_and_no_number_of_a_weight(sound, tmp_pa
     for secret in (torch.tensor([31337.25]).numpy().tobytes(), struct.pack(">d", 31337.25)):
         assert secret not in pickled
     assert (folder / "report.txt").read_text().startswith("Doubled: nothing to fix")
-    with pytest.raises(InputError, match="exists"):
-        sound.bundle(folder)
+    for wrong, said in ((folder, "exists"), (3, "no")):
+        with pytest.raises(InputError, match=said):
+            sound.bundle(wrong)
 
 
 def test_a_bundle_fails_as_the_model_does(tmp_path):
@@ -485,6 +503,13 @@ def test_a_bundle_judges_as_the_audit_does(model, x, options, code, said, tmp_pa
     assert said in capsys.readouterr().out
     if isinstance(model, zoo_factories.Normed):
         assert held["model"].third is held["model"].second
+
+
+@pytest.mark.parametrize("options", [{}, ROWS], ids=["fixed size", "dynamic size"])
+def test_a_bundle_leaves_fixed_numbers_out_of_the_result(options, tmp_path, capsys):
+    _, main, _ = bundled(Fixed().eval(), TWO, tmp_path, **options)
+    assert main() == 0
+    assert capsys.readouterr().out.count(": agrees") == 1 + bool(options)
 
 
 class Kinds(nn.Module):
@@ -569,6 +594,7 @@ def test_the_versions_are_told():
         (":odd", 2, "names no function"),
         ("zoo_factories:odd", 2, "a str"),
         ("zoo_factories:old", 2, "(Doubled, tuple, int)"),
+        ("zoo_factories:numbered", 2, "(Doubled, tuple, dict)"),
         ("zoo_factories:ends", 2, "SystemExit"),
         ("zoo_factories:mistyped", 2, "dynamic_shape"),
         ("zoo_factories:numbered", 2, "(Doubled, tuple, dict)"),

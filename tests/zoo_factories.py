@@ -66,6 +66,10 @@ def custom():
     return Custom().eval(), (torch.ones(3, 2),), options
 
 
+def numbered():
+    return Doubled(), (torch.ones(2),), {1: "an option"}
+
+
 def old():
     return Doubled().eval(), (torch.ones(3, 2),), 18
 

@@ -70,19 +70,19 @@ def _explain(command: argparse.Namespace) -> int:
 
 def _audit(command: argparse.Namespace) -> int:
     from . import files
-    from .report import audit, bundle, changes, codes, stage_names
+    from .report import audit, bundle, changes, codes
 
     if command.report is not None:  # "" is a path, and a wrong one
         files.writable_page(command.report)
     if command.bundle is not None:
         bundle.writable(command.bundle)
     known = [] if command.baseline is None else changes.faults(command.baseline)  # before the work
-    ignored = [codes.known(name).name for name in command.ignore]
+    ignored = codes.ignored(command.ignore)
     try:
         with redirect_stdout(sys.stderr):  # what the factory and the model print is no report
             model, args, options = _call_factory(command.factory)
             if command.skip:
-                options["skip"] = stage_names(options.get("skip", ())) | {*command.skip}
+                options["skip"] = codes.stages(options.get("skip", ())) | {*command.skip}
             if command.opset is not None:
                 options["opset_version"] = command.opset
             report = audit(model, args, **options)

@@ -87,7 +87,7 @@ def audit(
             "exported already.",
             "Leave out opset_version and custom_translation_table, or audit the model.",
         )
-    skip = stage_names(skip)
+    skip = codes.stages(skip)
     bounds = checked(tolerance)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", TrainingModeWarning)  # the audit reports it as a finding
@@ -96,19 +96,6 @@ def audit(
         findings = list(_run(case, skip))
         case.close()  # the file is removed with the folder
     return Audit(case, tuple(sorted(findings, key=lambda one: VERDICTS.index(one.verdict))))
-
-
-def stage_names(skip: Collection[str]) -> set[str]:
-    """audit()'s ``skip``, checked."""
-    if isinstance(skip, str) or not isinstance(skip, Collection):
-        raise InputError(f"`skip` is {skip!r:.80}.", "Pass a set of names of stages.")
-    names = [stage.name for stage in STAGES]
-    if unknown := [name for name in skip if name not in names]:
-        raise InputError(
-            f"`skip` names {', '.join(map(repr, unknown))}, but there is no such stage.",
-            f"The stages are {', '.join(names)}.",
-        )
-    return set(skip)
 
 
 def _run(case: Case, skip: Collection[str]) -> Iterator[Finding]:
@@ -196,9 +183,9 @@ class Audit(Report):
 
         Raises:
             AuditError: it lists what is left.
-            InputError: ``baseline`` is no report, or ``ignore`` has a name that is no code.
+            InputError: ``baseline`` is no report, or ``ignore`` has what is no code.
         """
-        ignored = [codes.known(name).name for name in ignore]
+        ignored = codes.ignored(ignore)
         known = [] if baseline is None else changes.faults(baseline)
         gate = changes.gate(self, known, ignored)
         if gate.counted:

@@ -46,7 +46,7 @@ _KEPT = 4096
 
 def writable(path: str | PathLike[str]) -> Path:
     """Check the path of a bundle, before any work is done for it."""
-    if os.path.lexists(path):
+    if isinstance(path, (str, bytes, os.PathLike)) and os.path.lexists(path):
         raise InputError(f"{fspath(path)!r} exists.", "Pass the name of a new folder or .zip file.")
     return files.writable(path)
 

@@ -43,13 +43,14 @@ class Changes(Report):
 
     def _parts(self) -> Iterator[Part]:
         yield f"{len(self.gone)} gone, {len(self.new)} new, {len(self.kept)} in both"
-        yield Table([*self._rows()], ("", "code", "verdict", "what was found", "line"))
+        groups = {"new": self.new, "gone": self.gone, "both": self.kept}
+        rows = [_row(word, one) for word, found in groups.items() for one in found]
+        yield Table(rows, ("", "code", "verdict", "what was found", "line"))
 
-    def _rows(self) -> Iterator[tuple[str, ...]]:
-        for word, findings in (("new", self.new), ("gone", self.gone), ("both", self.kept)):
-            for one in findings:
-                where = f"{one['file']}:{one['line']}" if one["line"] else ""
-                yield word, one["code"], one["verdict"], one["sentence"], where
+
+def _row(word: str, finding: Mapping[str, Any]) -> tuple[str, ...]:
+    where = f"{finding['file']}:{finding['line']}" if finding["line"] else ""
+    return word, finding["code"], finding["verdict"], finding["sentence"], where
 
 
 def compare(audit: Audit, old: Any) -> Changes:
@@ -80,7 +81,9 @@ def faults(report: Any) -> list[Mapping[str, Any]]:
                 _WRITE,
             )
         found = [one for one in report["findings"] if one["fault"]]
-        any(map(identity, found))  # raises where a field is missing
+        for one in found:  # a field may be missing, or be no text
+            hash(identity(one))
+            _row("", one)
     except (TypeError, KeyError) as error:
         lacks = f" without {error}" if isinstance(error, KeyError) else ""
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +41,7 @@ def _read() -> dict[str, FindingCode]:
 CODES = _read()
 STOPPED, NOT_TRIED = "90", "99"
 """The last digits of the codes that every stage has."""
+_HINT = "A code is OW and three digits, such as OW101; the first column of a report has them."
 
 
 def code_of(stage: str, last: str) -> str:
@@ -61,8 +63,29 @@ def known(name: str) -> FindingCode:
     """
     if name in CODES:
         return CODES[name]
-    hint = "A code is OW and three digits, such as OW101; the first column of a report has them."
-    raise InputError(f"There is no code {name!r:.80}.", hint)
+    raise InputError(f"There is no code {name!r:.80}.", _HINT)
+
+
+def stages(skip: Collection[str]) -> set[str]:
+    """audit()'s ``skip``, checked."""
+    names = list(dict.fromkeys(code.stage for code in CODES.values()))
+    return _chosen("skip", skip, names, "stage", f"The stages are {', '.join(names)}.")
+
+
+def ignored(ignore: Collection[str]) -> set[str]:
+    """The codes of an ``ignore``, checked."""
+    return _chosen("ignore", ignore, list(CODES), "code", _HINT)
+
+
+def _chosen(
+    option: str, given: Collection[str], names: list[str], noun: str, hint: str
+) -> set[str]:
+    if isinstance(given, str) or not isinstance(given, Collection):
+        raise InputError(f"`{option}` is {given!r:.80}.", f"Pass a set of names of {noun}s.")
+    if unknown := [name for name in given if name not in names]:
+        unknown_names = ", ".join(map(repr, unknown))
+        raise InputError(f"`{option}` names {unknown_names}, but there is no such {noun}.", hint)
+    return set(given)
 
 
 def explained(name: str) -> str:

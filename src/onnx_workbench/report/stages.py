@@ -234,8 +234,8 @@ def _model(case: Case) -> Iterator[Finding]:
         return
     case.attribute_writes = tuple(facts.attribute_writes(before, facts.snapshot(model)))
     yield from case.attribute_writes
-    if case.attribute_writes:  # torch.export's warning says the same
-        warnings.filterwarnings("ignore", "The tensor attribute")  # until audit() ends
+    if case.attribute_writes:  # until audit() ends: the warnings of an export say the same
+        warnings.filterwarnings("ignore", r"The tensor attribute|forward\(\) assigns tensors to")
     outputs = sum(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(result))
     returns = f", and returns {plural(outputs, 'tensor')}" if outputs else ""
     yield Finding("OW000", f"runs{returns}")
