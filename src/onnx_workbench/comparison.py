@@ -164,6 +164,7 @@ class Agreement(Report):
 
     @property
     def table(self) -> Table:
+        """One row for each leaf."""
         header = ("output", "value", "worst |a - b|", "at", "relative", "tolerance", "verdict")
         return Table([*map(_row, self.leaves)], header, right=(2, 4))
 
@@ -237,12 +238,14 @@ def _moves(operator: Any, inputs: Sequence[torch.Tensor], output: torch.Tensor) 
 
 @dataclass(frozen=True)
 class Distance:
-    """The error between two tensors of equal shape and dtype; ``at`` indexes the flat tensor."""
+    """The error between two tensors of equal shape and dtype; ``at`` indexes the flat tensor,
+    ``finite`` says whether the first has a finite number."""
 
     worst: float
     at: int
     relative: float
     wrong: int
+    finite: bool
 
 
 def distance(a: torch.Tensor, b: torch.Tensor, tolerance: Tolerance) -> Distance:
@@ -253,7 +256,7 @@ def distance(a: torch.Tensor, b: torch.Tensor, tolerance: Tolerance) -> Distance
     as 1. What a mask fills in, such as -1e9, is no such neighbor: see :func:`filled`.
     """
     if not a.numel():
-        return Distance(0.0, 0, 0.0, 0)
+        return Distance(0.0, 0, 0.0, 0, False)
     pairs = [*zip(*(on_cpu(part).flatten().split(_SLICE) for part in (a, b)), strict=True)]
     peak = max(magnitude(torch.where(filled(x, y), 0.0, wide(x))) for x, y in pairs) or 1.0
     parts = [_slice_distance(x, y, tolerance, peak) for x, y in pairs]
@@ -263,6 +266,7 @@ def distance(a: torch.Tensor, b: torch.Tensor, tolerance: Tolerance) -> Distance
         start * _SLICE + worst.at,
         max(part.relative for part in parts),
         sum(part.wrong for part in parts),
+        any(part.finite for part in parts),
     )
 
 
@@ -284,7 +288,8 @@ def _slice_distance(
     ratio = torch.where(same, 0.0, error / unit).nan_to_num(nan=torch.inf, posinf=torch.inf)
     ranked = torch.where(wrong, error, -1.0) if wrong.any() else error
     at = int(ranked.argmax())
-    return Distance(float(error[at]), at, float(ratio.max()), int(wrong.sum()))
+    finite = bool(x.isfinite().any())
+    return Distance(float(error[at]), at, float(ratio.max()), int(wrong.sum()), finite)
 
 
 def wide(tensor: torch.Tensor) -> torch.Tensor:
@@ -371,9 +376,8 @@ def compare_leaf(
     error = distance(a, b, bounds)
     index = tuple(map(int, np.unravel_index(error.at, a.shape)))
     reason = f"{error.wrong:,} of {a.numel():,} differ" if error.wrong else ""
-    parts = on_cpu(a).flatten().split(_SLICE)
-    finite = any(bool(wide(part).isfinite().any()) for part in parts)
-    return Leaf(path, value, error.worst, error.relative, index, bounds, reason, finite=finite)
+    found = error.worst, error.relative, index, bounds, reason
+    return Leaf(path, value, *found, finite=error.finite)
 
 
 def _tensor(value: Any) -> Any:
