@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import onnx
@@ -90,6 +91,7 @@ OTHER = exporting(torch.relu, torch.neg)
 QUOTED = nn.ModuleDict({"a'\"": nn.Linear(3, 2)})
 CASES = [
     case("OW002", module(lambda self, x: x @ torch.ones(5, 5)), X, "RuntimeError", "x @ torch"),
+    case("OW002", module(lambda self, x: sys.exit(0)), X, "SystemExit", "sys.exit(0)"),
     case(
         *("OW102", module(lambda self, x, y: x + y), (X, X)),
         dynamic_shapes=({0: "a"}, {0: "b"}),

@@ -505,9 +505,10 @@ def test_a_bundle_judges_as_the_audit_does(model, x, options, code, said, tmp_pa
         assert held["model"].third is held["model"].second
 
 
+@pytest.mark.filterwarnings("error::onnx_workbench.errors.TrainingModeWarning")  # a finding
 @pytest.mark.parametrize("options", [{}, ROWS], ids=["fixed size", "dynamic size"])
 def test_a_bundle_leaves_fixed_numbers_out_of_the_result(options, tmp_path, capsys):
-    _, main, _ = bundled(Fixed().eval(), TWO, tmp_path, **options)
+    _, main, _ = bundled(Fixed(), TWO, tmp_path, **options)
     assert main() == 0
     assert capsys.readouterr().out.count(": agrees") == 1 + bool(options)
 

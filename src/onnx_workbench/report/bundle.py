@@ -33,6 +33,7 @@ from ..errors import InputError
 from ..graph.signature import bind
 from ..graph.torch_private import custom_operator
 from ..source import is_user_file
+from ..torch_state import evaluating
 from . import repro
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _fixed(case: Case) -> list[int]:
 def _tolerances(case: Case) -> Iterator[tuple[float, float]]:
     """One for each output of the file; none if the model itself fails."""
     fixed = _fixed(case)
-    with suppress(Exception):
+    with suppress(Exception), evaluating(case.model, warn=False):
         result = answer(case.model, *case.call)
         grains = Grains.of_call(case.model, *case.call)
         for i, (leaf, grain) in enumerate(zip_longest(pytree.tree_leaves(result), grains)):

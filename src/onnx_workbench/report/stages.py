@@ -171,7 +171,7 @@ class Stage(NamedTuple):
                 yield finding
         except WorkbenchError as error:
             yield _broken(self.name, error)
-        except Exception as error:  # a stage that fails must not hide the others
+        except (Exception, SystemExit) as error:  # a stage that fails must not hide the others
             line = user_line(error.__traceback__)
             line = line if line and is_user_file(line.file) else None
             if self.counts and case.model is not None:
@@ -224,7 +224,7 @@ def _model(case: Case) -> Iterator[Finding]:
                 before = facts.snapshot(model)
                 call = pytree.tree_map_only(torch.Tensor, torch.clone, case.call)
                 result = model(*call[0], **call[1])
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         yield Finding(
             "OW002",
             f"The model itself fails on this call: {_root(error)}",
