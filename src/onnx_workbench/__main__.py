@@ -21,7 +21,6 @@ from .machine import packages
 
 if TYPE_CHECKING:
     from .report import Audit
-    from .report.changes import Gate
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,7 +69,7 @@ def _explain(command: argparse.Namespace) -> int:
 
 def _audit(command: argparse.Namespace) -> int:
     from . import files
-    from .report import audit, bundle, changes, codes
+    from .report import bundle, changes, codes, formats
 
     if command.report is not None:  # "" is a path, and a wrong one
         files.writable_page(command.report)
@@ -78,6 +77,28 @@ def _audit(command: argparse.Namespace) -> int:
         bundle.writable(command.bundle)
     known = [] if command.baseline is None else changes.faults(command.baseline)  # before the work
     ignored = codes.ignored(command.ignore)
+    report = _report(command)
+    counted, says = changes.gate(report, known, ignored)
+    if command.format == "json":
+        print(json.dumps(report.to_dict(), indent=1, allow_nan=False))
+    elif command.format == "github":
+        for line in formats.github(counted):
+            print(line)
+    else:
+        print(report)
+    if command.baseline or command.ignore or command.format == "github":
+        print(says, file=sys.stderr if command.format == "json" else sys.stdout)
+    if command.report:
+        report.save(command.report)
+    if command.bundle:
+        report.bundle(command.bundle)
+    return 1 if counted else 0
+
+
+def _report(command: argparse.Namespace) -> Audit:
+    """Audit what the factory returns."""
+    from .report import audit, codes
+
     try:
         with redirect_stdout(sys.stderr):  # what the factory and the model print is no report
             model, args, options = _call_factory(command.factory)
@@ -85,33 +106,12 @@ def _audit(command: argparse.Namespace) -> int:
                 options["skip"] = codes.stages(options.get("skip", ())) | {*command.skip}
             if command.opset is not None:
                 options["opset_version"] = command.opset
-            report = audit(model, args, **options)
+            return audit(model, args, **options)
     except CallError as error:
         raise InputError(
             f"The factory {command.factory!r} returned options that do not fit: {error}.",
             "Return only options of audit(), such as dynamic_shapes.",
         ) from error
-    gate = changes.gate(report, known, ignored)
-    _show(report, gate, command)
-    if command.report:
-        report.save(command.report)
-    if command.bundle:
-        report.bundle(command.bundle)
-    return 1 if gate.counted else 0
-
-
-def _show(report: Audit, gate: Gate, command: argparse.Namespace) -> None:
-    from .report import formats
-
-    if command.format == "json":
-        print(json.dumps(report.to_dict(), indent=1, allow_nan=False))
-    elif command.format == "github":
-        for line in formats.github(gate.counted):
-            print(line)
-    else:
-        print(report)
-    if command.baseline or command.ignore or command.format == "github":
-        print(gate, file=sys.stderr if command.format == "json" else sys.stdout)
 
 
 def _call_factory(name: str) -> Any:

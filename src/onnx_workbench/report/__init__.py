@@ -187,9 +187,9 @@ class Audit(Report):
         """
         ignored = codes.ignored(ignore)
         known = [] if baseline is None else changes.faults(baseline)
-        gate = changes.gate(self, known, ignored)
-        if gate.counted:
-            raise AuditError(self.case.name, gate.counted)
+        counted, _ = changes.gate(self, known, ignored)
+        if counted:
+            raise AuditError(self.case.name, counted)
 
     def bundle(self, path: str | PathLike[str]) -> Path:
         """Write what a bug report needs into a new folder or .zip file, without weights.

@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..formatting import Part, Report, Table, kind_of, plural
@@ -104,25 +104,14 @@ def _read(path: str | os.PathLike[str]) -> Any:
         ) from error
 
 
-class Gate(NamedTuple):
-    """The findings that count, and how many do not: they are in a known report, or ignored.
-
-    >>> print(Gate((), known=1, ignored=2))
-    0 findings to fix, 1 known, 2 ignored
-    """
-
-    counted: tuple[Finding, ...]
-    known: int
-    ignored: int
-
-    def __str__(self) -> str:
-        to_fix = plural(len(self.counted), "finding")
-        return f"{to_fix} to fix, {self.known} known, {self.ignored} ignored"
-
-
-def gate(audit: Audit, known: Iterable[Mapping[str, Any]], ignored: Collection[str]) -> Gate:
-    """Which faults count: those that ``known`` does not have and whose code is not ``ignored``."""
+def gate(
+    audit: Audit, known: Iterable[Mapping[str, Any]], ignored: Collection[str]
+) -> tuple[list[Finding], str]:
+    """Which faults count: those that ``known`` does not have and whose code is not ``ignored``; and
+    a sentence that says how many do not."""
     old = set(map(identity, known))
     left = [one for one in audit.faults if one.code not in ignored]
-    new = tuple(one for one in left if identity(formats.finding_to_dict(one)) not in old)
-    return Gate(new, len(left) - len(new), len(audit.faults) - len(left))
+    new = [one for one in left if identity(formats.finding_to_dict(one)) not in old]
+    known_count, ignored_count = len(left) - len(new), len(audit.faults) - len(left)
+    to_fix = plural(len(new), "finding")
+    return new, f"{to_fix} to fix, {known_count} known, {ignored_count} ignored"

@@ -360,14 +360,11 @@ def _errors(leaf: Leaf) -> dict[str, float]:
 
 def _agreeing(agreement: Agreement) -> str:
     """How many outputs agree, and how many of them only up to rounding."""
-    count = plural(len(agreement.leaves), "output")
     rounded = [leaf.relative for leaf in agreement.leaves if leaf.note]
     if not rounded:
-        return f"{count} within tolerance"
-    return (
-        f"{count} as near to float64 as PyTorch: {len(rounded)} with rounding beyond tolerance, "
-        f"relative {max(rounded):.1e}"
-    )
+        return agreement.count
+    beyond = f"{len(rounded)} with rounding beyond tolerance, relative {max(rounded):.1e}"
+    return f"{agreement.count}: {beyond}"
 
 
 def _unsteady(case: Case) -> Finding:
