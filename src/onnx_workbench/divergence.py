@@ -310,23 +310,20 @@ def summaries(lineage: Lineage, args: tuple, kwargs: Mapping[str, Any]) -> dict[
             if isinstance(value, torch.Tensor) and name not in found:
                 found[name] = summary(value, side)
 
+    steps: dict[fx.Node, Step] = {}
     if artifact.exported_program is None:
         file = Intermediates(artifact.unchanged, artifact.proto, artifact.provider, feeds)
-        _look_at_rest(file, look)
-        return found
-    comparison = _Comparison(lineage, feeds, None, look)
-    comparison.run(artifact.signature.flatten(args, dict(kwargs)))
-    _look_at_rest(comparison.file, look)
-    for step in comparison.steps.values():
+    else:
+        comparison = _Comparison(lineage, feeds, None, look)
+        comparison.run(artifact.signature.flatten(args, dict(kwargs)))
+        file, steps = comparison.file, comparison.steps
+    while rest := file.rest():
+        look(file.run(rest[:_BATCH], every=True))
+    for step in steps.values():
         if step.name in found:
             value = found[step.name]
             found[step.name] = replace(value, error=step.error, tolerance=step.tolerance)
     return found
-
-
-def _look_at_rest(file: Intermediates, look: Look) -> None:
-    while rest := file.rest():
-        look(file.run(rest[:_BATCH], every=True))
 
 
 class _Pending(NamedTuple):
@@ -361,7 +358,8 @@ class _Comparison:
         }
         self.pending: dict[fx.Node, _Pending] = {}
         self.bytes = 0
-        self.near: dict[fx.Node, Values] = {}  # of each node that a later one reads
+        # of each node that a later one reads: itself, if it is compared, else those before it
+        self.near: dict[fx.Node, Values] = {}
         self.steps: dict[fx.Node, Step] = {}
         self.random: list[fx.Node] = []
         self.tainted: set[fx.Node] = set()  # depends on a random operator
