@@ -204,6 +204,18 @@ def test_enums_are_constants_of_the_graph(kind):
         artifact(X, other)
 
 
+def test_an_int_with_a_hint_is_an_input_of_the_file_unless_a_line_fixes_it():
+    scale, repeat = module(lambda self, x, k: x * k), module(lambda self, x, k: sum([x] * k))
+    for label in (Dim.DYNAMIC, Dim.AUTO):
+        artifact = ow.export(scale, (X, 3), dynamic_shapes={"x": {0: "n"}, "k": label})
+        assert ow.verify(scale, artifact, (X[:2], 7))
+        assert ow.probe(artifact)
+    with pytest.raises(InputError, match="'k' is 4, but 3 was baked"):
+        ow.export(repeat, (X, 3), dynamic_shapes=(None, Dim.AUTO))(X, 4)
+    with pytest.raises(CaptureError, match="assumes k == 3"):
+        ow.capture(repeat, (X, 3), dynamic_shapes=(None, Dim.DYNAMIC))
+
+
 EXPORT, TRANSLATE = "torch.export.export", "torch.onnx.export"
 FULL = "[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 GB"
 MACHINE = [

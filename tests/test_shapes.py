@@ -142,6 +142,7 @@ def test_a_dimension_that_is_the_sum_of_two_others_follows_both():
     found = probe(cache, call, dynamic_shapes=({1: "new"}, {1: "old"}, {1: "all"}))
     assert verdicts(found)[:2] == ["kept", "kept"]
     total = found.dimensions[2]
+    assert total.constraint == "past.shape[1] + x.shape[1]"
     assert not sizes(total, "the model refuses")
     assert {5 + 1, 3 + 1, 5 + 13, 3 + 13} <= set(sizes(total, "agrees"))
 
@@ -242,6 +243,12 @@ def test_of_two_inputs_of_one_size_the_one_that_meets_the_table_is_blamed(labels
         assert {d.line.text for d in found.dimensions} == {"z = y + self.table"}
 
 
+def test_a_decision_on_two_sizes_is_blamed_and_not_the_memory_that_both_tensors_share():
+    longer = module(lambda self, x, y: (x * 2, y) if x.shape[0] > y.shape[0] else (x, y))
+    found = probe(longer, (SIX, SIX[:5]), dynamic_shapes=({0: "n"}, {0: "m"}))
+    assert {d.guard.words for d in found.dimensions} == {"x.shape[0] > y.shape[0]"}
+
+
 INT = module(lambda self, x: x * int(x.shape[0]))
 COUNTED = module(lambda self, x: sum(x[row] for row in range(len(x))))
 RECURRENT = module(lambda self, x: self.rnn(x)[0], rnn=nn.RNN(8, 2))
@@ -337,16 +344,17 @@ RUNS = "runs, numbers unknown"
 
 
 @pytest.mark.parametrize(
-    ("model", "call", "shapes", "verdict"),
+    ("model", "call", "shapes", "asked", "verdict"),
     [
-        (LIMITED, (X,), ({1: "n"},), "runs within [1, 32]"),
-        (SUM, (FIVE, FIVE), ({0: "n"}, {0: "n"}), RUNS),  # one name, which must vary together
+        (LIMITED, (X,), ({1: "n"},), None, "runs within [1, 32]"),
+        (LIMITED, (X,), ({1: "n"},), ({-2: "m"},), "runs within [1, 32]"),
+        # one name, which must vary together
+        (SUM, (FIVE, FIVE), ({0: "n"}, {0: "n"}), {"x": {0: "n"}}, RUNS),
     ],
-    ids=["bound", "one name"],
+    ids=["bound", "in order", "one name"],
 )
-def test_a_file_alone_is_never_said_to_be_right(model, call, shapes, verdict, tmp_path):
+def test_a_file_alone_is_never_said_to_be_right(model, call, shapes, asked, verdict, tmp_path):
     made = export(model, call, tmp_path / "r.onnx", dynamic_shapes=shapes)
-    asked = {"x": shapes[0]} if len(call) > 1 else None
     assert only(found := probe(load(made.path), call, dynamic_shapes=asked)).verdict == verdict
     assert not found
     assert repr(found).startswith("NOT PROVEN: 1 dynamic dimension; the numbers cannot be checked")

@@ -32,7 +32,7 @@ from .errors import ExportError, InputError, LoadError, WorkbenchError
 from .files import Stamp
 from .formatting import Code, Part, Report, Table, kind_of, plural, size
 from .graph import Graph, capture, check_module, exporter, module_and_call
-from .graph.dims import dynamic_dims, from_dynamic_axes, name_of, parse_shapes
+from .graph.dims import from_dynamic_axes, name_of, parse_shapes
 from .graph.options import ExportOptions, with_defaults
 from .graph.signature import Signature, arguments, kwargs_name, parameters
 from .isolated import TIMEOUT, IsolatedFile
@@ -766,7 +766,7 @@ def _torchscript(
     tensors = signature.tensor_inputs
     axes = {
         name: {axis: name_of(label) or f"{name}_{axis}" for axis, label in dims.items()}
-        for name, dims in zip(tensors, map(dynamic_dims, signature.axes(shapes)), strict=True)
+        for name, dims in zip(tensors, signature.axes(shapes), strict=True)
         if dims
     }
 

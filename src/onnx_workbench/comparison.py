@@ -16,7 +16,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from .errors import InputError
 from .formatting import Part, Report, Table, plural, shaped
-from .graph.dims import paths
+from .graph.dims import leaves
 from .torch_state import evaluating
 
 TOLERANCES = {
@@ -345,14 +345,13 @@ def _row(leaf: Leaf) -> tuple[str, ...]:
 def _leaves(
     a: Any, b: Any, tolerance: Tolerance | None, grains: Sequence[torch.dtype | None]
 ) -> Iterator[Leaf]:
-    left, spec_a = pytree.tree_flatten(a)
     right, spec_b = pytree.tree_flatten(b)
-    if spec_a != spec_b:
+    if pytree.tree_structure(a) != spec_b:
         yield Leaf("structure", _outline(a), reason=f"a is {_outline(a)}, b is {_outline(b)}")
         return
-    for i, (path, x, y) in enumerate(zip(paths(a), left, right, strict=True)):
+    for i, ((path, x), y) in enumerate(zip(leaves(a, "result"), right, strict=True)):
         grain = grains[i] if i < len(grains) else None
-        yield compare_leaf(f"result{path}", x, y, tolerance, grain)
+        yield compare_leaf(path, x, y, tolerance, grain)
 
 
 def compare_leaf(

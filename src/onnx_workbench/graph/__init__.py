@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.utils._pytree as pytree
@@ -22,8 +22,16 @@ from ..formatting import Code, Part, Report, Table, kind_of, plural, shaped
 from ..source import Line, node_line, unless_internal, user_line
 from ..torch_state import evaluating
 from . import exporter
-from .dims import Axes, dynamic_dims, for_torch, must_stay_dynamic, name_of, parse_shapes, relaxed
-from .exporter import is_dynamic
+from .dims import (
+    Axes,
+    by_argument,
+    for_torch,
+    is_dynamic,
+    must_stay_dynamic,
+    name_of,
+    parse_shapes,
+    relaxed,
+)
 from .guards import Guard, recorded_guards
 from .reasons import SPECIALIZED, Reason, explain
 from .signature import Signature, kwargs_name, weight_inputs
@@ -87,20 +95,17 @@ def capture(
     with evaluating(model):
         program, was_strict = _program(model, args, kwargs, shapes, strict)
     signature = Signature.of_program(program, model, args, kwargs)
-    axes = tuple(signature.axes(parsed))
+    axes = signature.axes(parsed)
     graph = Graph(type(model).__name__, program, signature, axes, model, was_strict)
-    _check_names_apart(graph, shapes)
-    _check_sizes_free(graph, shapes)
+    _check_kept(graph)
     return graph
 
 
-def axes_of(
-    graph: Graph, args: tuple, kwargs: Mapping[str, Any], dynamic_shapes: Any
-) -> tuple[Axes | None, ...]:
-    """The axes that ``dynamic_shapes`` names, for each tensor input of a graph."""
+def with_axes(graph: Graph, args: tuple, kwargs: Mapping[str, Any], dynamic_shapes: Any) -> Graph:
+    """The graph with the axes that ``dynamic_shapes`` names."""
     arguments = named_arguments(graph.model, args, kwargs)
     shapes = parse_shapes(dynamic_shapes, arguments, kwargs_name(graph.model))
-    return tuple(graph.signature.axes(shapes))
+    return replace(graph, axes=graph.signature.axes(shapes))
 
 
 def module_and_call(
@@ -111,7 +116,7 @@ def module_and_call(
         return model, args, kwargs, dynamic_shapes
     graph = _captured(model, args, kwargs, dynamic_shapes)
     if dynamic_shapes is None:
-        dynamic_shapes = graph.signature.dynamic_shapes(graph.axes)
+        dynamic_shapes = graph.dynamic_shapes
     return graph.model, *((args, kwargs) if args or kwargs else graph.example), dynamic_shapes
 
 
@@ -135,15 +140,15 @@ def _program(
     model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any, strict: bool | None
 ) -> tuple[ExportedProgram, bool]:
     """What torch.export returns, and whether that took strict mode."""
-    errors: list[Exception] = []
+    failed: dict[Exception, Reason] = {}
     for mode in (False, True) if strict is None else (strict,):
         try:
             return exporter.capture_program(model, args, kwargs, shapes, mode), mode
         except Exception as error:
-            errors.append(error)
-            if _reason(error).code == SPECIALIZED:  # strict mode specializes the dimension, too
+            failed[error] = _reason(error)
+            if failed[error].code == SPECIALIZED:  # strict mode specializes the dimension, too
                 break
-    raise _explained(model, args, kwargs, shapes, errors) from errors[0]
+    raise _explained(model, args, kwargs, shapes, failed) from next(iter(failed))
 
 
 def _captured(
@@ -155,18 +160,15 @@ def _captured(
         graph.signature.flatten(args, kwargs)
     if dynamic_shapes is None:
         return graph
-    axes = axes_of(graph, *graph.example, dynamic_shapes)
-    inputs = zip(graph.signature.tensor_inputs, axes, graph.symbolic, strict=True)
-    for name, requested, kept in inputs:
-        labels = dynamic_dims(requested).items()
-        fixed = [axis for axis, label in labels if must_stay_dynamic(label) and axis not in kept]
-        if fixed:
+    graph = with_axes(graph, *graph.example, dynamic_shapes)
+    for one in graph.requested:
+        if must_stay_dynamic(one.label) and not one.dynamic:
             raise InputError(
-                f"`dynamic_shapes` names axis {fixed[0]} of {name!r}, which was captured with "
+                f"`dynamic_shapes` names axis {one.axis} of {one.input!r}, which was captured with "
                 "a fixed size.",
                 "Name it when you capture the model.",
             )
-    return replace(graph, axes=axes)
+    return graph
 
 
 def _of_program(program: ExportedProgram) -> Graph:
@@ -179,59 +181,37 @@ def _of_program(program: ExportedProgram) -> Graph:
     model = program.module()
     signature = Signature.of_program(program, model, args, kwargs)
     graph = Graph("ExportedProgram", program, signature, (), model)
-    axes = tuple(dict.fromkeys(sizes, Dim.DYNAMIC) or None for sizes in graph.symbolic)
-    return replace(graph, axes=axes)
+    return replace(graph, axes=tuple(dict.fromkeys(axes, Dim.DYNAMIC) for axes in graph.symbolic))
 
 
-def _check_names_apart(graph: Graph, shapes: Any) -> None:
-    """Raises CaptureError if one size of the graph has two names."""
-    known: dict[str, str] = {}
-    for axes, sizes in zip(graph.axes, graph.symbolic, strict=True):
-        for axis, label in (axes or {}).items():
-            name = name_of(label) if axis in sizes else ""
-            other = known.setdefault(str(sizes[axis]), name) if name else ""
-            if other != name:
-                guards = _guards(graph.model, *graph.example, shapes)
-                guard = next((guard for guard in guards if guard.equates), None)
-                raise _not_kept(
-                    graph,
-                    f"{graph.name} needs {other!r} and {name!r} to be one size",
-                    f"torch.export gave them one symbol{f': {guard.words}' if guard else ''}",
-                    "Give both one name in `dynamic_shapes`, or change the line that needs it.",
-                    guard,
-                )
+def _check_kept(graph: Graph) -> None:
+    """Raises CaptureError if two names are one size, or a dimension that must stay dynamic fits at
+    one size only.
 
-
-def _check_sizes_free(graph: Graph, shapes: Any) -> None:
-    """Raises CaptureError if a dimension that must stay dynamic fits at one size only.
-
-    torch.export reports that of ``x.shape[0] == 6``, but not of ``x.shape[0] // 2 == 3``.
+    torch.export itself reports ``x.shape[0] == 6``, but not ``x.shape[0] // 2 == 3``.
     """
-    names = graph.signature.tensor_inputs
-    for name, axes, shape in zip(names, graph.axes, graph._shapes, strict=True):
-        for axis, label in dynamic_dims(axes).items():
-            kept = must_stay_dynamic(label) and is_dynamic(shape[axis])
-            if guilty := only_fit(shape[axis]) if kept else "":
-                guards = _guards(graph.model, *graph.example, shapes)
-                guard = next((guard for guard in guards if guard.form == guilty), None)
-                raise _not_kept(
-                    graph,
-                    f"{graph.name} fixes {name}.shape[{axis}] to {shape[axis].node.hint}",
-                    f"It assumes {guard.words if guard else guilty}, and no other size fits",
-                    f"{guard.repair if guard else ''} Or leave that dimension out of "
-                    "`dynamic_shapes`.".strip(),
-                    guard,
-                )
-
-
-def _not_kept(
-    graph: Graph, message: str, reason: str, hint: str, guard: Guard | None
-) -> CaptureError:
-    """The error for a dimension that torch.export captured otherwise than asked."""
-    line = guard.line if guard else None
-    error = CaptureError(message, hint, line, reason=reason, code=SPECIALIZED)
-    error.partial_graph = lambda: (graph.program, "torch.export")
-    return error
+    known: dict[str, str] = {}
+    for one in filter(lambda one: one.dynamic, graph.requested):
+        name = name_of(one.label)
+        other = known.setdefault(str(one.size.node.expr), name) if name else ""
+        only = only_fit(one.size) if must_stay_dynamic(one.label) else ""
+        if other != name:
+            guard = next((guard for guard in graph.guards if guard.equates), None)
+            message = f"{graph.name} needs {other!r} and {name!r} to be one size"
+            reason = f"torch.export gave them one symbol{f': {guard.words}' if guard else ''}"
+            hint = "Give both one name in `dynamic_shapes`, or change the line that needs it."
+        elif only:
+            guard = next((guard for guard in graph.guards if guard.form == only), None)
+            message = f"{graph.name} fixes {one.place} to {one.size.node.hint}"
+            reason = f"It assumes {guard.words if guard else only}, and no other size fits"
+            hint = f"{guard.repair} Or leave" if guard else "Leave"
+            hint += " that dimension out of `dynamic_shapes`."
+        else:
+            continue
+        line = guard.line if guard else None
+        error = CaptureError(message, hint, line, reason=reason, code=SPECIALIZED)
+        error.partial_graph = lambda: (graph.program, "torch.export")
+        raise error
 
 
 @dataclass(frozen=True)
@@ -243,6 +223,26 @@ class Node:
     target: str
     value: str
     line: Line | None
+
+
+class Requested(NamedTuple):
+    """A dimension of a tensor input that the user asked to be dynamic: its label, and the size that
+    torch.export gave it."""
+
+    input: str
+    tensor: int
+    axis: int
+    label: Any
+    size: Any
+
+    @property
+    def dynamic(self) -> bool:
+        return is_dynamic(self.size)
+
+    @property
+    def place(self) -> str:
+        """``x.shape[1]``"""
+        return f"{self.input}.shape[{self.axis}]"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -257,7 +257,7 @@ class Graph(Report):
     name: str
     program: ExportedProgram
     signature: Signature
-    axes: tuple[Axes | None, ...]
+    axes: tuple[Axes, ...]
     model: nn.Module
     strict: bool = False
     before: Graph | None = field(default=None)
@@ -284,6 +284,17 @@ class Graph(Report):
         return args, kwargs
 
     @property
+    def dynamic_shapes(self) -> dict[str, Any]:
+        """The axes by argument of ``forward``, as :func:`capture` takes them."""
+        arguments = named_arguments(self.model, *self.example)
+        return by_argument(self.signature.shapes(self.axes), arguments)
+
+    @cached_property
+    def guards(self) -> list[Guard]:
+        """What torch.export assumes about sizes if any of them may be specialized."""
+        return _guards(self.model, *self.example, self.dynamic_shapes)
+
+    @property
     def symbolic(self) -> list[dict[int, Any]]:
         """The dynamic dimensions of each tensor input, as torch.export's expressions. Dimensions
         that torch.export fixed to a number are left out."""
@@ -299,26 +310,26 @@ class Graph(Report):
         return [getattr(values[name], "shape", ()) for name in self.signature.tensor_inputs]
 
     @property
+    def requested(self) -> list[Requested]:
+        """The dimensions that ``axes`` names."""
+        inputs = zip(self.signature.tensor_inputs, self.axes, self._shapes, strict=True)
+        return [
+            Requested(name, tensor, axis, label, shape[axis])
+            for tensor, (name, axes, shape) in enumerate(inputs)
+            for axis, label in axes.items()
+        ]
+
+    @property
     def specialized(self) -> list[str]:
         """The ``Dim.AUTO`` dimensions that torch.export fixed to a number:
         ``x.shape[1] = 16``."""
-        names = self.signature.tensor_inputs
-        return [
-            f"{name}.shape[{axis}] = {shape[axis]}"
-            for name, axes, shape in zip(names, self.axes, self._shapes, strict=True)
-            for axis in dynamic_dims(axes)
-            if not is_dynamic(shape[axis])
-        ]
+        return [f"{one.place} = {one.size}" for one in self.requested if not one.dynamic]
 
     @property
     def _named_sizes(self) -> dict[str, str]:
         """torch's symbol of a dynamic dimension -> the name that the user gave it."""
-        return {
-            str(sizes[axis]): name_of(label)
-            for axes, sizes in zip(self.axes, self.symbolic, strict=True)
-            for axis, label in (axes or {}).items()
-            if axis in sizes and name_of(label)
-        }
+        named = ((one.size, name_of(one.label)) for one in self.requested if one.dynamic)
+        return {str(size.node.expr): name for size, name in named if name}
 
     @property
     def labels(self) -> list[dict[int, str]]:
@@ -437,22 +448,26 @@ def _guards(model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any) 
 
 
 def _explained(
-    model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any, errors: list[Exception]
+    model: nn.Module,
+    args: tuple,
+    kwargs: dict[str, Any],
+    shapes: Any,
+    failed: Mapping[Exception, Reason],
 ) -> CaptureError:
     """The CaptureError that explains torch.export's errors, one for each mode that was tried."""
-    first, *others = (_reason(error) for error in errors)
-    (reason, repair, code), line = first, user_line(errors[0].__traceback__)
+    first, *others = failed.values()
+    (reason, repair, code), line = first, user_line(next(iter(failed)).__traceback__)
+    arguments = named_arguments(model, args, kwargs)
     if "flatten" in reason:
         words = set(re.findall(r"\w+", reason))
-        for name, value in named_arguments(model, args, kwargs).items():
+        for name, value in arguments.items():
             for kind in {type(leaf).__name__ for leaf in pytree.tree_leaves(value)} & words:
                 reason += f" The argument {name!r} is or contains a {kind}."
     guards = _guards(model, args, kwargs, shapes) if code == SPECIALIZED else []
-    # a tensor that is passed twice also has guards on how its own memory overlaps
     if guard := min(guards, key=lambda one: (not one.freezes, not one.equates), default=None):
         line, where = guard.line, ", ".join(f"{n} = {v}" for n, v in guard.locals.items())
         reason = f"{reason} That line assumes {guard.words}{f'; here {where}' * bool(where)}."
-        fixed = _inputs_of_size(guard, named_arguments(model, args, kwargs))
+        fixed = _inputs_of_size(guard, arguments)
         name_it = f"Give that dimension of {' and '.join(map(repr, fixed))} the same name."
         repair = name_it if fixed else guard.repair
         repair += " Or leave that dimension out of `dynamic_shapes`."
@@ -471,12 +486,11 @@ def _explained(
 
 def _inputs_of_size(guard: Guard, arguments: Mapping[str, Any]) -> list[str]:
     """The other inputs on the line that have the size which the guard demands."""
-    if not (size := re.search(r"^Eq\(\w+, (\d+)\)$", guard.expression)):
+    size = re.search(r"^Eq\(\w+, (\d+)\)$", guard.expression)
+    if not size or ".shape[" not in str(guard.sources):
         return []
-    sources = str(guard.sources)
-    others = {
-        n: x for n, x in arguments.items() if n in guard.locals and f"L['{n}']" not in sources
-    }
+    frozen = {source.partition(".shape")[0] for source in guard.sources.values()}
+    others = {n: x for n, x in arguments.items() if n in guard.locals and n not in frozen}
     return [n for n, x in others.items() if int(size[1]) in getattr(x, "shape", ())]
 
 

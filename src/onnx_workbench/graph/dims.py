@@ -15,10 +15,12 @@ from ..formatting import kind_of
 Axes = dict[int, Any]
 """The dynamic dimensions of a tensor by axis, as names, Dims or hints: ``{0: "batch"}``."""
 
-Shapes = dict[str, list[Axes | None]]
-"""The axes of each tensor of each argument."""
+Shapes = dict[str, Any]
+"""The axes of each leaf of a call by its path, such as ``batch['mask']``. An int may have a hint
+instead: then it is an input of the graph."""
 
-_LABELS = (str, Dim, type(Dim.DYNAMIC))
+_HINT = type(Dim.DYNAMIC)
+_LABELS = (str, Dim, _HINT)
 
 
 def parse_shapes(dynamic_shapes: Any, arguments: Mapping[str, Any], rest: str = "") -> Shapes:
@@ -34,11 +36,13 @@ def parse_shapes(dynamic_shapes: Any, arguments: Mapping[str, Any], rest: str = 
             differs from the argument's, or one name has two sizes.
 
     >>> parse_shapes(({-1: "words"},), {"x": torch.ones(2, 5)})
-    {'x': [{1: 'words'}]}
+    {'x': {1: 'words'}}
     """
     entries = _by_name(dynamic_shapes, arguments, rest)
-    shapes = {name: list(_of_leaves(entries.get(name), x, name)) for name, x in arguments.items()}
-    _check_sizes(shapes, arguments)
+    shapes: Shapes = {}
+    for name, value in arguments.items():
+        shapes.update(_of_leaves(entries.get(name), value, name))
+    _check_sizes(shapes, by_path(arguments))
     return shapes
 
 
@@ -60,38 +64,64 @@ def from_dynamic_axes(
         )
     rest = {name: entry for name, entry in dynamic_axes.items() if name not in output_names}
     names, shapes = iter(input_names), {}
-    for argument, value in arguments.items():
-        leaves, spec = pytree.tree_flatten(value)
-        entries: list[Any] = []
-        for path, leaf in zip(paths(value), leaves, strict=True):
-            tensor = isinstance(leaf, torch.Tensor)
-            entry = rest.pop(next(names, argument + path), None) if tensor else None
-            if isinstance(entry, (list, tuple)):
-                entry = dict.fromkeys(entry, Dim.DYNAMIC)
-            entries.append(entry)
-        shapes[argument] = nested(spec, iter(entries))
+    for path, leaf in by_path(arguments).items():
+        entry = rest.pop(next(names, path), None) if isinstance(leaf, torch.Tensor) else None
+        if isinstance(entry, (list, tuple)):
+            entry = dict.fromkeys(entry, Dim.DYNAMIC)
+        shapes[path] = entry
     if rest:
         inputs = ", ".join(map(repr, input_names or arguments))
         raise InputError(
             f"`dynamic_axes` names {', '.join(map(repr, rest))}, but the inputs are {inputs}.",
             "Name one of those; an output must be in `output_names`.",
         )
-    return shapes
+    return by_argument(shapes, arguments)
 
 
 def for_torch(shapes: Shapes, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
     """The shapes as torch.export takes them: nested like the arguments, with ``Dim.DYNAMIC`` for
     each name."""
-    if not any(axes for leaves in shapes.values() for axes in leaves):
-        return None
 
-    def plain(axes: Axes | None) -> Axes | None:
-        return axes and {a: Dim.DYNAMIC if isinstance(x, str) else x for a, x in axes.items()}
+    def plain(axes: Any) -> Any:
+        if not isinstance(axes, dict):
+            return axes
+        return {a: Dim.DYNAMIC if isinstance(x, str) else x for a, x in axes.items()} or None
 
-    return {
-        name: nested(pytree.tree_structure(value), map(plain, shapes[name]))
-        for name, value in arguments.items()
-    }
+    known = {path: plain(axes) for path, axes in shapes.items()}
+    return by_argument(known, arguments) if any(known.values()) else None
+
+
+def by_path(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The leaves of the arguments: ``{"x": ..., "batch['mask']": ..., "cache[0].k": ...}``."""
+    return {path: leaf for name, value in arguments.items() for path, leaf in leaves(value, name)}
+
+
+def by_argument(shapes: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given by path, nested like the arguments: the inverse of :func:`by_path`."""
+    spec = pytree.tree_structure(dict(arguments))
+    return nested(spec, (shapes.get(path) for path in by_path(arguments)))
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each leaf of a value with its path, which is ``path`` if the value is a leaf."""
+    for name, part in parts(value):
+        if name:
+            yield from leaves(part, path + name)
+        else:
+            yield path, value
+
+
+def parts(value: Any) -> list[tuple[str, Any]]:
+    """The parts of a container by name, such as ``['mask']``; a leaf is its own part, named ""."""
+
+    def is_part(part: Any) -> bool:
+        return part is not value
+
+    try:
+        named = pytree.tree_flatten_with_path(value, is_part)[0]
+        return [(pytree.keystr(key), part) for key, part in named]
+    except ValueError:  # a class that was registered without names for its parts
+        return [(f"[{i}]", part) for i, part in enumerate(pytree.tree_leaves(value, is_part))]
 
 
 def nested(spec: pytree.TreeSpec, leaves: Iterator[Any]) -> Any:
@@ -105,14 +135,6 @@ def nested(spec: pytree.TreeSpec, leaves: Iterator[Any]) -> Any:
     if spec.type in pytree.BUILTIN_TYPES:
         return pytree.SUPPORTED_NODES[spec.type].unflatten_fn(children, spec.context)
     return children
-
-
-def paths(value: Any) -> list[str]:
-    """The path of each leaf in a value: ``['mask']``, ``[0].k``, or "" if the value is a leaf."""
-    try:
-        return [pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(value)[0]]
-    except ValueError:  # a class that was registered without names for its parts
-        return [f"[{i}]" for i in range(len(pytree.tree_leaves(value)))]
 
 
 def _by_name(given: Any, arguments: Mapping[str, Any], rest: str) -> dict[str, Any]:
@@ -152,10 +174,10 @@ def _by_name(given: Any, arguments: Mapping[str, Any], rest: str) -> dict[str, A
     return entries
 
 
-def _of_leaves(entry: Any, value: Any, path: str) -> Iterator[Axes | None]:
-    children, spec = pytree.tree_flatten(value, is_leaf=lambda part: part is not value)
-    if spec.is_leaf():
-        yield _axes(entry, value, path)
+def _of_leaves(entry: Any, value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    children = parts(value)
+    if [name for name, _ in children] == [""]:
+        yield path, _axes(entry, value, path)
         return
     by_key = isinstance(value, Mapping)
     keys = list(value) if by_key else list(range(len(children)))
@@ -170,18 +192,21 @@ def _of_leaves(entry: Any, value: Any, path: str) -> Iterator[Axes | None]:
             f"{len(children)}.",
             f"Give it {form}, with entries such as {{0: 'batch'}} or None.",
         )
-    for key, child in zip(keys, children, strict=True):
-        yield from _of_leaves(entry.get(key), child, f"{path}[{key!r}]")
+    for key, (name, child) in zip(keys, children, strict=True):
+        yield from _of_leaves(entry.get(key), child, path + name)
 
 
-def _axes(entry: Any, value: Any, path: str) -> Axes | None:
+def _axes(entry: Any, value: Any, path: str) -> Any:
     if entry is None:
-        return None
+        return {}
+    if type(value) is int and isinstance(entry, _HINT):
+        return entry if varies(entry) else {}
     if not isinstance(value, torch.Tensor):
         raise InputError(
             f"`dynamic_shapes` has {entry!r} for {path!r}, which is {value!r:.60} and no tensor.",
-            "Make it a tensor, or leave it out; if it is a class of yours, such as a cache, "
-            "register it before the call (torch.utils._pytree.register_pytree_node).",
+            "Make it a tensor, or leave it out; an int may have Dim.DYNAMIC or Dim.AUTO. If it is "
+            "a class of yours, such as a cache, register it before the call "
+            "(torch.utils._pytree.register_pytree_node).",
         )
     count = value.dim()
     if isinstance(entry, (list, tuple)) and len(entry) == count:
@@ -201,7 +226,7 @@ def _axes(entry: Any, value: Any, path: str) -> Axes | None:
             )
         _check_label(label, axis % count, value.shape[axis], path)
         axes[axis % count] = label
-    return {axis: label for axis, label in axes.items() if label is not None} or None
+    return {axis: label for axis, label in axes.items() if varies(label)}
 
 
 def _check_label(label: Any, axis: int, size: int, path: str) -> None:
@@ -225,23 +250,21 @@ def _check_label(label: Any, axis: int, size: int, path: str) -> None:
             f"{name_of(label)!r} has min={low} and max={high}.",
             "Pass an example of a size in that range, or change the range.",
         )
-    if size == 0 and dynamic_dims({axis: label}):
+    if size == 0 and varies(label):
         raise InputError(
             f"Axis {axis} of {path!r} is dynamic, but its size is 0 in the example.",
             "Pass an example with at least one row.",
         )
 
 
-def _check_sizes(shapes: Shapes, arguments: Mapping[str, Any]) -> None:
+def _check_sizes(shapes: Shapes, leaves: Mapping[str, Any]) -> None:
     """Raises InputError unless each name has one size."""
     sizes: dict[str, dict[int, str]] = {}
-    for argument, leaves in shapes.items():
-        value = arguments[argument]
-        for path, leaf, axes in zip(paths(value), pytree.tree_leaves(value), leaves, strict=True):
-            for axis, label in (axes or {}).items():
-                if name := name_of(label):
-                    place = f"{argument}{path}.shape[{axis}] = {leaf.shape[axis]}"
-                    sizes.setdefault(name, {}).setdefault(leaf.shape[axis], place)
+    for path, axes in shapes.items():
+        for axis, label in axes.items() if isinstance(axes, dict) else ():
+            if name := name_of(label):
+                size = leaves[path].shape[axis]
+                sizes.setdefault(name, {}).setdefault(size, f"{path}.shape[{axis}] = {size}")
     for name, places in sizes.items():
         if len(places) > 1:
             raise InputError(
@@ -251,25 +274,25 @@ def _check_sizes(shapes: Shapes, arguments: Mapping[str, Any]) -> None:
             )
 
 
+def varies(label: Any) -> bool:
+    """Whether a dimension with this label may change: not with None, a number or ``Dim.STATIC``."""
+    fixed = label is None or isinstance(label, int)
+    return not fixed and getattr(label, "type", None) != Dim.STATIC.type
+
+
+def is_dynamic(size: int | torch.SymInt) -> bool:
+    """Whether torch.export kept a size dynamic. A specialized size may be a SymInt, too."""
+    return isinstance(size, torch.SymInt) and not size.node.expr.is_Integer
+
+
 def must_stay_dynamic(label: Any) -> bool:
     """Whether torch.export raises if it cannot keep the dimension dynamic: all but ``Dim.AUTO``."""
-    return bool(dynamic_dims({0: label})) and getattr(label, "type", None) != Dim.AUTO.type
+    return varies(label) and getattr(label, "type", None) != Dim.AUTO.type
 
 
 def limits(label: Any) -> tuple[int | None, int | None]:
     """The least and greatest size that a hint or Dim allows, None for no limit."""
     return bound(getattr(label, "min", None)), bound(getattr(label, "max", None))
-
-
-def dynamic_dims(axes: Mapping[int, Any] | None) -> dict[int, Any]:
-    """The dimensions that are to be dynamic; those with a number are left out."""
-    return {
-        axis: label
-        for axis, label in (axes or {}).items()
-        if label is not None
-        and not isinstance(label, int)
-        and getattr(label, "type", None) != Dim.STATIC.type
-    }
 
 
 def name_of(label: Any) -> str:

@@ -23,12 +23,18 @@ import torch
 import torch.utils._pytree as pytree
 from torch import nn
 from torch.export import ExportedProgram
-from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.export.graph_signature import (
+    ConstantArgument,
+    InputKind,
+    OutputKind,
+    SymIntArgument,
+)
 from torch.onnx import ONNXProgram
 
 from ..errors import InputError
 from ..source import depth_of_caller
 from ..torch_state import attributes, evaluating, owners, quiet
+from .dims import is_dynamic
 from .reasons import translation_error
 from .torch_private import (
     dynamic_recurrence,
@@ -80,7 +86,7 @@ def capture_program(
     for name, weight in program.state_dict.items():
         if weight.requires_grad:  # the model's own parameter, restored by now
             program.state_dict[name] = nn.Parameter(weight.detach(), requires_grad=False)
-    _bake_enums(program)
+    _bake_constants(program)
     return program
 
 
@@ -151,20 +157,24 @@ def _named_keywords(model: nn.Module, kwargs: Mapping[str, Any]) -> Iterator[Non
         yield
 
 
-def _bake_enums(program: ExportedProgram) -> None:
-    """Make an Enum argument a constant of the graph, like a number or a string.
+def _bake_constants(program: ExportedProgram) -> None:
+    """Make an Enum argument a constant of the graph, like a number or a string, and an int that
+    torch.export specialized.
 
-    torch.export treats it as a custom object, which torch.onnx turns into an untyped input; at an
-    IntEnum, torch.onnx fails (torch 2.13).
+    torch.export treats an Enum as a custom object, which torch.onnx turns into an untyped input; at
+    an IntEnum, torch.onnx fails (torch 2.13). The specialized int would be an input of the file
+    that changes nothing.
     """
     values = pytree.tree_leaves(program.example_inputs)
     specs = program.graph_signature.input_specs
     inputs = [spec for spec in specs if spec.kind is InputKind.USER_INPUT]
+    nodes = {node.name: node for node in program.graph.find_nodes(op="placeholder")}
     for spec, value in zip(inputs, values, strict=True):
-        if isinstance(value, enum.Enum):
-            [node] = [n for n in program.graph.nodes if n.name == spec.arg.name]
-            node.meta["val"] = None
-            spec.arg = ConstantArgument(name=spec.arg.name, value=value)  # type: ignore[arg-type]
+        node = nodes[spec.arg.name]
+        fixed = isinstance(spec.arg, SymIntArgument) and not is_dynamic(node.meta["val"])
+        if fixed or isinstance(value, enum.Enum):
+            node.meta["val"] = value if fixed else None
+            spec.arg = ConstantArgument(name=spec.arg.name, value=value)
 
 
 @contextlib.contextmanager
@@ -268,11 +278,6 @@ def _correct_shapes(onnx_program: ONNXProgram) -> None:
         shape = value.shape
         if shape and any(str(size).isdigit() and not isinstance(size, int) for size in shape):
             value.shape = type(shape)(int(str(s)) if str(s).isdigit() else s for s in shape)
-
-
-def is_dynamic(size: int | torch.SymInt) -> bool:
-    """Whether torch.export kept a size dynamic. A specialized size may be a SymInt, too."""
-    return isinstance(size, torch.SymInt) and not size.node.expr.is_Integer
 
 
 def _copy_metadata(program: ONNXProgram) -> None:

@@ -21,10 +21,10 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 
-from ..source import Line, line_at, nearest
+from ..source import Line, line_at, nearest, unless_internal
 from .torch_private import frame_file, guard_events, symbol_sources
 
-_SIZE = re.compile(r"L\['(\w+)'\](.*?)\.size\(\)\[(\d+)\]")
+_ARGUMENT = re.compile(r"L\['(\w+)'\]")
 _RELATION = re.compile(r"^(Eq|Ne)\(((?:[^(),]|\([^()]*\))+), (.+)\)$")
 _PATH = re.compile(r"\b[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+\b(?!\()")
 _SIGNS = {"Eq": "==", "Ne": "!="}
@@ -68,7 +68,7 @@ _WHOLE = (
 class Guard:
     """One assumption, as an ``expression`` in torch's symbols.
 
-    ``sources`` maps each symbol to the size it stands for: ``{"s27": "L['x'].size()[1]"}``.
+    ``sources`` maps each symbol to the size it stands for: ``{"s27": "x.shape[1]"}``.
     ``locals`` are the tensors and sizes on the line, by name, and the attributes that it reads,
     such as ``self.positions``. ``unrolled`` says that torch split the dimension row by row,
     ``decided`` that Python itself asked, as an ``if`` does, and no operator.
@@ -123,7 +123,7 @@ class Guard:
 
 
 def culprit(guards: Sequence[Guard], size: str) -> Guard | None:
-    """The guard that decided a size such as ``L['x'].size()[1]``: the one that froze it, or an
+    """The guard that decided a size such as ``x.shape[1]``: the one that froze it, or an
     equal size; else the first that compares it."""
     linked = {size}
     for guard in guards:
@@ -137,14 +137,15 @@ def culprit(guards: Sequence[Guard], size: str) -> Guard | None:
 
 @contextmanager
 def recorded_guards() -> Iterator[list[Guard]]:
-    """Yield a list that collects every guard that torch.export adds in the block."""
+    """Yield a list that collects the guards that torch.export adds in the block, for a line of the
+    model: others are about how the memory of its arguments overlaps."""
     guards: list[Guard] = []
 
     def add(event: Mapping[str, Any]) -> None:
         sources = event["symbol_to_sources"]
         # "__closure__": from the body of a loop or branch, which torch compiles separately
-        if sources and "__closure__" not in str(sources):
-            guards.append(_guard(event))
+        if sources and "__closure__" not in str(sources) and (guard := _guard(event)).line:
+            guards.append(guard)
 
     with guard_events(add):
         yield guards
@@ -153,12 +154,14 @@ def recorded_guards() -> Iterator[list[Guard]]:
 def _guard(event: Mapping[str, Any]) -> Guard:
     # in non-strict mode, the model's frames are among them
     running = [frame for frame, _ in walk_stack(sys._getframe())]
-    line = nearest(_with_outer([_line(frame) for frame in event["user_stack"]], running))
+    frames = _with_outer([_line(frame) for frame in event["user_stack"]], running)
+    line = unless_internal(nearest(frames))
     values = _values(line and (line.library or line), running)
     stack = event.get("stack", ())
     unrolled = any(frame["name"] in _UNBINDS for frame in stack)
     decided = stack[-1:] == event["user_stack"][-1:]
-    return Guard(event["expr"], event["symbol_to_sources"], line, values, unrolled, decided)
+    sources = _sizes(event["symbol_to_sources"])
+    return Guard(event["expr"], sources, line, values, unrolled, decided)
 
 
 def _with_outer(lines: list[Line], running: Sequence[FrameType]) -> list[Line]:
@@ -209,7 +212,7 @@ def _shown(value: Any) -> str:
     """``Tensor[2, x.shape[1], 8]`` for a tensor, else what ``repr`` shows, with named sizes."""
     if isinstance(value, torch.Tensor):
         return f"Tensor[{', '.join(map(_shown, value.shape))}]"
-    return _in_words(repr(value), symbol_sources(value)) if _sized(value) else repr(value)
+    return _in_words(repr(value), _sizes(symbol_sources(value))) if _sized(value) else repr(value)
 
 
 def _attribute(owner: Any, name: str) -> Any:
@@ -220,10 +223,18 @@ def _attribute(owner: Any, name: str) -> Any:
 
 
 def _in_words(text: str, sources: Mapping[str, str]) -> str:
-    """Replace torch's symbols by sizes such as ``x.shape[1]``."""
+    """Replace torch's symbols by the sizes that they stand for."""
     for symbol, source in sources.items():
-        text = re.sub(rf"\b{symbol}\b", _SIZE.sub(r"\1\2.shape[\3]", source), text)
+        text = re.sub(rf"\b{symbol}\b", source, text)
     return text
+
+
+def _sizes(sources: Mapping[str, str]) -> dict[str, str]:
+    """torch's ``L['x'].size()[1]`` as ``x.shape[1]``."""
+    return {
+        symbol: _ARGUMENT.sub(r"\1", source).replace(".size()[", ".shape[")
+        for symbol, source in sources.items()
+    }
 
 
 def _line(frame: Mapping[str, Any]) -> Line:

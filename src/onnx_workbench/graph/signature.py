@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
-from torch.export import ExportedProgram
+from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import (
     ConstantArgument,
     InputKind,
@@ -21,7 +21,7 @@ from torch.export.graph_signature import (
 
 from ..errors import InputError
 from ..formatting import kind_of
-from .dims import Axes, Shapes, nested, paths
+from .dims import Axes, Shapes, by_path, nested
 
 _NUMBERS = SymIntArgument, SymFloatArgument, SymBoolArgument
 _ARGS, _KWARGS = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
@@ -31,10 +31,10 @@ _ARGS, _KWARGS = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 class Signature:
     """One call of a model, to flatten arguments into tensors and unflatten results.
 
-    ``inputs`` names the leaves of the arguments, ``sources`` has torch.export's names for them,
-    such as ``L['batch']['mask']``. A leaf that is no tensor was baked into the graph:
-    ``baked_inputs`` (for a result, ``baked_outputs``) has it by its index. ``numbers`` are
-    the results that are a number but a tensor in a file, such as ``x.shape[0]``.
+    ``inputs`` names the leaves of the arguments, ``paths`` says where they are in the call:
+    ``batch['mask']``. A leaf that is no tensor was baked into the graph: ``baked_inputs`` (for a
+    result, ``baked_outputs``) has it by its index. ``numbers`` are the results that are a number
+    but a tensor in a file, such as ``x.shape[0]``; ``number_inputs`` are such inputs.
 
     >>> class Scale(torch.nn.Module):
     ...     def forward(self, x, factor=2):
@@ -52,11 +52,12 @@ class Signature:
     kwargs: tuple[str, ...]
     in_spec: pytree.TreeSpec
     inputs: tuple[str, ...]
-    sources: tuple[str, ...]
+    paths: tuple[str, ...]
     baked_inputs: Mapping[int, object]
     out_spec: pytree.TreeSpec
     baked_outputs: Mapping[int, object]
     numbers: frozenset[int] = frozenset()
+    number_inputs: frozenset[int] = frozenset()
 
     @classmethod
     def of_program(
@@ -75,11 +76,12 @@ class Signature:
             kwargs=names,
             in_spec=in_spec,
             inputs=tuple(argument.name for argument in inputs),
-            sources=_sources(forward, args, {name: kwargs[name] for name in names}),
+            paths=_paths(forward, args, {name: kwargs[name] for name in names}),
             baked_inputs=_constants(inputs),
             out_spec=program.call_spec.out_spec,
             baked_outputs=_constants(outputs),
-            numbers=frozenset(i for i, arg in enumerate(outputs) if isinstance(arg, _NUMBERS)),
+            numbers=_numbers(outputs),
+            number_inputs=_numbers(inputs),
         )
 
     @classmethod
@@ -99,7 +101,7 @@ class Signature:
             kwargs=tuple(kwargs),
             in_spec=in_spec,
             inputs=numbered if len(leaves) > len(names) else names,
-            sources=_sources(forward, args, kwargs),
+            paths=_paths(forward, args, kwargs),
             baked_inputs=_not_tensors(leaves),
             out_spec=out_spec,
             baked_outputs=_not_tensors(results),
@@ -137,29 +139,25 @@ class Signature:
 
     def call(self, tensors: Sequence[torch.Tensor]) -> tuple[tuple, dict[str, Any]]:
         """The arguments of a call with these tensors: the inverse of :meth:`flatten`."""
-        leaves = _filled(self.in_spec, self.baked_inputs, tensors)
+        leaves = _filled(self.in_spec, self.baked_inputs, tensors, self.number_inputs)
         return pytree.tree_unflatten(leaves, self.in_spec)
 
     def unflatten(self, tensors: Sequence[torch.Tensor]) -> Any:
         """The graph's outputs, nested as the model returns them."""
-        leaves = _filled(self.out_spec, self.baked_outputs, tensors)
-        for i in self.numbers:
-            leaves[i] = leaves[i].item() if isinstance(leaves[i], torch.Tensor) else leaves[i]
+        leaves = _filled(self.out_spec, self.baked_outputs, tensors, self.numbers)
         return pytree.tree_unflatten(leaves, self.out_spec)
 
-    def axes(self, shapes: Shapes) -> list[Axes | None]:
-        """The dynamic dimensions of each tensor input, from those of each argument's leaves."""
-        leaves = [axes for name in (*self.args, *self.kwargs) for axes in shapes[name]]
-        return [axes for i, axes in enumerate(leaves) if i not in self.baked_inputs]
+    def axes(self, shapes: Shapes) -> tuple[Axes, ...]:
+        """The dynamic dimensions of each input of the graph; a number has none."""
+        leaves = [shapes[path] for i, path in enumerate(self.paths) if i not in self.baked_inputs]
+        return tuple(axes if isinstance(axes, dict) else {} for axes in leaves)
 
-    def dynamic_shapes(self, axes: Sequence[Any]) -> dict[str, Any]:
-        """The axes of the tensor inputs by argument of ``forward``: the inverse of :meth:`axes`."""
+    def shapes(self, axes: Sequence[Axes]) -> Shapes:
+        """The axes by path: the inverse of :meth:`axes`."""
         leaves = _filled(self.in_spec, dict.fromkeys(self.baked_inputs), axes)
-        args, kwargs = nested(self.in_spec, iter(leaves))
-        if self.args and self.parameters.parameters[self.args[-1]].kind is _ARGS:
-            first = len(self.args) - 1
-            args = (*args[:first], tuple(args[first:]))
-        return dict(zip(self.args, args, strict=True)) | kwargs
+        for i in self.number_inputs:
+            leaves[i] = Dim.DYNAMIC
+        return dict(zip(self.paths, leaves, strict=True))
 
     def _as_captured(self, args: tuple, kwargs: Mapping[str, Any]) -> tuple[tuple, dict[str, Any]]:
         """The same call, with the same arguments by position as the captured call."""
@@ -201,10 +199,9 @@ def arguments(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> dict[s
     bound = dict(bind(model, args, kwargs).arguments)
     rest = bound.pop(kwargs_name(model), {})
     named = {**bound, **rest}
-    for name, value in named.items():
-        for path, leaf in zip(paths(value), pytree.tree_leaves(value), strict=True):
-            if hasattr(leaf, "__array__"):
-                _as_tensor(leaf, name + path)
+    for path, leaf in by_path(named).items():
+        if hasattr(leaf, "__array__"):
+            _as_tensor(leaf, path)
     return named
 
 
@@ -231,10 +228,19 @@ def _bound(
         ) from error
 
 
-def _filled(spec: pytree.TreeSpec, baked: Mapping[int, Any], rest: Sequence[Any]) -> list[Any]:
-    """One value for each leaf: the baked ones by index, the rest in order."""
+def _filled(
+    spec: pytree.TreeSpec,
+    baked: Mapping[int, Any],
+    rest: Sequence[Any],
+    numbers: frozenset[int] = frozenset(),
+) -> list[Any]:
+    """One value for each leaf: the baked ones by index, the rest in order. A tensor becomes a
+    number at the indices ``numbers``."""
     others = iter(rest)
-    return [baked[i] if i in baked else next(others) for i in range(spec.num_leaves)]
+    filled = [baked[i] if i in baked else next(others) for i in range(spec.num_leaves)]
+    for i in numbers:
+        filled[i] = filled[i].item() if isinstance(filled[i], torch.Tensor) else filled[i]
+    return filled
 
 
 def weight_inputs(program: ExportedProgram) -> set[str]:
@@ -247,6 +253,10 @@ def _constants(arguments: Sequence[Any]) -> dict[int, object]:
     return {i: arg.value for i, arg in enumerate(arguments) if isinstance(arg, ConstantArgument)}
 
 
+def _numbers(arguments: Sequence[Any]) -> frozenset[int]:
+    return frozenset(i for i, arg in enumerate(arguments) if isinstance(arg, _NUMBERS))
+
+
 def _not_tensors(leaves: Sequence[object]) -> dict[int, object]:
     return {i: leaf for i, leaf in enumerate(leaves) if not isinstance(leaf, torch.Tensor)}
 
@@ -255,9 +265,8 @@ def _same(a: object, b: object) -> bool:
     return a is b or (type(a) is type(b) and not isinstance(a, torch.Tensor) and a == b)
 
 
-def _sources(forward: inspect.Signature, args: tuple, kwargs: Mapping[str, Any]) -> tuple[str, ...]:
-    named = (*forward.bind_partial(*args).arguments.items(), *kwargs.items())
-    return tuple(f"L[{name!r}]{path}" for name, value in named for path in paths(value))
+def _paths(forward: inspect.Signature, args: tuple, kwargs: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(by_path({**forward.bind_partial(*args).arguments, **kwargs}))
 
 
 def _structure(spec: pytree.TreeSpec) -> str:

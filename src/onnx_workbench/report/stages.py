@@ -21,7 +21,7 @@ from ..comparison import Agreement, Leaf, Tolerance
 from ..errors import CaptureError, ExportError, WorkbenchError
 from ..formatting import Percent, plural, seconds
 from ..graph import Graph, capture
-from ..graph.dims import dynamic_dims
+from ..graph.dims import varies
 from ..graph.exporter import Translations
 from ..hotspots import NO_KERNEL, Hotspots, profile
 from ..lineage.table import Lineage, join
@@ -284,7 +284,7 @@ def _export(case: Case) -> Iterator[Finding]:
 
 def _contract(case: Case) -> Iterator[Finding]:
     labels = pytree.tree_leaves(case.dynamic_shapes)
-    if not any(dynamic_dims({0: label}) for label in labels):
+    if not any(map(varies, labels)):
         if fault := misdeclared(case.artifact, *case.call):
             yield Finding("OW309", fault.reason, fault.line, fault.repair)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -15,12 +15,12 @@ from torch import nn
 from ..artifact import Artifact, export
 from ..calls import normalize_call
 from ..comparison import answer, checked
-from ..errors import CaptureError, InputError
+from ..errors import InputError
 from ..formatting import Part, Report, Table, plural
-from ..graph import Graph, axes_of, capture, module_and_call
+from ..graph import Graph, capture, module_and_call, with_axes
 from ..graph.dims import relaxed
 from ..graph.exporter import Translations
-from ..graph.guards import culprit, recorded_guards
+from ..graph.guards import culprit
 from ..proto import grouped
 from ..torch_state import evaluating
 from .declared import mismatch
@@ -106,8 +106,8 @@ def probe(
             joints = tuple(_joints(subject, dimensions))
         dimensions = [_tied(dimension, joints) for dimension in dimensions]
         if subject.graph and not all(dimensions):
-            dimensions = _blamed(dimensions, subject.graph, subject.call(subject.tensors))
-            dimensions = [_located(dimension, subject) for dimension in dimensions]
+            blamed = _blamed(dimensions, subject.graph)
+            dimensions = [_located(dimension, subject) for dimension in blamed]
     return Contract(tuple(dimensions), subject.graph is not None, joints)
 
 
@@ -207,8 +207,7 @@ def _of_module(
     model: nn.Module, call: Call, dynamic: Any, path: Path, table: Translations | None
 ) -> Subject:
     """Capture with the requested dimensions, whether they can be kept or not, and export."""
-    graph = capture(model, *call, dynamic_shapes=relaxed(dynamic))
-    graph = replace(graph, axes=axes_of(graph, *call, dynamic))
+    graph = with_axes(capture(model, *call, dynamic_shapes=relaxed(dynamic)), *call, dynamic)
     file = export(graph, f=path, custom_translation_table=table)
     return replace(of_graph(file, graph, *call), made_by_probe=True)
 
@@ -220,7 +219,7 @@ def _of_artifact(artifact: Artifact, args: tuple, kwargs: dict[str, Any], dynami
     if not (args or kwargs):
         args, kwargs = graph.example
     if dynamic is not None:
-        graph = replace(graph, axes=axes_of(graph, args, kwargs, dynamic))
+        graph = with_axes(graph, args, kwargs, dynamic)
     return of_graph(artifact, graph, args, kwargs)
 
 
@@ -296,23 +295,18 @@ def _tied(dimension: Dimension, joints: Sequence[Joint]) -> Dimension:
     return replace(dimension, verdict=f"{TIED} {others}") if others else dimension
 
 
-def _blamed(dimensions: Sequence[Dimension], graph: Graph, call: Call) -> list[Dimension]:
+def _blamed(dimensions: Sequence[Dimension], graph: Graph) -> Iterator[Dimension]:
     """Give each dimension that is not kept the guard of torch.export that explains it."""
-    requested = graph.signature.dynamic_shapes(graph.axes)
-    with recorded_guards() as guards, suppress(CaptureError):
-        capture(graph.model, *call, dynamic_shapes=relaxed(requested))
-    sources = dict(zip(graph.signature.inputs, graph.signature.sources, strict=True))
-    culprits = [culprit(guards, f"{sources[d.input]}.size()[{d.axis}]") for d in dimensions]
-    blamed = []
+    paths = dict(zip(graph.signature.inputs, graph.signature.paths, strict=True))
+    culprits = [culprit(graph.guards, f"{paths[d.input]}.shape[{d.axis}]") for d in dimensions]
     for dimension, guard in zip(dimensions, culprits, strict=True):
-        if not dimension and dimension.verdict != WRONG:
-            # of the guards for one name, the first: it froze the other dimensions, too
-            pairs = zip(dimensions, culprits, strict=True)
-            same = [g for d, g in pairs if d.name == dimension.name]
-            froze = [g for g in same if g and g.freezes] if dimension.name else []
-            dimension = replace(dimension, guard=min(froze, key=guards.index, default=guard))
-        blamed.append(dimension)
-    return blamed
+        if dimension or dimension.verdict == WRONG:
+            yield dimension
+            continue
+        # of the guards for one name, the first: it froze the other dimensions, too
+        named = zip(dimensions, culprits, strict=True) if dimension.name else ()
+        froze = [g for d, g in named if d.name == dimension.name and g and g.freezes]
+        yield replace(dimension, guard=min(froze, key=graph.guards.index, default=guard))
 
 
 def _located(dimension: Dimension, subject: Subject) -> Dimension:

@@ -18,7 +18,7 @@ from ..calls import whole
 from ..errors import InputError
 from ..formatting import Part, Report, Table, plural, shaped
 from ..graph import check_module
-from ..graph.dims import nested, paths
+from ..graph.dims import by_argument, by_path
 from ..graph.signature import arguments, bind
 from .trials import Call
 
@@ -69,9 +69,7 @@ class Observed(Report):
     @cached_property
     def dynamic_shapes(self) -> dict[str, Any]:
         """The dimensions that changed, as :func:`~onnx_workbench.capture` takes them."""
-        leaves = iter([self._axes.get(path) for path in _leaves(self.model, self._example)])
-        named = arguments(self.model, *self._example)
-        return {name: nested(pytree.tree_structure(value), leaves) for name, value in named.items()}
+        return by_argument(self._axes, arguments(self.model, *self._example))
 
     @property
     def args(self) -> tuple:
@@ -141,9 +139,4 @@ class Observed(Report):
 
 def _leaves(model: nn.Module, call: Call) -> dict[str, Any]:
     """The leaves of a call by path: ``x``, ``batch['ids'][0]``."""
-    named = arguments(model, *call)
-    return {
-        f"{name}{path}": leaf
-        for name, value in named.items()
-        for path, leaf in zip(paths(value), pytree.tree_leaves(value), strict=True)
-    }
+    return by_path(arguments(model, *call))

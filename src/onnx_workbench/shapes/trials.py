@@ -18,7 +18,7 @@ from ..brief import first_words
 from ..comparison import Tolerance, answer
 from ..errors import WorkbenchError
 from ..graph import Graph
-from ..graph.dims import bound, dynamic_dims, limits, must_stay_dynamic, name_of
+from ..graph.dims import bound, limits, must_stay_dynamic, name_of, parse_shapes
 from ..graph.guards import Guard
 from ..source import Line
 from .declared import mismatch
@@ -134,11 +134,6 @@ class Dimension:
         return f"{self.input}.shape[{self.axis}]"
 
     @property
-    def must_stay_dynamic(self) -> bool:
-        """Whether capture raises if it cannot keep the dimension dynamic."""
-        return must_stay_dynamic(self.label)
-
-    @property
     def first_bad(self) -> Trial | None:
         """The first trial that went wrong."""
         return next((trial for trial in self.trials if trial.outcome in BAD), None)
@@ -185,7 +180,7 @@ class Subject:
 
     def refuses(self, dimension: Dimension) -> bool:
         """Whether capture raises because it cannot keep this dimension dynamic."""
-        return dimension.frozen and dimension.must_stay_dynamic and self.made_by_probe
+        return dimension.frozen and must_stay_dynamic(dimension.label) and self.made_by_probe
 
     def usual(self, at: Axis) -> int:
         """The size of a dimension in the example."""
@@ -215,7 +210,8 @@ class Subject:
         if dimension.frozen:
             return f"only {self.usual(dimension.at)}"
         if not dimension.size.is_Symbol:
-            return str(dimension.size)
+            places = {d.size: sympy.Symbol(d.place) for d in self.dimensions if d.size.is_Symbol}
+            return str(dimension.size.subs(places))
         low, high = self.ranges.get(dimension.size, (0, None))
         return f"{low or 0} to {high}" if high else f"{low} or more" if low else "any size"
 
@@ -276,12 +272,11 @@ def of_graph(artifact: Artifact, graph: Graph, args: tuple, kwargs: Mapping[str,
         (i, axis): size for i, axes in enumerate(graph.symbolic) for axis, size in axes.items()
     }
     named: dict[str, sympy.Expr] = {}
-    for tensor, axes in enumerate(graph.axes):
-        for axis, label in dynamic_dims(axes).items():
-            size = sizes.get((tensor, axis))
-            if size is not None and size.is_Symbol and name_of(label):
-                one = named.setdefault(name_of(label), size)
-                sizes = {at: other.subs(size, one) for at, other in sizes.items()}
+    for asked in graph.requested:
+        size = sizes.get((asked.tensor, asked.axis))
+        if size is not None and size.is_Symbol and name_of(asked.label):
+            one = named.setdefault(name_of(asked.label), size)
+            sizes = {at: other.subs(size, one) for at, other in sizes.items()}
     signature = graph.signature
     labels = dict(zip(signature.tensor_inputs, graph.axes, strict=True))
     dimensions = list(_dimensions(artifact, labels, sizes, known=True))
@@ -289,9 +284,7 @@ def of_graph(artifact: Artifact, graph: Graph, args: tuple, kwargs: Mapping[str,
     return Subject(artifact, graph, tensors, signature.call, sizes, dimensions)
 
 
-def of_file(
-    artifact: Artifact, args: tuple, kwargs: Mapping[str, Any], dynamic: Mapping[str, Any] | None
-) -> Subject:
+def of_file(artifact: Artifact, args: tuple, kwargs: Mapping[str, Any], dynamic: Any) -> Subject:
     """The subject for a file alone. Dimensions with one name in the file vary together."""
     declared = {
         value.name: {i: n for i, n in enumerate(value.shape or ()) if isinstance(n, str)}
@@ -302,9 +295,10 @@ def of_file(
         for tensor, (name, axes) in enumerate(declared.items())
         for axis, size in axes.items()
     }
-    labels = declared if dynamic is None else {name: dynamic.get(name) for name in declared}
-    dimensions = list(_dimensions(artifact, labels, sizes, known=False))
     tensors = artifact.tensors(*args, **kwargs)
+    inputs = dict(zip(declared, tensors, strict=True))
+    labels = declared if dynamic is None else parse_shapes(dynamic, inputs)
+    dimensions = list(_dimensions(artifact, labels, sizes, known=False))
     return Subject(artifact, None, tensors, lambda tensors: (tuple(tensors), {}), sizes, dimensions)
 
 
@@ -314,7 +308,7 @@ def _dimensions(
     """The dimensions with a label; ``sizes`` gets a symbol for those that lack one. ``known`` says
     that a dimension without a size is frozen."""
     for tensor, (name, axes) in enumerate(labels.items()):
-        for axis, label in dynamic_dims(axes).items():
+        for axis, label in axes.items():
             at, shape = (tensor, axis), artifact.inputs[tensor].shape
             frozen = known and at not in sizes
             size = sizes.setdefault(at, sympy.Symbol(f"{name}.{axis}"))
