@@ -24,7 +24,7 @@ from torch._guards import CompileContext  # which frame a graph, a guard or byte
 from .calls import check_initialized, normalize_call
 from .errors import CaptureError, InputError
 from .formatting import Code, Fold, Part, Report, Table, details, kind_of, plural, shaped
-from .source import Line, line_at, nearest, node_line, user_line
+from .source import Line, line_at, nearest, node_line, unless_internal, user_line
 from .torch_state import buffers_restored, silent_log
 
 _JUMPS = {*dis.hasjrel, *dis.hasjabs}
@@ -83,10 +83,10 @@ def watch(f: Callable[..., Any], args: Any = (), kwargs: dict[str, Any] | None =
     """
     if isinstance(f, torch.export.ExportedProgram):
         f = f.module()
-    if not callable(f):
+    if not callable(f) or isinstance(f, type):  # torch.compile would compile all of its instances
         raise InputError(
             f"watch() expects a function or a torch.nn.Module, got {kind_of(f)}.",
-            "Pass the function itself, then its arguments: watch(f, x).",
+            "Pass the function or an instance, then its arguments: watch(f, x).",
         )
     if isinstance(f, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
         raise InputError(
@@ -472,7 +472,7 @@ def _words(guard: Any, tensors: dict[str, torch.Tensor]) -> Iterator[str]:
 
 
 def _explained(name: str, error: Exception) -> CaptureError:
-    line = user_line(str(error)) or user_line(error.__traceback__)
+    line = unless_internal(user_line(str(error)) or user_line(error.__traceback__))
     reason = re.search(r"Explanation: (.+)", str(error)) or re.search(r"(.+)", str(error))
     return CaptureError(
         f"{name} raised {type(error).__name__} when Dynamo ran it",
