@@ -81,6 +81,7 @@ KEPT = {
     "bounds of a Dim": (decides, SIX, 0, BOUNDED, "kept within [5, 16]", {5, 16}, {1, 4, 17}),
     "far bound": (LINEAR, FIVE, 0, Dim("n", max=4096), "kept", {1}, {4096}),
     "probabilities": (ENTROPY, FIVE / FIVE.max(), 0, "n", "kept", {6, 10, 11}, set()),
+    "float8": (nn.Identity().eval(), FIVE.to(torch.float8_e4m3fn), 0, "n", "kept", {2, 7}, set()),
     "order of ties": (FIRST, FIVE, 1, "n", "kept within [2, ...]", {16, 17}, {1}),
     "check of the model": (limited, FIVE, 0, "n", "kept within [1, 8]", {1, 8}, {9}),
 }

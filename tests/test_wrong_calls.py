@@ -216,6 +216,8 @@ SAID = {
     "for the tracer": (lambda: ow.export(LINE, X.numpy(), dynamo=False), "'input' from_numpy"),
     "a default": (lambda: sized(MASKED, X, x={0: "b"}, mask={0: "b"}), "'mask' Pass 'mask'"),
     "profile": (lambda: ow.profile(LINE, X), "profile() Linear"),
+    "probe": (lambda: ow.probe(torch.relu, X), "probe() builtin_function"),
+    "opsets": (lambda: ow.opsets(torch.relu, X), "opsets() builtin_function"),
     "an opset": (lambda: ow.opsets(LINE, X, asked=18), "`asked` 18 [18]"),
     "a stream of text": (lambda: ow.export(LINE, X, io.StringIO()), "`f` StringIO binary"),
     "a closed stream": (lambda: ow.export(LINE, X, CLOSED), "`f` BytesIO open"),

@@ -16,7 +16,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from .errors import InputError
 from .formatting import Part, Report, Table, plural, shaped
-from .graph.dims import leaves
+from .graph.dims import by_path
 from .torch_state import evaluating
 
 TOLERANCES = {
@@ -345,11 +345,11 @@ def _row(leaf: Leaf) -> tuple[str, ...]:
 def _leaves(
     a: Any, b: Any, tolerance: Tolerance | None, grains: Sequence[torch.dtype | None]
 ) -> Iterator[Leaf]:
-    right, spec_b = pytree.tree_flatten(b)
+    left, (right, spec_b) = by_path({"result": a}).items(), pytree.tree_flatten(b)
     if pytree.tree_structure(a) != spec_b:
         yield Leaf("structure", _outline(a), reason=f"a is {_outline(a)}, b is {_outline(b)}")
         return
-    for i, ((path, x), y) in enumerate(zip(leaves(a, "result"), right, strict=True)):
+    for i, ((path, x), y) in enumerate(zip(left, right, strict=True)):
         grain = grains[i] if i < len(grains) else None
         yield compare_leaf(path, x, y, tolerance, grain)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import onnx
 from torch import nn
+from torch.export import ExportedProgram
 
 from . import progress
 from .agreement import verify
@@ -19,7 +20,7 @@ from .calls import normalize_call
 from .comparison import Tolerance, checked
 from .errors import ExportError, InputError, WorkbenchError
 from .formatting import Part, Report, Table
-from .graph import Graph, capture
+from .graph import Graph, capture, check_module
 from .graph.exporter import Translations
 
 FIRST = 13
@@ -67,6 +68,8 @@ def opsets(
     bounds = checked(tolerance)
     if isinstance(asked, str) or not isinstance(asked, Iterable | None):
         raise InputError(f"`asked` is {asked!r}, but must be a list.", f"Pass asked=[{asked}].")
+    if not isinstance(model, (Graph, ExportedProgram)):
+        check_module("opsets", model)
     graph = capture(model, args, kwargs, dynamic_shapes=dynamic_shapes)
     wanted = [*(range(FIRST, onnx.defs.onnx_opset_version() + 1) if asked is None else asked)]
     results = []

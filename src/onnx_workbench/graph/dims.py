@@ -93,7 +93,7 @@ def for_torch(shapes: Shapes, arguments: Mapping[str, Any]) -> dict[str, Any] | 
 
 def by_path(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The leaves of the arguments: ``{"x": ..., "batch['mask']": ..., "cache[0].k": ...}``."""
-    return {path: leaf for name, value in arguments.items() for path, leaf in leaves(value, name)}
+    return {path: leaf for name, value in arguments.items() for path, leaf in _leaves(value, name)}
 
 
 def by_argument(shapes: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,16 +102,16 @@ def by_argument(shapes: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict
     return nested(spec, (shapes.get(path) for path in by_path(arguments)))
 
 
-def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield each leaf of a value with its path, which is ``path`` if the value is a leaf."""
-    for name, part in parts(value):
+    for name, part in _parts(value):
         if name:
-            yield from leaves(part, path + name)
+            yield from _leaves(part, path + name)
         else:
             yield path, value
 
 
-def parts(value: Any) -> list[tuple[str, Any]]:
+def _parts(value: Any) -> list[tuple[str, Any]]:
     """The parts of a container by name, such as ``['mask']``; a leaf is its own part, named ""."""
 
     def is_part(part: Any) -> bool:
@@ -175,7 +175,7 @@ def _by_name(given: Any, arguments: Mapping[str, Any], rest: str) -> dict[str, A
 
 
 def _of_leaves(entry: Any, value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    children = parts(value)
+    children = _parts(value)
     if [name for name, _ in children] == [""]:
         yield path, _axes(entry, value, path)
         return

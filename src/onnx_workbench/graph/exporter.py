@@ -46,9 +46,6 @@ from .torch_private import (
     sizes_unchanged,
 )
 
-Axes = dict[int, str]
-"""The names of an input's dynamic dimensions: ``{0: "batch"}``."""
-
 Names = tuple[Sequence[str] | None, Sequence[str] | None]
 """The names of the inputs, and of the outputs."""
 
@@ -200,7 +197,7 @@ def translate(
     program: ExportedProgram,
     *,
     opset: int | None = None,
-    axes: Sequence[Axes | None] = (),
+    axes: Sequence[Mapping[int, str]] = (),
     optimize: bool = True,
     translations: Translations | None = None,
     names: Names = (None, None),
@@ -208,7 +205,8 @@ def translate(
 ) -> ONNXProgram:
     """The translating half of ``torch.onnx.export(dynamo=True)``.
 
-    ``axes`` has one entry for each tensor input: the names of its dynamic dimensions.
+    ``axes`` has one entry for each tensor input, the names of its dynamic dimensions:
+    ``{0: "batch"}``.
     ``translations`` come before torch.onnx's own. The result's ``exported_program`` is the
     decomposed graph that was translated.
     """

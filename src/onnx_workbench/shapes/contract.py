@@ -17,7 +17,7 @@ from ..calls import normalize_call
 from ..comparison import answer, checked
 from ..errors import InputError
 from ..formatting import Part, Report, Table, plural
-from ..graph import Graph, capture, module_and_call, with_axes
+from ..graph import Graph, capture, check_module, module_and_call, with_axes
 from ..graph.dims import relaxed
 from ..graph.exporter import Translations
 from ..graph.guards import culprit
@@ -207,6 +207,7 @@ def _of_module(
     model: nn.Module, call: Call, dynamic: Any, path: Path, table: Translations | None
 ) -> Subject:
     """Capture with the requested dimensions, whether they can be kept or not, and export."""
+    check_module("probe", model)
     graph = with_axes(capture(model, *call, dynamic_shapes=relaxed(dynamic)), *call, dynamic)
     file = export(graph, f=path, custom_translation_table=table)
     return replace(of_graph(file, graph, *call), made_by_probe=True)

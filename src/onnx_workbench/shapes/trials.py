@@ -234,7 +234,8 @@ class Subject:
             tensors[index] = tensor.index_select(axis, rows.sort().values if ascends else rows)
             if apart and not ascends and _differ(tensor):
                 repeated = (torch.arange(size) // usual).view(-1, *[1] * (tensor.dim() - axis - 1))
-                tensors[index] *= (1 + repeated * 2**-10).to(tensor.dtype)
+                apart_by = 1 + repeated.double() * 2**-10
+                tensors[index] = (tensors[index].double() * apart_by).to(tensor.dtype)
         if largest is not None:
             tensors = [t.clamp(max=largest) if _is_whole(t) else t for t in tensors]
         return self.call(tensors)
@@ -249,16 +250,15 @@ class Subject:
 
 
 def _ascends(tensor: torch.Tensor, axis: int) -> bool:
-    rest = tensor.shape[axis] - 1
-    if tensor.is_complex() or tensor.dtype is torch.bool or rest < 1:
+    if tensor.is_complex() or tensor.dtype is torch.bool or tensor.shape[axis] < 2:
         return False
-    return bool((tensor.narrow(axis, 1, rest) >= tensor.narrow(axis, 0, rest)).all())
+    return bool((tensor.double().diff(dim=axis) >= 0).all())  # float8 has no order of its own
 
 
 def _differ(tensor: torch.Tensor) -> bool:
     """Whether most numbers differ: those of a mask do not."""
     sample = tensor.flatten()[:1024]
-    return tensor.is_floating_point() and 2 * sample.unique().numel() > sample.numel()
+    return tensor.is_floating_point() and 2 * sample.double().unique().numel() > sample.numel()
 
 
 def _is_whole(tensor: torch.Tensor) -> bool:
