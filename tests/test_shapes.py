@@ -524,6 +524,14 @@ def test_calls_that_do_not_fit_together_are_told_when_the_answer_is_asked_for():
             _ = seen_of(SUM, *calls).dynamic_shapes
 
 
+def test_calls_after_a_look_at_the_result_count_too():
+    with observe(SUM) as seen:
+        SUM(ONES, ONES)
+        assert "x_0" not in repr(seen)
+        SUM(torch.ones(3), torch.ones(3))
+    assert seen.dynamic_shapes == {"x": {0: "x_0"}, "y": {0: "x_0"}}
+
+
 def test_a_model_is_watched_no_longer_than_asked():
     with pytest.raises(RuntimeError), observe(SUM) as seen:
         SUM(torch.ones(2), torch.ones(3))

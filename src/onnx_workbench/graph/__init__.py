@@ -58,7 +58,8 @@ def capture(
         model: captured in eval mode, then put back as it was. An ExportedProgram or a Graph is
             captured already: it is returned as a Graph.
         args, kwargs: tensors of the shapes and dtypes that the model takes, on its device.
-            An argument that is no tensor is baked into the graph.
+            An argument that is no tensor is baked into the graph, except an int for which
+            ``dynamic_shapes`` has ``Dim.DYNAMIC`` or ``Dim.AUTO``.
         dynamic_shapes: the dimensions that may change, as ``torch.export`` takes them:
             ``{"x": {0: "batch"}}``, or a tuple in the order of the arguments, with names, Dims or
             hints. A dimension with a name, a Dim or ``Dim.DYNAMIC`` must stay dynamic;
@@ -140,15 +141,18 @@ def _program(
     model: nn.Module, args: tuple, kwargs: dict[str, Any], shapes: Any, strict: bool | None
 ) -> tuple[ExportedProgram, bool]:
     """What torch.export returns, and whether that took strict mode."""
-    failed: dict[Exception, Reason] = {}
+    errors: list[Exception] = []
+    reasons: list[Reason] = []
     for mode in (False, True) if strict is None else (strict,):
         try:
             return exporter.capture_program(model, args, kwargs, shapes, mode), mode
         except Exception as error:
-            failed[error] = _reason(error)
-            if failed[error].code == SPECIALIZED:  # strict mode specializes the dimension, too
+            errors.append(error)
+            reasons.append(_reason(error))
+            if reasons[-1].code == SPECIALIZED:  # strict mode specializes the dimension, too
                 break
-    raise _explained(model, args, kwargs, shapes, failed) from next(iter(failed))
+    line = user_line(errors[0].__traceback__)
+    raise _explained(model, args, kwargs, shapes, line, reasons) from errors[0]
 
 
 def _captured(
@@ -452,11 +456,13 @@ def _explained(
     args: tuple,
     kwargs: dict[str, Any],
     shapes: Any,
-    failed: Mapping[Exception, Reason],
+    line: Line | None,
+    reasons: Sequence[Reason],
 ) -> CaptureError:
-    """The CaptureError that explains torch.export's errors, one for each mode that was tried."""
-    first, *others = failed.values()
-    (reason, repair, code), line = first, user_line(next(iter(failed)).__traceback__)
+    """The CaptureError for torch.export's reasons, one for each mode that was tried. ``line`` is
+    that of the first error."""
+    first, *others = reasons
+    reason, repair, code = first
     arguments = named_arguments(model, args, kwargs)
     if "flatten" in reason:
         words = set(re.findall(r"\w+", reason))

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from inspect import Parameter
 from typing import Any
 
@@ -66,7 +65,7 @@ class Observed(Report):
     model: nn.Module
     calls: list[Call]
 
-    @cached_property
+    @property
     def dynamic_shapes(self) -> dict[str, Any]:
         """The dimensions that changed, as :func:`~onnx_workbench.capture` takes them."""
         return by_argument(self._axes, arguments(self.model, *self._example))
@@ -96,7 +95,7 @@ class Observed(Report):
             raise self._error("it was not called")
         return max(self.calls, key=lambda call: len(_leaves(self.model, call)))
 
-    @cached_property
+    @property
     def _axes(self) -> dict[str, dict[int, str]]:
         """The path of an argument -> the name of each axis that changed."""
         example = _leaves(self.model, self._example)
@@ -125,16 +124,18 @@ class Observed(Report):
         )
 
     def _parts(self) -> list[Part]:
+        axes, example = self._axes, _leaves(self.model, self._example)
         rows = [
-            (path, shaped(x.dtype, x.shape), shaped(x.dtype, self._labeled(path, x.shape)))
-            for path, x in _leaves(self.model, self._example).items()
+            (path, shaped(x.dtype, x.shape), shaped(x.dtype, _labeled(x.shape, axes.get(path, {}))))
+            for path, x in example.items()
             if isinstance(x, torch.Tensor)
         ]
         header = ("input", "example", "dynamic")
         return [plural(len(self.calls), "call"), Table(rows, header)]
 
-    def _labeled(self, path: str, shape: torch.Size) -> Iterator[str | int]:
-        return (self._axes.get(path, {}).get(axis, size) for axis, size in enumerate(shape))
+
+def _labeled(shape: torch.Size, axes: dict[int, str]) -> Iterator[str | int]:
+    return (axes.get(axis, size) for axis, size in enumerate(shape))
 
 
 def _leaves(model: nn.Module, call: Call) -> dict[str, Any]:
