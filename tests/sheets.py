@@ -75,8 +75,9 @@ def small() -> dict[str, Any]:
         [9, 7, 7, 7, 7, 6, 6],
     ]
     values = {
-        str(at): value(name, error)
-        for at, name, error in [(0, "conv2d", 1e-7), (1, "relu", 2e-7), (3, "mul", 3e-3)]
+        "0": value("conv2d", "agrees: 1e-07 of 1e-05"),
+        "1": value("relu", "agrees: 2e-07 of 1e-05"),
+        "3": value("mul", "✗ differs: 0.003 of 1e-05"),
     }
     library = {"name": "activation.py:95", "seconds": 1.5e-5, "row": 6, "children": []}
     call = {"name": "self.attention(x)", "seconds": 2.5e-5, "row": 4, "children": [library]}
@@ -86,13 +87,16 @@ def small() -> dict[str, Any]:
     return sheet(links, rows, values=values, flame={"stack": tree, "module": module})
 
 
-def value(name: str, error: float) -> dict[str, Any]:
+def value(name: str, agrees: str) -> dict[str, Any]:
     pixels = bytes(min(255, 4 * at) for at in range(64))
-    return {
-        **{"name": name, "shape": [1, 1, 8, 8], "dtype": "float32", "node": 0},
-        **{"least": 0, "mean": 0.2, "greatest": 3.1, "error": error, "tolerance": 1e-5},
-        "picture": {"w": 8, "h": 8, "data": base64.b64encode(pixels).decode()},
-    }
+    facts = [
+        ("value", f"{name}  float32[1, 1, 8, 8]"),
+        ("range", "0 to 3.1, mean 0.2"),
+        ("vs PyTorch", f"{agrees} allowed"),
+    ]
+    picture = {"w": 8, "h": 8, "data": base64.b64encode(pixels).decode()}
+    more = {"label": f"{name}, 8 by 8", "ends": ["0", "3.1"]}
+    return {"facts": facts, "picture": picture | more}
 
 
 def deep(nodes: int) -> dict[str, Any]:

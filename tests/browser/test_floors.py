@@ -116,8 +116,8 @@ def test_an_inserted_node_and_a_folded_constant_say_so(opened):
 
 def test_a_value_shows_its_numbers_its_picture_and_how_far_it_is_off(opened):
     page = opened(sheets.small(), chosen=[ONNX, 0])
-    shown = page.page.locator(".details").inner_text().replace("\u00a0", " ")
-    for words in ("float32[1, 1, 8, 8]", "0 to 3.1, mean 0.2", "agrees: 1e-7 of 1e-5 allowed"):
+    shown = page.page.locator(".details").inner_text()
+    for words in ("float32[1, 1, 8, 8]", "0 to 3.1, mean 0.2", "agrees: 1e-07 of 1e-05 allowed"):
         assert words in shown
     says = "Heat map of conv2d, 8 by 8, from 0 (dark) to 3.1 (bright)"
     canvas = page.page.get_by_role("img", name=says)
@@ -125,7 +125,8 @@ def test_a_value_shows_its_numbers_its_picture_and_how_far_it_is_off(opened):
     assert canvas.evaluate(first) == [68, 1, 84, 255]
     assert "ConvActivationFusion" in shown
     page.row(ONNX, "node_mul").click()
-    assert page.page.locator(".details .differs").inner_text() == "✗ differs: 0.003 of 1e-5 allowed"
+    differs = page.page.locator(".details .differs")
+    assert differs.inner_text() == "✗ differs: 0.003 of 1e-05 allowed"
 
 
 def test_arrow_keys_play_the_model_from_the_first_line_to_the_last(opened):
@@ -270,7 +271,8 @@ def test_markup_of_a_model_is_text(opened):
         for row in floor["rows"]:
             row.update({key: MARKUP + str(row.get(key, "")) for key in ("t", "m", "x", "k")})
     for value in made["values"].values():
-        value["name"] = value["dtype"] = MARKUP
+        value["facts"] = [(MARKUP, MARKUP)]
+        value["picture"]["label"] = MARKUP
     made["flame"]["stack"]["name"] = MARKUP
     made["stop"] = {"row": 3, "reason": MARKUP, "hint": MARKUP}
     page = opened(made, chosen=[ONNX, 0])

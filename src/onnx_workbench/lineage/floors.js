@@ -437,9 +437,8 @@ const viridis = (share) => {
   return low.map((part, i) => part + (high[i] - part) * (at % 1));
 };
 
-const picture = ({ name, least, greatest, picture: { w, h, data } }) => {
-  const [low, high] = [figures(least), figures(greatest)];
-  const ariaLabel = `Heat map of ${name}, ${w} by ${h}, from ${low} (dark) to ${high} (bright)`;
+const picture = ({ w, h, data, label, ends: [low, high] }) => {
+  const ariaLabel = `Heat map of ${label}, from ${low} (dark) to ${high} (bright)`;
   const scale = Math.min(96 / w, 80 / h);
   const style = { width: `${Math.max(w * scale, 4)}px`, height: `${Math.max(h * scale, 4)}px` };
   const canvas = make("canvas", { width: w, height: h, role: "img", ariaLabel, title: ariaLabel, style });
@@ -452,22 +451,6 @@ const picture = ({ name, least, greatest, picture: { w, h, data } }) => {
   return make("figure", {}, canvas, `${low} … ${high}`);
 };
 
-const agreement = ({ error, tolerance }) => {
-  if (error == null) return "";
-  if (tolerance == null) return `off by ${figures(error)}`;
-  const far = `${figures(error)} of ${figures(tolerance)} allowed`;
-  return error <= tolerance ? `agrees: ${far}` : `✗ differs: ${far}`;
-};
-
-const valueFacts = (value) => {
-  const { name, shape, dtype, least, mean, greatest } = value;
-  return [
-    ["value", [name, shape && `${dtype ?? ""}[${shape.join(",\u00a0")}]`].filter(Boolean).join("  ")],
-    ["range", least != null && `${figures(least)} to ${figures(greatest)}, mean ${figures(mean)}`],
-    ["vs PyTorch", agreement(value)],
-  ];
-};
-
 // What is known of one row; `which` says which of several it is.
 const card = (sheet, of, at, which = "") => {
   const { t, m = "", k, s, b, x } = sheet.floors[of].rows[at];
@@ -475,7 +458,7 @@ const card = (sheet, of, at, which = "") => {
   const line = of === SOURCE && m;
   const kind = line ? `line ${m}` : NOUNS[of];
   const facts = [
-    ...(value ? valueFacts(value) : []),
+    ...(value ? value.facts : []),
     ["rule", k],
     ["time", amount(s, TIME)],
     ["bytes", amount(b, BYTES)],
@@ -488,7 +471,7 @@ const card = (sheet, of, at, which = "") => {
   const title = say("h5", kind[0].toUpperCase() + kind.slice(1) + which);
   const name = say("code", line || t.trim().startsWith(m) ? t.trim() : `${m}  ${t.trim()}`);
   const words = make("div", {}, title, name, make("dl", {}, ...list));
-  return make("article", {}, value?.picture && picture(value), words);
+  return make("article", {}, value?.picture && picture(value.picture), words);
 };
 
 // Cards of the chosen row, of the lit ONNX nodes and of the lit kernels.

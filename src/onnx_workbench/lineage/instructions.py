@@ -35,7 +35,8 @@ def _of(code: CodeType, number: int) -> Iterator[str]:
     for step in dis.get_instructions(code):
         at = step.positions.lineno if step.positions else None
         if at == number and step.opname not in _BOOKKEEPING:
-            yield f"{step.opname} {step.argrepr}".rstrip()
+            inner = isinstance(step.argval, CodeType)  # whose repr has an address
+            yield f"{step.opname} {step.argval.co_name if inner else step.argrepr}".rstrip()
 
 
 @lru_cache(maxsize=32)

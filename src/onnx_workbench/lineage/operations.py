@@ -1,4 +1,4 @@
-"""FX nodes without an ONNX node of their own: why, and which nodes do their work."""
+"""The FX nodes; of those without an ONNX node of their own why, and which nodes do their work."""
 
 from __future__ import annotations
 
@@ -20,10 +20,20 @@ _LARGEST = 10_000_000
 
 @dataclass(frozen=True)
 class Operation:
-    """An FX node that computes something."""
+    """An FX node that computes something.
+
+    If the ONNX graph has no node of it, ``why`` says why: ``into`` are the call sites that do its
+    work, ``nodes`` their ONNX nodes. A ``twin`` repeats an equal operation; a ``view`` moves no
+    data.
+    """
 
     fx: str
     site: CallSite
+    why: str = ""
+    into: tuple[CallSite, ...] = ()
+    twin: bool = False
+    view: bool = False
+    nodes: tuple[str, ...] = ()
 
     @property
     def line(self) -> Line | None:
@@ -38,24 +48,8 @@ class Operation:
         return self.site.module
 
 
-@dataclass(frozen=True)
-class Absent(Operation):
-    """An FX node without an ONNX node. ``into`` are the call sites that do its work, ``nodes``
-    their ONNX nodes. A ``twin`` repeats an equal operation; a ``view`` moves no data."""
-
-    why: str
-    into: tuple[CallSite, ...] = ()
-    twin: bool = False
-    view: bool = False
-    nodes: tuple[str, ...] = ()
-
-
-def operations(graph: fx.Graph) -> tuple[Operation, ...]:
-    return tuple(Operation(node.name, call_site(node)) for node in _computing(graph))
-
-
-def absent_from(program: ExportedProgram, exported: Collection[CallSite]) -> Iterator[Absent]:
-    """Yield the operations of a captured graph whose call site is not in the ONNX graph.
+def operations(program: ExportedProgram, exported: Collection[CallSite]) -> Iterator[Operation]:
+    """Yield the operations of a captured graph; ``exported`` are the call sites of ONNX nodes.
 
     The first reason that fits counts: no node uses the result; it is a size, not a tensor; it
     depends only on weights and constants; an equal operation has the same inputs; the operation
@@ -63,29 +57,27 @@ def absent_from(program: ExportedProgram, exported: Collection[CallSite]) -> Ite
     """
     graph = program.graph
     constant, first = _constants(graph, weight_inputs(program)), _twins(graph)
-    for node in _computing(graph):
+    for node in operator_nodes(graph):
         site, value, twin = call_site(node), node.meta.get("val"), call_site(first[node])
         asserts = value is None and not node.users  # makes no value
-        if not site.trace or site in exported or asserts:
+        if is_getitem(node):
             continue
-        if not node.users:
-            yield Absent(node.name, site, "nothing uses its result")
+        if not site.trace or site in exported or asserts:
+            yield Operation(node.name, site)
+        elif not node.users:
+            yield Operation(node.name, site, "nothing uses its result")
         elif not isinstance(value, (torch.Tensor, tuple, list)):
-            yield Absent(node.name, site, "a size, written into the nodes that use it")
+            yield Operation(node.name, site, "a size, written into the nodes that use it")
         elif node in constant:
-            yield Absent(node.name, site, "computed at export: it depends on no input")
+            yield Operation(node.name, site, "computed at export: it depends on no input")
         elif first[node] is not node and twin in exported:
             why = "computed once, together with an equal operation on the same input"
-            yield Absent(node.name, site, why, (twin,), twin=True)
+            yield Operation(node.name, site, why, (twin,), twin=True)
         elif _returns_its_input(node):
-            yield Absent(node.name, site, "it returns its input unchanged")
+            yield Operation(node.name, site, "it returns its input unchanged")
         else:
             into, view = _exported_users(node, exported), getattr(node.target, "is_view", False)
-            yield Absent(node.name, site, "merged into what uses it", into, view=view)
-
-
-def _computing(graph: fx.Graph) -> Iterator[fx.Node]:
-    return (node for node in operator_nodes(graph) if not is_getitem(node))
+            yield Operation(node.name, site, "merged into what uses it", into, view=view)
 
 
 def _constants(graph: fx.Graph, weights: Collection[str]) -> set[fx.Node]:

@@ -13,7 +13,7 @@ from ..artifact import Artifact
 from ..exporter_metadata import CallSite
 from ..proto import NodeRef, consumers, grouped, producers
 from ..source import Line, method_lines
-from .operations import Absent, absent_from
+from .operations import Operation, operations
 
 METADATA = "metadata"
 NEIGHBOR = "neighbor"
@@ -53,7 +53,7 @@ class Origin:
     replaces: bool = field(default=False, repr=False, compare=False)
     stack: tuple[Line, ...] = field(default=(), repr=False, compare=False)
     site: CallSite = field(default=CallSite(), repr=False, compare=False)
-    merged: tuple[Absent, ...] = field(default=(), repr=False, compare=False)
+    merged: tuple[Operation, ...] = field(default=(), repr=False, compare=False)
 
 
 Known = dict[str, Origin]
@@ -61,26 +61,25 @@ Known = dict[str, Origin]
 
 def origins_of(
     artifact: Artifact, refs: Sequence[NodeRef]
-) -> tuple[tuple[Origin, ...], tuple[Absent, ...]]:
-    """The origin of each node, and the FX nodes without an ONNX node."""
+) -> tuple[tuple[Origin, ...], tuple[Operation, ...]]:
+    """The origin of each node, and the FX nodes of the captured graph, if there is one."""
     values = exporter_metadata.of_values(artifact.proto)
     known = {ref.name: _by_metadata(ref, values) for ref in refs}
     if artifact.graph is None:
         _from_neighbors(known, refs)
         return tuple(known.values()), ()
     exported = {origin.site for origin in known.values() if origin.site.trace}
-    absent = list(absent_from(artifact.graph.program, exported))
-    _in_place_of(known, refs, absent)
-    nodes_at = grouped((origin.site, origin.node) for origin in known.values())
-    absent = [
-        replace(item, nodes=tuple(node for site in item.into for node in nodes_at.get(site, ())))
-        for item in absent
-        if item.site not in nodes_at
-    ]
+    fx = list(operations(artifact.graph.program, exported))
+    _in_place_of(known, refs, fx)
+    at = grouped((origin.site, origin.node) for origin in known.values())
+    for index, item in enumerate(fx):
+        nodes = tuple(node for site in item.into for node in at.get(site, ()))
+        has_node = item.site in at
+        fx[index] = Operation(item.fx, item.site) if has_node else replace(item, nodes=nodes)
     _from_neighbors(known, refs)
     _returned_inputs(known, artifact.proto.graph, artifact.graph.model)
-    _merge(known, absent)
-    return tuple(known.values()), tuple(absent)
+    _merge(known, fx)
+    return tuple(known.values()), tuple(fx)
 
 
 def _by_metadata(ref: NodeRef, values: Mapping[str, onnx.ValueInfoProto]) -> Origin:
@@ -99,10 +98,10 @@ def _by_metadata(ref: NodeRef, values: Mapping[str, onnx.ValueInfoProto]) -> Ori
     )
 
 
-def _in_place_of(known: Known, refs: Sequence[NodeRef], absent: Sequence[Absent]) -> None:
+def _in_place_of(known: Known, refs: Sequence[NodeRef], fx: Sequence[Operation]) -> None:
     """Give each node without metadata the line of the FX node that it replaces: the only absent one
     whose users include all of its users."""
-    absent_before = grouped((site, item) for item in absent if not item.twin for site in item.into)
+    absent_before = grouped((site, item) for item in fx if not item.twin for site in item.into)
     readers_of, sites = consumers(refs), {name: origin.site for name, origin in known.items()}
     for ref in refs:
         if sites[ref.name].trace:
@@ -196,9 +195,9 @@ def _returned_inputs(known: Known, graph: onnx.GraphProto, model: object) -> Non
             known[name] = replace(known[name], line=line, rule=NEIGHBOR, why=why)
 
 
-def _merge(known: Known, absent: Sequence[Absent]) -> None:
+def _merge(known: Known, fx: Sequence[Operation]) -> None:
     """Give each node the FX nodes whose work was merged into it."""
-    moved = [item for item in absent if item.line and not item.view]
+    moved = [item for item in fx if item.line and not item.view]
     into = grouped((site, item) for item in moved for site in item.into)
     for name, origin in known.items():
         if merged := into.get(origin.site):

@@ -95,11 +95,10 @@ class _Table:
                 reached.add(row.fx)
                 reached_decomposed.add(row.decomposed)
                 yield row
-        gone = {item.fx: item for item in self.lineage.absent}
         for operation in self.lineage.operations:
-            item, decomposed = gone.get(operation.fx), self.decomposed.get(operation.fx, [])
+            decomposed = self.decomposed.get(operation.fx, [])
             names = [name for name in decomposed if name not in reached_decomposed]
-            nodes, why = (item.nodes, item.why) if item else ((), "")
+            nodes, why = operation.nodes, operation.why
             if operation.fx in reached:  # it has rows: only decomposed nodes without one follow
                 nodes, why = (), ""
             else:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from torch import fx
 
@@ -15,7 +14,7 @@ from ..exporter_metadata import call_site, operator_nodes
 from ..formatting import Part, Report, Table, kind_of, plural
 from ..source import Line, Sources
 from .annotated_source import annotated
-from .sheet import FLOORS, Floor, add_bytecode, add_source, encoded, link, operator_name
+from .rows import Chain
 from .widget import Shown
 
 _NOTHING = "torch captured no part of this model."
@@ -53,29 +52,28 @@ class Stopped(Shown, Report):
     def sources(self) -> Sources:
         return Sources(executed=frozenset(line.file for line in self.lines))
 
-    @cached_property
-    def sheet(self) -> dict[str, Any]:
-        floors = {name: Floor(name) for name in FLOORS}
-        add_source(floors["source"], self.lines, self.sources)
-        rows = floors["source"].at
-        codes = add_bytecode(floors["bytecode"], self.lines, self.sources)
-        links = [
-            link(source=rows[line], bytecode=code) for line in self.lines for code in codes[line]
-        ]
-        for node in operator_nodes(self.graph) if self.graph else ():
-            at = floors["fx"].add(node.name, node.name, operator_name(node.target))
-            made_at = self.nodes[node.name]
-            for code in codes.get(made_at) or [-1]:
-                links.append(link(source=rows.get(made_at, -1), bytecode=code, fx=at))
-        floors["fx"].note = f"From {self.way}." if self.graph else _NOTHING
-        for name in ("decomposed", "onnx", "optimized", "kernel"):
-            floors[name].note = _NOT_REACHED
-        stop = {
-            "row": rows.get(self.line, -1) if self.line else -1,
-            "reason": self.error.reason,
-            "hint": self.error.hint,
-        }
-        return encoded(self.error.message, floors, links, stop=stop)
+    @property
+    def stop(self) -> WorkbenchError:
+        return self.error
+
+    @property
+    def title(self) -> str:
+        return self.error.message
+
+    @property
+    def chains(self) -> tuple[Chain, ...]:
+        """The nodes with their lines, and the line that stopped the model."""
+        made = (Chain(line, fx=name) for name, line in self.nodes.items())
+        return (*made, Chain(self.line))
+
+    @property
+    def graphs(self) -> dict[str, fx.Graph | None]:
+        return {"fx": self.graph}
+
+    @property
+    def notes(self) -> dict[str, str]:
+        lower = dict.fromkeys(("decomposed", "onnx", "optimized", "kernel"), _NOT_REACHED)
+        return {"fx": f"From {self.way}." if self.graph else _NOTHING, **lower}
 
     def _parts(self) -> Iterator[Part]:
         counts = Counter(line for line in self.nodes.values() if line)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from torch import fx
+
 from .. import files
 from ..artifact import Artifact
 from ..calls import whole
@@ -21,10 +23,9 @@ from ..source import NO_SOURCES, Line, Sources, called_lines
 from .annotated_source import annotated
 from .call import CallData
 from .library import MOST, Group, groups, rows_below
-from .operations import Absent, Operation, operations
+from .operations import Operation
 from .origins import METADATA, NEIGHBOR, NONE, Origin, origins_of
 from .rows import Chain, chains, records
-from .sheet import sheet
 from .widget import Shown
 
 _RULES = ((METADATA, "by their metadata"), (NEIGHBOR, "by a neighbor"), (NONE, "without a line"))
@@ -56,28 +57,30 @@ def join(
     if depth is not None:
         whole("depth", depth, least=0)
     sources = Sources.of(artifact, None if source is None else files.folder(source))
-    origins, absent = origins_of(artifact, node_refs(artifact.proto))
-    graph = artifact.graph
-    fx = operations(graph.program.graph_module.graph) if graph else ()
-    return Lineage(artifact, origins, absent, fx, sources, depth)
+    return Lineage(artifact, *origins_of(artifact, node_refs(artifact.proto)), sources, depth)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Lineage(Shown, Report, ToFrame):
     """The result of :func:`~onnx_workbench.trace`.
 
-    ``origins`` has every ONNX node in the order of the file, ``absent`` every FX node without one,
-    ``operations`` all FX nodes, ``sources`` the files whose text is shown. Nodes are grouped by the
-    library line ``depth`` calls below a user's line. ``call`` has what a call of the model showed.
+    ``origins`` has every ONNX node in the order of the file, ``operations`` every FX node,
+    ``absent`` those without an ONNX node, ``sources`` the files whose text is shown. Nodes are
+    grouped by the library line ``depth`` calls below a user's line. ``call`` has what a call of the
+    model showed.
     """
 
     artifact: Artifact
     origins: tuple[Origin, ...]
-    absent: tuple[Absent, ...] = ()
     operations: tuple[Operation, ...] = ()
     sources: Sources = NO_SOURCES
     depth: int | None = None
     call: CallData | None = None
+
+    @property
+    def absent(self) -> tuple[Operation, ...]:
+        """The FX nodes without an ONNX node; their ``why`` has the reason."""
+        return tuple(operation for operation in self.operations if operation.why)
 
     @cached_property
     def chains(self) -> tuple[Chain, ...]:
@@ -98,10 +101,25 @@ class Lineage(Shown, Report, ToFrame):
             for ref in node_refs(self.artifact.proto)
         }
 
-    @cached_property
-    def sheet(self) -> dict[str, Any]:
-        """The table as the widget shows it: rows for each floor, and links between them."""
-        return sheet(self)
+    @property
+    def title(self) -> str:
+        return self.artifact.path.name
+
+    @property
+    def graphs(self) -> dict[str, fx.Graph | None]:
+        captured, decomposed = self.artifact.graph, self.artifact.exported_program
+        return {
+            "fx": captured.program.graph if captured else None,
+            "decomposed": decomposed.graph if decomposed else None,
+        }
+
+    @property
+    def notes(self) -> dict[str, str]:
+        loaded = "A loaded file has none: only the process that exported it has the program."
+        upper = ("bytecode", "fx", "decomposed") if self.artifact.graph is None else ()
+        lower = ("optimized", "kernel") if self.call is None else ()
+        asks = "Known with a call: trace(onnx, args)."
+        return dict.fromkeys(upper, loaded) | dict.fromkeys(lower, asks)
 
     @cached_property
     def lines(self) -> tuple[Line, ...]:

@@ -3,35 +3,52 @@
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from .. import files
-from ..errors import InputError, MissingPackageError
-from ..formatting import seconds, shaped
+from ..errors import InputError, MissingPackageError, WorkbenchError
+from ..formatting import seconds
 from ..source import Line
 from ..stack import needs
 from ..viewer.still import show
 from .page import document
 from .picture import row_of, svg
-from .sheet import KERNEL, ONNX
+from .sheet import KERNEL, ONNX, Sheet, sheet
 
 if TYPE_CHECKING:
     from .floors import Floors
 
 
 class Shown:
-    """Mixin for a result with a ``sheet`` (:mod:`.sheet`) and its ``lines``."""
+    """Mixin for a result of ``trace``: it has a ``title``, ``chains`` and their ``lines``,
+    ``sources``, and of each floor the ``graphs`` and ``notes``; what else :mod:`.sheet` shows is
+    empty unless the result has it."""
 
     _repr_html_: Any = None  # a page without a kernel shows the picture, not a table
-
-    @property
-    def sheet(self) -> Any:
-        raise NotImplementedError
+    operations: Any = ()
+    origins: Any = ()
+    values: Any = MappingProxyType({})
+    call: Any = None
 
     @property
     def lines(self) -> tuple[Line, ...]:
         raise NotImplementedError
+
+    @property
+    def stop(self) -> WorkbenchError | None:
+        """The error that stopped the model."""
+        return None
+
+    def below(self, line: Line) -> Any:
+        return ()
+
+    @cached_property
+    def sheet(self) -> Sheet:
+        """The chains as the widget shows them: rows for each floor, and links between them."""
+        return sheet(self)
 
     @property
     def floors(self) -> Floors:
@@ -111,7 +128,7 @@ class Shown:
 def _facts(sheet: Any) -> dict[str, dict[str, list[tuple[str, str]]]]:
     """The values and the times of each ONNX node, in words."""
     nodes, kernels = (sheet["floors"][floor]["rows"] for floor in (ONNX, KERNEL))
-    values = {nodes[int(row)]["t"]: _words(value) for row, value in sheet["values"].items()}
+    values = {nodes[int(row)]["t"]: value["facts"] for row, value in sheet["values"].items()}
     runs = dict.fromkeys((link[ONNX], link[KERNEL]) for link in sheet["links"])
     times: dict[str, list[tuple[str, str]]] = {}
     for row, run in runs:
@@ -120,16 +137,3 @@ def _facts(sheet: Any) -> dict[str, dict[str, list[tuple[str, str]]]]:
             fact = kernels[run]["t"], ", ".join(filter(None, words))
             times.setdefault(nodes[row]["t"], []).append(fact)
     return {"Values": values, "Times": times}
-
-
-def _words(value: Any) -> list[tuple[str, str]]:
-    words = [("value", f"{value['name']}  {shaped(value['dtype'], value['shape'])}")]
-    if value["least"] is not None:
-        least, mean, greatest = (
-            f"{float(value[key]):.3g}" for key in ("least", "mean", "greatest")
-        )
-        words.append(("range", f"{least} to {greatest}, mean {mean}"))
-    if value["error"] is not None:
-        allowed = f", {value['tolerance']:.3g} allowed" if value["tolerance"] is not None else ""
-        words.append(("vs PyTorch", f"off by {float(value['error']):.3g}{allowed}"))
-    return words
