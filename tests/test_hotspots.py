@@ -657,6 +657,19 @@ def test_the_time_of_a_quantized_layer_is_on_its_own_line(way, layers, tmp_path)
     assert spots.unattributed == 0
 
 
+def test_a_quantized_operator_without_weights_claims_no_neighbors_line(tmp_path):
+    def forward(self, x):
+        x = torch.sigmoid(self.conv(x))  # conv
+        x = torch.sigmoid(x)  # lost
+        return x.mean(1)  # mean
+
+    artifact = ow.export(module(forward, **LAYERS), SIGNAL)
+    lineage = ow.trace(quantized(artifact.path, tmp_path / "q.onnx", "QOperator"))
+    lines = {o.operator: o.line and o.line.text.rpartition("# ")[2] for o in lineage.origins}
+    assert (lines["QLinearConv"], lines["ReduceMean"]) == ("conv", "mean")
+    assert lines["QLinearSigmoid"] is None
+
+
 def test_the_error_of_a_quantized_line_is_on_it_and_no_rounding(tmp_path):
     def forward(self, x):
         x = torch.relu(self.conv(x))

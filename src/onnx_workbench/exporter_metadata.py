@@ -97,9 +97,19 @@ _EMPTY = Metadata()
 
 
 def of_values(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
-    """Values with a stack trace of their own, for nodes that a quantizer replaced."""
-    values = (*model.graph.value_info, *model.graph.output)
-    return {value.name: value for value in values if has_trace(value)}
+    """Values with a stack trace of their own, for nodes that a quantizer replaced: by their name,
+    and by that of their FX node, whose last value has it."""
+    values = [v for v in (*model.graph.value_info, *model.graph.output) if has_trace(v)]
+    return {_fx_name(_notes(v)): v for v in values} | {v.name: v for v in values}
+
+
+def _notes(part: onnx.NodeProto | onnx.ValueInfoProto) -> dict[str, str]:
+    return {entry.key.removeprefix(_PREFIX): entry.value for entry in part.metadata_props}
+
+
+def _fx_name(notes: Mapping[str, str]) -> str:
+    name = _FX.match(notes.get("fx_node", ""))
+    return name[1] if name else ""
 
 
 def has_trace(part: onnx.NodeProto | onnx.ValueInfoProto) -> bool:
@@ -124,15 +134,13 @@ def read(node: onnx.NodeProto, values: Mapping[str, onnx.ValueInfoProto] | None 
         part = next((values[name] for name in names if name in values), node)
     if not part.metadata_props:
         return _EMPTY
-    entries = {p.key.removeprefix(_PREFIX): p.value for p in part.metadata_props}
-    fx = entries.get("fx_node", "")
-    name = _FX.match(fx)
-    target, closed, _ = fx.partition("[target=")[2].partition("]")
+    entries = _notes(part)
+    target, closed, _ = entries.get("fx_node", "").partition("[target=")[2].partition("]")
     modules, classes = _scopes(
         *(_all_but_last(entries.get(key, "")) for key in ("name_scopes", "class_hierarchy"))
     )
     return Metadata(
-        name[1] if name else "",
+        _fx_name(entries),
         target.removeprefix("torch.ops.") if closed else "",
         modules,
         classes,

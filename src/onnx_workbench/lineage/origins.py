@@ -23,9 +23,11 @@ _FOREIGN = "the file has no torch metadata: made by another tool, or with dynamo
 _NO_FILE = "the model's code is in no file: it was made by exec(), or in a shell"
 _LOST = "no torch metadata on it, and no neighbor with a line"
 _QUANTIZED = (
-    "made by a quantizer that drops the metadata of nodes: quantize a file of export(), which "
-    "also has metadata of values"
+    "made by a quantizer that drops the metadata of nodes: a file of export() keeps that of layers "
+    "with weights"
 )
+_STEP = "_quant"
+"""The end of the name that ONNX Runtime's quantizer gives the node in place of another."""
 
 
 @dataclass(frozen=True)
@@ -167,19 +169,30 @@ def _module_of_owner(known: Known, ref: NodeRef) -> None:
 def _quantized(known: Known, refs: Sequence[NodeRef]) -> set[str]:
     """The nodes that ONNX Runtime's quantizer made, by their names, and those after them.
 
-    They do the work of their own line, not of a neighbor's. That line is lost unless the file has
-    metadata of values, as the files of export() do.
+    They do the work of their own line, not of a neighbor's. That line is lost unless the steps of
+    the same layer that follow end in a value with metadata, as those of layers with weights do in
+    the files of export().
     """
-    if any(known[ref.name].line and not exporter_metadata.has_trace(ref.node) for ref in refs):
-        return set()
+    readers = consumers(refs)
+    kept: set[str] = set()  # the layer's steps before such a value
+    for ref in reversed(refs):
+        after = [reader for value in ref.outputs for reader in readers.get(value, ())]
+        steps = [other for other in after if not other.name.endswith(_STEP)]
+        if any(other.name in kept or _by_value(known, other) for other in steps):
+            kept.add(ref.name)
     lost: set[str] = set()
     values: set[str] = set()
     for ref in refs:
-        after = ref.name.endswith("_quant") or not values.isdisjoint(ref.inputs)
-        if after and not known[ref.name].line:
+        made = ref.name.endswith(_STEP) and ref.name not in kept
+        if (made or not values.isdisjoint(ref.inputs)) and not known[ref.name].line:
             lost.add(ref.name)
             values.update(ref.outputs)
     return lost
+
+
+def _by_value(known: Known, ref: NodeRef) -> bool:
+    """Whether the metadata of its value, not its own, says the line of a node."""
+    return bool(known[ref.name].line) and not exporter_metadata.has_trace(ref.node)
 
 
 def _returned_inputs(known: Known, graph: onnx.GraphProto, model: object) -> None:
