@@ -367,7 +367,8 @@ def test_a_big_graph_opens_folded_and_all_of_it_is_one_button_away(saved):
     box.get_by_text("+").click()
     graph.locator("#node-name-node_b7_2").wait_for()
     expect(graph.locator('[id^="node-name-node_"]')).to_have_count(STEPS)
-    button = page.get_by_role("button", name="Show all 1,040 nodes", exact=True)
+    button_text = "Show all 1,040 nodes"
+    button = page.get_by_role("button", name=button_text, exact=True)
     row, drawn = at_rest(button), at_rest(page.locator("iframe"))
     assert row["y"] + row["height"] <= drawn["y"]  # it covers nothing of the graph
     button.click()
@@ -376,11 +377,14 @@ def test_a_big_graph_opens_folded_and_all_of_it_is_one_button_away(saved):
     ends[1].wait_for(state="attached")
     expect(graph.locator(".graph-node")).to_have_count(BLOCKS * STEPS)
     drawing(page)
-    expect(button).not_to_be_visible()
     for top, shown in ((0, ("visible", "hidden")), (10**6, ("hidden", "visible"))):
         graph.evaluate(f"document.getElementById('target').scrollTo(0, {top})")
         for end, visibility in zip(ends, shown, strict=True):
             expect(end).to_have_css("visibility", visibility)
+    expect(page.locator(".ow-panel")).not_to_be_visible()  # it was of a box
+    for text, boxes in (("Fold", BLOCKS), (button_text, 0)):
+        page.get_by_role("button", name=text, exact=True).click()
+        expect(graph.locator('[id^="node-name-blocks."]')).to_have_count(boxes)
 
 
 # The next drawing in the frame asks for its layout after a second, and each layout takes two.

@@ -150,11 +150,14 @@ outer (float[2] x) => (float[2] y) { [call] h = own.twice(x) [neg] y = Neg(h) }
 <domain: "own", opset_import: ["": 20]> twice (x) => (y) { [add] y = Add(x, x) }"""
 
 
-def test_a_mark_leaves_a_function_that_is_open(opened):
-    page, graph = opened(view(parser.parse_model(FUNCTION)))
+def test_a_node_of_a_function_is_known_and_a_mark_leaves_the_function_that_is_open(opened):
+    netron = view(parser.parse_model(FUNCTION))
+    page, graph = opened(netron)
     for names in (["neg"], ["call", "neg"]):
         graph.locator(".graph-node").get_by_text("\u0192").click()
-        graph.locator("#node-name-add").wait_for()
+        graph.locator('[id="node-name-twice/add"]').click()
+        page.locator(".ow-panel header", has_text="twice/add").wait_for()
+        assert "twice/add" in netron.origins
         page.evaluate("(names) => models[0].set('marked', names)", names)
         for name in names:
             graph.locator(f"#node-name-{name}.select").wait_for()

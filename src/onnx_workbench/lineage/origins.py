@@ -85,7 +85,7 @@ def origins_of(
 
 
 def _by_metadata(ref: NodeRef, values: Mapping[str, onnx.ValueInfoProto]) -> Origin:
-    metadata = exporter_metadata.read(ref.node, values)
+    metadata = exporter_metadata.read(ref.node, {} if ref.function else values)
     site, line = CallSite(metadata.trace, metadata.module), metadata.line
     return Origin(
         node=ref.name,

@@ -206,8 +206,8 @@ function render({ model, el }) {
     panel.load(sheet);
     title.textContent = name;
     frame.title = `Graph of ${name}`;
-    whole.hidden = !folded;
-    whole.textContent = `Show all ${nodes.toLocaleString("en")} nodes`;
+    whole.hidden = !model.get("_sent").folded;
+    whole.textContent = folded ? `Show all ${nodes.toLocaleString("en")} nodes` : "Fold";
     return {
       type: "open",
       name,
@@ -253,12 +253,14 @@ function render({ model, el }) {
     if (clickedBefore) tell({ type: "mark", names: [clickedBefore] });
     else go();
   };
+  // From the folded graph to the whole, which the kernel has, and back.
+  let all;
   whole.onclick = async () => {
     box.classList.remove("drawn");
     note.textContent = "Asking the kernel, which may be busy\u2026";
     try {
-      const answer = await askKernel("whole");
-      coming = unpack(answer);
+      all = all ? null : await askKernel("whole");
+      coming = unpack(all ?? model.get("_sent"));
     } catch ({ message }) {
       box.classList.add("drawn");
       whole.textContent = `No answer from the kernel (${message}): run the cell, and try again`;

@@ -98,7 +98,7 @@ def read(
         else:
             most -= bytes_
     for ref in refs:
-        if not ref.function and ref.name != key(ref.node):  # another node has that name
+        if ref.name != key(ref.node):  # another node has that name, or it is in a function
             ref.node.name = ref.name
     nodes = origins(light, refs)
     del refs  # scrub() needs memory, too

@@ -51,7 +51,8 @@ class Netron(Live):
     """A graph in a notebook cell: Netron if the page is live, else a picture and a text.
 
     A click on a node opens the panel: its FX node, module and line, what Netron says of it, and its
-    numbers. A node is identified by its name, else by its first output.
+    numbers. A node is identified by its name, else by its first output, with the name of its
+    function before it: ``function/node``.
 
     Traits:
         selected: the node that was last clicked in the page, at first ``""``. Observe it with

@@ -44,14 +44,13 @@ def key(node: onnx.NodeProto) -> str:
 
 
 def origins(model: onnx.ModelProto, refs: Iterable[NodeRef]) -> dict[str, OnnxNode]:
-    """The origin of every node ``refs`` of a model, except those in functions, by :func:`key`."""
+    """The origin of every node ``refs`` of a model, by :func:`key`."""
     values = exporter_metadata.of_values(model)
     by_name = {}
     for ref in refs:
-        if not ref.function:
-            metadata = exporter_metadata.read(ref.node, values)
-            fields = metadata.fx, metadata.target, metadata.module, metadata.line
-            by_name[ref.name] = OnnxNode(ref.name, ref.node.op_type, ref.outputs, *fields)
+        metadata = exporter_metadata.read(ref.node, {} if ref.function else values)
+        fields = metadata.fx, metadata.target, metadata.module, metadata.line
+        by_name[ref.name] = OnnxNode(ref.name, ref.node.op_type, ref.outputs, *fields)
     return by_name
 
 
