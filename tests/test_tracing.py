@@ -3,10 +3,11 @@
 import json
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 import zoo_factories
-from models import Cond, module
+from models import Cond, module, parsed
 from torch import nn
 
 import onnx_workbench as ow
@@ -18,7 +19,7 @@ KEYS = [
 
 
 @pytest.fixture(scope="module")
-def onnx(tmp_path_factory):
+def known(tmp_path_factory):
     """A fusion, a constant that is folded away, a line without a node, a value that is known."""
 
     def forward(self, x):
@@ -34,8 +35,8 @@ def onnx(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def lineage(onnx):
-    return ow.trace(onnx, torch.randn(2, 4, 8, 8), seconds=0.1)
+def lineage(known):
+    return ow.trace(known, torch.randn(2, 4, 8, 8), seconds=0.1)
 
 
 def of_line(lineage, text):
@@ -71,8 +72,8 @@ def test_seconds_of_the_chains_add_up_to_those_of_the_kernels(lineage):
     assert spent == pytest.approx(sum(lineage.call.seconds.values()), rel=1e-6)
 
 
-def test_values_are_summarized_with_their_error(lineage, onnx):
-    value = lineage.call.values[onnx.proto.graph.output[0].name]
+def test_values_are_summarized_with_their_error(lineage, known):
+    value = lineage.call.values[known.proto.graph.output[0].name]
     assert (value.shape, value.dtype, value.size) == ((2, 288), "float32", 2 * 288 * 4)
     assert (value.least, value.mean, value.greatest) == (6.0, 6.0, 6.0)
     assert value.error == 0.0 < value.tolerance
@@ -85,8 +86,8 @@ def test_bytecode_is_that_of_the_line(lineage):
     assert "relu" not in record["bytecode"]
 
 
-def test_without_a_call_nothing_runs_and_the_upper_floors_are_joined(onnx):
-    lineage = ow.trace(onnx)
+def test_without_a_call_nothing_runs_and_the_upper_floors_are_joined(known):
+    lineage = ow.trace(known)
     assert lineage.call is None
     assert {record["kernel"] for record in lineage.records()} == {None}
     kernel = lineage.sheet["floors"][-1]
@@ -94,8 +95,8 @@ def test_without_a_call_nothing_runs_and_the_upper_floors_are_joined(onnx):
     assert "trace(onnx, args)" in kernel["note"]
 
 
-def test_a_loaded_file_says_that_it_has_no_bytecode(onnx):
-    lineage = ow.trace(ow.load(onnx.path), torch.randn(2, 4, 8, 8), seconds=0.1)
+def test_a_loaded_file_says_that_it_has_no_bytecode(known):
+    lineage = ow.trace(ow.load(known.path), torch.randn(2, 4, 8, 8), seconds=0.1)
     floors = {floor["name"]: floor for floor in lineage.sheet["floors"]}
     assert floors["bytecode"]["rows"] == []
     assert "loaded file" in floors["bytecode"]["note"]
@@ -110,6 +111,15 @@ def test_the_optimizer_names_what_it_inserted(lineage):
     if "ReorderOutput" not in remarks:
         pytest.skip("this ONNX Runtime inserts nothing here")
     assert "inserted" in remarks["ReorderOutput"]
+
+
+def test_kernels_of_a_function_that_is_inlined_are_not_inserted(tmp_path):
+    model = parsed("""(float[2] x) => (float[2] y) { y = mine.twice(x) }
+    <domain: "mine", opset_import: ["": 20]> twice (a) => (b) { h = Sin(a)  b = Cos(h) }""")
+    onnx.save(model, tmp_path / "m.onnx")
+    lineage = ow.trace(ow.load(tmp_path / "m.onnx"), torch.ones(2), seconds=0.01)
+    assert {"Sin", "Cos"} <= {kernel.operator for kernel in lineage.call.kernels.values()}
+    assert not any("inserted" in chain.remark for chain in lineage.chains)
 
 
 def test_repeated_blocks_fold(tmp_path):

@@ -180,6 +180,9 @@ def closed() -> Netron:
         (lambda: view(tiny()).heat({"nobody": 1.0}), InputError, "'nobody', but tiny has nodes"),
         (lambda: view(tiny()).heat({}), InputError, "no values, but tiny has nodes such as 'h'"),
         (lambda: view(tiny()).heat({"h": float("nan")}), InputError, "nan for 'h'"),
+        (lambda: view(tiny()).heat({"h": None}), InputError, "None for 'h'"),
+        (lambda: view(tiny()).heat([1.0]), InputError, "heat() was given a list"),
+        (lambda: view(tiny()).select(3), InputError, "3, which matches no node of tiny"),
         (lambda: view(tiny()).compare(3), InputError, "compare was passed an object of class int"),
         (lambda: view(tiny()).compare(b"PK"), LoadError, "compare was passed 2 bytes"),
         (lambda: view(tiny()).compare(closed()), InputError, "view of tiny was closed"),
@@ -668,6 +671,7 @@ def test_equal_values_and_negative_ones_have_a_color():
     assert scale({"a": 2.0, "b": 2.0}).color("a") == palette()[-1]
     heat = scale({"a": -1.0, "b": 0.0, "c": 1.0}, "bits")
     assert (heat.ends, heat.levels["b"], heat.color("d")) == (("-1 bits", "1 bits"), 16, COLD)
+    assert scale({"a": -1e308, "b": 0.0, "c": 1e308}).levels == heat.levels
     assert scale({"a": 2_500_000}, "B").words["a"] == "2.50 MB"
 
 

@@ -11,7 +11,7 @@ from ..exporter_metadata import call_site, operator_nodes
 from ..proto import grouped
 from ..source import Line
 from .instructions import instructions
-from .kernels import BY_NEIGHBOR
+from .kernels import BY_NEIGHBOR, INLINED
 from .origins import Origin
 
 REMOVED = "removed by ONNX Runtime's optimizer"
@@ -144,11 +144,12 @@ class _Table:
 
     def _inserted(self, kernel: str, operator: str) -> bool:
         """Whether the optimizer added this kernel: only a neighbor matched it; or its operator is
-        not that of its only node, which another kernel also runs."""
-        match = self.call.matches[kernel]
-        other_kernels = [k for node in match.nodes for k in self.kernels[node] if k != kernel]
-        differs = self.call.kernels[kernel].operator != operator and len(match.nodes) == 1
-        return match.rule == BY_NEIGHBOR or (differs and bool(other_kernels))
+        not that of its only node, which another kernel also runs, and which calls no function."""
+        match, kernels = self.call.matches[kernel], self.call.kernels
+        running = {other for node in match.nodes for other in self.kernels[node]}
+        rules = {self.call.matches[other].rule for other in running}
+        differs = kernels[kernel].operator != operator and len(match.nodes) == 1
+        return match.rule == BY_NEIGHBOR or (differs and len(running) > 1 and INLINED not in rules)
 
 
 def captured_names(lineage: Any) -> dict[str, str]:

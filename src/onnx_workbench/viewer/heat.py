@@ -97,7 +97,7 @@ def scale(values: Mapping[str, float], unit: str = "") -> Heat:
     (('500 us', '2.00 ms'), '2.00 ms', '#fde725')
     """
     least, most = min(values.values()), max(values.values())
-    span = most - least
+    span = most / 2 - least / 2  # halves, since the difference may be no float
 
     def words(value: float) -> str:
         if unit in ("s", "B"):
@@ -108,7 +108,7 @@ def scale(values: Mapping[str, float], unit: str = "") -> Heat:
         values,
         {node: words(value) for node, value in values.items()},
         {
-            n: round((v - least) / span * (STEPS - 1)) if span else STEPS - 1
+            n: round((v / 2 - least / 2) / span * (STEPS - 1)) if span else STEPS - 1
             for n, v in values.items()
         },
         palette(),

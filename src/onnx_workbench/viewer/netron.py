@@ -8,6 +8,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ import traitlets
 
 from .. import files
 from ..errors import InputError
-from ..formatting import table
+from ..formatting import kind_of, table
 from ..machine import trim_memory
 from ..source import Line
 from ..stack import needs
@@ -195,19 +196,26 @@ class Netron(Live):
             )
 
     def _numbers(self, values: Mapping[str, float]) -> dict[str, float]:
-        numbers = {name: float(value) for name, value in values.items()}
-        wrong = [name for name in numbers if name not in self.origins]
-        if wrong or not numbers:
+        if not isinstance(values, Mapping):
+            raise InputError(
+                f"heat() was given {kind_of(values)}, but it takes a number for each node.",
+                "Pass a dict: the name of a node, and its number.",
+            )
+        wrong = [name for name in values if name not in self.origins]
+        if wrong or not values:
             given = f"the name {wrong[0]!r}" if wrong else "no values"
             raise InputError(
                 f"heat() was given {given}, but {self.name} has nodes such as "
                 f"{next(iter(self.origins), '')!r}.",
                 "Pass a number for each node, by its name.",
             )
-        for name, value in numbers.items():
-            if not math.isfinite(value):
+        numbers = {}
+        for name, value in values.items():
+            with suppress(TypeError, ValueError):
+                numbers[name] = float(value)
+            if not math.isfinite(numbers.get(name, math.nan)):
                 raise InputError(
-                    f"heat() was given {value} for {name!r}, but it takes finite numbers.",
+                    f"heat() was given {value!r} for {name!r}, but it takes finite numbers.",
                     "Leave the node out.",
                 )
         return numbers

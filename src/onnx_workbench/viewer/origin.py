@@ -57,9 +57,9 @@ def origins(model: onnx.ModelProto, refs: Iterable[NodeRef]) -> dict[str, OnnxNo
 def find(what: Line | str, nodes: Mapping[str, OnnxNode]) -> tuple[str, ...]:
     """The nodes that match a name, a module path, a line, its text, or its place: ``model.py:12``
     or, in a library, ``torchvision/models/resnet.py:92``."""
-    if what in nodes:
+    if not isinstance(what, Line) and str(what) in nodes:
         return (str(what),)
-    where = (what.file, what.number) if isinstance(what, Line) else what.strip() or None
+    where = (what.file, what.number) if isinstance(what, Line) else str(what).strip() or None
     inside = (n for n, o in nodes.items() if what and f"{o.module}.".startswith(f"{what}."))
     return tuple(inside) or tuple(
         name
