@@ -1,7 +1,7 @@
 // The view in the notebook page: one sandboxed frame, and what goes between it and the kernel.
 // Kernel: the trait `_sent` holds all that is drawn first, `_page` names the model of the front-end;
-// {ask: "whole"} and {ask: "page"} are answered in a custom message with the same id. A kernel that runs
-// the cells below answers late, but has sent before.
+// {ask: "whole"}, the graph that is not folded, and {ask: "page"} are answered by bytes in a custom message
+// with the same id. A kernel that runs the cells below answers late, but has sent before.
 // Frame: see frame.js. Only messages of our own frame are heard. `makePanel` and `makeLegend` are
 // those of panel.js, `make` and `cover` those of still.js; netron.py puts both in front of this file.
 
@@ -57,7 +57,7 @@ const ask = (model, question, signal, unanswered) =>
       model.off("msg:custom", hear);
       settle(value);
     };
-    const hear = (content, parts) => content.id === id && done(resolve, { ...content, parts });
+    const hear = (content, [part]) => content.id === id && done(resolve, part);
     atEnd(signal, () => done(reject, new Error("closed")));
     model.on("msg:custom", hear);
     model.send({ ask: question, id }); // throws where the kernel is gone
@@ -74,7 +74,7 @@ const frontEnd = async (model, askKernel) => {
   const id = model.get("_page").replace("IPY_MODEL_", "");
   if (!pages.has(id)) {
     const known = await manager.get_model?.(id).then((page) => page.get("packed"), () => null);
-    const packed = known ?? (await askKernel("page")).parts[0];
+    const packed = known ?? (await askKernel("page"));
     if (!pages.has(id)) pages.set(id, inflate(packed).text());
   }
   return pages.get(id);
@@ -201,26 +201,16 @@ function render({ model, el }) {
       note.textContent = "The kernel does not answer. If it was restarted, run the cell.";
     });
 
-  const unpack = async ({ name, nodes, folded, parts: [graph, manual, source] }) => {
-    const { constants, ...sheet } = JSON.parse(await inflate(source).text());
+  const show = async () => {
+    const { why, name, nodes: count, folded, parts } = model.get("_sent");
+    if (why) throw { told: why };
+    const [graph, metadata, source] = parts.map(inflate);
+    const { constants, ...sheet } = JSON.parse(await source.text());
     panel.load(sheet);
     title.textContent = name;
     frame.title = `Graph of ${name}`;
-    whole.hidden = !model.get("_sent").folded;
-    whole.textContent = folded ? `Show all ${nodes.toLocaleString("en")} nodes` : "Fold";
-    return {
-      type: "open",
-      name,
-      constants,
-      count: nodes,
-      model: await inflate(graph).arrayBuffer(),
-      metadata: await inflate(manual).text(),
-    };
-  };
-  const show = async () => {
-    const sent = model.get("_sent");
-    if (sent.why) throw { told: sent.why };
-    const opened = await unpack(sent);
+    whole.hidden = !folded;
+    const opened = { name, count, constants, model: await graph.arrayBuffer(), metadata: await metadata.text() };
     frame.srcdoc = await frontEnd(model, askKernel);
     signal.throwIfAborted();
     panel.element.before(frame);
@@ -230,42 +220,43 @@ function render({ model, el }) {
   };
   const failed = ({ message, told }) =>
     signal.aborted || giveUp(told ?? instead("Netron did not start here", message));
-  let coming = show();
+  const coming = show();
   coming.catch(failed);
+  let all = null; // the whole of a folded graph, while it is shown
 
   // A big graph takes seconds: the note counts them, as a sign of progress.
   const draw = async () => {
-    const opened = await coming;
+    const { count, ...opened } = await coming;
     signal.throwIfAborted();
+    const nodes = `${count.toLocaleString("en")} nodes`;
+    whole.textContent = all ? "Fold" : `Show all ${nodes}`;
     const start = Date.now();
     const remark = () => {
       const seconds = Math.floor((Date.now() - start) / 1000);
-      const of = opened.count ? ` ${opened.count.toLocaleString("en")} nodes` : "";
-      note.textContent = `Drawing${of}\u2026${seconds > 1 ? ` ${seconds} s` : ""}`;
+      note.textContent = `Drawing ${nodes}\u2026${seconds > 1 ? ` ${seconds} s` : ""}`;
     };
     clearInterval(counting);
     counting = setInterval(remark, 1000);
     remark();
     theme();
     measure();
-    tell({ ...opened, heat: model.get("_heat") });
+    tell({ type: "open", ...opened, model: all ?? opened.model, heat: model.get("_heat") });
     const clickedBefore = !model.get("marked").length && panel.node();
     if (clickedBefore) tell({ type: "mark", names: [clickedBefore] });
     else go();
   };
   // From the folded graph to the whole, which the kernel has, and back.
-  let all;
   whole.onclick = async () => {
     box.classList.remove("drawn");
     note.textContent = "Asking the kernel, which may be busy\u2026";
     try {
-      all = all ? null : await askKernel("whole");
-      coming = unpack(all ?? model.get("_sent"));
+      all = all ? null : await inflate(await askKernel("whole")).arrayBuffer();
     } catch ({ message }) {
       box.classList.add("drawn");
       whole.textContent = `No answer from the kernel (${message}): run the cell, and try again`;
       return;
     }
+    if (panel.isBox()) close(); // which the other graph has not
     draw().catch(failed);
   };
 

@@ -260,11 +260,10 @@ class Netron(Live):
         self._must_be_open()
         if why := self._sent.get("why"):
             raise InputError("save() needs Netron's front-end for the file.", why)
-        graphs = {"_sent": self._sent}
-        if self._sent["folded"]:
-            graphs["whole"] = self._whole()
         shared = ("_picture", "_summary", "_heat", "facts", "marked", "selected", "height")
-        return {"traits": {name: getattr(self, name) for name in shared}, "graphs": graphs}
+        traits = {name: getattr(self, name) for name in shared}
+        whole = self._model.packed if self._sent["folded"] else b""
+        return {"traits": traits, "sent": self._sent, "whole": whole}
 
     def __repr__(self) -> str:
         return self._summary
@@ -276,13 +275,9 @@ class Netron(Live):
         """Handle a message from the page: a request, or Netron's drawing."""
         if isinstance(picture := message.get("picture"), str):
             self._screen = picture, bytes(buffers[0]) if buffers else None
-        asked, answer = message.get("ask"), {}
-        if asked == "whole":
-            answer = self._whole()
-        elif asked == "page":
-            answer = {"parts": [frontend.shared().packed]}
-        if parts := answer.pop("parts", None):
-            self.send({**answer, "id": message.get("id")}, parts)
+        if (asked := message.get("ask")) in ("whole", "page"):
+            part = self._model.packed if asked == "whole" else frontend.shared().packed
+            self.send({"id": message.get("id")}, [part])
 
     def _first(self, folded: bool) -> dict[str, Any]:
         """The first state of the page: the graph, folded if it is big."""
@@ -300,12 +295,9 @@ class Netron(Live):
             )
             return {**shown, "_sent": {"why": why}}
 
-    def _whole(self) -> dict[str, Any]:
-        proto = self._model.proto
-        return self._drawn(proto, Folded(proto))
-
     def _drawn(self, proto: onnx.ModelProto, drawn: Folded) -> dict[str, Any]:
-        """One graph; ``parts`` are its bytes, the operators' manual and the source, compressed."""
+        """What the page draws first: ``parts`` are the bytes of the graph, the operators' manual
+        and the source, compressed."""
         makers = {name: origin.key(node) for node in proto.graph.node for name in node.output}
         source = {
             **origin.sheet(self.origins, self._model.sources),

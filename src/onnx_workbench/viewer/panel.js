@@ -263,6 +263,7 @@ const makePanel = ({ mark, activate, close, changed }) => {
     page,
     measured,
     node: () => shown,
+    isBox: () => Boolean(sheet.modules[shown]),
     isThrough: () => !element.hidden && element.classList.contains("through"),
     show: (name) => {
       shown = name;
@@ -282,7 +283,6 @@ const makePanel = ({ mark, activate, close, changed }) => {
       const bare = (known) => Object.assign(Object.create(null), known); // a node may be named "constructor"
       const made = Object.fromEntries(Object.entries(nodes).map(([k, v]) => [k, node(v)]));
       sheet = { ...rest, nodes: bare(made), stubs: bare(rest.stubs), modules: bare(rest.modules) };
-      if (!sheet.nodes[shown] && !sheet.modules[shown]) shown = null; // a box that is there no more
       again(); // a cell below may have marked nodes before the source was unpacked
     },
     maker: (name) => sheet.stubs[name], // of the value that a stub of a cut edge stands for

@@ -1,14 +1,14 @@
-// Stands for the kernel in a file that save() wrote: of each view `saved` holds the traits, the graphs
+// Stands for the kernel in a file that save() wrote: of each view `saved` holds the traits, the graph
 // and the nodes that a choice in it marks in the other one.
 const bytes = (text) => Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
 const page = new Map([["packed", bytes(saved.page)]]);
 const widget_manager = { get_model: async () => page };
 
-const kernel = ({ traits, graphs: { _sent: first, whole } }) => {
-  const model = makeModel({ ...traits, _page: "", _sent: { ...first, parts: first.parts.map(bytes) } });
+const kernel = ({ traits, sent, whole }) => {
+  const model = makeModel({ ...traits, _page: "", _sent: { ...sent, parts: sent.parts.map(bytes) } });
   const send = async ({ ask, id }) => {
     await null; // answer asynchronously, as a kernel does
-    if (ask) model.say("msg:custom", { ...whole, id }, whole.parts.map(bytes));
+    if (ask) model.say("msg:custom", { id }, [bytes(whole)]);
   };
   return { ...model, widget_manager, send };
 };

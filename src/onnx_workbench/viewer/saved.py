@@ -36,7 +36,7 @@ _STYLE = """
 def document(title: str, views: Sequence[Mapping[str, Any]], script: str, page: bytes) -> str:
     """One HTML page.
 
-    Each view has ``traits``, ``graphs`` (the first drawn, and the whole if that one is folded) and
+    Each view has ``traits``, what is ``sent`` first, the ``whole`` graph if that one is folded, and
     ``related``, the nodes that a click marks in the other view. ``script`` defines ``render``;
     ``page`` is shown in the frame.
     """
