@@ -11,7 +11,7 @@ import sheets
 from onnx_workbench.lineage.floors import Floors
 from onnx_workbench.lineage.picture import svg
 
-NODES = [f"node_{n}" for n in range(8)]
+NODES = [row["t"] for row in sheets.small()["floors"][4]["rows"]]
 MARKUP = "</script><img src=x onerror=alert(1)>&"
 
 
@@ -47,15 +47,15 @@ def hostile(small):
     ],
 )
 def test_a_choice_marks_the_onnx_nodes_of_its_chain(chosen, marked, small):
-    floors = Floors(small, NODES)
+    floors = Floors(small)
     floors.chosen = chosen
     assert floors.marked == [NODES[at] for at in marked]
 
 
 def test_a_node_is_chosen_by_its_name_and_another_name_marks_nothing(small):
-    floors = Floors(small, NODES)
-    floors.choose("node_3")
-    assert (floors.chosen, floors.marked) == ([4, 3], ["node_3"])
+    floors = Floors(small)
+    floors.choose("node_mul")
+    assert (floors.chosen, floors.marked) == ([4, 3], ["node_mul"])
     floors.choose("gone")
     assert (floors.chosen, floors.marked) == ([], [])
 

@@ -27,7 +27,7 @@ import json
 from onnx_workbench.lineage.floors import Floors
 with open("sheet.json") as file:
     sheet = json.load(file)
-first = Floors(sheet, [row["t"] for row in sheet["floors"][4]["rows"]])
+first = Floors(sheet)
 first
 ===
 second = Floors(sheet)

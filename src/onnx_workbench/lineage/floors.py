@@ -21,7 +21,7 @@ its caller; ``g``, the number of its group of repeated blocks; ``s`` and ``b``, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import traitlets
@@ -37,7 +37,7 @@ class Floors(Live):
 
     Args:
         sheet: as described above.
-        nodes: the name of the ONNX node of each row of the ONNX floor.
+        words: the text for a place that shows no widget.
 
     Traits:
         chosen: the number of a floor and of its row, of several rows where they are folded into
@@ -50,10 +50,9 @@ class Floors(Live):
     chosen: traitlets.List = traitlets.List(traitlets.Int()).tag(sync=True)
     marked: traitlets.List = traitlets.List(traitlets.Unicode())
 
-    def __init__(
-        self, sheet: Mapping[str, Any], nodes: Sequence[str] = (), words: str = ""
-    ) -> None:
-        self._nodes, self._words = list(nodes), words
+    def __init__(self, sheet: Mapping[str, Any], words: str = "") -> None:
+        self._nodes = [row["t"] for row in sheet["floors"][ONNX]["rows"]]
+        self._words = words
         super().__init__(_sheet=dict(sheet))
 
     def choose(self, node: str) -> None:

@@ -62,8 +62,7 @@ class Shown:
 
         last = self.__dict__.get("_floors")
         if last is None or last.comm is None:
-            nodes = [row["t"] for row in self.sheet["floors"][ONNX]["rows"]]
-            last = Floors(self.sheet, nodes, repr(self))
+            last = Floors(self.sheet, repr(self))
             self.__dict__["_floors"] = last  # of a frozen result
         return last
 
