@@ -95,6 +95,10 @@ def test_without_a_call_nothing_runs_and_the_upper_floors_are_joined(known):
     assert "trace(onnx, args)" in kernel["note"]
 
 
+def test_a_call_by_name_alone_is_a_call(known):
+    assert ow.trace(known, kwargs={"x": torch.randn(2, 4, 8, 8)}, seconds=0.01).call
+
+
 def test_a_loaded_file_says_that_it_has_no_bytecode(known):
     lineage = ow.trace(ow.load(known.path), torch.randn(2, 4, 8, 8), seconds=0.1)
     floors = {floor["name"]: floor for floor in lineage.sheet["floors"]}

@@ -40,7 +40,7 @@ def trace(
     Below a line that calls a model of a library are the library's own lines, each with its modules.
 
     Args:
-        args, kwargs: a call of the model, as for the model itself; None runs nothing.
+        args, kwargs: a call of the model, as for the model itself; without both nothing runs.
         depth: how many calls below your line the library's lines are; None is the innermost, 0
             shows none.
         source: a folder with the model's ``.py`` files. Around the lines that the file quotes, the
@@ -66,8 +66,10 @@ def trace(
     if isinstance(artifact, WorkbenchError):
         return stopped(artifact)
     lineage = join(artifact, source=source, depth=depth)
-    if len(args) == 1 and args[0] is None and not kwargs:  # no tuple, so it was wrapped
-        return lineage
+    if len(args) == 1 and args[0] is None:  # no tuple, so it was wrapped
+        if not kwargs:
+            return lineage
+        args = ()
     kwargs = kwargs or {}
     values = {} if artifact.isolated else summaries(lineage, args, kwargs)
     spots = measured(lineage, args, kwargs, level, threads, seconds)
