@@ -18,8 +18,9 @@ from ..brief import first_words
 from ..errors import InputError, LoadError
 from ..proto import node_refs, tensors_of
 from ..reader import Checked
-from ..source import NO_SOURCES, Sources
+from ..source import Sources
 from .origin import OnnxNode, key, origins, scrub
+from .summary import summary
 
 LARGEST_TENSOR = 64 * 1024
 """Bytes of the largest tensor whose values the page gets by default."""
@@ -41,16 +42,15 @@ class Model:
     """The part of a model that a view keeps.
 
     ``packed`` is its graph without large weights and folders, compressed, since a parsed graph
-    takes five times the bytes of its file. ``external`` names the files with external weights,
-    ``cut`` says which metadata was too long, ``sources`` are the source files that may be shown.
+    takes five times the bytes of its file. ``summary`` is the model in a few lines of text,
+    ``sources`` are the source files that may be shown.
     """
 
     name: str
     packed: bytes
     origins: Mapping[str, OnnxNode]
-    external: tuple[str, ...] = ()
-    cut: str = ""
-    sources: Sources = NO_SOURCES
+    summary: str
+    sources: Sources
 
     @property
     def proto(self) -> onnx.ModelProto:
@@ -104,7 +104,7 @@ def read(
     del refs  # scrub() needs memory, too
     scrub(light)
     packed = compressed(light.SerializeToString())
-    return Model(name, packed, nodes, tuple(sorted(external)), checked.cut, sources)
+    return Model(name, packed, nodes, summary(name, light, sorted(external), checked.cut), sources)
 
 
 def _checked(model: Any, caller: str, largest: int) -> tuple[Checked, str, Path | None]:

@@ -32,7 +32,7 @@ from .heat import Heat, contrast, scale
 from .live import Live, Together
 from .model import Model, compressed, read
 from .still import SCRIPT
-from .summary import counted, listed, one_line, summary
+from .summary import counted, listed, one_line
 
 _HERE = Path(__file__).parent
 
@@ -284,8 +284,7 @@ class Netron(Live):
         model, proto = self._model, self._model.proto
         drawn = drawable(proto, always=folded)
         self._diagram = drawn.diagram()
-        text = summary(model.name, proto, model.external, model.cut)
-        shown = {"_picture": draw(model.name, self._diagram), "_summary": text}
+        shown = {"_picture": draw(model.name, self._diagram), "_summary": model.summary}
         try:
             return {**shown, "_sent": self._drawn(proto, drawn), "_page": frontend.shared()}
         except frontend.UnfitError as error:
