@@ -297,30 +297,24 @@ function render({ model, el }) {
   const follow = (name, act) => {
     model.on(`change:${name}`, act);
     atEnd(signal, () => model.off(`change:${name}`, act));
+    act();
   };
-  const heat = () => {
+  follow("_heat", () => {
     const now = model.get("_heat");
     panel.heat(now);
     legend.heat(now);
     tell({ type: "heat", heat: now });
-  };
-  const picture = () => {
+  });
+  follow("_picture", () => {
     still.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(model.get("_picture"))}`;
-  };
-  follow("_heat", heat);
-  follow("_picture", picture);
-  const facts = () => panel.facts(model.get("facts"));
-  follow("facts", facts);
+  });
+  follow("facts", () => panel.facts(model.get("facts")));
   follow("marked", () => {
     if (quiet) return;
     at = 0;
     go();
   });
-  facts();
-  heat();
-  picture();
-  const [open = model.get("selected")] = model.get("marked");
-  if (open) panel.show(open);
+  if (!model.get("marked").length && model.get("selected")) panel.show(model.get("selected"));
 
   const uncover = cover(el);
   atEnd(signal, () => {
