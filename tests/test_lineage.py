@@ -189,6 +189,9 @@ def test_nodes_in_the_branches_of_cond_have_lines_and_the_module_of_their_owner(
     assert {(origin.module, origin.why) for origin in branch} == {
         ("0", f"module of its enclosing node {branch[0].inside}")
     }
+    codes = {record["bytecode"] for record in lineage.records()} - {None}
+    assert codes
+    assert not any(" at 0x" in code for code in codes), "the branches are code, at an address"
 
 
 def test_a_model_that_exec_made_is_not_called_a_file_of_another_tool():
