@@ -6,15 +6,13 @@ import importlib.util
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,12 @@ try:
     from playwright.sync_api import expect, sync_playwright
 except ImportError:  # launched() says so
     Axe = expect = sync_playwright = None
+
+WAIT = 120
+"""Seconds that anything may take that is waited for: a CI machine may be slow, and another program
+may run on it. Playwright's own 5 s for expect() are too few."""
+if expect:
+    expect.set_options(timeout=WAIT * 1000)
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "browser-test"
@@ -84,7 +88,7 @@ class Lab:
         request = urllib.request.Request(
             self.url + what, json.dumps(body).encode(), headers, method=method
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=WAIT) as answer:
             return json.loads(answer.read() or "null")
 
 
@@ -129,7 +133,7 @@ class Notebook:
 
     def run_until(self, cell: int, printed: str) -> None:
         """Runs one cell until it prints this: messages of the page reach the kernel in between."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + WAIT
         while (seen := self.run(cell)) != printed:
             assert time.monotonic() < deadline, f"printed {seen!r}, not {printed!r}"
 
@@ -148,26 +152,36 @@ class Notebook:
         return drawing(self.page, index)
 
     def metrics(self) -> dict[str, int]:
-        """What the page holds, once all that nothing reaches any more is collected."""
+        """How many frames and listeners the page holds, once a collection finds none to free."""
         session = self.page.context.new_cdp_session(self.page)
         session.send("Performance.enable")
-        # each SVG is a frame, until its image leaves the cache
-        session.send("Memory.simulatePressureNotification", {"level": "critical"})
-        for _ in range(3):
-            session.send("HeapProfiler.collectGarbage")
-        told = session.send("Performance.getMetrics")["metrics"]
+        seen, before = {}, None
+        while seen != before:
+            # each SVG is a frame, until its image leaves the cache
+            session.send("Memory.simulatePressureNotification", {"level": "critical"})
+            for _ in range(3):
+                session.send("HeapProfiler.collectGarbage")
+            told = session.send("Performance.getMetrics")["metrics"]
+            found = {metric["name"]: int(metric["value"]) for metric in told}
+            seen, before = {name: found[name] for name in ("Frames", "JSEventListeners")}, seen
         session.detach()
-        return {metric["name"]: int(metric["value"]) for metric in told}
+        return seen
+
+
+FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
 def drawing(page: Any, index: int = 0) -> Any:
-    """The frame of the view with this index on a page, once Netron has drawn."""
+    """The frame of the view with this index on a page, once Netron has drawn and hears keys: that
+    is two frames after it has told its size."""
     box = page.locator(".ow-netron").nth(index)
     try:
         box.and_(page.locator(".drawn")).wait_for()
     except Exception as error:
         raise AssertionError(f"not drawn: {box.inner_text()!r}") from error
-    return box.locator("iframe").element_handle().content_frame()
+    frame = box.locator("iframe").element_handle().content_frame()
+    frame.evaluate(FRAMES)
+    return frame
 
 
 def absent(what: str) -> None:
@@ -193,7 +207,7 @@ def launched() -> Iterator[Any]:
     if path is None:
         absent("there is no Chromium: install it, or set ONNX_WORKBENCH_CHROMIUM to its path")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS, timeout=WAIT * 1000)
         yield browser
         browser.close()
 
@@ -210,12 +224,6 @@ def lab_command(options: list[str]) -> list[str]:
     return [*workbench.command("lab"), *options]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory) -> Iterator[Lab]:
     """Served below a base URL, as on Binder: an absolute address in a page fails there."""
@@ -229,10 +237,9 @@ def serving(base_url: str, home: Path) -> Iterator[Lab]:
     build = ROOT / "build"  # the README's command shows this repository, so its copies lie inside
     build.mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="browser-", dir=build))
-    port = free_port()
     command = lab_command(
         [
-            *("--no-browser", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0"),
+            *("--no-browser", "--ip=127.0.0.1", "--port=0"),
             f"--IdentityProvider.token={TOKEN}",
             f"--ServerApp.base_url={base_url}",
             "--expose-app-in-browser",  # window.jupyterapp: commands by name instead of by menu
@@ -254,31 +261,29 @@ def serving(base_url: str, home: Path) -> Iterator[Lab]:
         server = subprocess.Popen(
             command, env=os.environ | settings, stdout=stream, stderr=subprocess.STDOUT
         )
-    url = f"http://127.0.0.1:{port}{base_url}"
     try:
-        wait_for(f"{url}api?token={TOKEN}", server, log)
-        yield Lab(url, folder)
+        yield Lab(address(home / "runtime", server, log), folder)
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(WAIT)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def wait_for(url: str, server: subprocess.Popen, log: Path, seconds: float = 180) -> None:
-    end = time.monotonic() + seconds
+def address(runtime: Path, server: subprocess.Popen, log: Path) -> str:
+    """Where the server listens, by the file that it writes then: it has chosen the port itself."""
+    end = time.monotonic() + WAIT
     while time.monotonic() < end and server.poll() is None:
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
+        for file in runtime.glob("jpserver-*.json"):
+            with suppress(ValueError):  # it is being written
+                return json.loads(file.read_text())["url"]
+        time.sleep(0.1)
     pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-3000:]}", pytrace=False)
 
 
 def new_context(browser: Any, **options: Any) -> Any:
     """A context of its own fetches and compiles all that it shows."""
     context = browser.new_context(**{"viewport": SIZE, **options})
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(WAIT * 1000)
     context.add_init_script(KEEP_EVAL)
     return context
 
@@ -368,7 +373,7 @@ def open_file(browser) -> Iterator[Callable[..., Any]]:
     assert not any(refused)
 
 
-def until(frame: Any, condition: str | Callable[[], bool], seconds: float = 60) -> None:
+def until(frame: Any, condition: str | Callable[[], bool], seconds: float = WAIT) -> None:
     """Waits for a condition, of JavaScript or of Python. Netron's frame forbids the eval of
     Playwright's own wait unless the condition holds at once."""
     met = condition if callable(condition) else lambda: frame.evaluate(condition)
@@ -378,7 +383,7 @@ def until(frame: Any, condition: str | Callable[[], bool], seconds: float = 60) 
         frame.wait_for_timeout(50)
 
 
-def at_rest(element: Any, seconds: float = 60) -> dict[str, float]:
+def at_rest(element: Any, seconds: float = WAIT) -> dict[str, float]:
     """The place of an element on the page, once it has stood there for a tenth of a second: what
     is drawn again has no place for a moment, and what makes room moves."""
     deadline, seen = time.monotonic() + seconds, None

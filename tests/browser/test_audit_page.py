@@ -38,27 +38,22 @@ def path(tmp_path_factory):
 def test_the_page_links_findings_floors_and_graph(open_file, path):
     page = open_file(path)
     card = page.locator("#finding-1")
-    assert page.locator("h1").inner_text() == "Words: 3 findings"
-    assert page.locator(".chips a").all_inner_texts() == [
-        "✗ capture: 2 found",
-        "✗ contract: 1 found",
-    ]
-    assert (
-        card.locator("mark").inner_text().endswith("torch.tanh(self.words(tokens) + self.places)")
-    )
+    expect(page.locator("h1")).to_have_text("Words: 3 findings")
+    expect(page.locator(".chips a")).to_have_text(["✗ capture: 2 found", "✗ contract: 1 found"])
+    expect(card.locator("mark")).to_contain_text("torch.tanh(self.words(tokens) + self.places)")
 
     assert at_rest(page.locator(".ow-floors .body"))["height"] < 500, "the lists scroll"
     lit = page.locator(".ow-floors section").nth(4).locator(".row.marked")
     card.get_by_role("link", name="Follow this line").click()
-    titles = page.locator(".graph a.lit text[text-anchor]").all_text_contents()
-    assert {"Add", "Tanh"} <= set(titles)
+    for title in ("Add", "Tanh"):
+        expect(page.locator(".graph a.lit text[text-anchor]", has_text=title).first).to_be_visible()
     box = page.locator(".graph a[data-rows]", has_text="ReduceMean")
     box.click()
     expect(lit).to_have_count(1)
     expect(lit).to_contain_text("mean")
     expect(box).to_have_attribute("aria-current", "true")
     source = page.locator(".ow-floors section").first.locator(".row.marked")
-    assert "return x.mean(1)" in source.inner_text()
+    expect(source).to_contain_text("return x.mean(1)")
 
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     card.get_by_role("button", name="Copy").click()
@@ -69,9 +64,9 @@ def test_the_page_links_findings_floors_and_graph(open_file, path):
 
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert page.locator(".chain .still img").is_visible()
-    assert not page.locator(".ow-floors").is_visible()
-    assert card.locator("details p").is_visible()
+    expect(page.locator(".chain .still img")).to_be_visible()
+    expect(page.locator(".ow-floors")).to_be_hidden()
+    expect(card.locator("details p")).to_be_visible()
 
 
 def test_axe_finds_nothing_serious_on_the_page(open_file, path):
@@ -87,6 +82,6 @@ def test_axe_finds_nothing_serious_on_the_page(open_file, path):
 
 def test_without_a_script_the_page_has_all_but_the_floors(open_file, path):
     page = open_file(path, java_script_enabled=False)
-    assert page.locator(".chain .still img").is_visible()
-    assert page.locator(".graph svg").is_visible()
-    assert not page.get_by_role("button").first.is_visible()
+    expect(page.locator(".chain .still img")).to_be_visible()
+    expect(page.locator(".graph svg")).to_be_visible()
+    expect(page.get_by_role("button").first).to_be_hidden()

@@ -228,17 +228,13 @@ def test_search_marks_all_floors_and_enter_goes_from_match_to_match(opened):
 def test_flame_boxes_choose_their_line_and_change_their_order(opened):
     page = opened(sheets.small())
     page.page.get_by_text("Time as a flame graph").click()
-    boxes = page.page.locator(".flame > *")
-    assert boxes.all_inner_texts() == [
-        "forward",
-        "torch.relu",
-        "self.attention(x)",
-        "activation.py:95",
-    ]
+    boxes = page.page.locator(".flame > *")  # drawn by an event that follows the click
+    lines = ["forward", "torch.relu", "self.attention(x)", "activation.py:95"]
+    expect(boxes).to_have_text(lines)
     page.page.locator(".flame").get_by_role("button", name="self.attention").click()
     assert page.texts(SOURCE, "chosen") == ["x = self.attention(x)"]
     page.page.get_by_label("by module").check()
-    assert boxes.all_inner_texts() == ["Net", "attention", "activation.py:95"]
+    expect(boxes).to_have_text(["Net", "attention", "activation.py:95"])
 
 
 def test_where_the_export_stopped_the_line_is_marked_and_the_reason_stands_above(opened):

@@ -15,7 +15,7 @@ from onnx_workbench import view
 from onnx_workbench.viewer import frontend
 from onnx_workbench.viewer.saved import document
 
-from .conftest import KEEP_EVAL
+from .conftest import KEEP_EVAL, WAIT, expect
 
 pytestmark = pytest.mark.browser
 
@@ -56,7 +56,7 @@ window.Date = class extends now {
 def shown_by(browser):
     """A frame of a host's page that shows a view, and the requests that it made."""
     context = browser.new_context(viewport={"width": 900, "height": 600})
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(WAIT * 1000)
     context.add_init_script(KEEP_EVAL + LATER)
     page = context.new_page()
 
@@ -159,8 +159,9 @@ def test_a_page_or_a_netron_that_cannot_draw_shows_the_static_picture_and_says_s
         monkeypatch.setattr(frontend, "installed", lambda folder=folder: folder)
     output, asked = shown_by(**host)
     output.locator(".ow-netron.still").wait_for()
-    assert output.locator(".ow-note").inner_text() == f"Netron {told}, so this is a static picture."
+    said = f"Netron {told}, so this is a static picture."
+    expect(output.locator(".ow-note")).to_have_text(said)
     still = output.locator(".ow-still")
-    assert still.is_visible()
+    expect(still).to_be_visible()
     assert still.evaluate("(image) => image.decode().then(() => image.naturalHeight > 100)")
     assert asked == [HOST, OUTPUT]

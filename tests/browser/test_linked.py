@@ -186,7 +186,7 @@ def test_a_line_marks_its_nodes_on_every_floor_and_in_netron(notebook):
     lit(notebook, 2, "add", "relu")
     lit(notebook, 4, "node_add", "node_relu")
     notebook.run_until(5, "['node_add', 'node_relu'] ['node_add', 'node_relu']")
-    assert graph.locator("#node-name-node_relu").count() == 1
+    expect(graph.locator("#node-name-node_relu")).to_have_count(1)
 
 
 def test_a_node_clicked_in_netron_marks_its_line(notebook):

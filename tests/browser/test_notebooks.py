@@ -10,7 +10,7 @@ import json
 import pytest
 import sheets
 
-from .conftest import PAD, at_rest, expect
+from .conftest import PAD, at_rest, expect, until
 
 pytestmark = pytest.mark.browser
 
@@ -102,6 +102,6 @@ def test_a_wide_picture_is_as_wide_as_its_cell(notebook):
     output = picture.locator("xpath=..")
     for width in (800, 1280):
         notebook.page.set_viewport_size({"width": width, "height": 900})
+        until(notebook.page, lambda: at_rest(picture)["width"] <= at_rest(output)["width"])
         wide, high = (at_rest(picture)[side] for side in ("width", "height"))
-        assert wide <= at_rest(output)["width"]
         assert wide / high == pytest.approx(858 / 66, rel=0.01)

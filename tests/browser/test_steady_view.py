@@ -9,7 +9,7 @@ from onnx import helper, parser
 from onnx_workbench import view
 
 from .conftest import at_rest, drawing, expect, until
-from .test_saved_view import PICTURES, layered
+from .test_saved_view import BEGUN, HELD, HOLD, PICTURES, RELEASE, layered
 
 pytestmark = pytest.mark.browser
 
@@ -19,21 +19,12 @@ ERRORS = """
 for (const kind of ["error", "unhandledrejection"]) {
   window.addEventListener(kind, (event) => errors.push(String(event.reason ?? event.message)));
 }"""
-# Each layout in the frame takes this long.
-SLOW = """(wait) => {
-  const post = Worker.prototype.postMessage;
-  Worker.prototype.postMessage = function (...args) {
-    setTimeout(() => post.apply(this, args), wait);
-  };
-}"""
 AGAIN = "parent.postMessage({ type: 'ready' }, '*')"  # of the frame: asks for its graph
-BEGUN = "#canvas[width='100%']"  # a drawing has begun, and is not there yet
 WRITES = """() => {
   const cell = document.body.appendChild(document.createElement("textarea"));
   cell.focus();
 }"""
 FOCUSED = "document.activeElement.tagName"
-HELD = "document.activeElement.ariaLabel"
 HEAT = {f"node_b{block}_3": block / 1000 for block in range(2)}
 
 
@@ -65,10 +56,12 @@ def test_a_drawing_takes_no_focus_from_the_cell_and_asks_nothing(opened):
     page.evaluate("(heat) => models[0].set('_heat', heat)", heat)
     until(page, "svg.includes('1.00 ms')")
     assert page.evaluate(FOCUSED) == "TEXTAREA"
-    graph.evaluate(SLOW, 3500)  # Netron asks after 2.5 s
+    graph.evaluate(HOLD)
     page.evaluate("models[0].set('_heat', {})")
-    graph.wait_for_timeout(3000)
+    until(graph, BEGUN)
+    graph.wait_for_timeout(3000)  # Netron asks after 2.5 s
     page.keyboard.press("Enter")
+    graph.evaluate(RELEASE)
     until(page, "!svg.includes('1.00 ms')")
     assert page.evaluate("document.activeElement.value") == "\n"
     expect(page.locator(".ow-netron.drawn")).to_be_visible()
@@ -79,11 +72,12 @@ def test_what_comes_during_a_drawing_counts_after_it(opened):
     page, graph = opened(netron)
     graph.locator("#node-name-node_b0_0").click()
     page.get_by_role("tab", name="Node").wait_for()
-    graph.evaluate(SLOW, 1500)
+    graph.evaluate(HOLD)
     graph.evaluate(AGAIN)
-    graph.locator(BEGUN).wait_for(state="attached")
+    until(graph, BEGUN)
     page.evaluate("(heat) => models[0].set('_heat', heat)", heat)
     page.locator(".made-by button").last.click()
+    graph.evaluate(RELEASE)
     graph.locator("#canvas").get_by_text("1.00 ms").wait_for()
     graph.locator("#node-name-node_b1_0.select").wait_for()
     page.get_by_role("tab", name="Node").wait_for()
@@ -95,9 +89,10 @@ def test_the_choice_survives_a_new_layout_and_a_closed_panel_gives_the_focus_bac
     page.keyboard.press("Enter")
     page.get_by_role("tab", name="Node").wait_for()
     name = graph.evaluate(HELD)
-    graph.evaluate(SLOW, 500)
+    graph.evaluate(HOLD)
     page.keyboard.press("Control+k")  # Netron's: from left to right
-    graph.locator(BEGUN).wait_for(state="attached")
+    until(graph, BEGUN)
+    graph.evaluate(RELEASE)
     graph.locator(".graph-node.select").wait_for()
     page.get_by_role("tab", name="Node").focus()
     page.keyboard.press("Escape")
@@ -122,12 +117,13 @@ def test_the_keys_of_the_graph_work_on_the_bar_too_and_none_while_it_is_drawn(op
     before = graph.evaluate(high)
     page.keyboard.press("f")
     until(graph, f"{high} < {before}")
-    graph.evaluate(SLOW, 500)
+    graph.evaluate(HOLD)
     graph.evaluate(AGAIN)
-    graph.locator(BEGUN).wait_for(state="attached")
+    until(graph, BEGUN)
     page.keyboard.press("f")
     page.keyboard.press("n")
     expect(count).to_have_text("3 of 4")
+    graph.evaluate(RELEASE)
     graph.locator("#node-name-node_b1_2.current").wait_for()
     assert page.evaluate("errors") == []
 
@@ -180,7 +176,7 @@ def test_names_may_be_anything(opened):
     for at, name in enumerate(NAMES):
         graph.locator(".graph-node > .node-item-type").nth(at).dispatch_event("click")
         panel.locator("header", has_text=name.rpartition("\x01")[2][:11]).wait_for()
-        assert page.evaluate("models[0].get('selected')") == name
+        until(page, lambda: page.evaluate("models[0].get('selected')") == name)  # noqa: B023
     close = at_rest(panel.get_by_role("button", name="Close"))
     assert close["x"] + close["width"] <= at_rest(panel)["x"] + at_rest(panel)["width"]
 

@@ -9,7 +9,7 @@ import time
 import pytest
 import sheets
 
-from .conftest import KERNEL, PAD, SHOWN, Notebook, load
+from .conftest import KERNEL, PAD, SHOWN, WAIT, Notebook, expect, load
 
 pytestmark = pytest.mark.browser
 
@@ -70,7 +70,7 @@ def shows(notebook, *expected: dict[int, str]) -> None:
     wanted = {0: "", CHOSEN: ""}
     for more in expected:
         wanted |= more
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + WAIT
     while (seen := dict(enumerate(notebook.page.evaluate(SEEN)))) != wanted:
         assert time.monotonic() < deadline, f"{seen}, not {wanted}"
         notebook.page.wait_for_timeout(50)
@@ -141,7 +141,7 @@ def test_every_order_ends_in_a_live_widget_or_in_its_picture(notebook, lab):
     notebook.page.evaluate(HURRY)
     notebook.page.get_by_role("button", name="Show all").click()
     notebook.page.get_by_role("button", name="No answer from the kernel").wait_for()
-    assert notebook.page.locator(".ow-netron.drawn").first.is_visible()
+    expect(notebook.page.locator(".ow-netron.drawn").first).to_be_visible()
     notebook.page.evaluate(NO_HURRY)
     run(notebook, 0, VIEW)
     shows(notebook, GONE, {VIEW: "live"})

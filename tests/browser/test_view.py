@@ -133,7 +133,7 @@ def test_a_message_of_another_frame_is_not_heard(notebook):
 
 def test_a_click_shows_the_line_in_its_function(notebook):
     graph, panel = notebook.graph(1), notebook.page.locator(".ow-panel").nth(1)
-    assert "does not say which line" not in panel.inner_text(), "marked from a cell below"
+    expect(panel).not_to_contain_text("does not say which line")  # marked from a cell below
     graph.locator("#node-name-node_relu").click()
     panel.get_by_text("relu = aten.relu.default").wait_for()
     expect(panel.locator(".place")).to_have_text("small.py \u00b7 Small.forward")
@@ -217,7 +217,7 @@ def test_the_frame_follows_the_theme(notebook):
     for theme, paper in (("Dark", "rgb(64, 64, 64)"), ("Light", "rgba(0, 0, 0, 0)")):
         notebook.do("apputils:change-theme", theme=f"JupyterLab {theme}")
         target = notebook.graph(0).locator("#target")
-        expect(target).to_have_css("background-color", paper, timeout=20_000)
+        expect(target).to_have_css("background-color", paper)
 
 
 def test_a_new_kernel_draws_again_and_no_frame_of_the_old_one_is_left(notebook):
@@ -230,4 +230,5 @@ def test_a_new_kernel_draws_again_and_no_frame_of_the_old_one_is_left(notebook):
     for cell in (0, 2):
         notebook.run(cell)
     notebook.page.locator(".ow-netron:not(.old).drawn >> nth=1").wait_for()
-    assert notebook.metrics()["Frames"] < frames + 2  # another one may come or go late
+    # another one may come or go late
+    until(notebook.page, lambda: notebook.metrics()["Frames"] < frames + 2)
