@@ -233,9 +233,9 @@ def test_wrong_timeout_is_an_input_error(relu):
 def test_ctrl_c_ends_the_worker(endless):
     artifact = ow.load(endless, isolated=True, timeout=300)
     pid = isolated.ask(os.getpid, timeout=30)
-    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    stop = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
-        artifact(X)
+        stop.start(), artifact(X)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert isolated.ask(os.getpid, timeout=30) != pid
@@ -245,7 +245,7 @@ def test_worker_ends_with_its_parent():
     code = "from onnx_workbench.isolated import ask; import os; print(ask(os.getpid, timeout=60))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == ""
-    late = time.monotonic() + 10
+    late = time.monotonic() + 120
     while time.monotonic() < late:
         try:
             os.kill(int(done.stdout), 0)

@@ -113,8 +113,18 @@ def test_settings_of_the_user_do_not_reach_into_the_venv(workbench, monkeypatch,
 
 
 def test_output_goes_to_the_log_and_progress_to_the_terminal(workbench, monkeypatch, capfd):
-    code = "import os, time; open(os.environ['TMPDIR'] + '/a.whl', 'wb').write(bytes(10**6)); "
-    fetches = [sys.executable, "-c", f"{code} time.sleep(1); print('chatter'); 1 / 0"]
+    code = (
+        "import os, time\nopen(os.environ['TMPDIR'] + '/a.whl', 'wb').write(bytes(10**6))\n"
+        "while not os.path.exists('seen'): time.sleep(0.1)\nprint('chatter')\n1 / 0"
+    )
+    fetches, bar = [sys.executable, "-c", code], workbench.bar
+
+    def seen(*about):
+        if line := bar(*about):
+            (workbench.ROOT / "seen").touch()  # it ends after its progress was shown
+        return line
+
+    monkeypatch.setattr(workbench, "bar", seen)
     workbench.VENV.mkdir()
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     assert not workbench.run(fetches, "[1/3] fetch", 2)
