@@ -9,7 +9,7 @@ from onnx import helper, parser
 from onnx_workbench import view
 
 from .conftest import at_rest, drawing, expect, until
-from .test_saved_view import BEGUN, HELD, HOLD, PICTURES, RELEASE, layered
+from .test_saved_view import BEGUN, FIRST, HELD, HOLD, PICTURES, RELEASE, layered
 
 pytestmark = pytest.mark.browser
 
@@ -181,13 +181,16 @@ def test_names_may_be_anything(opened):
     assert close["x"] + close["width"] <= at_rest(panel)["x"] + at_rest(panel)["width"]
 
 
-def test_a_panel_of_a_pair_closes_for_both(opened):
+def test_a_pair_in_one_file_is_colored_linked_and_closed_together(opened):
     page, left = opened(view(layered(1)).compare(layered(2)))
     right = drawing(page, 1)
     panels = page.locator(".ow-panel")
+    expect(right.locator(".graph-node.heat0")).to_have_count(4)
     for one, other, name in ((right, left, "b0_2"), (left, right, "b0_3")):
         one.locator(f"#node-name-node_{name}").click()
         other.locator(f"#node-name-node_{name}.select").wait_for()
+        expect(other.locator(".graph-node.select")).to_have_count(1)
+    expect(page.locator(".code .here")).to_have_text([f"{FIRST + 3}    return x.relu()"] * 2)
     for _ in range(2):
         panels.nth(1).get_by_role("button", name="Close").click()
         for at in range(2):
@@ -199,10 +202,10 @@ def test_a_panel_of_a_pair_closes_for_both(opened):
 
 
 def test_a_folded_view_stays_if_the_kernel_is_gone(opened):
-    page, graph = opened(view(layered(52, 20)))
+    page, graph = opened(view(layered(4), folded=True))
     page.evaluate("() => { models[0].send = () => { throw new Error('Cannot send'); }; }")
     button = page.locator(".ow-whole")
     button.click()
     page.get_by_role("button", name="Cannot send").wait_for()
     expect(page.locator(".ow-netron.drawn")).to_be_visible()
-    expect(graph.locator('[id^="node-name-blocks."]')).to_have_count(52)
+    expect(graph.locator('[id^="node-name-blocks."]')).to_have_count(4)

@@ -201,7 +201,7 @@ def test_many_runs_hold_what_one_does_and_listen_no_more_than_a_widget_of_one_wo
         notebook.run(cell)
     look()
     for cell in (0, 7):
-        for _ in range(3):
+        for _ in range(2):
             notebook.run(cell)
             notebook.graph(0)
         look()
