@@ -315,7 +315,7 @@ def test_every_target_starts_anew_and_none_is_left_behind(raced):
     assert raced.conditions.workers
     assert raced.replicates == 2
     assert repr(raced).startswith("It took "), "two replicates need more than half a second"
-    assert min(raced.result("b").times) > 1.9e-3, "a sleep is never shorter than asked"
+    assert raced.ratio("b").value < 0.8
     ran = [one for one in raced.results if one.ran]
     assert [one.name for one in ran] == ["a", "a again", "b", "relu", "chatty", "lean", "torch"]
     assert all(one.startup["load"] > 0 for one in ran)
