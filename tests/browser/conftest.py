@@ -155,8 +155,8 @@ class Notebook:
         """How many frames and listeners the page holds, once a collection finds none to free."""
         session = self.page.context.new_cdp_session(self.page)
         session.send("Performance.enable")
-        seen, before = {}, None
-        while seen != before:
+        seen, before, deadline = {}, None, time.monotonic() + WAIT
+        while seen != before and time.monotonic() < deadline:
             # each SVG is a frame, until its image leaves the cache
             session.send("Memory.simulatePressureNotification", {"level": "critical"})
             for _ in range(3):
