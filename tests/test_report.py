@@ -598,7 +598,6 @@ def test_the_versions_are_told():
         ("zoo_factories:numbered", 2, "(Doubled, tuple, dict)"),
         ("zoo_factories:ends", 2, "SystemExit"),
         ("zoo_factories:mistyped", 2, "dynamic_shape"),
-        ("zoo_factories:numbered", 2, "(Doubled, tuple, dict)"),
         ("zoo_factories:stopped", 130, "interrupted"),
     ],
 )

@@ -86,10 +86,6 @@ def mistyped():
     return Doubled().eval(), (torch.ones(3, 2),), {"dynamic_shape": {}}
 
 
-def numbered():
-    return Doubled().eval(), (torch.ones(3, 2),), {1: 18}
-
-
 class Masked(nn.Module):
     """Its file has other numbers beside those that are masked."""
 
