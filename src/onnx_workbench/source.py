@@ -323,7 +323,7 @@ class Sources:
         if isinstance(path, str | os.PathLike):
             near.append(Path(os.fsdecode(path)).absolute().parent)
         named = () if source is None else (source,)
-        return cls(_files_of(program) & _running(), tuple(near), named)
+        return cls(_files_of(program) & _loaded_files(), tuple(near), named)
 
     def read(self, known: Sequence[Line]) -> list[str]:
         """The lines of the file that all of ``known`` are in; empty if it may not be shown, cannot
@@ -378,7 +378,7 @@ def _files_of(program: Any) -> frozenset[str]:
     return frozenset(line.file for trace in traces for line in lines(trace))
 
 
-def _running() -> frozenset[str]:
+def _loaded_files() -> frozenset[str]:
     """The files of the modules and cells of this process."""
     modules = (
         getattr(module, "__dict__", {}).get("__file__") for module in [*sys.modules.values()]

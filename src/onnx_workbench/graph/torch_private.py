@@ -74,7 +74,7 @@ def full_stack_traces() -> AbstractContextManager[Any]:
 
     def filtered(tracer: Any, frames: traceback.StackSummary) -> traceback.StackSummary:
         by_default = {id(frame) for frame in original(tracer, frames)}
-        running = _running()
+        running = _running_graphs()
         kept: list[traceback.FrameSummary] = []
         for frame in dropwhile(lambda frame: frame.name != "forward", frames):
             if frame.filename in running:
@@ -97,8 +97,8 @@ def _counts(frame: traceback.FrameSummary) -> bool:
     return not forwards and (is_library(frame.filename) or is_layer(frame.filename))
 
 
-def _running() -> dict[str, fx.GraphModule]:
-    """The file name of all running generated code -> its graph."""
+def _running_graphs() -> dict[str, fx.GraphModule]:
+    """The graphs whose generated code is running, by its file name."""
     graphs: dict[str, fx.GraphModule] = {}
     for frame, _ in traceback.walk_stack(sys._getframe()):
         name = frame.f_code.co_filename

@@ -42,7 +42,7 @@ class Live(anywidget.AnyWidget):
 
 def _close_stale(widget: Widget) -> None:
     """Close the widgets of earlier runs of the current cell, and register this one."""
-    cell, run = _running()
+    cell, run = _current_run()
     last, widgets = _shown.get(cell, (run, WeakSet()))
     if last != run:
         for old in list(widgets):
@@ -53,7 +53,7 @@ def _close_stale(widget: Widget) -> None:
         _shown[cell] = run, widgets
 
 
-def _running() -> tuple[str, str]:
+def _current_run() -> tuple[str, str]:
     """JupyterLab's ids of the current cell and of this run; "" if there is none."""
     ipython = sys.modules.get("IPython")
     shell = ipython and ipython.get_ipython()
