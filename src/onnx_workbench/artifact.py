@@ -135,7 +135,7 @@ def export(
             program = exporter.translate(
                 graph.program,
                 opset=opset_version,
-                axes=graph.labels,
+                labels=graph.labels,
                 optimize=settings["optimize"],
                 translations=custom_translation_table,
                 names=names,

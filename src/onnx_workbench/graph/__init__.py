@@ -23,7 +23,7 @@ from ..source import Line, node_line, unless_internal, user_line
 from ..torch_state import evaluating
 from . import exporter
 from .dims import (
-    Axes,
+    DynamicAxes,
     by_argument,
     for_torch,
     is_dynamic,
@@ -261,7 +261,7 @@ class Graph(Report):
     name: str
     program: ExportedProgram
     signature: Signature
-    axes: tuple[Axes, ...]
+    axes: tuple[DynamicAxes, ...]
     model: nn.Module
     strict: bool = False
     before: Graph | None = field(default=None)
@@ -401,19 +401,22 @@ def _rows(
     left_out: Collection[str] = (),
     indent: str = "",
 ) -> Iterator[Node]:
+    """The nodes of a graph, and indented those of its branches; ``sizes`` has the user's names."""
     for node in module.graph.nodes:
         if node.name in left_out:
             continue
-        name, branch = f"{indent}{node.name}", getattr(module, str(node.target), None)
+        name, target = f"{indent}{node.name}", node.target
+        branch = getattr(module, str(target), None)
         if node.op == "get_attr" and isinstance(branch, fx.GraphModule):
             yield Node(name, "subgraph", "", "", None)
             yield from _rows(branch, sizes, indent=indent + "  ")
             continue
-        target = node.target
         if callable(target) and not hasattr(target, "overloadpacket"):
             target = target.__name__
-        results = f"({', '.join(map(str, pytree.tree_leaves(node.args)))})"
-        value = results if node.op == "output" else _described(node.meta.get("val"), sizes)
+        if node.op == "output":
+            value = f"({', '.join(map(str, pytree.tree_leaves(node.args)))})"
+        else:
+            value = _described(node.meta.get("val"), sizes)
         yield Node(name, node.op, str(target), value, node_line(node))
 
 

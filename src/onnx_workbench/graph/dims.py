@@ -12,7 +12,7 @@ from torch.export import AdditionalInputs, Dim, ShapesCollection
 from ..errors import InputError
 from ..formatting import kind_of
 
-Axes = dict[int, Any]
+DynamicAxes = dict[int, Any]
 """The dynamic dimensions of a tensor by axis, as names, Dims or hints: ``{0: "batch"}``."""
 
 Shapes = dict[str, Any]
@@ -216,7 +216,7 @@ def _axes(entry: Any, value: Any, path: str) -> Any:
             f"`dynamic_shapes` has {entry!r} for the tensor {path!r} of {count} dimensions.",
             "Give it a dict by axis, such as {0: 'batch'}, or one entry for each dimension.",
         )
-    axes: Axes = {}
+    axes: DynamicAxes = {}
     for axis, label in entry.items():
         if type(axis) is not int or not -count <= axis < count or axis % count in axes:
             raise InputError(

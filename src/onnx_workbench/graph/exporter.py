@@ -197,7 +197,7 @@ def translate(
     program: ExportedProgram,
     *,
     opset: int | None = None,
-    axes: Sequence[Mapping[int, str]] = (),
+    labels: Sequence[Mapping[int, str]] = (),
     optimize: bool = True,
     translations: Translations | None = None,
     names: Names = (None, None),
@@ -205,10 +205,9 @@ def translate(
 ) -> ONNXProgram:
     """The translating half of ``torch.onnx.export(dynamo=True)``.
 
-    ``axes`` has one entry for each tensor input, the names of its dynamic dimensions:
-    ``{0: "batch"}``.
-    ``translations`` come before torch.onnx's own. The result's ``exported_program`` is the
-    decomposed graph that was translated.
+    ``labels`` are those of a :class:`~onnx_workbench.graph.Graph`: the names of each tensor input's
+    dynamic dimensions. ``translations`` come before torch.onnx's own. The result's
+    ``exported_program`` is the decomposed graph that was translated.
     """
     try:
         with shared_translations(), _decomposing(program):
@@ -219,7 +218,7 @@ def translate(
                 input_names=names[0],
                 output_names=names[1],
                 opset_version=opset,
-                dynamic_shapes=[axis or None for axis in axes] if any(axes) else None,
+                dynamic_shapes=[axes or None for axes in labels] if any(labels) else None,
                 optimize=optimize,
                 custom_translation_table=dict(translations or {}),
             )

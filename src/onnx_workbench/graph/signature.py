@@ -21,7 +21,7 @@ from torch.export.graph_signature import (
 
 from ..errors import InputError
 from ..formatting import kind_of
-from .dims import Axes, Shapes, by_path, nested
+from .dims import DynamicAxes, Shapes, by_path, nested
 
 _NUMBERS = SymIntArgument, SymFloatArgument, SymBoolArgument
 _ARGS, _KWARGS = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
@@ -147,12 +147,12 @@ class Signature:
         leaves = _filled(self.out_spec, self.baked_outputs, tensors, self.numbers)
         return pytree.tree_unflatten(leaves, self.out_spec)
 
-    def axes(self, shapes: Shapes) -> tuple[Axes, ...]:
+    def axes(self, shapes: Shapes) -> tuple[DynamicAxes, ...]:
         """The dynamic dimensions of each input of the graph; a number has none."""
         leaves = [shapes[path] for i, path in enumerate(self.paths) if i not in self.baked_inputs]
         return tuple(axes if isinstance(axes, dict) else {} for axes in leaves)
 
-    def shapes(self, axes: Sequence[Axes]) -> Shapes:
+    def shapes(self, axes: Sequence[DynamicAxes]) -> Shapes:
         """The axes by path: the inverse of :meth:`axes`."""
         leaves = _filled(self.in_spec, dict.fromkeys(self.baked_inputs), axes)
         for i in self.number_inputs:
