@@ -105,42 +105,46 @@ def measured(
     threads, seconds = calls.threads(threads), calls.number("seconds", seconds)
     artifact = lineage.artifact
     feeds = artifact.feeds(*args, **kwargs)
-    of = (artifact.unchanged, artifact.proto, artifact.provider, feeds)
+    path, model = artifact.unchanged, artifact.proto
     laps: list[dict[str, float]] = []
-    lap = None
+    in_torch = None
     if (graph := artifact.graph) and not artifact.isolated:
-        run, leaves = ProgramRun(graph.program), graph.signature.flatten(args, kwargs)
-        lap = lambda: laps.append(_lap(run, leaves))  # noqa: E731
-    file = replace(artifact.worker_file, timeout=min(artifact.timeout + seconds, TIMEOUT_MAX))
+        leaves = graph.signature.flatten(args, kwargs)
+        in_torch = partial(_add_lap, laps, ProgramRun(graph.program), leaves)
 
     def measure(function: Callable, *rest: Any) -> Any:
         """Call it in this process, or in that of an isolated file."""
-        there = partial(file.call, function, artifact.proto, feeds, *rest)
-        work = there if artifact.isolated else partial(function, *of, *rest)
-        return ort.run(work, feeds, artifact.path.name)
+        if artifact.isolated:
+            timeout = min(artifact.timeout + seconds, TIMEOUT_MAX)
+            file = replace(artifact.worker_file, timeout=timeout)
+            work = partial(file.call, function, model, feeds, *rest)
+        else:
+            work = partial(function, path, model, artifact.provider, feeds, *rest)
+        return ort.run(work, feeds, path.name)
 
     with thread_budget(threads):
-        recording, plain = measure(profiler.record, level, threads, seconds, lap)
-        matched = matches(recording.kernels, node_refs(artifact.proto), recording.constants)
+        recording, plain = measure(profiler.record, level, threads, seconds, in_torch)
+        matched = matches(recording.kernels, node_refs(model), recording.constants)
         fused = any(len(match.nodes) > 1 for match in matched.values())
         alone = measure(profiler.unfused, threads, recording.cost) if fused else {}
-    kept = tuple(lap for index, lap in enumerate(laps) if profiler.is_measured(index))
-    eager = {fx: statistics.median(lap[fx] for lap in kept) for fx in (kept or ({},))[0]}
+    laps = [lap for index, lap in enumerate(laps) if profiler.is_measured(index)]
+    timed = laps[0] if laps else {}
+    eager = {fx: statistics.median(lap[fx] for lap in laps) for fx in timed}
     shares = attributed(matched, lineage.origins, lineage.operations, alone, eager)
     lineage = replace(lineage, call=CallData(recording, matched, shares))
-    return Hotspots(lineage, tuple(plain), kept, level, threads)
+    return Hotspots(lineage, tuple(plain), tuple(laps), level, threads)
 
 
-def _lap(run: ProgramRun, leaves: Sequence[torch.Tensor]) -> dict[str, float]:
-    """Run once in PyTorch: FX node -> seconds."""
-    spent: dict[str, float] = {}
+def _add_lap(laps: list[dict[str, float]], run: ProgramRun, leaves: Sequence[torch.Tensor]) -> None:
+    """Run once in PyTorch and add a lap: FX node -> seconds."""
+    lap: dict[str, float] = {}
     with torch.inference_mode():
         start = perf_counter()
         for node, _ in run.steps(leaves):
             if node.op == "call_function":
-                spent[node.name] = perf_counter() - start
+                lap[node.name] = perf_counter() - start
             start = perf_counter()
-    return spent
+    laps.append(lap)
 
 
 @dataclass(frozen=True)
@@ -177,8 +181,8 @@ class Spot:
 class Hotspots(Report, ToFrame):
     """The result of :func:`profile`.
 
-    ``plain`` has the seconds of whole runs without the profiler, ``laps`` the seconds of each FX
-    node in PyTorch, one dict a run.
+    ``plain`` has the seconds of whole runs without the profiler; a lap is a run in PyTorch, and
+    ``laps`` has a dict for each, from FX node to seconds.
     """
 
     lineage: Lineage

@@ -153,16 +153,16 @@ def record(
     level: str,
     threads: int,
     seconds: float,
-    lap: Callable[[], object] | None = None,
+    in_torch: Callable[[], object] | None = None,
 ) -> tuple[Recording, list[float]]:
     """Time the kernels, and whole runs without the profiler.
 
-    Blocks with the profiler, without it, and of ``lap`` alternate, so that drift affects all.
+    Blocks with the profiler, without it, and of ``in_torch`` alternate, so that drift affects all.
     """
     plain: list[float] = []
     with _profiled(path, model, provider, level, threads) as profile:
         others: list[Callable[[], object]] = [call_of(profile.session, feeds)]
-        others += [lap] if lap else []
+        others += [in_torch] if in_torch else []
         alone = call_of(profile.open(), feeds)
         end = perf_counter() + seconds
         with progress.bar("profile", total=MOST + 1) as step:
