@@ -13,7 +13,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch import fx
 
-from .comparison import Tolerance, coarsest, distance, filled, magnitude, on_cpu, wide
+from .comparison import Tolerance, coarsest, difference, filled, magnitude, on_cpu, wide
 from .exporter_metadata import is_getitem
 from .formatting import plural, shaped
 
@@ -77,7 +77,7 @@ def of(
         return UNKNOWN
     if (reference.shape, reference.dtype) != (alone.shape, alone.dtype):
         return _kinds(reference, alone)
-    if not distance(reference, alone, tolerance).wrong:
+    if not difference(reference, alone, tolerance).wrong:
         return ROUNDING
     inputs = [on_cpu(value) for value in given.values() if isinstance(value, torch.Tensor)]
     reference, alone = on_cpu(reference), on_cpu(alone)
@@ -127,7 +127,7 @@ def _as_near(
     step = torch.finfo(dtype).eps * max(map(magnitude, (exact, *inputs)))
     compared = ~filled(reference, alone)
     torch_error, ort_error, *moved = (
-        distance(wide(exact)[compared], wide(value)[compared], (0.0, 0.0)).worst
+        difference(wide(exact)[compared], wide(value)[compared], (0.0, 0.0)).worst
         for value in (reference, alone, *near)
     )
     if torch_error > _LARGEST * step:  # float64 computes something else

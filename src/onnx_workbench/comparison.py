@@ -237,7 +237,7 @@ def _moves(operator: Any, inputs: Sequence[torch.Tensor], output: torch.Tensor) 
 
 
 @dataclass(frozen=True)
-class Distance:
+class Difference:
     """The error between two tensors of equal shape and dtype; ``at`` indexes the flat tensor,
     ``finite`` says whether the first has a finite number."""
 
@@ -248,7 +248,7 @@ class Distance:
     finite: bool
 
 
-def distance(a: torch.Tensor, b: torch.Tensor, tolerance: Tolerance) -> Distance:
+def difference(a: torch.Tensor, b: torch.Tensor, tolerance: Tolerance) -> Difference:
     """Compare element by element; ``a`` is the reference.
 
     An element agrees if ``|a - b| <= relative * |a| + absolute * max |a|``, so that a small number
@@ -256,12 +256,12 @@ def distance(a: torch.Tensor, b: torch.Tensor, tolerance: Tolerance) -> Distance
     as 1. What a mask fills in, such as -1e9, is no such neighbor: see :func:`filled`.
     """
     if not a.numel():
-        return Distance(0.0, 0, 0.0, 0, False)
+        return Difference(0.0, 0, 0.0, 0, False)
     pairs = [*zip(*(on_cpu(part).flatten().split(_SLICE) for part in (a, b)), strict=True)]
     peak = max(magnitude(torch.where(filled(x, y), 0.0, wide(x))) for x, y in pairs) or 1.0
-    parts = [_slice_distance(x, y, tolerance, peak) for x, y in pairs]
+    parts = [_slice_difference(x, y, tolerance, peak) for x, y in pairs]
     start, worst = max(enumerate(parts), key=lambda part: (bool(part[1].wrong), part[1].worst))
-    return Distance(
+    return Difference(
         worst.worst,
         start * _SLICE + worst.at,
         max(part.relative for part in parts),
@@ -270,9 +270,9 @@ def distance(a: torch.Tensor, b: torch.Tensor, tolerance: Tolerance) -> Distance
     )
 
 
-def _slice_distance(
+def _slice_difference(
     a: torch.Tensor, b: torch.Tensor, tolerance: Tolerance, peak: float
-) -> Distance:
+) -> Difference:
     x, y = wide(a), wide(b)
     scale = x.abs().nan_to_num(nan=0.0, posinf=0.0)
     error = (x - y).abs().nan_to_num(nan=torch.inf, posinf=torch.inf)
@@ -289,7 +289,7 @@ def _slice_distance(
     ranked = torch.where(wrong, error, -1.0) if wrong.any() else error
     at = int(ranked.argmax())
     finite = bool(x.isfinite().any())
-    return Distance(float(error[at]), at, float(ratio.max()), int(wrong.sum()), finite)
+    return Difference(float(error[at]), at, float(ratio.max()), int(wrong.sum()), finite)
 
 
 def wide(tensor: torch.Tensor) -> torch.Tensor:
@@ -372,7 +372,7 @@ def compare_leaf(
     bounds = tolerance_of(a.dtype, tolerance, grain)
     if not a.numel():
         return Leaf(path, value, finite=False)
-    error = distance(a, b, bounds)
+    error = difference(a, b, bounds)
     index = tuple(map(int, np.unravel_index(error.at, a.shape)))
     reason = f"{error.wrong:,} of {a.numel():,} differ" if error.wrong else ""
     found = error.worst, error.relative, index, bounds, reason

@@ -193,9 +193,9 @@ class Divergence(Report):
         count = plural(len(self.steps), "value")
         if first := self.first:
             wrong = sum(step.wrong for step in self.steps)
-            where = f"first at {first.place}, {first.operator}; {wrong:,} of {count}"
-            inside = "AGREE: the outputs agree; values inside differ" if self else "DIFFERENT:"
-            return f"{inside}{',' if self else ''} {where} beyond tolerance"
+            head = "AGREE: the outputs agree; values inside differ," if self else "DIFFERENT:"
+            where = f"first at {first.place}, {first.operator}"
+            return f"{head} {where}; {wrong:,} of {count} beyond tolerance"
         if self.random and not self:
             drawn = [f"{op} ({line.place})" if line else op for op, line in self.random.items()]
             return f"RANDOM: {', '.join(drawn)} gives new numbers on every call"
@@ -203,10 +203,10 @@ class Divergence(Report):
             return f"AGREE: {count} and the outputs, {len(self.rounding):,} of them up to rounding"
         if self:
             return f"AGREE: {count} and the outputs within tolerance"
-        other_kind = [leaf.reason for leaf in self.outputs.leaves if leaf.worst is None]
         if not self.captured:
             why = "the captured graph differs from the model"
         else:
+            other_kind = (leaf.reason for leaf in self.outputs.leaves if leaf.worst is None)
             why = next(filter(None, other_kind), "ONNX Runtime's optimizer changed them")
         return f"DIFFERENT: the outputs differ although all {count} agree: {why}"
 
@@ -225,7 +225,7 @@ class Divergence(Report):
                 f"{step.error:.1e}",
                 f"{step.inherited:.1e}",
                 f"{step.tolerance:.0e}",
-                _verdict(step) + ", the largest" * (step is self.largest),
+                _verdict(step) + ", largest error" * (step is self.largest),
             )
             for step in shown
         ]
@@ -327,7 +327,7 @@ def summaries(lineage: Lineage, args: tuple, kwargs: Mapping[str, Any]) -> dict[
 
 
 class _Pending(NamedTuple):
-    """A value to compare: its name in the file, PyTorch's value, and the values near it."""
+    """A value to compare: its name in the file, PyTorch's value, and those that it depends on."""
 
     name: str
     value: Any
@@ -373,10 +373,10 @@ class _Comparison:
         with (
             torch.no_grad(),
             torch.random.fork_rng(devices=[]),
-            progress.bar("values", total) as step,
+            progress.bar("values", total) as tick,
         ):
             for node, value in self.interpreter.steps(leaves):
-                step()
+                tick()
                 self._take(node, value)
                 for unused in self.interpreter.user_to_last_uses.get(node, ()):
                     del self.near[unused]
@@ -439,8 +439,9 @@ class _Comparison:
     def _step(self, node: fx.Node, one: _Pending, made: torch.Tensor) -> Step:
         """A value of the file beside PyTorch's."""
         site, reference = call_site(node), torch.as_tensor(one.value)
-        known, grain = self.origins, self.grains.of(one.value)
-        origin = known.get(one.name.removesuffix(_INT8), known.get(one.name, _WEIGHT))
+        origin = self.origins.get(one.name, _WEIGHT)
+        origin = self.origins.get(one.name.removesuffix(_INT8), origin)
+        grain = self.grains.of(one.value)
         leaf = compare_leaf(one.name, _in_file(reference, made), made, self.tolerance, grain)
         errors = (self.steps[m].error for m in one.given if m in self.steps)
         return Step(
@@ -466,7 +467,7 @@ class _Comparison:
             if suspect and all(m in asked or self.steps[m].rounding for m in self._wrong(one)):
                 asked[node] = one
         in_file = (one for one in asked.values() if one.name in self.file.names)
-        alone = self._alone({one.name: self._known(one) for one in in_file})
+        alone = self._recomputed({one.name: self._inputs(one) for one in in_file})
         for node, one in asked.items():
             if all(self.steps[m].rounding for m in self._wrong(one)):
                 step = self.steps[node]
@@ -477,24 +478,26 @@ class _Comparison:
     def _wrong(self, one: _Pending) -> Iterator[fx.Node]:
         return (m for m in one.given if m in self.steps and self.steps[m].wrong)
 
-    def _known(self, one: _Pending) -> dict[str, torch.Tensor]:
-        """PyTorch's values near this one, by their names in the file."""
+    def _inputs(self, one: _Pending) -> dict[str, torch.Tensor]:
+        """PyTorch's values that this one depends on, by their names in the file."""
         named = ((self.steps[m].name, x) for m, x in one.given.items() if m in self.steps)
         return {name: _in_file(x) for name, x in named if name in self.file.names}
 
-    def _alone(self, given: dict[str, dict[str, torch.Tensor]]) -> dict[str, Any]:
-        """What ONNX Runtime makes of these values, without those that it refuses."""
+    def _recomputed(self, inputs: dict[str, dict[str, torch.Tensor]]) -> dict[str, Any]:
+        """Each value as ONNX Runtime computes it from its ``inputs``. One that it refuses is left
+        out: the others are tried again in halves."""
         try:
-            return self.file.recomputed(given)
+            return self.file.recomputed(inputs)
         except WorkbenchError:
-            items, half = [*given.items()], len(given) // 2
-            parts = (items[:half], items[half:]) if half else ()
-            return {name: made for part in parts for name, made in self._alone(dict(part)).items()}
+            items, half = [*inputs.items()], len(inputs) // 2
+            if not half:
+                return {}
+            return self._recomputed(dict(items[:half])) | self._recomputed(dict(items[half:]))
 
     def _cause(self, node: fx.Node, one: _Pending, alone: Any, bounds: Tolerance) -> Cause:
-        known = self._known(one).keys()
-        operators = self.file.operators(one.name, known)
-        if any(map(_QUANTIZED.search, operators)) or any(name.endswith(_INT8) for name in known):
+        inputs = self._inputs(one).keys()
+        operators = self.file.operators(one.name, inputs)
+        if any(map(_QUANTIZED.search, operators)) or any(name.endswith(_INT8) for name in inputs):
             return causes.INT8
         fetch = self.interpreter.fetch_attr
         return causes.of(node, one.given, fetch, _in_file(one.value), alone, bounds)
