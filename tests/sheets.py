@@ -1,4 +1,4 @@
-"""Sheets of floors.py, made by hand: a small net with a fusion, and nets of any number of rows."""
+"""Sheets made by hand: a small net with a fusion, and nets of any number of rows."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from onnx_workbench.graph.guards import Guard
 from onnx_workbench.lineage.annotated_source import annotated
 from onnx_workbench.lineage.instructions import instructions
 from onnx_workbench.source import Line, Sources, model_line, user_line
-from onnx_workbench.viewer.origin import sheet
+from onnx_workbench.viewer.origin import encoded
 
 
 @pytest.fixture(scope="module")
@@ -488,7 +488,7 @@ def test_view_shows_the_librarys_line_below_the_users_and_selects_by_it(wrapper)
     sinh = [name for name, origin in netron.origins.items() if origin.op == "Sinh"]
     assert [*netron.select(place_of("# Sinh"))] == sinh
     assert len(netron.select(ow.trace(wrapper).lines[0])) == 7, "the user's line has all of them"
-    told = sheet(netron.origins, netron._model.sources)
+    told = encoded(netron.origins, netron._model.sources)
     *_, module, below, own = told["nodes"][sinh[1]]
     lines = [told["lines"][at] for at in (below, own)]
     assert module == "backbone.layers.1"

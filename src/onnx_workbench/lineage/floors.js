@@ -1,4 +1,4 @@
-// The floors of a model side by side, from the source line to the kernel; floors.py says what `_sheet`
+// The floors of a model side by side, from the source line to the kernel; sheet.py says what `_sheet`
 // holds. A row is a number in a floor's list. An entry is what the list shows: a row, or one that
 // stands for a folded group. Everything that comes from a model is set as text, never as markup.
 // `make` and `cover` are those of still.js, which page.py puts in front of this file.

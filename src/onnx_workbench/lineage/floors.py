@@ -1,23 +1,4 @@
-"""The floors of a model in a cell or a page: what a choice on one lights up on all.
-
-A sheet is a dict that becomes JSON:
-
-* ``title``;
-* ``floors``, always seven: source, bytecode, FX, decomposed FX, ONNX, optimized ONNX, kernel; each
-  of ``name``, ``title``, ``open``, ``note`` (shown above its rows) and ``rows``;
-* ``links``, each of seven row numbers that belong together, -1 where a floor has none;
-* ``values`` by the row number, as a string, of the ONNX floor: ``facts``, pairs of words, and
-  ``picture``, or None: ``w``, ``h``, ``data``, a byte for each pixel from least to greatest, in
-  base 64, the words of these two ``ends``, and a ``label``;
-* ``flame``: None, or the trees ``stack`` and ``module`` of ``name``, ``seconds``, ``row`` (of the
-  source, or -1) and ``children``;
-* ``stop``: None, or of a model that could not be exported ``row``, ``reason`` and ``hint``.
-
-A row has ``t``, its text, and of these what it needs: ``m``, what stands before it (a line number,
-an operator); ``h``, it is a heading and cannot be chosen; ``d``, the depth of a library line below
-its caller; ``g``, the number of its group of repeated blocks; ``s`` and ``b``, seconds and bytes;
-``x``, a remark; ``k``, the rule of a kernel.
-"""
+"""The floors of a model in a cell or a page: what a choice on one lights up on all."""
 
 from __future__ import annotations
 
@@ -36,7 +17,7 @@ class Floors(Live):
     """Seven lists side by side: source, bytecode, FX, decomposed, ONNX, optimized, kernel.
 
     Args:
-        sheet: as described above.
+        sheet: as :mod:`.sheet` describes it.
         words: the text for a place that shows no widget.
 
     Traits:

@@ -1,4 +1,23 @@
-"""The floors as plain data: what the widget, the saved page and the static picture show."""
+"""The floors as plain data: what the widget, the saved page and the static picture show.
+
+A sheet is a dict that becomes JSON:
+
+* ``title``;
+* ``floors``, always seven: source, bytecode, FX, decomposed FX, ONNX, optimized ONNX, kernel; each
+  of ``name``, ``title``, ``open``, ``note`` (shown above its rows) and ``rows``;
+* ``links``, each of seven row numbers that belong together, -1 where a floor has none;
+* ``values``: the row number on the ONNX floor, as a string -> ``facts``, pairs of words, and
+  ``picture``: None, or ``w``, ``h``, ``label``, ``data``, a byte for each pixel in base 64, and
+  ``ends``, the least and the greatest value in words;
+* ``flame``: None, or the trees ``stack`` and ``module`` of ``name``, ``seconds``, ``row`` (of the
+  source, or -1) and ``children``;
+* ``stop``: None, or ``row``, ``reason`` and ``hint`` of the error that stopped the export.
+
+A row has ``t``, its text, and of these what it needs: ``m``, what stands before it (a line number,
+an operator); ``h``, it is a heading and cannot be chosen; ``d``, the depth of a library line below
+its caller; ``g``, the number of its group of repeated blocks; ``s`` and ``b``, seconds and bytes;
+``x``, a remark; ``k``, the rule of a kernel.
+"""
 
 from __future__ import annotations
 
@@ -68,12 +87,11 @@ class _Floor:
 
 
 def sheet(shown: Any) -> Sheet:
-    """The sheet that :mod:`.floors` describes, of a :class:`~.widget.Shown`: the rows of seven
-    floors, the links between them, and the values."""
-    return _Sheet(shown).encoded()
+    """The sheet of a :class:`~.widget.Shown`."""
+    return _Builder(shown).encoded()
 
 
-class _Sheet:
+class _Builder:
     def __init__(self, shown: Any) -> None:
         self.shown, self.call, self.chains = shown, shown.call, shown.chains
         self.floors = {name: _Floor(name, shown.notes.get(name, "")) for name in FLOORS}
@@ -179,14 +197,15 @@ class _Sheet:
         }
 
     def _links(self) -> Iterator[tuple[int, ...]]:
-        """Rows that belong together, -1 on the other floors. A chain has several links where its
-        line has several instructions or lies above a library's."""
+        """The links of each chain: one for each pair of a source row, its line's or the library
+        line's, and an instruction."""
         for chain in self.chains:
-            below = [self.floors[name].at.get(key, -1) for name, key in _names(chain).items()]
-            rows = [self.floors["source"].at.get(chain.line, -1)]
-            rows += [self.library[chain.node]] if chain.node in self.library else []
-            for row, code in product(rows, self.codes.get(chain.line) or [-1]):
-                yield (row, code, *below)
+            source = [self.floors["source"].at.get(chain.line, -1)]
+            source += [self.library[chain.node]] if chain.node in self.library else []
+            bytecode = self.codes.get(chain.line) or [-1]
+            nodes = [self.floors[name].at.get(key, -1) for name, key in _names(chain).items()]
+            for line, code in product(source, bytecode):
+                yield (line, code, *nodes)
 
     def _encoded_values(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The row of each ONNX node, and the first value that it makes."""

@@ -48,7 +48,7 @@ def assemble(folder: Path) -> str:
         UnfitError: its files differ from those of netron 9.
     """
     html = re.sub(r"<link [^>]*>", "", _read(folder, "index.html"))
-    sheet = _read(folder, "grapher.css").replace("</", "<\\/")
+    css = _read(folder, "grapher.css").replace("</", "<\\/")
     modules = [_module(folder, name) for name in MODULES]
     for name in PRIVATE:
         if not re.search(rf"\.{name}\b", "\n".join(modules)):
@@ -59,7 +59,7 @@ def assemble(folder: Path) -> str:
     html = _once(html, r'<meta http-equiv="Content-Security-Policy"[^>]*>', "")
     html = _once(html, r'<script [^>]*src="index\.js"[^>]*></script>', "")
     html = _once(html, r"<head>", f"<head>{_policy(script)}")
-    styles = f'<style id="grapher">{sheet}</style><style>{_read(_HERE, "frame.css")}</style>'
+    styles = f'<style id="grapher">{css}</style><style>{_read(_HERE, "frame.css")}</style>'
     html = _once(html, r"</head>", f"{styles}</head>")
     return _once(html, r"</body>", f"<script>{script}</script></body>")
 

@@ -73,7 +73,7 @@ class Heat:
     def color(self, node: str) -> str:
         return self.colors[self.levels[node]] if node in self.levels else COLD
 
-    def sheet(self) -> dict[str, Any]:
+    def encoded(self) -> dict[str, Any]:
         """The data for the page, as JSON."""
         return {
             "values": self.values,

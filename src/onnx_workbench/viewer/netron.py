@@ -140,7 +140,7 @@ class Netron(Live):
     def _color(self, heat: Heat | None) -> None:
         with self.hold_sync():
             self._picture = draw(self.name, self._diagram, heat)
-            self._heat = {**heat.sheet(), "legend": legend(heat)} if heat else {}
+            self._heat = {**heat.encoded(), "legend": legend(heat)} if heat else {}
         self._screen = None
 
     def compare(self, other: Any) -> Comparison:
@@ -299,7 +299,7 @@ class Netron(Live):
         and the source, compressed."""
         makers = {name: origin.key(node) for node in proto.graph.node for name in node.output}
         source = {
-            **origin.sheet(self.origins, self._model.sources),
+            **origin.encoded(self.origins, self._model.sources),
             "stubs": {label: makers.get(value, "") for label, value in drawn.stubs.items()},
             "modules": drawn.modules,
             "constants": constants(proto.graph),

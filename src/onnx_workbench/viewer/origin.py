@@ -72,7 +72,7 @@ def find(what: Line | str, nodes: Mapping[str, OnnxNode]) -> tuple[str, ...]:
     )
 
 
-def sheet(nodes: Mapping[str, OnnxNode], sources: Sources) -> dict[str, Any]:
+def encoded(nodes: Mapping[str, OnnxNode], sources: Sources) -> dict[str, Any]:
     """The data of the panel beside the graph, as JSON without absolute paths.
 
     Each of ``nodes`` has its operator, FX node, target, module, and two indices into ``lines``: the
