@@ -26,6 +26,11 @@ def test_the_table_says_what_was_reached_and_why_it_ended():
     ]
 
 
+def test_opsets_that_fail_for_one_reason_share_a_note():
+    notes = repr(opsets(nn.GELU().eval(), X, asked=(9, 10, 18))).splitlines()[6:]
+    assert notes[0].startswith("9, 10: You asked for opset 10 and the exporter wrote opset 18 ")
+
+
 def test_a_graph_is_captured_once_and_a_file_is_gone_before_the_next_is_written(monkeypatch):
     graph = capture(nn.ReLU().eval(), torch.ones(2, 3), dynamic_shapes={"input": {0: "n"}})
     written, standing = [], []

@@ -22,6 +22,7 @@ from .errors import ExportError, InputError, WorkbenchError
 from .formatting import Part, Report, Table
 from .graph import Graph, capture, check_module
 from .graph.exporter import Translations
+from .proto import grouped
 
 FIRST = 13
 """The oldest opset tried by default; torch.onnx itself targets 18."""
@@ -136,8 +137,10 @@ class OpsetTable(Report):
         yield Table(self._rows(), _HEADER, right=(0, 1, 5))
         # Why a file was refused or differs. Reasons that differ only in the opset appear once.
         bad = (result for result in self.results if not result)
-        notes = {r.reason.replace(f" {r.asked} ", " N "): f"{r.asked}: {r.reason}" for r in bad}
-        yield from notes.values()
+        alike = grouped((one.reason.replace(f" {one.asked} ", " N "), one) for one in bad)
+        for results in alike.values():
+            asked = ", ".join(str(result.asked) for result in results)
+            yield f"{asked}: {results[-1].reason}"
 
     def _rows(self) -> list[tuple[str, ...]]:
         return [
