@@ -68,12 +68,12 @@ _DIMENSIONS = {
 """Start of the verdict on a dimension that is not kept -> code."""
 
 _NEEDS = {
-    "model": "the model, which a file does not contain",
-    "graph": "a captured graph, and there is none",
-    "artifact": "an exported file, and there is none",
-    "runs": "a file that runs on this call",
+    "model": "no model: a file does not contain it",
+    "graph": "no captured graph",
+    "artifact": "no exported file",
+    "runs": "no file that runs on this call",
 }
-"""Attribute of a case -> what a stage lacks without it."""
+"""Attribute of a case -> why a stage cannot run without it."""
 
 OLDEST = 18
 """The opset that torch.onnx's own translations target; lower opsets are converted from it."""
@@ -163,7 +163,7 @@ class Stage(NamedTuple):
     def __call__(self, case: Case) -> Iterator[Finding]:
         missing = [name for name in self.needs if getattr(case, name) is None]
         if missing:
-            yield Finding(code_of(self.name, NOT_TRIED), f"it needs {_NEEDS[missing[0]]}")
+            yield Finding(code_of(self.name, NOT_TRIED), _NEEDS[missing[0]])
             return
         finding = None
         try:
