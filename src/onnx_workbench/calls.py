@@ -61,7 +61,8 @@ def normalize_call(function: Callable[P, R]) -> Callable[P, R]:
             bound = signature.bind(*given, **options)
         except TypeError as error:
             _check_positions(name, lead, given, options)
-            raise CallError(f"{name}(): {error}") from None
+            takes = ", ".join(signature.parameters)
+            raise CallError(f"{name}(): {error}; it takes {takes}") from None
         bound.apply_defaults()
         bound.arguments["args"], bound.arguments["kwargs"] = _call(name, lead, bound.arguments)
         try:
