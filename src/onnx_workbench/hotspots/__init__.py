@@ -247,11 +247,11 @@ class Hotspots(Report, ToFrame):
 
     @cached_property
     def _assigned(self) -> dict[Line | None, list[str]]:
-        """Line -> providers that got its nodes: one that compiles them runs them as one kernel,
-        which has no line."""
-        of = self.recording.assigned
-        origins = [origin for origin in self.lineage.origins if origin.line and origin.node in of]
-        return grouped((origin.line, of[origin.node]) for origin in origins)
+        """Line -> the providers that its nodes were assigned to. One that compiles nodes runs them
+        as one kernel, which has no line."""
+        assigned = self.recording.assigned
+        with_line = (origin for origin in self.lineage.origins if origin.line)
+        return grouped((o.line, assigned[o.node]) for o in with_line if o.node in assigned)
 
     @property
     def hottest(self) -> Spot:

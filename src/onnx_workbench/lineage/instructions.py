@@ -28,15 +28,15 @@ def instructions(line: Line, sources: Sources) -> tuple[str, ...]:
         if code.co_name == line.function and code.co_firstlineno <= line.number
     )
     nearest = max(codes, key=lambda code: code.co_firstlineno, default=None)
-    return tuple(_of(nearest, line.number)) if nearest else ()
+    return tuple(_of_line(nearest, line.number)) if nearest else ()
 
 
-def _of(code: CodeType, number: int) -> Iterator[str]:
-    for step in dis.get_instructions(code):
-        at = step.positions.lineno if step.positions else None
-        if at == number and step.opname not in _BOOKKEEPING:
-            inner = isinstance(step.argval, CodeType)  # whose repr has an address
-            yield f"{step.opname} {step.argval.co_name if inner else step.argrepr}".rstrip()
+def _of_line(code: CodeType, number: int) -> Iterator[str]:
+    for one in dis.get_instructions(code):
+        at = one.positions.lineno if one.positions else None
+        if at == number and one.opname not in _BOOKKEEPING:
+            inner = isinstance(one.argval, CodeType)  # whose repr has an address
+            yield f"{one.opname} {one.argval.co_name if inner else one.argrepr}".rstrip()
 
 
 @lru_cache(maxsize=32)

@@ -26,7 +26,7 @@ _QUANTIZED = (
     "made by a quantizer that drops the metadata of nodes: a file of export() keeps that of layers "
     "with weights"
 )
-_STEP = "_quant"
+_QUANT = "_quant"
 """The end of the name that ONNX Runtime's quantizer gives the node in place of another."""
 
 
@@ -167,23 +167,23 @@ def _module_of_owner(known: Known, ref: NodeRef) -> None:
 
 
 def _quantized(known: Known, refs: Sequence[NodeRef]) -> set[str]:
-    """The nodes that ONNX Runtime's quantizer made, by their names, and those after them.
+    """The nodes whose line ONNX Runtime's quantizer lost: those that it made, and those after them.
 
-    They do the work of their own line, not of a neighbor's. That line is lost unless the steps of
-    the same layer that follow end in a value with metadata, as those of layers with weights do in
-    the files of export().
+    A neighbor's line would be wrong, since a quantized layer does the work of a line of its own. It
+    is not lost if the layer ends in a value with metadata, as layers with weights do in the files
+    of export().
     """
     readers = consumers(refs)
-    kept: set[str] = set()  # the layer's steps before such a value
+    kept: set[str] = set()  # before such a value
     for ref in reversed(refs):
         after = [reader for value in ref.outputs for reader in readers.get(value, ())]
-        steps = [other for other in after if not other.name.endswith(_STEP)]
-        if any(other.name in kept or _by_value(known, other) for other in steps):
+        same_layer = [other for other in after if not other.name.endswith(_QUANT)]
+        if any(other.name in kept or _by_value(known, other) for other in same_layer):
             kept.add(ref.name)
     lost: set[str] = set()
     values: set[str] = set()
     for ref in refs:
-        made = ref.name.endswith(_STEP) and ref.name not in kept
+        made = ref.name.endswith(_QUANT) and ref.name not in kept
         if (made or not values.isdisjoint(ref.inputs)) and not known[ref.name].line:
             lost.add(ref.name)
             values.update(ref.outputs)

@@ -68,15 +68,15 @@ class _Run:
     def __init__(self, program: ExportedProgram, call: Sequence[torch.Tensor]) -> None:
         self.results: dict[CallSite, tuple[fx.Node, torch.Tensor]] = {}
         self.fault: Fault | None = None
-        sizes: dict[sympy.Expr, int] = {}
+        sizes: dict[sympy.Expr, int] = {}  # torch's symbols -> the sizes of this call
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             for node, value in ProgramRun(program).steps(call):
                 recorded = node.meta.get("val")
                 if not (isinstance(value, torch.Tensor) and isinstance(recorded, torch.Tensor)):
                     continue
                 if node.op == "placeholder":
-                    named = zip(map(_expression, recorded.shape), value.shape, strict=True)
-                    sizes |= {size: actual for size, actual in named if size.is_Symbol}
+                    pairs = zip(map(_expression, recorded.shape), value.shape, strict=True)
+                    sizes |= {size: actual for size, actual in pairs if size.is_Symbol}
                     continue
                 self.results[call_site(node)] = node, value
                 declared = [_number(_expression(size).subs(sizes)) for size in recorded.shape]

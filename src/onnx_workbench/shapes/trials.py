@@ -271,12 +271,12 @@ def of_graph(artifact: Artifact, graph: Graph, args: tuple, kwargs: Mapping[str,
     sizes = {
         (i, axis): size for i, axes in enumerate(graph.symbolic) for axis, size in axes.items()
     }
-    named: dict[str, sympy.Expr] = {}
+    by_name: dict[str, sympy.Expr] = {}
     for asked in graph.requested:
         size = sizes.get((asked.tensor, asked.axis))
         if size is not None and size.is_Symbol and name_of(asked.label):
-            one = named.setdefault(name_of(asked.label), size)
-            sizes = {at: other.subs(size, one) for at, other in sizes.items()}
+            first = by_name.setdefault(name_of(asked.label), size)
+            sizes = {at: other.subs(size, first) for at, other in sizes.items()}
     signature = graph.signature
     labels = dict(zip(signature.tensor_inputs, graph.axes, strict=True))
     dimensions = list(_dimensions(artifact, labels, sizes, known=True))

@@ -288,8 +288,8 @@ def _in_process(rounds: _Rounds, why: str) -> Race:
             )
     seconds, collecting = rounds.conditions.seconds, gc.isenabled()
     warm = seconds / 5 / len(rounds.timed)
-    laps = min(LAP_SECONDS, warm)
-    starts = {name: partial(Bench, call, warm, laps) for name, call in rounds.timed.items()}
+    lap_seconds = min(LAP_SECONDS, warm)
+    starts = {name: partial(Bench, call, warm, lap_seconds) for name, call in rounds.timed.items()}
     gc.collect()
     gc.disable()
     try:

@@ -137,9 +137,10 @@ class _Folder:
         return graph
 
     def _weight(self, name: str) -> onnx.TensorProto:
+        """The weight, for the body of a box: without its values if several bodies may copy them."""
         tensor = self._weights[name]
-        shared = len(self._readers[name]) > 1 and tensor.ByteSize() > LARGEST_TENSOR // 64
-        return without_values(tensor) if shared else tensor
+        copied = len(self._readers[name]) > 1 and tensor.ByteSize() > LARGEST_TENSOR // 64
+        return without_values(tensor) if copied else tensor
 
     def _box(self, box: _Box) -> onnx.NodeProto:
         """The node that replaces a box, with the box's nodes in its body."""
