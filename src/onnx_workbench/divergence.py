@@ -375,7 +375,7 @@ class _Comparison:
             torch.random.fork_rng(devices=[]),
             progress.bar("values", total) as tick,
         ):
-            for node, value in self.interpreter.steps(leaves):
+            for node, value in self.interpreter.values(leaves):
                 tick()
                 self._take(node, value)
                 for unused in self.interpreter.user_to_last_uses.get(node, ()):

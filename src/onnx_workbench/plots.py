@@ -282,7 +282,7 @@ def growth(
 
 
 @_styled
-def steps(values: Sequence[float], marked: Mapping[int, str], **frame: Any) -> Axes:
+def live_bytes(values: Sequence[float], marked: Mapping[int, str], **frame: Any) -> Axes:
     """Bytes over the kernels of a run, in the order of execution.
 
     Args:
@@ -290,7 +290,7 @@ def steps(values: Sequence[float], marked: Mapping[int, str], **frame: Any) -> A
         marked: number of a kernel, from 0 -> the words beside it.
         title, note, ax: as for :func:`blocks`.
 
-    >>> ax = steps([1e6, 3e6, 2e6], {1: "model.py:12"}, title="at most 3 MB")
+    >>> ax = live_bytes([1e6, 3e6, 2e6], {1: "model.py:12"}, title="at most 3 MB")
     >>> ax.get_xlabel(), [text.get_text() for text in ax.texts]
     ('kernel, in the order of execution', ['model.py:12'])
     """

@@ -317,8 +317,8 @@ class Stack(Report):
 def isolated_imports(statements: Sequence[str], timeout: float = 300.0) -> list[tuple[str, Any]]:
     """Run statements in another process; return the error of each, and what it left in ``found``.
 
-    They share one process until one of them fails or ends it. If it was the first there, that is
-    its error; if not, it runs again as the first of a new process, so that no other is to blame.
+    They share one process until one of them fails or ends it. If it was the first there, the error
+    is its own; if not, an earlier one may be to blame, and it runs again in a new process.
 
     >>> isolated_imports(["found = 1", "import no_such_module", "found = 2"])
     [('', 1), ("ModuleNotFoundError: No module named 'no_such_module'", None), ('', 2)]

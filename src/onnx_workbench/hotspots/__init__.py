@@ -140,7 +140,7 @@ def _add_lap(laps: list[dict[str, float]], run: ProgramRun, leaves: Sequence[tor
     lap: dict[str, float] = {}
     with torch.inference_mode():
         start = perf_counter()
-        for node, _ in run.steps(leaves):
+        for node, _ in run.values(leaves):
             if node.op == "call_function":
                 lap[node.name] = perf_counter() - start
             start = perf_counter()

@@ -75,7 +75,7 @@ class Memory(Report):
         title = f"At most {formatting.size(self.peak)} of activations are live, at {self._place()}"
         note = f"weights: {formatting.size(self.weights)} more\nleft out: {self._missing()}"
         peak = {self.step: self._place()} if self.live else {}
-        return plots.steps(self.live, peak, title=title, note=note, ax=ax)
+        return plots.live_bytes(self.live, peak, title=title, note=note, ax=ax)
 
     def _parts(self) -> Iterator[Part]:
         yield self._headline()

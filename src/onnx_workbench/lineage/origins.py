@@ -101,8 +101,8 @@ def _by_metadata(ref: NodeRef, values: Mapping[str, onnx.ValueInfoProto]) -> Ori
 
 
 def _in_place_of(known: Known, refs: Sequence[NodeRef], fx: Sequence[Operation]) -> None:
-    """Give each node without metadata the line of the FX node that it replaces: the only absent one
-    whose users include all of its users."""
+    """Give each node without metadata the line of the FX node that it replaces: the only one that
+    is not in the file, and whose users include all readers of the node."""
     absent_before = grouped((site, item) for item in fx if not item.twin for site in item.into)
     readers_of, sites = consumers(refs), {name: origin.site for name, origin in known.items()}
     for ref in refs:

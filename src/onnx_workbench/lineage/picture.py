@@ -32,7 +32,7 @@ _MONO = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace
 _CHAR = 7.3  # pixels of a character at 12 pixels, on the generous side
 _WIDTH, _MARGIN, _GAP, _TOP = 980, 24, 46, 186
 _LINE, _PAD, _SPACE = 16, 7, 8
-_MOST_BOXES, _MOST_STEPS = 4, 10
+_MOST_BOXES, _MOST_INSTRUCTIONS = 4, 10
 
 
 @dataclass
@@ -59,7 +59,7 @@ def best_line(sheet: Sheet) -> int:
 
     def tells(row: int) -> tuple[int, int, int]:
         floors = sum(
-            any(link[of] >= 0 for link in chains[row]) for of in range(len(sheet["floors"]))
+            any(link[floor] >= 0 for link in chains[row]) for floor in range(len(sheet["floors"]))
         )
         nodes, kernels = len(_rows_on(chains[row], ONNX)), len(_rows_on(chains[row], KERNEL))
         return floors, nodes - kernels if kernels else 0, -row
@@ -89,18 +89,18 @@ def svg(sheet: Sheet, row: int | None = None, times: bool = False) -> str:
     """
     row = best_line(sheet) if row is None else row
     links = [link for link in sheet["links"] if link[SOURCE] == row >= 0]
-    columns = {of: _boxes(sheet, of, links) for of in _COLUMNS}
+    columns = {floor: _boxes(sheet, floor, links) for floor in _COLUMNS}
     for box in columns[KERNEL] if times else ():
         spent = [sheet["floors"][KERNEL]["rows"][at].get("s", 0.0) for at in box.rows]
         box.lines.append(seconds(sum(spent)))
-    columns = {of: boxes for of, boxes in columns.items() if boxes}
+    columns = {floor: boxes for floor, boxes in columns.items() if boxes}
     high = max(map(_stacked, columns.values()), default=0)
     for boxes in columns.values():
         top = _TOP + (high - _stacked(boxes)) / 2
         for box in boxes:
             box.top, top = top, top + box.height + _SPACE
     wide = (_WIDTH - 2 * _MARGIN - _GAP * (len(columns) - 1)) / max(1, len(columns))
-    lefts = {of: _MARGIN + at * (wide + _GAP) for at, of in enumerate(columns)}
+    lefts = {floor: _MARGIN + at * (wide + _GAP) for at, floor in enumerate(columns)}
     height, found = round(_TOP + high + _MARGIN), _counts(links)
     parts = [
         _text(_MARGIN, 34, "Follow one line of PyTorch", 17, weight=700),
@@ -108,7 +108,7 @@ def svg(sheet: Sheet, row: int | None = None, times: bool = False) -> str:
         _text(_WIDTH - _MARGIN, 34, one_line(sheet["title"]), 13, _QUIET, anchor="end"),
         *_source(sheet["floors"][SOURCE]["rows"], row),
         *_arrows(columns, lefts, wide, links),
-        *(part for of in columns for part in _column(of, columns[of], lefts[of], wide)),
+        *(part for floor in columns for part in _column(floor, columns[floor], lefts[floor], wide)),
     ]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{_WIDTH}" height="{height}" '
@@ -136,16 +136,16 @@ def _cut(words: str, most: int) -> str:
 
 
 def _counts(links: Sequence[Sequence[int]]) -> str:
-    found = {noun: len(_rows_on(links, of)) for of, (_, noun, _) in _COLUMNS.items()}
+    found = {noun: len(_rows_on(links, floor)) for floor, (_, noun, _) in _COLUMNS.items()}
     return ", ".join(plural(count, noun) for noun, count in found.items() if count) or "no node"
 
 
-def _boxes(sheet: Sheet, of: int, links: Sequence[Sequence[int]]) -> list[_Box]:
-    rows, lit = sheet["floors"][of]["rows"], _rows_on(links, of)
-    if of == BYTECODE:  # one box for the line, a step in each line of it
-        steps = [rows[at]["t"].strip() for at in lit]
-        cut = [*steps[: _MOST_STEPS - 1], f"and {len(steps) - _MOST_STEPS + 1} more"]
-        return [_Box(steps if len(steps) <= _MOST_STEPS else cut, set(lit))] if lit else []
+def _boxes(sheet: Sheet, floor: int, links: Sequence[Sequence[int]]) -> list[_Box]:
+    rows, lit = sheet["floors"][floor]["rows"], _rows_on(links, floor)
+    if floor == BYTECODE:  # one box, with an instruction in each line
+        codes = [rows[at]["t"].strip() for at in lit]
+        cut = [*codes[: _MOST_INSTRUCTIONS - 1], f"and {len(codes) - _MOST_INSTRUCTIONS + 1} more"]
+        return [_Box(codes if len(codes) <= _MOST_INSTRUCTIONS else cut, set(lit))] if lit else []
     shown = lit if len(lit) <= _MOST_BOXES else lit[: _MOST_BOXES - 1]
     boxes = [_Box(_box_lines(rows[at]), {at}) for at in shown]
     rest = set(lit) - set(shown)
@@ -171,14 +171,14 @@ def _source(rows: Sequence[Mapping[str, Any]], lit: int) -> Iterator[str]:
         yield _text(_MARGIN + 52, y + 15.5, shown, 12, mono=True, weight=600 if at == lit else 400)
 
 
-def _column(of: int, boxes: Sequence[_Box], left: float, wide: float) -> Iterator[str]:
-    title, _, color = _COLUMNS[of]
+def _column(floor: int, boxes: Sequence[_Box], left: float, wide: float) -> Iterator[str]:
+    title, _, color = _COLUMNS[floor]
     yield _text(left, _TOP - 12, title, 13, color, weight=700)
     fits = int((wide - 20) / _CHAR)
     for box in boxes:
         yield _rect(left, box.top, wide, box.height, _PAPER, color)
         for place, line in enumerate(box.lines):
-            bold = len(box.lines) == 2 and place == 0 and of != BYTECODE
+            bold = len(box.lines) == 2 and place == 0 and floor != BYTECODE
             y = box.top + _PAD + 12 + _LINE * place
             yield _text(left + 10, y, _cut(line, fits), 12, mono=True, weight=700 if bold else 400)
 
@@ -189,18 +189,18 @@ def _arrows(
     wide: float,
     links: Sequence[Sequence[int]],
 ) -> Iterator[str]:
-    for of, to in pairwise(columns):
+    for left, right in pairwise(columns):
         pairs = {
             (a, b)
             for link in links
-            for a, box in enumerate(columns[of])
-            for b, other in enumerate(columns[to])
-            if link[of] in box.rows and link[to] in other.rows
+            for a, box in enumerate(columns[left])
+            for b, other in enumerate(columns[right])
+            if link[left] in box.rows and link[right] in other.rows
         }
         for a, b in sorted(pairs):
             (x, y), (to_x, to_y) = (
-                (lefts[of] + wide, columns[of][a].middle),
-                (lefts[to] - 7, columns[to][b].middle),
+                (lefts[left] + wide, columns[left][a].middle),
+                (lefts[right] - 7, columns[right][b].middle),
             )
             middle = (x + to_x) / 2
             yield (

@@ -28,7 +28,7 @@ class ProgramRun(fx.Interpreter):
     """Runs the graph of a program, in which the weights are inputs, too.
 
     >>> program = torch.export.export(torch.nn.ReLU().eval(), (torch.ones(2),))
-    >>> [node.name for node, _ in ProgramRun(program).steps([-torch.ones(2)])]
+    >>> [node.name for node, _ in ProgramRun(program).values([-torch.ones(2)])]
     ['input', 'relu', 'output']
     """
 
@@ -39,7 +39,7 @@ class ProgramRun(fx.Interpreter):
         schemas = (getattr(node.target, "_schema", None) for node in program.graph.nodes)
         self.writes = any(schema and schema.is_mutable for schema in schemas)
 
-    def steps(self, leaves: Sequence[torch.Tensor]) -> Iterator[tuple[fx.Node, Any]]:
+    def values(self, leaves: Sequence[torch.Tensor]) -> Iterator[tuple[fx.Node, Any]]:
         """Yield each node with its value, right after it ran; the output node has the result.
 
         Args:

@@ -70,7 +70,7 @@ class _Run:
         self.fault: Fault | None = None
         sizes: dict[sympy.Expr, int] = {}  # torch's symbols -> the sizes of this call
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            for node, value in ProgramRun(program).steps(call):
+            for node, value in ProgramRun(program).values(call):
                 recorded = node.meta.get("val")
                 if not (isinstance(value, torch.Tensor) and isinstance(recorded, torch.Tensor)):
                     continue

@@ -63,7 +63,7 @@ class Ratio:
 
     def sentence(self, name: str, rival: str) -> str:
         """The verdict in words."""
-        bar = {
+        no_verdict = {
             "same": f"no difference that matters (within {100 * self.matters:g} %)",
             "undecided": "not enough data",
             "noisy": f"no verdict, this machine is too noisy (interval {100 * self.half:.0f} % "
@@ -71,7 +71,7 @@ class Ratio:
             "contended": "no verdict, the cores were contended",
             "untrusted": "no verdict, the race is untrusted: the baseline differed from its copy",
         }
-        if why := bar.get(self.verdict):
+        if why := no_verdict.get(self.verdict):
             return f"{name} against {rival}: {why}"
         span = f"95 % interval {times(self.low)[:-1]} to {times(self.high)[:-1]}"
         return f"{name} is {times(self.value)} as fast as {rival} ({span})"
