@@ -91,7 +91,7 @@ def existing(path: str | os.PathLike[str]) -> Path:
     if not exists:
         raise InputError(
             f"There is no file {file.name!r:.200} in {str(file.parent)!r:.200}.",
-            "Pass the path of a file that exists.",
+            "Check the name; a relative path begins at the working folder.",
         )
     return file
 
