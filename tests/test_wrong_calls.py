@@ -200,6 +200,10 @@ def named(*names, **options):
     return ow.export(PAIR, (X, X), input_names=names, **options)
 
 
+def traced(x):
+    return ow.export(module(lambda self, x, k=2: x * k), x, dynamo=False)
+
+
 def translated(relu, sin=None):
     """A model of two operators, with the user's translation of one of them, or of both."""
     model = module(lambda self, x: torch.sin(torch.relu(x)))
@@ -252,6 +256,7 @@ def test_the_words_name_what_was_passed(name):
     ("call", "kind", "words"),
     [
         (lambda: sized(PAIR, (X, X), x={0: "b"}, y=None), CaptureError, "of 'y' the same name"),
+        (lambda: traced(X), ExportError, "input 'onnx::Cast_1' a number torch.tensor"),
         (lambda: translated(broken), ExportError, "function aten.relu KeyError: 'oops' Correct"),
         (lambda: translated(lambda x: None), ExportError, "function aten.relu NoneType Correct"),
         (lambda: translated(lambda: 1), ExportError, "function aten.relu 0 positional Correct"),

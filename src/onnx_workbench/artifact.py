@@ -796,12 +796,28 @@ def _check(
         _check_file(draft, asked)
         step("load")
         _check_session(draft)
+        _check_inputs(draft)
         if call:
             _check_numbers(draft, *call)
     except ExportError as error:
         if graph := draft.graph:
             error.partial_graph = lambda: (graph.program, "torch.export")
         raise
+
+
+def _check_inputs(draft: Artifact) -> None:
+    """Raises ExportError if a traced file has an input that is no tensor of the call."""
+    if draft.graph or not draft.signature:
+        return
+    known = draft.signature.tensor_inputs
+    if extra := [value.name for value in draft.inputs if value.name not in known]:
+        raise ExportError(
+            f"The file has an input {extra[0]!r} that the model does not have: the tracer makes "
+            "one of a number in the call, or of the default of an argument.",
+            "Export with dynamo=True, which writes the number into the graph, or pass a tensor, "
+            "such as torch.tensor(2).",
+            step="load",
+        )
 
 
 def _check_session(draft: Artifact) -> None:

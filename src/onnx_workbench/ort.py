@@ -235,8 +235,14 @@ def check_input(value: Value, tensor: object) -> None:
             f"The input {value.name!r} is {kind_of(tensor)}, but the file takes {value!r}.",
             "Pass a torch.Tensor." if takes_tensor else session,
         )
-    have, dtype = shaped(tensor.dtype, tensor.shape), str(tensor.dtype).removeprefix("torch.")
-    if tensor.layout is not torch.strided:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    have = "a nested tensor" if tensor.is_nested else shaped(tensor.dtype, tensor.shape)
+    if tensor.is_nested:
+        advice = "Pass its parts one by one: nested.unbind(), or nested.to_padded_tensor(0.0)."
+    elif tensor.is_meta:
+        have = "on the meta device"
+        advice = "Pass a tensor with numbers: torch.empty_like(x, device='cpu').normal_()."
+    elif tensor.layout is not torch.strided:
         have, advice = f"a sparse tensor ({tensor.layout})", "Pass it with .to_dense()."
     elif tensor.device.type != "cpu":
         have, advice = f"on {tensor.device}", "NumPy arrays are on the CPU: pass it with .cpu()."
