@@ -146,7 +146,7 @@ outer (float[2] x) => (float[2] y) { [call] h = own.twice(x) [neg] y = Neg(h) }
 <domain: "own", opset_import: ["": 20]> twice (x) => (y) { [add] y = Add(x, x) }"""
 
 
-def test_a_node_of_a_function_is_known_and_a_mark_leaves_the_function_that_is_open(opened):
+def test_a_node_of_a_function_is_known_and_a_mark_leaves_or_opens_the_function(opened):
     netron = view(parser.parse_model(FUNCTION))
     page, graph = opened(netron)
     for names in (["neg"], ["call", "neg"]):
@@ -157,6 +157,8 @@ def test_a_node_of_a_function_is_known_and_a_mark_leaves_the_function_that_is_op
         page.evaluate("(names) => models[0].set('marked', names)", names)
         for name in names:
             graph.locator(f"#node-name-{name}.select").wait_for()
+    page.evaluate("models[0].set('marked', ['twice/add'])")
+    graph.locator('[id="node-name-twice/add"].select').wait_for()
 
 
 NAMES = ("constructor", "__proto__", "bad\x01name", "long" * 75)

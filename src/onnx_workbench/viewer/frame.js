@@ -108,10 +108,24 @@
     body.nodes.some((node) => fits(node) || bodies(node).some((below) => holds(below, fits)));
   const stands = (one, fits) => fits(one.value) || folded(one).some((body) => holds(body, fits));
 
-  // Leaves a function of the model that is open, where the node is not in it.
-  const leave = async (name) => {
-    const here = () => [...drawn()].some((one) => stands(one, (node) => key(node) === name));
+  // The first of these nodes whose function, or one that it calls, holds such a node.
+  const caller = (nodes, fits, seen = new Set()) =>
+    nodes.find(({ type }) => {
+      const inner = seen.has(type) ? [] : (type.nodes ?? []).flatMap(within);
+      seen.add(type);
+      return inner.some(fits) || caller(inner, fits, seen);
+    });
+
+  // Leaves a function of the model that is open, where the node is not in it, and opens the node's own.
+  const enter = async (name) => {
+    const fits = (node) => key(node) === name;
+    const here = () => [...drawn()].some((one) => stands(one, fits));
     while (!here() && (await view.popTarget()));
+    while (!here()) {
+      const call = caller([...drawn()].flatMap(({ value }) => within(value)), fits);
+      if (!call) return;
+      await view.pushTarget(call.type, call);
+    }
   };
 
   // Opens what the node is folded into, level by level.
@@ -177,7 +191,7 @@
     [".current", ".graph-node.select"].flatMap((one) => document.querySelector(`#canvas ${one}`) ?? []).slice(0, 1);
   const show = async (open) => {
     await drawing;
-    if (at) await leave(at);
+    if (at) await enter(at);
     const found = (open && (await reveal(at))) || find(at);
     properties(found);
     select();
@@ -193,7 +207,7 @@
   const activate = async (name) => {
     await opened;
     await drawing;
-    await leave(name);
+    await enter(name);
     const found = await reveal(name);
     found?.graph.activate(found.value, "target");
     view.target.scrollTo(found ? [found.shape.element] : []);
