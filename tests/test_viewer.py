@@ -181,6 +181,7 @@ def closed() -> Netron:
         (lambda: view(tiny()).heat({}), InputError, "no values, but tiny has nodes such as 'h'"),
         (lambda: view(tiny()).heat({"h": float("nan")}), InputError, "nan for 'h'"),
         (lambda: view(tiny()).heat({"h": None}), InputError, "None for 'h'"),
+        (lambda: view(tiny()).heat({"h": 10**400}), InputError, "for 'h', but it takes finite"),
         (lambda: view(tiny()).heat([1.0]), InputError, "heat() was given a list"),
         (lambda: view(tiny()).select(3), InputError, "3, which matches no node of tiny"),
         (lambda: view(tiny()).compare(3), InputError, "compare was passed an object of class int"),

@@ -251,7 +251,7 @@ def _encoded(name: str, value: Summary) -> dict[str, Any]:
     facts = [("value", f"{name}  {shaped(value.dtype, value.shape)}")]
     picture = None
     if value.least is not None:
-        least, mean, most = (f"{x:.3g}" for x in (value.least, value.mean, value.greatest))
+        least, mean, most = map(_figures, (value.least, value.mean, value.greatest))
         facts.append(("range", f"{least} to {most}, mean {mean}"))
         if value.picture:
             label = f"{name}, {value.picture.width} by {value.picture.height}"
@@ -263,9 +263,18 @@ def _encoded(name: str, value: Summary) -> dict[str, Any]:
 
 def _agreement(error: float, tolerance: float | None) -> str:
     if tolerance is None:
-        return f"off by {error:.3g}"
-    far = f"{error:.3g} of {tolerance:.3g} allowed"
+        return f"off by {_figures(error)}"
+    far = f"{_figures(error)} of {_figures(tolerance)} allowed"
     return f"agrees: {far}" if error <= tolerance else f"✗ differs: {far}"
+
+
+def _figures(number: float) -> str:
+    """Three figures; a size or an index is not written with an exponent.
+
+    >>> _figures(31999.0), _figures(0.25), _figures(-1.234e-7)
+    ('32000', '0.25', '-1.23e-07')
+    """
+    return f"{float(f'{number:.3g}'):g}"
 
 
 def _operator_name(target: Any) -> str:

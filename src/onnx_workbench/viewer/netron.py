@@ -211,7 +211,7 @@ class Netron(Live):
             )
         numbers = {}
         for name, value in values.items():
-            with suppress(TypeError, ValueError):
+            with suppress(TypeError, ValueError, OverflowError):
                 numbers[name] = float(value)
             if not math.isfinite(numbers.get(name, math.nan)):
                 raise InputError(
