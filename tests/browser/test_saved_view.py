@@ -370,8 +370,9 @@ def test_a_big_graph_opens_folded_and_all_of_it_is_one_button_away(saved):
             expect(end).to_have_css("visibility", visibility)
     expect(page.locator(".ow-panel")).not_to_be_visible()  # it was of a box
     for text, boxes in (("Fold", BLOCKS), (button_text, 0)):
-        page.get_by_role("button", name=text, exact=True).click()
+        page.get_by_role("button", name=text, exact=True).press("Enter")
         expect(graph.locator('[id^="node-name-blocks."]')).to_have_count(boxes)
+        assert page.evaluate("document.activeElement.tagName") == "IFRAME"  # its keys work
 
 
 # Of the frame: from now on a drawing waits, in its layout, for its release.

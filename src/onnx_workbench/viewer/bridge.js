@@ -247,6 +247,7 @@ function render({ model, el }) {
   };
   // From the folded graph to the whole, which the kernel has, and back.
   whole.onclick = async () => {
+    frame.focus({ preventScroll: true }); // the bar, hidden until the graph is drawn, would lose it
     box.classList.remove("drawn");
     note.textContent = "Asking the kernel, which may be busy\u2026";
     try {
