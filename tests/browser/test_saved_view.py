@@ -13,7 +13,7 @@ from onnx import helper
 
 from onnx_workbench import view
 
-from .conftest import at_rest, drawing, expect, findings, until
+from .conftest import FRAMES, at_rest, drawing, expect, findings, until
 
 pytestmark = pytest.mark.browser
 
@@ -388,11 +388,13 @@ HOLD = """() => {
   };
 }"""
 BEGUN, RELEASE = "held.length > 0", "release()"
-# The next drawing in the frame asks for its layout after a second.
+# The next drawing in the frame asks for its layout after a second, and is `late` then.
 LATE = """() => {
-  let wait = 1000;
   const frame = requestAnimationFrame;
-  requestAnimationFrame = (act) => (setTimeout(() => frame(act), wait), (wait = 0));
+  requestAnimationFrame = (act) => {
+    requestAnimationFrame = frame;
+    setTimeout(() => frame((time) => (act(time), (window.late = true))), 1000);
+  };
 }"""
 
 
@@ -403,6 +405,8 @@ def test_the_whole_graph_waits_for_a_drawing_that_is_under_way(saved):
     graph.locator('[id="node-name-blocks.1"]').get_by_text("+").click()
     page.locator(".ow-whole").click()
     page.wait_for_function("!document.querySelector('.ow-netron.drawn')")
+    until(graph, f"window.late && {BEGUN}")
+    graph.evaluate(FRAMES)
     graph.evaluate(RELEASE)
     drawing(page)
     expect(graph.locator(".graph-node")).to_have_count(12)
