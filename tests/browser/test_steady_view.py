@@ -125,7 +125,7 @@ def test_the_keys_of_the_graph_work_on_the_bar_too_and_none_while_it_is_drawn(op
     expect(count).to_have_text("3 of 4")
     graph.evaluate(RELEASE)
     graph.locator("#node-name-node_b1_2.current").wait_for()
-    assert page.evaluate("errors") == []
+    assert page.evaluate("errors") == graph.evaluate("errors") == []
 
 
 def test_a_click_on_close_counts_while_the_panel_is_drawn_anew(opened):
