@@ -143,7 +143,9 @@ def test_a_click_on_close_counts_while_the_panel_is_drawn_anew(opened):
 
 FUNCTION = """<ir_version: 10, opset_import: ["": 20, "own": 1]>
 outer (float[2] x) => (float[2] y) { [call] h = own.twice(x) [neg] y = Neg(h) }
-<domain: "own", opset_import: ["": 20]> twice (x) => (y) { [add] y = Add(x, x) }"""
+<domain: "own", opset_import: ["": 20, "own": 1]>
+twice (x) => (y) { [add] z = Add(x, x) [sine] y = own.sine(z) }
+<domain: "own", opset_import: ["": 20]> sine (x) => (y) { [sin] y = Sin(x) }"""
 
 
 def test_a_node_of_a_function_is_known_and_a_mark_leaves_or_opens_the_function(opened):
@@ -157,8 +159,9 @@ def test_a_node_of_a_function_is_known_and_a_mark_leaves_or_opens_the_function(o
         page.evaluate("(names) => models[0].set('marked', names)", names)
         for name in names:
             graph.locator(f"#node-name-{name}.select").wait_for()
-    page.evaluate("models[0].set('marked', ['twice/add'])")
-    graph.locator('[id="node-name-twice/add"].select').wait_for()
+    for name in ("sine/sin", "neg", "twice/add"):
+        page.evaluate("(name) => models[0].set('marked', [name])", name)
+        graph.locator(f'[id="node-name-{name}"].select').wait_for()
 
 
 NAMES = ("constructor", "__proto__", "bad\x01name", "long" * 75)

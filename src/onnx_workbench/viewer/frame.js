@@ -108,24 +108,26 @@
     body.nodes.some((node) => fits(node) || bodies(node).some((below) => holds(below, fits)));
   const stands = (one, fits) => fits(one.value) || folded(one).some((body) => holds(body, fits));
 
-  // The first of these nodes whose function, or one that it calls, holds such a node.
-  const caller = (nodes, fits, seen = new Set()) =>
-    nodes.find(({ type }) => {
-      const inner = seen.has(type) ? [] : (type.nodes ?? []).flatMap(within);
-      seen.add(type);
-      return inner.some(fits) || caller(inner, fits, seen);
-    });
+  // The calls that lead from these nodes to such a node, each into a function.
+  const route = (nodes, fits, seen = new Set()) => {
+    for (const call of nodes.flatMap(within)) {
+      const inner = seen.has(call.type) ? [] : (call.type.nodes ?? []);
+      seen.add(call.type);
+      if (inner.flatMap(within).some(fits)) return [call];
+      const more = route(inner, fits, seen);
+      if (more.length) return [call, ...more];
+    }
+    return [];
+  };
 
   // Leaves a function of the model that is open, where the node is not in it, and opens the node's own.
   const enter = async (name) => {
     const fits = (node) => key(node) === name;
-    const here = () => [...drawn()].some((one) => stands(one, fits));
+    const all = () => [...drawn()];
+    const here = () => all().some((one) => stands(one, fits));
     while (!here() && (await view.popTarget()));
-    while (!here()) {
-      const call = caller([...drawn()].flatMap(({ value }) => within(value)), fits);
-      if (!call) return;
-      await view.pushTarget(call.type, call);
-    }
+    if (here()) return;
+    for (const call of route(all().map(({ value }) => value), fits)) await view.pushTarget(call.type, call);
   };
 
   // Opens what the node is folded into, level by level.
