@@ -268,7 +268,7 @@ def _agreement(error: float, tolerance: float | None) -> str:
     return f"agrees: {far}" if error <= tolerance else f"✗ differs: {far}"
 
 
-def _figures(number: float) -> str:
+def _figures(number: Any) -> str:
     """Three figures; a size or an index is not written with an exponent.
 
     >>> _figures(31999.0), _figures(0.25), _figures(-1.234e-7)
