@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -144,6 +145,7 @@ def next_index(x, dim=None, keepdim=False):
         (whole, X, {aten.argmax.default: next_index}, "argmax", OTHER),
         (lambda x: x.argmax(1), torch.ones(3, 4), WRONG_ARGMAX, "argmax", "tie"),
         (lambda x: x.argmax(), torch.ones(3, 4), WRONG_ARGMAX, "argmax", "tie"),
+        (lambda x: x.argmax(), torch.ones(3, 4).T, WRONG_ARGMAX, "argmax", "tie"),
         (ties, TIED, None, "getitem", "tie"),
         (masked, masks(torch.bool), None, "", "masked"),
         (masked, masks(torch.float32), None, "", "masked"),
@@ -268,6 +270,26 @@ def test_chunks_give_what_one_pass_gives_and_compute_each_node_once(monkeypatch)
     for chunk in (0, 100):
         monkeypatch.setattr(divergence, "CHUNK", chunk)
         assert ow.verify(model, file, X, values=True).steps == once.steps
+
+
+def test_the_values_of_a_file_are_freed_before_its_wrong_nodes_are_computed_again(monkeypatch):
+    made, held = [], []
+    run, recomputed = Intermediates.run, Intermediates.recomputed
+
+    def running(self, *args, **options):
+        values = run(self, *args, **options)
+        made.extend(map(weakref.ref, values.values()))
+        return values
+
+    def recomputing(self, given):
+        held.append(sum(value() is not None for value in made))
+        return recomputed(self, given)
+
+    monkeypatch.setattr(Intermediates, "run", running)
+    monkeypatch.setattr(Intermediates, "recomputed", recomputing)
+    diverged(chain, custom_translation_table=WRONG)
+    assert made
+    assert held == [0]
 
 
 def test_intermediates_are_computed_once_along_the_graph_and_again_on_demand(monkeypatch):

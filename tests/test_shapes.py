@@ -174,6 +174,15 @@ def test_offsets_stay_in_order_indices_in_range_and_containers_are_opened(
         assert [(d.name, d.axis) for d in found.dimensions] == [("rows", 0), ("k", 0)]
 
 
+def test_boundaries_stay_in_order_beside_infinity(monkeypatch):
+    model, seen = module(lambda self, x: x * 2), []
+    file = export(model, torch.tensor([0.0, 1.0, torch.inf, torch.inf]), dynamic_shapes=({0: "n"},))
+    monkeypatch.setattr(model, "forward", lambda x: seen.append(x) or x * 2)
+    assert probe(file)
+    assert {1, 2, 3} <= {len(x) for x in seen}
+    assert all(x.equal(x.sort().values) for x in seen)
+
+
 # Moved together
 
 

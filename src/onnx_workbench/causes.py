@@ -218,6 +218,7 @@ def _tied(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether ``a`` and ``b`` are indices of equal values in ``x`` along some dimension."""
     if {a.dtype, b.dtype} != {torch.int64} or not x.numel() or not a.numel():
         return False
+    x, a, b = (tensor.contiguous() for tensor in (x, a, b))  # take_along_dim flattens no other
     for axis in (None, *range(x.dim())):  # None: in the flat tensor
         with suppress(RuntimeError, IndexError):  # no indices along this one
             whole = axis is None or a.dim() == x.dim()

@@ -419,6 +419,14 @@ class _Comparison:
         self.not_comparable.setdefault(reason, []).append(name)
 
     def _flush(self) -> None:
+        self._compare()
+        if not self.look:
+            self._judge()
+        self.pending.clear()
+        self.bytes = 0
+
+    def _compare(self) -> None:
+        """Compare what waits with the values of the file, and free those before others are made."""
         names = dict.fromkeys(one.name for one in self.pending.values())
         in_file = [name for name in names if name in self.file.names]
         values = self.file.run(in_file, every=self.look is not None)
@@ -431,10 +439,6 @@ class _Comparison:
                 self.steps[node] = self._step(node, one, made)
             else:
                 self._leave_out(KIND, one.name)
-        if not self.look:
-            self._judge()
-        self.pending.clear()
-        self.bytes = 0
 
     def _step(self, node: fx.Node, one: _Pending, made: torch.Tensor) -> Step:
         """A value of the file beside PyTorch's."""
