@@ -169,6 +169,19 @@ LATE = torch.tensor([4.0, 2.0, 6.0]), torch.tensor([0, 1, 1])
 ROWS = {"dynamic_shapes": {"x": {0: "rows"}}}
 
 
+def test_a_decision_that_is_checked_or_counted_is_not_called_lost():
+    def forward(self, x):
+        some = (x.sum() != 0).item()
+        torch._check(some)
+        self.calls.add_((x.mean() != 0).item())
+        return x * 2
+
+    model = module(forward)
+    model.register_buffer("calls", torch.zeros(()))
+    found = audit(model, torch.ones(3), skip=all_but("model", "capture"))
+    assert "OW115" not in {one.code for one in found.findings}
+
+
 def test_a_weight_that_a_hook_computes_is_no_attribute_of_forward():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the old weight_norm, still in use

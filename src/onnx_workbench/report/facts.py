@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -187,15 +188,14 @@ def _lost_decisions(graph: Graph) -> Iterator[fx.Node]:
     ends at such a call, unless the model catches its error."""
     aten = torch.ops.aten
     for node in graph.program.graph.find_nodes(op="call_function", target=aten.item.default):
-        asked = node.all_input_nodes[0].target is aten.ne.Scalar
-        if asked and not _is_used(node, unless=aten._assert_scalar.default):
+        if node.all_input_nodes[0].target is aten.ne.Scalar and not _is_used(node):
             yield node
 
 
-def _is_used(node: fx.Node, unless: Any) -> bool:
-    """Whether the result of the graph depends on the node, but for nodes of one operator."""
-    users = [user for user in node.users if user.target is not unless]
-    return any(user.op == "output" or _is_used(user, unless) for user in users)
+def _is_used(node: fx.Node) -> bool:
+    """Whether more than its bounds, 0 and 1, is read of a bool: capture itself asserts those."""
+    users = [user for user in node.users if user.target not in (operator.ge, operator.le)]
+    return any(user.target is not torch.sym_ite or _is_used(user) for user in users)
 
 
 def output_line(artifact: Artifact, index: int) -> Line | None:
