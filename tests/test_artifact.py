@@ -81,6 +81,17 @@ def test_a_copy_opens_a_session_of_its_own(tmp_path):
         assert again.session not in (made.session, read.session)
 
 
+def test_a_temporary_file_lasts_as_long_as_a_copy():
+    made = export(LINEAR, ROW)
+    expected, path, again = made(ROW), made.path, copy.copy(made)
+    del made
+    gc.collect()
+    assert torch.equal(again(ROW), expected)
+    del again
+    gc.collect()
+    assert not path.exists()
+
+
 # Weights beside the file
 
 

@@ -292,6 +292,20 @@ def test_the_values_of_a_file_are_freed_before_its_wrong_nodes_are_computed_agai
     assert held == [0]
 
 
+def test_nothing_after_a_value_of_another_shape_is_computed_again(monkeypatch):
+    asked, recomputed = [], Intermediates.recomputed
+
+    def recomputing(self, given):
+        asked.extend(given)
+        return recomputed(self, given)
+
+    monkeypatch.setattr(Intermediates, "recomputed", recomputing)
+    table = {aten.exp.default: lambda x: op.Unsqueeze(op.Exp(x), [0])}
+    found = diverged(lambda x: x.exp().sin().cos(), custom_translation_table=table)
+    assert asked == [found.first.fx] == ["exp"]
+    assert [step.wrong for step in found.steps] == [True] * 3
+
+
 def test_intermediates_are_computed_once_along_the_graph_and_again_on_demand(monkeypatch):
     nodes = """a = Neg(x)  b = Exp(a)  c = Add(b, x)  d = Relu(c)  z = Cast <to = 9> (one)
     e = If(z) <then_branch = t () => (float[2] u) { s = Add(d, b)  u = Neg(s) },

@@ -166,7 +166,8 @@ def export(
         for name in ("session", "inputs", "outputs"):  # which do not depend on the path
             artifact.__dict__[name] = getattr(draft, name)
     if f is None or isinstance(f, _Stream):
-        weakref.finalize(artifact, shutil.rmtree, target.parent, ignore_errors=True)
+        # a copy has the same stamp, and needs the file as long
+        weakref.finalize(artifact.stamp, shutil.rmtree, target.parent, ignore_errors=True)
     if isinstance(f, _Stream):
         f.write(target.read_bytes())
     trim_memory()

@@ -361,6 +361,7 @@ class _Comparison:
         # of each node that a later one reads: itself, if it is compared, else those before it
         self.near: dict[fx.Node, Values] = {}
         self.steps: dict[fx.Node, Step] = {}
+        self.misfits: set[fx.Node] = set()  # of another shape or dtype in the file
         self.random: list[fx.Node] = []
         self.tainted: set[fx.Node] = set()  # depends on a random operator
         self.not_comparable: dict[str, list[str]] = {}
@@ -434,7 +435,9 @@ class _Comparison:
             self.look(values)
         for node, one in self.pending.items():
             made = values[one.name] if one.name in values else self.file.weight(one.name)
-            has_kind = isinstance(one.value, torch.Tensor) or _fits(one.value, made)
+            if not _fits(one.value, made):
+                self.misfits.add(node)
+            has_kind = isinstance(one.value, torch.Tensor) or node not in self.misfits
             if isinstance(made, torch.Tensor) and has_kind:
                 self.steps[node] = self._step(node, one, made)
             else:
@@ -456,7 +459,7 @@ class _Comparison:
             module=site.module or origin.module,
             line=site.line or origin.line,
             value=shaped(reference.dtype, reference.shape),
-            error=leaf.relative if _fits(one.value, made) else math.inf,
+            error=math.inf if node in self.misfits else leaf.relative,
             bounds=leaf.tolerance,
             wrong=bool(leaf.reason),
             inherited=max(errors, default=0.0),
@@ -464,11 +467,13 @@ class _Comparison:
 
     def _judge(self) -> None:
         """Find the causes of the wrong values that no fault precedes: compute each again, from
-        PyTorch's inputs. After one that is only rounding, the next may be a fault or rounding."""
+        PyTorch's inputs. After one that is only rounding, the next may be a fault or rounding; one
+        that does not fit is no rounding."""
         asked: dict[fx.Node, _Pending] = {}
         for node, one in self.pending.items():
             suspect = node in self.steps and self.steps[node].wrong
-            if suspect and all(m in asked or self.steps[m].rounding for m in self._wrong(one)):
+            before = [m for m in self._wrong(one) if not self.steps[m].rounding]
+            if suspect and all(m in asked and m not in self.misfits for m in before):
                 asked[node] = one
         in_file = (one for one in asked.values() if one.name in self.file.names)
         alone = self._recomputed({one.name: self._inputs(one) for one in in_file})
