@@ -306,6 +306,19 @@ def test_nothing_after_a_value_of_another_shape_is_computed_again(monkeypatch):
     assert [step.wrong for step in found.steps] == [True] * 3
 
 
+def test_few_large_values_are_computed_again_at_a_time(monkeypatch):
+    asked, recomputed = [], Intermediates.recomputed
+
+    def recomputing(self, given):
+        asked.extend(given)
+        return recomputed(self, given)
+
+    monkeypatch.setattr(Intermediates, "recomputed", recomputing)
+    monkeypatch.setattr(divergence, "CHUNK", 10 * X.nbytes)
+    diverged(lambda x: x.sin().cos().exp().neg(), custom_translation_table=WRONG)
+    assert asked == ["sin"]
+
+
 def test_intermediates_are_computed_once_along_the_graph_and_again_on_demand(monkeypatch):
     nodes = """a = Neg(x)  b = Exp(a)  c = Add(b, x)  d = Relu(c)  z = Cast <to = 9> (one)
     e = If(z) <then_branch = t () => (float[2] u) { s = Add(d, b)  u = Neg(s) },

@@ -421,6 +421,7 @@ class _Comparison:
 
     def _flush(self) -> None:
         self._compare()
+        trim_memory()
         if not self.look:
             self._judge()
         self.pending.clear()
@@ -470,11 +471,19 @@ class _Comparison:
         PyTorch's inputs. After one that is only rounding, the next may be a fault or rounding; one
         that does not fit is no rounding."""
         asked: dict[fx.Node, _Pending] = {}
+        held = 0
         for node, one in self.pending.items():
             suspect = node in self.steps and self.steps[node].wrong
             before = [m for m in self._wrong(one) if not self.steps[m].rounding]
             if suspect and all(m in asked and m not in self.misfits for m in before):
                 asked[node] = one
+                held += sum(getattr(x, "nbytes", 0) for x in (one.value, *one.given.values()))
+            if held > CHUNK // 8:  # the chunk itself is in memory, too
+                self._ask(asked)
+                asked, held = {}, 0
+        self._ask(asked)
+
+    def _ask(self, asked: Mapping[fx.Node, _Pending]) -> None:
         in_file = (one for one in asked.values() if one.name in self.file.names)
         alone = self._recomputed({one.name: self._inputs(one) for one in in_file})
         for node, one in asked.items():
