@@ -119,7 +119,12 @@ def say(notebook: Notebook, code: str, cell: int = ASKED) -> str:
 
 def in_the_cell(notebook: Notebook, path: Path) -> None:
     say(notebook, f"shown = view({path.name!r})\nshown", SHOWN)
-    notebook.page.locator(".ow-netron.drawn").wait_for()
+    await_element(notebook.page, ".ow-netron.drawn")
+
+
+def await_element(page: Any, selector: str) -> None:
+    """Look at each frame: a locator's own wait looks twice a second in the end."""
+    page.wait_for_function("(one) => document.querySelector(one)", arg=selector, timeout=PATIENCE)
 
 
 def whole(notebook: Notebook) -> None:
@@ -141,7 +146,7 @@ def by_netron(browser: Any, path: Path) -> None:
         page = context.new_page()
         page.goto(url, wait_until="commit")
         with suppress(TimeoutError):
-            page.locator("body.default").wait_for(timeout=PATIENCE)
+            await_element(page, "body.default")
     finally:
         context.close()
         netron.stop(address)
@@ -217,7 +222,7 @@ def _floors(browser: Any, nodes: int, folder: Path) -> tuple[str, ...]:
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         start = perf_counter()
         page.goto(path.as_uri())
-        page.locator(".ow-floors .row").first.wait_for()
+        await_element(page, ".ow-floors .row")
         openings.append(perf_counter() - start)
         steps = [page.evaluate(STEP, "ArrowDown") for _ in range(CHOICES)]
         rows = page.locator(".ow-floors .row").count()
