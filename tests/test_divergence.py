@@ -292,28 +292,27 @@ def test_the_values_of_a_file_are_freed_before_its_wrong_nodes_are_computed_agai
     assert held == [0]
 
 
-def test_nothing_after_a_value_of_another_shape_is_computed_again(monkeypatch):
-    asked, recomputed = [], Intermediates.recomputed
+@pytest.fixture
+def asked(monkeypatch):
+    """The values that are computed again."""
+    names, recomputed = [], Intermediates.recomputed
 
     def recomputing(self, given):
-        asked.extend(given)
+        names.extend(given)
         return recomputed(self, given)
 
     monkeypatch.setattr(Intermediates, "recomputed", recomputing)
+    return names
+
+
+def test_nothing_after_a_value_of_another_shape_is_computed_again(asked):
     table = {aten.exp.default: lambda x: op.Unsqueeze(op.Exp(x), [0])}
     found = diverged(lambda x: x.exp().sin().cos(), custom_translation_table=table)
     assert asked == [found.first.fx] == ["exp"]
     assert [step.wrong for step in found.steps] == [True] * 3
 
 
-def test_few_large_values_are_computed_again_at_a_time(monkeypatch):
-    asked, recomputed = [], Intermediates.recomputed
-
-    def recomputing(self, given):
-        asked.extend(given)
-        return recomputed(self, given)
-
-    monkeypatch.setattr(Intermediates, "recomputed", recomputing)
+def test_few_large_values_are_computed_again_at_a_time(asked, monkeypatch):
     monkeypatch.setattr(divergence, "CHUNK", 10 * X.nbytes)
     diverged(lambda x: x.sin().cos().exp().neg(), custom_translation_table=WRONG)
     assert asked == ["sin"]

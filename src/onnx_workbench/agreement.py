@@ -94,7 +94,7 @@ def verify(
     bounds, kwargs = checked(tolerance), kwargs or {}
     if values:
         check_graph(b)
-    _check_numbers("was given", (args, kwargs))
+    _check_comparable("was given", (args, kwargs))
     named = {"a": a, "b": b}
     reference, other = (_answer(name, one, args, kwargs) for name, one in named.items())
     outputs = compare(reference, other, bounds)
@@ -127,11 +127,11 @@ def _answer(name: str, function: Callable[..., Any], args: tuple, kwargs: Mappin
             "Pass arguments that both take, in the same order.",
             unless_internal(user_line(error.__traceback__)),
         ) from error
-    _check_numbers(f"called {name!r}, which returned", result)
+    _check_comparable(f"called {name!r}, which returned", result)
     return result
 
 
-def _check_numbers(where: str, values: Any) -> None:
+def _check_comparable(where: str, values: Any) -> None:
     """Raise InputError if a tensor holds no numbers that can be compared one by one."""
     for tensor in pytree.tree_leaves(values):
         if isinstance(tensor, torch.Tensor) and (tensor.is_nested or tensor.is_meta):
